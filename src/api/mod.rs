@@ -1,0 +1,1 @@
+//! Local HTTP, event stream, tokens, control socket.

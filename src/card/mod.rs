@@ -1,0 +1,1 @@
+//! The checkout counter: readers, what card is in the field.

@@ -1,0 +1,244 @@
+//! Facts and their envelope. What lives here: the event classes, the typed
+//! `data` of every event of the contract (one file a class), and the CloudEvents
+//! envelope. What does not: when a fact is true (the domains) and how it is kept
+//! (the store).
+
+pub mod card;
+pub mod device;
+pub mod gateway;
+pub mod maintenance;
+pub mod schema;
+pub mod vehicle;
+
+use std::fmt;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::clock::{self, TimeQuality, UtcMillis};
+use crate::ident::{Epoch, GatewayId, Seq, StoreId};
+
+/// The largest envelope, in bytes (contract §3: 64 KiB).
+pub const MAX_EVENT_BYTES: usize = 64 * 1024;
+
+/// Event classes in the contract's order of priority: the uplink serves them
+/// in this order, and each has its own gapless `classsequence`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Money and card status. Never trimmed.
+    Ledger,
+    /// The gateway about itself.
+    Gateway,
+    /// Cards seen at readers.
+    Card,
+    /// Visits and reports.
+    Vehicle,
+    /// Warnings.
+    Maintenance,
+    /// Device states and print jobs.
+    Device,
+    /// Signal windows; the first to be trimmed.
+    Telemetry,
+}
+
+impl Class {
+    /// All classes, highest priority first.
+    pub const ALL: [Self; 7] = [
+        Self::Ledger,
+        Self::Gateway,
+        Self::Card,
+        Self::Vehicle,
+        Self::Maintenance,
+        Self::Device,
+        Self::Telemetry,
+    ];
+
+    /// The name in topics and envelopes.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ledger => "ledger",
+            Self::Gateway => "gateway",
+            Self::Card => "card",
+            Self::Vehicle => "vehicle",
+            Self::Maintenance => "maintenance",
+            Self::Device => "device",
+            Self::Telemetry => "telemetry",
+        }
+    }
+
+    /// The class of that name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == text)
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The `data` of one event type. Implemented once for each type of contract §3.
+pub trait EventData: Serialize + JsonSchema {
+    /// The type without the `baygate.` in front, e.g. `card.tapped`.
+    const TYPE: &'static str;
+    /// The class it travels in.
+    const CLASS: Class;
+}
+
+/// A text in both languages of the house.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Text {
+    /// Chinese (zh-CN).
+    pub zh: String,
+    /// English.
+    pub en: String,
+}
+
+impl Text {
+    /// Both texts at once.
+    pub fn new(zh: impl Into<String>, en: impl Into<String>) -> Self {
+        Self { zh: zh.into(), en: en.into() }
+    }
+}
+
+/// A fact on its way into the log. The store adds epoch, sequences and boot.
+#[derive(Debug, Clone)]
+pub struct NewEvent {
+    /// UUIDv7, fixed before the commit so that a reply may name it.
+    pub id: Uuid,
+    /// Type without `baygate.`.
+    pub kind: &'static str,
+    /// The class it travels in.
+    pub class: Class,
+    /// Contract §3 `subject`, e.g. `card/04A1B2C3`.
+    pub subject: String,
+    /// When it happened, by the wall clock.
+    pub time: UtcMillis,
+    /// How far `time` can be trusted.
+    pub time_quality: TimeQuality,
+    /// The `data` member, already JSON.
+    pub data: Box<RawValue>,
+}
+
+impl NewEvent {
+    /// A fact that happened now.
+    ///
+    /// # Errors
+    /// When the data cannot be written as JSON (a non-finite number, for example).
+    pub fn now<D: EventData>(subject: impl Into<String>, data: &D) -> Result<Self, serde_json::Error> {
+        Ok(Self {
+            id: Uuid::now_v7(),
+            kind: D::TYPE,
+            class: D::CLASS,
+            subject: subject.into(),
+            time: UtcMillis::now(),
+            time_quality: clock::quality(),
+            data: serde_json::value::to_raw_value(data)?,
+        })
+    }
+}
+
+/// Who speaks: the two names in every envelope's `source`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The store.
+    pub store: StoreId,
+    /// The gateway in it.
+    pub gateway: GatewayId,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "/stores/{}/gateways/{}", self.store, self.gateway)
+    }
+}
+
+/// A committed fact, as every reader of the log sees it.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// The life of the log in which it was committed.
+    pub epoch: Epoch,
+    /// Position in the log.
+    pub sequence: Seq,
+    /// Position in its class.
+    pub class_sequence: Seq,
+    /// Class.
+    pub class: Class,
+    /// Type without `baygate.`.
+    pub kind: Arc<str>,
+    /// Contract §3 `subject`.
+    pub subject: String,
+    /// When it happened.
+    pub time: UtcMillis,
+    /// How far `time` can be trusted.
+    pub time_quality: TimeQuality,
+    /// The boot during which it was committed.
+    pub boot: Uuid,
+    /// The `data` member, JSON.
+    pub data: Box<RawValue>,
+}
+
+/// The envelope on the wire, members in the contract's order.
+#[derive(Serialize)]
+struct CloudEvent<'a> {
+    specversion: &'static str,
+    id: Uuid,
+    source: String,
+    #[serde(rename = "type")]
+    kind: String,
+    time: UtcMillis,
+    subject: &'a str,
+    datacontenttype: &'static str,
+    dataschema: String,
+    epoch: Epoch,
+    sequence: String,
+    classsequence: String,
+    class: Class,
+    boot: Uuid,
+    timequality: TimeQuality,
+    data: &'a RawValue,
+}
+
+impl Event {
+    /// The CloudEvents 1.0 structured-mode JSON of contract §3.
+    ///
+    /// # Errors
+    /// Only when `data` is not JSON, which the store refuses to commit.
+    pub fn to_cloudevent(&self, source: &Source) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(&CloudEvent {
+            specversion: "1.0",
+            id: self.id,
+            source: source.to_string(),
+            kind: format!("baygate.{}", self.kind),
+            time: self.time,
+            subject: &self.subject,
+            datacontenttype: "application/json",
+            dataschema: format!("baygate:{}:1", self.kind),
+            epoch: self.epoch,
+            sequence: self.sequence.to_digits(),
+            classsequence: self.class_sequence.to_digits(),
+            class: self.class,
+            boot: self.boot,
+            timequality: self.time_quality,
+            data: &self.data,
+        })
+    }
+
+    /// The `data` member as its type.
+    ///
+    /// # Errors
+    /// When it is of another type.
+    pub fn data_as<'a, D: Deserialize<'a>>(&'a self) -> Result<D, serde_json::Error> {
+        serde_json::from_str(self.data.get())
+    }
+}

@@ -1,0 +1,341 @@
+//! Classes `vehicle` and `telemetry`: visits, reports and signal windows.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Class, EventData, Text};
+use crate::clock::UtcMillis;
+use crate::ident::{DeviceId, Vin};
+
+/// `vehicle.arrived`: a car answers on a link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct VehicleArrived {
+    /// The visit that begins.
+    pub visit: Uuid,
+    /// The car, when it told its VIN already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vin: Option<Vin>,
+    /// The workshop order, when typed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// The vehicle link's configured id.
+    pub link: DeviceId,
+    /// Contract §5 name, e.g. `iso15765-4-11bit-500k`.
+    pub protocol: String,
+    /// Voltage at the diagnostic socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub voltage_v: Option<f64>,
+    /// The adapter's own identity string.
+    pub adapter: String,
+}
+impl EventData for VehicleArrived {
+    const TYPE: &'static str = "vehicle.arrived";
+    const CLASS: Class = Class::Vehicle;
+}
+
+/// Why a visit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DepartureReason {
+    /// The adapter lost the car's supply.
+    Unplugged,
+    /// The car stopped answering but still powers the adapter.
+    IgnitionOff,
+    /// Another VIN answers.
+    Swapped,
+    /// The adapter itself went away.
+    LinkLost,
+}
+
+/// `vehicle.departed`: the visit is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VehicleDeparted {
+    /// The visit that ends.
+    pub visit: Uuid,
+    /// The car, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vin: Option<Vin>,
+    /// The workshop order, when typed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// The vehicle link's configured id.
+    pub link: DeviceId,
+    /// Why.
+    pub reason: DepartureReason,
+    /// How long the visit lasted, in seconds.
+    pub duration_s: u64,
+}
+impl EventData for VehicleDeparted {
+    const TYPE: &'static str = "vehicle.departed";
+    const CLASS: Class = Class::Vehicle;
+}
+
+/// One signal over a window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SignalWindow {
+    /// Signal name, e.g. `engine_speed`.
+    pub name: String,
+    /// Unit of the values.
+    pub unit: String,
+    /// Smallest sample.
+    pub min: f64,
+    /// Largest sample.
+    pub max: f64,
+    /// Mean of the samples.
+    pub mean: f64,
+    /// Last sample.
+    pub last: f64,
+    /// How many samples.
+    pub count: u64,
+}
+
+/// `vehicle.signals`: telemetry of one window of a visit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct VehicleSignals {
+    /// The visit.
+    pub visit: Uuid,
+    /// The car, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vin: Option<Vin>,
+    /// The workshop order, when typed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// The vehicle link's configured id.
+    pub link: DeviceId,
+    /// First sample.
+    pub from: UtcMillis,
+    /// Last sample.
+    pub to: UtcMillis,
+    /// What was seen.
+    pub signals: Vec<SignalWindow>,
+}
+impl EventData for VehicleSignals {
+    const TYPE: &'static str = "vehicle.signals";
+    const CLASS: Class = Class::Telemetry;
+}
+
+/// What is known of the VIN's form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum VinCheck {
+    /// The check digit (position 9) is right.
+    Ok,
+    /// The check digit is wrong: many regions do not use it.
+    CheckDigitWrong,
+    /// The car gave something that is not a VIN.
+    Malformed,
+    /// The car gave none.
+    Missing,
+}
+
+/// The adapter between gateway and car.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Adapter {
+    /// Its own identity string, e.g. `ELM327 v1.5`.
+    pub identity: String,
+    /// Firmware, when told apart from the identity (STN).
+    pub firmware: Option<String>,
+    /// Voltage at the diagnostic socket.
+    pub voltage_v: Option<f64>,
+}
+
+/// What drives the car.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Powertrain {
+    Ice,
+    Hybrid,
+    Bev,
+    Unknown,
+}
+
+/// Which lists a code stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DtcState {
+    /// Service 03.
+    Confirmed,
+    /// Service 07.
+    Pending,
+    /// Service 0A.
+    Permanent,
+}
+
+/// One diagnostic trouble code of one ECU.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DtcEntry {
+    /// Five characters, e.g. `P0420`.
+    pub code: String,
+    /// The lists it stands in.
+    pub state: Vec<DtcState>,
+    /// `obd` or `uds`.
+    pub source: String,
+    /// The UDS status byte, when from UDS.
+    pub status_raw: Option<u8>,
+    /// What it means; absent when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<Text>,
+}
+
+/// One decoded PID value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PidValue {
+    /// Service and PID, four hex digits, e.g. `010C`.
+    pub pid: String,
+    /// Signal name of the table, e.g. `engine_speed`.
+    pub name: String,
+    /// A number, or the text of an enumerated value.
+    pub value: serde_json::Value,
+    /// Unit; empty for texts.
+    pub unit: String,
+}
+
+/// The freeze frame stored with a code.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FreezeFrame {
+    /// The code that froze it.
+    pub code: String,
+    /// Values at that moment.
+    pub values: Vec<PidValue>,
+}
+
+/// State of one readiness monitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Readiness {
+    Complete,
+    Incomplete,
+    Unsupported,
+}
+
+/// One monitor test result (service 06).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MonitorTest {
+    /// Monitor id, hex.
+    pub mid: String,
+    /// Test id, hex.
+    pub tid: String,
+    /// What is tested.
+    pub name: String,
+    /// Result.
+    pub value: f64,
+    /// Lower limit.
+    pub min: f64,
+    /// Upper limit.
+    pub max: f64,
+    /// Unit of the three.
+    pub unit: String,
+    /// Whether the result lies within the limits.
+    pub passed: bool,
+}
+
+/// What one ECU told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EcuReport {
+    /// Response address, hex, e.g. `7E8`.
+    pub address: String,
+    /// ECU name (09 0A) or a name by address.
+    pub name: Option<String>,
+    /// Malfunction indicator lamp.
+    pub mil: Option<bool>,
+    /// Number of confirmed codes it claims (PID 01).
+    pub dtc_count: Option<u8>,
+    /// Codes.
+    pub dtcs: Vec<DtcEntry>,
+    /// Freeze frames.
+    pub freeze_frames: Vec<FreezeFrame>,
+    /// Readiness monitors.
+    pub readiness: BTreeMap<String, Readiness>,
+    /// Current values.
+    pub values: Vec<PidValue>,
+    /// Monitor tests.
+    pub monitor_tests: Vec<MonitorTest>,
+    /// In-use performance ratios.
+    pub iupr: Vec<serde_json::Value>,
+    /// Calibration ids.
+    pub calibration_ids: Vec<String>,
+    /// Calibration verification numbers, hex.
+    pub cvns: Vec<String>,
+}
+
+/// Whether the annual check would pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Inspection {
+    /// Nothing known blocks it.
+    pub ready: bool,
+    /// Stable codes of what blocks it, e.g. `mil-on`, `dtc-confirmed`, `monitor-incomplete:catalyst`.
+    pub blocking: Vec<String>,
+}
+
+/// One request that got no usable answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RequestError {
+    /// The request, hex.
+    pub request: String,
+    /// What came instead.
+    pub error: String,
+}
+
+/// `vehicle.report`: the full read-only report of contract §5.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct VehicleReport {
+    /// The visit.
+    pub visit: Uuid,
+    /// The car.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vin: Option<Vin>,
+    /// What is known of the VIN's form.
+    pub vin_check: VinCheck,
+    /// The workshop order, when typed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// The vehicle link's configured id.
+    pub link: DeviceId,
+    /// The adapter.
+    pub adapter: Adapter,
+    /// Contract §5 name of the protocol.
+    pub protocol: String,
+    /// What drives the car.
+    pub powertrain: Powertrain,
+    /// Whether the engine runs; absent when unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_running: Option<bool>,
+    /// When the scan began.
+    pub started_at: UtcMillis,
+    /// How long it took, in milliseconds.
+    pub duration_ms: u64,
+    /// What each ECU told.
+    pub ecus: Vec<EcuReport>,
+    /// Odometer, kilometres.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub odometer_km: Option<f64>,
+    /// `obd`, `dashboard` or `order`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub odometer_source: Option<String>,
+    /// PID 31, kilometres.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distance_since_clear_km: Option<f64>,
+    /// PID 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warmups_since_clear: Option<u32>,
+    /// PID 4E, minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_since_clear_min: Option<u32>,
+    /// False when codes were cleared recently or monitors are incomplete.
+    pub assessable: bool,
+    /// Stable codes of why not.
+    pub not_assessable_because: Vec<String>,
+    /// Whether the annual check would pass.
+    pub inspection: Inspection,
+    /// Requests that got no usable answer.
+    pub errors: Vec<RequestError>,
+}
+impl EventData for VehicleReport {
+    const TYPE: &'static str = "vehicle.report";
+    const CLASS: Class = Class::Vehicle;
+}

@@ -1,0 +1,22 @@
+//! Baygate: the in-store edge gateway of a car dealership. One daemon that
+//! reads member cards and cars, commits every fact to a local log before
+//! anyone is told, and forwards the log to headquarters over MQTT.
+//!
+//! The rooms and who may call whom: `docs/architecture.md`.
+
+pub mod api;
+pub mod card;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod event;
+pub mod ident;
+pub mod link;
+pub mod maintenance;
+pub mod money;
+pub mod printer;
+pub mod protocols;
+pub mod sim;
+pub mod store;
+pub mod uplink;
+pub mod vehicle;

@@ -1,0 +1,1 @@
+//! Warnings: rules as data, evaluated over reports.

@@ -1,0 +1,1 @@
+//! Card faces: templates, rendering, printer drivers, the job queue.

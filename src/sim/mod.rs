@@ -1,0 +1,1 @@
+//! Simulated devices that speak bytes over real transports. Shares no codec with the drivers.

@@ -1,0 +1,101 @@
+//! What can go wrong in the store, each with what to do about it.
+
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+/// A store operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another daemon holds the data folder.
+    #[error(
+        "data folder {path} is in use by another baygate (process {pid}); stop it, or give this one its own `gateway.data_dir`"
+    )]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+        /// The holder as it wrote itself into the lock file, or `unknown`.
+        pid: String,
+    },
+    /// The data folder cannot be used.
+    #[error(
+        "data folder {path} cannot be used: {source}; create it and give it to the user the daemon runs as"
+    )]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// SQLite said no.
+    #[error("database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The disk or the database's limit is full.
+    #[error(
+        "the disk or the buffer limit is full; free space in `gateway.data_dir` or raise `buffer.max_bytes`"
+    )]
+    Full,
+    /// SQLite did not take a setting that durability rests on.
+    #[error(
+        "database setting {setting} is {actual:?} and must be {expected:?}; the file system of `gateway.data_dir` may not support it: use a local disk"
+    )]
+    Setting {
+        /// The pragma.
+        setting: &'static str,
+        /// What it reads back as.
+        actual: String,
+        /// What durability needs.
+        expected: &'static str,
+    },
+    /// The database comes from a later version of the program.
+    #[error(
+        "the database has schema version {found}, this program knows {known}; install the newer program again or restore a backup"
+    )]
+    TooNew {
+        /// Version found in the file.
+        found: i64,
+        /// The latest this program knows.
+        known: i64,
+    },
+    /// The same idempotency key was used before, with the same body: here is that request.
+    #[error("idempotency key already used by request {request}")]
+    Replayed {
+        /// The earlier request.
+        request: Uuid,
+    },
+    /// The same idempotency key was used before, with another body.
+    #[error("idempotency key already used with another body; use a new key for a new request")]
+    KeyConflict,
+    /// An operation named something that is not there, or in the wrong state.
+    #[error("{what} does not exist or has already moved on")]
+    NotFound {
+        /// What was named.
+        what: String,
+    },
+    /// An event is over the contract's limit.
+    #[error("event {kind} would have {bytes} bytes, the limit is 65536")]
+    EventTooLarge {
+        /// Its type.
+        kind: String,
+        /// Its envelope's size.
+        bytes: usize,
+    },
+    /// Stored data does not read back.
+    #[error("stored data is not readable: {0}")]
+    Corrupt(String),
+    /// The writer thread has ended.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl StoreError {
+    /// Whether SQLite reports damage of the file itself.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Sqlite(rusqlite::Error::SqliteFailure(error, _))
+                if matches!(error.code, rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
+        )
+    }
+}

@@ -1,0 +1,187 @@
+//! The local log and the state beside it: one SQLite file, one writer thread.
+//! What lives here: schema and migrations, the writer, typed operations (one
+//! file a topic) and reads. What does not: what the facts mean.
+//!
+//! ```text
+//!  domains ── Batch{ops, events} ─► writer thread ── one transaction, one sync ─► file
+//!  readers of the log ◄── head (watch) ── after the commit returned
+//!      └── read(|r| r.events_after(…)) on reader connections, no transaction kept across an await
+//! ```
+
+pub mod commands;
+pub mod cursors;
+pub mod devices;
+mod error;
+pub mod jobs;
+mod open;
+pub mod outbox;
+pub mod requests;
+pub mod tokens;
+pub mod visits;
+pub mod warnings;
+mod writer;
+
+pub use error::StoreError;
+pub use open::{ClassLimit, Opened, StoreOptions};
+
+use std::sync::{Arc, Mutex};
+
+use rusqlite::Connection;
+use tokio::sync::{oneshot, watch};
+
+use crate::event::{Event, NewEvent};
+use crate::ident::{Epoch, Seq};
+
+/// A local position in the log, monotonic across epochs. Never leaves the house.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Offset(pub i64);
+
+/// Where the log stands; changes after every commit, also one without events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// The running epoch.
+    pub epoch: Epoch,
+    /// The last event.
+    pub last: Offset,
+    /// Commits since the start: rises even when only state changed, so that
+    /// services waiting for a request wake up.
+    pub commits: u64,
+}
+
+/// One change of state, applied in the transaction of its batch.
+#[derive(Debug, Clone)]
+pub enum Op {
+    /// Device states and cards in the field.
+    Device(devices::DeviceOp),
+    /// Visits, reports, adapters.
+    Visit(visits::VisitOp),
+    /// Warnings.
+    Warning(warnings::WarningOp),
+    /// Print jobs.
+    Job(jobs::JobOp),
+    /// Requests.
+    Request(requests::RequestOp),
+    /// Cursors of local readers.
+    Cursor(cursors::CursorOp),
+    /// Delivery to headquarters.
+    Outbox(outbox::OutboxOp),
+    /// Commands of headquarters.
+    Command(commands::CommandOp),
+    /// Tokens.
+    Token(tokens::TokenOp),
+}
+
+/// State and its events: committed together or not at all.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    /// Applied in order, before the events are appended.
+    pub ops: Vec<Op>,
+    /// Appended in order.
+    pub events: Vec<NewEvent>,
+    /// May wait up to a second for company, to spare the flash (telemetry only).
+    pub patient: bool,
+}
+
+impl Batch {
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds an operation.
+    #[must_use]
+    pub fn op(mut self, op: Op) -> Self {
+        self.ops.push(op);
+        self
+    }
+
+    /// Adds an event.
+    #[must_use]
+    pub fn event(mut self, event: NewEvent) -> Self {
+        self.events.push(event);
+        self
+    }
+}
+
+/// Handle to the store; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    writer: writer::Handle,
+    head: watch::Receiver<Head>,
+    readers: Arc<ReaderPool>,
+}
+
+impl Store {
+    /// Commits a batch. When this returns `Ok`, the batch is on the disk; the
+    /// events come back with their positions, in the batch's order.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing of the batch took effect.
+    pub async fn commit(&self, batch: Batch) -> Result<Vec<Arc<Event>>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.writer.send(batch, reply).await?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Follows the log's head.
+    #[must_use]
+    pub fn head(&self) -> watch::Receiver<Head> {
+        self.head.clone()
+    }
+
+    /// Reads on a reader connection, off the async threads.
+    ///
+    /// # Errors
+    /// What `query` returns, or [`StoreError::Closed`].
+    pub async fn read<T, F>(&self, query: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Reader<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let readers = Arc::clone(&self.readers);
+        tokio::task::spawn_blocking(move || readers.with(query)).await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Ends the writer after all queued batches are committed, and marks the
+    /// shutdown as clean. Later commits get [`StoreError::Closed`].
+    pub async fn close(&self) {
+        self.writer.close().await;
+    }
+}
+
+/// A reader connection for the length of one query. The read functions stand in the topic files.
+pub struct Reader<'c> {
+    pub(crate) conn: &'c Connection,
+}
+
+struct ReaderPool {
+    path: std::path::PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl ReaderPool {
+    fn with<T>(&self, query: impl FnOnce(&Reader<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let pooled = self.idle.lock().ok().and_then(|mut idle| idle.pop());
+        let conn = match pooled {
+            Some(conn) => conn,
+            None => open::reader_connection(&self.path)?,
+        };
+        let result = query(&Reader { conn: &conn });
+        if let Ok(mut idle) = self.idle.lock()
+            && idle.len() < 4
+        {
+            idle.push(conn);
+        }
+        result
+    }
+}
+
+/// Where a class stands for the outside: epoch and class sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClassPosition {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Position in the class within the epoch.
+    pub class_sequence: Seq,
+}

@@ -1,0 +1,265 @@
+//! The log as its readers see it, and what was delivered of it. A class is
+//! delivered contiguously: everything up to its position, nothing beyond.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde_json::value::RawValue;
+
+use super::requests::uuid_from;
+use super::{Offset, Reader, StoreError};
+use crate::clock::{TimeQuality, UtcMillis};
+use crate::event::{Class, Event};
+use crate::ident::{Epoch, Seq};
+
+/// A position in one class, across epochs. Ordered as the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct ClassCursor {
+    /// The epoch's number in this file, rising.
+    pub epoch_no: i64,
+    /// Position in the class within the epoch.
+    pub class_sequence: Seq,
+}
+
+/// An event with both of its local positions.
+#[derive(Debug, Clone)]
+pub struct LoggedEvent {
+    /// Position in the whole log.
+    pub offset: Offset,
+    /// Position in its class.
+    pub cursor: ClassCursor,
+    /// The event.
+    pub event: Arc<Event>,
+}
+
+/// Changes what counts as delivered.
+#[derive(Debug, Clone)]
+pub enum OutboxOp {
+    /// Everything of `class` up to and including `to` has reached its confirmation. Never moves back.
+    Delivered {
+        /// The class.
+        class: Class,
+        /// Position.
+        to: ClassCursor,
+    },
+    /// The broker will never take this event: set it aside. The `gateway.gap` goes into the same batch.
+    SetAside {
+        /// Which.
+        offset: Offset,
+        /// Why, for `buffer status`.
+        reason: String,
+        /// Its envelope, so that it can be dumped later.
+        envelope: String,
+    },
+}
+
+/// SQL index of a class: its place in [`Class::ALL`], fixed for ever.
+pub(super) fn class_index(class: Class) -> i64 {
+    match class {
+        Class::Ledger => 0,
+        Class::Gateway => 1,
+        Class::Card => 2,
+        Class::Vehicle => 3,
+        Class::Maintenance => 4,
+        Class::Device => 5,
+        Class::Telemetry => 6,
+    }
+}
+
+pub(super) fn class_from_index(index: i64) -> Result<Class, StoreError> {
+    Class::ALL
+        .into_iter()
+        .find(|class| class_index(*class) == index)
+        .ok_or_else(|| StoreError::Corrupt(format!("class {index}")))
+}
+
+impl OutboxOp {
+    pub(super) fn apply(&self, tx: &Connection) -> Result<(), StoreError> {
+        match self {
+            Self::Delivered { class, to } => {
+                tx.prepare_cached(
+                    "INSERT INTO delivered (class, epoch_no, class_sequence) VALUES (?1, ?2, ?3)
+                     ON CONFLICT (class) DO UPDATE SET epoch_no = ?2, class_sequence = ?3
+                     WHERE (excluded.epoch_no, excluded.class_sequence) > (delivered.epoch_no, delivered.class_sequence)",
+                )?
+                .execute(params![class_index(*class), to.epoch_no, seq_sql(to.class_sequence)])?;
+            }
+            Self::SetAside { offset, reason, envelope } => {
+                tx.execute(
+                    "INSERT OR REPLACE INTO quarantine (event_offset, class, reason, at, envelope)
+                     SELECT event_offset, class, ?2, ?3, ?4 FROM event WHERE event_offset = ?1",
+                    params![offset.0, reason, UtcMillis::now().0, envelope],
+                )?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// SQLite integers are signed; sequences never get near the limit.
+pub(super) fn seq_sql(seq: Seq) -> i64 {
+    i64::try_from(seq.0).unwrap_or(i64::MAX)
+}
+
+pub(super) fn sql_seq(value: i64) -> Seq {
+    Seq(u64::try_from(value).unwrap_or(0))
+}
+
+const COLUMNS: &str =
+    "e.event_offset, e.epoch_no, e.class, e.class_sequence, e.id, e.kind, e.subject, e.time,
+     e.synced, e.boot, e.data, p.id, p.base_offset
+     FROM event e JOIN epoch p ON p.no = e.epoch_no";
+
+fn event_of(row: &Row<'_>) -> Result<LoggedEvent, StoreError> {
+    let offset: i64 = row.get(0)?;
+    let cursor = ClassCursor { epoch_no: row.get(1)?, class_sequence: sql_seq(row.get(3)?) };
+    let data: String = row.get(10)?;
+    Ok(LoggedEvent {
+        offset: Offset(offset),
+        cursor,
+        event: Arc::new(Event {
+            id: uuid_from(&row.get::<_, Vec<u8>>(4)?)?,
+            epoch: Epoch(uuid_from(&row.get::<_, Vec<u8>>(11)?)?),
+            sequence: sql_seq(offset - row.get::<_, i64>(12)?),
+            class_sequence: cursor.class_sequence,
+            class: class_from_index(row.get(2)?)?,
+            kind: row.get::<_, String>(5)?.into(),
+            subject: row.get(6)?,
+            time: UtcMillis(row.get(7)?),
+            time_quality: if row.get(8)? { TimeQuality::Synced } else { TimeQuality::Unsynced },
+            boot: uuid_from(&row.get::<_, Vec<u8>>(9)?)?,
+            data: RawValue::from_string(data).map_err(|e| StoreError::Corrupt(e.to_string()))?,
+        }),
+    })
+}
+
+impl Reader<'_> {
+    /// Events of all classes after a position, in order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn events_after(&self, after: Offset, limit: usize) -> Result<Vec<LoggedEvent>, StoreError> {
+        let mut query = self.conn.prepare_cached(&format!(
+            "SELECT {COLUMNS} WHERE e.event_offset > ?1 ORDER BY e.event_offset LIMIT ?2"
+        ))?;
+        let mut rows = query.query(params![after.0, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+        let mut events = Vec::new();
+        while let Some(row) = rows.next()? {
+            events.push(event_of(row)?);
+        }
+        Ok(events)
+    }
+
+    /// Events of one class after a position, in order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn class_events_after(
+        &self,
+        class: Class,
+        after: ClassCursor,
+        limit: usize,
+    ) -> Result<Vec<LoggedEvent>, StoreError> {
+        let mut query = self.conn.prepare_cached(&format!(
+            "SELECT {COLUMNS} WHERE e.class = ?1 AND (e.epoch_no, e.class_sequence) > (?2, ?3)
+             ORDER BY e.epoch_no, e.class_sequence LIMIT ?4"
+        ))?;
+        let mut rows = query.query(params![
+            class_index(class),
+            after.epoch_no,
+            seq_sql(after.class_sequence),
+            i64::try_from(limit).unwrap_or(i64::MAX)
+        ])?;
+        let mut events = Vec::new();
+        while let Some(row) = rows.next()? {
+            events.push(event_of(row)?);
+        }
+        Ok(events)
+    }
+
+    /// How far a class is delivered.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn delivered(&self, class: Class) -> Result<ClassCursor, StoreError> {
+        Ok(self
+            .conn
+            .prepare_cached("SELECT epoch_no, class_sequence FROM delivered WHERE class = ?1")?
+            .query_row([class_index(class)], |row| {
+                Ok(ClassCursor { epoch_no: row.get(0)?, class_sequence: sql_seq(row.get(1)?) })
+            })
+            .optional()?
+            .unwrap_or_default())
+    }
+
+    /// The number an epoch has in this file.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn epoch_no(&self, epoch: Epoch) -> Result<Option<i64>, StoreError> {
+        Ok(self
+            .conn
+            .prepare_cached("SELECT no FROM epoch WHERE id = ?1")?
+            .query_row([epoch.0.as_bytes().as_slice()], |row| row.get(0))
+            .optional()?)
+    }
+
+    /// The last class sequence committed in the running epoch, by class.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn last_sequences(&self) -> Result<Vec<(Class, Seq)>, StoreError> {
+        let mut query =
+            self.conn.prepare_cached("SELECT class, last_sequence FROM class_counter ORDER BY class")?;
+        let mut rows = query.query([])?;
+        let mut last = Vec::new();
+        while let Some(row) = rows.next()? {
+            last.push((class_from_index(row.get(0)?)?, sql_seq(row.get(1)?)));
+        }
+        Ok(last)
+    }
+
+    /// Where `(epoch, sequence)` lies in the local log, for readers that resume;
+    /// `None` when the epoch is unknown or the event after it was trimmed.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn offset_of(&self, epoch: Epoch, sequence: Seq) -> Result<Option<Offset>, StoreError> {
+        let Some((no, base)) = self
+            .conn
+            .prepare_cached("SELECT no, base_offset FROM epoch WHERE id = ?1")?
+            .query_row([epoch.0.as_bytes().as_slice()], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+            })
+            .optional()?
+        else {
+            return Ok(None);
+        };
+        let offset = base.saturating_add(seq_sql(sequence));
+        // The epoch ends where the next one begins.
+        let end: Option<i64> = self
+            .conn
+            .prepare_cached("SELECT base_offset FROM epoch WHERE no > ?1 ORDER BY no LIMIT 1")?
+            .query_row([no], |row| row.get(0))
+            .optional()?;
+        let (first, last): (Option<i64>, Option<i64>) = self
+            .conn
+            .prepare_cached(
+                "SELECT (SELECT min(event_offset) FROM event), (SELECT max(event_offset) FROM event)",
+            )?
+            .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let ceiling = end.or(last).unwrap_or(base);
+        let trimmed = first.is_some_and(|first| offset + 1 < first);
+        Ok((offset <= ceiling.max(base) && !trimmed).then_some(Offset(offset)))
+    }
+
+    /// One event by its id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn event_at(&self, offset: Offset) -> Result<Option<LoggedEvent>, StoreError> {
+        let mut query = self.conn.prepare_cached(&format!("SELECT {COLUMNS} WHERE e.event_offset = ?1"))?;
+        let mut rows = query.query([offset.0])?;
+        rows.next()?.map(event_of).transpose()
+    }
+}

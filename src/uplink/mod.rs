@@ -1,0 +1,1 @@
+//! MQTT: session, drain of the log, command intake.

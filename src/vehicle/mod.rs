@@ -1,0 +1,1 @@
+//! The service bay: dongles, the read-only gate, visits, reports.
