@@ -2,5 +2,6 @@
 
 pub mod card;
 pub mod presence;
+pub mod printer;
 pub mod transport;
 pub mod vehicle;
