@@ -18,14 +18,17 @@ fn exposure_level_is_low() {
         .find_map(|line| line.split("baygate.service: ").nth(1))
         .and_then(|rest| rest.split_whitespace().next())
         .and_then(|number| number.parse().ok())
-        .unwrap_or_else(|| panic!("no exposure level in: {text}\n{}", String::from_utf8_lossy(&output.stderr)));
+        .unwrap_or_else(|| {
+            panic!("no exposure level in: {text}\n{}", String::from_utf8_lossy(&output.stderr))
+        });
     println!("exposure level {level}");
     assert!(level <= LIMIT, "exposure level {level} is above {LIMIT}:\n{text}");
 }
 
 #[test]
 fn unit_verifies() {
-    let unit = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/baygate.service")).unwrap();
+    let unit =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/baygate.service")).unwrap();
     for line in ["Type=notify", "WatchdogSec=", "LoadCredential=mqtt-password:"] {
         assert!(unit.lines().any(|l| l.starts_with(line)), "{line} is missing");
     }

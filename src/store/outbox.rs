@@ -219,6 +219,18 @@ impl Reader<'_> {
         Ok(last)
     }
 
+    /// The last sequence committed in the running epoch.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn last_sequence(&self) -> Result<Seq, StoreError> {
+        Ok(sql_seq(
+            self.conn
+                .prepare_cached("SELECT coalesce(sum(last_sequence), 0) FROM class_counter")?
+                .query_row([], |row| row.get(0))?,
+        ))
+    }
+
     /// Where `(epoch, sequence)` lies in the local log, for readers that resume;
     /// `None` when the epoch is unknown or the event after it was trimmed.
     ///
