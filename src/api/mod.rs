@@ -1,1 +1,5 @@
-//! Local HTTP, event stream, tokens, control socket.
+//! The local HTTP for tills and scripts, the control socket for the CLI, and
+//! the CLI's client.
+
+pub mod client;
+pub mod sse;
