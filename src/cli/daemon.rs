@@ -44,3 +44,35 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
         _ => Exit::Failed,
     }
 }
+
+/// Prints an error on standard error and gives its exit status.
+#[must_use]
+pub fn report(error: &anyhow::Error) -> Exit {
+    eprintln!("baygate: {error:#}");
+    exit_of(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_the_contracts_exit_statuses() {
+        let refused = |status| ClientError::Refused { status, code: "x".into(), detail: "x".into() };
+        let socket = || "/run/baygate/control.sock".into();
+        // (error, exit)
+        let cases: [(anyhow::Error, Exit); 6] = [
+            (ClientError::NotRunning { socket: socket() }.into(), Exit::Device),
+            (ClientError::Permission { socket: socket() }.into(), Exit::Refused),
+            (refused(403).into(), Exit::Refused),
+            (refused(404).into(), Exit::Usage),
+            (refused(502).into(), Exit::Failed),
+            (NotLoaded(Vec::new()).into(), Exit::Usage),
+        ];
+        for (error, exit) in cases {
+            assert_eq!(exit_of(&error), exit, "{error}");
+        }
+        let described = anyhow::Error::from(refused(404)).context("while asking");
+        assert_eq!(exit_of(&described), Exit::Usage);
+    }
+}

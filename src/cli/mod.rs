@@ -3,6 +3,8 @@
 //! No logic lives here.
 
 pub mod daemon;
+pub mod pair;
+pub mod token;
 
 use std::path::PathBuf;
 
