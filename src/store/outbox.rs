@@ -254,15 +254,32 @@ impl Reader<'_> {
             .prepare_cached("SELECT base_offset FROM epoch WHERE no > ?1 ORDER BY no LIMIT 1")?
             .query_row([no], |row| row.get(0))
             .optional()?;
-        let (first, last): (Option<i64>, Option<i64>) = self
+        // The running epoch ends at what was committed, not at the rows that are left.
+        let (first, committed): (Option<i64>, i64) = self
             .conn
             .prepare_cached(
-                "SELECT (SELECT min(event_offset) FROM event), (SELECT max(event_offset) FROM event)",
+                "SELECT (SELECT min(event_offset) FROM event), (SELECT coalesce(sum(last_sequence), 0) FROM class_counter)",
             )?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let ceiling = end.or(last).unwrap_or(base);
-        let trimmed = first.is_some_and(|first| offset + 1 < first);
-        Ok((offset <= ceiling.max(base) && !trimmed).then_some(Offset(offset)))
+        let ceiling = end.unwrap_or(base.saturating_add(committed));
+        let trimmed = first.map_or(offset < ceiling, |first| offset.saturating_add(1) < first);
+        Ok((offset <= ceiling && !trimmed).then_some(Offset(offset)))
+    }
+
+    /// What the outside calls a local position: the epoch it lies in and the
+    /// sequence there, zero at an epoch's beginning. `None` before the first epoch.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn position_of(&self, offset: Offset) -> Result<Option<(Epoch, Seq)>, StoreError> {
+        let found: Option<(Vec<u8>, i64)> = self
+            .conn
+            .prepare_cached(
+                "SELECT id, base_offset FROM epoch WHERE base_offset <= ?1 ORDER BY no DESC LIMIT 1",
+            )?
+            .query_row([offset.0], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        found.map(|(id, base)| Ok((Epoch(uuid_from(&id)?), sql_seq(offset.0 - base)))).transpose()
     }
 
     /// One event by its id.
