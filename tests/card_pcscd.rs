@@ -54,18 +54,17 @@ async fn a_swapped_card_is_removed_before_the_next_is_told() {
     let Some(pcscd) = Pcscd::start() else { return };
     let gateway = Gateway::new();
     let service = gateway.serve(pcsc_table("counter-1", "Virtual PCD 00 00"));
-    let mut expected = Vec::new();
     let uids = ["04A1B2C3", "04D5E6F7", "04A1B2C3"];
     let told: Vec<String> =
         uids.iter().flat_map(|uid| [format!("tapped {uid}"), format!("removed {uid}")]).collect();
     for (index, uid) in uids.into_iter().enumerate() {
         // The next is at the door before the reader has noticed that the last one left.
         let card = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, uid);
-        expected = told.iter().take(2 * index + 1).map(String::as_str).collect();
+        let expected: Vec<&str> = told.iter().take(2 * index + 1).map(String::as_str).collect();
         gateway.expect_cards("counter-1", &expected).await;
         card.remove();
     }
-    expected = told.iter().map(String::as_str).collect();
+    let expected: Vec<&str> = told.iter().map(String::as_str).collect();
     gateway.expect_cards("counter-1", &expected).await;
     service.stop().await;
 }
@@ -177,7 +176,9 @@ async fn after_a_restart_the_same_card_is_not_told_twice() {
 
     // Still there: adopted silently, and its removal is told.
     let service = gateway.serve(table.clone());
-    gateway.expect_state("counter-1", Ready, None).await;
+    while card.apdus.lock().unwrap().len() < 2 {
+        tokio::task::yield_now().await;
+    }
     card.remove();
     gateway.expect_cards("counter-1", &["tapped 04A1B2C3", "removed 04A1B2C3"]).await;
 

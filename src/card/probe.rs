@@ -122,6 +122,10 @@ impl Probe {
     }
 }
 
+/// The reader did not do what every reader does: nothing is known of the card. It
+/// may have left; a driver that can tell asks again from the beginning.
+const READER_ERROR: Step = Step::Done(Verdict::Refused(Refusal::ReaderError));
+
 /// The data of a good answer.
 fn ok(answer: &Answer) -> Option<&[u8]> {
     match answer {
@@ -168,6 +172,7 @@ impl Asker {
         }
         match ok(answer).and_then(|bytes| CardUid::from_bytes(bytes).ok()) {
             Some(uid) => self.by_atr(uid),
+            None if *answer == Answer::NotTransmitted => READER_ERROR,
             None => Step::Done(Verdict::Refused(Refusal::Unreadable)),
         }
     }
@@ -197,7 +202,7 @@ impl Asker {
     /// card does not meet the next command in the middle of an answer.
     fn native(self, uid: CardUid, answer: &Answer, frames: u8, so_far: Technology) -> Step {
         let Answer::Response(response) = answer else {
-            return self.done(uid, so_far);
+            return READER_ERROR;
         };
         let technology = if frames == 0 { native_type(response) } else { so_far };
         if response.status == StatusWord::DESFIRE_MORE && frames < 2 {
@@ -269,8 +274,8 @@ impl Asker {
         }
         match ok(answer).and_then(|bytes| CardUid::from_bytes(bytes).ok()) {
             Some(same) if same == uid => self.ask(*then),
-            // Another card, or none, slipped in: the reader tells of it by itself.
-            _ => Step::Done(Verdict::Left),
+            // Another card, or none, may have slipped in.
+            _ => READER_ERROR,
         }
     }
 }

@@ -197,12 +197,12 @@ impl Counter {
     async fn state(&mut self, condition: Condition) -> Result<(), CardError> {
         let Condition { status, reason, text } = condition;
         let detail = text.as_ref().map(|text| format!("{} / {}", text.zh, text.en));
-        self.device.set(status, reason, detail).await?;
         match (reason, text) {
             (Some(code), Some(text)) => self.trouble(self.part(), code, text, false),
             _ => self.health.well(&self.part()),
         }
         self.watch_threads();
+        self.device.set(status, reason, detail).await?;
         Ok(())
     }
 

@@ -155,6 +155,11 @@ fn in_transaction(card: &mut Card, atr: &[u8]) -> Result<Verdict, Trouble> {
     let mut step = Probe::start(&own);
     loop {
         step = match step {
+            // pcscd notices a card that left only at its next look, until then
+            // commands just fail: begin again, by then it knows.
+            Step::Done(Verdict::Refused(Refusal::ReaderError)) => {
+                return Err(Trouble::Again(Error::NotTransacted));
+            }
             Step::Done(verdict) => return Ok(verdict),
             Step::Reset(probe) => {
                 transaction.reconnect(ShareMode::Shared, Protocols::ANY, Disposition::ResetCard)?;
