@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::requests::uuid_from;
 use super::{Offset, Reader, StoreError};
 use crate::clock::{TimeQuality, UtcMillis};
+use crate::event::gateway::EpochReason;
 use crate::event::{Class, Event};
 use crate::ident::{Epoch, Seq};
 
@@ -51,6 +52,13 @@ pub enum OutboxOp {
         /// Its envelope, so that it can be dumped later.
         envelope: String,
     },
+    /// Headquarters knows a position ahead of ours (`ahead`), or the like: a new epoch
+    /// begins here. Events of this batch and all later ones belong to it; unsent ones
+    /// keep the old epoch and are still sent.
+    BeginEpoch {
+        /// Why.
+        reason: EpochReason,
+    },
 }
 
 /// SQL index of a class: its place in [`Class::ALL`], fixed for ever.
@@ -91,6 +99,8 @@ impl OutboxOp {
                     params![offset.0, reason, UtcMillis::now().0, envelope],
                 )?;
             }
+            // Moves the writer's own position: applied there.
+            Self::BeginEpoch { .. } => {}
         }
         Ok(())
     }
