@@ -109,7 +109,7 @@ fn the_real_pcscd_reads_the_card() {
     {
         let profile = CardProfile::new(technology);
         let (atr, uid) = (profile.answer_to_reset(), profile.uid.clone());
-        let card = runtime.block_on(CardSim::tap(daemon.slot(0), profile)).unwrap();
+        let card = runtime.block_on(CardSim::tap(("127.0.0.1", daemon.port), profile)).unwrap();
         let context = pcsc::Context::establish(pcsc::Scope::System).unwrap();
         let begin = Instant::now();
         let connected = loop {
