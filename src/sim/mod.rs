@@ -5,5 +5,6 @@ pub mod broker;
 pub mod card;
 pub mod headquarters;
 pub mod presence;
+pub mod printer;
 pub mod transport;
 pub mod vehicle;
