@@ -6,6 +6,7 @@ pub mod daemon;
 pub mod pair;
 pub mod simulate;
 pub mod token;
+pub mod buffer;
 
 use std::path::PathBuf;
 
