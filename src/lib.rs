@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod event;
+pub mod gateway;
 pub mod health;
 pub mod ident;
 pub mod link;

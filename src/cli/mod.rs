@@ -2,6 +2,10 @@
 //! command, each with `Args` and `async fn run(Args, &Global) -> anyhow::Result<Exit>`.
 //! No logic lives here.
 
+pub mod daemon;
+pub mod pair;
+pub mod token;
+
 use std::path::PathBuf;
 
 use crate::config::values::Locale;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
@@ -88,6 +88,19 @@ pub fn parse(name: &Path, text: &str) -> Result<Config, Vec<ConfigError>> {
     merge.finish()
 }
 
+/// Reads a TOML text; an error points at its place and suggests the nearest known key.
+/// The data files of other rooms (protocols, rules) are read by it, too.
+///
+/// # Errors
+/// The first thing wrong.
+pub fn read_toml<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::Deserializer::parse(text).and_then(T::deserialize).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        let (what, hint) = explain(error.message());
+        ConfigError::at(path, text, offset, what, hint)
+    })
+}
+
 fn default_data_dir() -> PathBuf {
     "/var/lib/baygate".into()
 }
@@ -149,13 +162,9 @@ impl Merge {
 
     fn read_text(&mut self, path: PathBuf, text: String) {
         let file = self.texts.len();
-        match toml::Deserializer::parse(&text).and_then(File::deserialize) {
+        match read_toml(&path, &text) {
             Ok(parsed) => self.take(parsed, file),
-            Err(error) => {
-                let offset = error.span().map_or(0, |span| span.start);
-                let (what, hint) = explain(error.message());
-                self.errors.push(ConfigError::at(&path, &text, offset, what, hint));
-            }
+            Err(error) => self.errors.push(error),
         }
         self.texts.push((path, text));
     }

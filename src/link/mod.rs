@@ -1,13 +1,17 @@
 //! Byte transports: serial ports and TCP connections, opened exclusively and
 //! with errors that say what to do. What does not live here: what the bytes mean.
 
+mod holder;
+mod serial;
+
+pub use holder::holder_of;
+
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_serial::SerialPortBuilderExt;
 
 use crate::config::values::Transport;
 
@@ -30,7 +34,7 @@ pub enum LinkError {
         path: PathBuf,
     },
     /// Another process holds it.
-    #[error("{path} is held by another process; stop it ({holder})")]
+    #[error("{path} is held by another process: {holder}; stop it, or ask the daemon by the link's id")]
     Busy {
         /// The node.
         path: PathBuf,
@@ -85,7 +89,7 @@ pub async fn open(transport: &Transport, baud: Option<u32>) -> Result<Box<dyn By
     match transport {
         Transport::Serial { path, baud: configured } => {
             let rate = baud.or(*configured).unwrap_or(DEFAULT_BAUD);
-            open_serial(path, rate).map(|port| Box::new(port) as Box<dyn ByteStream>)
+            serial::open(path, rate).map(|port| Box::new(port) as Box<dyn ByteStream>)
         }
         Transport::Tcp { host, port, interface } => {
             let stream = open_tcp(host, *port, interface.as_deref()).await?;
@@ -98,19 +102,15 @@ pub async fn open(transport: &Transport, baud: Option<u32>) -> Result<Box<dyn By
     }
 }
 
-fn open_serial(path: &Path, baud: u32) -> Result<tokio_serial::SerialStream, LinkError> {
-    if !path.exists() {
-        return Err(LinkError::Missing { path: path.to_owned() });
-    }
-    tokio_serial::new(path.to_string_lossy(), baud).open_native_async().map_err(|error| {
-        let path = path.to_owned();
-        match error.kind {
-            tokio_serial::ErrorKind::NoDevice => LinkError::Busy { path, holder: "see `fuser` on it".into() },
-            tokio_serial::ErrorKind::Io(io::ErrorKind::NotFound) => LinkError::Missing { path },
-            tokio_serial::ErrorKind::Io(io::ErrorKind::PermissionDenied) => LinkError::Denied { path },
-            _ => LinkError::Other { what: path.display().to_string(), source: error.into() },
+/// Waits until it is worth trying [`open`] again: at most `longest`, but a
+/// serial port that is not there now is noticed as soon as it appears.
+pub async fn wait_for_return(transport: &Transport, longest: Duration) {
+    match transport {
+        Transport::Serial { path, .. } | Transport::Lp { path } if !path.exists() => {
+            tokio::time::timeout(longest, serial::appears(path)).await.unwrap_or(());
         }
-    })
+        _ => tokio::time::sleep(longest).await,
+    }
 }
 
 async fn open_tcp(host: &str, port: u16, interface: Option<&str>) -> Result<TcpStream, LinkError> {

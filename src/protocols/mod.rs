@@ -1,1 +1,81 @@
-//! Loads `firmware-protocols/` and checks the form of its files. What does not live here: what the data means to a device.
+//! `firmware-protocols/`: facts about cars and adapters as data. What lives here:
+//! reading those files, checking their *form* (every error with file, line, column
+//! and what to do) and handing out plain tables. What does not: decoding, and
+//! whether a formula gives what its vectors say (each domain's `verify_vectors`).
+//! The formats are described in `firmware-protocols/README.md`.
+
+mod adapters;
+mod dtc_texts;
+mod files;
+mod pids;
+mod readiness;
+
+pub use adapters::{AdapterProfile, LongAnswers, Use};
+pub use pids::{PidRow, PidTable, SignalKind, SignalRow, Vector, VectorValue};
+pub use readiness::{MonitorRow, ReadinessTable};
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::event::Text;
+use files::Files;
+
+/// One thing wrong in a protocol file, at a place.
+pub type ProtocolError = crate::config::ConfigError;
+
+/// Everything of `firmware-protocols/`, read and checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bundle {
+    /// PIDs and their signals.
+    pub pids: PidTable,
+    /// Readiness monitors by bit.
+    pub readiness: ReadinessTable,
+    /// Adapter profiles.
+    pub adapters: Vec<AdapterProfile>,
+    dtc_texts: BTreeMap<String, Text>,
+    version: String,
+}
+
+impl Bundle {
+    /// Reads the folder `gateway.firmware_protocols`.
+    ///
+    /// # Errors
+    /// Every error of every file, each with its place and a hint.
+    pub fn load(dir: &Path) -> Result<Self, Vec<ProtocolError>> {
+        let mut files = Files::new(dir);
+        let pids = pids::load(&mut files, "obd/pids.toml");
+        let readiness = readiness::load(&mut files, "obd/readiness.toml");
+        let dtc_texts = dtc_texts::load(&mut files, "obd/dtc-texts.toml");
+        let adapters = adapters::load(&mut files, "adapters");
+        let version = files.finish()?;
+        Ok(Self { pids, readiness, adapters, dtc_texts, version })
+    }
+
+    /// What a generic code (ISO/SAE) means; `None`: not in the list, show the code alone.
+    #[must_use]
+    pub fn dtc_text(&self, code: &str) -> Option<&Text> {
+        self.dtc_texts.get(code)
+    }
+
+    /// How many codes have a text.
+    #[must_use]
+    pub fn dtc_text_count(&self) -> usize {
+        self.dtc_texts.len()
+    }
+
+    /// The profile of an adapter: of all that match its identity string the one with the longest pattern.
+    #[must_use]
+    pub fn adapter(&self, identity: &str) -> Option<&AdapterProfile> {
+        self.adapters
+            .iter()
+            .filter_map(|profile| profile.match_length(identity).map(|length| (length, profile)))
+            .max_by_key(|(length, _)| *length)
+            .map(|(_, profile)| profile)
+    }
+
+    /// SHA-256 over names and contents of all files, hex: the `protocols_version` of the retained state.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+}

@@ -1,1 +1,19 @@
-//! The service bay: dongles, the read-only gate, visits, reports.
+//! Cars on diagnostic links. What lives here: the read-only gate, the adapter
+//! driver, the reading of what cars say, visits, reports, telemetry, and the
+//! service that commits them. What does not: transports (`link`), rules and
+//! warnings (`maintenance`), SQL (`store`).
+//!
+//! The way of the data: link bytes → [`elm327`] (request → messages by ECU) →
+//! [`obd`], [`pids`] (messages → facts) → [`report`] → [`visit`] (arrived,
+//! report, departed) → the log. Every byte out passes [`gate`].
+
+pub mod elm327;
+mod error;
+pub mod gate;
+pub mod obd;
+pub mod pids;
+pub mod report;
+pub mod scan;
+
+pub use error::{AdapterError, VehicleError};
+pub use pids::{VectorFailure, decode_pid, verify_vectors};

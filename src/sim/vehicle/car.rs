@@ -1,0 +1,308 @@
+//! The car on the bus: its control units, addresses and framing, ignition and
+//! battery. What does not live here: what a unit answers ([`super::ecu`]).
+
+use std::time::{Duration, Instant};
+
+use super::ecu::{Ecu, Moment, Readiness};
+use super::isotp::{Waiting, single};
+use super::signals::{self, Signals};
+use super::spec::{CarSpec, Engine, SpecError, healthy_monitors};
+
+/// Requests kept for a test to look at.
+const SEEN: usize = 10_000;
+
+/// A CAN frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Identifier, 11 or 29 bits.
+    pub id: u32,
+    /// 29 bits.
+    pub extended: bool,
+    /// Up to 8 bytes.
+    pub data: Vec<u8>,
+}
+
+/// A simulated car.
+#[derive(Debug, Clone)]
+pub struct Car {
+    ecus: Vec<Ecu>,
+    signals: Signals,
+    protocol: u8,
+    engine: Engine,
+    voltage: Option<f64>,
+    padding: u8,
+    latency: Duration,
+    since: Instant,
+    /// Request payloads that reached the bus, for tests of what must not be sent.
+    seen: Vec<Vec<u8>>,
+}
+
+impl Car {
+    /// Builds the car.
+    ///
+    /// # Errors
+    /// [`SpecError`] naming what is wrong.
+    pub fn new(spec: &CarSpec) -> Result<Self, SpecError> {
+        if !(1..=9).contains(&spec.protocol) {
+            return Err(SpecError::Protocol(spec.protocol));
+        }
+        if !(1..=8).contains(&spec.units) {
+            return Err(SpecError::Units(spec.units.into()));
+        }
+        let mut car = Self {
+            ecus: (0..spec.units).map(|index| unit(spec, index)).collect(),
+            signals: Signals::new(spec.seed, spec.drift),
+            protocol: spec.protocol,
+            engine: spec.engine,
+            voltage: spec.voltage,
+            padding: spec.padding,
+            latency: spec.latency(),
+            since: Instant::now(),
+            seen: Vec::new(),
+        };
+        for (name, value) in &spec.signals {
+            car.set(name, *value)?;
+        }
+        car.freeze();
+        Ok(car)
+    }
+
+    /// Stores a freeze frame for the first confirmed code, as values of a moment under load.
+    fn freeze(&mut self) {
+        let mut then = Signals::new(0, false);
+        for (name, value) in [("rpm", 2400.0), ("speed", 64.0), ("load", 42.0), ("coolant", 88.0)] {
+            then.set(name, value);
+        }
+        if let Some(engine) = self.ecus.first_mut() {
+            engine.freeze = engine.confirmed.first().map(|dtc| {
+                let parameters = [0x03, 0x04, 0x05, 0x06, 0x07, 0x0B, 0x0C, 0x0D, 0x11];
+                let frame = parameters.iter().filter_map(|&p| Some((p, then.encode(p, true, 0.0)?)));
+                (*dtc, frame.collect())
+            });
+        }
+    }
+
+    /// Holds a live signal at a value.
+    ///
+    /// # Errors
+    /// [`SpecError::Signal`] listing the names that exist.
+    pub fn set(&mut self, name: &str, value: f64) -> Result<(), SpecError> {
+        if self.signals.set(name, value) {
+            return Ok(());
+        }
+        let known = signals::names().collect::<Vec<_>>().join(", ");
+        Err(SpecError::Signal { name: name.to_owned(), known })
+    }
+
+    /// Turns the key.
+    pub fn turn(&mut self, engine: Engine) {
+        self.engine = engine;
+    }
+
+    /// Sets the battery's voltage; nothing: by the engine's state.
+    pub fn battery(&mut self, volts: Option<f64>) {
+        self.voltage = volts;
+    }
+
+    /// Lets unit 0 send `7F xx 78` so many times before its next answer.
+    pub fn postpone(&mut self, times: u8) {
+        if let Some(engine) = self.ecus.first_mut() {
+            engine.pending_replies = times;
+        }
+    }
+
+    /// The number of `AT SP` this car speaks.
+    #[must_use]
+    pub fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// The control units listen.
+    #[must_use]
+    pub fn awake(&self) -> bool {
+        self.engine != Engine::Off
+    }
+
+    /// From request to first answer.
+    #[must_use]
+    pub fn latency(&self) -> Duration {
+        self.latency
+    }
+
+    /// Volts at the socket.
+    #[must_use]
+    pub fn voltage(&self) -> f64 {
+        self.voltage.unwrap_or(match self.engine {
+            Engine::Running => 14.1,
+            Engine::On => 12.4,
+            Engine::Off => 12.6,
+        })
+    }
+
+    /// Request payloads that reached the bus.
+    #[must_use]
+    pub fn seen(&self) -> &[Vec<u8>] {
+        &self.seen
+    }
+
+    /// A frame on the CAN bus: what the units send back, each after its delay.
+    pub fn on_frame(&mut self, frame: &Frame) -> Vec<(Duration, Frame)> {
+        let mut sent = Vec::new();
+        if !self.awake() {
+            return sent;
+        }
+        if let Some(payload) = single(&frame.data) {
+            self.remember(payload);
+        }
+        for index in 0..self.ecus.len() {
+            let address = Address::of(index);
+            let functional = frame.id == if frame.extended { 0x18DB_33F1 } else { 0x7DF };
+            let physical = frame.id == address.request(frame.extended);
+            if frame.extended != self.wide() || !(functional || physical) {
+                continue;
+            }
+            let id = address.answer(frame.extended);
+            let answer = |data| Frame { id, extended: frame.extended, data };
+            if let Some(payload) = single(&frame.data) {
+                let messages = self.ask(index, payload, functional, true);
+                let Some(ecu) = self.ecus.get_mut(index) else { continue };
+                for (message, turn) in messages.iter().zip(0_u32..) {
+                    let first = ecu.waiting.start(message, self.padding);
+                    let stagger = Duration::from_millis(2 * index as u64);
+                    sent.extend(first.map(|data| (self.latency * (turn + 1) + stagger, answer(data))));
+                }
+            } else if physical && let Some(ecu) = self.ecus.get_mut(index) {
+                let mut at = Duration::from_millis(1);
+                for (gap, data) in ecu.waiting.flow_control(&frame.data) {
+                    at += gap;
+                    sent.push((at, answer(data)));
+                }
+            }
+        }
+        sent.sort_by_key(|(at, _)| *at);
+        sent
+    }
+
+    /// A request on a K-line or J1850 bus: whole messages with header and checksum.
+    pub fn on_line(&mut self, payload: &[u8]) -> Vec<(Duration, Vec<u8>)> {
+        let mut sent = Vec::new();
+        if !self.awake() {
+            return sent;
+        }
+        self.remember(payload);
+        for index in 0..self.ecus.len() {
+            let source = Address::of(index).node;
+            let stagger = Duration::from_millis(2 * index as u64);
+            for (message, turn) in self.ask(index, payload, true, false).into_iter().zip(1_u32..) {
+                let length = u8::try_from(message.len()).unwrap_or(0x3F) & 0x3F;
+                // ISO 14230-2 §4.1: format byte 10LLLLLL; ISO 9141-2 and J1850: 48/41 6B.
+                let header = match self.protocol {
+                    4 | 5 => [0x80 | length, 0xF1, source],
+                    1 => [0x41, 0x6B, source],
+                    _ => [0x48, 0x6B, source],
+                };
+                let mut whole = [&header[..], &message].concat();
+                whole.push(if self.protocol <= 2 { crc8(&whole) } else { sum(&whole) });
+                sent.push((self.latency * turn + stagger, whole));
+            }
+        }
+        sent.sort_by_key(|(at, _)| *at);
+        sent
+    }
+
+    fn ask(&mut self, index: usize, payload: &[u8], functional: bool, can: bool) -> Vec<Vec<u8>> {
+        let running = self.engine == Engine::Running;
+        let seconds = self.since.elapsed().as_secs_f64();
+        let mut moment = Moment { signals: &mut self.signals, running, seconds, functional, can };
+        self.ecus.get_mut(index).map(|ecu| ecu.answer(payload, &mut moment)).unwrap_or_default()
+    }
+
+    /// 29-bit identifiers.
+    fn wide(&self) -> bool {
+        matches!(self.protocol, 7 | 9)
+    }
+
+    fn remember(&mut self, payload: &[u8]) {
+        if self.seen.len() < SEEN {
+            self.seen.push(payload.to_vec());
+        }
+    }
+}
+
+/// A unit's place (ISO 15765-4 §10.3): 11 bit 7E0 + n and 7E8 + n, 29 bit 18DA node F1.
+struct Address {
+    index: u32,
+    node: u8,
+}
+
+impl Address {
+    fn of(index: usize) -> Self {
+        let index = u32::try_from(index).unwrap_or(0);
+        // 10 engine, 18 transmission, then onwards (SAE J2178-1 names these).
+        Self { index, node: 0x10 + 8 * u8::try_from(index).unwrap_or(0) }
+    }
+    fn request(&self, wide: bool) -> u32 {
+        if wide { 0x18DA_00F1 | u32::from(self.node) << 8 } else { 0x7E0 + self.index }
+    }
+    fn answer(&self, wide: bool) -> u32 {
+        if wide { 0x18DA_F100 | u32::from(self.node) } else { 0x7E8 + self.index }
+    }
+}
+
+fn unit(spec: &CarSpec, index: u8) -> Ecu {
+    let engine = index == 0;
+    let name = match index {
+        0 => "ECM\0-EngineControl".to_owned(),
+        1 => "TCM\0-TransmisCtrl".to_owned(),
+        n => format!("ECU{n}\0"),
+    };
+    let parameters = if engine { signals::known().chain([0x41]).collect() } else { vec![0x0C, 0x0D, 0x1C] };
+    let list = |codes: &Vec<_>| if engine { codes.clone() } else { Vec::new() };
+    Ecu {
+        name,
+        vin: spec.vin.clone().filter(|_| engine),
+        parameters,
+        confirmed: list(&spec.confirmed),
+        pending: list(&spec.pending),
+        permanent: list(&spec.permanent),
+        freeze: None,
+        monitors: if engine { spec.monitors.clone().unwrap_or_else(healthy_monitors) } else { Vec::new() },
+        readiness: if engine {
+            Readiness { continuous: 0x07, supported: 0x65, incomplete: spec.incomplete & 0x65 }
+        } else {
+            Readiness { continuous: 0x04, supported: 0, incomplete: 0 }
+        },
+        calibrations: vec![if engine { "37805-5AA-C710".into() } else { format!("28101-5LJ-{index}020") }],
+        cvns: vec![0x1791_BC82 ^ u32::from(index)],
+        most_parameters: spec.most_parameters,
+        obd: spec.obd,
+        uds: true,
+        pending_replies: 0,
+        waiting: Waiting::default(),
+    }
+}
+
+/// Sum of all bytes (ISO 14230-2 §4.4, ISO 9141-2).
+fn sum(bytes: &[u8]) -> u8 {
+    bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
+}
+
+/// SAE J1850 CRC: polynomial 1D, begins with FF, inverted.
+fn crc8(bytes: &[u8]) -> u8 {
+    !bytes.iter().fold(0xFF_u8, |crc, byte| {
+        (0..8).fold(crc ^ byte, |crc, _| if crc & 0x80 == 0 { crc << 1 } else { (crc << 1) ^ 0x1D })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checksums_match_public_vectors() {
+        // ISO 14230 example in the facts file: `86 F1 10 41 00 BE 3E F8 11 CD`.
+        assert_eq!(sum(&[0x86, 0xF1, 0x10, 0x41, 0x00, 0xBE, 0x3E, 0xF8, 0x11]), 0xCD);
+        // CRC-8/SAE-J1850 check value over "123456789" (Williams' catalogue of CRCs).
+        assert_eq!(crc8(b"123456789"), 0x4B);
+    }
+}

@@ -1,0 +1,123 @@
+//! Plays the adapter's steps over the transport.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::car::Car;
+use super::elm::{Elm, Reaction};
+use crate::sim::presence::Device;
+use crate::sim::transport::{Endpoint, Input};
+
+/// What the handle and the task share.
+#[derive(Debug)]
+pub(super) struct World {
+    pub elm: Elm,
+    pub car: Option<Car>,
+    /// Printed at once.
+    pub unasked: Vec<u8>,
+}
+
+/// The adapter as a device that can be plugged in.
+pub(super) struct Player {
+    pub world: Arc<Mutex<World>>,
+    /// Something is to be printed unasked.
+    pub wake: Arc<Notify>,
+}
+
+/// A reaction being printed.
+struct Playing {
+    reaction: Reaction,
+    /// When the last step was printed.
+    since: Instant,
+}
+
+pub(super) fn lock(world: &Mutex<World>) -> std::sync::MutexGuard<'_, World> {
+    // A panicking test must not take the simulator's state with it.
+    world.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Device for Player {
+    fn power_cycle(&mut self) {
+        lock(&self.world).elm.power_cycle();
+    }
+
+    async fn serve(&mut self, mut endpoint: Endpoint) {
+        let mut playing = Playing { reaction: Reaction::default(), since: Instant::now() };
+        loop {
+            let next = playing.reaction.steps.front().map(|step| playing.since + step.after);
+            tokio::select! {
+                () = self.wake.notified() => {
+                    let unasked = std::mem::take(&mut lock(&self.world).unasked);
+                    if !unasked.is_empty() {
+                        playing.reaction = Reaction::default();
+                        self.write(&mut endpoint, &unasked).await;
+                    }
+                }
+                () = sleep_until(next.unwrap_or(playing.since)), if next.is_some() => {
+                    if let Some(step) = playing.reaction.steps.pop_front() {
+                        playing.since += step.after;
+                        self.write(&mut endpoint, &step.bytes).await;
+                    }
+                }
+                input = endpoint.read() => match input {
+                    Ok(Input::Bytes(bytes)) => {
+                        for byte in bytes {
+                            self.take(byte, &mut endpoint, &mut playing).await;
+                        }
+                    }
+                    Ok(Input::Left) => playing.reaction = Reaction::default(),
+                    Err(error) => {
+                        tracing::debug!(%error, "simulated adapter's transport broke");
+                        return;
+                    }
+                },
+            }
+        }
+    }
+}
+
+impl Player {
+    async fn take(&self, byte: u8, endpoint: &mut Endpoint, playing: &mut Playing) {
+        let rate = lock(&self.world).elm.adapter.baud;
+        if rate != 0 && endpoint.baud().is_some_and(|theirs| theirs != rate) {
+            lock(&self.world).elm.noise();
+            // Framing errors: what the host reads is as wrong as what the chip read.
+            self.write(endpoint, &[0xF8 ^ (byte & 0x07)]).await;
+            return;
+        }
+        if !playing.reaction.steps.is_empty() {
+            if playing.reaction.stoppable {
+                playing.reaction = Reaction::default();
+                let stopped = lock(&self.world).elm.stop();
+                self.write(endpoint, &stopped).await;
+            }
+            return;
+        }
+        {
+            let mut world = lock(&self.world);
+            let World { elm, car, .. } = &mut *world;
+            *playing = Playing { reaction: elm.feed(byte, car.as_mut()), since: Instant::now() };
+        }
+        // What needs no waiting is printed before the next byte is looked at.
+        while playing.reaction.steps.front().is_some_and(|step| step.after.is_zero()) {
+            let step = playing.reaction.steps.pop_front();
+            self.write(endpoint, &step.map(|step| step.bytes).unwrap_or_default()).await;
+        }
+    }
+
+    async fn write(&self, endpoint: &mut Endpoint, bytes: &[u8]) {
+        let split = match lock(&self.world).elm.adapter.split_bytes {
+            0 => bytes.len().max(1),
+            split => split,
+        };
+        for piece in bytes.chunks(split) {
+            endpoint.write(piece).await;
+            if split < bytes.len() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! One exchange at a time over a byte stream. What lives here: writing a gated
+//! command, waiting for the prompt before anything else is written, limits on
+//! time and size, and finding back into step. What the lines mean is not here.
+//!
+//! ```text
+//!  gateway                         adapter
+//!     │ 0100 CR ───────────────────► │
+//!     │ ◄────────── SEARCHING... CR  │   may be cut anywhere
+//!     │ ◄──────── 7E8064100… CR CR   │
+//!     │ ◄───────────────────────── > │   only now may the next command go
+//! ```
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::lines::{LineReader, Piece};
+use super::reply::{Line, classify};
+use super::trace::Trace;
+use crate::link::ByteStream;
+use crate::vehicle::gate::Outgoing;
+
+/// Lines of one reply: eight ECUs with messages of 2 KiB stay below.
+const MAX_LINES: usize = 2_400;
+/// Bytes of one reply without a prompt; beyond it the peer is no adapter.
+const MAX_REPLY_BYTES: usize = 256 * 1024;
+/// How long nothing must come before the adapter counts as idle again.
+const QUIET: Duration = Duration::from_millis(120);
+/// How long a probe is waited for.
+const PROBE_LIMIT: Duration = Duration::from_millis(1_200);
+
+/// An exchange failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    /// The stream ended or failed: the adapter went away.
+    #[error("the adapter went away: {0}")]
+    Gone(#[from] io::Error),
+    /// No prompt in time.
+    #[error("no prompt within {limit:?} ({bytes} byte(s) came)")]
+    NoPrompt {
+        /// How long it was waited for.
+        limit: Duration,
+        /// What came nevertheless.
+        bytes: usize,
+    },
+    /// More than any reply can hold.
+    #[error("more than {MAX_REPLY_BYTES} bytes or {MAX_LINES} lines without a prompt")]
+    Flood,
+    /// The adapter restarted by itself: its settings are lost.
+    #[error("the adapter restarted")]
+    Restarted,
+}
+
+/// What came between a command and the prompt. Echo and empty lines are gone.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reply {
+    /// Lines as they came.
+    pub lines: Vec<String>,
+    /// Bytes that made no sense: over-long lines count as one.
+    pub garbage: usize,
+}
+
+/// The one who writes to an adapter.
+pub struct Port {
+    stream: Box<dyn ByteStream>,
+    reader: LineReader,
+    waiting: VecDeque<Piece>,
+    /// All bytes since the stream was opened.
+    received: usize,
+    /// A banner came while nobody looked at the lines.
+    restarted: bool,
+    trace: Option<Trace>,
+}
+
+impl Port {
+    /// Over an open stream; `trace` records every byte.
+    #[must_use]
+    pub fn new(stream: Box<dyn ByteStream>, trace: Option<Trace>) -> Self {
+        Self {
+            stream,
+            reader: LineReader::default(),
+            waiting: VecDeque::new(),
+            received: 0,
+            restarted: false,
+            trace,
+        }
+    }
+
+    /// Gives the trace back, to go on with it on another stream.
+    pub fn take_trace(&mut self) -> Option<Trace> {
+        self.trace.take()
+    }
+
+    /// Sends one command and collects its reply up to the prompt.
+    ///
+    /// # Errors
+    /// [`PortError`]. After anything but `Restarted`, [`Port::resync`] before the next exchange.
+    pub async fn exchange(&mut self, command: Outgoing, limit: Duration) -> Result<Reply, PortError> {
+        self.drop_stale()?;
+        if std::mem::take(&mut self.restarted) {
+            return Err(PortError::Restarted);
+        }
+        self.send(command, limit).await?;
+        let reply = self.collect(command, Instant::now() + limit, limit).await;
+        if let Some(trace) = &mut self.trace {
+            trace.end_exchange();
+        }
+        reply
+    }
+
+    /// Interrupts whatever the adapter does and waits until it is idle.
+    ///
+    /// # Errors
+    /// [`PortError`] when it does not come to itself.
+    pub async fn resync(&mut self) -> Result<(), PortError> {
+        let mut bytes = 0;
+        for _ in 0..2 {
+            self.send(Outgoing::Probe, PROBE_LIMIT).await?;
+            let deadline = Instant::now() + PROBE_LIMIT;
+            let mut prompted = false;
+            loop {
+                let until = if prompted { Instant::now() + QUIET } else { deadline };
+                match timeout_at(until, self.receive()).await {
+                    Ok(received) => bytes += received?,
+                    Err(_) => break,
+                }
+                prompted |= self.forget_waiting();
+                if Instant::now() >= deadline + PROBE_LIMIT {
+                    return Err(PortError::Flood);
+                }
+            }
+            self.reader.clear();
+            if let Some(trace) = &mut self.trace {
+                trace.end_exchange();
+            }
+            if prompted {
+                return Ok(());
+            }
+        }
+        Err(PortError::NoPrompt { limit: PROBE_LIMIT * 2, bytes })
+    }
+
+    /// How many bytes came since the stream was opened.
+    #[must_use]
+    pub fn bytes_received(&self) -> usize {
+        self.received
+    }
+
+    /// Reads without ever writing (poll = "listen-only"). Returns the number of bytes, which nobody keeps.
+    ///
+    /// # Errors
+    /// [`PortError::Gone`].
+    pub async fn listen(&mut self) -> Result<usize, PortError> {
+        let bytes = self.receive().await?;
+        self.waiting.clear();
+        Ok(bytes)
+    }
+
+    async fn send(&mut self, command: Outgoing, limit: Duration) -> Result<(), PortError> {
+        let wire = command.wire();
+        if let Some(trace) = &mut self.trace {
+            trace.sent(command, &wire);
+        }
+        let write = async {
+            self.stream.write_all(&wire).await?;
+            self.stream.flush().await
+        };
+        timeout(limit, write).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        Ok(())
+    }
+
+    async fn collect(
+        &mut self,
+        command: Outgoing,
+        deadline: Instant,
+        limit: Duration,
+    ) -> Result<Reply, PortError> {
+        let mut reply = Reply::default();
+        let mut bytes = 0;
+        loop {
+            while let Some(piece) = self.waiting.pop_front() {
+                match piece {
+                    Piece::Prompt => return Ok(reply),
+                    Piece::Overlong => reply.garbage += 1,
+                    Piece::Line(line) if is_echo(&line, command) => {}
+                    Piece::Line(line) => reply.lines.push(line),
+                }
+            }
+            if reply.lines.len() > MAX_LINES || bytes > MAX_REPLY_BYTES {
+                return Err(PortError::Flood);
+            }
+            match timeout_at(deadline, self.receive()).await {
+                Ok(received) => bytes += received?,
+                Err(_) => return Err(PortError::NoPrompt { limit, bytes }),
+            }
+        }
+    }
+
+    /// Waits for bytes and cuts them.
+    async fn receive(&mut self) -> Result<usize, PortError> {
+        let mut buffer = [0; 1024];
+        let count = self.stream.read(&mut buffer).await?;
+        if count == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        self.received = self.received.saturating_add(count);
+        self.take_in(buffer.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+
+    fn take_in(&mut self, bytes: &[u8]) {
+        if let Some(trace) = &mut self.trace {
+            trace.received(bytes);
+        }
+        let mut pieces = Vec::new();
+        self.reader.push(bytes, &mut pieces);
+        self.waiting.extend(pieces);
+    }
+
+    /// Throws away what came without being asked for.
+    fn drop_stale(&mut self) -> Result<(), PortError> {
+        // Bounded: a peer that never stops talking must not hold us here.
+        for _ in 0..64 {
+            match self.receive().now_or_never() {
+                Some(received) => {
+                    received?;
+                }
+                None => break,
+            }
+        }
+        self.reader.clear();
+        self.forget_waiting();
+        Ok(())
+    }
+
+    /// Forgets what waits, but not that the adapter restarted. True when a prompt was among it.
+    fn forget_waiting(&mut self) -> bool {
+        let mut prompted = false;
+        for piece in self.waiting.drain(..) {
+            match piece {
+                Piece::Prompt => prompted = true,
+                Piece::Line(line) => self.restarted |= matches!(classify(&line), Line::Banner(_)),
+                Piece::Overlong => {}
+            }
+        }
+        prompted
+    }
+}
+
+/// The first reply after a reset still echoes; some clones never stop.
+fn is_echo(line: &str, command: Outgoing) -> bool {
+    let plain = |text: &str| text.chars().filter(|c| !c.is_whitespace()).collect::<String>();
+    !matches!(command, Outgoing::Probe) && plain(line).eq_ignore_ascii_case(&plain(&command.text()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vehicle::gate::{AtCommand, Request};
+
+    /// Writes `script` as soon as a command came, in the given chunks.
+    fn adapter(script: Vec<&'static [u8]>) -> Port {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        tokio::spawn(async move {
+            let mut buffer = [0; 64];
+            let _ = theirs.read(&mut buffer).await;
+            for chunk in script {
+                let _ = theirs.write_all(chunk).await;
+                tokio::task::yield_now().await;
+            }
+            // Keeps the stream open: silence, not an end.
+            std::future::pending::<()>().await;
+        });
+        Port::new(Box::new(ours), None)
+    }
+
+    #[tokio::test]
+    async fn a_reply_may_be_cut_anywhere() {
+        let mut port = adapter(vec![b"AT", b"E0\rO", b"K\r\r", b">"]);
+        let reply = port.exchange(Outgoing::At(AtCommand::EchoOff), Duration::from_secs(1)).await.unwrap();
+        assert_eq!(reply.lines, ["OK"]);
+    }
+
+    #[tokio::test]
+    async fn half_a_reply_ends_by_the_limit() {
+        let mut port = adapter(vec![b"7E8 10 14 49 02 01"]);
+        let request = Outgoing::Obd(Request::vehicle_info(2));
+        let error = port.exchange(request, Duration::from_millis(50)).await.unwrap_err();
+        assert!(matches!(error, PortError::NoPrompt { bytes: 18, .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_endless_line_is_a_flood() {
+        let mut port = adapter(vec![&[b'A'; 4096]; 80]);
+        let error =
+            port.exchange(Outgoing::At(AtCommand::Identity), Duration::from_secs(5)).await.unwrap_err();
+        assert!(matches!(error, PortError::Flood), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_banner_nobody_asked_for_is_a_restart() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        theirs.write_all(b"\r\rELM327 v1.5\r\r>").await.unwrap();
+        let mut port = Port::new(Box::new(ours), None);
+        let error =
+            port.exchange(Outgoing::At(AtCommand::Voltage), Duration::from_secs(1)).await.unwrap_err();
+        assert!(matches!(error, PortError::Restarted), "{error}");
+    }
+}

@@ -1,0 +1,126 @@
+//! What can go wrong between the gateway and a car, each with a stable code and
+//! what to do about it in both languages.
+
+use crate::event::Text;
+use crate::event::device::DeviceStatus;
+use crate::link::LinkError;
+use crate::store::StoreError;
+
+/// The adapter cannot be used, or not now.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterError {
+    /// It cannot be opened.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// It went away.
+    #[error("the adapter went away ({0}); plug it in again")]
+    Gone(String),
+    /// It opened and says nothing.
+    #[error(
+        "the adapter does not answer; check that it is plugged into the car, paired, and the `baud` of its link (leave `baud` out to have it found)"
+    )]
+    Silent,
+    /// Bytes come and make no sense.
+    #[error(
+        "the adapter sends garbage ({0}); check the `baud` of its link, or whether this is an ELM327 adapter at all"
+    )]
+    Garbled(String),
+    /// It answers, but as nothing we know.
+    #[error(
+        "the device answers but is no usable ELM327 ({0}); use another adapter, or check the link's address"
+    )]
+    NotElm(String),
+    /// It stopped in the middle of a reply and came back.
+    #[error(
+        "the adapter stopped in the middle of its reply to {0}; if it happens often, replace the adapter"
+    )]
+    HalfReply(String),
+    /// It stopped and did not come back.
+    #[error(
+        "the adapter hangs since {0}; it is opened anew, pull it out and plug it in again if it stays so"
+    )]
+    Hung(String),
+    /// It restarts again and again.
+    #[error("the adapter restarts again and again; check its plug and the car's battery")]
+    Restarting,
+}
+
+impl AdapterError {
+    /// Stable code for `device.state` and outcomes.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Link(link) => link.reason(),
+            Self::Gone(_) => "adapter-gone",
+            Self::Silent => "adapter-silent",
+            Self::Garbled(_) => "adapter-garbled",
+            Self::NotElm(_) => "not-elm327",
+            Self::HalfReply(_) => "half-reply",
+            Self::Hung(_) => "adapter-hung",
+            Self::Restarting => "adapter-restarting",
+        }
+    }
+
+    /// Whether the adapter is to be opened anew.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        !matches!(self, Self::HalfReply(_))
+    }
+
+    /// The state of the link while this stands.
+    #[must_use]
+    pub fn status(&self) -> DeviceStatus {
+        match self {
+            Self::Link(LinkError::Busy { .. } | LinkError::Denied { .. } | LinkError::Other { .. })
+            | Self::NotElm(_)
+            | Self::Silent => DeviceStatus::Failed,
+            Self::Link(_) | Self::Gone(_) => DeviceStatus::Absent,
+            Self::Garbled(_) | Self::HalfReply(_) | Self::Hung(_) | Self::Restarting => {
+                DeviceStatus::Degraded
+            }
+        }
+    }
+
+    /// For people, in both languages.
+    #[must_use]
+    pub fn text(&self) -> Text {
+        let zh = match self {
+            Self::Link(LinkError::Missing { path }) => {
+                format!("没有 {}；请插上适配器，或运行 `baygate devices` 查看现有设备", path.display())
+            }
+            Self::Link(LinkError::Busy { path, holder }) => {
+                format!("{} 被其他进程占用：{holder}；请停止该进程", path.display())
+            }
+            Self::Link(LinkError::Denied { path }) => {
+                format!("无权打开 {}；请安装 udev 规则或把用户加入设备所属组", path.display())
+            }
+            Self::Link(LinkError::Unreachable { peer, source }) => {
+                format!("无法连接 {peer}（{source}）；请检查电源、地址和网络")
+            }
+            Self::Link(LinkError::Other { what, source }) => format!("{what}：{source}"),
+            Self::Gone(why) => format!("适配器已断开（{why}）；请重新插上"),
+            Self::Silent => {
+                "适配器无应答；请检查是否插在车上、是否已配对，以及 link 中的 baud（不写则自动探测）".into()
+            }
+            Self::Garbled(what) => {
+                format!("适配器返回乱码（{what}）；请检查 link 中的 baud，或确认它是 ELM327 适配器")
+            }
+            Self::NotElm(what) => format!("该设备不是可用的 ELM327（{what}）；请更换适配器或检查地址"),
+            Self::HalfReply(what) => format!("适配器对 {what} 的应答中断；若经常发生请更换适配器"),
+            Self::Hung(what) => format!("适配器自 {what} 起无响应，正在重新打开；若持续请拔下重插"),
+            Self::Restarting => "适配器反复重启；请检查插头和车辆电瓶".into(),
+        };
+        Text::new(zh, self.to_string())
+    }
+}
+
+/// The vehicle service cannot go on; it is started again by its supervisor.
+#[derive(Debug, thiserror::Error)]
+pub enum VehicleError {
+    /// The log did not take a fact.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A fact could not be written as JSON.
+    #[error("an event could not be written as JSON ({0}); this is a fault of the program, please report it")]
+    Event(#[from] serde_json::Error),
+}

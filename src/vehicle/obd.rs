@@ -1,0 +1,273 @@
+//! Payloads of J1979 services to facts: codes, masks, VIN, calibration, readiness.
+//! Pure; payloads begin with the answered service (`41`, `43` …). Source: SAE
+//! J1979 / ISO 15031-5; which bit is which monitor stands in `firmware-protocols/`.
+
+use std::collections::BTreeMap;
+
+use crate::event::vehicle::{Readiness, VinCheck};
+use crate::ident::Vin;
+use crate::protocols::ReadinessTable;
+
+/// A payload is not what its service prescribes.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: {found} byte(s) where {expected} were expected")]
+pub struct DecodeError {
+    /// What was being read.
+    pub what: String,
+    /// Bytes found.
+    pub found: usize,
+    /// Bytes expected at least.
+    pub expected: usize,
+}
+
+/// A two-byte code as SAE J2012 writes it, e.g. `P0420`.
+#[must_use]
+pub fn dtc_text(bytes: [u8; 2]) -> String {
+    let [high, low] = bytes;
+    let system = match high >> 6 {
+        0 => 'P',
+        1 => 'C',
+        2 => 'B',
+        _ => 'U',
+    };
+    format!("{system}{:X}{:X}{low:02X}", high >> 4 & 0x03, high & 0x0F)
+}
+
+/// Codes of a 43, 47 or 4A answer. On CAN a count stands before them, elsewhere
+/// not; `0000` is padding, never a code.
+#[must_use]
+pub fn dtcs(payload: &[u8], is_can: bool) -> Vec<String> {
+    let codes = match (is_can, payload) {
+        (true, [_, count, rest @ ..]) => rest.get(..usize::from(*count) * 2).unwrap_or(rest),
+        (false, [_, rest @ ..]) => rest,
+        _ => &[],
+    };
+    codes
+        .chunks_exact(2)
+        .filter_map(|pair| <[u8; 2]>::try_from(pair).ok())
+        .filter(|pair| *pair != [0, 0])
+        .map(dtc_text)
+        .collect()
+}
+
+/// Ids a support mask promises: the 32 after `base`, most significant bit first.
+#[must_use]
+pub fn supported(base: u8, mask: [u8; 4]) -> Vec<u8> {
+    let mask = u32::from_be_bytes(mask);
+    (0..32_u8)
+        .filter(|bit| mask & (0x8000_0000 >> bit) != 0)
+        .filter_map(|bit| base.checked_add(bit + 1))
+        .collect()
+}
+
+/// The four data bytes of a mask or of PID 01, behind `skip` bytes of service, id (and frame number).
+#[must_use]
+pub fn four_bytes(payload: &[u8], skip: usize) -> Option<[u8; 4]> {
+    payload.get(skip..skip + 4)?.try_into().ok()
+}
+
+/// The items of a service 09 answer as one run of bytes. CAN: one message with
+/// a count of items; older buses: numbered messages of four bytes.
+#[must_use]
+pub fn info_bytes(payloads: &[&[u8]], is_can: bool) -> Vec<u8> {
+    if is_can {
+        return payloads.first().and_then(|payload| payload.get(3..)).unwrap_or_default().to_vec();
+    }
+    let mut numbered: Vec<(u8, &[u8])> =
+        payloads.iter().filter_map(|payload| Some((*payload.get(2)?, payload.get(3..)?))).collect();
+    numbered.sort_by_key(|(number, _)| *number);
+    numbered.into_iter().flat_map(|(_, data)| data.iter().copied()).collect()
+}
+
+/// What a car says its VIN is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VinReading {
+    /// It gave none.
+    Missing,
+    /// It gave something that is no VIN.
+    Malformed,
+    /// 17 characters of the right set.
+    Read(Vin),
+}
+
+impl VinReading {
+    /// From the items of 09 02 (padding of zero bytes in front or behind is dropped).
+    #[must_use]
+    pub fn from_info(bytes: &[u8]) -> Self {
+        let text: String = bytes.iter().filter(|b| **b != 0).map(|b| char::from(*b)).collect();
+        let text = text.trim().to_ascii_uppercase();
+        // Unprogrammed controllers give zeros, blanks or FF.
+        if text.is_empty() || text.chars().all(|c| c == '\u{FF}') {
+            return Self::Missing;
+        }
+        Vin::new(text).map_or(Self::Malformed, Self::Read)
+    }
+
+    /// For the report.
+    #[must_use]
+    pub fn check(&self) -> VinCheck {
+        match self {
+            Self::Missing => VinCheck::Missing,
+            Self::Malformed => VinCheck::Malformed,
+            Self::Read(vin) if vin.check_digit_ok() => VinCheck::Ok,
+            Self::Read(_) => VinCheck::CheckDigitWrong,
+        }
+    }
+
+    /// The VIN, if there is one.
+    #[must_use]
+    pub fn vin(&self) -> Option<&Vin> {
+        match self {
+            Self::Read(vin) => Some(vin),
+            Self::Missing | Self::Malformed => None,
+        }
+    }
+}
+
+/// Calibration ids of 09 04: 16 characters each.
+#[must_use]
+pub fn calibration_ids(bytes: &[u8]) -> Vec<String> {
+    bytes.chunks(16).map(printable).filter(|id| !id.is_empty()).collect()
+}
+
+/// Calibration verification numbers of 09 06: four bytes each, hex.
+#[must_use]
+pub fn cvns(bytes: &[u8]) -> Vec<String> {
+    bytes.chunks_exact(4).map(hex::encode_upper).collect()
+}
+
+/// The name of 09 0A: `ECM`, a zero, then `-EngineControl`; the short part is the name.
+#[must_use]
+pub fn ecu_name(bytes: &[u8]) -> Option<String> {
+    let start = bytes.iter().position(|b| *b != 0)?;
+    let short = bytes.get(start..)?.split(|b| *b == 0).next()?;
+    Some(printable(short).trim_matches('-').to_owned()).filter(|name| !name.is_empty())
+}
+
+fn printable(bytes: &[u8]) -> String {
+    let text: String = bytes.iter().filter(|b| (0x20..0x7F).contains(*b)).map(|b| char::from(*b)).collect();
+    text.trim().to_owned()
+}
+
+/// What PID 01 says (data bytes A to D).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MonitorStatus {
+    /// A7: lamp on.
+    pub mil: bool,
+    /// A6–A0: confirmed codes.
+    pub dtc_count: u8,
+    /// Monitors by name.
+    pub readiness: BTreeMap<String, Readiness>,
+}
+
+impl MonitorStatus {
+    /// Reads the four bytes by the table of monitors.
+    #[must_use]
+    pub fn read(data: [u8; 4], table: &ReadinessTable) -> Self {
+        let bits = u32::from_be_bytes(data);
+        let bit = |place: usize| u32::try_from(place).is_ok_and(|n| n < 32 && bits & (0x8000_0000 >> n) != 0);
+        // B3: compression ignition.
+        let by_ignition = if bit(12) { &table.compression } else { &table.spark };
+        let readiness = table
+            .continuous
+            .iter()
+            .chain(by_ignition)
+            .map(|row| {
+                let state = match (bit(row.supported), bit(row.incomplete)) {
+                    (false, _) => Readiness::Unsupported,
+                    (true, true) => Readiness::Incomplete,
+                    (true, false) => Readiness::Complete,
+                };
+                (row.name.clone(), state)
+            })
+            .collect();
+        let [a, ..] = data;
+        Self { mil: a & 0x80 != 0, dtc_count: a & 0x7F, readiness }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes(hex_text: &str) -> Vec<u8> {
+        hex::decode(hex_text.replace(' ', "")).unwrap()
+    }
+
+    #[test]
+    fn codes() {
+        for (name, payload, is_can, expected) in [
+            // Source: ELM327 data sheet "Interpreting Trouble Codes".
+            ("older bus", "43 01 33 00 00 00 00", false, vec!["P0133"]),
+            ("CAN, two", "43 02 01 33 D0 16", true, vec!["P0133", "U1016"]),
+            ("CAN, none", "43 00", true, vec![]),
+            ("CAN, none, padded", "43 00 00 00 00 00", true, vec![]),
+            ("CAN, count too high, padded", "43 05 00 00 00 00", true, vec![]),
+            ("chassis and body", "47 02 41 23 92 34", true, vec!["C0123", "B1234"]),
+            ("half a code", "43 02 01 33 01", true, vec!["P0133"]),
+            ("hex digits", "4A 01 0A BC", true, vec!["P0ABC"]),
+            ("empty", "43", true, vec![]),
+        ] {
+            assert_eq!(dtcs(&bytes(payload), is_can), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn masks() {
+        // Source: Wikipedia "OBD-II PIDs", worked example BE1FA813.
+        assert_eq!(
+            supported(0, [0xBE, 0x1F, 0xA8, 0x13]),
+            [
+                0x01, 0x03, 0x04, 0x05, 0x06, 0x07, 0x0C, 0x0D, 0x0E, 0x0F, 0x10, 0x11, 0x13, 0x15, 0x1C,
+                0x1F, 0x20
+            ]
+        );
+        assert_eq!(supported(0xE0, [0, 0, 0, 1]), [] as [u8; 0]);
+    }
+
+    #[test]
+    fn vins() {
+        // Source: ELM327 data sheet, VIN example on CAN and on older buses.
+        let can = bytes("49 02 01 31 44 34 47 50 30 30 52 35 35 42 31 32 33 34 35 36");
+        let expected = VinReading::Read(Vin::new("1D4GP00R55B123456").unwrap());
+        assert_eq!(VinReading::from_info(&info_bytes(&[&can], true)), expected);
+        let lines: Vec<Vec<u8>> = [
+            "49 02 01 00 00 00 31",
+            "49 02 02 44 34 47 50",
+            "49 02 03 30 30 52 35",
+            "49 02 05 33 34 35 36",
+            "49 02 04 35 42 31 32",
+        ]
+        .map(bytes)
+        .into();
+        let lines: Vec<&[u8]> = lines.iter().map(Vec::as_slice).collect();
+        assert_eq!(VinReading::from_info(&info_bytes(&lines, false)), expected);
+        assert_eq!(VinReading::from_info(&[0; 17]), VinReading::Missing);
+        assert_eq!(VinReading::from_info(&[0xFF; 17]), VinReading::Missing);
+        assert_eq!(VinReading::from_info(b"1D4GP00R55B12345"), VinReading::Malformed);
+        assert_eq!(VinReading::from_info(b"1D4GP00R55B1Z345I"), VinReading::Malformed);
+    }
+
+    #[test]
+    fn calibration_and_names() {
+        // Source: ELM327 data sheet, calibration id and CVN examples; SAE J1979 table of info type 0A.
+        let mut two = b"JMB*36761500".to_vec();
+        two.resize(16, 0);
+        two.extend_from_slice(b"JMB*4787261111\0\0");
+        assert_eq!(calibration_ids(&two), ["JMB*36761500", "JMB*4787261111"]);
+        assert_eq!(cvns(&bytes("17 91 BC 82 16 E0 62 BE")), ["1791BC82", "16E062BE"]);
+        assert_eq!(ecu_name(b"ECM\0-EngineControl\0\0").as_deref(), Some("ECM"));
+        assert_eq!(ecu_name(&[0; 20]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(payload in proptest::collection::vec(any::<u8>(), 0..64), can in any::<bool>()) {
+            let _ = dtcs(&payload, can);
+            let _ = VinReading::from_info(&info_bytes(&[&payload], can));
+            let _ = (calibration_ids(&payload), cvns(&payload), ecu_name(&payload), four_bytes(&payload, 2));
+        }
+    }
+}

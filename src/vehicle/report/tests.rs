@@ -1,0 +1,108 @@
+use super::*;
+use crate::event::vehicle::VinCheck;
+
+fn bundle() -> Bundle {
+    Bundle::load(std::path::Path::new("firmware-protocols")).unwrap()
+}
+
+fn record(told: &[(&str, &str, &str)]) -> ScanRecord {
+    ScanRecord {
+        visit: Uuid::nil(),
+        link: "bay-1".parse().unwrap(),
+        adapter: Adapter { identity: "ELM327 v1.5".into(), firmware: None, voltage_v: Some(12.6) },
+        protocol: Protocol::Can11At500,
+        started_at: UtcMillis(0),
+        duration_ms: 1,
+        told: told
+            .iter()
+            .map(|(request, ecu, payload)| Told {
+                request: Request::parse(request).unwrap(),
+                ecu: EcuAddress((*ecu).into()),
+                payload: hex::decode(payload.replace(' ', "")).unwrap(),
+            })
+            .collect(),
+        errors: Vec::new(),
+    }
+}
+
+/// One ECU with nothing wrong: readiness complete, long since cleared.
+const HEALTHY: [(&str, &str, &str); 6] = [
+    ("0100", "7E8", "41 00 BE 3E A8 13"),
+    ("0101", "7E8", "41 01 00 07 65 00"),
+    ("010C", "7E8", "41 0C 0C B2"),
+    ("0130", "7E8", "41 30 28"),
+    ("0131", "7E8", "41 31 03 2C"),
+    ("03", "7E8", "43 00"),
+];
+
+#[test]
+fn a_healthy_car_is_assessable() {
+    let report = build(&record(&HEALTHY), &bundle());
+    assert!(report.assessable, "{:?}", report.not_assessable_because);
+    assert!(report.inspection.ready);
+    assert_eq!(report.engine_running, Some(true));
+    assert_eq!((report.warmups_since_clear, report.distance_since_clear_km), (Some(40), Some(812.0)));
+    assert_eq!(report.powertrain, Powertrain::Ice);
+    assert_eq!((report.vin, report.vin_check), (None, VinCheck::Missing));
+    assert_eq!(report.odometer_km, None, "not given is absent, never zero");
+    assert_eq!(report.ecus[0].readiness["catalyst"], Readiness::Complete);
+    assert_eq!(report.ecus[0].readiness["secondary_air"], Readiness::Unsupported);
+    assert_eq!(report.ecus[0].mil, Some(false));
+}
+
+#[test]
+fn what_makes_a_car_not_assessable() {
+    // (name, change: request and payload, reasons)
+    for (name, request, payload, expected) in [
+        ("few warm-ups", "0130", "41 30 01", &["codes-cleared-recently"][..]),
+        ("few kilometres", "0131", "41 31 00 05", &["codes-cleared-recently"]),
+        ("monitor incomplete", "0101", "41 01 00 07 65 01", &["monitor-incomplete:catalyst"]),
+    ] {
+        let mut told = HEALTHY.to_vec();
+        told.iter_mut().filter(|t| t.0 == request).for_each(|t| t.2 = payload);
+        let report = build(&record(&told), &bundle());
+        assert_eq!(report.not_assessable_because, expected, "{name}");
+        assert!(!report.assessable, "{name}");
+    }
+    let report = build(&record(&[("010C", "7E8", "41 0C 0C B2")]), &bundle());
+    assert_eq!(report.not_assessable_because, ["readiness-unknown", "codes-unknown"]);
+}
+
+#[test]
+fn codes_are_joined_over_the_lists_and_kept_by_ecu() {
+    let mut told = HEALTHY.to_vec();
+    told.retain(|t| t.0 != "03");
+    told.extend([
+        ("0101", "7E9", "41 01 00 04 00 00"),
+        ("03", "7E8", "43 01 04 20"),
+        ("03", "7E9", "43 00"),
+        ("07", "7E8", "47 02 04 20 03 01"),
+        ("07", "7E9", "47 01 07 00"),
+        ("0A", "7E8", "4A 01 04 20"),
+        ("020200", "7E8", "42 02 00 04 20"),
+        ("020C00", "7E8", "42 0C 00 25 80"),
+    ]);
+    let report = build(&record(&told), &bundle());
+    let engine = &report.ecus[0];
+    let listed: Vec<_> = engine.dtcs.iter().map(|dtc| (dtc.code.as_str(), dtc.state.clone())).collect();
+    use DtcState::{Confirmed, Pending, Permanent};
+    assert_eq!(listed, [("P0301", vec![Pending]), ("P0420", vec![Confirmed, Pending, Permanent])]);
+    assert!(engine.dtcs[1].text.is_some());
+    assert_eq!(report.ecus[1].dtcs[0].code, "P0700");
+    assert_eq!(engine.freeze_frames[0].code, "P0420");
+    let frozen = &engine.freeze_frames[0].values[0];
+    assert_eq!((frozen.pid.as_str(), frozen.value.as_f64()), ("020C", Some(2400.0)));
+    assert_eq!(report.inspection.blocking, ["dtc-confirmed", "dtc-permanent"]);
+}
+
+#[test]
+fn a_report_always_fits_an_event() {
+    let codes: String = (1..=255_u16).map(|n| format!("{:04X}", 0x0300 + n)).collect();
+    let payload = format!("43FF{codes}");
+    let mut told = HEALTHY.to_vec();
+    let ecus = ["7E8", "7E9", "7EA", "7EB", "7EC", "7ED", "7EE", "7EF"];
+    told.extend(ecus.map(|ecu| ("03", ecu, payload.as_str())));
+    let report = build(&record(&told), &bundle());
+    assert!(serde_json::to_vec(&report).unwrap().len() < crate::event::MAX_EVENT_BYTES);
+    assert!(report.errors.iter().any(|error| error.error.contains("too large")));
+}

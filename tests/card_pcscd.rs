@@ -1,0 +1,216 @@
+//! Cards at readers behind the real pcscd, through its virtual reader driver.
+
+#[path = "support/counter.rs"]
+mod counter;
+#[path = "support/pcscd.rs"]
+mod pcscd;
+#[path = "support/vpcd_card.rs"]
+mod vpcd_card;
+
+use baygate::card::pcsc::{abandoned_threads, list_readers};
+use baygate::event::card::Technology;
+use baygate::event::device::DeviceStatus::{Absent, Degraded, Failed, Ready};
+use counter::{Gateway, pcsc_table};
+use pcscd::Pcscd;
+use vpcd_card::{CLASSIC_1K_ATR, DOUBTFUL_ATR, Reply, TestCard, bytes, uid_only};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_readers_tell_their_cards_apart() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let first = gateway.serve(pcsc_table("counter-1", "Virtual PCD 00 00"));
+    let second = gateway.serve(pcsc_table("counter-2", "Virtual PCD 00 01"));
+    gateway.expect_state("counter-1", Ready, None).await;
+    gateway.expect_state("counter-2", Ready, None).await;
+    let one = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04A1B2C3");
+    // This one is asked, disturbed by the asking, powered anew and asked again.
+    let two = TestCard::insert(pcscd.port + 1, DOUBTFUL_ATR, |apdu| {
+        Reply::Bytes(match apdu {
+            [0xFF, 0, 0, 0, 3, 0xD4, 0x42, 0x60] => bytes("D543019000"),
+            [0xFF, 0xB0, 0, 3, 4] => bytes("E1103E009000"),
+            other => uid_only(&bytes("04BD0F8ACD1190"), other),
+        })
+    });
+    gateway.expect_cards("counter-1", &["tapped 04A1B2C3"]).await;
+    gateway.expect_cards("counter-2", &["tapped 04BD0F8ACD1190"]).await;
+    let field = gateway.in_field().await;
+    assert_eq!(
+        field.iter().map(|row| row.technology).collect::<Vec<_>>(),
+        [Technology::MifareClassic1k, Technology::Ntag215]
+    );
+    assert_eq!(field[0].atr.as_deref(), Some(CLASSIC_1K_ATR));
+    assert!(list_readers().unwrap().iter().all(|reader| reader.card_present));
+    one.remove();
+    gateway.expect_cards("counter-1", &["tapped 04A1B2C3", "removed 04A1B2C3"]).await;
+    two.remove();
+    gateway.expect_cards("counter-2", &["tapped 04BD0F8ACD1190", "removed 04BD0F8ACD1190"]).await;
+    assert!(gateway.in_field().await.is_empty());
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_swapped_card_is_removed_before_the_next_is_told() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let service = gateway.serve(pcsc_table("counter-1", "Virtual PCD 00 00"));
+    let uids = ["04A1B2C3", "04D5E6F7", "04A1B2C3"];
+    let told: Vec<String> =
+        uids.iter().flat_map(|uid| [format!("tapped {uid}"), format!("removed {uid}")]).collect();
+    for (index, uid) in uids.into_iter().enumerate() {
+        // The next is at the door before the reader has noticed that the last one left.
+        let card = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, uid);
+        let expected: Vec<&str> = told.iter().take(2 * index + 1).map(String::as_str).collect();
+        gateway.expect_cards("counter-1", &expected).await;
+        card.remove();
+    }
+    let expected: Vec<&str> = told.iter().map(String::as_str).collect();
+    gateway.expect_cards("counter-1", &expected).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_hangs_delays_no_other_and_recovers() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let hung = gateway.serve(pcsc_table("counter-1", "Virtual PCD 00 00"));
+    let good = gateway.serve(pcsc_table("counter-2", "Virtual PCD 00 01"));
+    // One table over both readers: within a table, too, nobody waits for the other.
+    let both = gateway.serve(pcsc_table("counter-3", "Virtual PCD*"));
+    for reader in ["counter-1", "counter-2", "counter-3"] {
+        gateway.expect_state(reader, Ready, None).await;
+    }
+    let mute = TestCard::insert(pcscd.port, CLASSIC_1K_ATR, |_| Reply::Never);
+    while mute.apdus.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    let card = TestCard::with_uid(pcscd.port + 1, CLASSIC_1K_ATR, "04A1B2C3");
+    gateway.expect_cards("counter-2", &["tapped 04A1B2C3"]).await;
+    gateway.expect_cards("counter-3", &["tapped 04A1B2C3"]).await;
+    assert!(gateway.cards("counter-1").await.is_empty(), "the good reader was served while the other hung");
+    gateway.expect_cards("counter-1", &["refused no-answer"]).await;
+    let state = gateway.expect_state("counter-1", Failed, Some("reader-hung")).await;
+    let detail = state.detail.unwrap();
+    assert!(detail.contains("USB") && detail.contains("读卡器"), "{detail}");
+    gateway.expect_state("counter-3", Degraded, Some("reader-hung")).await;
+    assert!(abandoned_threads() >= 1);
+    card.remove();
+    gateway.expect_cards("counter-2", &["tapped 04A1B2C3", "removed 04A1B2C3"]).await;
+
+    mute.remove();
+    let healed = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04D5E6F7");
+    gateway.expect_cards("counter-1", &["refused no-answer", "tapped 04D5E6F7"]).await;
+    gateway.expect_state("counter-1", Ready, None).await;
+    gateway.expect_state("counter-3", Ready, None).await;
+    let deadline = std::time::Instant::now() + counter::PATIENCE;
+    while abandoned_threads() > 0 {
+        assert!(std::time::Instant::now() < deadline, "threads that returned are no longer counted");
+        tokio::task::yield_now().await;
+    }
+    drop(healed);
+    for service in [hung, good, both] {
+        service.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pcscd_may_die_and_return() {
+    let Some(mut pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let service = gateway.serve(pcsc_table("counter-1", "Virtual PCD 00 00"));
+    gateway.expect_state("counter-1", Ready, None).await;
+    let card = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04A1B2C3");
+    gateway.expect_cards("counter-1", &["tapped 04A1B2C3"]).await;
+    pcscd.kill();
+    gateway.expect_cards("counter-1", &["tapped 04A1B2C3", "removed 04A1B2C3"]).await;
+    let state = gateway.expect_state("counter-1", Absent, Some("pcscd-missing")).await;
+    let detail = state.detail.unwrap();
+    assert!(
+        detail.contains("systemctl enable --now pcscd.socket") && detail.contains("没有运行"),
+        "{detail}"
+    );
+    drop(card);
+    for round in 0..2 {
+        pcscd.start_again();
+        gateway.expect_state("counter-1", Ready, None).await;
+        if round == 0 {
+            pcscd.kill();
+            gateway.expect_state("counter-1", Absent, Some("pcscd-missing")).await;
+        }
+    }
+    let card = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04D5E6F7");
+    gateway.expect_cards("counter-1", &["tapped 04A1B2C3", "removed 04A1B2C3", "tapped 04D5E6F7"]).await;
+    drop(card);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pcscd_that_hangs_is_noticed_and_does_not_hold_up_the_stop() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let service = gateway.serve(pcsc_table("counter-1", "Virtual PCD 00 00"));
+    let idle = gateway.serve(pcsc_table("counter-2", "Virtual PCD 00 01"));
+    gateway.expect_state("counter-1", Ready, None).await;
+    gateway.expect_state("counter-2", Ready, None).await;
+    pcscd.signal("STOP");
+    idle.stop().await;
+    gateway.expect_state("counter-1", Failed, Some("pcscd-hung")).await;
+    pcscd.signal("CONT");
+    gateway.expect_state("counter-1", Ready, None).await;
+    let card = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04A1B2C3");
+    gateway.expect_cards("counter-1", &["tapped 04A1B2C3"]).await;
+    drop(card);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_the_same_card_is_not_told_twice() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let table = pcsc_table("counter-1", "Virtual PCD 00 00");
+    let service = gateway.serve(table.clone());
+    let card = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04A1B2C3");
+    gateway.expect_cards("counter-1", &["tapped 04A1B2C3"]).await;
+    service.stop().await;
+    assert_eq!(gateway.in_field().await.len(), 1, "an orderly stop is not a removal");
+
+    // Still there: adopted silently, and its removal is told.
+    let service = gateway.serve(table.clone());
+    while card.apdus.lock().unwrap().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    card.remove();
+    gateway.expect_cards("counter-1", &["tapped 04A1B2C3", "removed 04A1B2C3"]).await;
+
+    // Replaced while nobody looked.
+    let card = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04A1B2C3");
+    gateway.expect_cards("counter-1", &["tapped 04A1B2C3", "removed 04A1B2C3", "tapped 04A1B2C3"]).await;
+    service.stop().await;
+    card.remove();
+    let other = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04D5E6F7");
+    let service = gateway.serve(table.clone());
+    let mut expected =
+        vec!["tapped 04A1B2C3", "removed 04A1B2C3", "tapped 04A1B2C3", "removed 04A1B2C3", "tapped 04D5E6F7"];
+    gateway.expect_cards("counter-1", &expected).await;
+    service.stop().await;
+
+    // Taken while nobody looked.
+    other.remove();
+    let service = gateway.serve(table);
+    expected.push("removed 04D5E6F7");
+    gateway.expect_cards("counter-1", &expected).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_reader_by_that_name_is_said() {
+    let Some(_pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let service = gateway.serve(pcsc_table("counter-1", "ACS ACR122U*"));
+    let state = gateway.expect_state("counter-1", Absent, Some("reader-missing")).await;
+    let detail = state.detail.unwrap();
+    assert!(detail.contains("baygate devices") && detail.contains("ACS ACR122U*"), "{detail}");
+    let trouble = &gateway.health.troubles()[0];
+    assert!(!trouble.blocks_ready && !trouble.text.zh.is_empty());
+    service.stop().await;
+}
