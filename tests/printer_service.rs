@@ -176,6 +176,19 @@ async fn a_face_reaches_the_card_over_tcp_and_over_a_serial_line() {
 }
 
 #[tokio::test]
+async fn firmware_without_the_block_command_gets_the_image_line_by_line() {
+    let (dir, printer) = (tempfile::tempdir().unwrap(), Double::new());
+    printer.insert_card();
+    printer.state().old_firmware = true;
+    let shop = Shop::open(dir.path(), &format!("tcp://{}", printer.listen()));
+    let job = shop.queue(fields(5)).await;
+    shop.until_state(job, PrintState::Done).await;
+    assert_eq!(printer.state().printed, [expected(5)]);
+    assert!(printer.state().taken.contains(&0x43));
+    shop.end().await;
+}
+
+#[tokio::test]
 async fn the_last_customers_face_never_shows_on_the_next_card() {
     let (dir, printer) = (tempfile::tempdir().unwrap(), Double::new());
     let shop = Shop::open(dir.path(), &format!("tcp://{}", printer.listen()));
@@ -247,7 +260,8 @@ async fn a_cover_opened_while_the_card_is_awaited_costs_nothing_but_the_time() {
     let shop = Shop::open(dir.path(), &format!("tcp://{}", printer.listen()));
     let job = shop.queue(fields(7)).await;
     shop.until_state(job, PrintState::WaitingCard).await;
-    printer.until("loaded", |state| state.image == expected(7));
+    let face = expected(7);
+    printer.until("loaded", |state| state.image == face).await;
     printer.state().cover_open = true;
     let open = shop.until("an error", job, |job| job.error.is_some()).await;
     let error = open.error.unwrap();
@@ -344,10 +358,11 @@ async fn a_job_cancelled_before_the_card_came_is_never_printed() {
     let shop = Shop::open(dir.path(), &format!("tcp://{}", printer.listen()));
     let job = shop.queue(fields(3)).await;
     shop.until_state(job, PrintState::WaitingCard).await;
-    printer.until("loaded", |state| state.image == expected(3));
+    let face = expected(3);
+    printer.until("loaded", |state| state.image == face).await;
     let cancel = JobOp::State { job, state: PrintState::Cancelled, error: None, output: None, attempt: false };
     shop.store.commit(Batch::new().op(Op::Job(cancel))).await.unwrap();
-    printer.until("cleared", |state| state.image == vec![[0; 40]; 480]);
+    printer.until("cleared", |state| state.image == vec![[0; 40]; 480]).await;
     printer.insert_card();
     let next = shop.queue(fields(4)).await;
     shop.until_state(next, PrintState::Done).await;

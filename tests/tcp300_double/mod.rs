@@ -23,6 +23,8 @@ pub struct State {
     pub busy: usize,
     pub garbled: usize,
     pub silent: bool,
+    /// Does not know 4D.
+    pub old_firmware: bool,
     /// Status bytes of the next prints instead of 20.
     pub print_status: VecDeque<u8>,
     /// The image memory at every successful print.
@@ -65,6 +67,7 @@ impl Double {
         let double = self.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
+                stream.set_nodelay(true).unwrap();
                 let (reading, writing) = (stream.try_clone().unwrap(), stream);
                 double.serve(reading, writing);
             }
@@ -112,7 +115,9 @@ impl Double {
             for answer in self.answer(&frame, right) {
                 if answer.len() > 1 {
                     last.clone_from(&answer);
-                    if std::mem::replace(&mut self.state().garbled, 0) > 0 {
+                    let mut state = self.state();
+                    if state.garbled > 0 {
+                        state.garbled -= 1;
                         let mut damaged = answer.clone();
                         *damaged.last_mut().unwrap() ^= 0xFF;
                         let _ = writing.write_all(b"\xFFnoise");
@@ -162,6 +167,20 @@ impl Double {
                 }
                 (0x20, vec![])
             }
+            0x4D if state.old_firmware => (0x41, vec![]),
+            0x4D => {
+                let text = std::str::from_utf8(data).unwrap();
+                let parts: Vec<&str> = text.split(',').collect();
+                let numbers: Vec<usize> = parts[..3].iter().map(|part| part.parse().unwrap()).collect();
+                let bytes: Vec<&[u8]> = parts[3].as_bytes().chunks(2).collect();
+                for (step, column) in bytes.chunks(numbers[2]).enumerate() {
+                    for (offset, pair) in column.iter().enumerate() {
+                        let byte = u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+                        state.image[numbers[0] + step][numbers[1] + offset] |= byte;
+                    }
+                }
+                (0x20, vec![])
+            }
             0x46 => match state.print_status.pop_front() {
                 Some(status) => (status, vec![]),
                 None if state.inlet == b'1' => {
@@ -184,11 +203,11 @@ impl Double {
     }
 
     /// Waits, with a deadline, until the printer is as asked.
-    pub fn until(&self, what: &str, is: impl Fn(&State) -> bool) {
+    pub async fn until(&self, what: &str, is: impl Fn(&State) -> bool) {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         while !is(&self.state()) {
             assert!(std::time::Instant::now() < deadline, "never: {what}");
-            std::thread::sleep(Duration::from_millis(5));
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }

@@ -22,9 +22,12 @@ pub const NAK: u8 = 0x15;
 pub const DLE: u8 = 0x10;
 /// Data of a frame, at most (TCP300II manual p. 6).
 pub const MAX_DATA: usize = 1024;
-/// White bytes inside a column that are cheaper to skip than to send: a frame of
-/// its own costs 20 bytes with its answers, a byte of the image two.
-const WORTH_SKIPPING: usize = 10;
+/// Columns of a block: with whole columns of 40 bytes as text it just stays under [`MAX_DATA`].
+const BLOCK_COLUMNS: u32 = 12;
+/// White bytes that are cheaper to skip than to send, in one column and in a block: a
+/// frame of its own costs about 20 bytes with its answers, a byte of the image two.
+const COLUMN_GAP: usize = 10;
+const BLOCK_GAP: usize = 2;
 
 /// What the driver tells the printer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,17 @@ pub enum Command {
         /// First byte of eight dots, 0 to 39.
         y: u8,
         /// Bytes downwards; bit 0 is the upper dot.
+        dots: Vec<u8>,
+    },
+    /// 4D: dots downwards in several columns.
+    Block {
+        /// First column, 0 to 479.
+        x: u16,
+        /// First byte of eight dots, 0 to 39.
+        y: u8,
+        /// Bytes in each column.
+        length: u8,
+        /// Column after column.
         dots: Vec<u8>,
     },
     /// 46 with discharge `1`: erase, print, and leave the card in the exit to be pulled out.
@@ -58,6 +72,7 @@ impl Command {
             Self::ClearPrintBuffer => 0x40,
             Self::ClearImageBuffer => 0x49,
             Self::Column { .. } => 0x43,
+            Self::Block { .. } => 0x4D,
             Self::EraseAndPrint => 0x46,
             Self::CancelWaiting => 0x54,
             Self::Status => 0x59,
@@ -68,13 +83,8 @@ impl Command {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let data = match self {
-            Self::Column { x, y, dots } => {
-                dots.iter().fold(format!("{x},{y},"), |mut text, byte| {
-                    // Writing into a String cannot fail.
-                    let _ = write!(text, "{byte:02X}");
-                    text
-                })
-            }
+            Self::Column { x, y, dots } => with_dots(format!("{x},{y},"), dots),
+            Self::Block { x, y, length, dots } => with_dots(format!("{x},{y},{length},"), dots),
             Self::EraseAndPrint => "1".to_owned(),
             _ => String::new(),
         };
@@ -92,17 +102,45 @@ pub fn check(command_to_etx: &[u8]) -> u8 {
     command_to_etx.iter().fold(0, |bcc, byte| bcc ^ byte)
 }
 
-/// The image as 43 commands. White parts are left out: the buffer was cleared.
+/// Two characters a byte.
+fn with_dots(parameters: String, dots: &[u8]) -> String {
+    dots.iter().fold(parameters, |mut text, byte| {
+        // Writing into a String cannot fail.
+        let _ = write!(text, "{byte:02X}");
+        text
+    })
+}
+
+/// The image as 4D commands. White parts are left out: the buffer was cleared.
 #[must_use]
-pub fn image(face: &Bitmap) -> Vec<Command> {
-    let canvas = face.canvas();
+pub fn blocks(face: &Bitmap) -> Vec<Command> {
+    let columns = columns(face);
     let mut commands = Vec::new();
-    for x in 0..canvas.width {
-        let column: Vec<u8> = (0..canvas.height.div_ceil(8)).map(|y| eight_dots(face, x, y * 8)).collect();
-        for run in runs(&column) {
-            if let (Ok(x), Ok(y), Some(dots)) =
-                (u16::try_from(x), u8::try_from(run.start), column.get(run.clone()))
+    for (first, window) in (0..).step_by(BLOCK_COLUMNS as usize).zip(columns.chunks(BLOCK_COLUMNS as usize)) {
+        let height = window.first().map_or(0, Vec::len);
+        let any: Vec<u8> =
+            (0..height).map(|y| window.iter().fold(0, |b, column| b | column.get(y).unwrap_or(&0))).collect();
+        for run in runs(&any, BLOCK_GAP) {
+            let dots: Vec<u8> =
+                window.iter().flat_map(|column| column.get(run.clone()).unwrap_or(&[])).copied().collect();
+            if let (Ok(x), Ok(y), Ok(length)) =
+                (u16::try_from(first), u8::try_from(run.start), u8::try_from(run.len()))
             {
+                commands.push(Command::Block { x, y, length, dots });
+            }
+        }
+    }
+    commands
+}
+
+/// The image as 43 commands, for firmware that does not know 4D: slower by the
+/// answers to hundreds of commands.
+#[must_use]
+pub fn lines(face: &Bitmap) -> Vec<Command> {
+    let mut commands = Vec::new();
+    for (x, column) in (0_u16..).zip(columns(face)) {
+        for run in runs(&column, COLUMN_GAP) {
+            if let (Ok(y), Some(dots)) = (u8::try_from(run.start), column.get(run.clone())) {
                 commands.push(Command::Column { x, y, dots: dots.to_vec() });
             }
         }
@@ -110,17 +148,23 @@ pub fn image(face: &Bitmap) -> Vec<Command> {
     commands
 }
 
+fn columns(face: &Bitmap) -> Vec<Vec<u8>> {
+    let canvas = face.canvas();
+    let column = |x| (0..canvas.height.div_ceil(8)).map(|y| eight_dots(face, x, y * 8)).collect();
+    (0..canvas.width).map(column).collect()
+}
+
 /// Bit 0 is the upper dot.
 fn eight_dots(face: &Bitmap, x: u32, top: u32) -> u8 {
     (0..8).fold(0, |byte, bit| if face.dot(x, top + bit) { byte | (1 << bit) } else { byte })
 }
 
-/// Stretches to send: from printed to printed byte, across short white gaps.
-fn runs(column: &[u8]) -> Vec<std::ops::Range<usize>> {
+/// Stretches to send: from printed to printed byte, across white gaps shorter than `gap`.
+fn runs(column: &[u8], gap: usize) -> Vec<std::ops::Range<usize>> {
     let mut runs: Vec<std::ops::Range<usize>> = Vec::new();
     for (position, _) in column.iter().enumerate().filter(|(_, byte)| **byte != 0) {
         match runs.last_mut() {
-            Some(run) if position - run.end < WORTH_SKIPPING => run.end = position + 1,
+            Some(run) if position - run.end < gap => run.end = position + 1,
             _ => runs.push(position..position + 1),
         }
     }
@@ -225,17 +269,19 @@ mod tests {
         for y in [8, 9, 13, 15] {
             face.set(1, y, true);
         }
-        assert_eq!(image(&face), [Command::Column { x: 1, y: 1, dots: vec![0xA3] }]);
+        assert_eq!(lines(&face), [Command::Column { x: 1, y: 1, dots: vec![0xA3] }]);
+        assert_eq!(blocks(&face), [Command::Block { x: 0, y: 1, length: 1, dots: vec![0, 0xA3] }]);
     }
 
     #[test]
     fn white_gaps_are_skipped_when_that_is_shorter() {
         let mut column = vec![0; 40];
-        assert!(runs(&column).is_empty());
+        assert!(runs(&column, 10).is_empty());
         for printed in [2, 5, 30, 39] {
             column[printed] = 1;
         }
-        assert_eq!(runs(&column), [2..6, 30..40]);
+        assert_eq!(runs(&column, 10), [2..6, 30..40]);
+        assert_eq!(runs(&column, 2), [2..3, 5..6, 30..31, 39..40]);
     }
 
     fn replies(bytes: &[u8]) -> Vec<Reply> {
@@ -296,17 +342,25 @@ mod tests {
             for (x, y) in dots {
                 face.set(x, y, true);
             }
-            let mut painted = Bitmap::new(Canvas::TCP300);
-            for command in image(&face) {
-                prop_assert!(command.encode().len() <= MAX_DATA + 4);
-                let Command::Column { x, y, dots } = command else { unreachable!() };
-                for (offset, byte) in (0_u32..).zip(dots) {
-                    for bit in (0..8).filter(|bit| byte >> bit & 1 == 1) {
-                        painted.set(u32::from(x), (u32::from(y) + offset) * 8 + bit, true);
+            for commands in [lines(&face), blocks(&face)] {
+                let mut painted = Bitmap::new(Canvas::TCP300);
+                for command in commands {
+                    prop_assert!(command.encode().len() <= MAX_DATA + 4);
+                    let (x, y, length, dots) = match command {
+                        Command::Column { x, y, dots } => (x, y, dots.len(), dots),
+                        Command::Block { x, y, length, dots } => (x, y, usize::from(length), dots),
+                        other => panic!("{other:?}"),
+                    };
+                    for (x, column) in (u32::from(x)..).zip(dots.chunks(length)) {
+                        for (y, byte) in (u32::from(y)..).zip(column) {
+                            for bit in (0..8).filter(|bit| byte >> bit & 1 == 1) {
+                                painted.set(x, y * 8 + bit, true);
+                            }
+                        }
                     }
                 }
+                prop_assert_eq!(&painted, &face);
             }
-            prop_assert_eq!(painted, face);
         }
     }
 }

@@ -120,6 +120,8 @@ pub struct Tcp300<S> {
     link: S,
     timing: Timing,
     decoder: Decoder,
+    /// Until it answers 4D with "invalid command": the line mode 43 is slower, but every firmware has it.
+    knows_blocks: bool,
 }
 
 impl<S: ByteStream> Tcp300<S> {
@@ -132,7 +134,7 @@ impl<S: ByteStream> Tcp300<S> {
     pub async fn begin(mut link: S, timing: Timing) -> Result<Self, Tcp300Error> {
         link.write_all(&[ACK]).await?;
         link.flush().await?;
-        Ok(Self { link, timing, decoder: Decoder::default() })
+        Ok(Self { link, timing, decoder: Decoder::default(), knows_blocks: true })
     }
 
     /// The sensors.
@@ -160,9 +162,19 @@ impl<S: ByteStream> Tcp300<S> {
     /// # Errors
     /// [`Tcp300Error`]; then the memory holds anything, and [`Tcp300::load`] must be called again.
     pub async fn load(&mut self, face: &Bitmap) -> Result<(), Tcp300Error> {
+        if self.knows_blocks {
+            match self.send_image(&frame::blocks(face)).await {
+                Err(Tcp300Error::Reports(Status::INVALID_COMMAND)) => self.knows_blocks = false,
+                sent => return sent,
+            }
+        }
+        self.send_image(&frame::lines(face)).await
+    }
+
+    async fn send_image(&mut self, image: &[Command]) -> Result<(), Tcp300Error> {
         self.clear().await?;
-        for command in frame::image(face) {
-            self.order(&command, self.timing.answer).await?;
+        for command in image {
+            self.order(command, self.timing.answer).await?;
         }
         Ok(())
     }

@@ -15,6 +15,9 @@ impl Status {
     /// 40: the cover or the transport path is open.
     pub const COVER_OPEN: Self = Self(0x40);
 
+    /// 41: the firmware does not know the command.
+    pub const INVALID_COMMAND: Self = Self(0x41);
+
     /// Stable code for `device.state`.
     #[must_use]
     pub fn reason(self) -> &'static str {
