@@ -12,8 +12,13 @@ mod error;
 pub mod gate;
 pub mod obd;
 pub mod pids;
+pub mod polling;
 pub mod report;
 pub mod scan;
+mod service;
+pub mod telemetry;
+pub mod visit;
 
 pub use error::{AdapterError, VehicleError};
 pub use pids::{VectorFailure, decode_pid, verify_vectors};
+pub use service::{SCAN, Timing, serve_link, serve_link_timed};

@@ -1,0 +1,283 @@
+//! Looking at a car through an open adapter: voltage often, the bus when it may be
+//! asked, one report a visit, live values in between.
+
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use super::Service;
+use super::visits::Surroundings;
+use crate::clock::UtcMillis;
+use crate::config::tables::Poll;
+use crate::event::device::DeviceStatus;
+use crate::event::vehicle::{Adapter as AdapterFacts, VehicleReport};
+use crate::vehicle::elm327::{Adapter, Protocol};
+use crate::vehicle::error::{AdapterError, VehicleError};
+use crate::vehicle::gate::Request;
+use crate::vehicle::obd::VinReading;
+use crate::vehicle::pids::decode_pid;
+use crate::vehicle::polling::{CAR_VOLTS, Decision, Situation};
+use crate::vehicle::report;
+use crate::vehicle::scan::{self, Contact, ScanError};
+use crate::vehicle::telemetry::LIVE_PIDS;
+use crate::vehicle::visit::{Presence, Seen, SeenVin};
+
+/// So many good looks after a spoilt reply make the link well again.
+const GOOD_LOOKS: u32 = 3;
+/// A live PID without an answer so often is left out for the rest of the visit.
+const MISSES: u8 = 3;
+/// Engine speed above which the engine runs, 1/min.
+const RUNNING_RPM: f64 = 400.0;
+
+/// What can end a look: the log (the task ends) or the adapter (it is opened anew).
+enum LookError {
+    Service(VehicleError),
+    Adapter(AdapterError),
+}
+impl From<VehicleError> for LookError {
+    fn from(error: VehicleError) -> Self {
+        Self::Service(error)
+    }
+}
+impl From<AdapterError> for LookError {
+    fn from(error: AdapterError) -> Self {
+        Self::Adapter(error)
+    }
+}
+
+/// What stays known of the plug while one adapter is open.
+#[derive(Debug, Clone, Copy, Default)]
+struct Plug {
+    /// A car answered although the adapter measured less than a car's voltage: it has no voltage pin.
+    blind: bool,
+    restarts: u32,
+}
+
+impl Service {
+    /// Returns why the adapter is to be opened anew.
+    pub(super) async fn attend(&mut self, adapter: &mut Adapter) -> Result<AdapterError, VehicleError> {
+        let mut head = self.store.head();
+        head.mark_changed();
+        let mut plug = Plug { restarts: adapter.restarts(), ..Plug::default() };
+        let mut next_look = Instant::now();
+        loop {
+            tokio::select! {
+                changed = head.changed() => {
+                    if changed.is_err() {
+                        return Ok(AdapterError::Gone("the log is closed".into()));
+                    }
+                    match self.serve_requests(adapter).await? {
+                        Some(error) if error.is_fatal() => return Ok(error),
+                        Some(error) => self.spoilt(&error).await?,
+                        None => {}
+                    }
+                }
+                () = sleep_until(next_look) => {
+                    match self.look(adapter, &mut plug).await {
+                        Ok(()) => self.good_look().await?,
+                        Err(LookError::Service(error)) => return Err(error),
+                        Err(LookError::Adapter(error)) if error.is_fatal() => return Ok(error),
+                        Err(LookError::Adapter(error)) => self.spoilt(&error).await?,
+                    }
+                    next_look = Instant::now() + self.timing.pace.look;
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self, adapter: &mut Adapter, plug: &mut Plug) -> Result<(), LookError> {
+        let volts = adapter.voltage().await?;
+        let powered = plug.blind || volts.is_none_or(|volts| volts >= CAR_VOLTS);
+        let decision = if self.table.poll == Poll::Auto {
+            let situation = Situation {
+                now: self.now(),
+                volts,
+                visit: self.visit.is_some(),
+                running: self.engine_running,
+            };
+            self.polling.decide(situation, &self.timing.pace)
+        } else {
+            Decision::Wait
+        };
+        if decision != Decision::Ask {
+            let seen = match (powered, self.bus_silent) {
+                (false, _) => Seen::NoCar,
+                (true, true) => Seen::BusSilent,
+                (true, false) => Seen::Powered,
+            };
+            return Ok(self.saw(seen, None).await?);
+        }
+        match scan::contact(adapter).await? {
+            Contact::Answers(protocol, _) => {
+                plug.blind |= volts.is_some_and(|volts| volts < CAR_VOLTS);
+                let restarted =
+                    std::mem::replace(&mut plug.restarts, adapter.restarts()) != adapter.restarts();
+                self.car_answers(adapter, protocol, volts, restarted).await
+            }
+            Contact::Silent(why) => {
+                self.bus_silent = true;
+                self.engine_running = false;
+                if self.visit.is_none() {
+                    self.polling.was_silent(&self.timing.pace);
+                }
+                self.say_silent(powered, &why).await?;
+                self.saw(if powered { Seen::BusSilent } else { Seen::NoCar }, None).await?;
+                // So that the next question searches anew: the next car may speak another protocol.
+                Ok(adapter.close_protocol().await?)
+            }
+        }
+    }
+
+    async fn car_answers(
+        &mut self,
+        adapter: &mut Adapter,
+        protocol: Protocol,
+        volts: Option<f64>,
+        restarted: bool,
+    ) -> Result<(), LookError> {
+        self.bus_silent = false;
+        self.polling.was_answered();
+        let vin_due = self.now().saturating_sub(self.vin_read_at) >= self.timing.pace.vin;
+        let vin = if self.presence.wants_vin() || restarted || vin_due {
+            self.vin_read_at = self.now();
+            seen_vin(scan::read_vin(adapter).await?)
+        } else {
+            SeenVin::NotAsked
+        };
+        self.saw(Seen::Car(vin), Some(surroundings(adapter, protocol, volts))).await?;
+        if self.visit.as_ref().is_some_and(|visit| !visit.reported) {
+            match self.scan(adapter).await? {
+                Ok(_) => {}
+                Err(ScanError::Adapter(error)) => return Err(error.into()),
+                Err(ScanError::NoAnswer { why }) => {
+                    tracing::debug!(link = %self.table.id, why, "no answer to the scan");
+                }
+            }
+        }
+        self.sample(adapter, volts).await?;
+        Ok(self.end_window().await?)
+    }
+
+    /// A full scan, committed as a report of the visit it belongs to. The inner error is the car's or the adapter's.
+    pub(super) async fn scan(
+        &mut self,
+        adapter: &mut Adapter,
+    ) -> Result<Result<VehicleReport, ScanError>, VehicleError> {
+        let bundle = std::sync::Arc::clone(&self.bundle);
+        let begun = Instant::now();
+        let scanned = scan::run(adapter, &bundle, Uuid::nil(), self.table.id.clone(), &mut |_| {}).await;
+        self.remember_capabilities(adapter).await?;
+        let mut record = match scanned {
+            Ok(record) => record,
+            Err(error) => return Ok(Err(error)),
+        };
+        metrics::histogram!("baygate_vehicle_scan_seconds").record(begun.elapsed().as_secs_f64());
+        // The scan may be the first to meet this car, or may have met another one than before.
+        self.bus_silent = false;
+        self.vin_read_at = self.now();
+        let met = surroundings(adapter, record.protocol, record.adapter.voltage_v);
+        self.saw(Seen::Car(seen_vin(record.vin())), Some(met)).await?;
+        record.visit = self.visit.as_ref().map_or_else(Uuid::now_v7, |visit| visit.id);
+        let mut report = report::build(&record, &bundle);
+        // In this scan the VIN may have been lost on the way; the visit knows it.
+        report.vin = report.vin.or_else(|| self.vin());
+        self.engine_running = report.engine_running == Some(true);
+        self.keep_report(&report).await?;
+        Ok(Ok(report))
+    }
+
+    async fn sample(&mut self, adapter: &mut Adapter, volts: Option<f64>) -> Result<(), LookError> {
+        let time = UtcMillis::now();
+        if let Some(volts) = volts {
+            self.window.add_number("adapter_voltage", "V", volts, time);
+        }
+        for pid in LIVE_PIDS {
+            let left_out = self.unanswered.iter().any(|(missed, times)| *missed == pid && *times >= MISSES);
+            let Some(row) = self.bundle.pids.get(0x01, pid).filter(|_| !left_out) else { continue };
+            let answer = adapter.ask(Request::current(pid), None).await?;
+            self.count_garbage(answer.garbage);
+            // Of several ECUs the first by address, the engine's.
+            let values = answer
+                .messages
+                .first()
+                .and_then(|message| message.payload.get(2..))
+                .and_then(|data| decode_pid(row, data).ok());
+            let Some(values) = values else {
+                self.missed(pid);
+                continue;
+            };
+            let time = UtcMillis::now();
+            for value in values {
+                if pid == 0x0C {
+                    self.engine_running = value.value.as_f64().is_some_and(|rpm| rpm >= RUNNING_RPM);
+                }
+                self.window.add(&value, time);
+            }
+        }
+        Ok(())
+    }
+
+    fn missed(&mut self, pid: u8) {
+        match self.unanswered.iter_mut().find(|(missed, _)| *missed == pid) {
+            Some((_, times)) => *times = times.saturating_add(1),
+            None => self.unanswered.push((pid, 1)),
+        }
+    }
+
+    fn count_garbage(&self, garbage: usize) {
+        if garbage > 0 {
+            metrics::counter!("baygate_vehicle_garbage_total", "link" => self.table.id.to_string())
+                .increment(garbage as u64);
+        }
+    }
+
+    /// Plugged into a car that says nothing is no fault of the link; what it may mean is said once.
+    async fn say_silent(&mut self, powered: bool, why: &str) -> Result<(), VehicleError> {
+        if self.good_since_trouble.is_some() || self.visit.is_some() {
+            return Ok(());
+        }
+        if !powered {
+            return Ok(self.device.set(DeviceStatus::Ready, None, None).await?);
+        }
+        let detail = format!(
+            "plugged in, no control unit answers ({why}): ignition off, a battery car, or a secure gateway in the way; switch the ignition on, or ask for a scan"
+        );
+        Ok(self.device.set(DeviceStatus::Ready, Some("no-obd-answer"), Some(detail)).await?)
+    }
+
+    /// A reply was spoilt, the adapter works on.
+    async fn spoilt(&mut self, error: &AdapterError) -> Result<(), VehicleError> {
+        self.count_garbage(1);
+        self.good_since_trouble = Some(0);
+        self.told(error).await
+    }
+
+    async fn good_look(&mut self) -> Result<(), VehicleError> {
+        if let Some(good) = &mut self.good_since_trouble {
+            *good += 1;
+            if *good >= GOOD_LOOKS {
+                return self.well().await;
+            }
+        } else if self.visit.is_some() && matches!(self.presence, Presence::Here(_)) && !self.bus_silent {
+            self.device.set(DeviceStatus::Ready, None, None).await?;
+        }
+        Ok(())
+    }
+}
+
+fn seen_vin(reading: VinReading) -> SeenVin {
+    match reading {
+        VinReading::Read(vin) => SeenVin::Read(vin),
+        VinReading::Missing | VinReading::Malformed => SeenVin::NotGiven,
+    }
+}
+
+fn surroundings(adapter: &Adapter, protocol: Protocol, volts: Option<f64>) -> Surroundings {
+    Surroundings {
+        protocol: protocol.name().into(),
+        adapter: AdapterFacts {
+            identity: adapter.identity().name.clone(),
+            firmware: adapter.identity().firmware.clone(),
+            voltage_v: volts,
+        },
+    }
+}

@@ -1,0 +1,249 @@
+//! One vehicle link as a supervised task: opens it, attends it, opens it again.
+//! What lives here: the outer loop with its retries and the link's
+//! `device.state`. `attend` looks at the car, `visits` commits what happened,
+//! `requests` answers scans that somebody asked for.
+
+mod attend;
+mod listen;
+mod requests;
+mod visits;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+
+use super::elm327::Adapter;
+use super::elm327::adapter::Capabilities;
+use super::error::{AdapterError, VehicleError};
+use super::polling::{Pace, Polling};
+use super::telemetry::Window;
+use super::visit::{Patience, Presence};
+use crate::config::tables::{Poll, VehicleTable};
+use crate::config::values::VehicleLink;
+use crate::event::device::{DeviceKind, DeviceStatus};
+use crate::health::{Health, Trouble};
+use crate::link;
+use crate::protocols::Bundle;
+use crate::store::Store;
+use crate::store::devices::DeviceLog;
+use visits::OpenVisit;
+
+pub use requests::SCAN;
+
+/// While the link is down, so often is looked whether a visit's patience is over.
+const DOWN_TICK: Duration = Duration::from_millis(500);
+/// A link that held for so long has its retries begin anew.
+const HELD_WELL: Duration = Duration::from_secs(10);
+
+/// All times of a link. The defaults are for a workshop; a demonstration may be quicker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    /// What ends a visit.
+    pub patience: Patience,
+    /// What is asked how often.
+    pub pace: Pace,
+    /// First pause before a link is opened again; doubles …
+    pub retry_first: Duration,
+    /// … up to this.
+    pub retry_most: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            patience: Patience::default(),
+            pace: Pace::default(),
+            retry_first: Duration::from_secs(1),
+            retry_most: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Serves one `[[vehicle]]` until `stop`. Adapter and car may come and go; only a
+/// log that takes nothing more ends it earlier.
+///
+/// # Errors
+/// [`VehicleError`]: the supervisor starts it again.
+pub async fn serve_link(
+    table: VehicleTable,
+    bundle: Arc<Bundle>,
+    store: Store,
+    health: Health,
+    stop: CancellationToken,
+) -> Result<(), VehicleError> {
+    serve_link_timed(table, bundle, store, health, stop, Timing::default()).await
+}
+
+/// [`serve_link`] with other times.
+///
+/// # Errors
+/// [`VehicleError`]: the supervisor starts it again.
+pub async fn serve_link_timed(
+    table: VehicleTable,
+    bundle: Arc<Bundle>,
+    store: Store,
+    health: Health,
+    stop: CancellationToken,
+    timing: Timing,
+) -> Result<(), VehicleError> {
+    let part = DeviceKind::Link.subject(&table.id);
+    let mut service = Service::new(table, bundle, store, health.clone(), timing);
+    let ended = tokio::select! {
+        biased;
+        () = stop.cancelled() => Ok(()),
+        ended = service.run() => ended,
+    };
+    health.well(&part);
+    ended
+}
+
+/// The task's state.
+struct Service {
+    table: VehicleTable,
+    bundle: Arc<Bundle>,
+    store: Store,
+    health: Health,
+    timing: Timing,
+    device: DeviceLog,
+    begun: Instant,
+    presence: Presence,
+    visit: Option<OpenVisit>,
+    polling: Polling,
+    window: Window,
+    window_since: Duration,
+    /// When the VIN was last read.
+    vin_read_at: Duration,
+    /// The last question to the bus got no answer.
+    bus_silent: bool,
+    engine_running: bool,
+    /// Live PIDs the car at hand did not answer, with how often.
+    unanswered: Vec<(u8, u8)>,
+    /// Rate found by probing, tried first next time.
+    baud: Option<u32>,
+    /// What the store remembers of the adapter at hand.
+    remembered: Capabilities,
+    /// Good looks since the last spoilt reply; `None`: no spoilt reply stands.
+    good_since_trouble: Option<u32>,
+    /// Telemetry on its way to the disk.
+    committing: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Service {
+    fn new(table: VehicleTable, bundle: Arc<Bundle>, store: Store, health: Health, timing: Timing) -> Self {
+        let device = DeviceLog::new(store.clone(), DeviceKind::Link, table.id.clone());
+        Self {
+            table,
+            bundle,
+            store,
+            health,
+            timing,
+            device,
+            begun: Instant::now(),
+            presence: Presence::Away,
+            visit: None,
+            polling: Polling::default(),
+            window: Window::default(),
+            window_since: Duration::ZERO,
+            vin_read_at: Duration::ZERO,
+            bus_silent: false,
+            engine_running: false,
+            unanswered: Vec::new(),
+            baud: None,
+            remembered: Capabilities::default(),
+            good_since_trouble: None,
+            committing: None,
+        }
+    }
+
+    /// Time since the task began.
+    fn now(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    async fn run(&mut self) -> Result<(), VehicleError> {
+        self.recover_visit().await?;
+        self.device.set(DeviceStatus::Starting, None, None).await?;
+        let mut pause = self.timing.retry_first;
+        loop {
+            let opened = Instant::now();
+            let error = match self.table.poll {
+                Poll::ListenOnly => self.listen().await?,
+                Poll::Auto | Poll::OnRequest => self.open_and_attend().await?,
+            };
+            if opened.elapsed() >= HELD_WELL {
+                pause = self.timing.retry_first;
+            }
+            self.link_failed(&error).await?;
+            self.wait_for_retry(jittered(pause)).await?;
+            pause = (pause * 2).min(self.timing.retry_most);
+        }
+    }
+
+    async fn open_and_attend(&mut self) -> Result<AdapterError, VehicleError> {
+        let opened = Adapter::open(&self.table.link, &self.bundle, self.baud, None).await;
+        let mut adapter = match opened {
+            Ok(adapter) => adapter,
+            Err(error) => return Ok(error),
+        };
+        self.baud = adapter.found_baud().or(self.baud);
+        tracing::info!(link = %self.table.id, adapter = adapter.identity().key(), baud = adapter.found_baud(), "adapter ready");
+        self.recall_capabilities(&mut adapter).await?;
+        self.well().await?;
+        self.attend(&mut adapter).await
+    }
+
+    /// The link works.
+    async fn well(&mut self) -> Result<(), VehicleError> {
+        self.good_since_trouble = None;
+        self.health.well(&DeviceKind::Link.subject(&self.table.id));
+        Ok(self.device.set(DeviceStatus::Ready, None, None).await?)
+    }
+
+    /// The link works with a limitation, or not: said in the log and in `/readyz`.
+    async fn told(&mut self, error: &AdapterError) -> Result<(), VehicleError> {
+        metrics::counter!("baygate_vehicle_link_errors_total", "link" => self.table.id.to_string(), "code" => error.code())
+            .increment(1);
+        self.health.trouble(Trouble {
+            part: DeviceKind::Link.subject(&self.table.id),
+            code: error.code().into(),
+            text: error.text(),
+            blocks_ready: false,
+        });
+        Ok(self.device.set(error.status(), Some(error.code()), Some(error.to_string())).await?)
+    }
+
+    async fn link_failed(&mut self, error: &AdapterError) -> Result<(), VehicleError> {
+        self.told(error).await?;
+        self.bus_silent = false;
+        self.polling = Polling::default();
+        self.link_is_down().await?;
+        self.refuse_requests(error.code(), &error.text()).await
+    }
+
+    /// Waits, while visits may run out of patience. Ends early when the port
+    /// comes back or somebody asks for a scan.
+    async fn wait_for_retry(&mut self, pause: Duration) -> Result<(), VehicleError> {
+        let VehicleLink::Elm327(transport) = self.table.link.clone();
+        let mut head = self.store.head();
+        let retry = link::wait_for_return(&transport, pause);
+        tokio::pin!(retry);
+        loop {
+            tokio::select! {
+                () = &mut retry => return Ok(()),
+                () = tokio::time::sleep(DOWN_TICK) => self.link_is_down().await?,
+                changed = head.changed() => {
+                    if changed.is_err() || self.has_request().await? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Half to one and a half of the pause, so that links that failed together do not retry together.
+fn jittered(pause: Duration) -> Duration {
+    let share = getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX));
+    pause.mul_f64(0.5 + share)
+}
