@@ -60,16 +60,15 @@ impl Service {
     }
 }
 
+/// Commits a report; where it lies in the log.
 async fn tell(store: &Store, report: &VehicleReport) -> Offset {
-    store
-        .commit(Batch::new().event(NewEvent::now(format!("visit/{}", report.visit), report).unwrap()))
-        .await
-        .unwrap();
-    store.head().borrow().last
+    let event = NewEvent::now(format!("visit/{}", report.visit), report).unwrap();
+    let told = store.commit(Batch::new().event(event)).await.unwrap();
+    let (epoch, sequence) = (told[0].epoch, told[0].sequence);
+    store.read(move |r| r.offset_of(epoch, sequence)).await.unwrap().unwrap()
 }
 
-/// Waits until the service has dealt with the log up to `offset`, telling it that
-/// nothing else will come: a report moves the cursor at once.
+/// Waits until the service has dealt with the report at `offset`: it moves the cursor at once.
 async fn dealt_with(store: &Store, offset: Offset) {
     let mut head = store.head();
     let all = async {
