@@ -266,3 +266,27 @@ fn a_rule_is_stopped_by_time() {
     assert_eq!(evaluation.failures.len(), 1, "{evaluation:?}");
     assert_eq!(evaluation.failures[0].kind, FailureKind::Time);
 }
+
+#[test]
+fn hostile_expressions_are_refused_without_harm() {
+    let deep = [
+        "(".repeat(100_000),
+        "!".repeat(100_000) + "true",
+        "-".repeat(100_000) + "1",
+        "[".repeat(100_000),
+        format!("car{}", ".x".repeat(100_000)),
+        "1 + ".repeat(100_000) + "1",
+        "#{a: ".repeat(10_000),
+        "`${`${`${1}`}`}`".repeat(1_000),
+        format!("\"{}\" == \"\"", "a".repeat(1_000_000)),
+        "while true {}".to_owned(),
+        "(|| 1)()".to_owned(),
+        "let x = 1".to_owned(),
+        "import \"x\"".to_owned(),
+        "{ let x = 1; x > 0 }".to_owned(),
+    ];
+    for when in deep {
+        let errors = parse(&one_rule("test", &when)).unwrap_err();
+        assert!(errors[0].starts_with("rules/test.toml:"), "{}", errors[0]);
+    }
+}
