@@ -254,13 +254,10 @@ impl Output {
                 }
                 let mut line = event.event.to_cloudevent(&source)?;
                 line.push(b'\n');
-                if let Err(error) = to.write_all(&line) {
+                match to.write_all(&line) {
                     // `| head` has seen enough.
-                    return if error.kind() == std::io::ErrorKind::BrokenPipe {
-                        Ok(Exit::Done)
-                    } else {
-                        Err(error.into())
-                    };
+                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
+                    other => other?,
                 }
                 bar.inc(1);
             }
@@ -275,11 +272,11 @@ impl Output {
         let verdict = inspection.verify(&mut |rows| bar.set_position(rows))?;
         bar.finish_and_clear();
         let exit = if verdict.sound { Exit::Done } else { Exit::Failed };
-        if self.json {
-            print(&serde_json::to_string(&verdict)?)?;
+        print(&if self.json {
+            serde_json::to_string(&verdict)?
         } else {
-            print(&self.verdict(&verdict, inspection))?;
-        }
+            self.verdict(&verdict, inspection)
+        })?;
         Ok(exit)
     }
 
@@ -305,8 +302,8 @@ impl Output {
         if !verdict.problems.is_empty() {
             lines.push(
                 self.pick(
-                    "请先备份整个数据目录,再重启服务:启动时会逐行抢救数据",
-                    "copy the whole data folder, then restart the daemon: it salvages row by row at its start",
+                    "请备份数据目录后重启服务:启动时逐行抢救",
+                    "copy the data folder, then restart the daemon: it salvages",
                 )
                 .to_owned(),
             );
