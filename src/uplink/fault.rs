@@ -4,6 +4,7 @@
 
 use std::io;
 
+use super::pipe::sniff::OldBroker;
 use crate::config::credentials::CredentialError;
 use crate::event::Text;
 use crate::health::Trouble;
@@ -164,6 +165,9 @@ impl Fault {
         if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             return Self::from_tls(tls);
         }
+        if error.get_ref().is_some_and(|inner| inner.is::<OldBroker>()) {
+            return Self::WrongVersion;
+        }
         let detail = error.to_string();
         match error.kind() {
             io::ErrorKind::ConnectionRefused
@@ -171,6 +175,7 @@ impl Fault {
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::AddrNotAvailable => Self::Unreachable(detail),
             io::ErrorKind::TimedOut => Self::Silent("the line timed out"),
+            io::ErrorKind::InvalidData => Self::Tls(detail),
             _ if detail.contains("lookup address") || detail.contains("resolve") => Self::NameNotFound(detail),
             _ => Self::Lost(detail),
         }

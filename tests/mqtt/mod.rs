@@ -83,7 +83,7 @@ impl Mosquitto {
         let user = std::env::var("USER").unwrap_or_else(|_| "root".into());
         let anonymous = if extra.contains("allow_anonymous") { "" } else { "allow_anonymous true\n" };
         let config = format!(
-            "user {user}\npersistence false\nlistener {port} 127.0.0.1\n{anonymous}max_queued_messages 0\n{extra}\n"
+            "user {user}\npersistence false\nlistener {port} 127.0.0.1\n{anonymous}max_queued_messages 1000000\nlog_type all\n{extra}\n"
         );
         std::fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
         let mut broker = Self { port, dir, child: None };
@@ -125,6 +125,9 @@ impl Mosquitto {
 impl Drop for Mosquitto {
     fn drop(&mut self) {
         self.kill();
+        if std::env::var_os("BROKER_LOG").is_some() {
+            eprintln!("{}", std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default());
+        }
     }
 }
 
@@ -258,6 +261,11 @@ impl Shop {
         setup.pace = quick();
         setup.quality = || TimeQuality::Synced;
         change(&mut setup);
+        // RUST_LOG=baygate=debug tells why a test waits.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let stop = CancellationToken::new();
         let task = uplink::serve(setup, self.store.clone(), self.health.clone(), stop.clone());
         self.running = Some((stop, tokio::spawn(task)));

@@ -8,11 +8,10 @@ use rumqttc::{
     DisconnectReasonCode, Event, EventLoop, IncomingPacketSizeLimit, LastWill, MqttOptions, NetworkOptions,
     Packet as Control, PersistedAckMode, PersistedSession, PublishOptions, PublishResult, QoS, SessionStore,
     SessionStoreError, SessionStoreKey, StateError, SubscribeFilterInput, SubscribeReasonCode,
-    TlsConfiguration, Transport,
 };
 use tokio::sync::mpsc;
 
-use super::{Dial, Ear, Incoming, Notice, Packet, PipeEvent, RECEIVE_MAXIMUM, Receipt, SESSION_EXPIRY_S, gone};
+use super::{Dial, Ear, Incoming, Notice, Packet, PipeEvent, RECEIVE_MAXIMUM, Receipt, SESSION_EXPIRY_S, gone, sniff};
 use crate::uplink::fault::Fault;
 use crate::uplink::session::{Limits, Outcome, Token};
 
@@ -53,7 +52,8 @@ impl SessionStore for EmptyHalf {
 }
 
 pub(super) fn open(dial: Dial, capacity: usize) -> (AsyncClient, EventLoop) {
-    let mut options = MqttOptions::new(dial.client_id, (dial.url.host, dial.url.port));
+    let host = dial.url.host;
+    let mut options = MqttOptions::new(dial.client_id, (host.clone(), dial.url.port));
     let mut properties = ConnectProperties::new();
     properties.session_expiry_interval = Some(SESSION_EXPIRY_S);
     properties.receive_maximum = Some(RECEIVE_MAXIMUM);
@@ -79,9 +79,10 @@ pub(super) fn open(dial: Dial, capacity: usize) -> (AsyncClient, EventLoop) {
         (None, Some(password)) => options.set_password(password),
         (None, None) => &mut options,
     };
-    if let Some(tls) = dial.tls {
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
-    }
+    let tls = dial.tls;
+    options.set_socket_connector(move |address, network| {
+        sniff::dial(address, network, host.clone(), tls.clone())
+    });
     AsyncClient::builder(options).capacity(capacity).build()
 }
 
