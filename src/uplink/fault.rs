@@ -4,7 +4,7 @@
 
 use std::io;
 
-use super::pipe::sniff::OldBroker;
+use super::pipe::sniff::Stranger;
 use crate::config::credentials::CredentialError;
 use crate::event::Text;
 use crate::health::Trouble;
@@ -165,8 +165,10 @@ impl Fault {
         if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             return Self::from_tls(tls);
         }
-        if error.get_ref().is_some_and(|inner| inner.is::<OldBroker>()) {
-            return Self::WrongVersion;
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Stranger>()) {
+            Some(Stranger::OldBroker) => return Self::WrongVersion,
+            Some(stranger) => return Self::Garbage(stranger.to_string()),
+            None => {}
         }
         let detail = error.to_string();
         match error.kind() {

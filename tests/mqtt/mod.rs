@@ -3,6 +3,7 @@
 //! not ours (`mosquitto_sub`).
 #![allow(dead_code)] // each test file uses its part
 
+use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -134,6 +135,8 @@ impl Drop for Mosquitto {
 /// A listener that shares no code with us. Lines are `TOPIC PAYLOAD`.
 pub struct Listener {
     lines: Lines<BufReader<ChildStdout>>,
+    /// Heard while we made sure that it listens.
+    early: VecDeque<String>,
     _child: tokio::process::Child,
 }
 
@@ -147,23 +150,28 @@ impl Listener {
             .spawn()
             .expect("mosquitto-clients must be installed");
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut listener = Self { lines, _child: child };
+        let mut listener = Self { lines, early: VecDeque::new(), _child: child };
         loop {
             publish(port, "ready", "now", false).await;
             let heard = tokio::time::timeout(Duration::from_millis(200), listener.lines.next_line()).await;
-            if heard.is_ok() {
-                return listener;
+            match heard {
+                Ok(Ok(Some(line))) if line.starts_with("ready ") => return listener,
+                Ok(Ok(Some(line))) => listener.early.push_back(line),
+                _ => {}
             }
         }
     }
 
     pub async fn next(&mut self) -> (String, String) {
         loop {
-            let line = tokio::time::timeout(LONG, self.lines.next_line())
-                .await
-                .expect("the listener heard nothing")
-                .unwrap()
-                .expect("the listener ended");
+            let line = match self.early.pop_front() {
+                Some(line) => line,
+                None => tokio::time::timeout(LONG, self.lines.next_line())
+                    .await
+                    .expect("the listener heard nothing")
+                    .unwrap()
+                    .expect("the listener ended"),
+            };
             if let Some((topic, payload)) = line.split_once(' ')
                 && topic != "ready"
             {

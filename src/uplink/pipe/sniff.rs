@@ -1,6 +1,7 @@
-//! The stream under MQTT 5, TLS included, with one question to the first bytes:
-//! a broker that knows only 3.1.1 answers with a CONNACK of its own version,
-//! too short for MQTT 5, and the client library would wait for the rest for ever.
+//! The stream under MQTT, TLS included, with one question to the first bytes:
+//! are they a CONNACK of our version? A web server's answer, or the CONNACK of
+//! a broker that knows only 3.1.1, would leave the client library waiting for the
+//! rest of a packet that never comes.
 
 use std::io;
 use std::pin::Pin;
@@ -11,10 +12,18 @@ use rumqttc::{NetworkOptions, default_socket_connect};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The broker answered in MQTT 3.1.1.
-#[derive(Debug, thiserror::Error)]
-#[error("the broker answered in MQTT 3.1.1")]
-pub(in crate::uplink) struct OldBroker;
+use crate::config::tables::MqttVersion;
+
+/// The first bytes are not a CONNACK of our version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(in crate::uplink) enum Stranger {
+    /// The broker answered in MQTT 3.1.1.
+    #[error("the broker answered in MQTT 3.1.1")]
+    OldBroker,
+    /// Something else answered.
+    #[error("the answer begins with byte 0x{0:02X}, which is no CONNACK")]
+    NotMqtt(u8),
+}
 
 /// What a connection runs over.
 pub(super) trait Line: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
@@ -26,6 +35,7 @@ pub(super) async fn dial(
     network: NetworkOptions,
     host: String,
     tls: Option<Arc<rustls::ClientConfig>>,
+    version: MqttVersion,
 ) -> io::Result<Sniffed> {
     let tcp = default_socket_connect(address, network).await?;
     let line: Box<dyn Line> = match tls {
@@ -35,12 +45,13 @@ pub(super) async fn dial(
             Box::new(tokio_rustls::TlsConnector::from(config).connect(name, tcp).await?)
         }
     };
-    Ok(Sniffed { line, asked: false })
+    Ok(Sniffed { line, version, asked: false })
 }
 
 /// The stream.
 pub(super) struct Sniffed {
     line: Box<dyn Line>,
+    version: MqttVersion,
     asked: bool,
 }
 
@@ -55,9 +66,8 @@ impl AsyncRead for Sniffed {
         let got = buffer.filled().get(before..).unwrap_or_default();
         if !self.asked && got.len() >= 2 {
             self.asked = true;
-            // CONNACK with remaining length 2: MQTT 3.1.1 §3.2.1; MQTT 5 has at least 3.
-            if got.starts_with(&[0x20, 0x02]) {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, OldBroker)));
+            if let Some(stranger) = stranger(got, self.version) {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, stranger)));
             }
         }
         polled
@@ -75,5 +85,14 @@ impl AsyncWrite for Sniffed {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.line).poll_shutdown(cx)
+    }
+}
+
+/// CONNACK is 0x20; its remaining length is 2 in MQTT 3.1.1 (§3.2.1), at least 3 in MQTT 5 (§3.2.2).
+fn stranger(first: &[u8], version: MqttVersion) -> Option<Stranger> {
+    match first {
+        [0x20, 0x02, ..] if version == MqttVersion::V5 => Some(Stranger::OldBroker),
+        [0x20, ..] | [] => None,
+        [other, ..] => Some(Stranger::NotMqtt(*other)),
     }
 }
