@@ -2,6 +2,8 @@
 //! command, each with `Args` and `async fn run(Args, &Global) -> anyhow::Result<Exit>`.
 //! No logic lives here.
 
+pub mod buffer;
+
 use std::path::PathBuf;
 
 use crate::config::values::Locale;

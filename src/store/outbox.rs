@@ -61,6 +61,22 @@ pub enum OutboxOp {
     },
 }
 
+/// An event set aside, as stored.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Quarantined {
+    /// Position in the local log.
+    pub offset: i64,
+    /// Its class.
+    pub class: Class,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: UtcMillis,
+    /// What would have been sent.
+    #[serde(skip)]
+    pub envelope: String,
+}
+
 /// SQL index of a class: its place in [`Class::ALL`], fixed for ever.
 pub(super) fn class_index(class: Class) -> i64 {
     match class {
@@ -99,7 +115,7 @@ impl OutboxOp {
                     params![offset.0, reason, UtcMillis::now().0, envelope],
                 )?;
             }
-            // Moves the writer's own position: applied there.
+            // Moves the writer's position too: applied where that is (`apply`).
             Self::BeginEpoch { .. } => {}
         }
         Ok(())
@@ -271,5 +287,28 @@ impl Reader<'_> {
         let mut query = self.conn.prepare_cached(&format!("SELECT {COLUMNS} WHERE e.event_offset = ?1"))?;
         let mut rows = query.query([offset.0])?;
         rows.next()?.map(event_of).transpose()
+    }
+
+    /// Events set aside after a position, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn quarantined(&self, after: Offset, limit: usize) -> Result<Vec<Quarantined>, StoreError> {
+        let mut query = self.conn.prepare_cached(
+            "SELECT event_offset, class, reason, at, envelope FROM quarantine
+             WHERE event_offset > ?1 ORDER BY event_offset LIMIT ?2",
+        )?;
+        let mut rows = query.query(params![after.0, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+        let mut aside = Vec::new();
+        while let Some(row) = rows.next()? {
+            aside.push(Quarantined {
+                offset: row.get(0)?,
+                class: class_from_index(row.get(1)?)?,
+                reason: row.get(2)?,
+                at: UtcMillis(row.get(3)?),
+                envelope: row.get(4)?,
+            });
+        }
+        Ok(aside)
     }
 }
