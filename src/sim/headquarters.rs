@@ -1,6 +1,7 @@
 //! A small headquarters for demo and tests: takes every event, removes
 //! duplicates, checks the order within each class, answers with `ack`, and
-//! reports what it saw. It believes nothing the gateway's own code says: it
+//! reports what it saw. Where it acknowledges, it takes a class only in its
+//! order: what comes beyond a hole is left, because the gateway sends it again. It believes nothing the gateway's own code says: it
 //! reads the wire's JSON with its own types.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -39,7 +40,7 @@ pub struct Options {
 pub enum Verdict {
     /// New, and the next of its class.
     Fresh,
-    /// New, but others of its class before it are missing.
+    /// Others of its class before it are missing. Taken only where nothing is sent again.
     AheadOfOrder,
     /// Seen before, same id.
     Duplicate,
@@ -79,7 +80,10 @@ struct Life {
 }
 
 impl Life {
-    fn take(&mut self, class: &str, sequence: u64, id: Uuid) -> Verdict {
+    fn take(&mut self, class: &str, sequence: u64, id: Uuid, in_order: bool) -> Verdict {
+        if in_order && self.up_to.get(class).is_none_or(|up_to| sequence > *up_to + 1) && sequence > 1 {
+            return Verdict::AheadOfOrder;
+        }
         if let Some(known) = self.ids.get(&(class.to_owned(), sequence)) {
             return if *known == id { Verdict::Duplicate } else { Verdict::Fork };
         }
@@ -203,7 +207,7 @@ impl Journal {
             ) else {
                 continue;
             };
-            lives.entry((source.to_owned(), epoch)).or_default().take(class, sequence, id);
+            lives.entry((source.to_owned(), epoch)).or_default().take(class, sequence, id, false);
         }
         let file = File::options().create(true).append(true).open(path)?;
         let torn = !text.is_empty() && !text.ends_with('\n');
@@ -258,8 +262,11 @@ impl Desk {
         let envelope = Envelope::deserialize(&event).ok()?;
         let sequence: u64 = envelope.classsequence.parse().ok()?;
         let life = self.lives.entry((envelope.source.clone(), envelope.epoch)).or_default();
-        let verdict = life.take(&envelope.class, sequence, envelope.id);
-        if let Some(journal) = &mut self.journal {
+        let verdict = life.take(&envelope.class, sequence, envelope.id, self.options.acknowledge);
+        let kept = verdict == Verdict::Fresh || verdict == Verdict::AheadOfOrder && !self.options.acknowledge;
+        if let Some(journal) = &mut self.journal
+            && kept
+        {
             journal.note(&envelope, sequence);
         }
         if event.get("type").and_then(|kind| kind.as_str()) == Some("baygate.gateway.gap") {
@@ -317,12 +324,15 @@ mod tests {
         let mut life = Life::default();
         let verdicts: Vec<Verdict> = [(1, a), (1, a), (1, b), (3, a), (2, a), (4, a)]
             .into_iter()
-            .map(|(sequence, id)| life.take("card", sequence, id))
+            .map(|(sequence, id)| life.take("card", sequence, id, false))
             .collect();
         use Verdict::{AheadOfOrder, Duplicate, Fork, Fresh};
         assert_eq!(verdicts, [Fresh, Duplicate, Fork, AheadOfOrder, Fresh, Fresh]);
         assert_eq!(life.up_to["card"], 4);
         life.skip("card", 5, 6);
-        assert_eq!(life.take("card", 7, a), Fresh);
+        assert_eq!(life.take("card", 7, a, false), Fresh);
+        assert_eq!(life.take("card", 9, a, true), AheadOfOrder);
+        assert_eq!(life.take("card", 8, a, true), Fresh);
+        assert_eq!(life.take("card", 9, a, true), Fresh);
     }
 }
