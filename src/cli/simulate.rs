@@ -60,7 +60,7 @@ struct VehicleArgs {
     #[command(flatten)]
     place: Place,
     /// Stable path that points at the pseudo-terminal / 伪终端的固定路径
-    #[arg(long, value_name = "PATH", requires = "pty")]
+    #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     link_to: Option<PathBuf>,
     /// Behaviour of the adapter, e.g. clone-v2-1; a wrong name lists all / 适配器类型
     #[arg(long, value_name = "NAME")]
@@ -130,7 +130,7 @@ struct PrinterArgs {
     #[command(flatten)]
     place: Place,
     /// Stable path that points at the pseudo-terminal / 伪终端的固定路径
-    #[arg(long, value_name = "PATH", requires = "pty")]
+    #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     link_to: Option<PathBuf>,
     /// Folder for the printed faces / 卡面图片目录
     #[arg(long, value_name = "FOLDER", default_value = "faces")]
@@ -395,7 +395,7 @@ mod tests {
         for (line, word) in [
             ("simulate vehicle", "--pty"),
             ("simulate vehicle --pty --listen 127.0.0.1:1", "--listen"),
-            ("simulate vehicle --listen 127.0.0.1:1 --link-to /x", "--pty"),
+            ("simulate vehicle --listen 127.0.0.1:1 --link-to /x", "--link-to"),
             ("simulate vehicle --pty --dtc X0420", "P0420"),
             ("simulate vehicle --pty --vin SHORT", "17"),
             ("simulate vehicle --pty --set rpm", "NAME=VALUE"),
