@@ -385,4 +385,21 @@ mod tests {
         assert_eq!(ask(&mut chip, "90AF000000"), "04A1B2C3D45E80CF39D4498034209100");
         assert_eq!(ask(&mut chip, "90AF000000"), "91CA");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_apdu_gets_a_status(
+            apdus in proptest::collection::vec(proptest::collection::vec(proptest::num::u8::ANY, 0..40), 1..20),
+            ours in proptest::collection::vec((0xB0_u8..=0xD6, proptest::num::u8::ANY, proptest::num::u8::ANY, 0_u8..20), 1..20),
+        ) {
+            for technology in [Technology::Classic4k, Technology::Ntag216, Technology::Desfire, Technology::Bank] {
+                let mut chip = Chip::new(CardProfile::new(technology));
+                let plain = ours.iter().map(|(ins, p1, p2, le)| vec![0xFF, *ins, *p1, *p2, *le]);
+                for apdu in apdus.iter().cloned().chain(plain) {
+                    let answer = chip.apdu(&apdu);
+                    proptest::prop_assert!((2..=258).contains(&answer.len()));
+                }
+            }
+        }
+    }
 }

@@ -10,7 +10,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::canvas::{COLUMN, Canvas, WIDTH};
+use super::canvas::Canvas;
+use super::image;
 use super::line::{ACK, DLE, Heard, Line, NAK};
 
 const NORMAL: u8 = 0x20;
@@ -270,8 +271,8 @@ impl Machine {
                 self.text.extend_from_slice(data);
                 Some((NORMAL, Vec::new()))
             }
-            0x43 => self.column(data).then(|| (NORMAL, Vec::new())),
-            0x4D => self.block(data).then(|| (NORMAL, Vec::new())),
+            0x43 => image::column(&mut self.image, data).then(|| (NORMAL, Vec::new())),
+            0x4D => image::block(&mut self.image, data).then(|| (NORMAL, Vec::new())),
             0x46 | 0x48 => return self.start(command, data),
             0x50 => {
                 let status = if matches!(self.card, Place::Inside(_)) { NORMAL } else { NO_CARD };
@@ -372,27 +373,6 @@ impl Machine {
         let moving = if self.job.is_some_and(|job| job.until.is_some()) { b'1' } else { b'0' };
         vec![inlet, b'0', moving, b'0', if self.cover_open { b'1' } else { b'0' }, b'0']
     }
-
-    /// 43 `X,Y,HEX`: bytes downwards in one column; Y may be left out (TCP300 page 30).
-    fn column(&mut self, data: &[u8]) -> bool {
-        let Some([x, y, bytes]) = parameters(data) else { return false };
-        match (number(x, WIDTH), number(y, COLUMN), hex::decode(bytes)) {
-            (Some(x), Some(y), Ok(bytes)) => !bytes.is_empty() && self.image.put(x, y, &bytes),
-            _ => false,
-        }
-    }
-
-    /// 4D `X,Y,LENGTH,HEX`: columns of LENGTH bytes, one after the other (TCP300II page 32).
-    fn block(&mut self, data: &[u8]) -> bool {
-        let Some([x, y, length, bytes]) = parameters(data) else { return false };
-        let (Some(x), Some(y), Some(length), Ok(bytes)) =
-            (number(x, WIDTH), number(y, COLUMN), number(length, COLUMN + 1), hex::decode(bytes))
-        else {
-            return false;
-        };
-        let fits = length > 0 && y + length <= COLUMN && x + bytes.len().div_ceil(length) <= WIDTH;
-        fits && bytes.chunks(length).enumerate().all(|(step, column)| self.image.put(x + step, y, column))
-    }
 }
 
 fn flag(text: &[u8]) -> Option<bool> {
@@ -403,16 +383,35 @@ fn flag(text: &[u8]) -> Option<bool> {
     }
 }
 
-/// Exactly N parameters between commas.
-fn parameters<const N: usize>(data: &[u8]) -> Option<[&[u8]; N]> {
-    let parts: Vec<&[u8]> = data.split(|byte| *byte == b',').collect();
-    parts.try_into().ok()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
 
-/// A decimal number below `limit`; an empty one is 0.
-fn number(text: &[u8], limit: usize) -> Option<usize> {
-    if text.is_empty() {
-        return Some(0);
+    /// A block by the manual's rule, written out once more.
+    fn block(command: u8, data: &[u8]) -> Vec<u8> {
+        let check = data.iter().fold(command ^ 0x03, |check, byte| check ^ byte);
+        [&[0x02, command], data, &[0x03, check]].concat()
     }
-    std::str::from_utf8(text).ok()?.parse().ok().filter(|number| *number < limit)
+
+    proptest! {
+        /// Whatever was sent before, a reset command brings the printer back.
+        #[test]
+        fn noise_is_survived(noise in prop::collection::vec(any::<u8>(), 0..3000), data in "[0-9A-F,]{0,20}") {
+            let now = Instant::now();
+            let mut machine = Machine::new(Pace::default());
+            machine.insert(Canvas::default());
+            let frames = [0x43, 0x4D, 0x46].map(|command| block(command, data.as_bytes())).concat();
+            for byte in noise.into_iter().chain(frames).chain([0x03, 0, ACK]) {
+                machine.hear(byte, now);
+                machine.tick(now);
+            }
+            // Ends a block that was begun, and a response nobody acknowledged.
+            for byte in [0x03, 0, ACK, ACK].into_iter().chain(block(0x5F, &[])) {
+                machine.hear(byte, now);
+            }
+            let said = machine.tick(now);
+            prop_assert_eq!(said, block(0x5F, &[0x20]));
+        }
+    }
 }
