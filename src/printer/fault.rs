@@ -35,18 +35,25 @@ impl Place {
     }
 }
 
+/// What is wrong with a template and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advice {
+    /// What is wrong.
+    pub what: Text,
+    /// What to do.
+    pub hint: Text,
+}
+
 /// A face cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum FaceError {
     /// The template breaks a rule.
-    #[error("{place}: {} (hint: {})", what.en, hint.en)]
+    #[error("{place}: {} (hint: {})", advice.what.en, advice.hint.en)]
     Template {
         /// Where.
         place: Place,
-        /// What is wrong.
-        what: Text,
-        /// What to do.
-        hint: Text,
+        /// What is wrong and what to do.
+        advice: Box<Advice>,
     },
     /// No template of that name.
     #[error("template {name:?} is not in {folder}; {}", known_en(known))]
@@ -183,7 +190,9 @@ impl FaceError {
 
     fn zh(&self) -> String {
         match self {
-            Self::Template { place, what, hint } => format!("{place}：{}（建议：{}）", what.zh, hint.zh),
+            Self::Template { place, advice } => {
+                format!("{place}：{}（建议：{}）", advice.what.zh, advice.hint.zh)
+            }
             Self::UnknownTemplate { name, folder, known } => {
                 let folder = folder.display();
                 format!("{folder} 中没有模板 {name:?}，现有：{}", known.join("、"))

@@ -9,23 +9,25 @@
 //!            (template, fields)  (render)        (bitmap, qr)  (machine)
 //! ```
 
-//pub mod backoff;
+pub mod backoff;
 pub mod bitmap;
-//mod desk;
+mod desk;
 pub mod faces;
 mod fault;
 mod fields;
 mod fonts;
-//mod machine;
-//pub mod png;
+mod machine;
+mod markup;
+pub mod png;
 mod qr;
 mod render;
-//pub mod service;
-//pub mod star_tcp300;
+pub mod service;
+pub mod star_tcp300;
 mod svg_rules;
 pub mod template;
-//mod trouble;
+mod trouble;
 
 pub use faces::Faces;
-pub use fault::{FaceError, Place};
-//pub use service::{PrinterError, serve_printer};
+pub use fault::{Advice, FaceError, Place};
+pub use trouble::Trouble;
+pub use service::{PrinterError, serve_printer};

@@ -8,7 +8,7 @@ use resvg::tiny_skia::{Color, Pixmap, Transform};
 use resvg::usvg;
 
 use super::bitmap::{Bitmap, Canvas};
-use super::fault::FaceError;
+use super::fault::{Advice, FaceError};
 use super::fields::Fields;
 use super::fonts::Fonts;
 use super::qr::{self, Square};
@@ -145,8 +145,10 @@ fn layout(template: &Template, svg: &str, fonts: &Fonts) -> Result<usvg::Tree, F
     };
     usvg::Tree::from_str(svg, &options).map_err(|error| FaceError::Template {
         place: template.place(0),
-        what: Text::new(format!("无法绘制：{error}"), format!("it cannot be drawn: {error}")),
-        hint: Text::new("请检查尺寸和图形", "check sizes and shapes"),
+        advice: Box::new(Advice {
+            what: Text::new(format!("无法绘制：{error}"), format!("it cannot be drawn: {error}")),
+            hint: Text::new("请检查尺寸和图形", "check sizes and shapes"),
+        }),
     })
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use resvg::usvg::roxmltree::{self, Document, Node, ParsingOptions};
 
-use super::fault::{FaceError, Place};
+use super::fault::{Advice, FaceError, Place};
 use crate::event::Text;
 
 /// The largest template, in bytes.
@@ -42,8 +42,10 @@ impl Pointer<'_> {
     pub(super) fn error(&self, offset: usize, what: [&str; 2], hint: [&str; 2]) -> FaceError {
         FaceError::Template {
             place: self.place(offset),
-            what: Text::new(what[0], what[1]),
-            hint: Text::new(hint[0], hint[1]),
+            advice: Box::new(Advice {
+                what: Text::new(what[0], what[1]),
+                hint: Text::new(hint[0], hint[1]),
+            }),
         }
     }
 }
@@ -92,8 +94,10 @@ fn not_xml(at: &Pointer<'_>, error: &roxmltree::Error) -> FaceError {
     let text = error.to_string();
     FaceError::Template {
         place: Place { file: at.file.to_owned(), line: position.row, column: position.col },
-        what: Text::new(format!("不是合法的 XML：{text}"), format!("not well-formed XML: {text}")),
-        hint: Text::new("请修正标签或引号", "repair the tag or quote there"),
+        advice: Box::new(Advice {
+            what: Text::new(format!("不是合法的 XML：{text}"), format!("not well-formed XML: {text}")),
+            hint: Text::new("请修正标签或引号", "repair the tag or quote there"),
+        }),
     }
 }
 

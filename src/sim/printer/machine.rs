@@ -158,12 +158,14 @@ impl Machine {
         }
     }
 
-    /// What a clerk does: pulls a finished card out, puts a blank one in when one is waited for.
+    /// What a clerk does: pulls a finished card out, puts a blank one in when one is waited
+    /// for or a face is loaded (the host may look at the inlet before it prints).
     pub fn attend(&mut self) {
         if matches!(self.card, Place::Exit(_)) {
             self.card = Place::Nowhere;
         }
-        if self.card == Place::Nowhere && self.job.is_some() {
+        let loaded = self.image != Canvas::default();
+        if self.card == Place::Nowhere && (self.job.is_some() || loaded) {
             self.card = Place::Inside(Canvas::default());
         }
     }
