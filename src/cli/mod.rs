@@ -4,6 +4,7 @@
 
 pub mod daemon;
 pub mod pair;
+pub mod print;
 pub mod token;
 
 use std::path::PathBuf;
