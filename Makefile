@@ -1,7 +1,7 @@
 # Two commands for users: `make demo` and `make test`. Everything they need is installed here, not by hand.
 # Installation needs root (directly or by sudo); building and running do not.
 
-PACKAGES_BUILD := build-essential pkg-config libpcsclite-dev libudev-dev
+PACKAGES_BUILD := build-essential pkg-config libpcsclite-dev
 PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd openssl iproute2 procps
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)

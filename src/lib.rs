@@ -9,6 +9,7 @@ pub mod card;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod event;
 pub mod gateway;
 pub mod health;

@@ -1,4 +1,5 @@
 //! Cards at readers behind the real pcscd, through its virtual reader driver.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "support/counter.rs"]
 mod counter;
@@ -7,7 +8,7 @@ mod pcscd;
 #[path = "support/vpcd_card.rs"]
 mod vpcd_card;
 
-use baygate::card::pcsc::{abandoned_threads, list_readers};
+use baygate::card::pcsc::{MAX_ABANDONED_THREADS, abandoned_threads, list_readers, restart_wanted};
 use baygate::event::card::Technology;
 use baygate::event::device::DeviceStatus::{Absent, Degraded, Failed, Ready};
 use counter::{Gateway, pcsc_table};
@@ -102,11 +103,7 @@ async fn a_reader_that_hangs_delays_no_other_and_recovers() {
     gateway.expect_cards("counter-1", &["refused no-answer", "tapped 04D5E6F7"]).await;
     gateway.expect_state("counter-1", Ready, None).await;
     gateway.expect_state("counter-3", Ready, None).await;
-    let deadline = std::time::Instant::now() + counter::PATIENCE;
-    while abandoned_threads() > 0 {
-        assert!(std::time::Instant::now() < deadline, "threads that returned are no longer counted");
-        tokio::task::yield_now().await;
-    }
+    wait_until("threads that returned are no longer counted", || abandoned_threads() == 0).await;
     drop(healed);
     for service in [hung, good, both] {
         service.stop().await;
@@ -167,30 +164,39 @@ async fn a_pcscd_that_hangs_is_noticed_and_does_not_hold_up_the_stop() {
 async fn after_a_restart_the_same_card_is_not_told_twice() {
     let Some(pcscd) = Pcscd::start() else { return };
     let gateway = Gateway::new();
-    let table = pcsc_table("counter-1", "Virtual PCD 00 00");
+    let table = pcsc_table("counter-1", "Virtual PCD*");
     let service = gateway.serve(table.clone());
     let card = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04A1B2C3");
     gateway.expect_cards("counter-1", &["tapped 04A1B2C3"]).await;
     service.stop().await;
     assert_eq!(gateway.in_field().await.len(), 1, "an orderly stop is not a removal");
 
-    // Still there: adopted silently, and its removal is told.
+    // Still there: adopted silently. The second reader's card comes after it in the
+    // log, so that a second `tapped` of the first would be seen.
     let service = gateway.serve(table.clone());
     while card.apdus.lock().unwrap().len() < 2 {
         tokio::task::yield_now().await;
     }
+    let second = TestCard::with_uid(pcscd.port + 1, CLASSIC_1K_ATR, "04112233");
+    let mut expected = vec!["tapped 04A1B2C3", "tapped 04112233"];
+    gateway.expect_cards("counter-1", &expected).await;
+    second.remove();
+    expected.push("removed 04112233");
+    gateway.expect_cards("counter-1", &expected).await;
+    assert_eq!(gateway.in_field().await[0].uid.as_str(), "04A1B2C3", "the first is still there");
     card.remove();
-    gateway.expect_cards("counter-1", &["tapped 04A1B2C3", "removed 04A1B2C3"]).await;
+    expected.push("removed 04A1B2C3");
+    gateway.expect_cards("counter-1", &expected).await;
 
     // Replaced while nobody looked.
     let card = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04A1B2C3");
-    gateway.expect_cards("counter-1", &["tapped 04A1B2C3", "removed 04A1B2C3", "tapped 04A1B2C3"]).await;
+    expected.push("tapped 04A1B2C3");
+    gateway.expect_cards("counter-1", &expected).await;
     service.stop().await;
     card.remove();
     let other = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04D5E6F7");
     let service = gateway.serve(table.clone());
-    let mut expected =
-        vec!["tapped 04A1B2C3", "removed 04A1B2C3", "tapped 04A1B2C3", "removed 04A1B2C3", "tapped 04D5E6F7"];
+    expected.extend(["removed 04A1B2C3", "tapped 04D5E6F7"]);
     gateway.expect_cards("counter-1", &expected).await;
     service.stop().await;
 
@@ -212,5 +218,145 @@ async fn no_reader_by_that_name_is_said() {
     assert!(detail.contains("baygate devices") && detail.contains("ACS ACR122U*"), "{detail}");
     let trouble = &gateway.health.troubles()[0];
     assert!(!trouble.blocks_ready && !trouble.text.zh.is_empty());
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_held_by_another_program_is_said() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let service = gateway.serve(pcsc_table("counter-1", "Virtual PCD 00 00"));
+    gateway.expect_state("counter-1", Ready, None).await;
+    // Its only card: nobody else can connect as long as `held` lives.
+    let card = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04A1B2C3");
+    gateway.expect_cards("counter-1", &["tapped 04A1B2C3"]).await;
+    service.stop().await;
+    let held = hold(pcsc::ShareMode::Exclusive);
+    let service = gateway.serve(pcsc_table("counter-1", "Virtual PCD 00 00"));
+    let mut expected = vec!["tapped 04A1B2C3", "removed 04A1B2C3", "refused reader-busy"];
+    gateway.expect_cards("counter-1", &expected).await;
+    let state = gateway.expect_state("counter-1", Failed, Some("reader-busy")).await;
+    assert!(state.detail.unwrap().contains("Close other card software"));
+    drop(held);
+    card.remove();
+    let card = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04A1B2C3");
+    expected.push("tapped 04A1B2C3");
+    gateway.expect_cards("counter-1", &expected).await;
+    gateway.expect_state("counter-1", Ready, None).await;
+    drop(card);
+    service.stop().await;
+}
+
+/// Connects to the card in the first reader as another program would.
+fn hold(mode: pcsc::ShareMode) -> pcsc::Card {
+    let context = pcsc::Context::establish(pcsc::Scope::User).unwrap();
+    let deadline = std::time::Instant::now() + counter::PATIENCE;
+    loop {
+        match context.connect(c"Virtual PCD 00 00", mode, pcsc::Protocols::ANY) {
+            Ok(card) => return card,
+            Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_reset_by_another_program_is_asked_anew() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let card = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04A1B2C3");
+    let mut other = hold(pcsc::ShareMode::Shared);
+    let transaction = other.transaction().unwrap();
+    let service = gateway.serve(pcsc_table("counter-1", "Virtual PCD 00 00"));
+    // The service connects and has to wait for its turn; when that comes, the card was reset.
+    gateway.expect_state("counter-1", Ready, None).await;
+    wait_for_thread("pcsc-card-").await;
+    transaction.end(pcsc::Disposition::ResetCard).map_err(|(_, error)| error).unwrap();
+    gateway.expect_cards("counter-1", &["tapped 04A1B2C3"]).await;
+    drop((other, card));
+    service.stop().await;
+}
+
+async fn wait_for_thread(prefix: &str) {
+    let there = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        tasks
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+            .any(|name| name.starts_with(prefix))
+    };
+    while !there() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sam_is_never_a_member_card() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let mut table = pcsc_table("sam-1", "Virtual PCD 00 00");
+    table.role = baygate::config::tables::ReaderRole::Sam;
+    let sam = gateway.serve(table);
+    let counter = gateway.serve(pcsc_table("counter-1", "Virtual PCD 00 01"));
+    gateway.expect_state("sam-1", Degraded, Some("sam-missing")).await;
+    let module = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04A1B2C3");
+    gateway.expect_state("sam-1", Ready, None).await;
+    let card = TestCard::with_uid(pcscd.port + 1, CLASSIC_1K_ATR, "04D5E6F7");
+    gateway.expect_cards("counter-1", &["tapped 04D5E6F7"]).await;
+    assert!(gateway.cards("sam-1").await.is_empty());
+    assert!(module.apdus.lock().unwrap().is_empty(), "not a word to the module");
+    drop((module, card));
+    sam.stop().await;
+    counter.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_hung_threads_are_said_to_the_operator() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let services: Vec<_> = (0..MAX_ABANDONED_THREADS)
+        .map(|index| gateway.serve(pcsc_table(&format!("r-{index}"), "Virtual PCD 00 00")))
+        .collect();
+    let last = gateway.serve(pcsc_table("counter-1", "Virtual PCD 00 01"));
+    for index in 0..MAX_ABANDONED_THREADS {
+        gateway.expect_state(&format!("r-{index}"), Ready, None).await;
+    }
+    gateway.expect_state("counter-1", Ready, None).await;
+    pcscd.signal("STOP");
+    // None of them can return: each is given up within the time a stop may take.
+    futures_util::future::join_all(services.into_iter().map(counter::Running::stop)).await;
+    assert!(restart_wanted());
+    let said = || gateway.health.troubles().into_iter().find(|trouble| trouble.part == "pcsc-threads");
+    wait_until("the trouble is said", || said().is_some()).await;
+    let trouble = said().unwrap();
+    assert!(trouble.blocks_ready && trouble.text.zh.contains("USB") && trouble.text.en.contains("restarts"));
+    pcscd.signal("CONT");
+    wait_until("the threads have returned", || abandoned_threads() == 0).await;
+    wait_until("the trouble is over", || said().is_none()).await;
+    gateway.expect_state("counter-1", Ready, None).await;
+    last.stop().await;
+}
+
+async fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + counter::PATIENCE;
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "never: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_may_come_and_go() {
+    let Some(mut pcscd) = Pcscd::start_without_readers() else { return };
+    let gateway = Gateway::new();
+    let service = gateway.serve(pcsc_table("counter-1", "Virtual PCD*"));
+    gateway.expect_state("counter-1", Absent, Some("reader-missing")).await;
+    pcscd.plug_in();
+    gateway.expect_state("counter-1", Ready, None).await;
+    let card = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04A1B2C3");
+    gateway.expect_cards("counter-1", &["tapped 04A1B2C3"]).await;
+    drop(card);
+    pcscd.unplug();
+    gateway.expect_cards("counter-1", &["tapped 04A1B2C3", "removed 04A1B2C3"]).await;
+    gateway.expect_state("counter-1", Absent, Some("reader-missing")).await;
     service.stop().await;
 }

@@ -1,4 +1,5 @@
 //! Cards at a reader of kind `vpcd`: raw bytes against our listener.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "support/counter.rs"]
 mod counter;

@@ -30,6 +30,11 @@ pub enum AdapterError {
         "the device answers but is no usable ELM327 ({0}); use another adapter, or check the link's address"
     )]
     NotElm(String),
+    /// A reply made no sense; the adapter goes on.
+    #[error(
+        "the adapter's reply to {0} makes no sense; if it happens often, check plug and cable, or replace the adapter"
+    )]
+    Spoilt(String),
     /// It stopped in the middle of a reply and came back.
     #[error(
         "the adapter stopped in the middle of its reply to {0}; if it happens often, replace the adapter"
@@ -55,6 +60,7 @@ impl AdapterError {
             Self::Silent => "adapter-silent",
             Self::Garbled(_) => "adapter-garbled",
             Self::NotElm(_) => "not-elm327",
+            Self::Spoilt(_) => "reply-spoilt",
             Self::HalfReply(_) => "half-reply",
             Self::Hung(_) => "adapter-hung",
             Self::Restarting => "adapter-restarting",
@@ -64,7 +70,7 @@ impl AdapterError {
     /// Whether the adapter is to be opened anew.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        !matches!(self, Self::HalfReply(_))
+        !matches!(self, Self::HalfReply(_) | Self::Spoilt(_))
     }
 
     /// The state of the link while this stands.
@@ -75,7 +81,7 @@ impl AdapterError {
             | Self::NotElm(_)
             | Self::Silent => DeviceStatus::Failed,
             Self::Link(_) | Self::Gone(_) => DeviceStatus::Absent,
-            Self::Garbled(_) | Self::HalfReply(_) | Self::Hung(_) | Self::Restarting => {
+            Self::Garbled(_) | Self::Spoilt(_) | Self::HalfReply(_) | Self::Hung(_) | Self::Restarting => {
                 DeviceStatus::Degraded
             }
         }
@@ -106,6 +112,9 @@ impl AdapterError {
                 format!("适配器返回乱码（{what}）；请检查 link 中的 baud，或确认它是 ELM327 适配器")
             }
             Self::NotElm(what) => format!("该设备不是可用的 ELM327（{what}）；请更换适配器或检查地址"),
+            Self::Spoilt(what) => {
+                format!("适配器对 {what} 的应答无法识别；若经常发生请检查插头和线缆，或更换适配器")
+            }
             Self::HalfReply(what) => format!("适配器对 {what} 的应答中断；若经常发生请更换适配器"),
             Self::Hung(what) => format!("适配器自 {what} 起无响应，正在重新打开；若持续请拔下重插"),
             Self::Restarting => "适配器反复重启；请检查插头和车辆电瓶".into(),

@@ -63,7 +63,11 @@ pub enum Contact {
 /// # Errors
 /// [`AdapterError`].
 pub async fn contact(adapter: &mut Adapter) -> Result<Contact, AdapterError> {
-    let answer = adapter.ask(Request::current(0x00), None).await?;
+    let request = Request::current(0x00);
+    let answer = adapter.ask(request, None).await?;
+    if answer.garbage > 0 && answer.messages.is_empty() && !answer.is_silence() {
+        return Err(AdapterError::Spoilt(request.to_string()));
+    }
     Ok(match adapter.protocol() {
         Some(protocol) if !answer.messages.is_empty() => {
             Contact::Answers(protocol, answer.messages.into_iter().map(|message| message.sender).collect())

@@ -1,5 +1,5 @@
 //! A reader service on a real store, and waiting for what it commits.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! A simulated card on the virtual reader's wire, written for the tests alone: it
 //! connects to a port, answers control bytes and APDUs, and can misbehave.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

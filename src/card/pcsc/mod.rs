@@ -27,6 +27,7 @@ pub use threads::{MAX_ABANDONED_THREADS, abandoned_threads, restart_wanted};
 
 use self::condition::{Service, SlotState, condition};
 use self::monitor::{Monitor, Notice};
+use self::threads::Lease;
 use self::worker::{Job, Outcome, Worker};
 use super::CardError;
 use super::field::{Field, Input, Output, Stay};
@@ -39,6 +40,11 @@ use crate::config::tables::ReaderRole;
 const IDENTIFY_LIMIT: Duration = Duration::from_secs(4);
 /// The monitor speaks twice a second; past this pcscd counts as hung.
 const SILENCE_LIMIT: Duration = Duration::from_secs(6);
+/// A hung monitor ends when pcscd goes away or comes back; only past this another
+/// is tried beside it.
+const SECOND_WATCH_AFTER: Duration = Duration::from_secs(60);
+/// So many threads may hang on one reader before its cards are refused unasked.
+const MAX_HUNG_A_READER: usize = 2;
 /// How often the limits are looked at.
 const TICK: Duration = Duration::from_millis(250);
 /// How long threads may take to return at the end before they are given up.
@@ -87,17 +93,7 @@ pub(super) async fn drive(
     stop: CancellationToken,
 ) -> Result<(), CardError> {
     let (outcomes, mut finished) = mpsc::channel(16);
-    let mut bank = Bank {
-        pattern: WildMatch::new(&glob),
-        glob,
-        role,
-        reports,
-        outcomes,
-        service: Service::Unknown,
-        slots: BTreeMap::new(),
-        last_id: 0,
-        any_occupied: None,
-    };
+    let mut bank = Bank::new(glob, role, reports, outcomes);
     let mut watch = Watch::start()?;
     let mut ticks = time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -115,7 +111,7 @@ pub(super) async fn drive(
             Some(outcome) = finished.recv() => bank.outcome(outcome).await,
             _ = ticks.tick() => {
                 if watch.is_lost() {
-                    watch.monitor.lease().abandon();
+                    watch.monitor.abandon();
                     bank.service_down(Service::Hung).await
                 } else {
                     bank.overdue().await
@@ -125,7 +121,7 @@ pub(super) async fn drive(
         if heard.is_err() {
             break;
         }
-        if watch.is_lost() && !restart_wanted() {
+        if watch.is_replaceable() && !restart_wanted() {
             watch = Watch::start()?;
         }
     }
@@ -151,6 +147,10 @@ impl Watch {
     fn is_lost(&self) -> bool {
         self.heard.elapsed() > SILENCE_LIMIT || self.monitor.lease().has_ended()
     }
+
+    fn is_replaceable(&self) -> bool {
+        self.heard.elapsed() > SECOND_WATCH_AFTER || self.monitor.lease().has_ended()
+    }
 }
 
 /// Ends every thread, and gives up those that do not return.
@@ -164,7 +164,7 @@ async fn stop_threads(watch: Watch, bank: Bank) {
         }
     };
     if time::timeout(STOP_LIMIT, all_ended).await.is_err() {
-        leases.iter().for_each(threads::Lease::abandon);
+        leases.iter().for_each(Lease::abandon);
     }
 }
 
@@ -175,6 +175,8 @@ struct Slot {
     atr: Vec<u8>,
     seen: Option<Instant>,
     worker: Option<Worker>,
+    /// Threads given up on this reader that have not returned.
+    hung: Vec<Lease>,
     since: Option<Instant>,
     fault: Option<Refusal>,
 }
@@ -190,11 +192,28 @@ struct Bank {
     slots: BTreeMap<String, Slot>,
     /// Stays and workers are numbered through, so that late words are known as such.
     last_id: u64,
-    /// What was last said of the whole field.
+    /// Whether every field has been looked at once.
+    looked: bool,
+    /// Whether any was occupied when last said.
     any_occupied: Option<bool>,
 }
 
 impl Bank {
+    fn new(glob: String, role: ReaderRole, reports: Reports, outcomes: mpsc::Sender<Outcome>) -> Self {
+        Self {
+            pattern: WildMatch::new(&glob),
+            glob,
+            role,
+            reports,
+            outcomes,
+            service: Service::Unknown,
+            slots: BTreeMap::new(),
+            last_id: 0,
+            looked: false,
+            any_occupied: None,
+        }
+    }
+
     async fn notice(&mut self, notice: Notice) -> Result<(), Unheard> {
         match notice {
             Notice::Down(error) => return self.service_down(Service::Down(error)).await,
@@ -208,8 +227,12 @@ impl Bank {
                 }
             }
             Notice::Empty { reader } => self.feed(&reader, Input::Empty).await?,
+            Notice::Looked => {
+                self.looked = true;
+                return self.tell_state().await;
+            }
         }
-        self.tell_state().await
+        Ok(())
     }
 
     /// Readers come and go; what goes takes its card along.
@@ -232,6 +255,7 @@ impl Bank {
 
     async fn service_down(&mut self, service: Service) -> Result<(), Unheard> {
         self.service = service;
+        self.looked = true;
         for name in self.slots.keys().cloned().collect::<Vec<_>>() {
             self.feed(&name, Input::Empty).await?;
             self.retire(&name);
@@ -291,7 +315,7 @@ impl Bank {
                     if let Some(slot) = self.slots.get_mut(name) {
                         slot.fault = Some(Refusal::NoAnswer);
                         slot.since = None;
-                        slot.worker.take().into_iter().for_each(Worker::abandon);
+                        slot.hung.extend(slot.worker.take().map(Worker::abandon));
                     }
                 }
                 Output::Tapped(_, card) => {
@@ -311,6 +335,11 @@ impl Bank {
     async fn identify(&mut self, name: &str, stay: Stay) -> Result<(), Unheard> {
         let id = self.fresh_id();
         let Some(slot) = self.slots.get_mut(name) else { return Ok(()) };
+        slot.hung.retain(|lease| !lease.has_ended());
+        if slot.hung.len() >= MAX_HUNG_A_READER {
+            let refused = Input::Verdict(stay, Verdict::Refused(Refusal::NoAnswer));
+            return Box::pin(self.feed(name, refused)).await;
+        }
         if slot.worker.is_none() && !restart_wanted() {
             slot.worker = Worker::start(id, name, self.outcomes.clone())
                 .inspect_err(|error| tracing::error!(%error, "no thread for the reader"))
@@ -340,7 +369,7 @@ impl Bank {
             .map(|slot| SlotState { occupied: slot.field.is_occupied(), fault: slot.fault })
             .collect();
         let occupied = slots.iter().any(|slot| slot.occupied);
-        if self.any_occupied.replace(occupied) != Some(occupied) && !occupied {
+        if self.looked && self.any_occupied.replace(occupied) != Some(occupied) && !occupied {
             self.reports.tell(Report::AllEmpty).await?;
         }
         self.reports.tell(Report::State(condition(self.service, self.role, &self.glob, &slots))).await
@@ -348,22 +377,5 @@ impl Bank {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn globs_and_sam_slots() {
-        let cases = [
-            ("ACS ACR122U*", ReaderRole::Card, "ACS ACR122U PICC Interface 00 00", true),
-            ("ACS ACR122U*", ReaderRole::Card, "HID Omnikey 5022 00 00", false),
-            ("*", ReaderRole::Card, "Virtual PCD 00 01", true),
-            ("Virtual PCD 00 0?", ReaderRole::Card, "Virtual PCD 00 01", true),
-            ("ACS ACR1252*", ReaderRole::Card, "ACS ACR1252 Dual Reader SAM 00 01", false),
-            ("ACS ACR1252*", ReaderRole::Sam, "ACS ACR1252 Dual Reader SAM 00 01", true),
-            ("*", ReaderRole::Card, "SAMSUNG reader 00 00", true),
-        ];
-        for (glob, role, name, expected) in cases {
-            assert_eq!(serves(&WildMatch::new(glob), role, name), expected, "{glob} on {name}");
-        }
-    }
-}
+#[path = "tests.rs"]
+mod tests;

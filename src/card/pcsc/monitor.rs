@@ -29,6 +29,8 @@ pub(super) enum Notice {
     Present { reader: String, atr: Vec<u8>, seen: Instant },
     /// A field is empty.
     Empty { reader: String },
+    /// All that could be seen in this look has been told.
+    Looked,
 }
 
 /// Handle to the thread.
@@ -46,7 +48,7 @@ struct Shared {
 
 impl Monitor {
     /// Starts watching. Notices come until the handle is dropped; every look ends
-    /// with one of `Down` or `Readers`, at least twice a second.
+    /// with one of `Down` or `Looked`, at least twice a second.
     pub(super) fn start(notices: mpsc::Sender<Notice>) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let on_thread = Arc::clone(&shared);
@@ -56,6 +58,12 @@ impl Monitor {
 
     pub(super) fn lease(&self) -> &Lease {
         &self.lease
+    }
+
+    /// Gives the thread up; should it come back, it ends.
+    pub(super) fn abandon(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.lease.abandon();
     }
 }
 
@@ -140,7 +148,9 @@ impl Looks {
         match context.get_status_change(if fresh { Duration::ZERO } else { LOOK }, &mut self.states) {
             Ok(()) => {}
             // A reader left between listing and asking: list again.
-            Err(Error::Timeout | Error::UnknownReader | Error::ReaderUnavailable) => return Ok(notices),
+            Err(Error::Timeout | Error::UnknownReader | Error::ReaderUnavailable) => {
+                return Ok(told(notices));
+            }
             Err(fault) => return Err(fault),
         }
         let seen = Instant::now();
@@ -150,7 +160,7 @@ impl Looks {
             }
             state.sync_current_state();
         }
-        Ok(notices)
+        Ok(told(notices))
     }
 
     /// Asks about exactly these readers from now on. True when one is new.
@@ -171,6 +181,11 @@ impl Looks {
         }
         fresh
     }
+}
+
+fn told(mut notices: Vec<Notice>) -> Vec<Notice> {
+    notices.push(Notice::Looked);
+    notices
 }
 
 /// What a reader's answer means, against what was told of it before. The event

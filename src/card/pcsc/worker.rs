@@ -57,8 +57,9 @@ impl Worker {
     }
 
     /// Gives the thread up; it is counted until it returns.
-    pub(super) fn abandon(self) {
+    pub(super) fn abandon(self) -> Lease {
         self.lease.abandon();
+        self.lease
     }
 
     pub(super) fn lease(&self) -> &Lease {

@@ -37,6 +37,8 @@ pub struct PrinterProfile {
 /// A printed face.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Face {
+    /// From 1, by print.
+    pub number: u64,
     /// The picture's file.
     pub path: Option<PathBuf>,
     /// What is on the card now.
@@ -55,6 +57,8 @@ pub struct PrinterSim {
     shared: Arc<Mutex<Shared>>,
     wake: Arc<Notify>,
     faces: watch::Receiver<Vec<Face>>,
+    /// Number of the last face [`PrinterSim::next_face`] gave.
+    shown: u64,
     presence: Presence,
 }
 
@@ -86,7 +90,7 @@ impl PrinterSim {
         let worker =
             Worker { shared: Arc::clone(&shared), wake: Arc::clone(&wake), faces: faces_set, count: 0 };
         let presence = Presence::begin(worker, address).await?;
-        Ok(Self { shared, wake, faces, presence })
+        Ok(Self { shared, wake, faces, shown: 0, presence })
     }
 
     /// The path a client opens: the link where there is one.
@@ -149,6 +153,15 @@ impl PrinterSim {
             Ok(faces) => faces.clone(),
             Err(_) => Vec::new(),
         }
+    }
+
+    /// The next face printed after the last one this gave, while it is remembered; none: the printer stopped.
+    pub async fn next_face(&mut self) -> Option<Face> {
+        let shown = self.shown;
+        let faces = self.faces.wait_for(|faces| faces.iter().any(|face| face.number > shown)).await.ok()?;
+        let face = faces.iter().find(|face| face.number > shown)?.clone();
+        self.shown = face.number;
+        Some(face)
     }
 
     /// Takes the transport away: the cable is pulled. Returns when it is gone.
@@ -243,7 +256,7 @@ impl Worker {
                 if faces.len() == KEPT {
                     faces.remove(0);
                 }
-                faces.push(Face { path, printed });
+                faces.push(Face { number: self.count, path, printed });
             });
         }
         (said, deadline)

@@ -23,6 +23,8 @@ use crate::vehicle::visit::{Presence, Seen, SeenVin};
 
 /// So many good looks after a spoilt reply make the link well again.
 const GOOD_LOOKS: u32 = 3;
+/// So many spoilt replies in a row: the adapter is opened and set up anew.
+const SPOILT_IN_A_ROW: u32 = 3;
 /// A live PID without an answer so often is left out for the rest of the visit.
 const MISSES: u8 = 3;
 /// Engine speed above which the engine runs, 1/min.
@@ -59,6 +61,7 @@ impl Service {
         head.mark_changed();
         let mut plug = Plug { restarts: adapter.restarts(), ..Plug::default() };
         let mut next_look = Instant::now();
+        let mut spoilt_in_a_row = 0;
         loop {
             tokio::select! {
                 changed = head.changed() => {
@@ -73,10 +76,18 @@ impl Service {
                 }
                 () = sleep_until(next_look) => {
                     match self.look(adapter, &mut plug).await {
-                        Ok(()) => self.good_look().await?,
+                        Ok(()) => {
+                            spoilt_in_a_row = 0;
+                            self.good_look().await?;
+                        }
                         Err(LookError::Service(error)) => return Err(error),
-                        Err(LookError::Adapter(error)) if error.is_fatal() => return Ok(error),
-                        Err(LookError::Adapter(error)) => self.spoilt(&error).await?,
+                        Err(LookError::Adapter(error)) => {
+                            spoilt_in_a_row += 1;
+                            if error.is_fatal() || spoilt_in_a_row >= SPOILT_IN_A_ROW {
+                                return Ok(error);
+                            }
+                            self.spoilt(&error).await?;
+                        }
                     }
                     next_look = Instant::now() + self.timing.pace.look;
                 }
@@ -165,7 +176,7 @@ impl Service {
         let bundle = std::sync::Arc::clone(&self.bundle);
         let begun = Instant::now();
         let scanned = scan::run(adapter, &bundle, Uuid::nil(), self.table.id.clone(), &mut |_| {}).await;
-        self.remember_capabilities(adapter).await?;
+        self.remember_capabilities(adapter.identity().key(), adapter.capabilities()).await?;
         let mut record = match scanned {
             Ok(record) => record,
             Err(error) => return Ok(Err(error)),

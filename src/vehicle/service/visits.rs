@@ -15,6 +15,7 @@ use crate::ident::Vin;
 use crate::store::visits::VisitOp;
 use crate::store::{Batch, Op};
 use crate::vehicle::elm327::Adapter;
+use crate::vehicle::elm327::adapter::Capabilities;
 use crate::vehicle::error::VehicleError;
 use crate::vehicle::visit::{Action, Presence, Seen};
 
@@ -219,16 +220,17 @@ impl Service {
         Ok(())
     }
 
-    pub(super) async fn remember_capabilities(&mut self, adapter: &Adapter) -> Result<(), VehicleError> {
-        if adapter.capabilities() == self.remembered {
+    pub(super) async fn remember_capabilities(
+        &mut self,
+        identity: String,
+        learned: Capabilities,
+    ) -> Result<(), VehicleError> {
+        if learned == self.remembered {
             return Ok(());
         }
-        let op = VisitOp::Adapter {
-            identity: adapter.identity().key(),
-            capabilities: serde_json::to_string(&adapter.capabilities())?,
-        };
+        let op = VisitOp::Adapter { identity, capabilities: serde_json::to_string(&learned)? };
         self.store.commit(Batch::new().op(Op::Visit(op))).await?;
-        self.remembered = adapter.capabilities();
+        self.remembered = learned;
         Ok(())
     }
 }
