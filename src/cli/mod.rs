@@ -25,7 +25,9 @@ use crate::config::values::Locale;
 /// Baygate: the in-store edge gateway / 门店边缘网关
 #[derive(Debug, Parser)]
 #[command(name = "baygate", version, max_term_width = 110, propagate_version = true)]
-#[command(after_help = "Examples / 示例:\n  baygate demo --for 20s\n  baygate devices\n  baygate check && baygate run")]
+#[command(
+    after_help = "Examples / 示例:\n  baygate demo --for 20s\n  baygate devices\n  baygate check && baygate run"
+)]
 struct Cli {
     #[command(flatten)]
     global: Global,
@@ -152,8 +154,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
 /// Logs go to standard error; `BAYGATE_LOG` sets the level.
 fn log_to_stderr(level: &str) {
     use std::io::IsTerminal;
-    let filter = tracing_subscriber::EnvFilter::try_from_env("BAYGATE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},usvg=error,mqtt5=error,rumqttc=error")));
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BAYGATE_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(format!("{level},usvg=error,mqtt5=error,rumqttc=error"))
+    });
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

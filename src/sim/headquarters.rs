@@ -4,7 +4,10 @@
 //! reads the wire's JSON with its own types.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, PublishOptions, QoS};
@@ -111,10 +114,34 @@ impl Life {
     }
 }
 
-/// Runs until `stop`; every event goes to `out`. Reconnects by itself.
+/// Runs until `stop`; every event goes to `out`. Reconnects by itself. Forgets everything at its end.
 pub async fn serve(options: Options, out: mpsc::Sender<Received>, stop: CancellationToken) {
+    serve_with(options, None, out, stop).await;
+}
+
+/// As [`serve`], with a memory: what came in is on the disk before it is acknowledged.
+///
+/// # Errors
+/// When the journal cannot be read or opened.
+pub async fn serve_journaled(
+    options: Options,
+    journal: &Path,
+    out: mpsc::Sender<Received>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    serve_with(options, Some(Journal::open(journal)?), out, stop).await;
+    Ok(())
+}
+
+async fn serve_with(
+    options: Options,
+    journal: Option<(Journal, BTreeMap<(String, Uuid), Life>)>,
+    out: mpsc::Sender<Received>,
+    stop: CancellationToken,
+) {
     let (client, mut eventloop) = connect(&options);
-    let mut desk = Desk { options, client, lives: BTreeMap::new(), due: BTreeMap::new() };
+    let (journal, lives) = journal.map_or((None, BTreeMap::new()), |(journal, lives)| (Some(journal), lives));
+    let mut desk = Desk { options, client, lives, due: BTreeMap::new(), journal };
     let mut words = tokio::time::interval(ACK_EVERY);
     let (pumped, mut inbox) = mpsc::channel(256);
     // The event loop must not be cancelled within a write: it gets a task of its own.
@@ -151,6 +178,54 @@ pub async fn serve(options: Options, out: mpsc::Sender<Received>, stop: Cancella
     pump.abort();
 }
 
+/// Headquarters' memory: one line an event, `SOURCE EPOCH CLASS SEQUENCE ID`.
+struct Journal {
+    file: File,
+    unwritten: String,
+}
+
+impl Journal {
+    /// Opens it, with what is in it. A line that was torn by a crash was never acknowledged.
+    fn open(path: &Path) -> io::Result<(Self, BTreeMap<(String, Uuid), Life>)> {
+        let mut lives: BTreeMap<(String, Uuid), Life> = BTreeMap::new();
+        let text = std::fs::read_to_string(path).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(String::new()),
+            _ => Err(error),
+        })?;
+        for line in text.lines() {
+            let mut words = line.split(' ');
+            let (Some(source), Some(Ok(epoch)), Some(class), Some(Ok(sequence)), Some(Ok(id))) = (
+                words.next(),
+                words.next().map(Uuid::parse_str),
+                words.next(),
+                words.next().map(str::parse),
+                words.next().map(Uuid::parse_str),
+            ) else {
+                continue;
+            };
+            lives.entry((source.to_owned(), epoch)).or_default().take(class, sequence, id);
+        }
+        let file = File::options().create(true).append(true).open(path)?;
+        let torn = !text.is_empty() && !text.ends_with('\n');
+        let unwritten = if torn { "\n".into() } else { String::new() };
+        Ok((Self { file, unwritten }, lives))
+    }
+
+    fn note(&mut self, envelope: &Envelope, sequence: u64) {
+        let Envelope { id, source, epoch, class, .. } = envelope;
+        self.unwritten.push_str(&format!("{source} {epoch} {class} {sequence} {id}\n"));
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if !self.unwritten.is_empty() {
+            self.file.write_all(self.unwritten.as_bytes())?;
+            self.file.sync_data()?;
+            self.unwritten.clear();
+        }
+        Ok(())
+    }
+}
+
 fn connect(options: &Options) -> (AsyncClient, EventLoop) {
     let name = format!("headquarters-{}", Uuid::new_v4().simple());
     let mut mqtt = MqttOptions::new(name, (options.broker.ip().to_string(), options.broker.port()));
@@ -166,6 +241,7 @@ struct Desk {
     lives: BTreeMap<(String, Uuid), Life>,
     /// Acks that are due: topic → source and epoch.
     due: BTreeMap<String, (String, Uuid)>,
+    journal: Option<Journal>,
 }
 
 impl Desk {
@@ -183,6 +259,9 @@ impl Desk {
         let sequence: u64 = envelope.classsequence.parse().ok()?;
         let life = self.lives.entry((envelope.source.clone(), envelope.epoch)).or_default();
         let verdict = life.take(&envelope.class, sequence, envelope.id);
+        if let Some(journal) = &mut self.journal {
+            journal.note(&envelope, sequence);
+        }
         if event.get("type").and_then(|kind| kind.as_str()) == Some("baygate.gateway.gap") {
             self.note_gap(&envelope, &event);
         }
@@ -207,6 +286,13 @@ impl Desk {
     fn answer(&mut self) {
         if !self.options.acknowledge {
             self.due.clear();
+            return;
+        }
+        if !self.due.is_empty()
+            && let Some(journal) = &mut self.journal
+            && let Err(error) = journal.sync()
+        {
+            tracing::error!(%error, "headquarters cannot write its journal; nothing is acknowledged");
             return;
         }
         while let Some((topic, (source, epoch))) = self.due.pop_first() {
