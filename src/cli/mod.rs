@@ -9,6 +9,7 @@ mod daemon;
 mod demo;
 mod man;
 mod pair;
+mod print;
 mod run;
 mod schema;
 mod simulate;
@@ -44,6 +45,8 @@ enum Command {
     Check(check::Args),
     /// Look into, check, copy and bring back the local database / 查看、校验、备份与恢复本地数据库
     Buffer(buffer::Args),
+    /// Draw, print and follow card faces / 卡面的生成、打印与查询
+    Print(print::Args),
     /// Pair a till / 给收银机配对
     Pair(pair::Args),
     /// Create, list and revoke tokens / 管理访问令牌
@@ -138,6 +141,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Demo(args) => demo::run(args, &global).await,
         Command::Buffer(args) => buffer::run(args, &global).await,
         Command::Simulate(args) => simulate::run(args, &global).await,
+        Command::Print(args) => print::run(args, &global).await,
         Command::Pair(args) => pair::run(args, &global).await,
         Command::Token(args) => token::run(args, &global).await,
         Command::Check(args) => check::run(args, &global).await,
