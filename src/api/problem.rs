@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -123,6 +123,11 @@ impl IntoResponse for Problem {
     }
 }
 
+/// An answer that a handler wrote out itself, such as `/readyz` with its reasons.
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"))
+}
+
 /// Outermost layer: writes the problem's text in the asker's language, and
 /// turns any other error answer into a problem.
 pub(super) async fn speak(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
@@ -133,7 +138,7 @@ pub(super) async fn speak(State(shared): State<Arc<Shared>>, request: Request, n
     let (mut parts, body) = response.into_parts();
     let problem = match parts.extensions.remove::<Arc<Problem>>() {
         Some(problem) => problem,
-        None if status.is_client_error() || status.is_server_error() => {
+        None if (status.is_client_error() || status.is_server_error()) && !is_json(&parts.headers) => {
             parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
             let (zh, en) = (
                 "请求被拒绝，请对照 /openapi.json 检查",
