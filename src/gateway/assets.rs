@@ -46,7 +46,9 @@ impl Assets {
 pub fn verify(assets: &Assets, config: &Config) -> Vec<String> {
     let mut findings: Vec<String> =
         vehicle::verify_vectors(&assets.bundle).iter().map(ToString::to_string).collect();
-    findings.extend(maintenance::verify_vectors(&assets.rules).iter().map(ToString::to_string));
+    if let Err(errors) = maintenance::verify_vectors(&assets.rules) {
+        findings.extend(errors.iter().map(ToString::to_string));
+    }
     findings.extend(assets.faces.faults().iter().map(ToString::to_string));
     for printer in &config.printers {
         if let Err(error) = assets.faces.fields(&printer.template) {
