@@ -2,6 +2,13 @@
 //! command, each with `Args` and `async fn run(Args, &Global) -> anyhow::Result<Exit>`.
 //! No logic lives here.
 
+pub mod devices;
+pub mod protocol_files;
+pub mod report_table;
+pub mod scan;
+pub mod vehicle_target;
+pub mod watch;
+
 use std::path::PathBuf;
 
 use crate::config::values::Locale;
