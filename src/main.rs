@@ -1,3 +1,9 @@
 //! The program: arguments in, exit status out.
 
-fn main() {}
+use std::process::ExitCode;
+
+use baygate::cli;
+
+fn main() -> ExitCode {
+    cli::main()
+}

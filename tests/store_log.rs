@@ -1,5 +1,7 @@
 //! The log keeps what was committed, in order and without gaps, across a restart.
 
+#![allow(clippy::unwrap_used)]
+
 use baygate::event::device::{DeviceState, DeviceStatus};
 use baygate::event::{Class, NewEvent, Source};
 use baygate::store::{Batch, Offset, Store, StoreOptions};

@@ -1,1 +1,24 @@
-//! The checkout counter: readers, what card is in the field.
+//! The checkout counter: readers, and which card is in whose field. What lives
+//! here: drivers (`pcsc`, `vpcd`), the identification of a card (`apdu`, `atr`,
+//! `probe`), and the service that commits what was seen. What does not yet: keys,
+//! purse and the life cycle of a card; they will stand beside `probe` and use the
+//! same channel to a card.
+//!
+//! ```text
+//!  bytes ── pcsc/ or vpcd ─ probe (who is it?) ─ field (told whole or not) ─► service ─► store
+//! ```
+
+pub mod apdu;
+pub mod atr;
+mod backoff;
+mod error;
+pub mod field;
+pub mod pcsc;
+pub mod probe;
+mod report;
+mod service;
+pub mod verdict;
+pub mod vpcd;
+
+pub use error::CardError;
+pub use service::serve_reader;

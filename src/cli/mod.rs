@@ -2,16 +2,74 @@
 //! command, each with `Args` and `async fn run(Args, &Global) -> anyhow::Result<Exit>`.
 //! No logic lives here.
 
+mod buffer;
+mod check;
+mod completions;
+mod daemon;
+mod demo;
 pub mod devices;
+mod man;
+mod pair;
 pub mod protocol_files;
 pub mod report_table;
+mod run;
 pub mod scan;
+mod schema;
+mod simulate;
+mod token;
+mod vehicle_daemon;
 pub mod vehicle_target;
 pub mod watch;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
 
 use crate::config::values::Locale;
+
+/// Baygate: the in-store edge gateway / 门店边缘网关
+#[derive(Debug, Parser)]
+#[command(name = "baygate", version, max_term_width = 110, propagate_version = true)]
+#[command(
+    after_help = "Examples / 示例:\n  baygate demo --for 20s\n  baygate devices\n  baygate check && baygate run"
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon / 运行守护进程
+    Run(run::Args),
+    /// The whole product on simulated devices / 在模拟设备上演示整套产品
+    Demo(demo::Args),
+    /// Check configuration, rules, templates and protocol data / 检查配置、规则、模板与协议数据
+    Check(check::Args),
+    /// List what is plugged in, with the configuration lines for it / 列出接入的设备及其配置
+    Devices(devices::Args),
+    /// One full read-only report of a vehicle / 读取车辆并输出完整只读报告
+    Scan(scan::Args),
+    /// Live values of a vehicle / 车辆实时数据
+    Watch(watch::Args),
+    /// Look into, check, copy and bring back the local database / 查看、校验、备份与恢复本地数据库
+    Buffer(buffer::Args),
+    /// Pair a till / 给收银机配对
+    Pair(pair::Args),
+    /// Create, list and revoke tokens / 管理访问令牌
+    Token(token::Args),
+    /// Run a simulated vehicle, card or printer / 运行模拟车辆、会员卡或打印机
+    Simulate(simulate::Args),
+    /// Print JSON Schema, OpenAPI and AsyncAPI documents / 输出接口与事件的模式文档
+    Schema(schema::Args),
+    /// Print shell completions / 输出命令补全脚本
+    Completions(completions::Args),
+    /// Print the man page / 输出手册页
+    Man(man::Args),
+}
 
 /// Options every command takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -54,8 +112,72 @@ pub enum Exit {
     Refused = 4,
 }
 
-impl From<Exit> for std::process::ExitCode {
+impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
     }
+}
+
+/// Parses the arguments, runs the command, gives the exit status.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // The demo tells its own story: only what is wrong belongs beside it.
+    log_to_stderr(if matches!(cli.command, Command::Run(_)) { "info" } else { "error" });
+    // Two workers serve a store with room to spare; blocking work has threads of its own.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let outcome = match runtime {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(dispatch(cli));
+            // A blocking thread that hangs in a driver must not keep the process alive.
+            runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+            outcome
+        }
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("baygate: {error:#}");
+            Exit::Failed.into()
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
+    let global = cli.global;
+    match cli.command {
+        Command::Run(args) => run::run(args, &global).await,
+        Command::Demo(args) => demo::run(args, &global).await,
+        Command::Devices(args) => devices::run(args, &global).await,
+        Command::Scan(args) => scan::run(args, &global).await,
+        Command::Watch(args) => watch::run(args, &global).await,
+        Command::Buffer(args) => buffer::run(args, &global).await,
+        Command::Simulate(args) => simulate::run(args, &global).await,
+        Command::Pair(args) => pair::run(args, &global).await,
+        Command::Token(args) => token::run(args, &global).await,
+        Command::Check(args) => check::run(args, &global).await,
+        Command::Schema(args) => schema::run(args, &global).await,
+        Command::Completions(args) => completions::run(args, &global).await,
+        Command::Man(args) => man::run(args, &global).await,
+    }
+}
+
+/// Logs go to standard error; `BAYGATE_LOG` sets the level.
+fn log_to_stderr(level: &str) {
+    use std::io::IsTerminal;
+    let filter = tracing_subscriber::EnvFilter::try_from_env("BAYGATE_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(format!("{level},usvg=error,mqtt5=error,rumqttc=error"))
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}
+
+/// The clap command, for completions and the man page.
+fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
 }

@@ -45,6 +45,12 @@ pub enum CredentialError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The file is there and holds nothing.
+    #[error("credential {name:?} is empty; put the secret into its file")]
+    Empty {
+        /// Its name.
+        name: String,
+    },
 }
 
 /// Where credentials are looked for.
@@ -79,12 +85,19 @@ impl Credentials {
                 bytes.pop();
             }
         }
+        if bytes.is_empty() {
+            return Err(CredentialError::Empty { name: name.to_owned() });
+        }
         Ok(Secret(bytes))
     }
 
-    /// Whether a credential is there.
+    /// Whether a credential is there. An empty file counts as absent: systemd
+    /// refuses to start a unit whose `LoadCredential=` file is missing.
     #[must_use]
     pub fn has(&self, name: &str) -> bool {
-        self.folder.as_ref().is_some_and(|folder| folder.join(name).exists())
+        self.folder
+            .as_ref()
+            .and_then(|folder| std::fs::metadata(folder.join(name)).ok())
+            .is_some_and(|metadata| metadata.len() > 0)
     }
 }

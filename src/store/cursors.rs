@@ -1,5 +1,10 @@
 //! Durable positions of the local readers of the log. A cursor moves in the
 //! transaction of its reader's effect, so that an effect happens once.
+//!
+//! A cursor exists from its first `Advance` (a reader that starts now says so by
+//! advancing to the head). While it exists, delivered events beyond it are kept;
+//! so a reader that is no more has to be dropped with `Retire`, or it holds them
+//! until their class is over its limit.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -15,21 +20,39 @@ pub enum CursorOp {
         /// Last event dealt with.
         to: Offset,
     },
+    /// The reader `name` is no more: nothing is kept for it any longer.
+    Retire {
+        /// Reader.
+        name: String,
+    },
 }
 
 impl CursorOp {
     pub(super) fn apply(&self, tx: &Connection) -> Result<(), StoreError> {
-        let Self::Advance { name, to } = self;
-        tx.prepare_cached(
-            "INSERT INTO cursor (name, event_offset) VALUES (?1, ?2)
-             ON CONFLICT (name) DO UPDATE SET event_offset = max(event_offset, excluded.event_offset)",
-        )?
-        .execute(params![name, to.0])?;
+        match self {
+            Self::Advance { name, to } => tx
+                .prepare_cached(
+                    "INSERT INTO cursor (name, event_offset) VALUES (?1, ?2)
+                     ON CONFLICT (name) DO UPDATE SET event_offset = max(event_offset, excluded.event_offset)",
+                )?
+                .execute(params![name, to.0])?,
+            Self::Retire { name } => tx.execute("DELETE FROM cursor WHERE name = ?1", [name])?,
+        };
         Ok(())
     }
 }
 
 impl Reader<'_> {
+    /// All cursors, by name: who reads, and how far.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn cursors(&self) -> Result<Vec<(String, Offset)>, StoreError> {
+        let mut query = self.conn.prepare_cached("SELECT name, event_offset FROM cursor ORDER BY name")?;
+        let rows = query.query_map([], |row| Ok((row.get(0)?, Offset(row.get(1)?))))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Where the reader `name` stands; `None` when it never moved.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rusqlite::ErrorCode;
 use uuid::Uuid;
 
 /// A store operation failed.
@@ -57,6 +58,58 @@ pub enum StoreError {
         /// The latest this program knows.
         known: i64,
     },
+    /// The linked SQLite may lose commits.
+    #[error("SQLite {found} is too old: 3.51.3 or later is needed; use the build with the bundled SQLite")]
+    OldSqlite {
+        /// Its version.
+        found: &'static str,
+    },
+    /// The file is damaged.
+    #[error("the database is damaged: {what}; restart the daemon, it salvages what can be read")]
+    Damaged {
+        /// What was found.
+        what: String,
+    },
+    /// The disk failed while committing.
+    #[error(
+        "the disk failed while committing ({what}); whether it was kept is not known: look before doing it again, and check the disk"
+    )]
+    Uncertain {
+        /// What the system said.
+        what: String,
+    },
+    /// An event is not what the contract allows.
+    #[error("event {kind} was refused: {what}; this is a defect of the program, please report it")]
+    InvalidEvent {
+        /// Its type.
+        kind: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// A thread could not be started.
+    #[error("thread {name} could not be started: {source}; raise the limit on tasks or free memory")]
+    Thread {
+        /// Its name.
+        name: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A backup cannot be used.
+    #[error("{path} cannot be brought back: {what}")]
+    NotABackup {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        what: String,
+    },
+    /// A file beside the database cannot be read or written.
+    #[error("{path}: {source}; check the path, its rights and the space on its disk")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The same idempotency key was used before, with the same body: here is that request.
     #[error("idempotency key already used by request {request}")]
     Replayed {
@@ -92,10 +145,36 @@ impl StoreError {
     /// Whether SQLite reports damage of the file itself.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        matches!(
-            self,
-            Self::Sqlite(rusqlite::Error::SqliteFailure(error, _))
-                if matches!(error.code, rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase)
-        )
+        matches!(self, Self::Damaged { .. })
+            || matches!(self.code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+    }
+
+    /// Whether the disk itself failed, as opposed to being full or damaged.
+    pub(super) fn is_disk_failure(&self) -> bool {
+        matches!(self.code(), Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly))
+    }
+
+    /// SQLite's word for a full disk, and the limit's, are the same error.
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Self::Full) || self.code() == Some(ErrorCode::DiskFull)
+    }
+
+    fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Sqlite(error) => error.sqlite_error_code(),
+            _ => None,
+        }
+    }
+
+    /// The same again, for another caller of the same transaction.
+    pub(super) fn for_another(&self) -> Self {
+        match self {
+            Self::Sqlite(rusqlite::Error::SqliteFailure(code, text)) => {
+                Self::Sqlite(rusqlite::Error::SqliteFailure(*code, text.clone()))
+            }
+            Self::Full => Self::Full,
+            Self::Damaged { what } => Self::Damaged { what: what.clone() },
+            other => Self::Uncertain { what: other.to_string() },
+        }
     }
 }

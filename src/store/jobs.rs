@@ -68,6 +68,11 @@ pub enum JobOp {
         /// Counts one more attempt.
         attempt: bool,
     },
+    /// Takes a job back. Refused when it is already printing or final.
+    Cancel {
+        /// Which.
+        job: Uuid,
+    },
 }
 
 impl JobOp {
@@ -105,6 +110,17 @@ impl JobOp {
                     ])?;
                 if changed == 0 {
                     return Err(StoreError::NotFound { what: format!("open print job {job}") });
+                }
+            }
+            Self::Cancel { job } => {
+                let changed = tx
+                    .prepare_cached(
+                        "UPDATE print_job SET state = 'cancelled', error = NULL, changed_at = ?2
+                         WHERE id = ?1 AND state IN ('queued','waiting-card')",
+                    )?
+                    .execute(params![job.as_bytes().as_slice(), now])?;
+                if changed == 0 {
+                    return Err(StoreError::NotFound { what: format!("waiting print job {job}") });
                 }
             }
         }

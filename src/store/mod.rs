@@ -1,35 +1,64 @@
 //! The local log and the state beside it: one SQLite file, one writer thread.
 //! What lives here: schema and migrations, the writer, typed operations (one
-//! file a topic) and reads. What does not: what the facts mean.
+//! file a topic), reads, trimming, checks, salvage and backups. What does not:
+//! what the facts mean.
 //!
 //! ```text
 //!  domains ── Batch{ops, events} ─► writer thread ── one transaction, one sync ─► file
 //!  readers of the log ◄── head (watch) ── after the commit returned
 //!      └── read(|r| r.events_after(…)) on reader connections, no transaction kept across an await
+//!  keeper thread ── checkpoints, full check in slices, gauges
 //! ```
+//!
+//! Who may use how much of the disk: `space`. What goes when: `trim`. When a new
+//! epoch begins: `epoch`, `open`. What happens to a damaged file: `salvage`.
 
+mod alarm;
+mod apply;
+pub mod backup;
+mod check;
 pub mod commands;
+mod commit;
+mod connection;
 pub mod cursors;
 pub mod devices;
+mod epoch;
 mod error;
+mod gaps;
+pub mod inspect;
 pub mod jobs;
+mod keeper;
+mod lock;
+mod mark;
 mod open;
 pub mod outbox;
+mod pool;
+mod queue;
 pub mod requests;
+mod salvage;
+mod space;
+mod stats;
 pub mod tokens;
+mod trim;
+mod upkeep;
 pub mod visits;
 pub mod warnings;
 mod writer;
 
 pub use error::StoreError;
+pub use gaps::Missing;
 pub use open::{ClassLimit, Opened, StoreOptions};
+pub use salvage::Salvaged;
+pub use stats::{ClassStats, Stats};
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::event::{Event, NewEvent};
+use crate::health::Health;
 use crate::ident::{Epoch, Seq};
 
 /// A local position in the log, monotonic across epochs. Never leaves the house.
@@ -107,9 +136,11 @@ impl Batch {
 /// Handle to the store; cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    writer: writer::Handle,
+    writer: queue::Handle,
     head: watch::Receiver<Head>,
-    readers: Arc<ReaderPool>,
+    readers: Arc<pool::ReaderPool>,
+    alarm: Arc<alarm::Alarm>,
+    background: keeper::Calls,
 }
 
 impl Store {
@@ -139,8 +170,18 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Reader<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let readers = Arc::clone(&self.readers);
-        tokio::task::spawn_blocking(move || readers.with(query)).await.map_err(|_| StoreError::Closed)?
+        Arc::clone(&self.readers).with(query).await
+    }
+
+    /// Starts what may wait until the daemon is ready: the full check in slices and
+    /// the gauges of `/metrics`, until `stop`. From here on the store's troubles
+    /// (`store/file`, `store/disk`, `store/space`) and the writer's heartbeat
+    /// (`store-writer`, at least every 5 s) are on `health`. Call it once.
+    pub fn start_background(&self, health: Health, stop: CancellationToken) {
+        self.alarm.attach(health);
+        if self.background.try_send(keeper::Call::Watch(stop)).is_err() {
+            tracing::warn!("the store's background work did not start");
+        }
     }
 
     /// Ends the writer after all queued batches are committed, and marks the
@@ -153,28 +194,6 @@ impl Store {
 /// A reader connection for the length of one query. The read functions stand in the topic files.
 pub struct Reader<'c> {
     pub(crate) conn: &'c Connection,
-}
-
-struct ReaderPool {
-    path: std::path::PathBuf,
-    idle: Mutex<Vec<Connection>>,
-}
-
-impl ReaderPool {
-    fn with<T>(&self, query: impl FnOnce(&Reader<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let pooled = self.idle.lock().ok().and_then(|mut idle| idle.pop());
-        let conn = match pooled {
-            Some(conn) => conn,
-            None => open::reader_connection(&self.path)?,
-        };
-        let result = query(&Reader { conn: &conn });
-        if let Ok(mut idle) = self.idle.lock()
-            && idle.len() < 4
-        {
-            idle.push(conn);
-        }
-        result
-    }
 }
 
 /// Where a class stands for the outside: epoch and class sequence.

@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use super::requests::uuid_from;
 use super::{Offset, Reader, StoreError};
 use crate::clock::{TimeQuality, UtcMillis};
+use crate::event::gateway::EpochReason;
 use crate::event::{Class, Event};
 use crate::ident::{Epoch, Seq};
 
@@ -51,6 +52,29 @@ pub enum OutboxOp {
         /// Its envelope, so that it can be dumped later.
         envelope: String,
     },
+    /// Headquarters knows a position ahead of ours (`ahead`), or the like: a new epoch
+    /// begins here. Events of this batch and all later ones belong to it; unsent ones
+    /// keep the old epoch and are still sent.
+    BeginEpoch {
+        /// Why.
+        reason: EpochReason,
+    },
+}
+
+/// An event set aside, as stored.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Quarantined {
+    /// Position in the local log.
+    pub offset: i64,
+    /// Its class.
+    pub class: Class,
+    /// Why.
+    pub reason: String,
+    /// When.
+    pub at: UtcMillis,
+    /// What would have been sent.
+    #[serde(skip)]
+    pub envelope: String,
 }
 
 /// SQL index of a class: its place in [`Class::ALL`], fixed for ever.
@@ -91,6 +115,8 @@ impl OutboxOp {
                     params![offset.0, reason, UtcMillis::now().0, envelope],
                 )?;
             }
+            // Moves the writer's position too: applied where that is (`apply`).
+            Self::BeginEpoch { .. } => {}
         }
         Ok(())
     }
@@ -219,6 +245,18 @@ impl Reader<'_> {
         Ok(last)
     }
 
+    /// The last sequence committed in the running epoch.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn last_sequence(&self) -> Result<Seq, StoreError> {
+        Ok(sql_seq(
+            self.conn
+                .prepare_cached("SELECT coalesce(sum(last_sequence), 0) FROM class_counter")?
+                .query_row([], |row| row.get(0))?,
+        ))
+    }
+
     /// Where `(epoch, sequence)` lies in the local log, for readers that resume;
     /// `None` when the epoch is unknown or the event after it was trimmed.
     ///
@@ -242,15 +280,32 @@ impl Reader<'_> {
             .prepare_cached("SELECT base_offset FROM epoch WHERE no > ?1 ORDER BY no LIMIT 1")?
             .query_row([no], |row| row.get(0))
             .optional()?;
-        let (first, last): (Option<i64>, Option<i64>) = self
+        // The running epoch ends at what was committed, not at the rows that are left.
+        let (first, committed): (Option<i64>, i64) = self
             .conn
             .prepare_cached(
-                "SELECT (SELECT min(event_offset) FROM event), (SELECT max(event_offset) FROM event)",
+                "SELECT (SELECT min(event_offset) FROM event), (SELECT coalesce(sum(last_sequence), 0) FROM class_counter)",
             )?
             .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let ceiling = end.or(last).unwrap_or(base);
-        let trimmed = first.is_some_and(|first| offset + 1 < first);
-        Ok((offset <= ceiling.max(base) && !trimmed).then_some(Offset(offset)))
+        let ceiling = end.unwrap_or(base.saturating_add(committed));
+        let trimmed = first.map_or(offset < ceiling, |first| offset.saturating_add(1) < first);
+        Ok((offset <= ceiling && !trimmed).then_some(Offset(offset)))
+    }
+
+    /// What the outside calls a local position: the epoch it lies in and the
+    /// sequence there, zero at an epoch's beginning. `None` before the first epoch.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn position_of(&self, offset: Offset) -> Result<Option<(Epoch, Seq)>, StoreError> {
+        let found: Option<(Vec<u8>, i64)> = self
+            .conn
+            .prepare_cached(
+                "SELECT id, base_offset FROM epoch WHERE base_offset <= ?1 ORDER BY no DESC LIMIT 1",
+            )?
+            .query_row([offset.0], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        found.map(|(id, base)| Ok((Epoch(uuid_from(&id)?), sql_seq(offset.0 - base)))).transpose()
     }
 
     /// One event by its id.
@@ -261,5 +316,28 @@ impl Reader<'_> {
         let mut query = self.conn.prepare_cached(&format!("SELECT {COLUMNS} WHERE e.event_offset = ?1"))?;
         let mut rows = query.query([offset.0])?;
         rows.next()?.map(event_of).transpose()
+    }
+
+    /// Events set aside after a position, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn quarantined(&self, after: Offset, limit: usize) -> Result<Vec<Quarantined>, StoreError> {
+        let mut query = self.conn.prepare_cached(
+            "SELECT event_offset, class, reason, at, envelope FROM quarantine
+             WHERE event_offset > ?1 ORDER BY event_offset LIMIT ?2",
+        )?;
+        let mut rows = query.query(params![after.0, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+        let mut aside = Vec::new();
+        while let Some(row) = rows.next()? {
+            aside.push(Quarantined {
+                offset: row.get(0)?,
+                class: class_from_index(row.get(1)?)?,
+                reason: row.get(2)?,
+                at: UtcMillis(row.get(3)?),
+                envelope: row.get(4)?,
+            });
+        }
+        Ok(aside)
     }
 }

@@ -22,16 +22,16 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 
 pub use adapter::{Adapter, Multi};
 pub use car::{Car, Frame};
 pub use fault::Fault;
 pub use spec::{CarSpec, Dtc, Engine, Monitor, SpecError, healthy_monitors};
 
-use crate::sim::transport::{Address, Endpoint};
-use task::{Task, World, lock};
+use crate::sim::presence::Presence;
+use crate::sim::transport::Address;
+use task::{Player, World, lock};
 
 /// An adapter and what it is plugged into.
 #[derive(Debug, Clone, Default)]
@@ -47,12 +47,7 @@ pub struct Profile {
 pub struct VehicleSim {
     world: Arc<Mutex<World>>,
     wake: Arc<Notify>,
-    wanted: watch::Sender<bool>,
-    there: watch::Receiver<Option<String>>,
-    stop: CancellationToken,
-    task: Option<tokio::task::JoinHandle<()>>,
-    /// What a client opens, kept over a vanishing where it is stable.
-    name: String,
+    presence: Presence,
 }
 
 impl VehicleSim {
@@ -74,29 +69,11 @@ impl VehicleSim {
 
     async fn spawn(profile: Profile, address: Address) -> io::Result<Self> {
         let car = profile.car.as_ref().map(Car::new).transpose().map_err(io::Error::other)?;
-        let endpoint = Endpoint::open(&address).await?;
-        let name = endpoint.name();
-        // A returning listener must come back on the port the client knows.
-        let address = match (&address, name.parse()) {
-            (Address::Tcp(_), Ok(bound)) => Address::Tcp(bound),
-            _ => address,
-        };
         let elm = elm::Elm::new(profile.adapter);
         let world = Arc::new(Mutex::new(World { elm, car, unasked: Vec::new() }));
         let wake = Arc::new(Notify::new());
-        let (wanted, wanted_seen) = watch::channel(true);
-        let (there_set, there) = watch::channel(Some(name.clone()));
-        let stop = CancellationToken::new();
-        let task = Task {
-            world: Arc::clone(&world),
-            wake: Arc::clone(&wake),
-            wanted: wanted_seen,
-            there: there_set,
-            address,
-            stop: stop.clone(),
-        };
-        let task = Some(tokio::spawn(task.run(endpoint)));
-        Ok(Self { world, wake, wanted, there, stop, task, name })
+        let player = Player { world: Arc::clone(&world), wake: Arc::clone(&wake) };
+        Ok(Self { world, wake, presence: Presence::begin(player, address).await? })
     }
 
     /// The path a client opens: the link where there is one.
@@ -114,7 +91,7 @@ impl VehicleSim {
     /// Path or `host:port`.
     #[must_use]
     pub fn name(&self) -> String {
-        self.there.borrow().clone().unwrap_or_else(|| self.name.clone())
+        self.presence.name()
     }
 
     /// Plugs the adapter into a car.
@@ -190,27 +167,16 @@ impl VehicleSim {
 
     /// Takes the transport away: the cable is pulled. Returns when it is gone.
     pub async fn vanish(&mut self) {
-        self.wanted.send_replace(false);
-        let _ = self.there.wait_for(Option::is_none).await;
+        self.presence.vanish().await;
     }
 
     /// Brings the transport back. Returns when it is there.
     pub async fn return_(&mut self) {
-        self.wanted.send_replace(true);
-        let _ = self.there.wait_for(Option::is_some).await;
+        self.presence.come_back().await;
     }
 
     /// Stops and takes the transport away.
-    pub async fn stop(mut self) {
-        self.stop.cancel();
-        if let Some(task) = self.task.take() {
-            let _ = task.await;
-        }
-    }
-}
-
-impl Drop for VehicleSim {
-    fn drop(&mut self) {
-        self.stop.cancel();
+    pub async fn stop(self) {
+        self.presence.end().await;
     }
 }

@@ -1,15 +1,15 @@
-//! Plays the adapter's steps over the transport and lets the transport come and go.
+//! Plays the adapter's steps over the transport.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
-use tokio_util::sync::CancellationToken;
 
 use super::car::Car;
 use super::elm::{Elm, Reaction};
-use crate::sim::transport::{Address, Endpoint, Input};
+use crate::sim::presence::Device;
+use crate::sim::transport::{Endpoint, Input};
 
 /// What the handle and the task share.
 #[derive(Debug)]
@@ -20,16 +20,11 @@ pub(super) struct World {
     pub unasked: Vec<u8>,
 }
 
-/// The task's way to the world and to its handle.
-pub(super) struct Task {
+/// The adapter as a device that can be plugged in.
+pub(super) struct Player {
     pub world: Arc<Mutex<World>>,
+    /// Something is to be printed unasked.
     pub wake: Arc<Notify>,
-    /// Whether the transport is to be there.
-    pub wanted: watch::Receiver<bool>,
-    /// Whether and where it is.
-    pub there: watch::Sender<Option<String>>,
-    pub address: Address,
-    pub stop: CancellationToken,
 }
 
 /// A reaction being printed.
@@ -44,45 +39,16 @@ pub(super) fn lock(world: &Mutex<World>) -> std::sync::MutexGuard<'_, World> {
     world.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until the transport's presence is to be as said. False: the handle is gone.
-async fn until(wanted: &mut watch::Receiver<bool>, there: bool) -> bool {
-    wanted.wait_for(|wanted| *wanted == there).await.is_ok()
-}
-
-impl Task {
-    /// Runs until stopped.
-    pub async fn run(mut self, first: Endpoint) {
-        let mut endpoint = Some(first);
-        while !self.stop.is_cancelled() {
-            if let Some(open) = endpoint.take() {
-                self.there.send_replace(Some(open.name()));
-                self.serve(open).await;
-                self.there.send_replace(None);
-                lock(&self.world).elm.power_cycle();
-            }
-            tokio::select! {
-                () = self.stop.cancelled() => return,
-                handled = until(&mut self.wanted, true) => if !handled { return },
-            }
-            match Endpoint::open(&self.address).await {
-                Ok(open) => endpoint = Some(open),
-                Err(error) => {
-                    tracing::warn!(%error, "simulated adapter cannot return");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+impl Device for Player {
+    fn power_cycle(&mut self) {
+        lock(&self.world).elm.power_cycle();
     }
 
-    /// Until the transport is to vanish or breaks.
     async fn serve(&mut self, mut endpoint: Endpoint) {
         let mut playing = Playing { reaction: Reaction::default(), since: Instant::now() };
-        let mut wanted = self.wanted.clone();
         loop {
             let next = playing.reaction.steps.front().map(|step| playing.since + step.after);
             tokio::select! {
-                () = self.stop.cancelled() => return,
-                _ = until(&mut wanted, false) => return,
                 () = self.wake.notified() => {
                     let unasked = std::mem::take(&mut lock(&self.world).unasked);
                     if !unasked.is_empty() {
@@ -111,7 +77,9 @@ impl Task {
             }
         }
     }
+}
 
+impl Player {
     async fn take(&self, byte: u8, endpoint: &mut Endpoint, playing: &mut Playing) {
         let rate = lock(&self.world).elm.adapter.baud;
         if rate != 0 && endpoint.baud().is_some_and(|theirs| theirs != rate) {

@@ -9,7 +9,8 @@ CREATE TABLE epoch (
     begun_at     INTEGER NOT NULL
 ) STRICT;
 
--- Named values: store, gateway, machine_id, clean_shutdown, …
+-- Named values: source, machine_id, clean_shutdown, restored, salvaged, epoch/NO (a second
+-- copy of `epoch`, on another page) …
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
 -- The log. `event_offset` never leaves the house; the outside sees epoch and sequence.
@@ -24,17 +25,46 @@ CREATE TABLE event (
     time           INTEGER NOT NULL,
     synced         INTEGER NOT NULL,
     boot           BLOB    NOT NULL,
-    data           TEXT    NOT NULL
+    data           TEXT    NOT NULL,
+    -- Weight of the class up to and including this row, over the file's life, in bytes:
+    -- the difference of two rows is what lies between them, without a scan.
+    class_bytes    INTEGER NOT NULL,
+    -- First 8 bytes of SHA-256 over the columns above but class_bytes: damage is seen, not believed.
+    seal           INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX event_by_class ON event (class, epoch_no, class_sequence);
 
--- Per class: the last class sequence of the running epoch, and what the class weighs now.
+-- Per class: where it stands in the running epoch, and what it weighs. Sequences go on
+-- from here, not from the rows: what was trimmed is never numbered again.
 CREATE TABLE class_counter (
     class         INTEGER PRIMARY KEY,
     last_sequence INTEGER NOT NULL,
+    last_offset   INTEGER NOT NULL,
+    total_bytes   INTEGER NOT NULL,
     rows          INTEGER NOT NULL,
     bytes         INTEGER NOT NULL
 ) STRICT;
+
+-- Where the classes stood when an epoch ended.
+CREATE TABLE epoch_end (
+    epoch_no      INTEGER NOT NULL,
+    class         INTEGER NOT NULL,
+    last_sequence INTEGER NOT NULL,
+    PRIMARY KEY (epoch_no, class)
+) STRICT, WITHOUT ROWID;
+
+-- Stretches of unsent events that are gone: trimmed or lost in a damaged file. Told once,
+-- as one gateway.gap, when the stretch has ended.
+CREATE TABLE gap (
+    class         INTEGER NOT NULL,
+    epoch_no      INTEGER NOT NULL,
+    from_sequence INTEGER NOT NULL,
+    to_sequence   INTEGER NOT NULL,
+    count         INTEGER NOT NULL,
+    reason        TEXT    NOT NULL CHECK (reason IN ('full','damaged')),
+    told          INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (class, epoch_no, from_sequence)
+) STRICT, WITHOUT ROWID;
 
 -- Durable positions of the readers of the log (by event_offset).
 CREATE TABLE cursor (name TEXT PRIMARY KEY, event_offset INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -70,6 +100,7 @@ CREATE TABLE request (
     settled_at      INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX request_by_key ON request (scope, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX request_settled ON request (settled_at) WHERE settled_at IS NOT NULL;
 CREATE INDEX request_open ON request (kind, target) WHERE state IN ('pending','running');
 
 -- What devices last said of themselves.

@@ -22,7 +22,7 @@ const MAX_HELD: usize = 64 * 1024;
 
 /// Writes the trace.
 pub struct Trace {
-    out: Box<dyn Write + Send>,
+    out: Box<dyn Write + Send + Sync>,
     begun: Instant,
     /// Chunks of an answer that holds the VIN, until its end.
     held: Vec<(f64, Vec<u8>)>,
@@ -40,7 +40,7 @@ enum Masking {
 impl Trace {
     /// Begins a trace of `link`.
     #[must_use]
-    pub fn begin(out: Box<dyn Write + Send>, link: &str) -> Self {
+    pub fn begin(out: Box<dyn Write + Send + Sync>, link: &str) -> Self {
         let mut trace = Self { out, begun: Instant::now(), held: Vec::new(), masking: Masking::No };
         trace.line(&json!({
             "baygate_trace": 1, "link": link, "started_at": UtcMillis::now(), "vin_masked": true

@@ -1,0 +1,47 @@
+# Two commands for users: `make demo` and `make test`. Everything they need is installed here, not by hand.
+# Installation needs root (directly or by sudo); building and running do not.
+
+PACKAGES_BUILD := build-essential pkg-config libpcsclite-dev
+PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd openssl iproute2 procps
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+CARGO ?= cargo
+
+.PHONY: help demo test lint bench check install deps-build deps-test
+
+help:
+	@echo "make demo     install what is needed, build, run the whole product on simulated devices"
+	@echo "make test     install what is needed, run every test"
+	@echo "make lint     clippy and rustfmt, warnings are errors"
+	@echo "make install  install the built daemon with its systemd unit on this box"
+
+# One line a missing package; apt only runs when something is missing.
+define install_missing
+	@missing=$$(for p in $(1); do dpkg-query -W -f='$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+		echo "installing:" $$missing; \
+		$(SUDO) apt-get update -qq && \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+endef
+
+deps-build:
+	$(call install_missing,$(PACKAGES_BUILD))
+
+deps-test: deps-build
+	$(call install_missing,$(PACKAGES_TEST))
+
+demo: deps-build
+	$(CARGO) build --release --locked
+	./target/release/baygate demo $(DEMO_ARGS)
+
+test: deps-test
+	$(CARGO) test --locked
+
+lint:
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) fmt --check
+
+install: deps-build
+	$(CARGO) build --release --locked
+	$(SUDO) ./systemd/install.sh

@@ -1,0 +1,150 @@
+//! `/v1/readers`: the readers and the card now in the field.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use utoipa::{IntoParams, ToSchema};
+
+use super::super::extract::{Params, Segment, missing};
+use super::super::problem::Problem;
+use super::super::state::Shared;
+use crate::clock::UtcMillis;
+use crate::config::tables::ReaderKind;
+use crate::event::device::{DeviceKind, DeviceStatus};
+use crate::ident::DeviceId;
+use crate::store::StoreError;
+use crate::store::devices::CardInField;
+
+/// The longest a caller may wait for a card, in seconds.
+const LONGEST_WAIT_S: u64 = 60;
+
+/// The card now in a field.
+#[derive(Serialize, ToSchema)]
+pub(super) struct CardView {
+    /// UID, upper-case hex.
+    #[schema(value_type = String)]
+    uid: crate::ident::CardUid,
+    /// Technology as probed, e.g. `mifare-classic-1k`.
+    #[schema(value_type = String)]
+    technology: crate::event::card::Technology,
+    /// Answer to reset, upper-case hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    atr: Option<String>,
+    /// Since when.
+    #[schema(value_type = String, format = "date-time")]
+    since: UtcMillis,
+}
+
+impl From<CardInField> for CardView {
+    fn from(card: CardInField) -> Self {
+        Self { uid: card.uid, technology: card.technology, atr: card.atr, since: card.since }
+    }
+}
+
+/// One configured reader.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReaderView {
+    /// Its id.
+    #[schema(value_type = String)]
+    id: DeviceId,
+    /// `pcsc` or `vpcd`.
+    #[schema(value_type = String)]
+    kind: ReaderKind,
+    /// The till whose home reader it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    till: Option<DeviceId>,
+    /// `absent`, `starting`, `ready`, `degraded` or `failed`.
+    #[schema(value_type = String)]
+    state: DeviceStatus,
+    /// Stable code of what is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// What is wrong and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
+    /// Since when; absent while it never told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = "date-time")]
+    since: Option<UtcMillis>,
+    /// The card in the field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    card: Option<CardView>,
+}
+
+/// All configured readers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ReaderList {
+    readers: Vec<ReaderView>,
+}
+
+/// The readers with their state and the card in each field.
+#[utoipa::path(get, path = "/v1/readers", tag = "cards", responses((status = 200, description = "The readers", body = ReaderList)))]
+pub(super) async fn readers(State(shared): State<Arc<Shared>>) -> Result<Json<ReaderList>, Problem> {
+    let directory = shared.directory();
+    let (devices, mut cards) =
+        shared.context.store.read(|r| Ok((r.devices(DeviceKind::Reader)?, r.cards_in_field()?))).await?;
+    let view = |entry: &super::super::state::ReaderEntry| {
+        let device = devices.iter().find(|device| device.id == entry.id);
+        let card = cards.iter().position(|card| card.reader == entry.id).map(|at| cards.swap_remove(at));
+        ReaderView {
+            id: entry.id.clone(),
+            kind: entry.kind,
+            till: entry.till.clone(),
+            state: device.map_or(DeviceStatus::Starting, |device| device.state.state),
+            reason: device.and_then(|device| device.state.reason.clone()),
+            detail: device.and_then(|device| device.state.detail.clone()),
+            since: device.map(|device| device.since),
+            card: card.map(CardView::from),
+        }
+    };
+    Ok(Json(ReaderList { readers: directory.readers.iter().map(view).collect() }))
+}
+
+/// How long to wait.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Wait {
+    /// Seconds to wait for a card, 0 to 60.
+    wait: Option<u64>,
+}
+
+/// The card now in the field; waits for one when asked to.
+#[utoipa::path(get, path = "/v1/readers/{id}/card", tag = "cards", params(("id" = String, Path, description = "Reader"), Wait),
+    responses((status = 200, description = "The card", body = CardView), (status = 204, description = "No card in the field")))]
+pub(super) async fn card(
+    State(shared): State<Arc<Shared>>,
+    reader: Segment,
+    Params(wait): Params<Wait>,
+) -> Result<Response, Problem> {
+    let directory = shared.directory();
+    let Some(id) = directory.readers.iter().map(|entry| entry.id.clone()).find(|id| id.as_str() == reader.0)
+    else {
+        return Err(missing("reader", &reader.0));
+    };
+    let wait = Duration::from_secs(wait.wait.unwrap_or(0).min(LONGEST_WAIT_S));
+    let until = Instant::now() + wait;
+    let mut head = shared.context.store.head();
+    loop {
+        head.borrow_and_update();
+        if let Some(card) = card_at(&shared, id.clone()).await? {
+            return Ok(Json(CardView::from(card)).into_response());
+        }
+        tokio::select! {
+            changed = head.changed() => if changed.is_err() { return Err(Problem::stopping()) },
+            () = tokio::time::sleep_until(until) => return Ok(StatusCode::NO_CONTENT.into_response()),
+            () = shared.stop.cancelled() => return Err(Problem::stopping()),
+        }
+    }
+}
+
+async fn card_at(shared: &Shared, reader: DeviceId) -> Result<Option<CardInField>, StoreError> {
+    let cards = shared.context.store.read(|r| r.cards_in_field()).await?;
+    Ok(cards.into_iter().find(|card| card.reader == reader))
+}

@@ -1,0 +1,90 @@
+//! The handlers, one file a topic, and the router that puts the layers around
+//! them: language (outermost), count, host and origin, access (innermost).
+
+#![allow(unused_qualifications)] // utoipa's macros write them
+
+mod cards;
+mod events;
+mod health;
+mod pairings;
+mod prints;
+mod requests;
+mod tokens;
+mod vehicles;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::problem::{self, Problem};
+use super::state::Shared;
+use super::{access, hosts, openapi};
+
+/// Every handler with its description.
+pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .routes(routes!(health::openapi_json))
+        .routes(routes!(events::events))
+        .routes(routes!(events::ticket))
+        .routes(routes!(cards::readers))
+        .routes(routes!(cards::card))
+        .routes(routes!(vehicles::vehicles))
+        .routes(routes!(vehicles::vehicle))
+        .routes(routes!(vehicles::scan))
+        .routes(routes!(requests::request))
+        .routes(routes!(prints::print))
+        .routes(routes!(prints::job, prints::cancel))
+        .routes(routes!(tokens::create, tokens::list))
+        .routes(routes!(tokens::revoke))
+        .routes(routes!(pairings::open))
+        .routes(routes!(pairings::redeem))
+        .routes(routes!(pairings::look, pairings::cancel))
+}
+
+/// The router for both listeners.
+pub(super) fn router(shared: &Arc<Shared>) -> Router {
+    let (router, _) = described().split_for_parts();
+    router
+        .fallback(nowhere)
+        .layer(middleware::from_fn_with_state(Arc::clone(shared), access::guard))
+        .layer(middleware::from_fn_with_state(Arc::clone(shared), hosts::check))
+        .layer(middleware::from_fn(count))
+        .layer(middleware::from_fn_with_state(Arc::clone(shared), problem::speak))
+        .with_state(Arc::clone(shared))
+}
+
+async fn nowhere() -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no-such-route",
+        "没有此接口，请查看 /openapi.json",
+        "there is no such address; see /openapi.json",
+    )
+}
+
+async fn count(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        Method::HEAD => "HEAD",
+        _ => "other",
+    };
+    let response = next.run(request).await;
+    let route = route.map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
+    let status = response.status().as_str().to_owned();
+    metrics::counter!("baygate_api_requests_total", "route" => route, "method" => method, "status" => status)
+        .increment(1);
+    response
+}

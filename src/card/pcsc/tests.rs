@@ -1,0 +1,86 @@
+//! The table's decisions, without pcscd.
+
+use super::*;
+use crate::card::report::Condition;
+use crate::event::device::DeviceStatus;
+
+#[test]
+fn globs_and_sam_slots() {
+    let cases = [
+        ("ACS ACR122U*", ReaderRole::Card, "ACS ACR122U PICC Interface 00 00", true),
+        ("ACS ACR122U*", ReaderRole::Card, "HID Omnikey 5022 00 00", false),
+        ("*", ReaderRole::Card, "Virtual PCD 00 01", true),
+        ("Virtual PCD 00 0?", ReaderRole::Card, "Virtual PCD 00 01", true),
+        ("ACS ACR1252*", ReaderRole::Card, "ACS ACR1252 Dual Reader SAM 00 01", false),
+        ("ACS ACR1252*", ReaderRole::Sam, "ACS ACR1252 Dual Reader SAM 00 01", true),
+        ("*", ReaderRole::Card, "SAMSUNG reader 00 00", true),
+    ];
+    for (name_glob, role, name, expected) in cases {
+        assert_eq!(serves(&WildMatch::new(name_glob), role, name), expected, "{name_glob} on {name}");
+    }
+}
+
+/// A bank and what it reports, as short words; repeated states once.
+struct Bench {
+    bank: Bank,
+    reports: mpsc::Receiver<Report>,
+    _outcomes: mpsc::Receiver<Outcome>,
+}
+
+impl Bench {
+    fn new(role: ReaderRole) -> Self {
+        let (sender, reports) = mpsc::channel(64);
+        let (outcomes, finished) = mpsc::channel(16);
+        let bank = Bank::new("R*".into(), role, Reports(sender), outcomes);
+        Self { bank, reports, _outcomes: finished }
+    }
+
+    async fn see(&mut self, notice: Notice) -> Vec<String> {
+        self.bank.notice(notice).await.unwrap();
+        let mut words = Vec::new();
+        while let Ok(report) = self.reports.try_recv() {
+            words.push(match report {
+                Report::State(Condition { status: DeviceStatus::Ready, .. }) => "ready".to_owned(),
+                Report::State(condition) => condition.reason.unwrap_or("starting").to_owned(),
+                Report::AllEmpty => "all-empty".to_owned(),
+                other => format!("{other:?}"),
+            });
+        }
+        words
+    }
+}
+
+fn readers(names: &[&str]) -> Notice {
+    Notice::Readers(names.iter().map(|name| (*name).to_owned()).collect())
+}
+
+fn present(reader: &str) -> Notice {
+    Notice::Present { reader: reader.into(), atr: Vec::new(), seen: Instant::now() }
+}
+
+#[tokio::test]
+async fn emptiness_is_said_only_when_all_was_looked_at() {
+    // SAM slots show presence without a word to what is in them.
+    let mut bench = Bench::new(ReaderRole::Sam);
+    let nothing: [&str; 0] = [];
+    assert_eq!(bench.see(readers(&["R1", "other"])).await, nothing);
+    assert_eq!(bench.see(present("R1")).await, nothing);
+    assert_eq!(bench.see(Notice::Looked).await, ["ready"]);
+    assert_eq!(bench.see(present("other")).await, nothing, "does not match the glob");
+    // The reader is unplugged with what is in it.
+    assert_eq!(bench.see(readers(&["other"])).await, nothing);
+    assert_eq!(bench.see(Notice::Looked).await, ["all-empty", "reader-missing"]);
+    // And comes back, empty.
+    assert_eq!(bench.see(readers(&["other", "R1"])).await, nothing);
+    assert_eq!(bench.see(Notice::Empty { reader: "R1".into() }).await, nothing);
+    assert_eq!(bench.see(Notice::Looked).await, ["sam-missing"]);
+}
+
+#[tokio::test]
+async fn a_service_that_is_down_empties_everything() {
+    let mut bench = Bench::new(ReaderRole::Card);
+    assert_eq!(bench.see(Notice::Down(pcsc::Error::NoService)).await, ["all-empty", "pcscd-missing"]);
+    assert_eq!(bench.see(readers(&["R1"])).await, [""; 0]);
+    assert_eq!(bench.see(Notice::Looked).await, ["ready"]);
+    assert_eq!(bench.see(Notice::Down(pcsc::Error::NoService)).await, ["pcscd-missing"]);
+}

@@ -1,0 +1,188 @@
+//! The thread that speaks with the cards of one reader, through a context of its
+//! own: a reader that is slow, or hangs, holds up nobody else. What does not live
+//! here: what to ask a card (`probe`) and when (`field`).
+
+use std::ffi::CString;
+use std::sync::mpsc as blocking;
+use std::time::Duration;
+
+use pcsc::{Card, Context, Disposition, Error, Protocols, Scope, ShareMode, Transaction};
+use tokio::sync::mpsc;
+
+use super::threads::{self, Lease};
+use crate::card::apdu::{Command, MAX_RESPONSE_BYTES, Response};
+use crate::card::backoff::Backoff;
+use crate::card::field::Stay;
+use crate::card::probe::{Answer, Probe, Step};
+use crate::card::verdict::{Refusal, Verdict};
+
+/// Other programs may hold the card for a moment, or reset it: so many tries.
+const TRIES: u32 = 8;
+
+/// One card to identify.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) stay: Stay,
+    pub(super) atr: Vec<u8>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// Which worker speaks.
+    pub(super) worker: u64,
+    pub(super) reader: String,
+    pub(super) stay: Stay,
+    pub(super) verdict: Verdict,
+}
+
+/// Handle to a reader's thread. Dropping it ends the thread after its job.
+pub(super) struct Worker {
+    pub(super) id: u64,
+    jobs: blocking::SyncSender<Job>,
+    lease: Lease,
+}
+
+impl Worker {
+    pub(super) fn start(id: u64, reader: &str, outcomes: mpsc::Sender<Outcome>) -> std::io::Result<Self> {
+        let (jobs, queue) = blocking::sync_channel(1);
+        let reader = reader.to_owned();
+        let lease = threads::start(&format!("pcsc-card-{id}"), move || run(id, &reader, &queue, &outcomes))?;
+        Ok(Self { id, jobs, lease })
+    }
+
+    /// Hands over a card; false when the thread is gone or still busy.
+    pub(super) fn identify(&self, job: Job) -> bool {
+        self.jobs.try_send(job).is_ok()
+    }
+
+    /// Gives the thread up; it is counted until it returns.
+    pub(super) fn abandon(self) -> Lease {
+        self.lease.abandon();
+        self.lease
+    }
+
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+}
+
+fn run(id: u64, reader: &str, jobs: &blocking::Receiver<Job>, outcomes: &mpsc::Sender<Outcome>) {
+    let Ok(name) = CString::new(reader) else { return };
+    let mut desk = Desk { name, context: None };
+    while let Ok(Job { stay, atr }) = jobs.recv() {
+        let verdict = desk.identify(&atr);
+        let outcome = Outcome { worker: id, reader: reader.to_owned(), stay, verdict };
+        if outcomes.blocking_send(outcome).is_err() {
+            return;
+        }
+    }
+}
+
+/// Why an identification has to begin again, or ends without the card's word.
+enum Trouble {
+    Again(Error),
+    End(Verdict),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::NoSmartcard
+            | Error::RemovedCard
+            | Error::UnknownReader
+            | Error::ReaderUnavailable
+            | Error::NoReadersAvailable => Self::End(Verdict::Left),
+            // Mute: pressed against the metal of the desk, or upside down in a contact slot.
+            Error::UnresponsiveCard
+            | Error::UnsupportedCard
+            | Error::UnpoweredCard
+            | Error::InvalidAtr
+            | Error::ProtoMismatch => Self::End(Verdict::Refused(Refusal::Unreadable)),
+            other => Self::Again(other),
+        }
+    }
+}
+
+struct Desk {
+    name: CString,
+    context: Option<Context>,
+}
+
+impl Desk {
+    fn identify(&mut self, atr: &[u8]) -> Verdict {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(400));
+        let mut last = Error::UnknownError;
+        for _ in 0..TRIES {
+            match self.attempt(atr) {
+                Ok(verdict) | Err(Trouble::End(verdict)) => return verdict,
+                Err(Trouble::Again(error)) => last = error,
+            }
+            tracing::debug!(reader = ?self.name, error = %last, "card operation repeated");
+            match last {
+                // Another program reset the card: begin again at once, with the UID.
+                Error::ResetCard => {}
+                Error::SharingViolation => std::thread::sleep(backoff.wait()),
+                _ => {
+                    // pcscd may be a new one: so must the context be.
+                    self.context = None;
+                    std::thread::sleep(backoff.wait());
+                }
+            }
+        }
+        Verdict::Refused(match last {
+            Error::SharingViolation => Refusal::ReaderBusy,
+            _ => Refusal::ReaderError,
+        })
+    }
+
+    fn attempt(&mut self, atr: &[u8]) -> Result<Verdict, Trouble> {
+        let context = match &self.context {
+            Some(context) => context.clone(),
+            None => self.context.insert(Context::establish(Scope::System)?).clone(),
+        };
+        let mut card = context.connect(&self.name, ShareMode::Shared, Protocols::ANY)?;
+        let verdict = in_transaction(&mut card, atr);
+        // Resetting would make the card a new one for everybody else.
+        drop(card.disconnect(Disposition::LeaveCard));
+        verdict
+    }
+}
+
+/// One identification while no other program can speak with the card.
+fn in_transaction(card: &mut Card, atr: &[u8]) -> Result<Verdict, Trouble> {
+    let own = if atr.is_empty() { card.status2_owned()?.atr().to_vec() } else { atr.to_vec() };
+    let mut transaction = card.transaction()?;
+    let mut step = Probe::start(&own);
+    loop {
+        step = match step {
+            // pcscd notices a card that left only at its next look, until then
+            // commands just fail: begin again, by then it knows.
+            Step::Done(Verdict::Refused(Refusal::ReaderError)) => {
+                return Err(Trouble::Again(Error::NotTransacted));
+            }
+            Step::Done(verdict) => return Ok(verdict),
+            Step::Reset(probe) => {
+                transaction.reconnect(ShareMode::Shared, Protocols::ANY, Disposition::ResetCard)?;
+                probe.answer(Answer::Reset)
+            }
+            Step::Transmit(command, probe) => probe.answer(transmit(&transaction, &command)?),
+        };
+    }
+}
+
+fn transmit(transaction: &Transaction<'_>, command: &Command) -> Result<Answer, Trouble> {
+    let mut buffer = [0; MAX_RESPONSE_BYTES];
+    match transaction.transmit(&command.to_bytes(), &mut buffer) {
+        Ok(bytes) => Ok(Response::parse(bytes).map_or(Answer::NotTransmitted, Answer::Response)),
+        // The reader's word on this one command, not on the card.
+        Err(
+            Error::NotTransacted
+            | Error::InvalidParameter
+            | Error::InvalidValue
+            | Error::UnsupportedFeature
+            | Error::InsufficientBuffer,
+        ) => Ok(Answer::NotTransmitted),
+        Err(error) => Err(error.into()),
+    }
+}

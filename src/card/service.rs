@@ -1,0 +1,246 @@
+//! A reader as a service: what its driver reports becomes committed facts. What
+//! lives here: the events and the state beside them. What does not: readers.
+//!
+//! Several PC/SC readers may match one table: every one serves, all speak as the
+//! table's id, and the row of the card in the field shows the card that came last
+//! among those still there.
+//!
+//! After a restart the row tells which card was last said to be in the field. The
+//! first card identified settles it: the same UID is not told again; another one
+//! is told after the `card.removed` of the first. An empty field, or a reader
+//! that is gone, ends it with `card.removed`.
+
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::report::{Condition, Report, Reports};
+use super::verdict::{CardIdentity, Refusal};
+use super::{CardError, pcsc, vpcd};
+use crate::clock::UtcMillis;
+use crate::config::tables::{ReaderKind, ReaderRole, ReaderTable};
+use crate::event::card::{CardRefused, CardRemoved, CardTapped};
+use crate::event::device::{DeviceKind, DeviceStatus};
+use crate::event::{NewEvent, Text};
+use crate::health::{Health, Trouble};
+use crate::ident::{CardUid, DeviceId};
+use crate::store::devices::{CardInField, DeviceLog, DeviceOp};
+use crate::store::{Batch, Op, Store};
+
+/// The health part under which hung PC/SC threads of the whole process are reported.
+const THREADS_PART: &str = "pcsc-threads";
+
+/// Serves one `[[reader]]` table until `stop`. Readers that are missing, return,
+/// hang or err are its own affair; it ends early only when the log fails.
+///
+/// # Errors
+/// [`CardError`]; starting it again is safe at any time.
+pub async fn serve_reader(
+    table: ReaderTable,
+    till: Option<DeviceId>,
+    store: Store,
+    health: Health,
+    stop: CancellationToken,
+) -> Result<(), CardError> {
+    let (sender, reports) = mpsc::channel(64);
+    let counter = Counter::open(&table, till, store, health).await?;
+    let driver = drive(table, Reports(sender), stop);
+    tokio::try_join!(driver, counter.tell_all(reports))?;
+    Ok(())
+}
+
+async fn drive(table: ReaderTable, reports: Reports, stop: CancellationToken) -> Result<(), CardError> {
+    let lacking = |key| CardError::Table { id: table.id.to_string(), key };
+    match table.kind {
+        ReaderKind::Pcsc => {
+            let glob = table.name.clone().ok_or_else(|| lacking("name"))?;
+            pcsc::drive(glob, table.role, reports, stop).await
+        }
+        ReaderKind::Vpcd => {
+            let listen = table.listen.ok_or_else(|| lacking("listen"))?;
+            if table.role == ReaderRole::Sam {
+                return Err(lacking("role = \"card\""));
+            }
+            vpcd::drive(table.id.clone(), listen, reports, stop).await
+        }
+    }
+}
+
+/// Writes what happens at one reader into the log.
+struct Counter {
+    reader: DeviceId,
+    till: Option<DeviceId>,
+    store: Store,
+    health: Health,
+    device: DeviceLog,
+    /// Cards told and not yet removed, by slot, the latest last.
+    cards: Vec<(String, CardInField)>,
+    /// The row an earlier run left behind.
+    left_over: Option<CardInField>,
+}
+
+impl Counter {
+    async fn open(
+        table: &ReaderTable,
+        till: Option<DeviceId>,
+        store: Store,
+        health: Health,
+    ) -> Result<Self, CardError> {
+        let reader = table.id.clone();
+        let rows = store.read(|log| log.cards_in_field()).await?;
+        let left_over = rows.into_iter().find(|row| row.reader == reader);
+        let mut device = DeviceLog::new(store.clone(), DeviceKind::Reader, reader.clone());
+        device.set(DeviceStatus::Starting, None, None).await?;
+        Ok(Self { reader, till, store, health, device, cards: Vec::new(), left_over })
+    }
+
+    /// Ends when the driver does.
+    async fn tell_all(mut self, mut reports: mpsc::Receiver<Report>) -> Result<(), CardError> {
+        while let Some(report) = reports.recv().await {
+            self.tell(report).await?;
+        }
+        self.health.well(&self.part());
+        Ok(())
+    }
+
+    async fn tell(&mut self, report: Report) -> Result<(), CardError> {
+        match report {
+            Report::Tapped { slot, card, seen } => self.tapped(slot, card, seen).await,
+            Report::Removed { slot } => self.removed(&slot).await,
+            Report::Refused(refusal) => self.refused(refusal).await,
+            Report::AllEmpty => self.settle(Batch::new()).await,
+            Report::State(condition) => self.state(condition).await,
+        }
+    }
+
+    async fn tapped(&mut self, slot: String, card: CardIdentity, seen: Instant) -> Result<(), CardError> {
+        let CardIdentity { uid, technology, atr } = card;
+        let row = CardInField {
+            reader: self.reader.clone(),
+            uid: uid.clone(),
+            technology,
+            atr: atr.clone(),
+            since: UtcMillis::now(),
+        };
+        if let Some(same) = self.left_over.take_if(|left| left.uid == uid) {
+            tracing::info!(reader = %self.reader, "card still in the field since before the restart");
+            self.cards.push((slot, same));
+            return Ok(());
+        }
+        let latency = seen.elapsed();
+        let data = CardTapped {
+            reader: self.reader.clone(),
+            till: self.till.clone(),
+            uid,
+            technology,
+            atr,
+            latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
+        };
+        let mut batch = Batch::new();
+        if let Some(other) = self.left_over.take() {
+            batch = batch.event(self.removal(other.uid)?);
+        }
+        let event = NewEvent::now(subject(&data.uid), &data)?;
+        let batch = batch.op(Op::Device(DeviceOp::CardPresent(row.clone()))).event(event);
+        self.store.commit(batch).await?;
+        self.cards.push((slot, row));
+        self.count("baygate_card_taps_total");
+        metrics::histogram!("baygate_card_tap_seconds").record(latency);
+        tracing::info!(reader = %self.reader, ?technology, latency_ms = data.latency_ms, "card tapped");
+        tracing::debug!(reader = %self.reader, uid = %data.uid, "card tapped");
+        Ok(())
+    }
+
+    async fn removed(&mut self, slot: &str) -> Result<(), CardError> {
+        let Some(index) = self.cards.iter().position(|(at, _)| at == slot) else { return Ok(()) };
+        let (_, card) = self.cards.remove(index);
+        let op = match self.cards.last() {
+            Some((_, still_there)) => DeviceOp::CardPresent(still_there.clone()),
+            None => DeviceOp::CardGone { reader: self.reader.clone() },
+        };
+        let batch = Batch::new().op(Op::Device(op)).event(self.removal(card.uid)?);
+        self.store.commit(batch).await?;
+        tracing::info!(reader = %self.reader, "card removed");
+        Ok(())
+    }
+
+    async fn refused(&mut self, refusal: Refusal) -> Result<(), CardError> {
+        let data = CardRefused {
+            reader: self.reader.clone(),
+            uid: None,
+            reason: refusal.code().to_owned(),
+            text: refusal.text(),
+        };
+        // Without a UID the subject cannot name the card.
+        let event = NewEvent::now("card/unknown", &data)?;
+        self.count("baygate_card_refusals_total");
+        tracing::info!(reader = %self.reader, reason = refusal.code(), "card refused");
+        self.settle(Batch::new().event(event)).await
+    }
+
+    /// Ends what an earlier run left behind, with `batch`.
+    async fn settle(&mut self, batch: Batch) -> Result<(), CardError> {
+        let mut whole = Batch::new();
+        if let Some(left) = self.left_over.take() {
+            let gone = DeviceOp::CardGone { reader: self.reader.clone() };
+            whole = whole.op(Op::Device(gone)).event(self.removal(left.uid)?);
+        }
+        whole.ops.extend(batch.ops);
+        whole.events.extend(batch.events);
+        if !whole.events.is_empty() {
+            self.store.commit(whole).await?;
+        }
+        Ok(())
+    }
+
+    async fn state(&mut self, condition: Condition) -> Result<(), CardError> {
+        let Condition { status, reason, text } = condition;
+        let detail = text.as_ref().map(|text| format!("{} / {}", text.zh, text.en));
+        match (reason, text) {
+            (Some(code), Some(text)) => self.trouble(self.part(), code, text, false),
+            _ => self.health.well(&self.part()),
+        }
+        self.watch_threads();
+        self.device.set(status, reason, detail).await?;
+        Ok(())
+    }
+
+    /// Threads that hang belong to the process, not to a reader.
+    fn watch_threads(&self) {
+        let hung = pcsc::abandoned_threads();
+        if !pcsc::restart_wanted() {
+            return self.health.well(THREADS_PART);
+        }
+        let text = Text::new(
+            format!(
+                "读卡器驱动中有 {hung} 个线程停止响应。没有写卡时程序会自行重启；请检查读卡器和 USB 线。"
+            ),
+            format!(
+                "{hung} threads hang in reader drivers; the daemon restarts itself when no card is being written; \
+                 check the readers and their USB cables"
+            ),
+        );
+        self.trouble(THREADS_PART.into(), "restart-wanted", text, true);
+    }
+
+    fn trouble(&self, part: String, code: &str, text: Text, blocks_ready: bool) {
+        self.health.trouble(Trouble { part, code: code.to_owned(), text, blocks_ready });
+    }
+
+    fn part(&self) -> String {
+        DeviceKind::Reader.subject(&self.reader)
+    }
+
+    fn removal(&self, uid: CardUid) -> Result<NewEvent, serde_json::Error> {
+        NewEvent::now(subject(&uid), &CardRemoved { reader: self.reader.clone(), uid })
+    }
+
+    fn count(&self, name: &'static str) {
+        metrics::counter!(name, "reader" => self.reader.to_string()).increment(1);
+    }
+}
+
+fn subject(uid: &CardUid) -> String {
+    format!("card/{uid}")
+}

@@ -1,0 +1,404 @@
+//! `baygate buffer`: look into, dump, check, set aside, copy and bring back the
+//! local database. Only `restore` needs the daemon stopped; the others read
+//! beside it.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::{Exit, Global};
+use crate::config::values::Locale;
+use crate::event::Class;
+use crate::store::inspect::{Inspection, Verdict};
+use crate::store::outbox::LoggedEvent;
+use crate::store::{Offset, Stats, StoreError, backup};
+
+/// Events read at once while exporting.
+const PAGE: usize = 500;
+
+const EXAMPLES: &str = "Examples / 示例:
+  baygate buffer status
+  baygate buffer export --class ledger > ledger.jsonl
+  baygate buffer verify --json
+  baygate buffer backup /mnt/usb/baygate-backup.db
+  systemctl stop baygate && baygate buffer restore /mnt/usb/baygate-backup.db";
+
+/// The local database: status, export, verify, quarantine, backup, restore / 本地数据库
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Data folder, instead of the configuration's / 数据目录(默认取配置文件)
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// What it holds: sizes, unsent events, gaps, readers / 概况
+    #[command(after_help = "Example / 示例: baygate buffer status --json")]
+    Status,
+    /// Events as JSON Lines of CloudEvents, in order / 导出事件
+    #[command(
+        after_help = "Example / 示例: baygate buffer export --class card --unsent --output cards.jsonl"
+    )]
+    Export {
+        /// Only this class / 仅此类别
+        #[arg(long, value_parser = class)]
+        class: Option<Class>,
+        /// Only what is not delivered yet / 仅未送达
+        #[arg(long)]
+        unsent: bool,
+        /// Into this file instead of standard output / 写入文件
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Read and check everything / 完整校验
+    #[command(after_help = "Example / 示例: baygate buffer verify /mnt/usb/baygate-backup.db")]
+    Verify {
+        /// A backup instead of the database / 校验备份文件
+        file: Option<PathBuf>,
+    },
+    /// Events the broker will never take / 被隔离的事件
+    #[command(after_help = "Example / 示例: baygate buffer quarantine dump > refused.jsonl")]
+    Quarantine {
+        #[command(subcommand)]
+        command: Quarantine,
+    },
+    /// Copy the database while the daemon runs / 在线备份
+    #[command(after_help = "Example / 示例: baygate buffer backup /mnt/usb/baygate-backup.db")]
+    Backup {
+        /// New file / 目标文件
+        file: PathBuf,
+    },
+    /// Bring a backup back; the daemon must be stopped / 恢复备份(须先停止服务)
+    #[command(after_help = "Example / 示例: baygate buffer restore /mnt/usb/baygate-backup.db")]
+    Restore {
+        /// The backup / 备份文件
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Quarantine {
+    /// Which and why / 列出
+    List,
+    /// Their envelopes as JSON Lines / 导出内容
+    Dump,
+}
+
+fn class(text: &str) -> Result<Class, String> {
+    Class::parse(text).ok_or_else(|| {
+        let known: Vec<&str> = Class::ALL.iter().map(|class| class.as_str()).collect();
+        format!("one of {}", known.join(", "))
+    })
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What keeps it from being done, for standard error; exit status 1.
+pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
+    let data_dir = match args.data_dir {
+        Some(dir) => dir,
+        None => match crate::config::load(&global.config) {
+            Ok(config) => config.gateway.data_dir,
+            Err(errors) => {
+                for error in errors {
+                    eprintln!("{error}");
+                }
+                return Ok(Exit::Usage);
+            }
+        },
+    };
+    let out = Output { json: global.json, locale: global.language() };
+    let command = args.command;
+    // Files and SQLite block; nothing else runs here.
+    tokio::task::spawn_blocking(move || out.run(command, &data_dir)).await?
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Output {
+    json: bool,
+    locale: Locale,
+}
+
+impl Output {
+    fn run(self, command: Command, data_dir: &Path) -> anyhow::Result<Exit> {
+        match command {
+            Command::Status => self.status(&Inspection::open(data_dir)?),
+            Command::Export { class, unsent, output } => {
+                let inspection = Inspection::open(data_dir)?;
+                match output {
+                    Some(path) => {
+                        let file =
+                            std::fs::File::create(&path).with_context(|| path.display().to_string())?;
+                        self.export(&inspection, class, unsent, file)
+                    }
+                    None => self.export(&inspection, class, unsent, std::io::stdout().lock()),
+                }
+            }
+            Command::Verify { file } => self.verify(&Inspection::open(file.as_deref().unwrap_or(data_dir))?),
+            Command::Quarantine { command } => self.quarantine(&command, &Inspection::open(data_dir)?),
+            Command::Backup { file } => self.backup(data_dir, &file),
+            Command::Restore { file } => self.restore(data_dir, &file),
+        }
+    }
+
+    fn pick(self, zh: &'static str, en: &'static str) -> &'static str {
+        self.locale.pick(zh, en)
+    }
+
+    fn bar(self, total: Option<u64>, unit: &str) -> ProgressBar {
+        let style = match total {
+            Some(_) => ProgressStyle::with_template("{bar:40} {percent}% {pos}/{len} {msg} {eta}"),
+            None => ProgressStyle::with_template("{spinner} {pos} {msg} {per_sec}"),
+        };
+        let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+        if let Ok(style) = style {
+            bar.set_style(style);
+        }
+        bar.set_message(unit.to_owned());
+        bar
+    }
+
+    fn status(self, inspection: &Inspection) -> anyhow::Result<Exit> {
+        let stats = inspection.reader().stats()?;
+        if self.json {
+            let mut value = serde_json::to_value(&stats)?;
+            if let Some(object) = value.as_object_mut() {
+                object.insert("path".into(), json!(inspection.path()));
+                object.insert("wal_bytes".into(), json!(inspection.wal_bytes()));
+            }
+            return print(&value.to_string());
+        }
+        print(&self.table(&stats, inspection))
+    }
+
+    fn table(self, stats: &Stats, inspection: &Inspection) -> String {
+        let size = |bytes: u64| bytesize::ByteSize(bytes).to_string();
+        let epoch = stats.epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
+        let mut lines = vec![
+            format!("{}  {}", self.pick("文件", "file "), inspection.path().display()),
+            format!(
+                "{}  {} ({} {}), WAL {}",
+                self.pick("大小", "size "),
+                size(stats.bytes),
+                size(stats.free_bytes),
+                self.pick("空闲", "free"),
+                size(inspection.wal_bytes())
+            ),
+            format!("{}  {epoch} (#{})", self.pick("纪元", "epoch"), stats.epochs),
+            String::new(),
+            format!(
+                "{:<12} {:>10} {:>12} {:>10} {:>12} {:>12} {:>12} {:>5}",
+                "class", "rows", "bytes", "unsent", "unsent bytes", "last", "delivered", "gaps"
+            ),
+        ];
+        lines.extend(stats.classes.iter().map(|class| {
+            format!(
+                "{:<12} {:>10} {:>12} {:>10} {:>12} {:>12} {:>12} {:>5}",
+                class.class.as_str(),
+                class.rows,
+                size(class.bytes),
+                class.unsent_rows,
+                size(class.unsent_bytes),
+                class.last.0,
+                class.delivered.0,
+                class.gaps
+            )
+        }));
+        lines.push(String::new());
+        lines.push(format!(
+            "{}: {}   {}: {}",
+            self.pick("已隔离", "quarantined"),
+            stats.quarantined,
+            self.pick("未完成请求", "open requests"),
+            stats.open_requests
+        ));
+        for (name, at) in &stats.cursors {
+            lines.push(format!("{} {name}: {at}", self.pick("读取位置", "cursor")));
+        }
+        lines.join("\n")
+    }
+
+    fn export(
+        self,
+        inspection: &Inspection,
+        class: Option<Class>,
+        unsent: bool,
+        to: impl Write,
+    ) -> anyhow::Result<Exit> {
+        let (source, reader) = (inspection.source()?, inspection.reader());
+        let delivered = Class::ALL
+            .map(|class| reader.delivered(class).map(|at| (class, at)))
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?;
+        let is_sent = |event: &LoggedEvent| {
+            delivered.iter().any(|(class, at)| *class == event.event.class && event.cursor <= *at)
+        };
+        let bar = self.bar(None, self.pick("条事件", "events"));
+        let mut to = BufWriter::new(to);
+        let mut after = Offset(0);
+        loop {
+            let page = reader.events_after(after, PAGE)?;
+            let Some(last) = page.last() else { break };
+            after = last.offset;
+            for event in page {
+                if class.is_some_and(|class| class != event.event.class) || (unsent && is_sent(&event)) {
+                    continue;
+                }
+                let mut line = event.event.to_cloudevent(&source)?;
+                line.push(b'\n');
+                if let Err(error) = to.write_all(&line) {
+                    // `| head` has seen enough.
+                    return if error.kind() == std::io::ErrorKind::BrokenPipe {
+                        Ok(Exit::Done)
+                    } else {
+                        Err(error.into())
+                    };
+                }
+                bar.inc(1);
+            }
+        }
+        to.flush()?;
+        bar.finish_and_clear();
+        Ok(Exit::Done)
+    }
+
+    fn verify(self, inspection: &Inspection) -> anyhow::Result<Exit> {
+        let bar = self.bar(None, self.pick("行已校验", "rows checked"));
+        let verdict = inspection.verify(&mut |rows| bar.set_position(rows))?;
+        bar.finish_and_clear();
+        let exit = if verdict.sound { Exit::Done } else { Exit::Failed };
+        if self.json {
+            print(&serde_json::to_string(&verdict)?)?;
+        } else {
+            print(&self.verdict(&verdict, inspection))?;
+        }
+        Ok(exit)
+    }
+
+    fn verdict(self, verdict: &Verdict, inspection: &Inspection) -> String {
+        let mut lines = vec![format!(
+            "{}: {} ({} {})",
+            inspection.path().display(),
+            if verdict.sound { self.pick("完好", "sound") } else { self.pick("有问题", "not sound") },
+            verdict.rows,
+            self.pick("行", "rows")
+        )];
+        lines.extend(verdict.problems.iter().map(|problem| format!("  {problem}")));
+        lines.extend(verdict.missing.iter().map(|missing| {
+            format!(
+                "  {} {}: {}–{} (epoch #{})",
+                self.pick("缺失", "missing"),
+                missing.class,
+                missing.from,
+                missing.to,
+                missing.epoch_no
+            )
+        }));
+        if !verdict.problems.is_empty() {
+            lines.push(
+                self.pick(
+                    "请先备份整个数据目录,再重启服务:启动时会逐行抢救数据",
+                    "copy the whole data folder, then restart the daemon: it salvages row by row at its start",
+                )
+                .to_owned(),
+            );
+        }
+        lines.join("\n")
+    }
+
+    fn quarantine(self, command: &Quarantine, inspection: &Inspection) -> anyhow::Result<Exit> {
+        let reader = inspection.reader();
+        let mut after = Offset(i64::MIN);
+        loop {
+            let page = reader.quarantined(after, PAGE)?;
+            let Some(last) = page.last() else { break };
+            after = Offset(last.offset);
+            for event in &page {
+                let line = match command {
+                    Quarantine::Dump => event.envelope.clone(),
+                    Quarantine::List if self.json => serde_json::to_string(event)?,
+                    Quarantine::List => {
+                        format!("{:>12}  {}  {:<12} {}", event.offset, event.at, event.class, event.reason)
+                    }
+                };
+                print(&line)?;
+            }
+        }
+        Ok(Exit::Done)
+    }
+
+    fn backup(self, data_dir: &Path, file: &Path) -> anyhow::Result<Exit> {
+        let bar = self.bar(Some(0), self.pick("页", "pages"));
+        let stats = backup::backup(data_dir, file, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        })?;
+        bar.finish_and_clear();
+        self.told(file, "backup", self.pick("已备份到", "backed up to"), &stats)
+    }
+
+    fn restore(self, data_dir: &Path, file: &Path) -> anyhow::Result<Exit> {
+        let bar = self.bar(Some(0), self.pick("页", "pages"));
+        let restored = backup::restore(data_dir, file, &mut |done, total| {
+            bar.set_length(total);
+            bar.set_position(done);
+        });
+        bar.finish_and_clear();
+        match restored {
+            Ok(restored) => {
+                if let (Some(aside), false) = (&restored.aside, self.json) {
+                    print(&format!(
+                        "{} {}",
+                        self.pick("原数据库移至", "the database before is now"),
+                        aside.display()
+                    ))?;
+                }
+                self.told(file, "restored", self.pick("已恢复", "brought back"), &restored.stats)
+            }
+            Err(StoreError::Locked { path, pid }) => {
+                eprintln!(
+                    "{} {} ({} {pid}); {}",
+                    self.pick("服务正在使用数据目录", "a running daemon uses the data folder"),
+                    path.display(),
+                    self.pick("进程", "process"),
+                    self.pick(
+                        "请先停止服务(systemctl stop baygate)再恢复",
+                        "stop it first (systemctl stop baygate), then restore"
+                    )
+                );
+                Ok(Exit::Refused)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn told(self, file: &Path, key: &str, text: &str, stats: &Stats) -> anyhow::Result<Exit> {
+        let rows: u64 = stats.classes.iter().map(|class| class.rows).sum();
+        print(&if self.json {
+            json!({ key: file, "bytes": stats.bytes, "events": rows }).to_string()
+        } else {
+            format!(
+                "{text} {} ({}, {rows} {})",
+                file.display(),
+                bytesize::ByteSize(stats.bytes),
+                self.pick("条事件", "events")
+            )
+        })
+    }
+}
+
+/// One line to standard output; a reader that went away is no failure.
+fn print(text: &str) -> anyhow::Result<Exit> {
+    match writeln!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Exit::Done),
+    }
+}

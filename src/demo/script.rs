@@ -1,0 +1,98 @@
+//! What the simulated people do: a customer taps a card, a mechanic plugs in a
+//! dongle, the cashier prints a face. Round after round until told to stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use super::stage::Props;
+use crate::api::client::{Client, Method};
+use crate::sim::card::{CardProfile, CardSim, Technology};
+use crate::sim::vehicle::{CarSpec, SpecError};
+
+/// One round. Each step waits a moment, as people do.
+pub async fn play(props: Arc<Mutex<Props>>, client: Client) {
+    for round in 0_u32.. {
+        let (uid, technology) = match round % 2 {
+            0 => (vec![0x04, 0xA1, 0xB2, 0xC3, 0xD4, 0xE5, 0x80], Technology::Ntag215),
+            _ => (vec![0xDE, 0xAD, 0xBE, 0xEF], Technology::Classic1k),
+        };
+        moment(700).await;
+        tap(&props, CardProfile::new(technology).with_uid(&uid)).await;
+        moment(600).await;
+        plug(&props, round).await;
+        moment(700).await;
+        print(&client, round).await;
+        moment(1500).await;
+        props.lock().await.card = None;
+        moment(9_000).await;
+        props.lock().await.vehicle.unplug();
+        moment(6_000).await;
+    }
+}
+
+async fn moment(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+async fn tap(props: &Mutex<Props>, profile: CardProfile) {
+    let mut props = props.lock().await;
+    if props.reader_pulled {
+        return;
+    }
+    match CardSim::tap(props.reader, profile).await {
+        Ok(card) => props.card = Some(card),
+        Err(error) => tracing::warn!(%error, "the simulated card found no reader"),
+    }
+}
+
+/// A petrol car with a worn catalyst, then one that runs hot.
+async fn plug(props: &Mutex<Props>, round: u32) {
+    let car = cars(round);
+    let props = props.lock().await;
+    match car.and_then(|car| props.vehicle.plug(&car)) {
+        Ok(()) if round % 2 == 1 => {
+            if let Err(error) = props.vehicle.set("coolant", 118.0) {
+                tracing::warn!(%error, "the simulated car has no coolant signal");
+            }
+        }
+        Ok(()) => {}
+        Err(error) => tracing::warn!(%error, "the simulated car is not right"),
+    }
+}
+
+fn cars(round: u32) -> Result<CarSpec, SpecError> {
+    Ok(match round % 2 {
+        0 => CarSpec {
+            vin: Some("LSVAG2180E2100001".into()),
+            confirmed: vec!["P0420".parse()?],
+            pending: vec!["P0171".parse()?],
+            ..CarSpec::default()
+        },
+        _ => CarSpec { vin: Some("LFV2A21K5D4100002".into()), ..CarSpec::default() },
+    })
+}
+
+/// The cashier asks for a face, over the same interface as a POS would.
+async fn print(client: &Client, round: u32) {
+    let card_no = format!("88000{:03}", round % 1000 + 1);
+    let body = json!({
+        "printer": "face-1",
+        "card_no": card_no,
+        "fields": {
+            "card_no": card_no,
+            "points": 1250 + round * 10,
+            "balance_fen": 36_800,
+            "offer": "下次保养工时八折",
+            "offer_en": "20% off labour at your next service",
+            "qr": format!("https://example.com/m/{card_no}")
+        }
+    });
+    match client.request(Method::POST, "/v1/print-jobs", Some(&body)).await {
+        Ok(answer) if answer.status < 300 => {}
+        Ok(answer) => tracing::warn!(status = answer.status, body = %answer.body, "the print job was not taken"),
+        Err(error) => tracing::warn!(%error, "the print job could not be sent"),
+    }
+}

@@ -1,0 +1,59 @@
+//! Data that the gateway loads beside its configuration: protocol data, rules,
+//! card faces. Loaded as a whole or refused as a whole, so that a reload never
+//! leaves half of the old and half of the new.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::maintenance::{self, Rules};
+use crate::printer::Faces;
+use crate::protocols::Bundle;
+use crate::vehicle;
+
+/// Everything loaded.
+#[derive(Clone)]
+pub struct Assets {
+    /// `firmware-protocols/`.
+    pub bundle: Arc<Bundle>,
+    /// `rules/`.
+    pub rules: Arc<Rules>,
+    /// `templates/` and `fonts/`.
+    pub faces: Arc<Faces>,
+}
+
+impl Assets {
+    /// Loads from the folders that the configuration names.
+    ///
+    /// # Errors
+    /// Every error found, each as `file:line:column: what (hint)`.
+    pub fn load(config: &Config) -> Result<Self, Vec<String>> {
+        let gateway = &config.gateway;
+        let texts = |errors: Vec<_>| -> Vec<String> { errors.iter().map(ToString::to_string).collect() };
+        let bundle = Bundle::load(&gateway.firmware_protocols).map_err(texts);
+        let rules = Rules::load(&gateway.share_dir.join("rules")).map_err(texts);
+        let faces = Faces::new(&gateway.share_dir);
+        match (bundle, rules) {
+            (Ok(bundle), Ok(rules)) => {
+                Ok(Self { bundle: Arc::new(bundle), rules: Arc::new(rules), faces: Arc::new(faces) })
+            }
+            (bundle, rules) => Err([bundle.err(), rules.err()].into_iter().flatten().flatten().collect()),
+        }
+    }
+}
+
+/// What `baygate check` does beyond loading: vectors, rule examples, the templates in use.
+#[must_use]
+pub fn verify(assets: &Assets, config: &Config) -> Vec<String> {
+    let mut findings: Vec<String> =
+        vehicle::verify_vectors(&assets.bundle).iter().map(ToString::to_string).collect();
+    findings.extend(maintenance::verify_vectors(&assets.rules).iter().map(ToString::to_string));
+    findings.extend(assets.faces.faults().iter().map(ToString::to_string));
+    for printer in &config.printers {
+        if let Err(error) = assets.faces.fields(&printer.template) {
+            findings.push(format!("printer {:?}: {error}", printer.id.as_str()));
+        }
+    }
+    findings.sort();
+    findings.dedup();
+    findings
+}

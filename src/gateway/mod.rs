@@ -1,0 +1,272 @@
+//! The gateway: builds every service from the configuration, starts, reloads,
+//! supervises and stops them. What does not live here: device knowledge.
+//!
+//! ```text
+//!  Config ─► Assets (rules, faces, protocol data) ─► Gateway::build: store opened, API bound
+//!         ─► Gateway::run: gateway.started ─► one supervised task a service ─► READY=1
+//!            SIGHUP ─► new plan − old plan ─► stop / start only what changed
+//!            SIGTERM ─► gateway.stopping ─► uplink last ─► store closed
+//! ```
+
+pub mod assets;
+pub mod clock_watch;
+pub mod notify;
+pub mod plan;
+mod services;
+pub mod supervise;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use sd_notify::NotifyState;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, ConfigError};
+use crate::event::device::DeviceKind;
+use crate::event::gateway::{GatewayConfig, GatewayStarted, GatewayStopping};
+use crate::event::{EventData, NewEvent};
+use crate::health::Health;
+use crate::ident::{DeviceId, Seq};
+use crate::store::devices::DeviceOp;
+use crate::store::{Batch, ClassLimit, Op, Opened, Store, StoreError, StoreOptions};
+
+use assets::Assets;
+use plan::{Plan, Service, difference, frozen_changes, plan};
+use supervise::Supervised;
+
+/// The gateway could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    /// Rules, templates or protocol data are invalid.
+    #[error("{}", .0.join("\n"))]
+    Assets(Vec<String>),
+    /// The store could not be opened or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The local HTTP could not be opened.
+    #[error(transparent)]
+    Api(#[from] crate::api::ApiError),
+    /// An event of our own could not be written as JSON: a bug.
+    #[error("an event could not be written as JSON: {0}; please report this")]
+    Event(#[from] serde_json::Error),
+}
+
+/// A built gateway: store open, nothing running yet.
+pub struct Gateway {
+    config: Config,
+    opened: Opened,
+    services: services::Services,
+    bound: Option<crate::api::BoundApi>,
+    api_addr: SocketAddr,
+}
+
+impl Gateway {
+    /// Loads rules, templates and protocol data, opens the store, binds the local HTTP.
+    ///
+    /// # Errors
+    /// [`GatewayError`] saying what to do.
+    pub async fn build(config: Config) -> Result<Self, GatewayError> {
+        let assets = Assets::load(&config).map_err(GatewayError::Assets)?;
+        let health = Health::default();
+        let options = store_options(&config);
+        // Opening may salvage a damaged file, which takes its time: not on an async thread.
+        let (store, opened) = tokio::task::spawn_blocking(move || Store::open(&options))
+            .await
+            .map_err(|_| StoreError::Closed)??;
+        let services = services::Services::new(&config, store, health, assets);
+        let bound = services.bind_api(&config.api).await?;
+        let api_addr = bound.local_addr();
+        Ok(Self { config, opened, services, bound: Some(bound), api_addr })
+    }
+
+    /// Where the local HTTP listens (the real port, also when 0 was configured).
+    #[must_use]
+    pub fn api_addr(&self) -> SocketAddr {
+        self.api_addr
+    }
+
+    /// The store, for those who watch the log (the demo).
+    #[must_use]
+    pub fn store(&self) -> Store {
+        self.services.store.clone()
+    }
+
+    /// Runs until `stop`. `reload` gives the configuration anew whenever `reloads` asks.
+    ///
+    /// # Errors
+    /// [`GatewayError`] when the start or the stop could not be committed.
+    pub async fn run<F>(
+        self,
+        reload: F,
+        mut reloads: mpsc::Receiver<()>,
+        stop: CancellationToken,
+    ) -> Result<(), GatewayError>
+    where
+        F: Fn() -> Result<Config, Vec<ConfigError>> + Send + 'static,
+    {
+        let Self { config, opened, services, mut bound, api_addr } = self;
+        let store = services.store.clone();
+        let first = announce(&store, &config, &opened).await?;
+        // Services end before the background of the gateway and before the store.
+        let background = CancellationToken::new();
+        let inner = CancellationToken::new();
+        services.start_background(first, &background);
+        let mut plan = plan(&config);
+        let mut running = BTreeMap::new();
+        for (name, service) in &plan {
+            running.insert(name.clone(), services.start(name, service, &inner, bound_for(service, &mut bound)));
+        }
+        notify::tell(&[NotifyState::Ready, NotifyState::Status("running")]);
+        tracing::info!(store = %config.gateway.source, api = %api_addr, epoch = %opened.epoch, "baygate is running");
+
+        let mut current = config;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                asked = reloads.recv() => match asked {
+                    Some(()) => {
+                        notify::tell(&[NotifyState::Reloading]);
+                        take_config(reload(), &mut current, &mut plan, &mut running, &services, &inner).await;
+                        notify::tell(&[NotifyState::Ready]);
+                    }
+                    // Nobody can ask any more: wait for the end only.
+                    None => { stop.cancelled().await; break }
+                },
+            }
+        }
+
+        notify::tell(&[NotifyState::Stopping]);
+        tracing::info!("stopping");
+        commit(&store, "gateway", &current, &GatewayStopping { reason: "signal".into() }).await?;
+        // Devices first, the uplink last, so that their last words may still leave.
+        let uplink = running.remove("uplink");
+        let endings: Vec<_> = running.into_values().map(|service| tokio::spawn(service.stop())).collect();
+        for ending in endings {
+            let _ = ending.await;
+        }
+        if let Some(uplink) = uplink {
+            uplink.stop().await;
+        }
+        background.cancel();
+        store.close().await;
+        Ok(())
+    }
+}
+
+/// The already bound API goes to its first start only.
+fn bound_for(service: &Service, bound: &mut Option<crate::api::BoundApi>) -> Option<crate::api::BoundApi> {
+    matches!(service, Service::Api(_)).then(|| bound.take()).flatten()
+}
+
+fn store_options(config: &Config) -> StoreOptions {
+    let millis = |period: std::time::Duration| i64::try_from(period.as_millis()).unwrap_or(i64::MAX);
+    StoreOptions {
+        data_dir: config.gateway.data_dir.clone(),
+        source: config.gateway.source.clone(),
+        machine_id: std::fs::read_to_string("/etc/machine-id").ok().map(|id| id.trim().to_owned()),
+        max_bytes: config.buffer.max_bytes,
+        limits: config
+            .buffer
+            .classes
+            .iter()
+            .map(|(class, limit)| {
+                let keep_delivered_ms = millis(limit.keep_delivered);
+                (*class, ClassLimit { keep_bytes: limit.keep_bytes, keep_delivered_ms })
+            })
+            .collect(),
+    }
+}
+
+/// Commits `gateway.started`; gives its sequence, the first of this run.
+async fn announce(store: &Store, config: &Config, opened: &Opened) -> Result<Seq, GatewayError> {
+    let started = GatewayStarted {
+        version: env!("CARGO_PKG_VERSION").into(),
+        new_epoch: opened.new_epoch,
+        previous_epoch: opened.new_epoch.and(opened.previous_epoch),
+        clean_shutdown: opened.clean_shutdown,
+    };
+    let event = NewEvent::now(format!("gateway/{}", config.gateway.source.gateway), &started)?;
+    let committed = store.commit(Batch::new().event(event)).await?;
+    Ok(committed.first().map_or(Seq(1), |event| event.sequence))
+}
+
+async fn commit<D: EventData>(store: &Store, what: &str, config: &Config, data: &D) -> Result<(), GatewayError> {
+    let event = NewEvent::now(format!("{what}/{}", config.gateway.source.gateway), data)?;
+    store.commit(Batch::new().event(event)).await?;
+    Ok(())
+}
+
+/// One reload: refuse and go on, or stop and start only what changed.
+async fn take_config(
+    loaded: Result<Config, Vec<ConfigError>>,
+    current: &mut Config,
+    plan_now: &mut Plan,
+    running: &mut BTreeMap<String, Supervised>,
+    services: &services::Services,
+    stop: &CancellationToken,
+) {
+    let accepted = loaded
+        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())
+        .and_then(|config| match frozen_changes(current, &config).as_slice() {
+            [] => Ok(config),
+            frozen => Err(vec![format!("{} cannot change while the daemon runs; restart it", frozen.join(", "))]),
+        })
+        .and_then(|config| Assets::load(&config).map(|assets| (config, assets)));
+    let outcome = match accepted {
+        Err(errors) => {
+            for error in &errors {
+                tracing::error!(%error, "configuration refused; the running one goes on");
+            }
+            GatewayConfig { outcome: "refused".into(), version: None, error: Some(errors.join("\n")), changed: vec![] }
+        }
+        Ok((config, assets)) => {
+            services.adopt(&config, assets);
+            let next = plan(&config);
+            let changes = difference(plan_now, &next);
+            for name in &changes.stop {
+                if let Some(service) = running.remove(name) {
+                    service.stop().await;
+                }
+                if !next.contains_key(name) {
+                    forget(&services.store, name).await;
+                }
+            }
+            for name in &changes.start {
+                if let Some(service) = next.get(name) {
+                    running.insert(name.clone(), services.start(name, service, stop, None));
+                }
+            }
+            let mut changed = changes.stop;
+            changed.extend(changes.start);
+            changed.sort();
+            changed.dedup();
+            tracing::info!(?changed, version = %config.version, "configuration applied");
+            let version = Some(config.version.clone());
+            *plan_now = next;
+            *current = config;
+            GatewayConfig { outcome: "applied".into(), version, error: None, changed }
+        }
+    };
+    if let Err(error) = commit(&services.store, "gateway", current, &outcome).await {
+        tracing::error!(%error, "gateway.config could not be committed");
+    }
+}
+
+/// A device that left the configuration leaves the list of devices too.
+async fn forget(store: &Store, name: &str) {
+    let device = name.split_once('/').and_then(|(kind, id)| {
+        let kind = match kind {
+            "reader" => DeviceKind::Reader,
+            "printer" => DeviceKind::Printer,
+            "link" => DeviceKind::Link,
+            _ => return None,
+        };
+        Some((kind, id.parse::<DeviceId>().ok()?))
+    });
+    if let Some((kind, id)) = device
+        && let Err(error) = store.commit(Batch::new().op(Op::Device(DeviceOp::Forget { kind, id }))).await
+    {
+        tracing::warn!(%error, "a removed device could not be forgotten");
+    }
+}

@@ -1,0 +1,186 @@
+//! How each service of the plan is made: what it is handed, and its `serve`.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::assets::Assets;
+use super::clock_watch;
+use super::notify;
+use super::plan::Service;
+use super::supervise::{ServiceFuture, Supervised};
+use crate::api::{self, ApiError, BoundApi, Context, Directory, FaceCheck, Limits};
+use crate::config::Config;
+use crate::config::credentials::Credentials;
+use crate::config::tables::{ApiTable, MqttTable};
+use crate::config::values::Locale;
+use crate::health::Health;
+use crate::ident::Seq;
+use crate::maintenance::Rules;
+use crate::store::Store;
+use crate::{card, maintenance, printer, uplink, vehicle};
+
+/// What services are made from, and what they share.
+pub struct Services {
+    pub(super) store: Store,
+    health: Health,
+    credentials: Credentials,
+    source: crate::event::Source,
+    data_dir: PathBuf,
+    locale: Locale,
+    config_version: watch::Sender<String>,
+    assets: watch::Sender<Assets>,
+    rules: watch::Sender<Arc<Rules>>,
+    directory: watch::Sender<Arc<Directory>>,
+}
+
+impl Services {
+    /// For a configuration and an open store.
+    #[must_use]
+    pub fn new(config: &Config, store: Store, health: Health, assets: Assets) -> Self {
+        Self {
+            store,
+            health,
+            credentials: Credentials::new(config.gateway.credentials_dir.clone()),
+            source: config.gateway.source.clone(),
+            data_dir: config.gateway.data_dir.clone(),
+            locale: config.gateway.locale,
+            config_version: watch::Sender::new(config.version.clone()),
+            rules: watch::Sender::new(Arc::clone(&assets.rules)),
+            assets: watch::Sender::new(assets),
+            directory: watch::Sender::new(Arc::new(Directory::of(config))),
+        }
+    }
+
+    /// Takes a new configuration's data; services started from now on use it, the rules at once.
+    pub fn adopt(&self, config: &Config, assets: Assets) {
+        self.config_version.send_replace(config.version.clone());
+        self.rules.send_replace(Arc::clone(&assets.rules));
+        self.assets.send_replace(assets);
+        self.directory.send_replace(Arc::new(Directory::of(config)));
+    }
+
+    /// What runs as long as the gateway does, whatever the plan.
+    pub fn start_background(&self, first: Seq, stop: &CancellationToken) {
+        tokio::spawn(clock_watch::watch(self.store.clone(), first, stop.clone()));
+        tokio::spawn(notify::feed_watchdog(self.health.clone(), stop.clone()));
+        self.store.start_background(self.health.clone(), stop.clone());
+    }
+
+    /// Starts one service under supervision.
+    pub fn start(
+        &self,
+        name: &str,
+        service: &Service,
+        stop: &CancellationToken,
+        bound: Option<BoundApi>,
+    ) -> Supervised {
+        let (store, health, assets) = (self.store.clone(), self.health.clone(), self.assets.subscribe());
+        let make: Box<dyn Fn(CancellationToken) -> ServiceFuture + Send> = match service.clone() {
+            Service::Reader(table, till) => Box::new(move |stop| {
+                let serve = card::serve_reader(table.clone(), till.clone(), store.clone(), health.clone(), stop);
+                Box::pin(async move { Ok(serve.await?) })
+            }),
+            Service::Printer(table) => Box::new(move |stop| {
+                let faces = Arc::clone(&assets.borrow().faces);
+                let serve = printer::serve_printer(table.clone(), faces, store.clone(), health.clone(), stop);
+                Box::pin(async move { Ok(serve.await?) })
+            }),
+            Service::Link(table) => Box::new(move |stop| {
+                let bundle = Arc::clone(&assets.borrow().bundle);
+                let serve = vehicle::serve_link(table.clone(), bundle, store.clone(), health.clone(), stop);
+                Box::pin(async move { Ok(serve.await?) })
+            }),
+            Service::Uplink(table) => {
+                let (setup, config_version) = (self.uplink_setup(table), self.config_version.subscribe());
+                Box::new(move |stop| {
+                    let mut setup = setup.clone();
+                    setup.about.config_version = Some(config_version.borrow().clone());
+                    setup.about.protocols_version = Some(assets.borrow().bundle.version().to_owned());
+                    let serve = uplink::serve(setup, store.clone(), health.clone(), stop);
+                    Box::pin(async move { Ok(serve.await?) })
+                })
+            }
+            Service::Maintenance => {
+                let rules = self.rules.subscribe();
+                Box::new(move |stop| {
+                    let serve = maintenance::serve(rules.clone(), store.clone(), health.clone(), stop);
+                    Box::pin(async move { Ok(serve.await?) })
+                })
+            }
+            Service::Api(table) => self.make_api(table, bound),
+        };
+        Supervised::spawn(name.to_owned(), stop, self.health.clone(), make)
+    }
+
+    fn uplink_setup(&self, table: MqttTable) -> uplink::Setup {
+        uplink::Setup::new(table, self.source.clone(), self.credentials.clone())
+    }
+
+    /// Opens the local HTTP's sockets, so that a port in use is an error at the start.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn bind_api(&self, table: &ApiTable) -> Result<BoundApi, ApiError> {
+        api::bind(table, &self.data_dir, &self.credentials).await
+    }
+
+    /// The first run takes the sockets that were opened at the start, a later one opens its own.
+    fn make_api(
+        &self,
+        table: ApiTable,
+        bound: Option<BoundApi>,
+    ) -> Box<dyn Fn(CancellationToken) -> ServiceFuture + Send> {
+        let bound = Mutex::new(bound);
+        let context = self.api_context();
+        let (data_dir, credentials) = (self.data_dir.clone(), self.credentials.clone());
+        Box::new(move |stop| {
+            let first = bound.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let (table, context) = (table.clone(), context.clone());
+            let (data_dir, credentials) = (data_dir.clone(), credentials.clone());
+            Box::pin(async move {
+                let bound = match first {
+                    Some(bound) => bound,
+                    None => api::bind(&table, &data_dir, &credentials).await?,
+                };
+                Ok(api::serve(bound, context, stop).await?)
+            })
+        })
+    }
+
+    fn api_context(&self) -> Context {
+        let assets = self.assets.subscribe();
+        let face_check: FaceCheck = Arc::new(move |template, fields| {
+            let faces = Arc::clone(&assets.borrow().faces);
+            faces.check(template, fields).map_err(|error| error.text())
+        });
+        Context {
+            store: self.store.clone(),
+            source: self.source.clone(),
+            locale: self.locale,
+            health: self.health.clone(),
+            directory: self.directory.subscribe(),
+            metrics: metrics_handle(),
+            face_check,
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// The process has one recorder, whatever the number of gateways in it.
+fn metrics_handle() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            let handle = recorder.handle();
+            if metrics::set_global_recorder(recorder).is_err() {
+                tracing::warn!("metrics are recorded elsewhere; /metrics stays empty");
+            }
+            handle
+        })
+        .clone()
+}

@@ -1,0 +1,193 @@
+//! A simulated contactless card in a virtual reader's field. It connects by TCP to
+//! whoever listens as the reader driver of vsmartcard does (`vpcd`): pcscd with that
+//! driver, or our own reader kind.
+//!
+//! ```text
+//! reader → card   00 01 00            power off        (no answer)
+//!                 00 01 01            power on         (no answer)
+//!                 00 01 02            reset            (no answer)
+//!                 00 01 04            tell your ATR →  LEN LEN ATR
+//!                 LEN LEN APDU        →                LEN LEN answer
+//! ```
+//! Source: vsmartcard, "Creating a Virtual Smart Card".
+
+mod chip;
+mod profile;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, ToSocketAddrs};
+use tokio_util::sync::CancellationToken;
+
+pub use chip::Chip;
+pub use profile::{CardProfile, Technology};
+
+/// APDUs kept for a test to look at.
+const SEEN: usize = 10_000;
+
+/// Something wrong with the next answer to an APDU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CardFault {
+    /// This status instead of an answer.
+    Status(u16),
+    /// Bytes that mean nothing.
+    Garbage,
+    /// An answer of no bytes.
+    Empty,
+    /// The card is pulled before it answers, though it may have done what was asked.
+    Pull,
+}
+
+#[derive(Debug)]
+struct State {
+    chip: Chip,
+    /// Says nothing any more.
+    mute: bool,
+    /// Before every answer.
+    delay: Duration,
+    faults: VecDeque<CardFault>,
+    seen: Vec<Vec<u8>>,
+}
+
+/// A card in the field. Dropping it takes the card away.
+#[derive(Debug)]
+pub struct CardSim {
+    state: Arc<Mutex<State>>,
+    stop: CancellationToken,
+    task: Option<tokio::task::JoinHandle<io::Result<()>>>,
+}
+
+impl CardSim {
+    /// Puts the card on the reader that listens at `reader`.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub async fn tap(reader: impl ToSocketAddrs, profile: CardProfile) -> io::Result<Self> {
+        let stream = TcpStream::connect(reader).await?;
+        stream.set_nodelay(true)?;
+        let atr = profile.answer_to_reset();
+        let chip = Chip::new(profile);
+        let state =
+            State { chip, mute: false, delay: Duration::ZERO, faults: VecDeque::new(), seen: Vec::new() };
+        let state = Arc::new(Mutex::new(state));
+        let stop = CancellationToken::new();
+        let serve = serve(stream, atr, Arc::clone(&state), stop.clone());
+        Ok(Self { state, stop, task: Some(tokio::spawn(serve)) })
+    }
+
+    /// Takes the card away. Returns when the connection is closed.
+    pub async fn remove(mut self) {
+        self.stop.cancel();
+        if let Some(task) = self.task.take() {
+            let _ = task.await;
+        }
+    }
+
+    /// Waits until the reader hung up or the card was pulled.
+    pub async fn gone(&mut self) {
+        if let Some(task) = &mut self.task {
+            let _ = task.await;
+            self.task = None;
+        }
+    }
+
+    /// The card or its reader stops answering, but the connection stays.
+    pub fn mute(&self) {
+        lock(&self.state).mute = true;
+    }
+
+    /// Every answer takes so long.
+    pub fn slow(&self, delay: Duration) {
+        lock(&self.state).delay = delay;
+    }
+
+    /// Lets the next answer go wrong; several queue up.
+    pub fn fault(&self, fault: CardFault) {
+        lock(&self.state).faults.push_back(fault);
+    }
+
+    /// APDUs the card was sent, oldest first: for tests of what must not be written.
+    #[must_use]
+    pub fn apdus(&self) -> Vec<Vec<u8>> {
+        lock(&self.state).seen.clone()
+    }
+}
+
+impl Drop for CardSim {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    atr: Vec<u8>,
+    state: Arc<Mutex<State>>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    loop {
+        let Some(message) = stop.run_until_cancelled(receive(&mut stream)).await else { return Ok(()) };
+        let message = message?;
+        let (mute, delay) = {
+            let state = lock(&state);
+            (state.mute, state.delay)
+        };
+        if mute {
+            // Still reading, so that the reader sees a silent card and not a full pipe.
+            continue;
+        }
+        let answer = match message.as_slice() {
+            [] => continue,
+            [0x00..=0x02] => {
+                lock(&state).chip.reset();
+                continue;
+            }
+            [0x04] => atr.clone(),
+            apdu => match respond(&state, apdu) {
+                Some(answer) => answer,
+                None => return Ok(()),
+            },
+        };
+        if stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
+            return Ok(());
+        }
+        let length = u16::try_from(answer.len()).unwrap_or(u16::MAX);
+        stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat()).await?;
+    }
+}
+
+/// The answer to an APDU; nothing when the card is pulled.
+fn respond(state: &Mutex<State>, apdu: &[u8]) -> Option<Vec<u8>> {
+    let mut state = lock(state);
+    if state.seen.len() < SEEN {
+        state.seen.push(apdu.to_vec());
+    }
+    let fault = state.faults.pop_front();
+    let answer = match fault {
+        Some(CardFault::Status(status)) => return Some(status.to_be_bytes().to_vec()),
+        Some(CardFault::Garbage) => return Some(vec![0xA5; 3]),
+        Some(CardFault::Empty) => return Some(Vec::new()),
+        Some(CardFault::Pull) | None => state.chip.apdu(apdu),
+    };
+    (fault != Some(CardFault::Pull)).then_some(answer)
+}
+
+/// One message: length in two bytes, high first, then so many bytes.
+async fn receive(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    // Not lasting: the kernel falls back to delayed acknowledgements, and with the
+    // driver's two small writes a message each of these costs 40 ms.
+    let _ = stream.set_quickack(true);
+    let length = stream.read_u16().await?;
+    let _ = stream.set_quickack(true);
+    let mut message = vec![0; length.into()];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}

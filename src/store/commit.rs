@@ -1,0 +1,198 @@
+//! One group into one transaction, and what happens when that fails. Nobody is
+//! told that something is kept which is not:
+//! - full: ordinary batches get [`StoreError::Full`], the rest is tried once more on the reserve;
+//! - the disk failed: the connection is opened again and the file is asked. Batches
+//!   whose events are there, and on the disk, are answered so; the others
+//!   get [`StoreError::Uncertain`];
+//! - anything else: everybody of the group gets the error.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::epoch::Position;
+use super::queue::{Answer, Entry, answer, fail, refuse_ordinary};
+use super::writer::{Writer, used};
+use super::{StoreError, apply, connection};
+use crate::event::{Event, Text};
+
+/// Work in one transaction, at most, besides the sync; the first batch always goes in.
+const GROUP_WORK: Duration = Duration::from_millis(10);
+
+/// A transaction that did not commit.
+struct Failure {
+    error: StoreError,
+    /// What the batches would have been answered, when only the COMMIT failed.
+    answers: Option<Vec<Answer>>,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self { error, answers: None }
+    }
+}
+
+impl Writer {
+    pub(super) fn commit_group(&mut self, mut entries: Vec<Entry>) {
+        let mut on_reserve = false;
+        while !entries.is_empty() {
+            if self.broken
+                && let Err(error) = self.reopen()
+            {
+                return fail(entries, &error);
+            }
+            let before = self.parts.position;
+            match self.attempt(&entries) {
+                Ok(answers) => {
+                    let rest = entries.split_off(answers.len());
+                    self.publish(answers.iter().any(Result::is_ok));
+                    answer(entries, answers);
+                    entries = rest;
+                }
+                Err(failure) => {
+                    self.parts.position = before;
+                    self.parts.upkeep.doubt();
+                    metrics::counter!("baygate_store_commit_errors_total").increment(1);
+                    tracing::error!(error = %failure.error, "commit failed");
+                    if failure.error.is_full() && !on_reserve {
+                        on_reserve = true;
+                        self.meet_full();
+                        entries = refuse_ordinary(entries);
+                    } else if failure.error.is_full() {
+                        return fail(entries, &StoreError::Full);
+                    } else if failure.error.is_disk_failure() {
+                        return self.settle(entries, before, failure);
+                    } else {
+                        let _ = self.parts.alarm.watch::<()>(Err(failure.error.for_another()));
+                        return fail(entries, &failure.error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tries a group; answers as many of its batches, from the first, as went into the transaction.
+    fn attempt(&mut self, entries: &[Entry]) -> Result<Vec<Answer>, Failure> {
+        let parts = &mut self.parts;
+        let mut tx =
+            parts.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
+        self.used = used(&tx, &self.wal_pages)?;
+        let mut answers: Vec<Answer> = Vec::with_capacity(entries.len());
+        let started = Instant::now();
+        let mut refused = false;
+        for entry in entries {
+            if !answers.is_empty() && started.elapsed() > GROUP_WORK {
+                break;
+            }
+            if !parts.space.admits(entry.batch.claim(), self.used) {
+                refused = true;
+                answers.push(Err(StoreError::Full));
+                continue;
+            }
+            match apply::batch(&mut tx, &mut parts.position, self.boot, &entry.batch) {
+                // The transaction as a whole is lost, or will be: not this batch's own fault.
+                Err(error) if error.is_full() || error.is_disk_failure() || tx.is_autocommit() => {
+                    return Err(error.into());
+                }
+                answer => answers.push(parts.alarm.watch(answer)),
+            }
+        }
+        match tx.commit() {
+            Ok(()) => {
+                if refused {
+                    self.more = true;
+                    self.tell_full();
+                }
+                Ok(answers)
+            }
+            Err(error) => Err(Failure { error: error.into(), answers: Some(answers) }),
+        }
+    }
+
+    /// Asks the file what became of a commit during which the disk failed.
+    fn settle(&mut self, entries: Vec<Entry>, before: Position, failure: Failure) {
+        let what = failure.error.to_string();
+        self.parts.alarm.raise(
+            "store/disk",
+            "disk-error",
+            Text::new(
+                format!("写盘失败:{what};请检查存储设备"),
+                format!("writing to the disk failed: {what}; check the storage device"),
+            ),
+            true,
+        );
+        self.broken = true;
+        let uncertain = StoreError::Uncertain { what };
+        let Some(answers) = failure.answers else { return fail(entries, &failure.error) };
+        if self.reopen().is_err() {
+            return fail(entries, &uncertain);
+        }
+        let last = answers.iter().filter_map(|answer| answer.as_ref().ok()).flatten().last();
+        let kept = self.parts.position != before
+            && last.is_some_and(|last| self.holds(last))
+            && synced(&self.parts.conn);
+        if kept {
+            self.publish(true);
+            answer(entries, answers);
+        } else {
+            for (entry, own) in entries.into_iter().zip(answers) {
+                let told = own.and(Err(StoreError::Uncertain { what: uncertain.to_string() }));
+                let _ = entry.reply.send(told);
+            }
+        }
+    }
+
+    fn holds(&self, event: &Event) -> bool {
+        self.parts
+            .conn
+            .query_row(
+                "SELECT 1 FROM event WHERE event_offset = ?1 AND id = ?2",
+                rusqlite::params![self.parts.position.last_offset, event.id.as_bytes().as_slice()],
+                |_| Ok(()),
+            )
+            .is_ok()
+    }
+
+    fn reopen(&mut self) -> Result<(), StoreError> {
+        self.parts.conn = connection::writer(&self.parts.path)?;
+        self.prepare()?;
+        self.parts.position = Position::load(&self.parts.conn)?
+            .ok_or_else(|| StoreError::Damaged { what: "no epoch is left".into() })?;
+        self.parts.upkeep.doubt();
+        self.broken = false;
+        Ok(())
+    }
+
+    /// A statement met the end of the disk or of the limit.
+    pub(super) fn meet_full(&mut self) {
+        // Near the limit it is the limit; else it is the disk, and the ballast makes room.
+        if self.used.pages + 64 < self.parts.space.max_pages() {
+            self.parts.space.give_up_ballast();
+        }
+        self.more = true;
+        self.parts.keeper.checkpoint();
+        self.tell_full();
+    }
+
+    fn tell_full(&self) {
+        let (code, zh, en) = if self.parts.space.disk_is_full() {
+            ("disk-full", "磁盘已满", "the disk is full")
+        } else {
+            ("buffer-full", "缓存已达到 buffer.max_bytes", "the buffer has reached `buffer.max_bytes`")
+        };
+        self.parts.alarm.raise(
+            "store/space",
+            code,
+            Text::new(
+                format!("{zh}:新数据被拒绝,账务仍用预留空间;请清理磁盘或调大 buffer.max_bytes"),
+                format!("{en}: new facts are refused, the ledger goes on in its reserve; free space or raise `buffer.max_bytes`"),
+            ),
+            true,
+        );
+    }
+}
+
+/// Whether everything committed is on the disk: a full checkpoint syncs the WAL first.
+fn synced(conn: &Connection) -> bool {
+    connection::checkpoint(conn, "FULL").is_ok_and(|done| !done.busy)
+}

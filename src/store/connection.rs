@@ -1,0 +1,168 @@
+//! Connections and what durability asks of them; the schema and its migrations.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::StoreError;
+
+/// Schema versions, oldest first. Never edit one that was released: add the next.
+const MIGRATIONS: &[&str] = &[include_str!("schema/001.sql")];
+
+/// 3.7.0 to 3.51.2 may lose the WAL's reset with two connections (SQLite release notes 3.51.3).
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+/// After a reset the WAL file is cut back to this, in bytes.
+pub(super) const WAL_KEPT_BYTES: i64 = 8 << 20;
+
+/// Refuses to run on a SQLite that may lose commits.
+pub(super) fn check_version() -> Result<(), StoreError> {
+    if rusqlite::version_number() < OLDEST_SQLITE {
+        return Err(StoreError::OldSqlite { found: rusqlite::version() });
+    }
+    Ok(())
+}
+
+/// The writing connection. Its checkpoints are the keeper's work.
+pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
+    let conn = Connection::open(path)?;
+    conn.busy_timeout(Duration::from_secs(5))?;
+    setting(&conn, "journal_mode", "wal", "wal")?;
+    // FULL syncs the WAL at every commit: without it a power cut takes back
+    // commits that were already told (SQLite documentation, PRAGMA synchronous).
+    setting(&conn, "synchronous", "full", "2")?;
+    setting(&conn, "foreign_keys", "on", "1")?;
+    conn.pragma_update(None, "wal_autocheckpoint", 0)?;
+    conn.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
+    conn.pragma_update(None, "cell_size_check", "on")?;
+    conn.set_prepared_statement_cache_capacity(96);
+    Ok(conn)
+}
+
+/// A connection that copies the WAL into the file, and nothing else.
+pub(super) fn checkpointer(path: &Path) -> Result<Connection, StoreError> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    // Short: while a TRUNCATE checkpoint waits for readers it holds the writer up.
+    conn.busy_timeout(Duration::from_millis(20))?;
+    setting(&conn, "synchronous", "full", "2")?;
+    conn.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
+    Ok(conn)
+}
+
+/// A connection that cannot write.
+pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.busy_timeout(Duration::from_secs(5))?;
+    conn.pragma_update(None, "cell_size_check", "on")?;
+    conn.set_prepared_statement_cache_capacity(48);
+    Ok(conn)
+}
+
+/// Sets a pragma and reads it back: what it says afterwards is what counts.
+fn setting(
+    conn: &Connection,
+    name: &'static str,
+    value: &str,
+    expected: &'static str,
+) -> Result<(), StoreError> {
+    conn.pragma_update(None, name, value)?;
+    let actual: String = conn.pragma_query_value(None, name, |row| {
+        row.get::<_, rusqlite::types::Value>(0).map(|value| match value {
+            rusqlite::types::Value::Integer(number) => number.to_string(),
+            rusqlite::types::Value::Text(text) => text,
+            other => format!("{other:?}"),
+        })
+    })?;
+    if actual == expected { Ok(()) } else { Err(StoreError::Setting { setting: name, actual, expected }) }
+}
+
+/// What a checkpoint came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Checkpoint {
+    /// Somebody was in the way; not all was done.
+    pub(super) busy: bool,
+    /// Pages in the WAL.
+    pub(super) wal_pages: i64,
+}
+
+/// Copies the WAL into the file.
+pub(super) fn checkpoint(conn: &Connection, mode: &'static str) -> Result<Checkpoint, StoreError> {
+    Ok(conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+        Ok(Checkpoint { busy: row.get::<_, i64>(0)? != 0, wal_pages: row.get(1)? })
+    })?)
+}
+
+/// The schema version of this program.
+pub(super) fn known_version() -> i64 {
+    i64::try_from(MIGRATIONS.len()).unwrap_or(0)
+}
+
+/// The schema version of a file.
+pub(super) fn found_version(conn: &Connection) -> Result<i64, StoreError> {
+    Ok(conn.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
+/// Brings the schema up to this program's version, one transaction a step.
+pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
+    let (found, known) = (found_version(conn)?, known_version());
+    if found > known {
+        return Err(StoreError::TooNew { found, known });
+    }
+    for (version, sql) in (1_i64..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {
+        let tx = conn.transaction()?;
+        tx.execute_batch(sql)?;
+        tx.pragma_update(None, "user_version", version)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+/// Names of the tables and indexes this program's schema has.
+pub(super) fn schema_names() -> Result<Vec<String>, StoreError> {
+    let mut conn = Connection::open_in_memory()?;
+    migrate(&mut conn)?;
+    super::check::names(&conn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn number(conn: &Connection, pragma: &str) -> i64 {
+        conn.pragma_query_value(None, pragma, |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn the_writer_syncs_every_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        let conn = writer(&dir.path().join("t.db")).unwrap();
+        assert_eq!(number(&conn, "synchronous"), 2);
+        assert_eq!(number(&conn, "wal_autocheckpoint"), 0);
+        check_version().unwrap();
+    }
+
+    #[test]
+    fn a_setting_that_does_not_stick_is_an_error() {
+        // A database in memory has no WAL.
+        let conn = Connection::open_in_memory().unwrap();
+        let refused = setting(&conn, "journal_mode", "wal", "wal");
+        assert!(matches!(refused, Err(StoreError::Setting { setting: "journal_mode", .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn a_later_schema_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut conn = writer(&dir.path().join("t.db")).unwrap();
+        migrate(&mut conn).unwrap();
+        migrate(&mut conn).unwrap();
+        conn.pragma_update(None, "user_version", known_version() + 1).unwrap();
+        assert!(matches!(migrate(&mut conn), Err(StoreError::TooNew { .. })));
+    }
+}

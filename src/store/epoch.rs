@@ -1,0 +1,171 @@
+//! Epochs: where the log stands, when a new life of it begins and why.
+//! Sequences restart with an epoch; the local offset never goes back.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
+
+use super::StoreError;
+use super::outbox::class_index;
+use super::requests::uuid_from;
+use crate::clock::UtcMillis;
+use crate::event::Class;
+use crate::event::gateway::EpochReason;
+use crate::ident::{Epoch, Seq};
+
+/// Classes, as the width of tables by class.
+pub(super) const CLASSES: usize = Class::ALL.len();
+
+/// Where the writer stands, kept in memory beside the tables it mirrors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position {
+    pub(super) epoch: Epoch,
+    pub(super) epoch_no: i64,
+    pub(super) base_offset: i64,
+    pub(super) last_offset: i64,
+    pub(super) last_class: [i64; CLASSES],
+    /// Weight of everything ever appended, by class.
+    pub(super) total_bytes: [i64; CLASSES],
+}
+
+/// The place of a class in tables by class.
+pub(super) fn slot(class: Class) -> usize {
+    usize::try_from(class_index(class)).unwrap_or(0)
+}
+
+impl Position {
+    /// Reads where the log stands; `None` for a new file. The last offset comes
+    /// from the counters too: after everything was trimmed the rows know nothing.
+    pub(super) fn load(conn: &Connection) -> Result<Option<Self>, StoreError> {
+        let latest: Option<(i64, Vec<u8>, i64)> = conn
+            .query_row("SELECT no, id, base_offset FROM epoch ORDER BY no DESC LIMIT 1", [], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .optional()?;
+        let Some((epoch_no, id, base_offset)) = latest else { return Ok(None) };
+        let rows: i64 =
+            conn.query_row("SELECT coalesce(max(event_offset), 0) FROM event", [], |row| row.get(0))?;
+        let mut position = Self {
+            epoch: Epoch(uuid_from(&id)?),
+            epoch_no,
+            base_offset,
+            last_offset: rows.max(base_offset),
+            last_class: [0; CLASSES],
+            total_bytes: [0; CLASSES],
+        };
+        let mut query =
+            conn.prepare("SELECT class, last_sequence, last_offset, total_bytes FROM class_counter")?;
+        let mut counters = query.query([])?;
+        while let Some(row) = counters.next()? {
+            let slot = usize::try_from(row.get::<_, i64>(0)?).unwrap_or(CLASSES);
+            if let (Some(last), Some(total)) =
+                (position.last_class.get_mut(slot), position.total_bytes.get_mut(slot))
+            {
+                *last = row.get(1)?;
+                *total = row.get(3)?;
+                position.last_offset = position.last_offset.max(row.get(2)?);
+            }
+        }
+        Ok(Some(position))
+    }
+
+    /// Takes the next offset and class sequence, and adds the weight.
+    pub(super) fn next(&mut self, class: Class, weight: i64) -> Next {
+        self.last_offset += 1;
+        let slot = slot(class);
+        let class_sequence = self.last_class.get_mut(slot).map_or(0, |last| {
+            *last += 1;
+            *last
+        });
+        let total_bytes = self.total_bytes.get_mut(slot).map_or(0, |total| {
+            *total += weight;
+            *total
+        });
+        Next { offset: self.last_offset, class_sequence, total_bytes }
+    }
+
+    /// The sequence of an offset within the running epoch.
+    pub(super) fn sequence(&self, offset: i64) -> Seq {
+        Seq(u64::try_from(offset - self.base_offset).unwrap_or(0))
+    }
+}
+
+/// What [`Position::next`] gives out.
+pub(super) struct Next {
+    pub(super) offset: i64,
+    pub(super) class_sequence: i64,
+    pub(super) total_bytes: i64,
+}
+
+/// How a reason is written in the table.
+fn reason_text(reason: EpochReason) -> &'static str {
+    match reason {
+        EpochReason::Created => "created",
+        EpochReason::Cloned => "cloned",
+        EpochReason::Restored => "restored",
+        EpochReason::Salvaged => "salvaged",
+        EpochReason::Ahead => "ahead",
+    }
+}
+
+/// Begins a new epoch within a transaction. Rows of the old one stay and are still sent.
+pub(super) fn begin(
+    tx: &Connection,
+    before: Option<&Position>,
+    reason: EpochReason,
+) -> Result<Position, StoreError> {
+    let epoch = Epoch::begin();
+    let highest: i64 = tx.query_row("SELECT coalesce(max(no), 0) FROM epoch", [], |row| row.get(0))?;
+    let (epoch_no, base_offset) = (highest + 1, before.map_or(0, |position| position.last_offset));
+    tx.execute(
+        "INSERT INTO epoch (no, id, base_offset, reason, begun_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![
+            epoch_no,
+            epoch.0.as_bytes().as_slice(),
+            base_offset,
+            reason_text(reason),
+            UtcMillis::now().0
+        ],
+    )?;
+    tx.execute(
+        "INSERT OR REPLACE INTO meta (key, value) VALUES ('epoch/' || ?1, ?2)",
+        params![epoch_no, format!("{} {base_offset}", epoch.0)],
+    )?;
+    for class in Class::ALL {
+        if let Some(before) = before {
+            tx.execute(
+                "INSERT OR REPLACE INTO epoch_end (epoch_no, class, last_sequence) VALUES (?1, ?2, ?3)",
+                params![before.epoch_no, class_index(class), before.last_class.get(slot(class))],
+            )?;
+        }
+        tx.execute(
+            "INSERT INTO class_counter (class, last_sequence, last_offset, total_bytes, rows, bytes)
+             VALUES (?1, 0, ?2, 0, 0, 0) ON CONFLICT (class) DO UPDATE SET last_sequence = 0, last_offset = ?2",
+            params![class_index(class), base_offset],
+        )?;
+    }
+    Ok(Position {
+        epoch,
+        epoch_no,
+        base_offset,
+        last_offset: base_offset,
+        last_class: [0; CLASSES],
+        total_bytes: before.map_or([0; CLASSES], |position| position.total_bytes),
+    })
+}
+
+/// Epochs as their second copy in `meta` has them: number, id, base offset.
+pub(super) fn remembered(value: &str) -> Option<(Uuid, i64)> {
+    let (id, base) = value.split_once(' ')?;
+    Some((id.parse().ok()?, base.parse().ok()?))
+}
+
+/// A named value.
+pub(super) fn meta(conn: &Connection, key: &str) -> Result<Option<String>, StoreError> {
+    Ok(conn.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()?)
+}
+
+/// Sets a named value.
+pub(super) fn set_meta(conn: &Connection, key: &str, value: &str) -> Result<(), StoreError> {
+    conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [key, value])?;
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! The way to the writer: a bounded queue of batches, each with the place its answer goes to.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::apply::Claim;
+use super::{Batch, StoreError};
+use crate::event::Event;
+
+/// Batches waiting for the writer, at most; beyond that callers wait.
+pub(super) const QUEUE: usize = 256;
+
+/// What a caller gets.
+pub(super) type Answer = Result<Vec<Arc<Event>>, StoreError>;
+
+pub(super) enum Message {
+    Commit(Entry),
+    Close(oneshot::Sender<()>),
+}
+
+/// A batch and its caller.
+pub(super) struct Entry {
+    pub(super) batch: Batch,
+    pub(super) reply: oneshot::Sender<Answer>,
+}
+
+/// Sends batches to the writer.
+#[derive(Clone)]
+pub(super) struct Handle {
+    pub(super) queue: mpsc::Sender<Message>,
+}
+
+impl Handle {
+    pub(super) async fn send(&self, batch: Batch, reply: oneshot::Sender<Answer>) -> Result<(), StoreError> {
+        self.queue.send(Message::Commit(Entry { batch, reply })).await.map_err(|_| StoreError::Closed)
+    }
+
+    pub(super) async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.queue.send(Message::Close(done)).await.is_ok() {
+            // An error means the thread is gone already, which is what was asked.
+            let _ = closed.await;
+        }
+    }
+}
+
+/// Answers each of a group.
+pub(super) fn answer(entries: Vec<Entry>, answers: Vec<Answer>) {
+    for (entry, answer) in entries.into_iter().zip(answers) {
+        // The caller may have gone; the fact stands all the same.
+        let _ = entry.reply.send(answer);
+    }
+}
+
+/// Answers all of a group with the same error.
+pub(super) fn fail(entries: Vec<Entry>, error: &StoreError) {
+    for entry in entries {
+        let _ = entry.reply.send(Err(error.for_another()));
+    }
+}
+
+/// Answers the ordinary batches of a group with `Full` and gives back the others.
+pub(super) fn refuse_ordinary(entries: Vec<Entry>) -> Vec<Entry> {
+    let (ordinary, rest) = entries.into_iter().partition(|entry| entry.batch.claim() == Claim::Ordinary);
+    fail(ordinary, &StoreError::Full);
+    rest
+}

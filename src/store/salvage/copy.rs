@@ -1,0 +1,196 @@
+//! Table by table through SQLite, around what it cannot read.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params, params_from_iter};
+
+use crate::store::StoreError;
+use crate::store::apply::Sealed;
+
+/// Unreadable places in one table after which the rest is left to the page scan.
+const PATIENCE: u32 = 5_000;
+
+/// What came over of a table.
+#[derive(Debug, Default)]
+pub(super) struct Copied {
+    pub(super) kept: u64,
+    /// Something was not readable, or not believable.
+    pub(super) damaged: bool,
+}
+
+/// The tables of a file.
+pub(in crate::store) fn tables(conn: &Connection) -> Result<Vec<String>, StoreError> {
+    let mut query = conn.prepare(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name",
+    )?;
+    let names = query.query_map([], |row| row.get(0))?;
+    Ok(names.collect::<Result<_, _>>()?)
+}
+
+/// Columns of a table and those of its primary key.
+fn columns(conn: &Connection, table: &str) -> rusqlite::Result<(Vec<String>, Vec<String>)> {
+    let mut query = conn.prepare("SELECT name, pk FROM pragma_table_info(?1)")?;
+    let rows: Vec<(String, i64)> =
+        query.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    let key = rows.iter().filter(|(_, pk)| *pk > 0).map(|(name, _)| name.clone()).collect();
+    Ok((rows.into_iter().map(|(name, _)| name).collect(), key))
+}
+
+/// Copies what can be read of a table. Errors of the new file end it, those of the old one do not.
+pub(super) fn table(source: &Connection, new: &Connection, table: &str) -> Result<Copied, StoreError> {
+    let (wanted, key) = columns(new, table)?;
+    let Ok((present, _)) = columns(source, table) else {
+        return Ok(Copied { kept: 0, damaged: true });
+    };
+    let common: Vec<String> = wanted.into_iter().filter(|column| present.contains(column)).collect();
+    if common.is_empty() {
+        // An older file has no such table.
+        return Ok(Copied::default());
+    }
+    let list = common.join(", ");
+    let marks = vec!["?"; common.len()].join(", ");
+    let insert = format!("INSERT OR IGNORE INTO {table} ({list}) VALUES ({marks})");
+    let mut sink = Sink { new, insert, is_event: table == "event", copied: Copied::default() };
+    if source.prepare(&format!("SELECT rowid FROM {table}")).is_ok() {
+        by_rowid(source, table, &list, &mut sink)?;
+    } else {
+        let order = key.join(" DESC, ");
+        let forward = scan(source, &format!("SELECT 0, {list} FROM {table}"), [], &mut sink)?;
+        if !forward.sound {
+            sink.copied.damaged = true;
+            scan(source, &format!("SELECT 0, {list} FROM {table} ORDER BY {order} DESC"), [], &mut sink)?;
+        }
+    }
+    Ok(sink.copied)
+}
+
+struct Sink<'c> {
+    new: &'c Connection,
+    insert: String,
+    is_event: bool,
+    copied: Copied,
+}
+
+impl Sink<'_> {
+    fn take(&mut self, values: Vec<Value>) -> Result<(), StoreError> {
+        if self.is_event && !is_sealed(&values) {
+            self.copied.damaged = true;
+            return Ok(());
+        }
+        match self.new.prepare_cached(&self.insert)?.execute(params_from_iter(values)) {
+            Ok(rows) => self.copied.kept += u64::try_from(rows).unwrap_or(0),
+            // A column of the wrong type: the row is not what it was.
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+                self.copied.damaged = true;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
+
+/// Whether an event, its columns in the table's order, is as it was written.
+pub(super) fn is_sealed(values: &[Value]) -> bool {
+    use Value::{Blob, Integer, Text};
+    let [
+        Integer(offset),
+        Integer(epoch_no),
+        Integer(class),
+        Integer(class_sequence),
+        Blob(id),
+        Text(kind),
+        Text(subject),
+        Integer(time),
+        Integer(synced),
+        Blob(boot),
+        Text(data),
+        Integer(_),
+        Integer(seal),
+    ] = values
+    else {
+        return false;
+    };
+    let numbers = [*offset, *epoch_no, *class, *class_sequence, *time, *synced];
+    Sealed { numbers, id, kind, subject, boot, data }.seal() == *seal
+}
+
+/// How a scan ended.
+struct Scan {
+    sound: bool,
+    last: Option<i64>,
+}
+
+/// Takes rows (rowid first) until the end or the first that cannot be read.
+fn scan(
+    source: &Connection,
+    sql: &str,
+    params: impl rusqlite::Params,
+    sink: &mut Sink<'_>,
+) -> Result<Scan, StoreError> {
+    let broken = |last| Ok(Scan { sound: false, last });
+    let mut last: Option<i64> = None;
+    let Ok(mut query) = source.prepare_cached(sql) else { return broken(None) };
+    let width = query.column_count();
+    let descending = sql.ends_with("DESC");
+    let Ok(mut rows) = query.query(params) else { return broken(None) };
+    loop {
+        let row = match rows.next() {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(Scan { sound: true, last }),
+            Err(_) => return broken(last),
+        };
+        let Ok(rowid) = row.get::<_, i64>(0) else { return broken(last) };
+        // Pages that point in a circle would give rows for ever.
+        if width > 1
+            && rowid != 0
+            && last.is_some_and(|last| if descending { rowid >= last } else { rowid <= last })
+        {
+            return broken(last);
+        }
+        last = Some(rowid);
+        match (1..width).map(|column| row.get(column)).collect::<rusqlite::Result<Vec<Value>>>() {
+            Ok(values) => sink.take(values)?,
+            Err(_) => sink.copied.damaged = true,
+        }
+    }
+}
+
+/// Forward until damage, leap ahead until something reads, back to the damage, on.
+fn by_rowid(source: &Connection, table: &str, list: &str, sink: &mut Sink<'_>) -> Result<(), StoreError> {
+    let forward = format!("SELECT rowid, {list} FROM {table} WHERE rowid > ?1 ORDER BY rowid");
+    let backward =
+        format!("SELECT rowid, {list} FROM {table} WHERE rowid > ?1 AND rowid <= ?2 ORDER BY rowid DESC");
+    let probe = format!("SELECT rowid FROM {table} WHERE rowid > ?1 ORDER BY rowid LIMIT 1");
+    let mut from = i64::MIN;
+    for _ in 0..PATIENCE {
+        let ran = scan(source, &forward, [from], sink)?;
+        if ran.sound {
+            return Ok(());
+        }
+        sink.copied.damaged = true;
+        let edge = ran.last.unwrap_or(from).max(0);
+        let Some(beyond) = leap(source, &probe, edge) else {
+            // Nothing reads from here on; what there is, is read from the end.
+            scan(source, &backward, params![edge, i64::MAX], sink)?;
+            return Ok(());
+        };
+        scan(source, &backward, params![edge, beyond], sink)?;
+        from = beyond.max(edge + 1);
+    }
+    Ok(())
+}
+
+/// The nearest place after `edge`, by doubling steps, from which a row can be read.
+fn leap(source: &Connection, probe: &str, edge: i64) -> Option<i64> {
+    let mut step = 1_i64;
+    while let Some(at) = edge.checked_add(step) {
+        match source.prepare_cached(probe).and_then(|mut query| {
+            let mut rows = query.query([at])?;
+            rows.next()?.map(|row| row.get(0)).transpose()
+        }) {
+            Ok(Some(rowid)) => return Some(rowid),
+            Ok(None) => return None,
+            Err(_) => step = step.checked_mul(2)?,
+        }
+    }
+    None
+}

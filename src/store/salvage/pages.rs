@@ -1,0 +1,294 @@
+//! Page by page, without SQLite: finds rows in leaves that no tree leads to any
+//! more, and lends a file without a readable first page that of a fresh one.
+//! Format: SQLite "Database File Format", sections 1.3, 1.5, 1.6, 2.1 and 4.1.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, params_from_iter};
+
+use super::copy::is_sealed;
+use crate::store::StoreError;
+use crate::store::mark::beside;
+
+/// The page size of every file of ours.
+const PAGE: usize = 4096;
+const PAGE_U64: u64 = 4096;
+const WAL_HEADER: u64 = 32;
+const FRAME_HEADER: u64 = 24;
+/// Table leaf (§1.6).
+const TABLE_LEAF: u8 = 0x0D;
+
+/// A file with its WAL.
+struct Pages {
+    file: File,
+    count: u64,
+    wal: Option<File>,
+    /// Frames of the WAL's running salt, all of them: where they are in the WAL.
+    frames: Vec<u64>,
+    /// The latest of them, by page.
+    latest: HashMap<u64, u64>,
+}
+
+fn be32(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 4).map_or(0, |b| b.iter().fold(0, |n, byte| (n << 8) | u64::from(*byte)))
+}
+
+impl Pages {
+    fn open(path: &Path) -> std::io::Result<Self> {
+        let file = File::open(path)?;
+        let count = file.metadata()?.len() / PAGE_U64;
+        let mut pages = Self { file, count, wal: None, frames: Vec::new(), latest: HashMap::new() };
+        if let Ok(wal) = File::open(beside(path, "-wal")) {
+            pages.index(&wal)?;
+            pages.wal = Some(wal);
+        }
+        Ok(pages)
+    }
+
+    fn index(&mut self, wal: &File) -> std::io::Result<()> {
+        let length = wal.metadata()?.len();
+        let mut header = [0; 32];
+        if length < WAL_HEADER || wal.read_exact_at(&mut header, 0).is_err() {
+            return Ok(());
+        }
+        let mut at = WAL_HEADER;
+        while at + FRAME_HEADER + PAGE_U64 <= length {
+            let mut frame = [0; 24];
+            wal.read_exact_at(&mut frame, at)?;
+            // Frames of an earlier round have other salts (§4.1).
+            if frame.get(8..16) != header.get(16..24) {
+                break;
+            }
+            self.frames.push(at + FRAME_HEADER);
+            self.latest.insert(be32(&frame, 0), at + FRAME_HEADER);
+            at += FRAME_HEADER + PAGE_U64;
+        }
+        Ok(())
+    }
+
+    fn read(&self, no: u64) -> Option<[u8; PAGE]> {
+        let mut page = [0; PAGE];
+        match (self.latest.get(&no), &self.wal) {
+            (Some(at), Some(wal)) => wal.read_exact_at(&mut page, *at).ok()?,
+            _ => self.file.read_exact_at(&mut page, no.checked_sub(1)?.checked_mul(PAGE_U64)?).ok()?,
+        }
+        Some(page)
+    }
+
+    /// Every page of the file, then every frame of the WAL.
+    fn all(&self) -> impl Iterator<Item = (bool, [u8; PAGE])> + '_ {
+        let of_file = (0..self.count).filter_map(|no| {
+            let mut page = [0; PAGE];
+            self.file.read_exact_at(&mut page, no * PAGE_U64).ok()?;
+            Some((no == 0, page))
+        });
+        let of_wal = self.frames.iter().filter_map(|at| {
+            let mut page = [0; PAGE];
+            self.wal.as_ref()?.read_exact_at(&mut page, *at).ok()?;
+            Some((false, page))
+        });
+        of_file.chain(of_wal)
+    }
+
+    /// A cell's payload, put together from its overflow pages (§1.6).
+    fn payload(&self, local: &[u8], length: usize) -> Option<Vec<u8>> {
+        const USABLE: usize = PAGE;
+        if length > 2 * crate::event::MAX_EVENT_BYTES {
+            return None;
+        }
+        if length <= USABLE - 35 {
+            return local.get(..length).map(<[u8]>::to_vec);
+        }
+        let least = (USABLE - 12) * 32 / 255 - 23;
+        let spill = least + (length - least) % (USABLE - 4);
+        let here = if spill <= USABLE - 35 { spill } else { least };
+        let mut payload = local.get(..here)?.to_vec();
+        let mut next = be32(local.get(here..here + 4)?, 0);
+        while payload.len() < length && next != 0 {
+            let page = self.read(next)?;
+            let wanted = (length - payload.len()).min(USABLE - 4);
+            payload.extend_from_slice(page.get(4..4 + wanted)?);
+            next = be32(&page, 0);
+        }
+        (payload.len() == length).then_some(payload)
+    }
+}
+
+/// A variable-length integer and its length (§1.6).
+fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
+    let mut value = 0_u64;
+    for (place, byte) in bytes.iter().take(9).enumerate() {
+        if place == 8 {
+            return Some(((value << 8) | u64::from(*byte), 9));
+        }
+        value = (value << 7) | u64::from(byte & 0x7F);
+        if byte & 0x80 == 0 {
+            return Some((value, place + 1));
+        }
+    }
+    None
+}
+
+/// The values of a record (§2.1).
+fn record(payload: &[u8]) -> Option<Vec<Value>> {
+    let (header_length, mut at) = varint(payload)?;
+    let header = payload.get(..usize::try_from(header_length).ok()?)?;
+    let mut body = payload.get(header.len()..)?;
+    let mut values = Vec::new();
+    while at < header.len() {
+        let (kind, length) = varint(header.get(at..)?)?;
+        at += length;
+        let size = match kind {
+            0 | 8 | 9 => 0,
+            1..=4 => usize::try_from(kind).ok()?,
+            5 => 6,
+            6 | 7 => 8,
+            10 | 11 => return None,
+            _ => usize::try_from((kind - 12) / 2).ok()?,
+        };
+        let (bytes, rest) = body.split_at_checked(size)?;
+        body = rest;
+        values.push(match kind {
+            0 => Value::Null,
+            8 => Value::Integer(0),
+            9 => Value::Integer(1),
+            1..=6 => {
+                let negative = bytes.first().is_some_and(|byte| byte & 0x80 != 0);
+                let start = if negative { -1 } else { 0 };
+                Value::Integer(bytes.iter().fold(start, |n: i64, byte| (n << 8) | i64::from(*byte)))
+            }
+            7 => return None,
+            _ if kind % 2 == 0 => Value::Blob(bytes.to_vec()),
+            _ => Value::Text(String::from_utf8(bytes.to_vec()).ok()?),
+        });
+    }
+    Some(values)
+}
+
+/// The rows in a table leaf: rowid and values.
+fn leaf(pages: &Pages, first: bool, page: &[u8; PAGE]) -> Vec<(i64, Vec<Value>)> {
+    let start = if first { 100 } else { 0 };
+    if page.get(start) != Some(&TABLE_LEAF) {
+        return Vec::new();
+    }
+    let two = |at: usize| {
+        page.get(at..at + 2).map(|bytes| bytes.iter().fold(0, |n, byte| (n << 8) | usize::from(*byte)))
+    };
+    let cells = two(start + 3).unwrap_or(0);
+    let mut rows = Vec::new();
+    for cell in 0..cells.min(PAGE / 4) {
+        let row = || {
+            let at = two(start + 8 + 2 * cell)?;
+            let (length, one) = varint(page.get(at..)?)?;
+            let (rowid, two) = varint(page.get(at + one..)?)?;
+            let payload = pages.payload(page.get(at + one + two..)?, usize::try_from(length).ok()?)?;
+            Some((rowid.cast_signed(), record(&payload)?))
+        };
+        rows.extend(row());
+    }
+    rows
+}
+
+/// Adds the events, requests and epochs found in any leaf, unless they are there
+/// already. A request found so may be an old state of it: it counts as
+/// interrupted, its key is taken, and nothing is done twice.
+pub(super) fn rows(path: &Path, new: &Connection) -> Result<u64, StoreError> {
+    let file_error = |source| StoreError::File { path: path.to_owned(), source };
+    if !path.exists() {
+        return Ok(0);
+    }
+    let pages = Pages::open(path).map_err(file_error)?;
+    let mut kept = 0;
+    for (first, page) in pages.all() {
+        for (rowid, mut values) in leaf(&pages, first, &page) {
+            let Some(sql) = recognise(rowid, &mut values) else { continue };
+            match new.prepare_cached(sql)?.execute(params_from_iter(values)) {
+                Ok(rows) => kept += u64::try_from(rows).unwrap_or(0),
+                Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    tracing::info!(kept, "rows found page by page");
+    Ok(kept)
+}
+
+/// Which table a row is of, by its form; completes it. An event needs its seal.
+fn recognise(rowid: i64, values: &mut [Value]) -> Option<&'static str> {
+    let columns = values.len();
+    match values {
+        // The primary key stands in the cell, not in the record (§2.1).
+        [offset @ Value::Null, ..] if columns == 13 => {
+            *offset = Value::Integer(rowid);
+            is_sealed(values).then_some("INSERT OR IGNORE INTO event VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)")
+        }
+        [no @ Value::Null, Value::Blob(id), Value::Integer(_), Value::Text(_), Value::Integer(_)]
+            if id.len() == 16 =>
+        {
+            *no = Value::Integer(rowid);
+            Some("INSERT OR IGNORE INTO epoch VALUES (?,?,?,?,?)")
+        }
+        [
+            Value::Blob(id),
+            Value::Text(_),
+            Value::Text(_),
+            Value::Text(_),
+            _,
+            Value::Blob(sha),
+            Value::Text(_),
+            Value::Text(state),
+            outcome,
+            Value::Integer(created),
+            settled,
+        ] if id.len() == 16 && sha.len() == 32 => {
+            if state == "pending" || state == "running" {
+                *state = "failed".into();
+                *outcome = Value::Text(r#"{"error":"interrupted"}"#.into());
+                *settled = Value::Integer(*created);
+            }
+            Some("INSERT OR IGNORE INTO request VALUES (?,?,?,?,?,?,?,?,?,?,?)")
+        }
+        _ => None,
+    }
+}
+
+/// Copies a file to `patched` with the schema pages of a fresh one.
+pub(super) fn patch(path: &Path, patched: &Path, fresh: &Connection) -> Result<(), StoreError> {
+    let file_error = |source| StoreError::File { path: patched.to_owned(), source };
+    let template = fresh.path().unwrap_or_default().to_owned();
+    let mut query = fresh.prepare("SELECT pageno FROM dbstat WHERE name = 'sqlite_schema'")?;
+    let schema: Vec<u64> =
+        query.query_map([], |row| row.get(0).map(i64::unsigned_abs))?.collect::<Result<_, _>>()?;
+    let lend = || -> std::io::Result<()> {
+        let (from, template) = (File::open(path)?, File::open(&template)?);
+        let count = from.metadata()?.len() / PAGE_U64;
+        std::fs::copy(path, patched)?;
+        if beside(path, "-wal").exists() {
+            std::fs::copy(beside(path, "-wal"), beside(patched, "-wal"))?;
+        }
+        let mut to = File::options().write(true).open(patched)?;
+        for no in &schema {
+            let mut page = [0; PAGE];
+            template.read_exact_at(&mut page, (no - 1) * PAGE_U64)?;
+            if *no == 1 {
+                // Pages of this file, no free list, and a WAL beside it (§1.3).
+                let count = u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes();
+                for (field, value) in [(18, [2_u8, 2].as_slice()), (28, &count), (32, &[0; 8])] {
+                    if let Some(field) = page.get_mut(field..field + value.len()) {
+                        field.copy_from_slice(value);
+                    }
+                }
+                page.copy_within(24..28, 92);
+            }
+            to.write_all_at(&page, (no - 1) * PAGE_U64)?;
+        }
+        to.flush()
+    };
+    lend().map_err(file_error)
+}

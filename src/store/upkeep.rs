@@ -1,0 +1,207 @@
+//! What the writer does between groups: decides which trimming step is due,
+//! one small transaction at a time, so that no commit waits long behind it.
+
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use uuid::Uuid;
+
+use super::epoch::{CLASSES, Position, slot};
+use super::trim::{self, Marks, Step};
+use super::{ClassLimit, StoreError};
+use crate::clock::UtcMillis;
+use crate::event::Class;
+
+/// How often delivered rows, settled requests and leftovers are looked at.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Settled requests answer a repeated key this long: 30 days, in milliseconds.
+const KEEP_REQUESTS_MS: i64 = 30 * 86_400_000;
+/// When space is tight and nothing may go, look again after this.
+const NOTHING_TO_TAKE: Duration = Duration::from_secs(1);
+
+/// Which step comes next in a sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sweep {
+    Delivered(usize),
+    Requests,
+    Leftovers,
+}
+
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    limits: [Option<ClassLimit>; CLASSES],
+    marks: [Option<Marks>; CLASSES],
+    /// Classes in a trimming run.
+    running: [bool; CLASSES],
+    /// What each class weighed before its oldest unsent row, as last looked up.
+    unsent_from: [i64; CLASSES],
+    sweep: Option<Sweep>,
+    next_sweep: Instant,
+    tight_again: Instant,
+    was_tight: bool,
+}
+
+impl Upkeep {
+    pub(super) fn new(limits: &[(Class, ClassLimit)]) -> Self {
+        let mut upkeep = Self {
+            limits: [None; CLASSES],
+            marks: [None; CLASSES],
+            running: [false; CLASSES],
+            unsent_from: [0; CLASSES],
+            sweep: Some(Sweep::Delivered(0)),
+            next_sweep: Instant::now() + SWEEP_EVERY,
+            tight_again: Instant::now(),
+            was_tight: false,
+        };
+        for (class, limit) in limits {
+            let place = slot(*class);
+            if let (Some(kept), Some(marks)) = (upkeep.limits.get_mut(place), upkeep.marks.get_mut(place)) {
+                *kept = Some(*limit);
+                // The ledger never goes by size, whatever is configured.
+                *marks = limit
+                    .keep_bytes
+                    .filter(|_| *class != Class::Ledger)
+                    .map(|bytes| Marks::of(*class, bytes));
+            }
+        }
+        upkeep
+    }
+
+    /// When a step may be due without anything having been committed.
+    pub(super) fn next(&self) -> Instant {
+        self.next_sweep
+    }
+
+    /// Does the most urgent step, if any, in the caller's transaction.
+    pub(super) fn step(
+        &mut self,
+        tx: &Connection,
+        position: &mut Position,
+        boot: Uuid,
+        tight: bool,
+    ) -> Result<Step, StoreError> {
+        for class in Class::ALL.into_iter().rev() {
+            if self.over(tx, position, class)? {
+                let low = self.marks_of(class).map_or(0, |marks| marks.low);
+                let step = trim::unsent_step(tx, position, boot, class, low)?;
+                self.set_running(class, step.more);
+                return Ok(Step { more: true, ..step });
+            }
+        }
+        if tight && Instant::now() >= self.tight_again {
+            self.was_tight = true;
+            let step = relieve(tx, position, boot)?;
+            if !step.changed {
+                self.tight_again = Instant::now() + NOTHING_TO_TAKE;
+            }
+            return Ok(Step { more: step.changed, ..step });
+        }
+        if !tight && std::mem::take(&mut self.was_tight) {
+            self.sweep = Some(Sweep::Delivered(0));
+        }
+        self.sweep_step(tx, position, boot, tight)
+    }
+
+    /// A transaction was rolled back: what was assumed of it does not hold.
+    pub(super) fn doubt(&mut self) {
+        self.running = [false; CLASSES];
+        self.unsent_from = [0; CLASSES];
+    }
+
+    fn marks_of(&self, class: Class) -> Option<Marks> {
+        self.marks.get(slot(class)).copied().flatten()
+    }
+
+    fn set_running(&mut self, class: Class, running: bool) {
+        if let Some(state) = self.running.get_mut(slot(class)) {
+            *state = running;
+        }
+    }
+
+    /// Whether a class is in a run or over its limit. The estimate in memory only
+    /// ever errs upwards (deliveries make it smaller): the file is asked when it is over.
+    fn over(&mut self, conn: &Connection, position: &Position, class: Class) -> Result<bool, StoreError> {
+        let place = slot(class);
+        let (Some(marks), Some(total), Some(from)) =
+            (self.marks_of(class), position.total_bytes.get(place), self.unsent_from.get_mut(place))
+        else {
+            return Ok(false);
+        };
+        if self.running.get(place) == Some(&true) {
+            return Ok(true);
+        }
+        if total - *from <= marks.high {
+            return Ok(false);
+        }
+        *from = trim::unsent_from(conn, class)?.unwrap_or(*total);
+        let over = total - *from > marks.high;
+        self.set_running(class, over);
+        Ok(over)
+    }
+
+    fn sweep_step(
+        &mut self,
+        tx: &Connection,
+        position: &mut Position,
+        boot: Uuid,
+        tight: bool,
+    ) -> Result<Step, StoreError> {
+        if Instant::now() >= self.next_sweep {
+            self.next_sweep = Instant::now() + SWEEP_EVERY;
+            self.sweep.get_or_insert(Sweep::Delivered(0));
+        }
+        let Some(sweep) = self.sweep else { return Ok(Step::default()) };
+        let now = UtcMillis::now().0;
+        let (step, then) = match sweep {
+            Sweep::Delivered(place) => {
+                let class = Class::ALL.get(place).copied();
+                let step = match class {
+                    Some(class) => self.settle_class(tx, position, boot, class, now, tight)?,
+                    None => Step::default(),
+                };
+                let then = if class.is_some() { Sweep::Delivered(place + 1) } else { Sweep::Requests };
+                (step, Some(then))
+            }
+            Sweep::Requests => {
+                (trim::requests_step(tx, now, now - KEEP_REQUESTS_MS)?, Some(Sweep::Leftovers))
+            }
+            Sweep::Leftovers => (trim::leftovers_step(tx)?, None),
+        };
+        self.sweep = if step.more { Some(sweep) } else { then };
+        Ok(Step { changed: step.changed, more: self.sweep.is_some() })
+    }
+
+    /// Tells what is left to tell of a class and deletes its old delivered rows.
+    fn settle_class(
+        &self,
+        tx: &Connection,
+        position: &mut Position,
+        boot: Uuid,
+        class: Class,
+        now: i64,
+        tight: bool,
+    ) -> Result<Step, StoreError> {
+        if !tight {
+            let told = trim::tell_open_gap(tx, position, boot, class)?;
+            if told.changed {
+                return Ok(told);
+            }
+        }
+        match self.limits.get(slot(class)).copied().flatten() {
+            Some(limit) => trim::delivered_step(tx, class, Some(now.saturating_sub(limit.keep_delivered_ms))),
+            None => Ok(Step::default()),
+        }
+    }
+}
+
+/// Makes room: delivered rows that every local reader has passed, then unsent telemetry.
+fn relieve(tx: &Connection, position: &mut Position, boot: Uuid) -> Result<Step, StoreError> {
+    for class in Class::ALL.into_iter().rev().filter(|class| *class != Class::Ledger) {
+        let step = trim::delivered_step(tx, class, None)?;
+        if step.changed {
+            return Ok(step);
+        }
+    }
+    // One step's worth, then the space is looked at again; the run ends when it is no longer tight.
+    trim::unsent_step(tx, position, boot, Class::Telemetry, 0)
+}

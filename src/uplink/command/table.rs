@@ -1,0 +1,62 @@
+//! The commands this version knows. A new one is a new line in [`HANDLERS`].
+
+use serde_json::{Value, json};
+
+use super::Order;
+use crate::ident::DeviceId;
+
+/// One command.
+#[derive(Debug)]
+pub struct Handler {
+    /// The last part of its topic.
+    pub name: &'static str,
+    /// Runs also while the clock is not synchronised.
+    pub read_only: bool,
+    /// What it begins with.
+    pub begin: fn(&Order) -> Result<Begin, String>,
+}
+
+/// How a command begins.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Begin {
+    /// It is done already, with this result.
+    Done(Value),
+    /// A service is asked: a request row. Its outcome becomes the command's.
+    Ask {
+        /// Kind of the row that remembers the command, `command.NAME`.
+        row: &'static str,
+        /// What is asked.
+        kind: &'static str,
+        /// The device asked.
+        target: String,
+        /// The arguments.
+        body: Value,
+    },
+}
+
+/// All commands.
+pub const HANDLERS: &[Handler] = &[
+    Handler { name: "ping", read_only: true, begin: |_| Ok(Begin::Done(json!({}))) },
+    Handler { name: "vehicle.scan", read_only: true, begin: vehicle_scan },
+];
+
+/// The command of that name.
+#[must_use]
+pub fn handler(name: &str) -> Option<&'static Handler> {
+    HANDLERS.iter().find(|handler| handler.name == name)
+}
+
+fn vehicle_scan(order: &Order) -> Result<Begin, String> {
+    let link = order
+        .args
+        .get("link")
+        .and_then(Value::as_str)
+        .and_then(|link| link.parse::<DeviceId>().ok())
+        .ok_or("args.link must be the id of a vehicle link")?;
+    Ok(Begin::Ask {
+        row: "command.vehicle.scan",
+        kind: "vehicle.scan",
+        target: link.to_string(),
+        body: order.args.clone(),
+    })
+}

@@ -1,0 +1,204 @@
+//! The command desk: commits commands and their results. A command's row stands
+//! before it acts and before its packet is acknowledged; a command that asks a
+//! service leaves a `command.NAME` row that outlives a restart, so that its
+//! result is told once, even when the daemon was killed in between.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::command::{Begin, Decision, HANDLERS, Malformed, Order, Refusal};
+use crate::clock::{TimeQuality, UtcMillis};
+use crate::event::gateway::{CommandOutcome, CommandResult};
+use crate::event::{NewEvent, Source};
+use crate::store::commands::CommandOp;
+use crate::store::requests::{NewRequest, RequestOp, RequestRow, RequestState};
+use crate::store::{Batch, Op, Store, StoreError};
+
+/// A command whose service never answers is given up after this.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Whose requests these are.
+const SCOPE: &str = "hq";
+
+/// Takes commands in and tells their results.
+pub(super) struct Desk {
+    store: Store,
+    source: Source,
+    quality: fn() -> TimeQuality,
+    /// Commands that wait for a service, as far as known: spares queries when there are none.
+    open: bool,
+}
+
+/// What became of a payload.
+#[derive(Debug)]
+pub(super) enum Intake {
+    /// Dealt with: the packet may be acknowledged.
+    Settled(&'static str),
+    /// Not a command.
+    Malformed(Malformed),
+}
+
+impl Desk {
+    pub(super) fn new(store: Store, source: Source, quality: fn() -> TimeQuality) -> Self {
+        Self { store, source, quality, open: true }
+    }
+
+    /// Takes a command in. After this returned, its packet may be acknowledged.
+    pub(super) async fn take(&mut self, name: &str, payload: &[u8]) -> Result<Intake, StoreError> {
+        let order = match Order::parse(name, payload) {
+            Ok(order) => order,
+            Err(malformed) => return Ok(Intake::Malformed(malformed)),
+        };
+        let (batch, outcome) = self.batch(&order)?;
+        match self.store.commit(batch).await {
+            Ok(_) => {
+                self.open |= outcome == "asked";
+                Ok(Intake::Settled(outcome))
+            }
+            // Seen before: it acts at most once and says nothing twice.
+            Err(StoreError::Replayed { .. }) => Ok(Intake::Settled("repeated")),
+            Err(StoreError::KeyConflict) => {
+                let refusal = Refusal::SameIdOtherArgs.to_string();
+                let event = self.result(&order, CommandOutcome::Refused, Some(refusal), None)?;
+                self.store.commit(Batch::new().event(event)).await?;
+                Ok(Intake::Settled("refused"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn batch(&self, order: &Order) -> Result<(Batch, &'static str), StoreError> {
+        let received =
+            CommandOp::Receive { id: order.id, name: order.name.clone(), body_sha256: order.digest() };
+        let batch = Batch::new().op(Op::Command(received));
+        let refuse = |error: String| self.result(order, CommandOutcome::Refused, Some(error), None);
+        match order.decide(UtcMillis::now(), (self.quality)()) {
+            Decision::Refuse(refusal) => Ok((batch.event(refuse(refusal.to_string())?), "refused")),
+            Decision::Expire => {
+                Ok((batch.event(self.result(order, CommandOutcome::Expired, None, None)?), "expired"))
+            }
+            Decision::Run(handler) => match (handler.begin)(order) {
+                Err(error) => Ok((batch.event(refuse(error)?), "refused")),
+                Ok(Begin::Done(result)) => {
+                    Ok((batch.event(self.result(order, CommandOutcome::Done, None, Some(result))?), "done"))
+                }
+                Ok(Begin::Ask { row, kind, target, body }) => {
+                    let asked = Uuid::now_v7();
+                    let remember = json!({ "request": asked, "name": order.name });
+                    let batch = batch
+                        .op(insert(order.id, row, &target, remember))
+                        .op(Op::Request(RequestOp::Start { id: order.id }))
+                        .op(insert(asked, kind, &target, body));
+                    Ok((batch, "asked"))
+                }
+            },
+        }
+    }
+
+    /// Tells the results that have come in since. Cheap when no command waits.
+    pub(super) async fn settle(&mut self) -> Result<(), StoreError> {
+        if !self.open {
+            return Ok(());
+        }
+        let waiting = self.store.read(open_commands).await?;
+        self.open = !waiting.is_empty();
+        for (command, asked) in waiting {
+            if let Some((outcome, error, result)) = verdict(&command, asked.as_ref()) {
+                self.tell(&command, asked.as_ref(), outcome, error, result).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell(
+        &self,
+        command: &RequestRow,
+        asked: Option<&RequestRow>,
+        outcome: CommandOutcome,
+        error: Option<String>,
+        result: Option<Value>,
+    ) -> Result<(), StoreError> {
+        let name = command.body.get("name").and_then(Value::as_str).unwrap_or_default();
+        let order =
+            Order { id: command.id, name: name.to_owned(), expires_at: None, args: Value::Null };
+        let state = if outcome == CommandOutcome::Done { RequestState::Done } else { RequestState::Failed };
+        let settle = |id, outcome: Value| Op::Request(RequestOp::Settle { id, state, outcome });
+        let mut batch = Batch::new().op(settle(command.id, json!({ "outcome": outcome })));
+        if let Some(asked) = asked.filter(|asked| !asked.state.is_settled()) {
+            batch = batch.op(settle(asked.id, json!({ "error": "withdrawn" })));
+        }
+        match self.store.commit(batch.event(self.result(&order, outcome, error, result)?)).await {
+            // The service settled it in this very moment: the next round tells its outcome.
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    fn result(
+        &self,
+        order: &Order,
+        outcome: CommandOutcome,
+        error: Option<String>,
+        result: Option<Value>,
+    ) -> Result<NewEvent, StoreError> {
+        let data = CommandResult { command_id: order.id, name: order.name.clone(), outcome, error, result };
+        NewEvent::now(format!("gateway/{}", self.source.gateway), &data)
+            .map_err(|error| StoreError::Corrupt(error.to_string()))
+    }
+}
+
+fn insert(id: Uuid, kind: &'static str, target: &str, body: Value) -> Op {
+    Op::Request(RequestOp::Insert(NewRequest {
+        id,
+        kind,
+        target: target.to_owned(),
+        scope: SCOPE.into(),
+        idempotency_key: None,
+        body,
+    }))
+}
+
+type Open = Vec<(RequestRow, Option<RequestRow>)>;
+
+fn open_commands(reader: &crate::store::Reader<'_>) -> Result<Open, StoreError> {
+    let mut open = Vec::new();
+    for handler in HANDLERS {
+        for command in reader.open_requests(&format!("command.{}", handler.name), None)? {
+            let asked = command.body.get("request").and_then(Value::as_str).and_then(|id| id.parse().ok());
+            let asked = asked.map(|id| reader.request(id)).transpose()?.flatten();
+            open.push((command, asked));
+        }
+    }
+    Ok(open)
+}
+
+type Verdict = (CommandOutcome, Option<String>, Option<Value>);
+
+/// What a command's request says of it; `None` while it runs.
+fn verdict(command: &RequestRow, asked: Option<&RequestRow>) -> Option<Verdict> {
+    let Some(asked) = asked else {
+        return Some((CommandOutcome::Interrupted, Some("its request is gone".into()), None));
+    };
+    match (asked.state, &asked.outcome) {
+        (RequestState::Done, outcome) => Some((CommandOutcome::Done, None, outcome.clone())),
+        (RequestState::Failed, outcome) => {
+            let code = |key| outcome.as_ref().and_then(|outcome| outcome.get(key)).and_then(Value::as_str);
+            let error = code("error").or_else(|| code("code")).unwrap_or("failed");
+            let kind = if error.contains("interrupted") || code("code") == Some("interrupted") {
+                CommandOutcome::Interrupted
+            } else {
+                CommandOutcome::Failed
+            };
+            Some((kind, Some(error.to_owned()), None))
+        }
+        (RequestState::Pending | RequestState::Running, _) => {
+            let waited = UtcMillis::now().0.saturating_sub(command.created_at.0);
+            // A clock that jumped back leaves it open; one that jumped ahead gives up early, which is harmless.
+            (waited > i64::try_from(PATIENCE.as_millis()).unwrap_or(i64::MAX)).then(|| {
+                let error = "no answer from the device's service in five minutes; is the link configured?";
+                (CommandOutcome::Failed, Some(error.to_owned()), None)
+            })
+        }
+    }
+}

@@ -1,0 +1,416 @@
+//! The thin task: waits for the connection, the log, the clock and the stop
+//! signal, feeds the session, carries out what it says. Reconnects for ever.
+//! What comes in from headquarters: `incoming`; the retained `state`: `presence`.
+
+mod incoming;
+mod presence;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::backoff::Backoff;
+use super::desk::Desk;
+use super::drain::Drain;
+use super::fault::Fault;
+use super::greeting::{Connections, Phase};
+use super::pipe::{Packet, Pipe, PipeEvent};
+use super::session::{Input, Outcome, Output, Policy, Session, Token};
+use super::topics::Topics;
+use super::voice::Voice;
+use super::{Setup, UplinkError};
+use crate::clock::UtcMillis;
+use crate::config::tables::{Confirm, MqttVersion};
+use crate::event::Class;
+use crate::health::Health;
+use crate::store::{Head, Store, StoreError};
+
+/// The publish of the retained `state`; events count from one.
+const STATE: Token = 0;
+/// The loop turns at least this often: heartbeats, dead lines, results of commands.
+const TURN: Duration = Duration::from_secs(1);
+/// What an orderly stop may take to settle what is in flight.
+const LAST_SETTLE: Duration = Duration::from_millis(1500);
+/// Backlog figures are read this often.
+const FIGURES: Duration = Duration::from_secs(5);
+
+/// How a connection ended.
+enum Ended {
+    Stopped,
+    Lost(Fault),
+    Closed(StoreError),
+}
+
+/// Why a turn did not go well.
+enum Failed {
+    Fault(Fault),
+    Store(StoreError),
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// What woke the loop.
+enum Turn {
+    Event(PipeEvent),
+    Grown,
+    Stop,
+    Tick,
+}
+
+/// One connection's own.
+struct Line {
+    pipe: Pipe,
+    connection: Uuid,
+    since: UtcMillis,
+    phase: Phase,
+    state_due: Option<Instant>,
+    stopping: Option<Instant>,
+    offline_told: bool,
+}
+
+/// The task.
+pub(super) struct Driver {
+    setup: Setup,
+    store: Store,
+    stop: CancellationToken,
+    topics: Topics,
+    session: Session<Packet>,
+    drain: Drain,
+    desk: Desk,
+    voice: Voice,
+    connections: Connections,
+    backoff: Backoff,
+    seen: Head,
+    figures_due: Instant,
+}
+
+impl Driver {
+    pub(super) async fn new(
+        setup: Setup,
+        store: Store,
+        health: Health,
+        stop: CancellationToken,
+    ) -> Result<Self, UplinkError> {
+        let topics = Topics::new(&setup.table.root, &setup.source);
+        let delivered = store
+            .read(|reader| {
+                Class::ALL.into_iter().map(|class| Ok((class, reader.delivered(class)?))).collect::<Result<Vec<_>, StoreError>>()
+            })
+            .await?;
+        let policy = Policy {
+            confirm: setup.table.confirm,
+            confirm_timeout: setup.table.confirm_timeout,
+            max_in_flight: setup.table.max_in_flight.max(1),
+            max_in_flight_bytes: setup.table.max_in_flight_bytes,
+            max_packet_bytes: u64::from(setup.table.max_packet_bytes),
+            replay_per_s: setup.table.replay_per_s,
+        };
+        if setup.table.version == MqttVersion::V311 && setup.table.confirm == Confirm::Broker {
+            tracing::warn!(
+                "mqtt.version 3.1.1 cannot show refused events; set mqtt.confirm = \"headquarters\" or use version \"5\""
+            );
+        }
+        let seed = Uuid::new_v4().as_u64_pair().0;
+        let seen = *store.head().borrow();
+        Ok(Self {
+            session: Session::new(policy, &delivered, seed),
+            drain: Drain::new(store.clone(), setup.source.clone(), topics.clone()),
+            desk: Desk::new(store.clone(), setup.source.clone(), setup.quality),
+            voice: Voice::new(health),
+            connections: Connections::default(),
+            backoff: Backoff::new(setup.pace.backoff_first, setup.pace.backoff_most, seed),
+            topics,
+            setup,
+            store,
+            stop,
+            seen,
+            figures_due: Instant::now(),
+        })
+    }
+
+    /// Until `stop`.
+    pub(super) async fn run(mut self) -> Result<(), UplinkError> {
+        loop {
+            let began = Instant::now();
+            let ended = self.connection().await;
+            self.session.step(Instant::now(), Input::Lost);
+            if let Err(error) = self.drain.commit().await {
+                // Positions not noted are only sent once more.
+                tracing::warn!(%error, "delivered positions not committed");
+            }
+            let fault = match ended {
+                Ended::Stopped => return Ok(()),
+                Ended::Closed(error) => return Err(error.into()),
+                Ended::Lost(fault) => fault,
+            };
+            if began.elapsed() >= self.setup.pace.healthy_after && fault != Fault::TakenOver {
+                self.backoff.reset();
+            }
+            let wait = self.backoff.next();
+            self.voice.lost(&fault, wait);
+            if self.pause(wait).await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits before the next try. True when it is time to stop.
+    async fn pause(&mut self, wait: Duration) -> bool {
+        let until = Instant::now() + wait;
+        loop {
+            self.voice.beat();
+            if let Err(error) = self.desk.settle().await {
+                tracing::warn!(%error, "results of commands not committed");
+            }
+            let now = Instant::now();
+            if now >= until {
+                return false;
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return true,
+                () = sleep_until(until.min(now + TURN).into()) => {}
+            }
+        }
+    }
+
+    async fn connection(&mut self) -> Ended {
+        let connection = self.connections.begin();
+        let dial = match self.setup.dial(&self.topics, connection) {
+            Ok(dial) => dial,
+            Err(fault) => return Ended::Lost(fault),
+        };
+        let now = Instant::now();
+        let mut line = Line {
+            pipe: Pipe::open(dial),
+            connection,
+            since: UtcMillis::now(),
+            phase: Phase::dialling(now, self.setup.pace.connect_timeout + TURN),
+            state_due: None,
+            stopping: None,
+            offline_told: false,
+        };
+        let mut head = self.store.head();
+        loop {
+            self.voice.beat();
+            let wake = self.wake(&line).into();
+            let turn = tokio::select! {
+                () = self.stop.cancelled(), if line.stopping.is_none() => Turn::Stop,
+                event = line.pipe.next() => Turn::Event(event),
+                grown = head.changed() => match grown {
+                    Ok(()) => Turn::Grown,
+                    Err(_) => return Ended::Closed(StoreError::Closed),
+                },
+                () = sleep_until(wake) => Turn::Tick,
+            };
+            match self.turn(&mut line, turn).await {
+                Ok(()) => {}
+                Err(Failed::Fault(fault)) => return Ended::Lost(fault),
+                Err(Failed::Store(StoreError::Closed)) => return Ended::Closed(StoreError::Closed),
+                Err(Failed::Store(error)) => return Ended::Lost(Fault::Store(error.to_string())),
+            }
+            if line.stopping.is_some_and(|_| self.may_leave(&line)) {
+                self.leave(line).await;
+                return Ended::Stopped;
+            }
+        }
+    }
+
+    fn wake(&self, line: &Line) -> Instant {
+        let due = [
+            self.session.wake_at(),
+            self.drain.due(self.setup.pace.commit_every),
+            line.phase.deadline(),
+            line.state_due,
+            line.stopping,
+        ];
+        due.into_iter().flatten().chain([Instant::now() + TURN]).min().unwrap_or_else(Instant::now)
+    }
+
+    async fn turn(&mut self, line: &mut Line, turn: Turn) -> Result<(), Failed> {
+        match turn {
+            Turn::Stop => line.stopping = Some(Instant::now() + LAST_SETTLE),
+            Turn::Grown => self.grown(line).await?,
+            Turn::Tick => {
+                self.tick(line).await?;
+                self.feed(line, Input::Tick).await?;
+            }
+            Turn::Event(event) => self.event(line, event).await?,
+        }
+        if self.drain.due(self.setup.pace.commit_every).is_some_and(|due| due <= Instant::now()) {
+            self.drain.commit().await?;
+        }
+        Ok(())
+    }
+
+    async fn grown(&mut self, line: &mut Line) -> Result<(), Failed> {
+        let head = *self.store.head().borrow();
+        self.desk.settle().await?;
+        // Our own notes of what is delivered move `commits`, not `last`: no work, no loop.
+        if std::mem::replace(&mut self.seen, head).last != head.last {
+            line.state_due.get_or_insert_with(|| Instant::now() + self.setup.pace.state_every);
+            self.feed(line, Input::Grown).await?;
+        }
+        Ok(())
+    }
+
+    async fn tick(&mut self, line: &mut Line) -> Result<(), Failed> {
+        let now = Instant::now();
+        match line.phase {
+            Phase::Dialling { until } if until <= now => return Err(Fault::Silent("no CONNACK in time").into()),
+            Phase::Subscribing { until, .. } if until <= now => {
+                return Err(Fault::Silent("no SUBACK in time").into());
+            }
+            Phase::Checking { until, .. } if until <= now => self.go_live(line).await?,
+            _ => {}
+        }
+        self.check_line(line, now)?;
+        if line.phase == Phase::Live && line.state_due.take_if(|due| *due <= now).is_some() {
+            self.tell_state(line).await?;
+        }
+        self.desk.settle().await?;
+        if self.figures_due <= now {
+            self.figures_due = now + FIGURES;
+            self.figures().await?;
+            if line.phase == Phase::Live {
+                self.voice.show(None);
+            }
+        }
+        Ok(())
+    }
+
+    /// A line that is silent, or takes publishes and never answers, is given up.
+    fn check_line(&self, line: &Line, now: Instant) -> Result<(), Fault> {
+        if matches!(line.phase, Phase::Dialling { .. }) {
+            return Ok(());
+        }
+        let limit = self.setup.pace.keep_alive * 3 / 2;
+        let drain = self.session.flow().map_or(Duration::ZERO, super::flow::Flow::drain_time);
+        if line.pipe.quiet_for() > limit + drain {
+            return Err(Fault::Silent("nothing heard for one and a half keep-alives"));
+        }
+        let oldest = self.session.flow().and_then(super::flow::Flow::oldest);
+        if oldest.is_some_and(|sent| now.saturating_duration_since(sent) > limit + drain) {
+            return Err(Fault::Silent("a publish was never acknowledged"));
+        }
+        Ok(())
+    }
+
+    async fn event(&mut self, line: &mut Line, event: PipeEvent) -> Result<(), Failed> {
+        let now = Instant::now();
+        match event {
+            PipeEvent::Connected(limits) => {
+                line.phase = Phase::subscribing(now, limits);
+                line.pipe.subscribe(&self.topics.subscriptions())?;
+            }
+            PipeEvent::Subscribed { refused } => {
+                if let Phase::Subscribing { limits, .. } = line.phase {
+                    let echoed = !refused.contains(&self.topics.state());
+                    if !refused.is_empty() {
+                        self.voice.unsubscribed(Fault::NotSubscribed(refused.join(", ")));
+                    }
+                    self.tell_state(line).await?;
+                    line.phase = Phase::checking(now, limits, echoed);
+                }
+            }
+            PipeEvent::Settled { token: STATE, outcome } => {
+                line.offline_told = line.stopping.is_some();
+                if let Outcome::Refused(code) = outcome {
+                    tracing::warn!(code = format!("0x{code:02X}"), "retained state refused by the broker");
+                }
+            }
+            PipeEvent::Settled { token, outcome } => {
+                self.feed(line, Input::Settled { token, outcome }).await?;
+            }
+            PipeEvent::Incoming(incoming) => self.incoming(line, incoming).await?,
+            PipeEvent::Lost(fault) => return Err(fault.into()),
+        }
+        Ok(())
+    }
+
+    async fn go_live(&mut self, line: &mut Line) -> Result<(), Failed> {
+        let Phase::Checking { limits, .. } = line.phase else { return Ok(()) };
+        line.phase = Phase::Live;
+        self.voice.live(match self.setup.table.version {
+            MqttVersion::V5 => "5",
+            MqttVersion::V311 => "3.1.1",
+        });
+        let head = self.drain.last();
+        self.feed(line, Input::Connected { limits, head }).await
+    }
+
+    /// Steps the session and carries out what it says, pages included.
+    async fn feed(&mut self, line: &mut Line, input: Input<Packet>) -> Result<(), Failed> {
+        let mut todo = VecDeque::from(self.session.step(Instant::now(), input));
+        loop {
+            let mut wanted = Vec::new();
+            while let Some(output) = todo.pop_front() {
+                if let Output::Fetch { class, after } = output {
+                    wanted.push((class, after));
+                } else {
+                    self.carry_out(line, output).await?;
+                }
+            }
+            if wanted.is_empty() {
+                return Ok(());
+            }
+            self.voice.beat();
+            for page in self.drain.read(wanted).await? {
+                let rows = Input::Rows { class: page.class, after: page.after, rows: page.rows };
+                todo.extend(self.session.step(Instant::now(), rows));
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, line: &mut Line, output: Output<Packet>) -> Result<(), Failed> {
+        match output {
+            Output::Publish { token, class, load } => {
+                metrics::counter!("baygate_uplink_published_total", "class" => class.as_str()).increment(1);
+                line.pipe.publish(token, load)?;
+            }
+            Output::Delivered { class, to } => {
+                let events = self.drain.note(class, to);
+                metrics::counter!("baygate_uplink_acked_total", "class" => class.as_str()).increment(events);
+            }
+            Output::SetAside { class, rows, reason } => {
+                self.drain.set_aside(class, &rows, &reason).await?;
+            }
+            Output::Refused { class, code } => self.voice.refused(class, code),
+            Output::TakenAgain { class } => self.voice.taken_again(class),
+            Output::Fetch { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// In an orderly stop: everything in flight is settled, or it has taken long enough.
+    fn may_leave(&self, line: &Line) -> bool {
+        line.phase != Phase::Live
+            || self.session.flow().is_none_or(|flow| flow.in_flight() == 0)
+            || line.stopping.is_some_and(|until| until <= Instant::now())
+    }
+
+    async fn figures(&self) -> Result<(), StoreError> {
+        let ours = self.drain.ours().await?;
+        let running = self.drain.epoch_no(ours.epoch).await?;
+        for (class, last) in ours.last {
+            let delivered = self.session.delivered(class);
+            let done = if Some(delivered.epoch_no) == running { delivered.class_sequence.0 } else { 0 };
+            #[allow(clippy::cast_precision_loss)] // a gauge is a float
+            let backlog = last.0.saturating_sub(done) as f64;
+            metrics::gauge!("baygate_uplink_backlog", "class" => class.as_str()).set(backlog);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,68 @@
+//! How headquarters sees us: the retained `state`, and leaving in order.
+
+use std::time::{Duration, Instant};
+
+use super::{Driver, Failed, Line, STATE};
+use crate::store::StoreError;
+use crate::uplink::greeting::Phase;
+use crate::uplink::pipe::{Packet, PipeEvent};
+use crate::uplink::session::{Input, Output};
+use crate::uplink::word::{OwnState, offline};
+
+/// What an orderly stop may take for each of its two last packets.
+const LAST_PACKET: Duration = Duration::from_secs(1);
+
+impl Driver {
+    pub(super) async fn tell_state(&mut self, line: &mut Line) -> Result<(), Failed> {
+        let ours = self.drain.ours().await?;
+        let about = &self.setup.about;
+        let state = OwnState {
+            online: true,
+            connection: line.connection,
+            epoch: ours.epoch,
+            since: line.since,
+            version: about.version.clone(),
+            last: ours.last.iter().map(|(class, last)| (class.as_str(), *last)).collect(),
+            hotlist_version: about.hotlist_version.clone(),
+            config_version: about.config_version.clone(),
+            protocols_version: about.protocols_version.clone(),
+        };
+        let payload = serde_json::to_vec(&state).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        self.publish_state(line, payload)
+    }
+
+    fn publish_state(&self, line: &mut Line, payload: Vec<u8>) -> Result<(), Failed> {
+        let packet = Packet { topic: self.topics.state().into(), payload: payload.into(), retain: true };
+        line.pipe.publish(STATE, packet).map_err(Failed::from)
+    }
+
+    /// Offline first, then DISCONNECT: the will stays silent.
+    pub(super) async fn leave(&mut self, mut line: Line) {
+        if matches!(line.phase, Phase::Checking { .. } | Phase::Live)
+            && {
+                let will = offline(line.connection);
+                self.publish_state(&mut line, will).is_ok()
+            }
+        {
+            let told = async {
+                loop {
+                    match line.pipe.next().await {
+                        PipeEvent::Settled { token: STATE, .. } | PipeEvent::Lost(_) => return,
+                        PipeEvent::Settled { token, outcome } => {
+                            for output in self.session.step(Instant::now(), Input::Settled { token, outcome }) {
+                                if let Output::Delivered { class, to } = output {
+                                    self.drain.note(class, to);
+                                }
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            };
+            // Where the broker does not answer in time, its will says the same.
+            let _ = tokio::time::timeout(LAST_PACKET, told).await;
+        }
+        line.pipe.close(LAST_PACKET).await;
+        tracing::info!("uplink closed");
+    }
+}

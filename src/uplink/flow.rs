@@ -1,0 +1,208 @@
+//! How much may be under way at once. What lives here: the publishes in
+//! flight, the line's measured rate, and the byte limit that follows from it.
+//! What does not: which event goes next (`session`).
+//!
+//! Everything not yet acknowledged stands in front of the next urgent event: in
+//! the client, in the kernel's buffer, in the modem. So the limit is what the
+//! line carries in [`QUEUE`] beyond its own round trip (the idea of BBR, RFC
+//! draft-cardwell-iccrg-bbr: rate × delay), never more than the configured bytes.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::event::Class;
+
+/// One publish, within one connection.
+pub type Token = u64;
+
+/// What may queue in front of an urgent event, as time on the line.
+const QUEUE: Duration = Duration::from_millis(400);
+/// The limit before anything was measured, in bytes: a quarter second at 256 kbit/s.
+const FIRST_LIMIT: u64 = 8 * 1024;
+/// How long the best measured rate counts.
+const RATE_MEMORY: Duration = Duration::from_secs(5);
+/// Samples kept, at most.
+const SAMPLES: usize = 256;
+
+/// A publish without its PUBACK.
+#[derive(Debug, Clone, Copy)]
+struct Flying {
+    class: Class,
+    bytes: u64,
+    sent_at: Instant,
+    delivered_before: u64,
+}
+
+/// The publishes in flight and what they tell of the line.
+#[derive(Debug)]
+pub struct Flow {
+    max_count: usize,
+    max_bytes: u64,
+    flying: HashMap<Token, Flying>,
+    delivered: u64,
+    samples: VecDeque<(Instant, u64)>,
+    quickest: Option<Duration>,
+}
+
+impl Flow {
+    /// For a new connection: `max_count` publishes, `max_bytes` bytes.
+    #[must_use]
+    pub fn new(max_count: usize, max_bytes: u64) -> Self {
+        Self {
+            max_count: max_count.max(1),
+            max_bytes,
+            flying: HashMap::new(),
+            delivered: 0,
+            samples: VecDeque::new(),
+            quickest: None,
+        }
+    }
+
+    /// Whether a packet of `class` and `bytes` may go now. Bytes of lower
+    /// classes do not count against a higher one, so that it never waits for
+    /// their acknowledgements. A packet over the limit goes when it is alone.
+    #[must_use]
+    pub fn admits(&self, class: Class, bytes: u64) -> bool {
+        if self.flying.len() >= self.max_count {
+            return false;
+        }
+        let (mut total, mut rivals) = (0, 0);
+        for flying in self.flying.values() {
+            total += flying.bytes;
+            if flying.class <= class {
+                rivals += flying.bytes;
+            }
+        }
+        let within = |used: u64, limit: u64| used == 0 || used.saturating_add(bytes) <= limit;
+        within(rivals, self.limit_bytes()) && within(total, self.max_bytes)
+    }
+
+    /// A publish went out.
+    pub fn sent(&mut self, token: Token, class: Class, bytes: u64, now: Instant) {
+        let delivered_before = self.delivered;
+        self.flying.insert(token, Flying { class, bytes, sent_at: now, delivered_before });
+    }
+
+    /// Its PUBACK came. False for a token this connection does not know.
+    pub fn acknowledged(&mut self, token: Token, now: Instant) -> bool {
+        let Some(flying) = self.flying.remove(&token) else { return false };
+        let took = now.saturating_duration_since(flying.sent_at).max(Duration::from_micros(100));
+        self.delivered += flying.bytes;
+        self.quickest = Some(self.quickest.map_or(took, |quickest| quickest.min(took)));
+        let bytes = u128::from(self.delivered - flying.delivered_before);
+        let rate = u64::try_from(bytes * 1_000_000 / took.as_micros()).unwrap_or(u64::MAX);
+        self.samples.push_back((now, rate));
+        while self.samples.len() > SAMPLES
+            || self.samples.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > RATE_MEMORY)
+        {
+            self.samples.pop_front();
+        }
+        true
+    }
+
+    /// The line's rate as measured, in bytes a second.
+    #[must_use]
+    pub fn rate(&self) -> Option<u64> {
+        self.samples.iter().map(|(_, rate)| *rate).max()
+    }
+
+    /// Bytes that may be in flight now.
+    #[must_use]
+    pub fn limit_bytes(&self) -> u64 {
+        let (Some(rate), Some(quickest)) = (self.rate(), self.quickest) else {
+            return FIRST_LIMIT.min(self.max_bytes);
+        };
+        // The quickest answer stands for the empty line; beyond half a second it is queueing, not distance.
+        let time = QUEUE + quickest.min(Duration::from_millis(500));
+        let limit = u128::from(rate) * time.as_micros() / 1_000_000;
+        u64::try_from(limit).unwrap_or(u64::MAX).clamp(1, self.max_bytes)
+    }
+
+    /// Publishes without PUBACK.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.flying.len()
+    }
+
+    /// How many there may be.
+    #[must_use]
+    pub fn max_count(&self) -> usize {
+        self.max_count
+    }
+
+    /// When the oldest publish without PUBACK went out.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Instant> {
+        self.flying.values().map(|flying| flying.sent_at).min()
+    }
+
+    /// What the bytes in flight need on the line as measured, generously
+    /// (four times; 1 kB/s while nothing was measured).
+    #[must_use]
+    pub fn drain_time(&self) -> Duration {
+        let bytes: u64 = self.flying.values().map(|flying| flying.bytes).sum();
+        Duration::from_millis(bytes.saturating_mul(4000) / self.rate().unwrap_or(4000).max(1000))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line of `rate` bytes a second and `trip` round trip, always kept full with `size`-byte packets.
+    fn fill(rate: u64, trip: Duration, size: u64, seconds: u64) -> Flow {
+        let start = Instant::now();
+        let mut flow = Flow::new(64, 128 * 1024);
+        let (mut line_free, mut due) = (start, VecDeque::new());
+        let (mut now, mut token) = (start, 0);
+        while now < start + Duration::from_secs(seconds) {
+            while flow.admits(Class::Telemetry, size) {
+                flow.sent(token, Class::Telemetry, size, now);
+                line_free = line_free.max(now) + Duration::from_micros(size * 1_000_000 / rate);
+                due.push_back((token, line_free + trip));
+                token += 1;
+            }
+            let (token, at) = due.pop_front().unwrap();
+            now = at;
+            flow.acknowledged(token, now);
+        }
+        flow
+    }
+
+    #[test]
+    fn the_limit_follows_the_line() {
+        // (name, bytes a second, round trip ms, packet, least, most)
+        let table = [
+            ("256 kbit/s, near", 32_000, 20, 2_000, 12_000, 22_000),
+            ("256 kbit/s, far", 32_000, 300, 2_000, 18_000, 36_000),
+            ("fast", 100_000_000, 1, 2_000, 128 * 1024, 128 * 1024),
+            ("satellite", 500_000, 600, 1_000, 60_000, 128 * 1024),
+        ];
+        for (name, rate, trip, size, least, most) in table {
+            let flow = fill(rate, Duration::from_millis(trip), size, 20);
+            let limit = flow.limit_bytes();
+            assert!((least..=most).contains(&limit), "{name}: {limit}");
+        }
+    }
+
+    #[test]
+    fn a_higher_class_does_not_wait_for_a_lower_one() {
+        let now = Instant::now();
+        let mut flow = Flow::new(64, 128 * 1024);
+        flow.sent(1, Class::Telemetry, 60_000, now);
+        assert!(!flow.admits(Class::Telemetry, 100), "the line is full for its own class");
+        assert!(flow.admits(Class::Ledger, 60_000));
+        flow.sent(2, Class::Ledger, 60_000, now);
+        assert!(!flow.admits(Class::Card, 10_000), "ledger counts against card");
+        assert!(flow.acknowledged(1, now) && !flow.acknowledged(1, now));
+    }
+
+    #[test]
+    fn an_oversize_packet_goes_alone() {
+        let now = Instant::now();
+        let mut flow = Flow::new(64, 1_000);
+        assert!(flow.admits(Class::Card, 5_000));
+        flow.sent(1, Class::Card, 5_000, now);
+        assert!(!flow.admits(Class::Card, 1));
+    }
+}

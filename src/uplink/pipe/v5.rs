@@ -1,0 +1,203 @@
+//! MQTT 5 through `rumqttc-v5-next`: options, the pump, and its errors as faults.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use rumqttc::{
+    AckMode, AsyncClient, BrokerSessionResumePolicy, ConnectProperties, ConnectReturnCode, ConnectionError,
+    DisconnectReasonCode, Event, EventLoop, IncomingPacketSizeLimit, LastWill, MqttOptions, NetworkOptions,
+    Packet as Control, PersistedAckMode, PersistedSession, PublishOptions, PublishResult, QoS, SessionStore,
+    SessionStoreError, SessionStoreKey, StateError, SubscribeFilterInput, SubscribeReasonCode,
+    TlsConfiguration, Transport,
+};
+use tokio::sync::mpsc;
+
+use super::{Dial, Ear, Incoming, Notice, Packet, PipeEvent, RECEIVE_MAXIMUM, Receipt, SESSION_EXPIRY_S, gone};
+use crate::uplink::fault::Fault;
+use crate::uplink::session::{Limits, Outcome, Token};
+
+type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, SessionStoreError>> + Send + 'a>>;
+
+/// The library takes up a session that the broker kept only where it finds its
+/// own half. Ours is always empty, because the log is the only truth: unsettled
+/// publishes are read from it again.
+#[derive(Debug)]
+struct EmptyHalf {
+    max_in_flight: u16,
+}
+
+impl SessionStore for EmptyHalf {
+    fn load<'a>(&'a self, key: &'a SessionStoreKey) -> Answer<'a, Option<PersistedSession>> {
+        let session = PersistedSession {
+            format_version: 1,
+            client_id: key.client_id().to_owned(),
+            clean_start: false,
+            session_expiry_interval: Some(SESSION_EXPIRY_S),
+            outgoing_inflight_upper_limit: Some(self.max_in_flight),
+            ack_mode: PersistedAckMode::Manual,
+            last_pkid: 0,
+            last_puback: 0,
+            replay: Vec::new(),
+            incoming_qos2: Vec::new(),
+        };
+        Box::pin(std::future::ready(Ok(Some(session))))
+    }
+
+    fn save<'a>(&'a self, _: &'a SessionStoreKey, _: &'a PersistedSession) -> Answer<'a, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn clear<'a>(&'a self, _: &'a SessionStoreKey) -> Answer<'a, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+}
+
+pub(super) fn open(dial: Dial, capacity: usize) -> (AsyncClient, EventLoop) {
+    let mut options = MqttOptions::new(dial.client_id, (dial.url.host, dial.url.port));
+    let mut properties = ConnectProperties::new();
+    properties.session_expiry_interval = Some(SESSION_EXPIRY_S);
+    properties.receive_maximum = Some(RECEIVE_MAXIMUM);
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    // One publish more than the window: the `state` goes beside it.
+    let in_flight = dial.max_in_flight.saturating_add(1);
+    options
+        .set_connect_properties(properties)
+        .set_incoming_packet_size_limit(IncomingPacketSizeLimit::Bytes(dial.max_packet_bytes))
+        .set_keep_alive(u16::try_from(dial.keep_alive.as_secs()).unwrap_or(u16::MAX))
+        .set_clean_start(false)
+        .set_broker_session_resume_policy(BrokerSessionResumePolicy::Strict)
+        .set_session_store(EmptyHalf { max_in_flight: in_flight })
+        .set_connect_timeout(dial.connect_timeout)
+        .set_outgoing_inflight_upper_limit(in_flight)
+        .set_ack_mode(AckMode::Manual)
+        .set_network_options(network)
+        .set_last_will(LastWill::new(dial.will_topic, dial.will, QoS::AtLeastOnce, true, None));
+    match (dial.username, dial.password) {
+        (Some(user), Some(password)) => options.set_credentials(user, password),
+        (Some(user), None) => options.set_username(user),
+        (None, Some(password)) => options.set_password(password),
+        (None, None) => &mut options,
+    };
+    if let Some(tls) = dial.tls {
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
+    }
+    AsyncClient::builder(options).capacity(capacity).build()
+}
+
+pub(super) async fn pump(mut eventloop: EventLoop, out: mpsc::Sender<PipeEvent>, ear: Ear) {
+    loop {
+        let event = match eventloop.poll().await {
+            Ok(Event::Incoming(packet)) => {
+                ear.hear();
+                match packet {
+                    Control::ConnAck(connack) => {
+                        // From here on the library would copy everything in flight at each
+                        // step, for a checkpoint that nobody wants.
+                        eventloop.options.clear_session_store();
+                        let (receive_maximum, max_packet) = connack
+                            .properties
+                            .map_or((None, None), |granted| (granted.receive_max, granted.max_packet_size));
+                        PipeEvent::Connected(Limits { receive_maximum, max_packet })
+                    }
+                    Control::Publish(publish) => PipeEvent::Incoming(Incoming {
+                        topic: String::from_utf8_lossy(&publish.topic).into_owned(),
+                        payload: publish.payload.clone(),
+                        receipt: Receipt::V5(Box::new(publish)),
+                    }),
+                    _ => continue,
+                }
+            }
+            Ok(_) => continue,
+            Err(error) => PipeEvent::Lost(fault(&error)),
+        };
+        let over = matches!(event, PipeEvent::Lost(_));
+        if out.send(event).await.is_err() || over {
+            return;
+        }
+    }
+}
+
+pub(super) fn publish(client: &AsyncClient, token: Token, packet: Packet) -> Result<Notice, Fault> {
+    let options = PublishOptions::at_least_once().retain(packet.retain);
+    let notice =
+        client.try_publish_tracked(packet.topic.to_string(), packet.payload, options).map_err(gone)?;
+    Ok(Box::pin(async move {
+        let outcome = match notice.wait_async().await {
+            Ok(PublishResult::Qos1(ack)) if ack.reason == rumqttc::PubAckReason::Success => Outcome::Accepted,
+            Ok(PublishResult::Qos1(ack)) => Outcome::Refused(ack.reason as u8),
+            Err(rumqttc::PublishNoticeError::RetainNotSupported) => Outcome::Refused(0x9A),
+            // The connection is gone, which the pump reports.
+            Ok(_) | Err(_) => return None,
+        };
+        Some(PipeEvent::Settled { token, outcome })
+    }))
+}
+
+pub(super) fn subscribe(client: &AsyncClient, filters: &[String]) -> Result<Notice, Fault> {
+    let wanted = filters.iter().map(|filter| SubscribeFilterInput::new(filter.clone(), QoS::AtLeastOnce));
+    let notice = client.try_subscribe_many_tracked(wanted).map_err(gone)?;
+    let filters = filters.to_vec();
+    Ok(Box::pin(async move {
+        let granted = notice.wait_async().await.ok()?.return_codes;
+        let refused = filters
+            .into_iter()
+            .zip(granted)
+            .filter(|(_, code)| !matches!(code, SubscribeReasonCode::Success(_)))
+            .map(|(filter, _)| filter);
+        Some(PipeEvent::Subscribed { refused: refused.collect() })
+    }))
+}
+
+fn fault(error: &ConnectionError) -> Fault {
+    match error {
+        ConnectionError::Timeout(_) => Fault::Silent("no CONNACK in time"),
+        ConnectionError::Io(error) => Fault::from_io(error),
+        ConnectionError::Tls(error) => tls_fault(error),
+        ConnectionError::ConnectionRefused(code) => refused(*code),
+        ConnectionError::NotConnAck(_) => Fault::Garbage("no CONNACK".into()),
+        ConnectionError::MqttState(error) => state_fault(error),
+        other => Fault::Lost(other.to_string()),
+    }
+}
+
+/// Also for 3.1.1: both crates share their TLS layer.
+pub(super) fn tls_fault(error: &rumqttc::TlsError) -> Fault {
+    match error {
+        rumqttc::TlsError::Io(error) => match Fault::from_io(error) {
+            Fault::Lost(detail) => Fault::Tls(detail),
+            fault => fault,
+        },
+        rumqttc::TlsError::TLS(error) => Fault::from_tls(error),
+        rumqttc::TlsError::DNSName(_) => Fault::WrongName("mqtt.url has no valid host name".into()),
+        other => Fault::Tls(other.to_string()),
+    }
+}
+
+fn state_fault(error: &StateError) -> Fault {
+    match error {
+        StateError::Io(error) => Fault::from_io(error),
+        StateError::Deserialization(rumqttc::Error::Io(error)) => Fault::from_io(error),
+        StateError::AwaitPingResp => Fault::Silent("no PINGRESP in time"),
+        StateError::ConnectionAborted => Fault::Lost("closed by the broker".into()),
+        StateError::ConnFail { reason } => refused(*reason),
+        StateError::ServerDisconnect { reason_code, .. } => match reason_code {
+            DisconnectReasonCode::SessionTakenOver => Fault::TakenOver,
+            DisconnectReasonCode::NotAuthorized => Fault::NotAuthorised,
+            reason => Fault::NotServing(format!("DISCONNECT 0x{:02X} {reason:?}", *reason as u8)),
+        },
+        other => Fault::Garbage(other.to_string()),
+    }
+}
+
+/// CONNACK reason codes (MQTT 5 §3.2.2.2).
+fn refused(code: ConnectReturnCode) -> Fault {
+    use ConnectReturnCode as Code;
+    match code {
+        Code::BadUserNamePassword => Fault::BadCredentials,
+        Code::NotAuthorized | Code::Banned => Fault::NotAuthorised,
+        Code::RefusedProtocolVersion | Code::UnsupportedProtocolVersion => Fault::WrongVersion,
+        Code::BadClientId | Code::ClientIdentifierNotValid => Fault::ClientId,
+        other => Fault::NotServing(format!("{other:?}")),
+    }
+}

@@ -1,0 +1,458 @@
+//! The drain as a pure state machine: what to read, what to send, what is
+//! delivered. No I/O, no clock: a thin task (`driver`) feeds it inputs with their
+//! time and carries out its outputs. What does not live here: the connection
+//! itself and what HQ's words mean for epochs (`word`).
+//!
+//! ```text
+//!  log ──Fetch/Rows──► lane ready ──Publish──► lane sent ──Settled──► (Confirmed) ──► Delivered
+//!                        ▲   one lane a class        │
+//!                        └────── rewind: Lost, refused, no word from HQ ◄──┘
+//! ```
+//! Nothing is kept over a lost connection but the delivered positions: the rest
+//! is read from the log again.
+
+use std::time::{Duration, Instant};
+
+use super::backoff::Backoff;
+use super::flow::Flow;
+pub use super::flow::Token;
+use super::lane::{Lane, Retired, Stage};
+pub use super::lane::Row;
+use crate::config::tables::Confirm;
+use crate::event::Class;
+use crate::store::Offset;
+use crate::store::outbox::ClassCursor;
+
+/// Rows a read asks for.
+pub const PAGE: usize = 32;
+/// A lane is read again when fewer rows than this are ready.
+const REFILL: usize = 8;
+/// A waiting class gets one send slot in this many (contract §4).
+const SLOTS: u32 = 16;
+/// With `confirm = "headquarters"`: rows of one class sent without HQ's word, at
+/// most, while its words keep coming. Until the first word of a connection, and
+/// after a timeout, it is one window (`max_in_flight`).
+pub const MAX_UNCONFIRMED: usize = 1024;
+/// The longest wait before sending again (contract §4).
+const RESEND_MOST: Duration = Duration::from_secs(3600);
+
+/// What the configuration says about the drain.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Whose word counts.
+    pub confirm: Confirm,
+    /// With `headquarters`: wait for its word.
+    pub confirm_timeout: Duration,
+    /// Publishes in flight.
+    pub max_in_flight: u16,
+    /// Their bytes.
+    pub max_in_flight_bytes: u64,
+    /// The largest packet.
+    pub max_packet_bytes: u64,
+    /// Backlog rows a second; 0: no limit.
+    pub replay_per_s: u32,
+}
+
+/// What the broker allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Publishes in flight (MQTT 5 §3.2.2.3.3).
+    pub receive_maximum: Option<u16>,
+    /// The largest packet (MQTT 5 §3.2.2.3.6).
+    pub max_packet: Option<u32>,
+}
+
+/// How a publish ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The broker has it.
+    Accepted,
+    /// PUBACK with this reason code (MQTT 5 §3.4.2.1), 0x10 or ≥ 0x80.
+    Refused(u8),
+}
+
+/// What happens to the machine.
+#[derive(Debug, Clone)]
+pub enum Input<P> {
+    /// A connection is ready for events; what the log holds now is backlog.
+    Connected {
+        /// The broker's limits.
+        limits: Limits,
+        /// The log's last row.
+        head: Offset,
+    },
+    /// The connection is gone.
+    Lost,
+    /// The log may have grown.
+    Grown,
+    /// A page that was asked for.
+    Rows {
+        /// Its class.
+        class: Class,
+        /// Where it was asked from.
+        after: ClassCursor,
+        /// At most [`PAGE`] rows, in order.
+        rows: Vec<Row<P>>,
+    },
+    /// A publish ended.
+    Settled {
+        /// Which.
+        token: Token,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Headquarters has everything of a class up to a position of ours.
+    Confirmed {
+        /// The class.
+        class: Class,
+        /// The position.
+        to: ClassCursor,
+    },
+    /// Headquarters changed the replay rate; 0: no limit.
+    ReplayRate(u32),
+    /// Time passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output<P> {
+    /// Read up to [`PAGE`] rows of a class.
+    Fetch {
+        /// The class.
+        class: Class,
+        /// After this position.
+        after: ClassCursor,
+    },
+    /// Send it; its PUBACK comes back as [`Input::Settled`].
+    Publish {
+        /// Names it within the connection.
+        token: Token,
+        /// Its class.
+        class: Class,
+        /// Topic and payload.
+        load: P,
+    },
+    /// Everything of a class up to here is delivered.
+    Delivered {
+        /// The class.
+        class: Class,
+        /// The position.
+        to: ClassCursor,
+    },
+    /// The broker will never take these neighbouring rows: set aside, tell the gap, move past.
+    SetAside {
+        /// The class.
+        class: Class,
+        /// The rows.
+        rows: Vec<(Offset, ClassCursor)>,
+        /// Why.
+        reason: String,
+    },
+    /// A class is refused and waits.
+    Refused {
+        /// The class.
+        class: Class,
+        /// The reason code.
+        code: u8,
+    },
+    /// A class that was refused is taken again.
+    TakenAgain {
+        /// The class.
+        class: Class,
+    },
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Session<P> {
+    policy: Policy,
+    lanes: Vec<Lane<P>>,
+    /// `Some` while connected.
+    flow: Option<Flow>,
+    max_packet: u64,
+    /// Rows up to here were in the log when the connection began.
+    backlog_to: Offset,
+    replay_at: Option<Instant>,
+    next_token: Token,
+}
+
+impl<P: Clone> Session<P> {
+    /// A machine that begins at the delivered positions. `seed` is for jitter.
+    #[must_use]
+    pub fn new(policy: Policy, delivered: &[(Class, ClassCursor)], seed: u64) -> Self {
+        let lane = |class: Class| {
+            let at = delivered.iter().find(|(of, _)| *of == class).map_or_else(Default::default, |(_, at)| *at);
+            let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60), seed ^ class as u64);
+            Lane::new(class, at, backoff, policy.confirm_timeout)
+        };
+        Self {
+            lanes: Class::ALL.into_iter().map(lane).collect(),
+            max_packet: policy.max_packet_bytes,
+            policy,
+            flow: None,
+            backlog_to: Offset::default(),
+            replay_at: None,
+            next_token: 1,
+        }
+    }
+
+    /// One input, at `now`.
+    pub fn step(&mut self, now: Instant, input: Input<P>) -> Vec<Output<P>> {
+        let mut out = Vec::new();
+        match input {
+            Input::Connected { limits, head } => self.connected(limits, head),
+            Input::Lost => self.lost(),
+            Input::Grown => self.lanes.iter_mut().for_each(|lane| lane.more = true),
+            Input::Rows { class, after, rows } => self.rows(class, after, rows),
+            Input::Settled { token, outcome } => self.settled(now, token, outcome, &mut out),
+            Input::Confirmed { class, to } => self.confirmed(class, to, &mut out),
+            Input::ReplayRate(per_s) => {
+                self.policy.replay_per_s = per_s;
+                self.replay_at = None;
+            }
+            Input::Tick => {}
+        }
+        if self.flow.is_some() {
+            self.forget_past_deadlines(now);
+            self.resend(now);
+            self.send(now, &mut out);
+            self.fetch(&mut out);
+        }
+        out
+    }
+
+    /// When to come back with a [`Input::Tick`], if nothing else happens.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.flow.as_ref()?;
+        let lanes = self.lanes.iter().flat_map(|lane| [lane.blocked_until, lane.resend_at]);
+        lanes.chain([self.replay_at]).flatten().min()
+    }
+
+    /// What is in flight, while connected.
+    #[must_use]
+    pub fn flow(&self) -> Option<&Flow> {
+        self.flow.as_ref()
+    }
+
+    /// Classes that are refused now, with their reason codes.
+    #[must_use]
+    pub fn refused(&self) -> Vec<(Class, u8)> {
+        self.lanes.iter().filter_map(|lane| lane.refused.map(|code| (lane.class, code))).collect()
+    }
+
+    /// How far a class is delivered.
+    #[must_use]
+    pub fn delivered(&self, class: Class) -> ClassCursor {
+        self.lanes.iter().find(|lane| lane.class == class).map_or_else(Default::default, |lane| lane.delivered)
+    }
+
+    fn connected(&mut self, limits: Limits, head: Offset) {
+        let count = self.policy.max_in_flight.min(limits.receive_maximum.unwrap_or(u16::MAX));
+        self.flow = Some(Flow::new(usize::from(count), self.policy.max_in_flight_bytes));
+        self.max_packet = self.policy.max_packet_bytes.min(limits.max_packet.map_or(u64::MAX, u64::from));
+        self.backlog_to = head;
+        for lane in &mut self.lanes {
+            lane.rewind();
+            lane.probing = true;
+            lane.ahead = usize::from(self.policy.max_in_flight);
+        }
+    }
+
+    fn lost(&mut self) {
+        self.flow = None;
+        self.replay_at = None;
+        self.lanes.iter_mut().for_each(Lane::rewind);
+    }
+
+    fn rows(&mut self, class: Class, after: ClassCursor, rows: Vec<Row<P>>) {
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.class == class) else { return };
+        // A page asked for before a rewind is stale.
+        if lane.fetching.take_if(|from| *from == after).is_none() {
+            return;
+        }
+        if rows.len() >= PAGE {
+            lane.more = true;
+        }
+        for row in rows {
+            if row.cursor > lane.read_to {
+                lane.read_to = row.cursor;
+                lane.ready.push_back(row);
+            }
+        }
+    }
+
+    fn settled(&mut self, now: Instant, token: Token, outcome: Outcome, out: &mut Vec<Output<P>>) {
+        if !self.flow.as_mut().is_some_and(|flow| flow.acknowledged(token, now)) {
+            return;
+        }
+        let by_broker = self.policy.confirm == Confirm::Broker;
+        for lane in &mut self.lanes {
+            match outcome {
+                Outcome::Accepted if lane.settle(token, Stage::Taken) => {
+                    lane.probing = false;
+                    lane.refusals.reset();
+                    if lane.refused.take().is_some() {
+                        out.push(Output::TakenAgain { class: lane.class });
+                    }
+                }
+                Outcome::Refused(code) if is_final(code) => {
+                    let reason = format!("refused with reason code 0x{code:02X}");
+                    if !lane.settle(token, Stage::Rejected(reason)) {
+                        continue;
+                    }
+                    // A broker that rejects everything must not empty the log in a second.
+                    lane.blocked_until = Some(now + lane.refusals.next());
+                }
+                Outcome::Refused(code) if lane.settle(token, Stage::Taken) => {
+                    lane.rewind();
+                    lane.probing = true;
+                    lane.blocked_until = Some(now + lane.refusals.next());
+                    lane.refused = Some(code);
+                    out.push(Output::Refused { class: lane.class, code });
+                    return;
+                }
+                _ => continue,
+            }
+            retire(lane, by_broker, out);
+            return;
+        }
+    }
+
+    fn confirmed(&mut self, class: Class, to: ClassCursor, out: &mut Vec<Output<P>>) {
+        if self.policy.confirm == Confirm::Broker {
+            return;
+        }
+        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.class == class)
+            && lane.confirm(to)
+        {
+            lane.ahead = MAX_UNCONFIRMED.max(usize::from(self.policy.max_in_flight));
+            lane.resend_in = self.policy.confirm_timeout;
+            lane.resend_at = None;
+            retire(lane, false, out);
+        }
+    }
+
+    /// A deadline that has passed must not wake anybody again.
+    fn forget_past_deadlines(&mut self, now: Instant) {
+        self.replay_at.take_if(|at| *at <= now);
+        for lane in &mut self.lanes {
+            lane.blocked_until.take_if(|until| *until <= now);
+        }
+    }
+
+    /// Without HQ's word for too long: from the delivered position again, one window, and twice as patient.
+    fn resend(&mut self, now: Instant) {
+        if self.policy.confirm == Confirm::Broker {
+            return;
+        }
+        for lane in &mut self.lanes {
+            if !lane.waits_for_word() {
+                lane.resend_at = None;
+                continue;
+            }
+            if *lane.resend_at.get_or_insert(now + lane.resend_in) <= now {
+                lane.rewind();
+                lane.ahead = usize::from(self.policy.max_in_flight);
+                lane.resend_in = (lane.resend_in * 2).min(RESEND_MOST);
+            }
+        }
+    }
+
+    fn send(&mut self, now: Instant, out: &mut Vec<Output<P>>) {
+        let by_broker = self.policy.confirm == Confirm::Broker;
+        while let Some(class) = self.next_class(now) {
+            let Some(flow) = self.flow.as_mut() else { return };
+            let Some(lane) = self.lanes.iter_mut().find(|lane| lane.class == class) else { return };
+            let Some(bytes) = lane.ready.front().map(|row| row.bytes) else { return };
+            let too_large = bytes > self.max_packet;
+            if !too_large && !flow.admits(class, bytes) {
+                // The one whose turn it is waits for room; letting smaller ones past would starve it.
+                return;
+            }
+            let Some(row) = lane.ready.pop_front() else { return };
+            if too_large {
+                let limit = self.max_packet;
+                lane.push(&row, Stage::Rejected(format!("{bytes} bytes, the packet limit is {limit}")));
+                retire(lane, by_broker, out);
+                continue;
+            }
+            let token = self.next_token;
+            self.next_token += 1;
+            lane.push(&row, Stage::Flying(token));
+            flow.sent(token, class, bytes, now);
+            if row.offset <= self.backlog_to && self.policy.replay_per_s > 0 {
+                let pace = Duration::from_secs(1) / self.policy.replay_per_s;
+                self.replay_at = Some(self.replay_at.map_or(now, |at| at.max(now)) + pace);
+            }
+            out.push(Output::Publish { token, class, load: row.load });
+            self.count_slot(class, now);
+        }
+    }
+
+    /// Whose turn it is: by priority, unless somebody could else miss its slot in sixteen.
+    fn next_class(&self, now: Instant) -> Option<Class> {
+        let mut waiting: Vec<&Lane<P>> = self.lanes.iter().filter(|lane| self.waits(lane, now)).collect();
+        let first = waiting.first().map(|lane| lane.class);
+        waiting.sort_by_key(|lane| std::cmp::Reverse(lane.skipped));
+        let urgent = (0_u32..).zip(&waiting).any(|(place, lane)| lane.skipped + place + 1 >= SLOTS);
+        if urgent { waiting.first().map(|lane| lane.class) } else { first }
+    }
+
+    fn waits(&self, lane: &Lane<P>, now: Instant) -> bool {
+        let Some(row) = lane.ready.front() else { return false };
+        let most = match self.policy.confirm {
+            // PUBACKs out of order may keep settled rows behind one that is still missing.
+            Confirm::Broker => 4 * usize::from(self.policy.max_in_flight),
+            Confirm::Headquarters => lane.ahead,
+        };
+        lane.blocked_until.is_none_or(|until| until <= now)
+            && !(lane.probing && lane.has_flying())
+            && lane.outstanding() < most
+            && (row.offset > self.backlog_to || self.replay_at.is_none_or(|at| at <= now))
+    }
+
+    fn count_slot(&mut self, sent: Class, now: Instant) {
+        let waiting: Vec<Class> =
+            self.lanes.iter().filter(|lane| self.waits(lane, now)).map(|lane| lane.class).collect();
+        for lane in &mut self.lanes {
+            lane.skipped =
+                if lane.class == sent || !waiting.contains(&lane.class) { 0 } else { lane.skipped + 1 };
+        }
+    }
+
+    fn fetch(&mut self, out: &mut Vec<Output<P>>) {
+        for lane in &mut self.lanes {
+            if lane.more && lane.fetching.is_none() && lane.ready.len() < REFILL {
+                lane.more = false;
+                lane.fetching = Some(lane.read_to);
+                out.push(Output::Fetch { class: lane.class, after: lane.read_to });
+            }
+        }
+    }
+}
+
+/// Reason codes that say "never": topic name invalid, packet too large, payload format invalid.
+fn is_final(code: u8) -> bool {
+    matches!(code, 0x90 | 0x95 | 0x99)
+}
+
+fn retire<P>(lane: &mut Lane<P>, by_broker: bool, out: &mut Vec<Output<P>>) {
+    let class = lane.class;
+    for retired in lane.retire(by_broker) {
+        match (retired, out.last_mut()) {
+            (Retired::Delivered(cursor), Some(Output::Delivered { class: of, to })) if *of == class => {
+                *to = cursor;
+            }
+            (Retired::Delivered(to), _) => out.push(Output::Delivered { class, to }),
+            (
+                Retired::Rejected { offset, cursor, reason },
+                Some(Output::SetAside { class: of, rows, reason: same }),
+            ) if *of == class && *same == reason => rows.push((offset, cursor)),
+            (Retired::Rejected { offset, cursor, reason }, _) => {
+                out.push(Output::SetAside { class, rows: vec![(offset, cursor)], reason });
+            }
+        }
+    }
+}

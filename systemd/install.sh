@@ -1,0 +1,25 @@
+#!/bin/sh
+# Installs the built daemon on this box. Run by `make install`; needs root.
+set -eu
+cd "$(dirname "$0")/.."
+install -D -m 0755 target/release/baygate /usr/bin/baygate
+install -D -m 0644 systemd/baygate.service /etc/systemd/system/baygate.service
+install -D -m 0644 systemd/60-baygate.rules /etc/udev/rules.d/60-baygate.rules
+install -D -m 0644 systemd/60-baygate.polkit.rules /etc/polkit-1/rules.d/60-baygate.rules
+install -D -m 0644 systemd/baygate.sysusers /usr/lib/sysusers.d/baygate.conf
+install -D -m 0644 systemd/baygate.tmpfiles /usr/lib/tmpfiles.d/baygate.conf
+install -D -m 0644 systemd/baygate.modprobe /etc/modprobe.d/baygate.conf
+systemd-sysusers baygate.conf
+systemd-tmpfiles --create baygate.conf
+mkdir -p /usr/share/baygate
+cp -r firmware-protocols config/rules config/templates config/fonts /usr/share/baygate/
+[ -e /etc/baygate/baygate.toml ] || install -m 0644 config/baygate.toml /etc/baygate/baygate.toml
+# A credential that is named in the unit must exist; an empty one counts as absent.
+for name in mqtt-password mqtt-client-key api-tls-key; do
+    [ -e "/etc/baygate/credentials/$name" ] || install -m 0600 /dev/null "/etc/baygate/credentials/$name"
+done
+/usr/bin/baygate man > /tmp/baygate.1 && install -D -m 0644 /tmp/baygate.1 /usr/share/man/man1/baygate.1 && rm -f /tmp/baygate.1
+systemctl daemon-reload
+udevadm control --reload 2>/dev/null || true
+echo "Edit /etc/baygate/baygate.toml (baygate devices prints lines for it), then:"
+echo "  baygate check && systemctl enable --now baygate"

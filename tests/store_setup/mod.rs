@@ -1,0 +1,88 @@
+//! What the store's stories share: options, facts, waiting for a condition.
+
+#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use baygate::event::{Class, NewEvent, Source};
+use baygate::store::outbox::{ClassCursor, OutboxOp};
+use baygate::store::{Batch, ClassLimit, Op, Store, StoreOptions};
+
+pub fn options(dir: &Path) -> StoreOptions {
+    StoreOptions {
+        data_dir: dir.to_owned(),
+        source: Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() },
+        machine_id: None,
+        max_bytes: 1 << 30,
+        limits: Vec::new(),
+    }
+}
+
+pub fn limit(keep_bytes: Option<u64>, keep_delivered_ms: i64) -> ClassLimit {
+    ClassLimit { keep_bytes, keep_delivered_ms }
+}
+
+/// An event of any class with about `bytes` bytes of data.
+pub fn event(class: Class, bytes: usize) -> NewEvent {
+    let data = format!(r#"{{"note":"{}"}}"#, "x".repeat(bytes));
+    NewEvent {
+        id: uuid::Uuid::now_v7(),
+        kind: "device.state",
+        class,
+        subject: "reader/r".into(),
+        time: baygate::clock::UtcMillis::now(),
+        time_quality: baygate::clock::TimeQuality::Unsynced,
+        data: serde_json::value::RawValue::from_string(data).unwrap(),
+    }
+}
+
+pub fn fact(class: Class) -> Batch {
+    Batch::new().event(event(class, 100))
+}
+
+pub fn delivered(class: Class, epoch_no: i64, sequence: u64) -> Batch {
+    let to = ClassCursor { epoch_no, class_sequence: baygate::ident::Seq(sequence) };
+    Batch::new().op(Op::Outbox(OutboxOp::Delivered { class, to }))
+}
+
+/// Every event of a class in the log: (epoch number, class sequence).
+pub async fn positions(store: &Store, class: Class) -> Vec<(i64, u64)> {
+    let mut found: Vec<(i64, u64)> = Vec::new();
+    loop {
+        let after = found.last().map_or(ClassCursor::default(), |(epoch_no, sequence)| ClassCursor {
+            epoch_no: *epoch_no,
+            class_sequence: baygate::ident::Seq(*sequence),
+        });
+        let page = store.read(move |r| r.class_events_after(class, after, 500)).await.unwrap();
+        if page.is_empty() {
+            return found;
+        }
+        found.extend(page.iter().map(|e| (e.cursor.epoch_no, e.cursor.class_sequence.0)));
+    }
+}
+
+/// Waits until the condition holds, at most 30 s.
+pub async fn until<F, R>(what: &str, mut condition: F)
+where
+    F: FnMut() -> R,
+    R: Future<Output = bool>,
+{
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// This test binary again, running only the (ignored) test `name`, which plays another process.
+pub fn child(name: &str, dir: &Path) -> std::process::Child {
+    std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"])
+        .env("STORE_DIR", dir)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap()
+}

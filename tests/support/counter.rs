@@ -1,0 +1,157 @@
+//! A reader service on a real store, and waiting for what it commits.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use baygate::card::{CardError, serve_reader};
+use baygate::config::tables::{ReaderKind, ReaderRole, ReaderTable};
+use baygate::event::Source;
+use baygate::event::device::{DeviceKind, DeviceState, DeviceStatus};
+use baygate::health::Health;
+use baygate::store::devices::CardInField;
+use baygate::store::{Offset, Store, StoreOptions};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn vpcd_table(id: &str, port: u16) -> ReaderTable {
+    ReaderTable {
+        id: id.parse().unwrap(),
+        kind: ReaderKind::Vpcd,
+        name: None,
+        listen: Some(([127, 0, 0, 1], port).into()),
+        role: ReaderRole::Card,
+    }
+}
+
+pub fn pcsc_table(id: &str, glob: &str) -> ReaderTable {
+    ReaderTable {
+        id: id.parse().unwrap(),
+        kind: ReaderKind::Pcsc,
+        name: Some(glob.into()),
+        listen: None,
+        role: ReaderRole::Card,
+    }
+}
+
+/// The store of a gateway and the services on it.
+pub struct Gateway {
+    pub store: Store,
+    pub health: Health,
+    _folder: tempfile::TempDir,
+}
+
+/// A running reader service.
+pub struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), CardError>>,
+}
+
+impl Running {
+    /// Stops it and insists on the five seconds of the house.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(5), self.task)
+            .await
+            .expect("stops within 5 s")
+            .unwrap()
+            .unwrap();
+    }
+}
+
+impl Gateway {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(&StoreOptions {
+            data_dir: folder.path().to_owned(),
+            source: Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() },
+            machine_id: None,
+            max_bytes: 1 << 30,
+            limits: Vec::new(),
+        })
+        .unwrap();
+        Self { store, health: Health::default(), _folder: folder }
+    }
+
+    pub fn serve(&self, table: ReaderTable) -> Running {
+        let stop = CancellationToken::new();
+        let till = Some("till-1".parse().unwrap());
+        let service = serve_reader(table, till, self.store.clone(), self.health.clone(), stop.clone());
+        Running { stop, task: tokio::spawn(service) }
+    }
+
+    /// Everything told so far: `(type, data)`.
+    pub async fn told(&self) -> Vec<(String, Value)> {
+        let events = self.store.read(|log| log.events_after(Offset(0), 1000)).await.unwrap();
+        events
+            .iter()
+            .map(|logged| {
+                (logged.event.kind.to_string(), serde_json::from_str(logged.event.data.get()).unwrap())
+            })
+            .collect()
+    }
+
+    /// The card events told so far by a reader, each as `type UID-or-reason`.
+    pub async fn cards(&self, reader: &str) -> Vec<String> {
+        let told = self.told().await;
+        let cards = told.iter().filter(|(kind, data)| kind.starts_with("card.") && data["reader"] == reader);
+        cards
+            .map(|(kind, data)| {
+                let word = data["uid"].as_str().or(data["reason"].as_str()).unwrap();
+                format!("{} {word}", kind.trim_start_matches("card."))
+            })
+            .collect()
+    }
+
+    /// Waits until the card events of a reader are these, and fails as soon as they cannot become so.
+    pub async fn expect_cards(&self, reader: &str, expected: &[&str]) {
+        let mut head = self.store.head();
+        let wait = async {
+            loop {
+                head.borrow_and_update();
+                let cards = self.cards(reader).await;
+                if cards == expected {
+                    return;
+                }
+                assert!(expected.len() > cards.len(), "told {cards:?}, expected {expected:?}");
+                head.changed().await.unwrap();
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            panic!("{reader} told {:?}, expected {expected:?}", self.told().await);
+        }
+    }
+
+    pub async fn expect_state(
+        &self,
+        reader: &str,
+        status: DeviceStatus,
+        reason: Option<&str>,
+    ) -> DeviceState {
+        let mut head = self.store.head();
+        let wait = async {
+            loop {
+                head.borrow_and_update();
+                let rows = self.store.read(|log| log.devices(DeviceKind::Reader)).await.unwrap();
+                let row = rows.into_iter().find(|row| row.id.as_str() == reader);
+                if let Some(row) = row
+                    && row.state.state == status
+                    && row.state.reason.as_deref() == reason
+                {
+                    return row.state;
+                }
+                head.changed().await.unwrap();
+            }
+        };
+        match tokio::time::timeout(PATIENCE, wait).await {
+            Ok(state) => state,
+            Err(_) => panic!("{reader} never {status:?} {reason:?}: {:?}", self.told().await),
+        }
+    }
+
+    pub async fn in_field(&self) -> Vec<CardInField> {
+        self.store.read(|log| log.cards_in_field()).await.unwrap()
+    }
+}

@@ -1,0 +1,141 @@
+//! The real pcscd with the virtual reader driver. Its socket has a fixed place, so
+//! only one can run on a machine: a lock file lets test processes take turns.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use baygate::card::pcsc::list_readers;
+
+const PID_FILE: &str = "/run/pcscd/pcscd.pid";
+const SOCKET: &str = "/run/pcscd/pcscd.comm";
+const DRIVER: &str = "/usr/lib/pcsc/drivers/serial/libifdvpcd.so";
+
+pub struct Pcscd {
+    child: Child,
+    config: tempfile::TempDir,
+    /// Where a card connects for slot 0; slot 1 is the next port.
+    pub port: u16,
+    _turn: File,
+}
+
+impl Pcscd {
+    /// Starts pcscd with two virtual slots. `None`, with the reason printed, where
+    /// a pcscd of the machine's own is running: it is not ours to stop.
+    pub fn start() -> Option<Self> {
+        Self::start_with(2)
+    }
+
+    /// As `start`, but no reader is plugged in yet.
+    pub fn start_without_readers() -> Option<Self> {
+        Self::start_with(0)
+    }
+
+    fn start_with(readers: usize) -> Option<Self> {
+        let turn = File::create(std::env::temp_dir().join("baygate-test-pcscd.lock")).unwrap();
+        turn.lock().unwrap();
+        if let Some(pid) = running() {
+            println!("SKIPPED: pcscd runs on this machine already (process {pid}); stop it to run this test");
+            return None;
+        }
+        assert!(Path::new(DRIVER).exists(), "{DRIVER} is missing: apt install vsmartcard-vpcd");
+        let port = two_free_ports();
+        let config = tempfile::tempdir().unwrap();
+        if readers > 0 {
+            write_reader(&config, port);
+        }
+        let child = spawn(&config);
+        let pcscd = Self { child, config, port, _turn: turn };
+        pcscd.wait_until_up(readers);
+        Some(pcscd)
+    }
+
+    /// Sends a signal by its name, e.g. `STOP`.
+    pub fn signal(&self, name: &str) {
+        let done = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(done.success());
+    }
+
+    /// Plugs both slots in. This pcscd reads its readers only at its start, which is
+    /// the nearest to a USB plug that a virtual reader has.
+    pub fn plug_in(&mut self) {
+        self.kill();
+        write_reader(&self.config, self.port);
+        self.start_again_with(2);
+    }
+
+    /// Unplugs them.
+    pub fn unplug(&mut self) {
+        self.kill();
+        std::fs::remove_file(self.config.path().join("vpcd")).unwrap();
+        self.start_again_with(0);
+    }
+
+    /// As a crash: no chance to tidy up.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let _ = std::fs::remove_file(PID_FILE);
+        let _ = std::fs::remove_file(SOCKET);
+    }
+
+    pub fn start_again(&mut self) {
+        self.start_again_with(2);
+    }
+
+    fn start_again_with(&mut self, readers: usize) {
+        self.child = spawn(&self.config);
+        self.wait_until_up(readers);
+    }
+
+    fn wait_until_up(&self, readers: usize) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !list_readers().is_ok_and(|there| there.len() == readers) {
+            assert!(Instant::now() < deadline, "pcscd shows {:?}", list_readers());
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Pcscd {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn write_reader(config: &tempfile::TempDir, port: u16) {
+    let text = format!(
+        "FRIENDLYNAME \"Virtual PCD\"\nDEVICENAME /dev/null:{port}\nLIBPATH {DRIVER}\nCHANNELID {port}\n"
+    );
+    std::fs::write(config.path().join("vpcd"), text).unwrap();
+}
+
+fn spawn(config: &tempfile::TempDir) -> Child {
+    Command::new("pcscd")
+        .args(["--foreground", "--config"])
+        .arg(config.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("pcscd is installed: apt install pcscd")
+}
+
+/// The process id of a pcscd that is alive.
+fn running() -> Option<u32> {
+    let pid = std::fs::read_to_string(PID_FILE).ok()?.trim().parse().ok()?;
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    (name.trim() == "pcscd").then_some(pid)
+}
+
+fn two_free_ports() -> u16 {
+    loop {
+        let first = TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        if port < u16::MAX && TcpListener::bind(("0.0.0.0", port + 1)).is_ok() {
+            return port;
+        }
+    }
+}
