@@ -6,7 +6,7 @@ mod wire;
 
 use std::time::Duration;
 
-use baygate::sim::vehicle::{Adapter, CarSpec, Engine, Fault, Profile, VehicleSim};
+use baygate::sim::vehicle::{Adapter, CarSpec, Engine, Fault, Profile, Recording, ReplaySim, VehicleSim};
 use wire::Wire;
 
 fn with(car: CarSpec) -> Profile {
@@ -270,4 +270,21 @@ async fn clones_break_as_their_table_says() {
     wire.setup(&["ATE0", "ATH1", "ATS0", "ATSP6"]).await;
     wire.send(b"0908\r").await;
     assert!(!wire.until_silent(Duration::from_millis(300)).await.contains('>'));
+}
+
+/// A trace in the form `baygate scan --trace` writes.
+#[tokio::test]
+async fn a_recorded_session_is_played_back() {
+    let trace = "{\"baygate_trace\":1,\"link\":\"elm327+tcp://x:1\",\"vin_masked\":true}\n\
+        {\"t_ms\":0.5,\"dir\":\"tx\",\"hex\":\"303130350D\",\"ascii\":\"0105\\\\r\"}\n\
+        {\"t_ms\":30.5,\"dir\":\"rx\",\"hex\":\"343130\",\"ascii\":\"410\"}\n\
+        {\"t_ms\":31.0,\"dir\":\"rx\",\"hex\":\"3537420D0D3E\",\"ascii\":\"57B\\\\r\\\\r>\"}\n";
+    let recording = Recording::read(trace).unwrap();
+    let sim = ReplaySim::spawn_tcp("127.0.0.1:0".parse().unwrap(), recording).await.unwrap();
+    let mut wire = Wire::tcp(sim.name().parse().unwrap()).await;
+    let begin = std::time::Instant::now();
+    assert_eq!(wire.ask("0105").await, "41057B\r\r>");
+    assert!(begin.elapsed() >= Duration::from_millis(30), "with the pause of then");
+    assert_eq!(wire.ask("010C").await, "?\r\r>");
+    sim.stop().await;
 }

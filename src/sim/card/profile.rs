@@ -110,7 +110,10 @@ impl CardProfile {
         match self.technology {
             Technology::Desfire => vec![0x80],
             // FM1208: issuer bytes, then the serial number.
-            Technology::Cpu => [&[0x20, 0x90, 0x00, 0x00, 0x00, 0x00, 0x00], self.uid.as_slice()].concat(),
+            Technology::Cpu => {
+                let serial = self.uid.get(..8).unwrap_or(&self.uid);
+                [&[0x20, 0x90, 0x00, 0x00, 0x00, 0x00, 0x00], serial].concat()
+            }
             Technology::Bank => vec![0x00, 0x31, 0xC1, 0x73, 0xC8, 0x40, 0x00, 0x00, 0x90, 0x00],
             _ => Vec::new(),
         }

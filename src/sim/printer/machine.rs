@@ -10,7 +10,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::canvas::{COLUMN, Canvas, WIDTH};
+use super::canvas::Canvas;
+use super::image;
 use super::line::{ACK, DLE, Heard, Line, NAK};
 
 const NORMAL: u8 = 0x20;
@@ -272,8 +273,8 @@ impl Machine {
                 self.text.extend_from_slice(data);
                 Some((NORMAL, Vec::new()))
             }
-            0x43 => self.column(data).then(|| (NORMAL, Vec::new())),
-            0x4D => self.block(data).then(|| (NORMAL, Vec::new())),
+            0x43 => image::column(&mut self.image, data).then(|| (NORMAL, Vec::new())),
+            0x4D => image::block(&mut self.image, data).then(|| (NORMAL, Vec::new())),
             0x46 | 0x48 => return self.start(command, data),
             0x50 => {
                 let status = if matches!(self.card, Place::Inside(_)) { NORMAL } else { NO_CARD };
@@ -374,27 +375,6 @@ impl Machine {
         let moving = if self.job.is_some_and(|job| job.until.is_some()) { b'1' } else { b'0' };
         vec![inlet, b'0', moving, b'0', if self.cover_open { b'1' } else { b'0' }, b'0']
     }
-
-    /// 43 `X,Y,HEX`: bytes downwards in one column; Y may be left out (TCP300 page 30).
-    fn column(&mut self, data: &[u8]) -> bool {
-        let Some([x, y, bytes]) = parameters(data) else { return false };
-        match (number(x, WIDTH), number(y, COLUMN), hex::decode(bytes)) {
-            (Some(x), Some(y), Ok(bytes)) => !bytes.is_empty() && self.image.put(x, y, &bytes),
-            _ => false,
-        }
-    }
-
-    /// 4D `X,Y,LENGTH,HEX`: columns of LENGTH bytes, one after the other (TCP300II page 32).
-    fn block(&mut self, data: &[u8]) -> bool {
-        let Some([x, y, length, bytes]) = parameters(data) else { return false };
-        let (Some(x), Some(y), Some(length), Ok(bytes)) =
-            (number(x, WIDTH), number(y, COLUMN), number(length, COLUMN + 1), hex::decode(bytes))
-        else {
-            return false;
-        };
-        let fits = length > 0 && y + length <= COLUMN && x + bytes.len().div_ceil(length) <= WIDTH;
-        fits && bytes.chunks(length).enumerate().all(|(step, column)| self.image.put(x + step, y, column))
-    }
 }
 
 fn flag(text: &[u8]) -> Option<bool> {
@@ -405,16 +385,6 @@ fn flag(text: &[u8]) -> Option<bool> {
     }
 }
 
-/// Exactly N parameters between commas.
-fn parameters<const N: usize>(data: &[u8]) -> Option<[&[u8]; N]> {
-    let parts: Vec<&[u8]> = data.split(|byte| *byte == b',').collect();
-    parts.try_into().ok()
-}
-
-/// A decimal number below `limit`; an empty one is 0.
-fn number(text: &[u8], limit: usize) -> Option<usize> {
-    if text.is_empty() {
-        return Some(0);
-    }
-    std::str::from_utf8(text).ok()?.parse().ok().filter(|number| *number < limit)
-}
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

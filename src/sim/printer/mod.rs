@@ -3,6 +3,7 @@
 //! nothing with the driver.
 
 mod canvas;
+mod image;
 mod line;
 mod machine;
 

@@ -273,3 +273,43 @@ impl Elm {
         self.say("?")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::vehicle::CarSpec;
+    use proptest::prelude::*;
+
+    fn printed(reaction: Reaction) -> String {
+        let bytes = reaction.steps.into_iter().flat_map(|step| step.bytes);
+        String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
+    }
+
+    proptest! {
+        /// Whatever was sent before, `ATZ` brings the chip back.
+        #[test]
+        fn noise_is_survived(
+            noise in prop::collection::vec(any::<u8>(), 0..600),
+            lines in prop::collection::vec("(AT ?)?[A-Z0-9@]{0,10}\r", 0..30),
+            protocol in 1_u8..=9,
+        ) {
+            let mut elm = Elm::new(Adapter::default());
+            let mut car = Car::new(&CarSpec { protocol, ..CarSpec::default() }).unwrap();
+            for byte in noise.into_iter().chain(lines.concat().into_bytes()).chain(*b"\r") {
+                elm.feed(byte, Some(&mut car));
+            }
+            let last = b"ATZ\r".map(|byte| printed(elm.feed(byte, Some(&mut car))));
+            prop_assert!(last[3].ends_with("\r\rELM327 v1.5\r\r>"), "{last:?}");
+        }
+
+        /// Every request to a car that is there ends with one prompt.
+        #[test]
+        fn every_request_ends_with_the_prompt(request in prop::collection::vec(any::<u8>(), 1..7), protocol in 1_u8..=9) {
+            let mut elm = Elm::new(Adapter::default());
+            let mut car = Car::new(&CarSpec { protocol, ..CarSpec::default() }).unwrap();
+            let text = hex::encode(request) + "\r";
+            let all: String = text.bytes().map(|byte| printed(elm.feed(byte, Some(&mut car)))).collect();
+            prop_assert!(all.ends_with("\r\r>") && all.matches('>').count() == 1, "{all:?}");
+        }
+    }
+}

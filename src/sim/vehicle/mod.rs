@@ -11,6 +11,7 @@ mod elm;
 mod fault;
 mod format;
 mod isotp;
+mod replay;
 mod request;
 mod settings;
 mod signals;
@@ -27,6 +28,7 @@ use tokio::sync::Notify;
 pub use adapter::{Adapter, Multi};
 pub use car::{Car, Frame};
 pub use fault::Fault;
+pub use replay::{Recording, ReplaySim};
 pub use spec::{CarSpec, Dtc, Engine, Monitor, SpecError, healthy_monitors};
 
 use crate::sim::presence::Presence;

@@ -1,0 +1,162 @@
+//! `baygate simulate vehicle`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::super::{Exit, Global};
+use super::{Place, say, unplugged, until_told};
+use crate::ident::Vin;
+use crate::sim::vehicle::{
+    Adapter, Car, CarSpec, Dtc, Engine, Fault, Profile, Recording, ReplaySim, VehicleSim,
+};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    place: Place,
+    /// Stable path that points at the pseudo-terminal / 伪终端的固定路径
+    #[arg(long, value_name = "PATH", conflicts_with = "listen")]
+    link_to: Option<PathBuf>,
+    /// Plays a trace of `baygate scan --trace` back instead / 回放记录
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["adapter", "no_car", "car", "vin", "dtc"])]
+    replay: Option<PathBuf>,
+    /// Behaviour of the adapter, e.g. clone-v2-1; a wrong name lists all / 适配器类型
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// The adapter lies on the desk / 未插在车上
+    #[arg(long, conflicts_with_all = ["car", "vin", "dtc"])]
+    no_car: bool,
+    /// The car as TOML; the options below change it / 车辆文件 (TOML)
+    #[arg(long, value_name = "FILE")]
+    car: Option<PathBuf>,
+    /// Vehicle identification number / 车架号
+    #[arg(long)]
+    vin: Option<Vin>,
+    /// Confirmed trouble code, repeatable / 已确认故障码
+    #[arg(long, value_name = "CODE")]
+    dtc: Vec<Dtc>,
+    /// Pending trouble code, repeatable / 未决故障码
+    #[arg(long, value_name = "CODE")]
+    pending: Vec<Dtc>,
+    /// Permanent trouble code, repeatable / 永久故障码
+    #[arg(long, value_name = "CODE")]
+    permanent: Vec<Dtc>,
+    /// Battery in volts / 电瓶电压
+    #[arg(long, value_name = "VOLTS")]
+    voltage: Option<f64>,
+    /// What the engine does / 发动机状态
+    #[arg(long)]
+    engine: Option<Engine>,
+    /// As AT SP: 3 ISO 9141-2, 4 5 KWP, 6 8 CAN 11 bit, 7 9 CAN 29 bit / 协议
+    #[arg(long, value_name = "1-9")]
+    protocol: Option<u8>,
+    /// Holds a live signal, e.g. rpm=3000; a wrong name lists all / 固定实时值
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = signal)]
+    signals: Vec<(String, f64)>,
+    /// From request to answer / 应答延迟（毫秒）
+    #[arg(long, value_name = "MS")]
+    latency_ms: Option<u64>,
+    /// Every n-th answer has a wrong character / 每 n 个应答出错一次
+    #[arg(long, value_name = "N")]
+    garble_every: Option<u32>,
+    /// Ends by itself / 运行时长
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+}
+
+fn signal(text: &str) -> Result<(String, f64), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE, e.g. rpm=3000")?;
+    let value = value.parse().map_err(|_| format!("{value:?} is not a number"))?;
+    Ok((name.to_owned(), value))
+}
+
+pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
+    if let Some(path) = &args.replay {
+        return replay(path, &args, global).await;
+    }
+    let profile = match profile(&args) {
+        Ok(profile) => profile,
+        Err(error) => {
+            eprintln!("{error:#}");
+            return Ok(Exit::Usage);
+        }
+    };
+    let place = args.place.listen;
+    let sim = match place {
+        Some(address) => VehicleSim::spawn_tcp(address, profile).await,
+        None => VehicleSim::spawn_pty(profile, args.link_to).await,
+    };
+    let sim = match sim {
+        Ok(sim) => sim,
+        Err(error) => return Ok(unplugged(&error)),
+    };
+    if let Some(every) = args.garble_every {
+        sim.fault(Fault::GarbleEvery(every));
+    }
+    announce(global, &sim.name(), place.is_some());
+    until_told(args.duration).await;
+    sim.stop().await;
+    Ok(Exit::Done)
+}
+
+async fn replay(path: &Path, args: &Args, global: &Global) -> anyhow::Result<Exit> {
+    let read = std::fs::read_to_string(path).map_err(anyhow::Error::from);
+    let recording = match read.and_then(|text| Ok(Recording::read(&text)?)) {
+        Ok(recording) => recording,
+        Err(error) => {
+            eprintln!("{}: {error:#}", path.display());
+            return Ok(Exit::Usage);
+        }
+    };
+    let sim = match args.place.listen {
+        Some(address) => ReplaySim::spawn_tcp(address, recording).await,
+        None => ReplaySim::spawn_pty(recording, args.link_to.clone()).await,
+    };
+    let sim = match sim {
+        Ok(sim) => sim,
+        Err(error) => return Ok(unplugged(&error)),
+    };
+    announce(global, &sim.name(), args.place.listen.is_some());
+    until_told(args.duration).await;
+    sim.stop().await;
+    Ok(Exit::Done)
+}
+
+fn announce(global: &Global, name: &str, tcp: bool) {
+    let link = format!("elm327+{}://{name}", if tcp { "tcp" } else { "serial" });
+    say(global, &json!({ "device": "vehicle", "listening": name, "link": link }), |locale| {
+        format!("{} {link}", locale.pick("模拟车辆位于", "simulated vehicle at"))
+    });
+}
+
+/// The car file, changed by the options.
+pub(super) fn profile(args: &Args) -> anyhow::Result<Profile> {
+    let adapter = args.adapter.as_deref().map_or_else(|| Ok(Adapter::default()), Adapter::named)?;
+    if args.no_car {
+        return Ok(Profile { adapter, car: None });
+    }
+    let mut car = match &args.car {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            CarSpec::from_toml(&text).with_context(|| path.display().to_string())?
+        }
+        None => CarSpec::default(),
+    };
+    if let Some(vin) = &args.vin {
+        car.vin = Some(vin.to_string());
+    }
+    car.confirmed.extend(&args.dtc);
+    car.pending.extend(&args.pending);
+    car.permanent.extend(&args.permanent);
+    car.voltage = args.voltage.or(car.voltage);
+    car.engine = args.engine.unwrap_or(car.engine);
+    car.protocol = args.protocol.unwrap_or(car.protocol);
+    car.latency_ms = args.latency_ms.unwrap_or(car.latency_ms);
+    car.signals.extend(args.signals.iter().cloned());
+    // Says what is wrong with the car before anything is plugged in.
+    Car::new(&car)?;
+    Ok(Profile { adapter, car: Some(car) })
+}
