@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baygate::config::tables::{PrinterKind, PrinterTable};
-use baygate::event::device::{DeviceKind, DeviceState, DeviceStatus, PrintState, PrinterJob};
 use baygate::event::Source;
+use baygate::event::device::{DeviceKind, DeviceState, DeviceStatus, PrintState, PrinterJob};
 use baygate::health::Health;
 use baygate::printer::bitmap::{Bitmap, Canvas};
 use baygate::printer::{Faces, serve_printer};
@@ -58,7 +58,12 @@ fn fields(points: u32) -> Value {
     json!({"card_no": "8800004200001234", "points": points, "offer": "免费洗车一次", "qr": "8800004200001234"})
 }
 
-fn spawn(table: &PrinterTable, store: &Store, health: &Health, stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
+fn spawn(
+    table: &PrinterTable,
+    store: &Store,
+    health: &Health,
+    stop: &CancellationToken,
+) -> tokio::task::JoinHandle<()> {
     let served = serve_printer(table.clone(), Arc::new(faces()), store.clone(), health.clone(), stop.clone());
     tokio::spawn(async move { served.await.unwrap() })
 }
@@ -338,7 +343,8 @@ async fn jobs_survive_a_restart_also_one_that_was_printing() {
     shop.until_state(first, PrintState::WaitingCard).await;
     let store = shop.end().await;
     // As a power cut between the commit and the print leaves it.
-    let cut = JobOp::State { job: first, state: PrintState::Printing, error: None, output: None, attempt: true };
+    let cut =
+        JobOp::State { job: first, state: PrintState::Printing, error: None, output: None, attempt: true };
     store.commit(Batch::new().op(Op::Job(cut))).await.unwrap();
     store.close().await;
     drop(store);
@@ -360,7 +366,8 @@ async fn a_job_cancelled_before_the_card_came_is_never_printed() {
     shop.until_state(job, PrintState::WaitingCard).await;
     let face = expected(3);
     printer.until("loaded", |state| state.image == face).await;
-    let cancel = JobOp::State { job, state: PrintState::Cancelled, error: None, output: None, attempt: false };
+    let cancel =
+        JobOp::State { job, state: PrintState::Cancelled, error: None, output: None, attempt: false };
     shop.store.commit(Batch::new().op(Op::Job(cancel))).await.unwrap();
     printer.until("cleared", |state| state.image == vec![[0; 40]; 480]).await;
     printer.insert_card();

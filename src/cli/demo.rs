@@ -12,7 +12,9 @@ use crate::demo;
 
 /// The whole product on simulated devices and an embedded broker / 在模拟设备上演示整套产品
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples / 示例:\n  baygate demo\n  baygate demo --for 20s --locale en\n  baygate demo --listen 127.0.0.1:9000\nWhile it runs, type broker, dongle, reader or printer and Enter to pull it out or plug it in\n/ 运行时输入 broker、dongle、reader 或 printer 并回车，可拔掉或插回相应部件")]
+#[command(
+    after_help = "Examples / 示例:\n  baygate demo\n  baygate demo --for 20s --locale en\n  baygate demo --listen 127.0.0.1:9000\nWhile it runs, type broker, dongle, reader or printer and Enter to pull it out or plug it in\n/ 运行时输入 broker、dongle、reader 或 printer 并回车，可拔掉或插回相应部件"
+)]
 pub struct Args {
     /// End by itself after this time / 运行时长
     #[arg(long = "for", value_name = "DURATION")]

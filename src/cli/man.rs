@@ -4,7 +4,9 @@ use super::{Exit, Global};
 
 /// Print the man page / 输出手册页
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example / 示例:\n  baygate man | man -l -\n  baygate man > /usr/share/man/man1/baygate.1")]
+#[command(
+    after_help = "Example / 示例:\n  baygate man | man -l -\n  baygate man > /usr/share/man/man1/baygate.1"
+)]
 pub struct Args {}
 
 pub async fn run(_: Args, _: &Global) -> anyhow::Result<Exit> {

@@ -10,7 +10,9 @@ use crate::gateway::{Gateway, GatewayError};
 
 /// Run the daemon / 运行守护进程
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples / 示例:\n  baygate run --config /etc/baygate/baygate.toml\n  kill -HUP $(pidof baygate)   # reload / 重新加载\n  BAYGATE_LOG=debug baygate run --config ./conf.d")]
+#[command(
+    after_help = "Examples / 示例:\n  baygate run --config /etc/baygate/baygate.toml\n  kill -HUP $(pidof baygate)   # reload / 重新加载\n  BAYGATE_LOG=debug baygate run --config ./conf.d"
+)]
 pub struct Args {}
 
 pub async fn run(_: Args, global: &Global) -> anyhow::Result<Exit> {

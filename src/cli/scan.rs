@@ -10,8 +10,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use uuid::Uuid;
 
 use super::report_table;
-use super::vehicle_target::{Target, refuse, through_daemon};
-use super::{Exit, Global, protocol_files};
+use super::vehicle_target::{Target, no_trace_through_daemon, refuse};
+use super::{Exit, Global, protocol_files, vehicle_daemon};
 use crate::config::values::{Locale, VehicleLink};
 use crate::event::vehicle::VehicleReport;
 use crate::ident::DeviceId;
@@ -43,11 +43,14 @@ pub struct Args {
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
     let locale = global.language();
     let config = protocol_files::configuration(global)?;
+    let bundle = protocol_files::load(config.as_ref())?;
     let link = match args.target.resolve(config.as_ref())? {
         Target::Link(link) => link,
-        Target::Configured(id) => return Ok(through_daemon(&id, locale)),
+        Target::Configured(id) if args.trace.is_none() => {
+            return vehicle_daemon::scan(&id, &bundle, global).await;
+        }
+        Target::Configured(id) => return Ok(no_trace_through_daemon(&id, locale)),
     };
-    let bundle = protocol_files::load(config.as_ref())?;
     let trace = args
         .trace
         .map(|path| {

@@ -9,7 +9,9 @@ use crate::event::schema::event_types;
 
 /// Print JSON Schema, OpenAPI and AsyncAPI documents / 输出接口与事件的模式文档
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example / 示例:\n  baygate schema openapi > openapi.json\n  baygate schema events | jq '.[\"card.tapped\"]'")]
+#[command(
+    after_help = "Example / 示例:\n  baygate schema openapi > openapi.json\n  baygate schema events | jq '.[\"card.tapped\"]'"
+)]
 pub struct Args {
     /// Which document
     #[arg(value_enum)]

@@ -86,15 +86,13 @@ pub fn refuse_adapter(error: &AdapterError, locale: Locale) -> Exit {
     Exit::Device
 }
 
-/// Until the daemon can be asked from here.
+/// A trace needs the bytes, and those of a configured link are the daemon's.
 #[must_use]
-pub fn through_daemon(id: &DeviceId, locale: Locale) -> Exit {
-    let zh = format!("{id} 由守护进程管理，但无法连接守护进程；请启动 baygate，或直接给出 LINK");
-    let en = format!(
-        "{id} belongs to the daemon, and the daemon is not reachable; start baygate, or give the LINK itself"
-    );
+pub fn no_trace_through_daemon(id: &DeviceId, locale: Locale) -> Exit {
+    let zh = format!("{id} 由守护进程占用，无法记录字节；请停止守护进程后对其 LINK 使用 --trace");
+    let en = format!("{id} belongs to the daemon: stop it and use --trace with the LINK itself");
     eprintln!("{}", locale.pick(&zh, &en));
-    Exit::Device
+    Exit::Usage
 }
 
 #[cfg(test)]

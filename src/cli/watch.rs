@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::vehicle_target::{Target, refuse, refuse_adapter, through_daemon};
-use super::{Exit, Global, protocol_files};
+use super::vehicle_target::{Target, refuse, refuse_adapter};
+use super::{Exit, Global, protocol_files, vehicle_daemon};
 use crate::clock::UtcMillis;
 use crate::config::values::{Locale, VehicleLink};
 use crate::event::vehicle::PidValue;
@@ -59,7 +59,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
     let config = protocol_files::configuration(global)?;
     let link = match args.target.resolve(config.as_ref())? {
         Target::Link(link) => link,
-        Target::Configured(id) => return Ok(through_daemon(&id, locale)),
+        Target::Configured(id) => return vehicle_daemon::watch(&id, args.rounds, global).await,
     };
     let bundle = protocol_files::load(config.as_ref())?;
     let requests = if args.pids.is_empty() { LIVE_PIDS.map(Request::current).to_vec() } else { args.pids };

@@ -92,7 +92,9 @@ async fn print(client: &Client, round: u32) {
     });
     match client.request(Method::POST, "/v1/print-jobs", Some(&body)).await {
         Ok(answer) if answer.status < 300 => {}
-        Ok(answer) => tracing::warn!(status = answer.status, body = %answer.body, "the print job was not taken"),
+        Ok(answer) => {
+            tracing::warn!(status = answer.status, body = %answer.body, "the print job was not taken")
+        }
         Err(error) => tracing::warn!(%error, "the print job could not be sent"),
     }
 }

@@ -81,8 +81,9 @@ impl Stage {
             None => usual_or_any().await,
         };
         let text = configuration(&dir, broker_at, reader, listen, options);
-        let config = config::parse(Path::new("the demo's configuration"), &text)
-            .map_err(|errors| anyhow!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+        let config = config::parse(Path::new("the demo's configuration"), &text).map_err(|errors| {
+            anyhow!("{}", errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        })?;
         let props = Props {
             vehicle,
             dongle_pulled: false,
@@ -106,7 +107,8 @@ impl Stage {
         let gateway_stop = CancellationToken::new();
         let (_keep, reloads) = mpsc::channel(1);
         let unchanged = self.config.clone();
-        let mut running = tokio::spawn(gateway.run(move || Ok(unchanged.clone()), reloads, gateway_stop.clone()));
+        let mut running =
+            tokio::spawn(gateway.run(move || Ok(unchanged.clone()), reloads, gateway_stop.clone()));
         let client = Client::connect(control).await?;
         self.tell_where_to_look(&story, api, &client).await?;
         let script = tokio::spawn(script::play(Arc::clone(&self.props), client));
@@ -146,7 +148,10 @@ impl Stage {
     async fn show_faces(&self, story: &Story, shown: &mut usize) {
         let faces = self.props.lock().await.printer.faces();
         for path in faces.iter().skip(*shown).filter_map(|face| face.path.as_ref()) {
-            story.note(&format!("卡面已印出：{}", path.display()), &format!("face on the card: {}", path.display()));
+            story.note(
+                &format!("卡面已印出：{}", path.display()),
+                &format!("face on the card: {}", path.display()),
+            );
         }
         *shown = faces.len();
     }
@@ -170,7 +175,12 @@ impl Stage {
         tokio::time::timeout(Duration::from_secs(3), arrived).await.unwrap_or(Ok(()))
     }
 
-    async fn tell_where_to_look(&self, story: &Story, api: SocketAddr, client: &Client) -> anyhow::Result<()> {
+    async fn tell_where_to_look(
+        &self,
+        story: &Story,
+        api: SocketAddr,
+        client: &Client,
+    ) -> anyhow::Result<()> {
         let body = json!({"name": "demo", "scopes": ["read", "print", "vehicle"]});
         let token = client.request(Method::POST, "/v1/tokens", Some(&body)).await?;
         let token = token.body.get("token").and_then(|token| token.as_str()).unwrap_or("?").to_owned();
@@ -178,7 +188,11 @@ impl Stage {
         let dir = self.dir.display();
         for (zh, en, what) in [
             ("文件夹", "folder", format!("{dir}")),
-            ("事件流", "event stream", format!("curl -N -H 'Authorization: Bearer {token}' 'http://{api}/v1/events?after=0'")),
+            (
+                "事件流",
+                "event stream",
+                format!("curl -N -H 'Authorization: Bearer {token}' 'http://{api}/v1/events?after=0'"),
+            ),
             ("就绪状态", "readiness", format!("curl http://{api}/readyz")),
             ("总部所见", "what HQ sees", format!("mosquitto_sub -p {} -t 'baygate/v1/#' -v", broker.port())),
             ("拔插", "pull and replug", "broker | dongle | reader | printer + Enter".into()),
@@ -190,7 +204,8 @@ impl Stage {
 }
 
 fn told(story: &mut Story, received: &Received) {
-    let sequence = received.event.get("sequence").and_then(|text| text.as_str()).and_then(|text| text.parse().ok());
+    let sequence =
+        received.event.get("sequence").and_then(|text| text.as_str()).and_then(|text| text.parse().ok());
     if let Some(sequence) = sequence {
         story.received(Seq(sequence), received.verdict != Verdict::Duplicate, &received.topic);
     }
@@ -254,12 +269,20 @@ async fn pull(props: &Mutex<Props>, what: &str, story: &Story) {
         },
         "dongle" => {
             props.dongle_pulled = !props.dongle_pulled;
-            if props.dongle_pulled { props.vehicle.vanish().await } else { props.vehicle.return_().await }
+            if props.dongle_pulled {
+                props.vehicle.vanish().await
+            } else {
+                props.vehicle.return_().await
+            }
             props.dongle_pulled
         }
         "printer" => {
             props.printer_pulled = !props.printer_pulled;
-            if props.printer_pulled { props.printer.vanish().await } else { props.printer.return_().await }
+            if props.printer_pulled {
+                props.printer.vanish().await
+            } else {
+                props.printer.return_().await
+            }
             props.printer_pulled
         }
         "reader" => {
@@ -272,7 +295,10 @@ async fn pull(props: &Mutex<Props>, what: &str, story: &Story) {
         "" => return,
         other => {
             let known = "broker, dongle, reader, printer";
-            story.note(&format!("不认识 {other:?}；可以输入：{known}"), &format!("{other:?} is not on stage; type one of: {known}"));
+            story.note(
+                &format!("不认识 {other:?}；可以输入：{known}"),
+                &format!("{other:?} is not on stage; type one of: {known}"),
+            );
             return;
         }
     };
@@ -297,7 +323,13 @@ async fn usual_or_any() -> SocketAddr {
 }
 
 /// The same tables that a shop writes.
-fn configuration(dir: &Path, broker: SocketAddr, reader: SocketAddr, listen: SocketAddr, options: &Options) -> String {
+fn configuration(
+    dir: &Path,
+    broker: SocketAddr,
+    reader: SocketAddr,
+    listen: SocketAddr,
+    options: &Options,
+) -> String {
     let path = |name: &str| toml::Value::from(dir.join(name).to_string_lossy().into_owned());
     let link = |scheme: &str, name: &str| {
         toml::Value::from(format!("{scheme}://{}?baud=38400", dir.join(name).to_string_lossy()))

@@ -65,7 +65,13 @@ impl Story {
         self.pending.insert(event.sequence, Instant::now());
         let what = self.describe(event);
         self.names.insert(event.sequence, event.kind.to_string());
-        let position = format!("{} #{} ({} {})", self.locale.pick("已落盘", "committed"), event.sequence, event.class, event.class_sequence);
+        let position = format!(
+            "{} #{} ({} {})",
+            self.locale.pick("已落盘", "committed"),
+            event.sequence,
+            event.class,
+            event.class_sequence
+        );
         self.tell(event, "committed", &what, &position);
     }
 
@@ -82,7 +88,10 @@ impl Story {
         }
         let took = self.pending.get(&sequence).map_or(0, |since| since.elapsed().as_millis());
         if self.json {
-            println!("{}", json!({"t_ms": self.elapsed_ms(), "stage": "published", "sequence": sequence, "topic": topic, "first": first, "after_ms": took}));
+            println!(
+                "{}",
+                json!({"t_ms": self.elapsed_ms(), "stage": "published", "sequence": sequence, "topic": topic, "first": first, "after_ms": took})
+            );
         } else {
             let zh = format!("#{sequence} {name} 已发布，总部收到（{took} 毫秒）");
             let en = format!("#{sequence} {name} published, headquarters has it ({took} ms)");
@@ -98,7 +107,10 @@ impl Story {
             let name = self.names.remove(sequence).unwrap_or_default();
             let took = since.elapsed().as_millis();
             if self.json {
-                println!("{}", json!({"t_ms": self.elapsed_ms(), "stage": "acknowledged", "sequence": sequence, "class": class, "after_ms": took}));
+                println!(
+                    "{}",
+                    json!({"t_ms": self.elapsed_ms(), "stage": "acknowledged", "sequence": sequence, "class": class, "after_ms": took})
+                );
             } else if class != Class::Telemetry {
                 let zh = format!("#{sequence} {name} 总部已确认（{took} 毫秒）");
                 let en = format!("#{sequence} {name} acknowledged ({took} ms)");
@@ -117,11 +129,18 @@ impl Story {
     pub fn end(&self, epoch: Epoch) {
         let Counts { committed, received, doubles, acknowledged } = self.counts;
         if self.json {
-            println!("{}", json!({"t_ms": self.elapsed_ms(), "end": {"epoch": epoch, "committed": committed, "received": received, "doubles": doubles, "acknowledged": acknowledged}}));
+            println!(
+                "{}",
+                json!({"t_ms": self.elapsed_ms(), "end": {"epoch": epoch, "committed": committed, "received": received, "doubles": doubles, "acknowledged": acknowledged}})
+            );
             return;
         }
-        let zh = format!("结束：落盘 {committed} 条，总部收到 {received} 条（重复 {doubles} 条已去除），已确认 {acknowledged} 条");
-        let en = format!("the end: {committed} committed, {received} at headquarters ({doubles} doubles dropped), {acknowledged} acknowledged");
+        let zh = format!(
+            "结束：落盘 {committed} 条，总部收到 {received} 条（重复 {doubles} 条已去除），已确认 {acknowledged} 条"
+        );
+        let en = format!(
+            "the end: {committed} committed, {received} at headquarters ({doubles} doubles dropped), {acknowledged} acknowledged"
+        );
         self.line("■", "1", self.locale.pick(&zh, &en), "");
     }
 
@@ -163,13 +182,17 @@ impl Story {
                 format!("刷卡 {}：卡 {}（{}）", text("reader"), text("uid"), text("technology")),
                 format!("card tapped at {}: {} ({})", text("reader"), text("uid"), text("technology")),
             ),
-            "card.removed" => pick(format!("卡片离开 {}", text("reader")), format!("card removed from {}", text("reader"))),
+            "card.removed" => {
+                pick(format!("卡片离开 {}", text("reader")), format!("card removed from {}", text("reader")))
+            }
             "vehicle.arrived" => pick(
                 format!("车辆到达 {}：{}，{}", text("link"), text("vin"), text("protocol")),
                 format!("car arrived at {}: {}, {}", text("link"), text("vin"), text("protocol")),
             ),
             "vehicle.report" => report_line(&data, self.locale),
-            "vehicle.departed" => pick(format!("车辆离开：{}", text("reason")), format!("car left: {}", text("reason"))),
+            "vehicle.departed" => {
+                pick(format!("车辆离开：{}", text("reason")), format!("car left: {}", text("reason")))
+            }
             "vehicle.signals" => pick("遥测窗口".into(), "telemetry window".into()),
             "maintenance.warning" => {
                 let title = data.pointer(self.locale.pick("/title/zh", "/title/en")).and_then(Value::as_str);
@@ -179,12 +202,27 @@ impl Story {
                 )
             }
             "printer.job" => {
-                let output = data.get("output").and_then(Value::as_str).map(|path| format!(" → {path}")).unwrap_or_default();
-                let error = data.get("error").and_then(Value::as_str).map(|error| format!(" ({error})")).unwrap_or_default();
-                pick(format!("卡面打印：{}{error}{output}", text("state")), format!("card face: {}{error}{output}", text("state")))
+                let output = data
+                    .get("output")
+                    .and_then(Value::as_str)
+                    .map(|path| format!(" → {path}"))
+                    .unwrap_or_default();
+                let error = data
+                    .get("error")
+                    .and_then(Value::as_str)
+                    .map(|error| format!(" ({error})"))
+                    .unwrap_or_default();
+                pick(
+                    format!("卡面打印：{}{error}{output}", text("state")),
+                    format!("card face: {}{error}{output}", text("state")),
+                )
             }
             "device.state" => {
-                let reason = data.get("reason").and_then(Value::as_str).map(|reason| format!(" ({reason})")).unwrap_or_default();
+                let reason = data
+                    .get("reason")
+                    .and_then(Value::as_str)
+                    .map(|reason| format!(" ({reason})"))
+                    .unwrap_or_default();
                 format!("{}: {}{reason}", event.subject, text("state"))
             }
             other => other.to_owned(),
@@ -200,11 +238,15 @@ fn report_line(data: &Value, locale: Locale) -> String {
         .flatten()
         .filter_map(|dtc| dtc.get("code").and_then(Value::as_str).map(str::to_owned))
         .collect();
-    let values: usize = ecus.iter().filter_map(|ecu| ecu.get("values").and_then(Value::as_array)).map(Vec::len).sum();
+    let values: usize =
+        ecus.iter().filter_map(|ecu| ecu.get("values").and_then(Value::as_array)).map(Vec::len).sum();
     let duration_ms = data.get("duration_ms").and_then(Value::as_u64).unwrap_or(0);
     let list = if codes.is_empty() { locale.pick("无", "none").to_owned() } else { codes.join(" ") };
     match locale {
-        Locale::ZhCn => format!("检测报告：{} 个控制单元，{values} 个数值，故障码 {list}，用时 {duration_ms} 毫秒", ecus.len()),
+        Locale::ZhCn => format!(
+            "检测报告：{} 个控制单元，{values} 个数值，故障码 {list}，用时 {duration_ms} 毫秒",
+            ecus.len()
+        ),
         Locale::En => format!("report: {} ECUs, {values} values, codes {list}, {duration_ms} ms", ecus.len()),
     }
 }

@@ -115,7 +115,8 @@ impl Gateway {
         let mut plan = plan(&config);
         let mut running = BTreeMap::new();
         for (name, service) in &plan {
-            running.insert(name.clone(), services.start(name, service, &inner, bound_for(service, &mut bound)));
+            running
+                .insert(name.clone(), services.start(name, service, &inner, bound_for(service, &mut bound)));
         }
         notify::tell(&[NotifyState::Ready, NotifyState::Status("running")]);
         tracing::info!(store = %config.gateway.source, api = %api_addr, epoch = %opened.epoch, "baygate is running");
@@ -191,7 +192,12 @@ async fn announce(store: &Store, config: &Config, opened: &Opened) -> Result<Seq
     Ok(committed.first().map_or(Seq(1), |event| event.sequence))
 }
 
-async fn commit<D: EventData>(store: &Store, what: &str, config: &Config, data: &D) -> Result<(), GatewayError> {
+async fn commit<D: EventData>(
+    store: &Store,
+    what: &str,
+    config: &Config,
+    data: &D,
+) -> Result<(), GatewayError> {
     let event = NewEvent::now(format!("{what}/{}", config.gateway.source.gateway), data)?;
     store.commit(Batch::new().event(event)).await?;
     Ok(())
@@ -210,7 +216,9 @@ async fn take_config(
         .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())
         .and_then(|config| match frozen_changes(current, &config).as_slice() {
             [] => Ok(config),
-            frozen => Err(vec![format!("{} cannot change while the daemon runs; restart it", frozen.join(", "))]),
+            frozen => {
+                Err(vec![format!("{} cannot change while the daemon runs; restart it", frozen.join(", "))])
+            }
         })
         .and_then(|config| Assets::load(&config).map(|assets| (config, assets)));
     let outcome = match accepted {
@@ -218,7 +226,12 @@ async fn take_config(
             for error in &errors {
                 tracing::error!(%error, "configuration refused; the running one goes on");
             }
-            GatewayConfig { outcome: "refused".into(), version: None, error: Some(errors.join("\n")), changed: vec![] }
+            GatewayConfig {
+                outcome: "refused".into(),
+                version: None,
+                error: Some(errors.join("\n")),
+                changed: vec![],
+            }
         }
         Ok((config, assets)) => {
             services.adopt(&config, assets);

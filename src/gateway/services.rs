@@ -81,7 +81,8 @@ impl Services {
         let (store, health, assets) = (self.store.clone(), self.health.clone(), self.assets.subscribe());
         let make: Box<dyn Fn(CancellationToken) -> ServiceFuture + Send> = match service.clone() {
             Service::Reader(table, till) => Box::new(move |stop| {
-                let serve = card::serve_reader(table.clone(), till.clone(), store.clone(), health.clone(), stop);
+                let serve =
+                    card::serve_reader(table.clone(), till.clone(), store.clone(), health.clone(), stop);
                 Box::pin(async move { Ok(serve.await?) })
             }),
             Service::Printer(table) => Box::new(move |stop| {

@@ -95,8 +95,9 @@ impl Faces {
                 Ok(template)
             }
             Err(error) => {
-                let last = good.get(name).cloned().ok_or(())
-                    .inspect(|_| tracing::warn!(template = name, %error, "template is bad, the last good one goes on"));
+                let last = good.get(name).cloned().ok_or(()).inspect(
+                    |_| tracing::warn!(template = name, %error, "template is bad, the last good one goes on"),
+                );
                 last.map_err(|()| error)
             }
         }

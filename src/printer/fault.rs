@@ -141,7 +141,9 @@ pub enum FaceError {
         field: String,
     },
     /// There are no fonts.
-    #[error("no font (*.otf, *.ttf) can be read in {folder}: {why}; restore the folder `fonts` of the installation")]
+    #[error(
+        "no font (*.otf, *.ttf) can be read in {folder}: {why}; restore the folder `fonts` of the installation"
+    )]
     NoFonts {
         /// The folder.
         folder: PathBuf,
@@ -216,7 +218,9 @@ impl FaceError {
                 )
             }
             Self::TooWide { place, needs, has } => {
-                format!("{place}：文字缩小后仍需宽度 {needs:.0}，只有 {has:.0}；请缩短文字或加大 data-max-width")
+                format!(
+                    "{place}：文字缩小后仍需宽度 {needs:.0}，只有 {has:.0}；请缩短文字或加大 data-max-width"
+                )
             }
             Self::QrTooLarge { place, field } => {
                 format!("{place}：{field:?} 的二维码放不下（每模块至少 2 点）；请缩短内容或加大区域")

@@ -65,12 +65,8 @@ impl Fonts {
 
     /// The first character that no font has a glyph for. White space needs none.
     pub(super) fn missing(&self, text: &str) -> Option<char> {
-        let charmaps: Vec<_> = self
-            .files
-            .iter()
-            .filter_map(|data| FontRef::new(data).ok())
-            .map(|font| font.charmap())
-            .collect();
+        let charmaps: Vec<_> =
+            self.files.iter().filter_map(|data| FontRef::new(data).ok()).map(|font| font.charmap()).collect();
         text.chars()
             .filter(|character| !character.is_whitespace())
             .find(|character| !charmaps.iter().any(|map| map.map(*character).is_some()))

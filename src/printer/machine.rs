@@ -115,7 +115,10 @@ async fn blocking<T: Send + 'static>(
         Err(Trouble {
             status: DeviceStatus::Failed,
             reason: "internal",
-            text: Text::new(format!("内部错误：{error}"), format!("internal error: {error}; please report it")),
+            text: Text::new(
+                format!("内部错误：{error}"),
+                format!("internal error: {error}; please report it"),
+            ),
             lost: true,
         })
     })

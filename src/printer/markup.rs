@@ -56,7 +56,10 @@ pub(super) fn unknown_filter(at: &Pointer<'_>, offset: usize, name: &str) -> Fac
 
 /// `data-fields` of the root.
 pub(super) fn declared(at: &Pointer<'_>, root: Node<'_, '_>) -> Result<Vec<Field>, FaceError> {
-    let example = ["请写 data-fields=\"card_no points offer qr store?\"", "write data-fields=\"card_no points offer qr store?\""];
+    let example = [
+        "请写 data-fields=\"card_no points offer qr store?\"",
+        "write data-fields=\"card_no points offer qr store?\"",
+    ];
     let Some(attribute) = root.attribute_node("data-fields") else {
         let what = ["根元素没有声明字段", "the root element declares no fields"];
         return Err(at.error(root.range().start, what, example));
@@ -70,8 +73,13 @@ pub(super) fn declared(at: &Pointer<'_>, root: Node<'_, '_>) -> Result<Vec<Field
         let formed = !name.is_empty()
             && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
         if !formed || fields.iter().any(|field| field.name == name) {
-            let what = [format!("字段名 {word:?} 无效或重复"), format!("field name {word:?} is malformed or twice")];
-            return Err(at.error(offset, [&what[0], &what[1]], ["字段名用 a-z 0-9 _", "field names are of a-z 0-9 _"]));
+            let what =
+                [format!("字段名 {word:?} 无效或重复"), format!("field name {word:?} is malformed or twice")];
+            return Err(at.error(
+                offset,
+                [&what[0], &what[1]],
+                ["字段名用 a-z 0-9 _", "field names are of a-z 0-9 _"],
+            ));
         }
         fields.push(Field { name: name.to_owned(), required, offset });
     }
@@ -85,8 +93,12 @@ pub(super) fn measures(at: &Pointer<'_>, root: Node<'_, '_>) -> Result<(Size, Si
         (1.0..=1000.0).contains(&value).then_some(value)
     };
     let view = root.attribute("viewBox").and_then(|text| {
-        let numbers: Vec<f32> =
-            text.split([' ', ',']).filter(|n| !n.is_empty()).map(str::parse).collect::<Result<_, _>>().ok()?;
+        let numbers: Vec<f32> = text
+            .split([' ', ','])
+            .filter(|n| !n.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .ok()?;
         match numbers.as_slice() {
             [x, y, width, height] if *x == 0.0 && *y == 0.0 && *width >= 1.0 && *height >= 1.0 => {
                 (width.is_finite() && height.is_finite()).then_some((*width, *height))
@@ -96,7 +108,9 @@ pub(super) fn measures(at: &Pointer<'_>, root: Node<'_, '_>) -> Result<(Size, Si
     });
     let same_shape = |a: Size, b: Size| ((a.0 / a.1) / (b.0 / b.1) - 1.0).abs() <= ASPECT_TOLERANCE;
     match (millimetres("width"), millimetres("height"), view) {
-        (Some(width), Some(height), Some(view)) if same_shape((width, height), view) => Ok(((width, height), view)),
+        (Some(width), Some(height), Some(view)) if same_shape((width, height), view) => {
+            Ok(((width, height), view))
+        }
         _ => Err(at.error(
             root.range().start,
             ["画布尺寸缺失或不一致", "the canvas is missing or contradicts itself"],
@@ -117,7 +131,12 @@ pub(super) fn code(at: &Pointer<'_>, node: Node<'_, '_>, field: String) -> Resul
     let values = ["x", "y", "width", "height"].map(|name| number(node.attribute(name)));
     match values {
         [Some(x), Some(y), Some(width), Some(height)]
-            if !moved && node.tag_name().name() == "rect" && x >= 0.0 && y >= 0.0 && width > 0.0 && height > 0.0 =>
+            if !moved
+                && node.tag_name().name() == "rect"
+                && x >= 0.0
+                && y >= 0.0
+                && width > 0.0
+                && height > 0.0 =>
         {
             Ok(Code { range: node.range(), field, corner: (x, y), size: (width, height) })
         }
@@ -132,7 +151,11 @@ pub(super) fn code(at: &Pointer<'_>, node: Node<'_, '_>, field: String) -> Resul
     }
 }
 
-pub(super) fn text_element(at: &Pointer<'_>, node: Node<'_, '_>, generated: String) -> Result<TextElement, FaceError> {
+pub(super) fn text_element(
+    at: &Pointer<'_>,
+    node: Node<'_, '_>,
+    generated: String,
+) -> Result<TextElement, FaceError> {
     let start = node.range().start;
     let tag = at.source.get(start..).unwrap_or("");
     let name_ends = tag.find(|c: char| c.is_whitespace() || c == '>' || c == '/').unwrap_or(tag.len());

@@ -29,5 +29,5 @@ mod trouble;
 
 pub use faces::Faces;
 pub use fault::{Advice, FaceError, Place};
-pub use trouble::Trouble;
 pub use service::{PrinterError, serve_printer};
+pub use trouble::Trouble;

@@ -72,7 +72,9 @@ impl PngPrinter {
             reason: "folder-unwritable",
             text: Text::new(
                 format!("无法写入文件夹 {folder}：{error}；请检查权限和磁盘空间"),
-                format!("folder {folder} cannot be written: {error}; check its permissions and the disk's space"),
+                format!(
+                    "folder {folder} cannot be written: {error}; check its permissions and the disk's space"
+                ),
             ),
             lost: true,
         }

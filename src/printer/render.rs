@@ -178,8 +178,7 @@ fn rasterise(tree: &usvg::Tree, canvas: Canvas) -> Bitmap {
 fn draw_codes(template: &Template, fields: &Fields, picture: &mut Bitmap) -> Result<(), FaceError> {
     let canvas = picture.canvas();
     #[allow(clippy::cast_precision_loss)]
-    let (across, down) =
-        (canvas.width as f32 / template.view.0, canvas.height as f32 / template.view.1);
+    let (across, down) = (canvas.width as f32 / template.view.0, canvas.height as f32 / template.view.1);
     for code in &template.codes {
         let dropped = template.is_dropped(code.range.start, fields);
         if dropped || !fields.has(&code.field) {

@@ -23,8 +23,26 @@ const MIN_DASH: f32 = 0.5;
 const SVG: &str = "http://www.w3.org/2000/svg";
 const XLINK: &str = "http://www.w3.org/1999/xlink";
 const ELEMENTS: [&str; 20] = [
-    "svg", "g", "defs", "symbol", "use", "title", "desc", "metadata", "rect", "circle", "ellipse", "line",
-    "polyline", "polygon", "path", "text", "tspan", "clipPath", "linearGradient", "stop",
+    "svg",
+    "g",
+    "defs",
+    "symbol",
+    "use",
+    "title",
+    "desc",
+    "metadata",
+    "rect",
+    "circle",
+    "ellipse",
+    "line",
+    "polyline",
+    "polygon",
+    "path",
+    "text",
+    "tspan",
+    "clipPath",
+    "linearGradient",
+    "stop",
 ];
 
 /// Makes errors that point into one template.
@@ -42,10 +60,7 @@ impl Pointer<'_> {
     pub(super) fn error(&self, offset: usize, what: [&str; 2], hint: [&str; 2]) -> FaceError {
         FaceError::Template {
             place: self.place(offset),
-            advice: Box::new(Advice {
-                what: Text::new(what[0], what[1]),
-                hint: Text::new(hint[0], hint[1]),
-            }),
+            advice: Box::new(Advice { what: Text::new(what[0], what[1]), hint: Text::new(hint[0], hint[1]) }),
         }
     }
 }
@@ -69,14 +84,16 @@ pub(super) fn read<'s>(at: Pointer<'s>) -> Result<Document<'s>, FaceError> {
         }
     }
     let options = ParsingOptions { allow_dtd: false, nodes_limit: MAX_NODES, ..ParsingOptions::default() };
-    let document =
-        Document::parse_with_options(at.source, options).map_err(|error| not_xml(&at, &error))?;
+    let document = Document::parse_with_options(at.source, options).map_err(|error| not_xml(&at, &error))?;
     let root = document.root_element();
     if root.tag_name().name() != "svg" || root.tag_name().namespace() != Some(SVG) {
         return Err(at.error(
             root.range().start,
             ["根元素不是 SVG", "the root element is not an SVG"],
-            ["根元素应为 <svg xmlns=\"http://www.w3.org/2000/svg\">", "begin with <svg xmlns=\"http://www.w3.org/2000/svg\">"],
+            [
+                "根元素应为 <svg xmlns=\"http://www.w3.org/2000/svg\">",
+                "begin with <svg xmlns=\"http://www.w3.org/2000/svg\">",
+            ],
         ));
     }
     for element in document.descendants().filter(Node::is_element) {
@@ -129,16 +146,14 @@ fn check_attribute(at: &Pointer<'_>, attribute: &roxmltree::Attribute<'_, '_>) -
     let start = attribute.range().start;
     let value = attribute.value();
     let lower = value.to_ascii_lowercase();
-    let outside = [
-        "模板不允许引用外部内容",
-        "a template may not refer to anything outside itself",
-    ];
+    let outside = ["模板不允许引用外部内容", "a template may not refer to anything outside itself"];
     let inside = ["只能引用本文件中的 #id", "only `#id` of this file may be referred to"];
     let is_href = attribute.name() == "href" && matches!(attribute.namespace(), None | Some(XLINK));
     if is_href && !value.starts_with('#') {
         return Err(at.error(start, outside, inside));
     }
-    if lower.split("url(").skip(1).any(|target| !target.trim_start_matches(['\'', '"', ' ']).starts_with('#')) {
+    if lower.split("url(").skip(1).any(|target| !target.trim_start_matches(['\'', '"', ' ']).starts_with('#'))
+    {
         return Err(at.error(start, outside, inside));
     }
     if lower.contains("@import") || lower.contains("javascript:") || attribute.name().starts_with("on") {

@@ -27,7 +27,9 @@ use resvg::usvg::roxmltree::{Document, Node};
 
 use super::fault::{FaceError, Place};
 use super::fields::{Fields, Filter};
-use super::markup::{Code, Size, TextElement, closest, code, declared, measures, text_element, unknown_filter};
+use super::markup::{
+    Code, Size, TextElement, closest, code, declared, measures, text_element, unknown_filter,
+};
 use super::svg_rules::{self, Pointer};
 
 /// How small a text with `data-max-width` may become.
@@ -179,7 +181,12 @@ impl Template {
         }
         let near = closest(name, self.fields.iter().map(|field| field.name.as_str()));
         let hint = near.map_or_else(
-            || ["请在根元素的 data-fields 中声明".to_owned(), "declare it in `data-fields` of the root".to_owned()],
+            || {
+                [
+                    "请在根元素的 data-fields 中声明".to_owned(),
+                    "declare it in `data-fields` of the root".to_owned(),
+                ]
+            },
             |near| [format!("是否应为 {near}？"), format!("did you mean {near}?")],
         );
         let what = [format!("未声明的字段 {name:?}"), format!("field {name:?} is not declared")];
@@ -195,10 +202,9 @@ impl Template {
             }
         }
         match self.fields.iter().find(|field| field.required && !fields.has(&field.name)) {
-            Some(field) => Err(FaceError::MissingField {
-                place: self.place(field.offset),
-                field: field.name.clone(),
-            }),
+            Some(field) => {
+                Err(FaceError::MissingField { place: self.place(field.offset), field: field.name.clone() })
+            }
             None => Ok(()),
         }
     }
@@ -244,7 +250,11 @@ impl Template {
             format!("模板形状与打印区域 {width}×{height} 点不符"),
             format!("the template does not have the shape of the print area, {width} × {height} dots"),
         ];
-        Err(self.at().error(0, [&what[0], &what[1]], ["TCP300 请用 width=\"81mm\" height=\"54mm\"", "for a TCP300 use width=\"81mm\" height=\"54mm\""]))
+        Err(self.at().error(
+            0,
+            [&what[0], &what[1]],
+            ["TCP300 请用 width=\"81mm\" height=\"54mm\"", "for a TCP300 use width=\"81mm\" height=\"54mm\""],
+        ))
     }
 }
 

@@ -225,11 +225,9 @@ impl Decoder {
         let whole = std::mem::take(&mut self.ended);
         self.frame = None;
         match frame.as_slice() {
-            [command, status, data @ .., ETX] if whole && byte == check(&frame) => Some(Reply::Response {
-                command: *command,
-                status: Status(*status),
-                data: data.to_vec(),
-            }),
+            [command, status, data @ .., ETX] if whole && byte == check(&frame) => {
+                Some(Reply::Response { command: *command, status: Status(*status), data: data.to_vec() })
+            }
             _ => Some(Reply::Damaged),
         }
     }

@@ -57,7 +57,9 @@ pub enum Tcp300Error {
     #[error("the connection to the printer broke: {0}; check the cable and the printer's power")]
     Link(#[from] std::io::Error),
     /// No answer.
-    #[error("the printer does not answer; check that it is on, its cable, and that `baud` is the printer's rate")]
+    #[error(
+        "the printer does not answer; check that it is on, its cable, and that `baud` is the printer's rate"
+    )]
     Silent,
     /// NAK every time.
     #[error(

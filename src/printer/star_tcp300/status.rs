@@ -52,15 +52,22 @@ impl Status {
             ),
             0x31..=0x34 | 0x37 => Text::new(
                 format!("磁条错误（状态 {:02X}），请清洁打印机或换卡", self.0),
-                format!("magnetic stripe error (status {:02X}): clean the printer or change the card", self.0),
+                format!(
+                    "magnetic stripe error (status {:02X}): clean the printer or change the card",
+                    self.0
+                ),
             ),
-            0x38 => Text::new("卡片卡住，请打开上盖取出", "the card is jammed: open the cover and take it out"),
+            0x38 => {
+                Text::new("卡片卡住，请打开上盖取出", "the card is jammed: open the cover and take it out")
+            }
             0x40 => Text::new("打印机上盖已打开，请合上", "the printer's cover is open: close it"),
             0x41 | 0x4C | 0x51 => Text::new(
                 format!("打印机不接受数据（状态 {:02X}），请核对打印机型号", self.0),
                 format!("the printer does not accept the data (status {:02X}): check its model", self.0),
             ),
-            0x42 => Text::new("打印机凸轮电机故障，请送修", "the printer's cam motor is faulty: have it repaired"),
+            0x42 => {
+                Text::new("打印机凸轮电机故障，请送修", "the printer's cam motor is faulty: have it repaired")
+            }
             0x43 => Text::new(
                 "擦除头温度异常，请关机冷却，再次出现请送修",
                 "the erase head's temperature is wrong: switch off and let it cool, then have it repaired",
@@ -68,7 +75,9 @@ impl Status {
             0x45 => Text::new("打印机存储器故障，请送修", "the printer's memory is faulty: have it repaired"),
             code => Text::new(
                 format!("打印机报告未知状态 {code:02X}，请查阅打印机手册"),
-                format!("the printer reports status {code:02X}, which is not in its manual: look at the printer"),
+                format!(
+                    "the printer reports status {code:02X}, which is not in its manual: look at the printer"
+                ),
             ),
         }
     }

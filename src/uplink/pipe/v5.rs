@@ -12,7 +12,9 @@ use rumqttc::{
 };
 use tokio::sync::mpsc;
 
-use super::{Dial, Ear, Incoming, Notice, Packet, PipeEvent, RECEIVE_MAXIMUM, Receipt, SESSION_EXPIRY_S, gone};
+use super::{
+    Dial, Ear, Incoming, Notice, Packet, PipeEvent, RECEIVE_MAXIMUM, Receipt, SESSION_EXPIRY_S, gone,
+};
 use crate::uplink::fault::Fault;
 use crate::uplink::session::{Limits, Outcome, Token};
 
