@@ -2,18 +2,25 @@
 //! command, each with `Args` and `async fn run(Args, &Global) -> anyhow::Result<Exit>`.
 //! No logic lives here.
 
-mod buffer;
+pub mod buffer;
 mod check;
 mod completions;
-mod daemon;
+pub mod daemon;
 mod demo;
+pub mod devices;
 mod man;
-mod pair;
+pub mod pair;
 mod print;
+pub mod protocol_files;
+pub mod report_table;
 mod run;
+pub mod scan;
 mod schema;
 mod simulate;
-mod token;
+pub mod token;
+mod vehicle_daemon;
+pub mod vehicle_target;
+pub mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +50,12 @@ enum Command {
     Demo(demo::Args),
     /// Check configuration, rules, templates and protocol data / 检查配置、规则、模板与协议数据
     Check(check::Args),
+    /// List what is plugged in, with the configuration lines for it / 列出接入的设备及其配置
+    Devices(devices::Args),
+    /// One full read-only report of a vehicle / 读取车辆并输出完整只读报告
+    Scan(scan::Args),
+    /// Live values of a vehicle / 车辆实时数据
+    Watch(watch::Args),
     /// Look into, check, copy and bring back the local database / 查看、校验、备份与恢复本地数据库
     Buffer(buffer::Args),
     /// Draw, print and follow card faces / 卡面的生成、打印与查询
@@ -139,6 +152,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     match cli.command {
         Command::Run(args) => run::run(args, &global).await,
         Command::Demo(args) => demo::run(args, &global).await,
+        Command::Devices(args) => devices::run(args, &global).await,
+        Command::Scan(args) => scan::run(args, &global).await,
+        Command::Watch(args) => watch::run(args, &global).await,
         Command::Buffer(args) => buffer::run(args, &global).await,
         Command::Simulate(args) => simulate::run(args, &global).await,
         Command::Print(args) => print::run(args, &global).await,

@@ -145,7 +145,11 @@ pub async fn run(
     scan.learn_response_count(&first).await?;
     scan.current_data().await?;
     scan.codes().await?;
-    scan.information().await?;
+    // Some adapters die of an answer of many frames. What the car told before is worth a
+    // report all the same; the adapter's next question tells that it is gone.
+    if let Err(error) = scan.information().await {
+        tracing::warn!(%error, "scan broke off while reading vehicle information");
+    }
     scan.record.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(scan.record)
 }
@@ -248,12 +252,12 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// VIN, calibration ids, their verification numbers, ECU names.
+    /// VIN, verification numbers, ECU names, calibration ids: the longest answers last.
     async fn information(&mut self) -> Result<(), AdapterError> {
         self.ask(Request::vehicle_info(0x00), None).await?;
         let promised: BTreeSet<u8> =
             self.record.ecus().iter().flat_map(|ecu| self.record.supported_info(ecu)).collect();
-        for id in [0x02, 0x04, 0x06, 0x0A] {
+        for id in [0x02, 0x06, 0x0A, 0x04] {
             // A car whose mask could not be read is asked for its VIN nevertheless.
             if promised.contains(&id) || id == 0x02 && promised.is_empty() {
                 self.ask(Request::vehicle_info(id), None).await?;
@@ -280,7 +284,13 @@ impl Scan<'_> {
         self.planned = self.planned.max(self.done + 1);
         (self.progress)(Progress { done: self.done, total: self.planned, request });
         self.done += 1;
-        let mut answer = self.ask_tolerantly(request, lines).await?;
+        let mut answer = match self.ask_tolerantly(request, lines).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.note(request, error.code().into());
+                return Err(error);
+            }
+        };
         let short = lines.is_some_and(|n| answer.as_ref().is_ok_and(|a| a.messages.len() < usize::from(n)));
         let missing = answer.as_ref().is_ok_and(Answer::is_silence);
         if short || missing && request.service() == 0x01 {

@@ -2,6 +2,8 @@
 //! waiting for facts with a deadline instead of sleeping.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod dongle;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -26,6 +26,8 @@ const ASK_LIMIT: Duration = Duration::from_secs(7);
 const SEARCH_LIMIT: Duration = Duration::from_secs(25);
 /// How often a car may say "wait" before it counts as not answering.
 const PENDING_ROUNDS: u32 = 5;
+/// Attempts at the first prompt while a Bluetooth serial port connects.
+const BLUETOOTH_ATTEMPTS: u32 = 4;
 /// Pause before asking again a car that said "wait".
 const PENDING_PAUSE: Duration = Duration::from_millis(250);
 
@@ -87,13 +89,14 @@ impl Adapter {
     ) -> Result<Self, AdapterError> {
         let VehicleLink::Elm327(transport) = link;
         let (port, baud) = match transport {
-            Transport::Serial { baud: None, .. } => {
+            // A Bluetooth serial port has no rate, and each opening dials the adapter anew.
+            Transport::Serial { baud: None, .. } if !is_bluetooth(transport) => {
                 let (port, rate) = open_probing(transport, remembered_baud, trace).await.map_err(unprobed)?;
                 (port, Some(rate))
             }
             _ => {
                 let mut port = Port::new(link::open(transport, None).await?, trace);
-                port.resync().await.map_err(|error| first_contact(&error))?;
+                first_contact(&mut port, is_bluetooth(transport)).await?;
                 (port, None)
             }
         };
@@ -346,7 +349,26 @@ fn unprobed(error: ProbeError) -> AdapterError {
     }
 }
 
-fn first_contact(error: &PortError) -> AdapterError {
+/// `/dev/rfcomm*` (BlueZ): opens at once and connects within some seconds.
+fn is_bluetooth(transport: &Transport) -> bool {
+    let Transport::Serial { path, .. } = transport else { return false };
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("rfcomm"))
+}
+
+/// Waits for the first prompt. Each attempt takes about two seconds.
+async fn first_contact(port: &mut Port, dials_first: bool) -> Result<(), AdapterError> {
+    let attempts = if dials_first { BLUETOOTH_ATTEMPTS } else { 1 };
+    for _ in 1..attempts {
+        match port.resync().await {
+            Ok(()) => return Ok(()),
+            Err(PortError::NoPrompt { bytes: 0, .. }) => {}
+            Err(error) => return Err(no_first_contact(&error)),
+        }
+    }
+    port.resync().await.map_err(|error| no_first_contact(&error))
+}
+
+fn no_first_contact(error: &PortError) -> AdapterError {
     match error {
         PortError::Gone(error) => AdapterError::Gone(error.to_string()),
         PortError::NoPrompt { bytes: 0, .. } => AdapterError::Silent,

@@ -1,0 +1,49 @@
+//! Where a command that runs without the daemon finds `firmware-protocols/` and
+//! the configured links.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use super::Global;
+use crate::config::{self, Config};
+use crate::protocols::Bundle;
+
+/// The configuration, if there is one. A missing file is none; a wrong one is an error.
+///
+/// # Errors
+/// Every error of the files.
+pub fn configuration(global: &Global) -> anyhow::Result<Option<Config>> {
+    if !global.config.exists() {
+        return Ok(None);
+    }
+    match config::load(&global.config) {
+        Ok(config) => Ok(Some(config)),
+        Err(errors) => bail!("{}", joined(&errors)),
+    }
+}
+
+/// Loads the protocol files: those of the configuration, else of the installation,
+/// else of the working folder.
+///
+/// # Errors
+/// None found, or every error in them.
+pub fn load(config: Option<&Config>) -> anyhow::Result<Bundle> {
+    let installed = PathBuf::from("/usr/share/baygate/firmware-protocols");
+    let dir = match config {
+        Some(config) => config.gateway.firmware_protocols.clone(),
+        None if installed.is_dir() => installed,
+        None => PathBuf::from("firmware-protocols"),
+    };
+    load_from(&dir)
+}
+
+fn load_from(dir: &Path) -> anyhow::Result<Bundle> {
+    Bundle::load(dir)
+        .map_err(|errors| anyhow::anyhow!("{}", joined(&errors)))
+        .with_context(|| format!("protocol files in {}", dir.display()))
+}
+
+fn joined(errors: &[config::ConfigError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,146 @@
+//! `scan` and `watch` of a configured link: the daemon owns it, so it is asked.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use super::{Exit, Global, daemon, report_table};
+use crate::api::client::{Client, ClientError, Method};
+use crate::config::values::Locale;
+use crate::event::vehicle::VehicleReport;
+use crate::ident::DeviceId;
+use crate::protocols::Bundle;
+
+/// A scan that the daemon could not answer at once is followed so long.
+const FOLLOW: Duration = Duration::from_secs(120);
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+
+/// Asks the daemon for a scan and prints the report with its warnings.
+///
+/// # Errors
+/// Only when the report cannot be printed.
+pub(super) async fn scan(id: &DeviceId, bundle: &Bundle, global: &Global) -> anyhow::Result<Exit> {
+    let asked = async {
+        let client = daemon::connect(global).await?;
+        Ok(ask(&client, id).await?)
+    };
+    let report = match asked.await {
+        Ok(report) => report,
+        Err(error) => return Ok(refused(&error)),
+    };
+    if global.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+        return Ok(Exit::Done);
+    }
+    let locale = global.language();
+    let warnings = report.get("warnings").and_then(Value::as_array).cloned().unwrap_or_default();
+    let report: VehicleReport = serde_json::from_value(report)?;
+    let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    print!("{}", report_table::render(&report, bundle, locale, coloured));
+    for warning in &warnings {
+        println!("  ! {}", warning_line(warning, locale));
+    }
+    Ok(Exit::Done)
+}
+
+async fn ask(client: &Client, id: &DeviceId) -> Result<Value, ClientError> {
+    let answer = client.request(Method::POST, &format!("/v1/vehicles/{id}/scan"), None).await?;
+    let Some(location) = answer.location.clone().filter(|_| answer.status == 202) else {
+        return answer.accepted();
+    };
+    let until = Instant::now() + FOLLOW;
+    loop {
+        let row = client.request(Method::GET, &location, None).await?.accepted()?;
+        let outcome = row.get("outcome").cloned().unwrap_or_default();
+        match row.get("state").and_then(Value::as_str) {
+            Some("done") => return Ok(outcome),
+            Some("failed") => return Err(failed(&outcome)),
+            _ if Instant::now() >= until => {
+                return Err(ClientError::Refused {
+                    status: 504,
+                    code: "scan-slow".into(),
+                    detail: format!("the scan takes longer than {} s; look at {location}", FOLLOW.as_secs()),
+                });
+            }
+            _ => sleep(FOLLOW_EVERY).await,
+        }
+    }
+}
+
+fn failed(outcome: &Value) -> ClientError {
+    let text = |pointer: &str| outcome.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    ClientError::Refused {
+        status: 502,
+        code: text("/code").unwrap_or_else(|| "device-failed".into()),
+        detail: text("/text/en").unwrap_or_else(|| "the vehicle link could not do it".into()),
+    }
+}
+
+/// What the car or the adapter could not do is the device's exit status; a link that sends nothing by
+/// configuration is policy.
+fn refused(error: &anyhow::Error) -> Exit {
+    let usual = daemon::report(error);
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Refused { code, .. }) if code == "listen-only" => Exit::Refused,
+        Some(ClientError::Refused { status: 502 | 504, .. }) => Exit::Device,
+        _ => usual,
+    }
+}
+
+fn warning_line(warning: &Value, locale: Locale) -> String {
+    let text = |name: &str| {
+        let pointer = format!("/{name}/{}", locale.pick("zh", "en"));
+        warning.pointer(&pointer).and_then(Value::as_str).unwrap_or("").to_owned()
+    };
+    format!("{}  {}", text("title"), text("advice"))
+}
+
+/// Prints the telemetry windows of a configured link as they are committed.
+///
+/// # Errors
+/// Only when a window cannot be printed.
+pub(super) async fn watch(id: &DeviceId, rounds: Option<u64>, global: &Global) -> anyhow::Result<Exit> {
+    let opened = async {
+        let client = daemon::connect(global).await?;
+        Ok(client.events("class=telemetry").await?)
+    };
+    let events = match opened.await {
+        Ok(events) => events,
+        Err(error) => return Ok(refused(&error)),
+    };
+    tokio::pin!(events);
+    let mut printed = 0;
+    while rounds.is_none_or(|rounds| printed < rounds) {
+        let event = tokio::select! {
+            event = events.next() => event,
+            _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
+        };
+        let event = match event {
+            Some(Ok(event)) => event,
+            Some(Err(error)) => return Ok(refused(&error.into())),
+            None => return Ok(Exit::Done),
+        };
+        let envelope: Value = serde_json::from_str(&event.data).unwrap_or_default();
+        let Some(data) = envelope.get("data").filter(|data| data["link"] == id.as_str()) else { continue };
+        print_window(data, global.json);
+        printed += 1;
+    }
+    Ok(Exit::Done)
+}
+
+fn print_window(data: &Value, json: bool) {
+    if json {
+        println!("{data}");
+        return;
+    }
+    let text = |value: &Value, name: &str| value[name].as_str().unwrap_or("").to_owned();
+    let signals = data["signals"].as_array().cloned().unwrap_or_default();
+    let shown: Vec<String> = signals
+        .iter()
+        .map(|signal| format!("{} {} {}", text(signal, "name"), signal["last"], text(signal, "unit")))
+        .collect();
+    println!("{}  {}", text(data, "to"), shown.join(" · "));
+}

@@ -1,0 +1,177 @@
+//! `baygate watch`: live values of one vehicle until interrupted.
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::vehicle_target::{Target, refuse, refuse_adapter};
+use super::{Exit, Global, protocol_files, vehicle_daemon};
+use crate::clock::UtcMillis;
+use crate::config::values::{Locale, VehicleLink};
+use crate::event::vehicle::PidValue;
+use crate::protocols::Bundle;
+use crate::vehicle::elm327::Adapter;
+use crate::vehicle::gate::Request;
+use crate::vehicle::scan::{Contact, ScanError, contact};
+use crate::vehicle::telemetry::LIVE_PIDS;
+use crate::vehicle::{AdapterError, decode_pid};
+
+/// Not faster than this, however fast the adapter is.
+const ROUND: Duration = Duration::from_millis(250);
+
+/// Shows live values of one vehicle / 显示一辆车的实时数据
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Examples / 示例:
+  baygate watch elm327+serial:///dev/rfcomm0
+  baygate watch elm327+tcp://192.168.0.10:35000 0C 0D 05
+  baygate watch elm327+tcp://192.168.0.10:35000 010C --json | head -20")]
+pub struct Args {
+    /// A LINK, or the id of a configured [[vehicle]] / 链路地址或配置中的 id
+    #[arg(value_name = "LINK|ID", value_parser = Target::parse)]
+    pub target: Target,
+    /// Service 01 PIDs in hex; default: load, coolant, speeds, voltage / 要显示的 PID（十六进制）
+    #[arg(value_name = "PID", value_parser = parse_pid)]
+    pub pids: Vec<Request>,
+    /// Stop after so many rounds / 轮询次数
+    #[arg(long, value_name = "N")]
+    pub rounds: Option<u64>,
+}
+
+/// `0C` or `010C`. Only current data: everything else is a scan's business.
+fn parse_pid(text: &str) -> Result<Request, String> {
+    let whole = if text.len() == 2 { format!("01{text}") } else { text.to_owned() };
+    let request = Request::parse(&whole).map_err(|error| error.to_string())?;
+    if request.service() == 0x01 {
+        Ok(request)
+    } else {
+        Err(format!("{text}: watch shows current data only; write a PID like 0C or 010C"))
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Configuration or protocol files cannot be used.
+pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
+    let locale = global.language();
+    let config = protocol_files::configuration(global)?;
+    let link = match args.target.resolve(config.as_ref())? {
+        Target::Link(link) => link,
+        Target::Configured(id) => return vehicle_daemon::watch(&id, args.rounds, global).await,
+    };
+    let bundle = protocol_files::load(config.as_ref())?;
+    let requests = if args.pids.is_empty() { LIVE_PIDS.map(Request::current).to_vec() } else { args.pids };
+    for request in &requests {
+        if request.id().and_then(|pid| bundle.pids.get(0x01, pid)).is_none() {
+            let zh = format!("PID {request} 不在 firmware-protocols/obd/pids.toml 中，无法解码");
+            let en =
+                format!("PID {request} is not in firmware-protocols/obd/pids.toml and cannot be decoded");
+            eprintln!("{}", locale.pick(&zh, &en));
+            return Ok(Exit::Usage);
+        }
+    }
+    let watch = Watch { bundle, requests, json: global.json, rounds: args.rounds };
+    tokio::select! {
+        ended = watch.run(&link) => match ended {
+            Ok(()) => Ok(Exit::Done),
+            Err(error) => Ok(refuse_any(&error, locale)),
+        },
+        _ = tokio::signal::ctrl_c() => Ok(Exit::Done),
+    }
+}
+
+fn refuse_any(error: &ScanError, locale: Locale) -> Exit {
+    match error {
+        ScanError::Adapter(error) => refuse_adapter(error, locale),
+        ScanError::NoAnswer { .. } => refuse(error, locale),
+    }
+}
+
+struct Watch {
+    bundle: Bundle,
+    requests: Vec<Request>,
+    json: bool,
+    rounds: Option<u64>,
+}
+
+impl Watch {
+    async fn run(&self, link: &VehicleLink) -> Result<(), ScanError> {
+        let mut adapter = Adapter::open(link, &self.bundle, None, None).await?;
+        if let Contact::Silent(why) = contact(&mut adapter).await? {
+            return Err(ScanError::NoAnswer { why });
+        }
+        let mut tick = interval(ROUND);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut done = 0;
+        while self.rounds.is_none_or(|rounds| done < rounds) {
+            tick.tick().await;
+            let mut round = Vec::new();
+            for request in &self.requests {
+                round.extend(self.ask(&mut adapter, *request).await?);
+            }
+            // The reader of our output left: done.
+            if self.print(&round).is_err() {
+                return Ok(());
+            }
+            done += 1;
+        }
+        Ok(())
+    }
+
+    async fn ask(
+        &self,
+        adapter: &mut Adapter,
+        request: Request,
+    ) -> Result<Vec<(String, PidValue)>, AdapterError> {
+        let Some(row) = request.id().and_then(|pid| self.bundle.pids.get(0x01, pid)) else {
+            return Ok(Vec::new());
+        };
+        let answer = match adapter.ask(request, None).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_fatal() => return Err(error),
+            Err(_) => return Ok(Vec::new()),
+        };
+        let values = answer.messages.iter().flat_map(|message| {
+            let decoded = message.payload.get(2..).and_then(|data| decode_pid(row, data).ok());
+            decoded.into_iter().flatten().map(|value| (message.sender.to_string(), value))
+        });
+        Ok(values.collect())
+    }
+
+    fn print(&self, round: &[(String, PidValue)]) -> std::io::Result<()> {
+        let mut out = std::io::stdout().lock();
+        let time = UtcMillis::now();
+        if self.json {
+            for (ecu, value) in round {
+                let line = json!({
+                    "time": time, "ecu": ecu, "pid": value.pid, "name": value.name,
+                    "value": value.value, "unit": value.unit
+                });
+                writeln!(out, "{line}")?;
+            }
+        } else {
+            let shown: Vec<String> = round
+                .iter()
+                .map(|(ecu, value)| format!("{ecu} {} {} {}", value.name, value.value, value.unit))
+                .collect();
+            writeln!(out, "{time}  {}", shown.join(" · "))?;
+        }
+        out.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pids_of_current_data_only() {
+        assert_eq!(parse_pid("0C"), Ok(Request::current(0x0C)));
+        assert_eq!(parse_pid("010c"), Ok(Request::current(0x0C)));
+        assert!(parse_pid("04FF").unwrap_err().contains("read-only"));
+        assert!(parse_pid("0902").unwrap_err().contains("current data only"));
+        assert!(parse_pid("xx").is_err());
+    }
+}

@@ -1,0 +1,105 @@
+//! Hostile dongles on real pseudo-terminals and TCP sockets: what a good
+//! simulator never does. Each records every byte it was sent.
+
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_serial::{SerialPort, SerialStream};
+
+/// What to write back to a command (without its CR).
+pub type Script = Arc<dyn Fn(&str) -> Vec<u8> + Send + Sync>;
+
+/// A running dongle.
+pub struct Dongle {
+    /// Everything it was sent.
+    pub heard: Arc<Mutex<Vec<u8>>>,
+    pub link: String,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Dongle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Dongle {
+    pub async fn on_tcp(script: Script) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let link = format!("elm327+tcp://{}", listener.local_addr().unwrap());
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&heard);
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = stream.set_nodelay(true);
+                serve(stream, &script, &record).await;
+            }
+        });
+        Self { heard, link, task }
+    }
+
+    pub fn on_pty(dir: &Path, script: Script) -> Self {
+        let (master, slave) = SerialStream::pair().unwrap();
+        let path: PathBuf = dir.join("ttyFAKE");
+        let _ = std::fs::remove_file(&path);
+        symlink(slave.name().unwrap(), &path).unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&heard);
+        let task = tokio::spawn(async move {
+            let _held_open = slave;
+            serve(master, &script, &record).await;
+        });
+        Self { heard, link: format!("elm327+serial://{}?baud=38400", path.display()), task }
+    }
+
+    pub fn heard_text(&self) -> String {
+        String::from_utf8_lossy(&self.heard.lock().unwrap()).into_owned()
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, script: &Script, heard: &Mutex<Vec<u8>>) {
+    let mut line = Vec::new();
+    let mut buffer = [0; 256];
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        heard.lock().unwrap().extend_from_slice(&buffer[..count]);
+        for &byte in &buffer[..count] {
+            if byte != b'\r' {
+                line.push(byte);
+                continue;
+            }
+            let command = String::from_utf8_lossy(&line).into_owned();
+            line.clear();
+            if stream.write_all(&script(&command)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// A well-behaved adapter with a car, in a few lines: for scripts to spoil.
+pub fn good(command: &str) -> String {
+    let body = match command {
+        "ATZ" | "ATI" => "ELM327 v1.5",
+        "ATRV" => "12.6V",
+        "ATDPN" => "A6",
+        "AT@1" | "STDI" | "\u{7F}\u{7F}" => "?",
+        c if c.starts_with("AT") => "OK",
+        "0100" | "01001" => "7E8064100183B8013",
+        "0902" => "7E8101449020131443447\r7E82147503030523535\r7E82242313233343536",
+        "0900" => "7E806490040000000",
+        "03" => "7E8024300",
+        "07" => "7E8024700",
+        "010C" | "010C1" => "7E804410C0CB2",
+        "010D" | "010D1" => "7E803410D00",
+        "0104" | "01041" => "7E803410466",
+        "0105" | "01051" => "7E803410578",
+        _ => "NO DATA",
+    };
+    // The VIN's first frame carries three characters.
+    let body = body.replace("7E8101449020131443447", "7E81014490201314434");
+    format!("{body}\r\r>")
+}

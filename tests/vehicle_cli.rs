@@ -1,0 +1,98 @@
+//! `scan`, `watch` and `devices` standing alone: report, trace with the VIN
+//! masked, exit statuses.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod vehicle_bay;
+
+use baygate::cli::{Exit, Global, devices, scan, watch};
+use baygate::config::values::Locale;
+use baygate::sim::vehicle::{Adapter, CarSpec, Profile, VehicleSim};
+use baygate::vehicle::elm327::Trace;
+use serde_json::Value;
+use vehicle_bay::bundle;
+
+const VIN: &str = "1M8GDM9AXKP042788";
+
+fn global(dir: &std::path::Path) -> Global {
+    Global { config: dir.join("none.toml"), json: false, locale: Some(Locale::En) }
+}
+
+fn parsed<A: clap::Args + clap::FromArgMatches>(words: &[&str]) -> A {
+    let command = A::augment_args(clap::Command::new("test").no_binary_name(true));
+    A::from_arg_matches(&command.get_matches_from(words)).unwrap()
+}
+
+async fn car() -> (VehicleSim, String) {
+    let profile = Profile { adapter: Adapter::default(), car: Some(CarSpec::default()) };
+    let sim = VehicleSim::spawn_pty(profile, None).await.unwrap();
+    let link = format!("elm327+serial://{}?baud=38400", sim.path().display());
+    (sim, link)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_reports_and_its_trace_hides_the_vin() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_sim, link) = car().await;
+    let path = dir.path().join("car.jsonl");
+    let trace = Trace::begin(Box::new(std::fs::File::create(&path).unwrap()), &link);
+    let report = scan::scan_link(&link.parse().unwrap(), &bundle(), Some(trace), Locale::En).await.unwrap();
+    assert_eq!(report.vin.unwrap().as_str(), VIN);
+
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["baygate_trace"], 1);
+    let bytes = |direction: &str| -> Vec<u8> {
+        lines
+            .iter()
+            .filter(|line| line["dir"] == direction)
+            .flat_map(|line| hex::decode(line["hex"].as_str().unwrap()).unwrap())
+            .collect()
+    };
+    let (sent, received) = (bytes("tx"), String::from_utf8(bytes("rx")).unwrap());
+    assert!(sent.starts_with(&[0x7F, 0x7F, b'\r']));
+    assert!(String::from_utf8_lossy(&sent).contains("0902\r"));
+    // The serial part of the VIN, as hex digits, in whatever frames.
+    let digits: String = received.chars().filter(char::is_ascii_hexdigit).collect();
+    assert!(!digits.contains(&hex::encode_upper(&VIN[11..])), "{received}");
+    assert!(!digits.contains(&hex::encode_upper(&VIN[4..11])), "{received}");
+    assert!(received.contains("7E8"), "and the rest is there");
+    // Times never go back.
+    let times: Vec<f64> = lines[1..].iter().map(|line| line["t_ms"].as_f64().unwrap()).collect();
+    assert!(times.windows(2).all(|pair| pair[0] <= pair[1]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exit_statuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let global = global(dir.path());
+    let (sim, link) = car().await;
+    let scan_args = |words: &[&str]| parsed::<scan::Args>(words);
+    assert_eq!(scan::run(scan_args(&[&link]), &global).await.unwrap(), Exit::Done);
+    let json = Global { json: true, ..global.clone() };
+    assert_eq!(scan::run(scan_args(&[&link]), &json).await.unwrap(), Exit::Done);
+    let watch_args = parsed::<watch::Args>(&[&link, "0C", "--rounds", "2"]);
+    assert_eq!(watch::run(watch_args, &json).await.unwrap(), Exit::Done);
+    let unknown = parsed::<watch::Args>(&[&link, "C3"]);
+    assert_eq!(watch::run(unknown, &json).await.unwrap(), Exit::Usage);
+
+    // Held: the locks of a first scan that is under way.
+    let transport = match link.parse().unwrap() {
+        baygate::config::values::VehicleLink::Elm327(transport) => transport,
+    };
+    let held = baygate::link::open(&transport, None).await.unwrap();
+    assert_eq!(scan::run(scan_args(&[&link]), &global).await.unwrap(), Exit::Device);
+    drop(held);
+
+    // No car, no port, nobody listening.
+    sim.unplug();
+    assert_eq!(scan::run(scan_args(&[&link]), &global).await.unwrap(), Exit::Device);
+    let missing = format!("elm327+serial://{}", dir.path().join("none").display());
+    assert_eq!(scan::run(scan_args(&[&missing]), &global).await.unwrap(), Exit::Device);
+    let closed = scan_args(&["elm327+tcp://127.0.0.1:1"]);
+    assert_eq!(scan::run(closed, &global).await.unwrap(), Exit::Device);
+    // An id without a configuration, and a trace that cannot be written.
+    assert!(scan::run(scan_args(&["bay-1"]), &global).await.unwrap_err().to_string().contains("--config"));
+    let trace = scan_args(&[&link, "--trace", "/proc/none/x"]);
+    assert!(scan::run(trace, &global).await.unwrap_err().to_string().contains("trace file"));
+    assert_eq!(devices::run(devices::Args {}, &global).await.unwrap(), Exit::Done);
+}

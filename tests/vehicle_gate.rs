@@ -1,0 +1,96 @@
+//! Invariant: bytes to a vehicle pass one gate. A whole day at a bay is recorded
+//! at the far end of the wire, and every byte must belong to a list written down
+//! here, apart from the code's own.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod vehicle_bay;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use baygate::config::tables::Poll;
+use vehicle_bay::dongle::{Dongle, good};
+use vehicle_bay::{Bay, open_store};
+
+/// Commands of the adapter that cannot change a car.
+const AT: [&str; 14] = [
+    "ATZ", "ATE0", "ATL0", "ATS0", "ATH1", "ATAT1", "ATSP0", "ATDPN", "ATPC", "ATFE", "ATI", "AT@1", "STDI",
+    "ATRV",
+];
+
+/// Read-only services, with the number of hex digits that may follow; one more is the count of lines.
+fn is_read_only(command: &str) -> bool {
+    let digits = command.len();
+    command.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
+        && match command.get(..2) {
+            Some("01" | "06" | "09") => digits == 4 || digits == 5,
+            Some("02") => digits == 6 || digits == 7,
+            Some("03" | "07" | "0A") => digits == 2 || digits == 3,
+            _ => false,
+        }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_byte_of_a_day_belongs_to_the_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    // 0 good, 1 silent bus, 2 spoilt, 3 restarts, 4 nothing at all, 5 echo on, interrupted
+    let mood = Arc::new(AtomicU8::new(0));
+    let acting = Arc::clone(&mood);
+    let dongle = Dongle::on_pty(
+        dir.path(),
+        Arc::new(move |command: &str| match acting.load(Ordering::SeqCst) {
+            1 if command.starts_with('0') => b"SEARCHING...\rUNABLE TO CONNECT\r\r>".to_vec(),
+            2 if command.starts_with("01") => b"7E8 03 7F 01 78\r7E8 06 41 <RX ERROR\r\r>".to_vec(),
+            3 if command.starts_with("01") => b"\r\rELM327 v1.5\r\r>".to_vec(),
+            4 => Vec::new(),
+            5 => format!("{command}\rSTOPPED\r\r>").into_bytes(),
+            _ => good(command).into_bytes(),
+        }),
+    );
+    let bay = Bay::start(&store, "bay-1", &dongle.link, Poll::Auto);
+    bay.nth("vehicle.report", 1).await;
+    bay.scan().await;
+    for (now, reason) in [
+        (1, "no-obd-answer"),
+        (0, ""),
+        (3, "adapter-restarting"),
+        (0, ""),
+        (4, "adapter-silent"),
+        (0, ""),
+        (5, "not-elm327"),
+        (2, ""),
+        (0, ""),
+    ] {
+        mood.store(now, Ordering::SeqCst);
+        if reason.is_empty() {
+            bay.scan().await;
+        } else {
+            bay.until_reason(Some(reason)).await;
+        }
+    }
+    bay.nth("vehicle.arrived", 2).await;
+    bay.stop().await;
+
+    let heard = dongle.heard_text();
+    let commands: Vec<&str> = heard.split('\r').collect();
+    assert!(commands.len() > 100, "a whole session: {}", commands.len());
+    assert_eq!(commands.last(), Some(&""), "every command is ended");
+    for command in &commands[..commands.len() - 1] {
+        let allowed = *command == "\u{7F}\u{7F}" || AT.contains(command) || is_read_only(command);
+        assert!(allowed, "{command:?} is not on the list");
+    }
+    assert!(!commands[..commands.len() - 1].contains(&""), "a lone CR would repeat the last command");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listen_only_sends_nothing_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let dongle = Dongle::on_tcp(Arc::new(|command: &str| good(command).into_bytes())).await;
+    let bay = Bay::start(&store, "bay-1", &dongle.link, Poll::ListenOnly);
+    bay.until_reason(Some("listen-only")).await;
+    bay.scan().await;
+    bay.stop().await;
+    assert_eq!(dongle.heard_text(), "");
+}
