@@ -107,7 +107,7 @@ impl Stage {
     pub async fn play(mut self, mut story: Story, stop: CancellationToken) -> anyhow::Result<()> {
         let control = self.config.api.control_socket.clone();
         let gateway = Gateway::build(self.config.clone()).await?;
-        let (store, api) = (gateway.store(), gateway.api_addr());
+        let (store, api, health) = (gateway.store(), gateway.api_addr(), gateway.health());
         let mut log = Log::after(&store).await?;
         story.begins_after(store.read(|reader| reader.last_sequence()).await?);
         let gateway_stop = CancellationToken::new();
@@ -122,6 +122,7 @@ impl Stage {
         let mut typing = true;
         let mut head = store.head();
         let mut faces = 0;
+        let mut look = tokio::time::interval(Duration::from_millis(250));
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -134,6 +135,7 @@ impl Stage {
                     log.advance(&store, &mut story).await?;
                     self.show_faces(&story, &mut faces).await;
                 }
+                _ = look.tick() => story.troubles(&health.troubles()),
                 Some(received) = self.received.recv() => told(&mut story, &received),
                 line = typed.next_line(), if typing => match line {
                     Ok(Some(line)) => pull(&self.props, line.trim(), &story).await,

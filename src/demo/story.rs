@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::config::values::Locale;
 use crate::event::{Class, Event};
+use crate::health::Trouble;
 use crate::ident::{Epoch, Seq};
 
 /// Prints the story and keeps count of it.
@@ -21,6 +22,8 @@ pub struct Story {
     names: BTreeMap<Seq, String>,
     /// The last event of an earlier run.
     earlier: Seq,
+    /// What is not well, by part, as last told.
+    troubled: BTreeMap<String, Trouble>,
     counts: Counts,
 }
 
@@ -51,6 +54,7 @@ impl Story {
             pending: BTreeMap::new(),
             names: BTreeMap::new(),
             earlier: Seq(0),
+            troubled: BTreeMap::new(),
             counts: Counts::default(),
         }
     }
@@ -58,6 +62,21 @@ impl Story {
     /// Events up to here were committed by an earlier run.
     pub fn begins_after(&mut self, earlier: Seq) {
         self.earlier = earlier;
+    }
+
+    /// Tells what is no longer, or newly, not well.
+    pub fn troubles(&mut self, now: &[Trouble]) {
+        let now: BTreeMap<String, Trouble> = now.iter().map(|t| (t.part.clone(), t.clone())).collect();
+        for (part, trouble) in &now {
+            if self.troubled.get(part).is_none_or(|told| told.code != trouble.code) {
+                let Trouble { code, text, .. } = trouble;
+                self.note(&format!("{part}：{}（{code}）", text.zh), &format!("{part}: {} ({code})", text.en));
+            }
+        }
+        for part in self.troubled.keys().filter(|part| !now.contains_key(*part)) {
+            self.note(&format!("{part}：恢复正常"), &format!("{part}: well again"));
+        }
+        self.troubled = now;
     }
 
     /// A line that is no event: what the script does, where to look.
