@@ -1,6 +1,5 @@
 //! `baygate buffer`: look into, dump, check, set aside, copy and bring back the
-//! local database. Only `restore` needs the daemon stopped; the others read
-//! beside it.
+//! local database. Only `restore` needs the daemon stopped.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
