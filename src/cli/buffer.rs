@@ -1,6 +1,5 @@
 //! `baygate buffer`: look into, dump, check, set aside, copy and bring back the
-//! local database. Only `restore` needs the daemon stopped; the others read
-//! beside it.
+//! local database. Only `restore` needs the daemon stopped.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -20,7 +19,6 @@ use crate::store::{Offset, Stats, StoreError, backup};
 const PAGE: usize = 500;
 
 const EXAMPLES: &str = "Examples / 示例:
-  baygate buffer status
   baygate buffer export --class ledger > ledger.jsonl
   baygate buffer verify --json
   baygate buffer backup /mnt/usb/baygate-backup.db
@@ -53,7 +51,7 @@ enum Command {
         /// Only what is not delivered yet / 仅未送达
         #[arg(long)]
         unsent: bool,
-        /// Into this file instead of standard output / 写入文件
+        /// Into this file / 写入文件
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
