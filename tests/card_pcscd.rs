@@ -276,16 +276,17 @@ async fn a_card_reset_by_another_program_is_asked_anew() {
     service.stop().await;
 }
 
+/// Waits until a thread of that name sleeps between two tries, as pcsc-lite does
+/// while another program has the card for itself.
 async fn wait_for_thread(prefix: &str) {
-    let there = || {
+    let waiting = || {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-        tasks
-            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
-            .any(|name| name.starts_with(prefix))
+        tasks.filter_map(|task| task.ok().map(|task| task.path())).any(|task| {
+            let says = |file| std::fs::read_to_string(task.join(file)).unwrap_or_default();
+            says("comm").starts_with(prefix) && says("wchan").contains("nanosleep")
+        })
     };
-    while !there() {
-        tokio::task::yield_now().await;
-    }
+    wait_until("the service waits for its turn", waiting).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
