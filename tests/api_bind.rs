@@ -1,5 +1,7 @@
 //! Taking the addresses: every failure says what to do and leaves nothing behind.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod served;
 
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};

@@ -1,5 +1,7 @@
 //! Hostile and clumsy clients: bounded, counted, and nobody else notices.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod served;
 
 use std::time::Duration;

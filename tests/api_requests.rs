@@ -1,6 +1,8 @@
 //! What tills ask for: readers, cars, scans and faces, with services played by
 //! the test at the other side of the store.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 mod served;
 
 use std::sync::Arc;
