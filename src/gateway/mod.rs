@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Config, ConfigError};
 use crate::event::device::DeviceKind;
 use crate::event::gateway::{GatewayConfig, GatewayStarted, GatewayStopping};
-use crate::event::{EventData, NewEvent};
+use crate::event::{Class, EventData, NewEvent};
 use crate::health::Health;
 use crate::ident::{DeviceId, Seq};
 use crate::store::devices::DeviceOp;
@@ -34,6 +34,11 @@ use crate::store::{Batch, ClassLimit, Op, Opened, Store, StoreError, StoreOption
 use assets::Assets;
 use plan::{Plan, Service, difference, frozen_changes, plan};
 use supervise::Supervised;
+
+/// How often hanging reader threads are counted (architecture invariant 7).
+const LOOK_AFTER_THREADS: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long the uplink may take over the last event of an orderly stop.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(800);
 
 /// The gateway could not start.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +52,9 @@ pub enum GatewayError {
     /// The local HTTP could not be opened.
     #[error(transparent)]
     Api(#[from] crate::api::ApiError),
+    /// Too many threads hang in reader drivers: only a new process is rid of them.
+    #[error("reader threads hang in their driver; systemd starts the daemon again, by hand use `baygate run`")]
+    RestartWanted,
     /// An event of our own could not be written as JSON: a bug.
     #[error("an event could not be written as JSON: {0}; please report this")]
     Event(#[from] serde_json::Error),
@@ -128,9 +136,16 @@ impl Gateway {
         tracing::info!(store = %config.gateway.source, api = %api_addr, epoch = %opened.epoch, "baygate is running");
 
         let mut current = config;
+        let mut look = tokio::time::interval(LOOK_AFTER_THREADS);
+        let mut restart = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
+                _ = look.tick() => if crate::card::pcsc::restart_wanted() {
+                    tracing::error!("too many reader threads hang in their driver; the daemon restarts itself");
+                    restart = true;
+                    break;
+                },
                 asked = reloads.recv() => match asked {
                     Some(()) => {
                         notify::tell(&[NotifyState::Reloading]);
@@ -145,7 +160,8 @@ impl Gateway {
 
         notify::tell(&[NotifyState::Stopping]);
         tracing::info!("stopping");
-        commit(&store, "gateway", &current, &GatewayStopping { reason: "signal".into() }).await?;
+        let reason = if restart { "reader-threads-hang" } else { "signal" };
+        let last = commit(&store, &current, &GatewayStopping { reason: reason.into() }).await?;
         // Devices first, the uplink last, so that their last words may still leave.
         let uplink = running.remove("uplink");
         let endings: Vec<_> = running.into_values().map(|service| tokio::spawn(service.stop())).collect();
@@ -153,11 +169,12 @@ impl Gateway {
             let _ = ending.await;
         }
         if let Some(uplink) = uplink {
+            hear_out(&store, last).await;
             uplink.stop().await;
         }
         background.cancel();
         store.close().await;
-        Ok(())
+        if restart { Err(GatewayError::RestartWanted) } else { Ok(()) }
     }
 }
 
@@ -198,15 +215,32 @@ async fn announce(store: &Store, config: &Config, opened: &Opened) -> Result<Seq
     Ok(committed.first().map_or(Seq(1), |event| event.sequence))
 }
 
-async fn commit<D: EventData>(
-    store: &Store,
-    what: &str,
-    config: &Config,
-    data: &D,
-) -> Result<(), GatewayError> {
-    let event = NewEvent::now(format!("{what}/{}", config.gateway.source.gateway), data)?;
-    store.commit(Batch::new().event(event)).await?;
-    Ok(())
+/// Commits an event of the gateway about itself; gives its class sequence.
+async fn commit<D: EventData>(store: &Store, config: &Config, data: &D) -> Result<Seq, GatewayError> {
+    let event = NewEvent::now(format!("gateway/{}", config.gateway.source.gateway), data)?;
+    let committed = store.commit(Batch::new().event(event)).await?;
+    Ok(committed.first().map_or(Seq(0), |event| event.class_sequence))
+}
+
+/// Gives the uplink a moment to deliver `gateway.stopping`. What does not leave now leaves at the next start.
+async fn hear_out(store: &Store, last: Seq) {
+    let mut head = store.head();
+    let epoch = head.borrow().epoch;
+    let delivered = async {
+        loop {
+            let reached = store
+                .read(move |reader| {
+                    let cursor = reader.delivered(Class::Gateway)?;
+                    Ok(reader.epoch_no(epoch)? == Some(cursor.epoch_no) && cursor.class_sequence >= last)
+                })
+                .await;
+            if reached.unwrap_or(true) || head.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    // In vain when the line is down, which is no reason to wait any longer.
+    let _ = tokio::time::timeout(LAST_WORDS, delivered).await;
 }
 
 /// One reload: refuse and go on, or stop and start only what changed.
@@ -267,7 +301,7 @@ async fn take_config(
             GatewayConfig { outcome: "applied".into(), version, error: None, changed }
         }
     };
-    if let Err(error) = commit(&services.store, "gateway", current, &outcome).await {
+    if let Err(error) = commit(&services.store, current, &outcome).await {
         tracing::error!(%error, "gateway.config could not be committed");
     }
 }

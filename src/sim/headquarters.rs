@@ -69,6 +69,9 @@ struct Envelope {
     classsequence: String,
 }
 
+/// By source and epoch.
+type Lives = BTreeMap<(String, Uuid), Life>;
+
 /// One epoch of one gateway.
 #[derive(Default)]
 struct Life {
@@ -139,7 +142,7 @@ pub async fn serve_journaled(
 
 async fn serve_with(
     options: Options,
-    journal: Option<(Journal, BTreeMap<(String, Uuid), Life>)>,
+    journal: Option<(Journal, Lives)>,
     out: mpsc::Sender<Received>,
     stop: CancellationToken,
 ) {
@@ -190,8 +193,8 @@ struct Journal {
 
 impl Journal {
     /// Opens it, with what is in it. A line that was torn by a crash was never acknowledged.
-    fn open(path: &Path) -> io::Result<(Self, BTreeMap<(String, Uuid), Life>)> {
-        let mut lives: BTreeMap<(String, Uuid), Life> = BTreeMap::new();
+    fn open(path: &Path) -> io::Result<(Self, Lives)> {
+        let mut lives = Lives::new();
         let text = std::fs::read_to_string(path).or_else(|error| match error.kind() {
             io::ErrorKind::NotFound => Ok(String::new()),
             _ => Err(error),
@@ -242,7 +245,7 @@ fn connect(options: &Options) -> (AsyncClient, EventLoop) {
 struct Desk {
     options: Options,
     client: AsyncClient,
-    lives: BTreeMap<(String, Uuid), Life>,
+    lives: Lives,
     /// Acks that are due: topic → source and epoch.
     due: BTreeMap<String, (String, Uuid)>,
     journal: Option<Journal>,
