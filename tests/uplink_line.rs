@@ -84,7 +84,9 @@ async fn a_ledger_event_overtakes_a_telemetry_backlog_within_a_second_on_256_kbi
             }
             shop.store.commit(batch).await.unwrap();
         }
-        shop.start_with(table(port, MqttVersion::V5), |setup| setup.pace.keep_alive = Duration::from_secs(20));
+        shop.start_with(table(port, MqttVersion::V5), |setup| {
+            setup.pace.keep_alive = Duration::from_secs(20)
+        });
         let mut worst = Duration::ZERO;
         for n in 1..=8 {
             let before = shop.delivered(Class::Telemetry).await;

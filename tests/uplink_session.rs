@@ -132,7 +132,7 @@ impl Rig {
         let row = |(n, bytes): (u64, &u64)| Row {
             class,
             cursor: cursor(n),
-            offset: Offset(self.offsets[&(class, n)]),
+            offset: Offset(self.offsets.get(&(class, n)).copied().unwrap_or_default()),
             bytes: *bytes,
             load: (class, n),
         };

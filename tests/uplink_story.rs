@@ -39,7 +39,10 @@ impl Pki {
         std::fs::write(dir.join("cert.pem"), certificate).unwrap();
         std::fs::write(dir.join("key.pem"), key).unwrap();
         let at = dir.display();
-        Mosquitto::start(&format!("cafile {at}/ca.pem\ncertfile {at}/cert.pem\nkeyfile {at}/key.pem\n{extra}")).await
+        Mosquitto::start(&format!(
+            "cafile {at}/ca.pem\ncertfile {at}/cert.pem\nkeyfile {at}/key.pem\n{extra}"
+        ))
+        .await
     }
 }
 

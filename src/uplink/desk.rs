@@ -120,8 +120,7 @@ impl Desk {
         result: Option<Value>,
     ) -> Result<(), StoreError> {
         let name = command.body.get("name").and_then(Value::as_str).unwrap_or_default();
-        let order =
-            Order { id: command.id, name: name.to_owned(), expires_at: None, args: Value::Null };
+        let order = Order { id: command.id, name: name.to_owned(), expires_at: None, args: Value::Null };
         let state = if outcome == CommandOutcome::Done { RequestState::Done } else { RequestState::Failed };
         let settle = |id, outcome: Value| Op::Request(RequestOp::Settle { id, state, outcome });
         let mut batch = Batch::new().op(settle(command.id, json!({ "outcome": outcome })));

@@ -40,7 +40,15 @@ pub(super) struct Drain {
 impl Drain {
     pub(super) fn new(store: Store, source: Source, topics: Topics) -> Self {
         let head = store.head();
-        Self { store, source, topics, head, noted: BTreeMap::new(), noted_since: None, counted: BTreeMap::new() }
+        Self {
+            store,
+            source,
+            topics,
+            head,
+            noted: BTreeMap::new(),
+            noted_since: None,
+            counted: BTreeMap::new(),
+        }
     }
 
     /// The last row now.
@@ -56,7 +64,10 @@ impl Drain {
                 let mut pages = Vec::with_capacity(wanted.len());
                 for (class, after) in wanted {
                     let events = reader.class_events_after(class, after, PAGE)?;
-                    let rows = events.iter().map(|logged| row(logged, &topics, &source)).collect::<Result<_, _>>()?;
+                    let rows = events
+                        .iter()
+                        .map(|logged| row(logged, &topics, &source))
+                        .collect::<Result<_, _>>()?;
                     pages.push(Page { class, after, rows });
                 }
                 Ok(pages)
@@ -106,7 +117,12 @@ impl Drain {
         let offsets: Vec<Offset> = rows.iter().map(|(offset, _)| *offset).collect();
         let events = self
             .store
-            .read(move |reader| offsets.iter().filter_map(|at| reader.event_at(*at).transpose()).collect::<Result<Vec<_>, _>>())
+            .read(move |reader| {
+                offsets
+                    .iter()
+                    .filter_map(|at| reader.event_at(*at).transpose())
+                    .collect::<Result<Vec<_>, _>>()
+            })
             .await?;
         let mut batch = Batch::new();
         for logged in &events {
@@ -116,7 +132,12 @@ impl Drain {
                 reason: reason.to_owned(),
                 envelope: String::from_utf8_lossy(&envelope).into_owned(),
             }));
-            tracing::error!(class = class.as_str(), sequence = logged.event.sequence.0, reason, "event set aside");
+            tracing::error!(
+                class = class.as_str(),
+                sequence = logged.event.sequence.0,
+                reason,
+                "event set aside"
+            );
             metrics::counter!("baygate_uplink_set_aside_total", "class" => class.as_str()).increment(1);
         }
         if let Some((_, to)) = rows.last() {
@@ -165,7 +186,9 @@ impl Drain {
 
     /// Headquarters knows positions ahead of ours: none of ours may be used twice.
     pub(super) async fn begin_epoch(&mut self) -> Result<(), StoreError> {
-        self.store.commit(Batch::new().op(Op::Outbox(OutboxOp::BeginEpoch { reason: EpochReason::Ahead }))).await?;
+        self.store
+            .commit(Batch::new().op(Op::Outbox(OutboxOp::BeginEpoch { reason: EpochReason::Ahead })))
+            .await?;
         Ok(())
     }
 }

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use super::backoff::Backoff;
 use super::flow::Flow;
 pub use super::flow::Token;
-use super::lane::{Lane, Retired, Stage};
 pub use super::lane::Row;
+use super::lane::{Lane, Retired, Stage};
 use crate::config::tables::Confirm;
 use crate::event::Class;
 use crate::store::Offset;
@@ -182,7 +182,8 @@ impl<P: Clone> Session<P> {
     #[must_use]
     pub fn new(policy: Policy, delivered: &[(Class, ClassCursor)], seed: u64) -> Self {
         let lane = |class: Class| {
-            let at = delivered.iter().find(|(of, _)| *of == class).map_or_else(Default::default, |(_, at)| *at);
+            let at =
+                delivered.iter().find(|(of, _)| *of == class).map_or_else(Default::default, |(_, at)| *at);
             let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60), seed ^ class as u64);
             Lane::new(class, at, backoff, policy.confirm_timeout)
         };
@@ -245,7 +246,10 @@ impl<P: Clone> Session<P> {
     /// How far a class is delivered.
     #[must_use]
     pub fn delivered(&self, class: Class) -> ClassCursor {
-        self.lanes.iter().find(|lane| lane.class == class).map_or_else(Default::default, |lane| lane.delivered)
+        self.lanes
+            .iter()
+            .find(|lane| lane.class == class)
+            .map_or_else(Default::default, |lane| lane.delivered)
     }
 
     fn connected(&mut self, limits: Limits, head: Offset) {
@@ -303,12 +307,12 @@ impl<P: Clone> Session<P> {
                         continue;
                     }
                     // A broker that rejects everything must not empty the log in a second.
-                    lane.blocked_until = Some(now + lane.refusals.next());
+                    lane.blocked_until = Some(now + lane.refusals.wait());
                 }
                 Outcome::Refused(code) if lane.settle(token, Stage::Taken) => {
                     lane.rewind();
                     lane.probing = true;
-                    lane.blocked_until = Some(now + lane.refusals.next());
+                    lane.blocked_until = Some(now + lane.refusals.wait());
                     lane.refused = Some(code);
                     out.push(Output::Refused { class: lane.class, code });
                     return;

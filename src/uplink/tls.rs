@@ -32,7 +32,9 @@ pub fn client(table: &MqttTable, credentials: &Credentials) -> Result<Arc<Client
                 Fault::Setup(format!("the credential mqtt-client-key is not a PEM private key ({error})"))
             })?;
             builder.with_client_auth_cert(chain, key).map_err(|error| {
-                Fault::Setup(format!("mqtt.client_cert_file and mqtt-client-key do not belong together ({error})"))
+                Fault::Setup(format!(
+                    "mqtt.client_cert_file and mqtt-client-key do not belong together ({error})"
+                ))
             })?
         }
     };
@@ -64,7 +66,10 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, Fault> {
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fault> {
     let unreadable = |error: &dyn std::fmt::Display| {
-        Fault::Setup(format!("{}: {error}; put PEM certificates there, readable by the daemon", path.display()))
+        Fault::Setup(format!(
+            "{}: {error}; put PEM certificates there, readable by the daemon",
+            path.display()
+        ))
     };
     let found: Vec<_> = CertificateDer::pem_file_iter(path)
         .and_then(|certificates| certificates.collect())

@@ -93,7 +93,8 @@ impl Ours {
             .iter()
             .filter_map(|(name, sequence)| Class::parse(name).map(|class| (class, Seq(*sequence))))
             .collect();
-        let last = |class: Class| self.last.iter().find(|(of, _)| *of == class).map_or(Seq(0), |(_, last)| *last);
+        let last =
+            |class: Class| self.last.iter().find(|(of, _)| *of == class).map_or(Seq(0), |(_, last)| *last);
         if epoch == self.epoch && named.iter().any(|(class, sequence)| *sequence > last(*class)) {
             Judgement::Ahead
         } else {

@@ -96,7 +96,12 @@ impl Order {
     pub fn digest(&self) -> [u8; 32] {
         let mut args = self.args.clone();
         args.sort_all_objects();
-        Sha256::new().chain_update(&self.name).chain_update([0]).chain_update(args.to_string()).finalize().into()
+        Sha256::new()
+            .chain_update(&self.name)
+            .chain_update([0])
+            .chain_update(args.to_string())
+            .finalize()
+            .into()
     }
 
     /// Decides at `now`. Without a synchronised clock nothing expires and only

@@ -107,7 +107,10 @@ impl Driver {
         let topics = Topics::new(&setup.table.root, &setup.source);
         let delivered = store
             .read(|reader| {
-                Class::ALL.into_iter().map(|class| Ok((class, reader.delivered(class)?))).collect::<Result<Vec<_>, StoreError>>()
+                Class::ALL
+                    .into_iter()
+                    .map(|class| Ok((class, reader.delivered(class)?)))
+                    .collect::<Result<Vec<_>, StoreError>>()
             })
             .await?;
         let policy = Policy {
@@ -159,7 +162,7 @@ impl Driver {
             if began.elapsed() >= self.setup.pace.healthy_after && fault != Fault::TakenOver {
                 self.backoff.reset();
             }
-            let wait = self.backoff.next();
+            let wait = self.backoff.wait();
             self.voice.lost(&fault, wait);
             if self.pause(wait).await {
                 return Ok(());
@@ -269,7 +272,9 @@ impl Driver {
     async fn tick(&mut self, line: &mut Line) -> Result<(), Failed> {
         let now = Instant::now();
         match line.phase {
-            Phase::Dialling { until } if until <= now => return Err(Fault::Silent("no CONNACK in time").into()),
+            Phase::Dialling { until } if until <= now => {
+                return Err(Fault::Silent("no CONNACK in time").into());
+            }
             Phase::Subscribing { until, .. } if until <= now => {
                 return Err(Fault::Silent("no SUBACK in time").into());
             }

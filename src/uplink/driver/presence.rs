@@ -38,18 +38,17 @@ impl Driver {
 
     /// Offline first, then DISCONNECT: the will stays silent.
     pub(super) async fn leave(&mut self, mut line: Line) {
-        if matches!(line.phase, Phase::Checking { .. } | Phase::Live)
-            && {
-                let will = offline(line.connection);
-                self.publish_state(&mut line, will).is_ok()
-            }
-        {
+        if matches!(line.phase, Phase::Checking { .. } | Phase::Live) && {
+            let will = offline(line.connection);
+            self.publish_state(&mut line, will).is_ok()
+        } {
             let told = async {
                 loop {
                     match line.pipe.next().await {
                         PipeEvent::Settled { token: STATE, .. } | PipeEvent::Lost(_) => return,
                         PipeEvent::Settled { token, outcome } => {
-                            for output in self.session.step(Instant::now(), Input::Settled { token, outcome }) {
+                            for output in self.session.step(Instant::now(), Input::Settled { token, outcome })
+                            {
                                 if let Output::Delivered { class, to } = output {
                                     self.drain.note(class, to);
                                 }
