@@ -88,7 +88,12 @@ fn assert_complete(hq: &Hq, count: u64) {
     for (class, step) in [("telemetry", 1), ("card", 10), ("ledger", 10)] {
         let expected: Vec<u64> = (1..=count).filter(|n| n % step == 0).collect();
         // Not assert_eq: two thousand numbers help nobody.
-        assert!(taken.fresh[class] == expected, "{class}: {} of {}", taken.fresh[class].len(), expected.len());
+        assert!(
+            taken.fresh[class] == expected,
+            "{class}: {} of {}",
+            taken.fresh[class].len(),
+            expected.len()
+        );
     }
 }
 
@@ -124,7 +129,10 @@ async fn a_broker_killed_under_load_loses_nothing_that_headquarters_must_confirm
         shop.await_delivered(Class::Telemetry, COUNT).await;
         shop.await_delivered(Class::Ledger, COUNT / 10).await;
         let taken = hq.taken.lock().unwrap();
-        println!("{version:?}: 4 kills, {} duplicates removed, {} early ones left", taken.duplicates, taken.early);
+        println!(
+            "{version:?}: 4 kills, {} duplicates removed, {} early ones left",
+            taken.duplicates, taken.early
+        );
         drop(taken);
         shop.stop().await;
     }

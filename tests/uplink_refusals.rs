@@ -180,12 +180,22 @@ async fn brokers_that_refuse_or_babble_are_named_and_tried_again() {
     let accept = |_: &str| Some(0);
     // (name, version, what comes after CONNECT, expected code)
     for (name, version, connack, code) in [
-        ("5: unsupported version", MqttVersion::V5, &[0x20, 0x03, 0x00, 0x84, 0x00][..], "wrong-protocol-version"),
+        (
+            "5: unsupported version",
+            MqttVersion::V5,
+            &[0x20, 0x03, 0x00, 0x84, 0x00][..],
+            "wrong-protocol-version",
+        ),
         ("5: client id", MqttVersion::V5, &[0x20, 0x03, 0x00, 0x85, 0x00], "client-id-refused"),
         ("5: password", MqttVersion::V5, &[0x20, 0x03, 0x00, 0x86, 0x00], "bad-credentials"),
         ("5: busy", MqttVersion::V5, &[0x20, 0x03, 0x00, 0x89, 0x00], "not-serving"),
         ("5: a 3.1.1 broker's word", MqttVersion::V5, &[0x20, 0x02, 0x00, 0x01], "wrong-protocol-version"),
-        ("3.1.1: unacceptable version", MqttVersion::V311, &[0x20, 0x02, 0x00, 0x01], "wrong-protocol-version"),
+        (
+            "3.1.1: unacceptable version",
+            MqttVersion::V311,
+            &[0x20, 0x02, 0x00, 0x01],
+            "wrong-protocol-version",
+        ),
         ("3.1.1: client id", MqttVersion::V311, &[0x20, 0x02, 0x00, 0x02], "client-id-refused"),
         ("3.1.1: not authorised", MqttVersion::V311, &[0x20, 0x02, 0x00, 0x05], "bad-credentials"),
         ("5: a web server", MqttVersion::V5, b"HTTP/1.1 400 Bad Request\r\n\r\n", "not-mqtt"),
@@ -250,7 +260,8 @@ async fn a_payload_the_broker_calls_invalid_is_set_aside_once() {
     shop.start(table(broker.port, MqttVersion::V5));
     shop.await_delivered(Class::Card, 1).await;
     shop.await_delivered(Class::Gateway, 1).await;
-    let gaps = shop.store.read(|r| r.class_events_after(Class::Gateway, Default::default(), 10)).await.unwrap();
+    let gaps =
+        shop.store.read(|r| r.class_events_after(Class::Gateway, Default::default(), 10)).await.unwrap();
     assert_eq!(gaps.len(), 1);
     assert_eq!(&*gaps[0].event.kind, "gateway.gap");
     shop.stop().await;
@@ -315,13 +326,19 @@ async fn commands_act_at_most_once() {
         }
     }
     publish(broker.port, &format!("{BASE}/command/ping"), "{garbage", false).await;
-    publish(broker.port, "baygate/v1/SH-0042/all/command/ping", &format!(r#"{{"id":"{COMMAND}5"}}"#), false).await;
+    publish(broker.port, "baygate/v1/SH-0042/all/command/ping", &format!(r#"{{"id":"{COMMAND}5"}}"#), false)
+        .await;
     assert_eq!(hq.on("command.result").await["data"]["command_id"], format!("{COMMAND}5"));
     // Sent while we are away: it waits at the broker. Twice, and over a restart: acts once.
     shop.stop().await;
     for id in [6, 1, 6] {
-        publish(broker.port, &format!("{BASE}/command/ping"), &format!(r#"{{"id":"{COMMAND}{id}","args":{{}}}}"#), false)
-            .await;
+        publish(
+            broker.port,
+            &format!("{BASE}/command/ping"),
+            &format!(r#"{{"id":"{COMMAND}{id}","args":{{}}}}"#),
+            false,
+        )
+        .await;
     }
     shop.start(table(broker.port, MqttVersion::V5));
     assert_eq!(hq.on("command.result").await["data"]["command_id"], format!("{COMMAND}6"));

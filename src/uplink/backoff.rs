@@ -21,7 +21,7 @@ impl Backoff {
     }
 
     /// The wait after one more failure.
-    pub fn next(&mut self) -> Duration {
+    pub fn wait(&mut self) -> Duration {
         let full = self.first.saturating_mul(1_u32 << self.failures.min(16)).min(self.most);
         self.failures = self.failures.saturating_add(1);
         let half = full / 2;
@@ -59,18 +59,18 @@ mod tests {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60), 7);
         for failures in 0..40_u32 {
             let full = Duration::from_secs((1_u64 << failures.min(6)).min(60));
-            let wait = backoff.next();
+            let wait = backoff.wait();
             assert!(wait >= full / 2 && wait < full, "failure {failures}: {wait:?}");
         }
         backoff.reset();
-        assert!(backoff.next() < Duration::from_secs(1));
+        assert!(backoff.wait() < Duration::from_secs(1));
     }
 
     #[test]
     fn two_gateways_do_not_wait_alike() {
         let waits = |seed| {
             let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60), seed);
-            (0..8).map(|_| backoff.next()).collect::<Vec<_>>()
+            (0..8).map(|_| backoff.wait()).collect::<Vec<_>>()
         };
         assert_ne!(waits(1), waits(2));
     }

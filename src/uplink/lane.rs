@@ -145,7 +145,7 @@ impl<P> Lane<P> {
 
     /// Headquarters has everything up to `to`. True when that is news.
     pub(super) fn confirm(&mut self, to: ClassCursor) -> bool {
-        if to <= self.confirmed || to <= self.delivered {
+        if to.class_sequence.0 == 0 || to <= self.confirmed || to <= self.delivered {
             return false;
         }
         self.confirmed = to;

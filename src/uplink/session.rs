@@ -307,12 +307,12 @@ impl<P: Clone> Session<P> {
                         continue;
                     }
                     // A broker that rejects everything must not empty the log in a second.
-                    lane.blocked_until = Some(now + lane.refusals.next());
+                    lane.blocked_until = Some(now + lane.refusals.wait());
                 }
                 Outcome::Refused(code) if lane.settle(token, Stage::Taken) => {
                     lane.rewind();
                     lane.probing = true;
-                    lane.blocked_until = Some(now + lane.refusals.next());
+                    lane.blocked_until = Some(now + lane.refusals.wait());
                     lane.refused = Some(code);
                     out.push(Output::Refused { class: lane.class, code });
                     return;

@@ -51,7 +51,9 @@ impl Driver {
                 return self.go_live(line).await;
             }
             // Not every broker says 0x8E: a stranger's `state` over ours is as good a proof.
-            Whose::Stranger if seen.online && (line.phase == Phase::Live || self.connections.told_before()) => {
+            Whose::Stranger
+                if seen.online && (line.phase == Phase::Live || self.connections.told_before()) =>
+            {
                 self.voice.duplicate();
                 line.state_due.get_or_insert_with(|| Instant::now() + self.setup.pace.state_every);
             }

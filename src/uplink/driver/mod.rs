@@ -162,7 +162,7 @@ impl Driver {
             if began.elapsed() >= self.setup.pace.healthy_after && fault != Fault::TakenOver {
                 self.backoff.reset();
             }
-            let wait = self.backoff.next();
+            let wait = self.backoff.wait();
             self.voice.lost(&fault, wait);
             if self.pause(wait).await {
                 return Ok(());

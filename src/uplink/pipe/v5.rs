@@ -11,7 +11,9 @@ use rumqttc::{
 };
 use tokio::sync::mpsc;
 
-use super::{Dial, Ear, Incoming, Notice, Packet, PipeEvent, RECEIVE_MAXIMUM, Receipt, SESSION_EXPIRY_S, gone, sniff};
+use super::{
+    Dial, Ear, Incoming, Notice, Packet, PipeEvent, RECEIVE_MAXIMUM, Receipt, SESSION_EXPIRY_S, gone, sniff,
+};
 use crate::config::tables::MqttVersion;
 use crate::uplink::fault::Fault;
 use crate::uplink::session::{Limits, Outcome, Token};

@@ -1,0 +1,380 @@
+//! The drain's state machine without any I/O: order, priorities, windows,
+//! refusals, headquarters' word; and a simulated broker that does what it likes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use baygate::config::tables::Confirm;
+use baygate::event::Class;
+use baygate::ident::Seq;
+use baygate::store::Offset;
+use baygate::store::outbox::ClassCursor;
+use baygate::uplink::session::{Input, Limits, Outcome, Output, PAGE, Policy, Row, Session, Token};
+use proptest::prelude::*;
+
+fn cursor(n: u64) -> ClassCursor {
+    ClassCursor { epoch_no: 1, class_sequence: Seq(n) }
+}
+
+fn policy(confirm: Confirm) -> Policy {
+    Policy {
+        confirm,
+        confirm_timeout: Duration::from_secs(300),
+        max_in_flight: 8,
+        max_in_flight_bytes: 128 * 1024,
+        max_packet_bytes: 100_000,
+        replay_per_s: 0,
+    }
+}
+
+/// A log in memory and the machine on it; the load of a row is its class and number.
+struct Rig {
+    session: Session<(Class, u64)>,
+    log: BTreeMap<Class, Vec<u64>>,
+    now: Instant,
+    /// Sent and not settled.
+    flying: VecDeque<(Token, Class, u64)>,
+    /// Everything sent, in order.
+    sent: Vec<(Class, u64)>,
+    delivered: BTreeMap<Class, u64>,
+    aside: Vec<(Class, u64)>,
+    refused: Vec<(Class, u8)>,
+    offset: i64,
+    offsets: BTreeMap<(Class, u64), i64>,
+}
+
+impl Rig {
+    fn new(policy: Policy) -> Self {
+        Self {
+            session: Session::new(policy, &[], 1),
+            log: BTreeMap::new(),
+            now: Instant::now(),
+            flying: VecDeque::new(),
+            sent: Vec::new(),
+            delivered: BTreeMap::new(),
+            aside: Vec::new(),
+            refused: Vec::new(),
+            offset: 0,
+            offsets: BTreeMap::new(),
+        }
+    }
+
+    fn commit(&mut self, class: Class, bytes: &[u64]) {
+        for size in bytes {
+            self.offset += 1;
+            let rows = self.log.entry(class).or_default();
+            rows.push(*size);
+            self.offsets.insert((class, rows.len() as u64), self.offset);
+        }
+        self.step(Input::Grown);
+    }
+
+    fn connect(&mut self) {
+        self.step(Input::Connected { limits: Limits::default(), head: Offset(self.offset) });
+    }
+
+    fn lose(&mut self) {
+        self.flying.clear();
+        self.step(Input::Lost);
+    }
+
+    fn settle(&mut self, place: usize, outcome: Outcome) {
+        if let Some((token, ..)) = self.flying.remove(place) {
+            self.step(Input::Settled { token, outcome });
+        }
+    }
+
+    fn accept_all(&mut self) {
+        while !self.flying.is_empty() {
+            self.settle(0, Outcome::Accepted);
+        }
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.now += time;
+        self.step(Input::Tick);
+    }
+
+    fn step(&mut self, input: Input<(Class, u64)>) {
+        let mut todo = VecDeque::from(self.session.step(self.now, input));
+        while let Some(output) = todo.pop_front() {
+            match output {
+                Output::Fetch { class, after } => {
+                    let rows = self.page(class, after);
+                    todo.extend(self.session.step(self.now, Input::Rows { class, after, rows }));
+                }
+                Output::Publish { token, class, load } => {
+                    assert_eq!(class, load.0);
+                    self.flying.push_back((token, class, load.1));
+                    self.sent.push(load);
+                }
+                Output::Delivered { class, to } => self.moved(class, to),
+                Output::SetAside { class, rows, .. } => {
+                    for (_, at) in rows {
+                        self.aside.push((class, at.class_sequence.0));
+                        self.moved(class, at);
+                    }
+                }
+                Output::Refused { class, code } => self.refused.push((class, code)),
+                Output::TakenAgain { .. } => {}
+            }
+        }
+    }
+
+    fn moved(&mut self, class: Class, to: ClassCursor) {
+        let before = self.delivered.insert(class, to.class_sequence.0).unwrap_or(0);
+        assert!(to.class_sequence.0 > before, "never back");
+    }
+
+    fn page(&self, class: Class, after: ClassCursor) -> Vec<Row<(Class, u64)>> {
+        let rows = self.log.get(&class).map_or(&[][..], Vec::as_slice);
+        let numbered = (1_u64..).zip(rows).skip(after.class_sequence.0 as usize).take(PAGE);
+        let row = |(n, bytes): (u64, &u64)| Row {
+            class,
+            cursor: cursor(n),
+            offset: Offset(self.offsets.get(&(class, n)).copied().unwrap_or_default()),
+            bytes: *bytes,
+            load: (class, n),
+        };
+        numbered.map(row).collect()
+    }
+
+    fn sent_of(&self, class: Class) -> Vec<u64> {
+        self.sent.iter().filter(|(of, _)| *of == class).map(|(_, n)| *n).collect()
+    }
+}
+
+#[test]
+fn the_window_holds_and_acknowledgements_may_come_out_of_order() {
+    let mut rig = Rig::new(policy(Confirm::Broker));
+    rig.commit(Class::Card, &[100; 20]);
+    rig.connect();
+    assert_eq!(rig.flying.len(), 1, "one alone, until the broker took one");
+    rig.settle(0, Outcome::Accepted);
+    assert_eq!(rig.flying.len(), 8);
+    rig.settle(2, Outcome::Accepted);
+    rig.settle(0, Outcome::Accepted);
+    assert_eq!(rig.delivered[&Class::Card], 2, "3 is missing, 4 waits behind it");
+    rig.settle(0, Outcome::Accepted);
+    assert_eq!(rig.delivered[&Class::Card], 4);
+    rig.accept_all();
+    assert_eq!(rig.delivered[&Class::Card], 20);
+    assert_eq!(rig.sent_of(Class::Card), (1..=20).collect::<Vec<_>>());
+}
+
+#[test]
+fn priority_with_one_slot_in_sixteen_for_everybody() {
+    let mut rig = Rig::new(Policy { max_in_flight: 1, ..policy(Confirm::Broker) });
+    for class in Class::ALL {
+        rig.commit(class, &[100; 400]);
+    }
+    rig.connect();
+    while rig.sent.len() < 320 {
+        rig.settle(0, Outcome::Accepted);
+    }
+    for class in Class::ALL {
+        let slots: Vec<usize> =
+            rig.sent.iter().enumerate().filter(|(_, (of, _))| *of == class).map(|(slot, _)| slot).collect();
+        // A class waits from the moment its rows are read, which is after the first slot.
+        assert!(slots[0] <= 16, "{class}: {slots:?}");
+        assert!(slots.windows(2).all(|pair| pair[1] - pair[0] <= 16), "{class}: {slots:?}");
+    }
+    let ledger = rig.sent_of(Class::Ledger).len();
+    assert!(ledger > 320 / 2, "the rest goes by priority: ledger had {ledger} of 320");
+}
+
+#[test]
+fn a_lost_connection_reads_again_from_what_was_delivered() {
+    let mut rig = Rig::new(policy(Confirm::Broker));
+    rig.commit(Class::Card, &[100; 5]);
+    rig.connect();
+    rig.settle(0, Outcome::Accepted);
+    rig.settle(0, Outcome::Accepted);
+    rig.lose();
+    assert!(rig.session.wake_at().is_none() && rig.session.flow().is_none());
+    rig.connect();
+    rig.accept_all();
+    assert_eq!(rig.sent_of(Class::Card), [1, 2, 3, 4, 5, 3, 4, 5]);
+    assert_eq!(rig.delivered[&Class::Card], 5);
+}
+
+#[test]
+fn a_refused_class_backs_off_and_the_others_go_on() {
+    let mut rig = Rig::new(policy(Confirm::Broker));
+    rig.commit(Class::Ledger, &[100; 3]);
+    rig.commit(Class::Card, &[100; 3]);
+    rig.connect();
+    rig.settle(0, Outcome::Refused(0x87));
+    rig.accept_all();
+    assert_eq!(rig.refused, [(Class::Ledger, 0x87)]);
+    assert_eq!(rig.delivered.get(&Class::Ledger), None);
+    assert_eq!(rig.delivered[&Class::Card], 3);
+    let wake = rig.session.wake_at().expect("it is tried again");
+    assert!(wake > rig.now && wake <= rig.now + Duration::from_secs(1));
+    rig.wait(Duration::from_secs(1));
+    rig.accept_all();
+    assert_eq!(rig.delivered[&Class::Ledger], 3);
+    assert_eq!(rig.sent_of(Class::Ledger), [1, 1, 2, 3], "one at a time until one is taken: order kept");
+}
+
+#[test]
+fn what_is_never_taken_goes_aside_in_its_turn() {
+    let mut rig = Rig::new(policy(Confirm::Broker));
+    rig.commit(Class::Card, &[100, 100, 200_000, 100, 100]);
+    rig.connect();
+    rig.settle(0, Outcome::Accepted);
+    assert_eq!(rig.aside, [], "not before 2 is delivered");
+    rig.settle(0, Outcome::Accepted);
+    assert_eq!(rig.aside, [(Class::Card, 3)]);
+    rig.settle(0, Outcome::Refused(0x99));
+    rig.accept_all();
+    rig.wait(Duration::from_secs(1));
+    rig.accept_all();
+    assert_eq!(rig.aside, [(Class::Card, 3), (Class::Card, 4)]);
+    assert_eq!(rig.delivered[&Class::Card], 5);
+}
+
+#[test]
+fn headquarters_word_counts_and_silence_doubles() {
+    let mut rig = Rig::new(policy(Confirm::Headquarters));
+    rig.commit(Class::Ledger, &[100; 30]);
+    rig.connect();
+    rig.accept_all();
+    assert_eq!(rig.sent.len(), 8, "one window ahead of the first word");
+    assert!(rig.delivered.is_empty());
+    rig.step(Input::Confirmed { class: Class::Ledger, to: cursor(3) });
+    rig.accept_all();
+    assert_eq!(rig.delivered[&Class::Ledger], 3);
+    assert_eq!(rig.sent.len(), 30, "its words keep coming: further ahead");
+    rig.step(Input::Confirmed { class: Class::Ledger, to: cursor(2) });
+    assert_eq!(rig.delivered[&Class::Ledger], 3, "lower than before is ignored");
+    for (round, wait) in [300_u64, 600, 1200, 2400, 3600, 3600].into_iter().enumerate() {
+        let before = rig.sent.len();
+        rig.wait(Duration::from_secs(wait - 1));
+        assert_eq!(rig.sent.len(), before, "round {round}: patient");
+        rig.wait(Duration::from_secs(1));
+        rig.accept_all();
+        assert_eq!(rig.sent.len(), before + 8, "round {round}: one window");
+        rig.wait(Duration::ZERO);
+    }
+    rig.step(Input::Confirmed { class: Class::Ledger, to: cursor(30) });
+    assert_eq!(rig.delivered[&Class::Ledger], 30);
+}
+
+#[test]
+fn swallowed_acknowledgements_do_not_pile_up() {
+    let mut rig = Rig::new(policy(Confirm::Broker));
+    rig.commit(Class::Card, &[100; 1000]);
+    rig.connect();
+    rig.settle(0, Outcome::Accepted);
+    while rig.flying.len() > 1 {
+        rig.settle(1, Outcome::Accepted);
+    }
+    assert!(rig.sent.len() <= 4 * 8 + 1, "{} rows behind one that is missing", rig.sent.len());
+}
+
+#[test]
+fn replay_keeps_its_pace_and_live_events_do_not_wait_for_it() {
+    let mut rig = Rig::new(Policy { replay_per_s: 10, ..policy(Confirm::Broker) });
+    rig.commit(Class::Telemetry, &[100; 100]);
+    rig.connect();
+    rig.accept_all();
+    rig.commit(Class::Ledger, &[100]);
+    rig.accept_all();
+    assert_eq!(rig.sent, [(Class::Telemetry, 1), (Class::Ledger, 1)]);
+    for _ in 0..20 {
+        rig.wait(Duration::from_millis(100));
+        rig.accept_all();
+    }
+    assert_eq!(rig.sent_of(Class::Telemetry).len(), 21);
+    rig.step(Input::ReplayRate(0));
+    rig.accept_all();
+    assert_eq!(rig.delivered[&Class::Telemetry], 100);
+}
+
+/// What a broker, a line and a headquarters may do next.
+#[derive(Debug, Clone)]
+enum Deed {
+    Accept(usize),
+    Refuse(usize, u8),
+    Lose,
+    Connect,
+    Commit(usize, u64),
+    Word(usize, u64),
+    Wait(u64),
+}
+
+fn deed() -> impl Strategy<Value = Deed> {
+    prop_oneof![
+        6 => (0..8_usize).prop_map(Deed::Accept),
+        1 => (0..8_usize, prop::sample::select(vec![0x10_u8, 0x80, 0x87, 0x97])).prop_map(|(n, c)| Deed::Refuse(n, c)),
+        1 => Just(Deed::Lose),
+        2 => Just(Deed::Connect),
+        4 => (0..7_usize, 10..50_000_u64).prop_map(|(class, bytes)| Deed::Commit(class, bytes)),
+        3 => (0..7_usize, 0..20_u64).prop_map(|(class, n)| Deed::Word(class, n)),
+        2 => (1..100_000_u64).prop_map(Deed::Wait),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: nothing counts as delivered that was not accepted (or confirmed),
+    /// and once broker and headquarters behave, everything is delivered.
+    #[test]
+    fn nothing_is_lost_and_nothing_is_claimed(
+        deeds in prop::collection::vec(deed(), 1..200),
+        headquarters in any::<bool>(),
+    ) {
+        let confirm = if headquarters { Confirm::Headquarters } else { Confirm::Broker };
+        let mut rig = Rig::new(policy(confirm));
+        let mut accepted: BTreeMap<Class, std::collections::BTreeSet<u64>> = BTreeMap::new();
+        let mut words: BTreeMap<Class, u64> = BTreeMap::new();
+        let mut connected = false;
+        for deed in deeds {
+            match deed {
+                Deed::Accept(place) => {
+                    if let Some((_, class, n)) = rig.flying.get(place).copied() {
+                        accepted.entry(class).or_default().insert(n);
+                        rig.settle(place, Outcome::Accepted);
+                    }
+                }
+                Deed::Refuse(place, code) => rig.settle(place, Outcome::Refused(code)),
+                Deed::Lose => { rig.lose(); connected = false; }
+                Deed::Connect if !connected => { rig.connect(); connected = true; }
+                Deed::Connect => {}
+                Deed::Commit(class, bytes) => rig.commit(Class::ALL[class], &[bytes]),
+                Deed::Word(class, n) => {
+                    let class = Class::ALL[class];
+                    let to = n.min(rig.log.get(&class).map_or(0, |rows| rows.len() as u64));
+                    let known = words.entry(class).or_default();
+                    *known = (*known).max(to);
+                    rig.step(Input::Confirmed { class, to: cursor(to) });
+                }
+                Deed::Wait(ms) => rig.wait(Duration::from_millis(ms)),
+            }
+            prop_assert!(rig.flying.len() <= 8);
+            for (class, to) in &rig.delivered {
+                if headquarters {
+                    prop_assert!(*to <= words[class]);
+                } else {
+                    prop_assert!((1..=*to).all(|n| accepted[class].contains(&n)));
+                }
+            }
+        }
+        // From here on all behave.
+        if !connected {
+            rig.connect();
+        }
+        for _ in 0..200 {
+            rig.accept_all();
+            if headquarters {
+                for (class, rows) in rig.log.clone() {
+                    rig.step(Input::Confirmed { class, to: cursor(rows.len() as u64) });
+                }
+            }
+            rig.wait(Duration::from_secs(60));
+        }
+        for (class, rows) in &rig.log {
+            prop_assert_eq!(rig.delivered.get(class).copied().unwrap_or(0), rows.len() as u64);
+        }
+    }
+}
