@@ -237,9 +237,8 @@ async fn a_reader_held_by_another_program_is_said() {
     gateway.expect_cards("counter-1", &expected).await;
     let state = gateway.expect_state("counter-1", Failed, Some("reader-busy")).await;
     assert!(state.detail.unwrap().contains("Close other card software"));
+    // The other program lets go: the card that still lies there is served without another tap.
     drop(held);
-    card.remove();
-    let card = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04A1B2C3");
     expected.push("tapped 04A1B2C3");
     gateway.expect_cards("counter-1", &expected).await;
     gateway.expect_state("counter-1", Ready, None).await;
@@ -277,16 +276,17 @@ async fn a_card_reset_by_another_program_is_asked_anew() {
     service.stop().await;
 }
 
+/// Waits until a thread of that name sleeps between two tries, as pcsc-lite does
+/// while another program has the card for itself.
 async fn wait_for_thread(prefix: &str) {
-    let there = || {
+    let waiting = || {
         let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-        tasks
-            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
-            .any(|name| name.starts_with(prefix))
+        tasks.filter_map(|task| task.ok().map(|task| task.path())).any(|task| {
+            let says = |file| std::fs::read_to_string(task.join(file)).unwrap_or_default();
+            says("comm").starts_with(prefix) && says("wchan").contains("nanosleep")
+        })
     };
-    while !there() {
-        tokio::task::yield_now().await;
-    }
+    wait_until("the service waits for its turn", waiting).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,65 +1,20 @@
 //! The shipped rules hold what their vectors say; a bad rule file is refused with
 //! its place; a rule that runs away is stopped and disturbs no other.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use baygate::clock::UtcMillis;
-use baygate::event::vehicle::{
-    Adapter, DtcEntry, DtcState, EcuReport, Inspection, PidValue, Powertrain, RequestError, VehicleReport,
-    VinCheck,
-};
+use baygate::event::vehicle::{DtcState, Powertrain, RequestError};
 use baygate::maintenance::{Evaluation, FailureKind, Limits, Rules, evaluate, verify_vectors};
+
+mod reports;
+use reports::{dtc, report, value};
 
 fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rules")
-}
-
-fn report() -> VehicleReport {
-    VehicleReport {
-        visit: uuid::Uuid::now_v7(),
-        vin: Some("LSVAG2186E2100001".parse().unwrap()),
-        vin_check: VinCheck::Ok,
-        order: None,
-        link: "bay-1".parse().unwrap(),
-        adapter: Adapter { identity: "ELM327 v1.5".into(), firmware: None, voltage_v: Some(14.1) },
-        protocol: "iso15765-4-11bit-500k".into(),
-        powertrain: Powertrain::Ice,
-        engine_running: Some(true),
-        started_at: UtcMillis(0),
-        duration_ms: 2_000,
-        ecus: vec![EcuReport {
-            address: "7E8".into(),
-            name: None,
-            mil: Some(false),
-            dtc_count: Some(0),
-            dtcs: Vec::new(),
-            freeze_frames: Vec::new(),
-            readiness: Default::default(),
-            values: Vec::new(),
-            monitor_tests: Vec::new(),
-            iupr: Vec::new(),
-            calibration_ids: Vec::new(),
-            cvns: Vec::new(),
-        }],
-        odometer_km: None,
-        odometer_source: None,
-        distance_since_clear_km: Some(812.0),
-        warmups_since_clear: Some(14),
-        time_since_clear_min: Some(5_210),
-        assessable: true,
-        not_assessable_because: Vec::new(),
-        inspection: Inspection { ready: true, blocking: Vec::new() },
-        errors: Vec::new(),
-    }
-}
-
-fn dtc(code: &str, state: &[DtcState]) -> DtcEntry {
-    DtcEntry { code: code.into(), state: state.to_vec(), source: "obd".into(), status_raw: None, text: None }
-}
-
-fn value(name: &str, value: impl Into<serde_json::Value>) -> PidValue {
-    PidValue { pid: "0100".into(), name: name.into(), value: value.into(), unit: String::new() }
 }
 
 fn raised(evaluation: &Evaluation) -> Vec<&str> {
@@ -310,4 +265,28 @@ fn a_rule_is_stopped_by_time() {
     let evaluation = evaluate(&rules, &car, UtcMillis(0));
     assert_eq!(evaluation.failures.len(), 1, "{evaluation:?}");
     assert_eq!(evaluation.failures[0].kind, FailureKind::Time);
+}
+
+#[test]
+fn hostile_expressions_are_refused_without_harm() {
+    let deep = [
+        "(".repeat(100_000),
+        "!".repeat(100_000) + "true",
+        "-".repeat(100_000) + "1",
+        "[".repeat(100_000),
+        format!("car{}", ".x".repeat(100_000)),
+        "1 + ".repeat(100_000) + "1",
+        "#{a: ".repeat(10_000),
+        "`${`${`${1}`}`}`".repeat(1_000),
+        format!("\"{}\" == \"\"", "a".repeat(1_000_000)),
+        "while true {}".to_owned(),
+        "(|| 1)()".to_owned(),
+        "let x = 1".to_owned(),
+        "import \"x\"".to_owned(),
+        "{ let x = 1; x > 0 }".to_owned(),
+    ];
+    for when in deep {
+        let errors = parse(&one_rule("test", &when)).unwrap_err();
+        assert!(errors[0].starts_with("rules/test.toml:"), "{}", errors[0]);
+    }
 }

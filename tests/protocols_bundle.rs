@@ -1,5 +1,7 @@
 //! The shipped protocol data loads; a bad file says where and what to do.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::path::{Path, PathBuf};
 
 use baygate::protocols::{Bundle, PidRow, SignalKind, SignalRow, Use, VectorValue};

@@ -46,17 +46,22 @@ async fn grown(dir: &Path) -> Opened {
 /// Opens what was damaged; every event is there or told as lost.
 async fn salvaged(dir: &Path, was: &Opened) -> (Store, Opened) {
     let (store, opened) = Store::open(&options(dir)).unwrap();
+    check(&store, &opened, was).await;
+    assert!(!dir.join("baygate.damaged").exists());
+    (store, opened)
+}
+
+async fn check(store: &Store, opened: &Opened, was: &Opened) {
     assert_eq!(opened.new_epoch, Some(EpochReason::Salvaged));
     assert_ne!(opened.epoch, was.epoch);
     let report = opened.salvaged.clone().unwrap();
     assert!(report.aside.exists(), "the damaged file is never deleted");
-    assert!(!dir.join("baygate.damaged").exists());
     let gateway =
         store.read(|r| r.class_events_after(Class::Gateway, Default::default(), 10_000)).await.unwrap();
     let mut lost = 0;
     for (class, given) in [(Class::Card, EVENTS), (Class::Ledger, EVENTS), (Class::Vehicle, 1)] {
         let mut known: BTreeSet<u64> =
-            positions(&store, class).await.iter().filter(|(epoch, _)| *epoch == 1).map(|(_, n)| *n).collect();
+            positions(store, class).await.iter().filter(|(epoch, _)| *epoch == 1).map(|(_, n)| *n).collect();
         for told in &gateway {
             let gap = told.event.data_as::<GatewayGap>().unwrap();
             assert_eq!((gap.reason, gap.gap_epoch), (GapReason::Damaged, Some(was.epoch)));
@@ -70,7 +75,6 @@ async fn salvaged(dir: &Path, was: &Opened) -> (Store, Opened) {
         assert_eq!(known, (1..=given).collect(), "{class}");
     }
     assert_eq!(report.lost, lost);
-    (store, opened)
 }
 
 fn flip(path: &Path, at: u64, length: usize) {
@@ -98,20 +102,21 @@ async fn flipped_bytes_in_many_pages_are_survived() {
         // Damage in the middle is not seen by the quick look: the full check finds it and marks the file.
         let verdict = Inspection::open(dir.path()).unwrap().verify(&mut |_| {}).unwrap();
         assert!(!verdict.sound, "{name}");
-        let opened = Store::open(&options(dir.path()));
-        if let Ok((store, opened)) = opened {
-            if opened.new_epoch.is_none() {
-                let (health, stop) = (Health::default(), CancellationToken::new());
-                store.start_background(health.clone(), stop.clone());
-                until("the check finds it", || async {
-                    health.troubles().iter().any(|t| t.part == "store/file" && t.blocks_ready)
-                })
-                .await;
-                store.close().await;
-                drop(store);
-                let (store, _) = salvaged(dir.path(), &was).await;
-                store.close().await;
-            }
+        let (store, opened) = Store::open(&options(dir.path())).unwrap();
+        if opened.new_epoch.is_none() {
+            let (health, stop) = (Health::default(), CancellationToken::new());
+            store.start_background(health.clone(), stop.clone());
+            until("the check finds it", || async {
+                health.troubles().iter().any(|t| t.part == "store/file" && t.blocks_ready)
+            })
+            .await;
+            store.close().await;
+            drop(store);
+            let (store, _) = salvaged(dir.path(), &was).await;
+            store.close().await;
+        } else {
+            check(&store, &opened, &was).await;
+            store.close().await;
         }
         let verdict = Inspection::open(dir.path()).unwrap().verify(&mut |_| {}).unwrap();
         assert!(verdict.sound, "{name}: {verdict:?}");

@@ -17,6 +17,8 @@ use super::tls::{self, Encryption};
 use crate::config::credentials::Credentials;
 use crate::config::tables::{ApiTable, Tls};
 
+/// The longest path a Unix socket can be reached by, in bytes (`sun_path`, unix(7)).
+const LONGEST_PATH: usize = 107;
 /// Mode of the control socket: the daemon's user and its group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -79,6 +81,11 @@ pub(super) struct ControlSocket {
 impl ControlSocket {
     async fn bind(path: &Path) -> Result<Self, ApiError> {
         let failed = |source: io::Error| ApiError::Socket { socket: path.to_owned(), source };
+        // Bound under a short name, a long one would work until somebody connects.
+        if path.as_os_str().len() > LONGEST_PATH {
+            let text = format!("its path is longer than {LONGEST_PATH} bytes");
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, text)));
+        }
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if !folder.is_dir() {
             return Err(ApiError::SocketFolder { folder: folder.to_owned() });

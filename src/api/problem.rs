@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
@@ -17,9 +17,12 @@ use crate::config::values::Locale;
 use crate::event::Text;
 use crate::store::StoreError;
 
-/// A refusal.
+/// A refusal. Boxed, so that the good way out stays small.
 #[derive(Debug, Clone)]
-pub struct Problem {
+pub struct Problem(Box<Document>);
+
+#[derive(Debug, Clone)]
+struct Document {
     status: StatusCode,
     code: String,
     text: Text,
@@ -35,20 +38,21 @@ impl Problem {
         zh: impl Into<String>,
         en: impl Into<String>,
     ) -> Self {
-        Self { status, code: code.into(), text: Text::new(zh, en), more: Map::new(), retry_after_s: None }
+        let (code, text) = (code.into(), Text::new(zh, en));
+        Self(Box::new(Document { status, code, text, more: Map::new(), retry_after_s: None }))
     }
 
     /// Adds a member to the document.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.more.insert(name.to_owned(), value.into());
+        self.0.more.insert(name.to_owned(), value.into());
         self
     }
 
     /// When to try again, in seconds.
     #[must_use]
     pub fn retry_after(mut self, seconds: u64) -> Self {
-        self.retry_after_s = Some(seconds);
+        self.0.retry_after_s = Some(seconds);
         self
     }
 
@@ -71,14 +75,15 @@ impl Problem {
     }
 
     fn body(&self, locale: Locale) -> Body {
+        let Document { status, code, text, more, .. } = &*self.0;
         let mut document = Map::new();
-        document.insert("type".into(), json!(format!("urn:baygate:problem:{}", self.code)));
-        document.insert("title".into(), json!(title(self.status, locale)));
-        document.insert("status".into(), json!(self.status.as_u16()));
-        document.insert("code".into(), json!(self.code));
-        document.insert("detail".into(), json!(locale.pick(&self.text.zh, &self.text.en)));
-        document.insert("text".into(), json!(self.text));
-        document.extend(self.more.clone());
+        document.insert("type".into(), json!(format!("urn:baygate:problem:{}", code)));
+        document.insert("title".into(), json!(title(*status, locale)));
+        document.insert("status".into(), json!(status.as_u16()));
+        document.insert("code".into(), json!(code));
+        document.insert("detail".into(), json!(locale.pick(&text.zh, &text.en)));
+        document.insert("text".into(), json!(text));
+        document.extend(more.clone());
         Body::from(Value::Object(document).to_string())
     }
 }
@@ -108,19 +113,24 @@ fn title(status: StatusCode, locale: Locale) -> &'static str {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::empty());
-        *response.status_mut() = self.status;
+        *response.status_mut() = self.0.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.status == StatusCode::UNAUTHORIZED {
+        if self.0.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"baygate\""));
         }
-        if let Some(seconds) = self.retry_after_s {
+        if let Some(seconds) = self.0.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(Arc::new(self));
         response
     }
+}
+
+/// An answer that a handler wrote out itself, such as `/readyz` with its reasons.
+fn is_json(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"))
 }
 
 /// Outermost layer: writes the problem's text in the asker's language, and
@@ -133,7 +143,7 @@ pub(super) async fn speak(State(shared): State<Arc<Shared>>, request: Request, n
     let (mut parts, body) = response.into_parts();
     let problem = match parts.extensions.remove::<Arc<Problem>>() {
         Some(problem) => problem,
-        None if status.is_client_error() || status.is_server_error() => {
+        None if (status.is_client_error() || status.is_server_error()) && !is_json(&parts.headers) => {
             parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
             let (zh, en) = (
                 "请求被拒绝，请对照 /openapi.json 检查",

@@ -20,6 +20,8 @@ pub enum Input {
     Verdict(Stay, Verdict),
     /// An identification takes too long.
     Overdue(Stay),
+    /// What stood in the way of an identification may be over.
+    Again,
 }
 
 /// What to do.
@@ -43,6 +45,8 @@ pub struct Field {
     present: Option<Stay>,
     identifying: Option<Stay>,
     told: bool,
+    /// What was last told against the card that is there.
+    refused: Option<Refusal>,
 }
 
 impl Field {
@@ -56,6 +60,13 @@ impl Field {
     #[must_use]
     pub fn identifying(&self) -> Option<Stay> {
         self.identifying
+    }
+
+    /// Whether a card lies there that was not asked to the end: the reader stood in the way, not the card.
+    #[must_use]
+    pub fn may_be_asked_again(&self) -> bool {
+        let blocked = self.refused.is_some_and(|refusal| refusal != Refusal::Unreadable);
+        self.present.is_some() && self.identifying.is_none() && !self.told && blocked
     }
 
     /// The next state, and what to do, in order.
@@ -83,18 +94,21 @@ impl Field {
                 self.identifying = None;
                 outputs.push(Output::Abandon);
                 if self.present == Some(stay) {
-                    outputs.push(Output::Refused(Refusal::NoAnswer));
+                    self.refuse(Refusal::NoAnswer, &mut outputs);
                 } else {
                     self.identify(&mut outputs);
                 }
             }
             Input::Overdue(_) => {}
+            Input::Again if self.may_be_asked_again() => self.identify(&mut outputs),
+            Input::Again => {}
         }
         (self, outputs)
     }
 
     fn card_left(&mut self, outputs: &mut Vec<Output>) {
         self.present = None;
+        self.refused = None;
         if std::mem::take(&mut self.told) {
             outputs.push(Output::Removed);
         }
@@ -113,8 +127,15 @@ impl Field {
                 self.told = true;
                 outputs.push(Output::Tapped(stay, card));
             }
-            Verdict::Refused(refusal) => outputs.push(Output::Refused(refusal)),
+            Verdict::Refused(refusal) => self.refuse(refusal, outputs),
             Verdict::Left => {}
+        }
+    }
+
+    /// Told once for a card, however often it is asked again.
+    fn refuse(&mut self, refusal: Refusal, outputs: &mut Vec<Output>) {
+        if self.refused.replace(refusal) != Some(refusal) {
+            outputs.push(Output::Refused(refusal));
         }
     }
 }
@@ -215,6 +236,36 @@ mod tests {
                 vec![Output::Identify(a), Output::Refused(Refusal::Unreadable)],
             ),
             (
+                "asked again when the reader is free: refused once, then told",
+                vec![
+                    Input::Present(a),
+                    Input::Verdict(a, Verdict::Refused(Refusal::ReaderBusy)),
+                    Input::Again,
+                    Input::Verdict(a, Verdict::Refused(Refusal::ReaderBusy)),
+                    Input::Again,
+                    known(a, "04AA"),
+                    Input::Again,
+                    Input::Empty,
+                ],
+                vec![
+                    Output::Identify(a),
+                    Output::Refused(Refusal::ReaderBusy),
+                    Output::Identify(a),
+                    Output::Identify(a),
+                    Output::Tapped(a, card("04AA")),
+                    Output::Removed,
+                ],
+            ),
+            (
+                "a card that refused itself is not asked again",
+                vec![
+                    Input::Present(a),
+                    Input::Verdict(a, Verdict::Refused(Refusal::Unreadable)),
+                    Input::Again,
+                ],
+                vec![Output::Identify(a), Output::Refused(Refusal::Unreadable)],
+            ),
+            (
                 "left, says the card's own verdict",
                 vec![Input::Present(a), Input::Verdict(a, Verdict::Left), Input::Empty],
                 vec![Output::Identify(a)],
@@ -229,7 +280,7 @@ mod tests {
         /// In every interleaving: Tapped and Removed alternate, at most one
         /// identification runs, and only the card of the present stay is told.
         #[test]
-        fn told_whole_or_not_at_all(choices in proptest::collection::vec((0u8..6, 0u64..3), 0..60)) {
+        fn told_whole_or_not_at_all(choices in proptest::collection::vec((0u8..8, 0u64..3), 0..60)) {
             let mut field = Field::default();
             let (mut stay, mut in_field, mut running, mut told) = (0, None, None, false);
             for (choice, back) in choices {
@@ -239,6 +290,8 @@ mod tests {
                     2 => { in_field = None; Input::Empty }
                     3 => Input::Overdue(about),
                     4 => Input::Verdict(about, Verdict::Card(card("04AA"))),
+                    5 => Input::Verdict(about, Verdict::Refused(Refusal::ReaderBusy)),
+                    6 => Input::Again,
                     _ => Input::Verdict(about, Verdict::Refused(Refusal::Unreadable)),
                 };
                 if let Input::Verdict(about, _) | Input::Overdue(about) = &input

@@ -1,6 +1,5 @@
 //! `baygate buffer`: look into, dump, check, set aside, copy and bring back the
-//! local database. Only `restore` needs the daemon stopped; the others read
-//! beside it.
+//! local database. Only `restore` needs the daemon stopped.
 
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -20,7 +19,6 @@ use crate::store::{Offset, Stats, StoreError, backup};
 const PAGE: usize = 500;
 
 const EXAMPLES: &str = "Examples / 示例:
-  baygate buffer status
   baygate buffer export --class ledger > ledger.jsonl
   baygate buffer verify --json
   baygate buffer backup /mnt/usb/baygate-backup.db
@@ -53,7 +51,7 @@ enum Command {
         /// Only what is not delivered yet / 仅未送达
         #[arg(long)]
         unsent: bool,
-        /// Into this file instead of standard output / 写入文件
+        /// Into this file / 写入文件
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
@@ -254,13 +252,10 @@ impl Output {
                 }
                 let mut line = event.event.to_cloudevent(&source)?;
                 line.push(b'\n');
-                if let Err(error) = to.write_all(&line) {
+                match to.write_all(&line) {
                     // `| head` has seen enough.
-                    return if error.kind() == std::io::ErrorKind::BrokenPipe {
-                        Ok(Exit::Done)
-                    } else {
-                        Err(error.into())
-                    };
+                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
+                    other => other?,
                 }
                 bar.inc(1);
             }
@@ -275,11 +270,11 @@ impl Output {
         let verdict = inspection.verify(&mut |rows| bar.set_position(rows))?;
         bar.finish_and_clear();
         let exit = if verdict.sound { Exit::Done } else { Exit::Failed };
-        if self.json {
-            print(&serde_json::to_string(&verdict)?)?;
+        print(&if self.json {
+            serde_json::to_string(&verdict)?
         } else {
-            print(&self.verdict(&verdict, inspection))?;
-        }
+            self.verdict(&verdict, inspection)
+        })?;
         Ok(exit)
     }
 
@@ -305,8 +300,8 @@ impl Output {
         if !verdict.problems.is_empty() {
             lines.push(
                 self.pick(
-                    "请先备份整个数据目录,再重启服务:启动时会逐行抢救数据",
-                    "copy the whole data folder, then restart the daemon: it salvages row by row at its start",
+                    "请备份数据目录后重启服务:启动时逐行抢救",
+                    "copy the data folder, then restart the daemon: it salvages",
                 )
                 .to_owned(),
             );

@@ -39,6 +39,8 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
         Some(ClientError::Refused { status, .. }) => match status {
             400 | 404 | 413 | 415 | 422 => Exit::Usage,
             401 | 403 | 409 | 429 => Exit::Refused,
+            // The daemon is there, the device behind it is not.
+            502 => Exit::Device,
             _ => Exit::Failed,
         },
         _ => Exit::Failed,
@@ -66,7 +68,7 @@ mod tests {
             (ClientError::Permission { socket: socket() }.into(), Exit::Refused),
             (refused(403).into(), Exit::Refused),
             (refused(404).into(), Exit::Usage),
-            (refused(502).into(), Exit::Failed),
+            (refused(502).into(), Exit::Device),
             (NotLoaded(Vec::new()).into(), Exit::Usage),
         ];
         for (error, exit) in cases {

@@ -2,21 +2,22 @@
 //! command, each with `Args` and `async fn run(Args, &Global) -> anyhow::Result<Exit>`.
 //! No logic lives here.
 
-mod buffer;
+pub mod buffer;
 mod check;
 mod completions;
-mod daemon;
+pub mod daemon;
 mod demo;
 pub mod devices;
 mod man;
-mod pair;
+pub mod pair;
+mod print;
 pub mod protocol_files;
 pub mod report_table;
 mod run;
 pub mod scan;
 mod schema;
 mod simulate;
-mod token;
+pub mod token;
 mod vehicle_daemon;
 pub mod vehicle_target;
 pub mod watch;
@@ -57,6 +58,8 @@ enum Command {
     Watch(watch::Args),
     /// Look into, check, copy and bring back the local database / 查看、校验、备份与恢复本地数据库
     Buffer(buffer::Args),
+    /// Draw, print and follow card faces / 卡面的生成、打印与查询
+    Print(print::Args),
     /// Pair a till / 给收银机配对
     Pair(pair::Args),
     /// Create, list and revoke tokens / 管理访问令牌
@@ -154,6 +157,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Watch(args) => watch::run(args, &global).await,
         Command::Buffer(args) => buffer::run(args, &global).await,
         Command::Simulate(args) => simulate::run(args, &global).await,
+        Command::Print(args) => print::run(args, &global).await,
         Command::Pair(args) => pair::run(args, &global).await,
         Command::Token(args) => token::run(args, &global).await,
         Command::Check(args) => check::run(args, &global).await,

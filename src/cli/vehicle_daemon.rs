@@ -82,11 +82,11 @@ fn failed(outcome: &Value) -> ClientError {
 /// What the car or the adapter could not do is the device's exit status; a link that sends nothing by
 /// configuration is policy.
 fn refused(error: &anyhow::Error) -> Exit {
-    let general = daemon::report(error);
+    let usual = daemon::report(error);
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Refused { code, .. }) if code == "listen-only" => Exit::Refused,
         Some(ClientError::Refused { status: 502 | 504, .. }) => Exit::Device,
-        _ => general,
+        _ => usual,
     }
 }
 

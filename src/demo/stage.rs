@@ -70,7 +70,12 @@ impl Stage {
         let headquarters_stop = CancellationToken::new();
         let (seen, received) = mpsc::channel(1024);
         let hq = headquarters::Options { broker: broker_at, root: "baygate/v1".into(), acknowledge: true };
-        tokio::spawn(headquarters::serve(hq, seen, headquarters_stop.clone()));
+        let (journal, hq_stop) = (dir.join("headquarters.journal"), headquarters_stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = headquarters::serve_journaled(hq, &journal, seen, hq_stop).await {
+                tracing::error!(%error, journal = %journal.display(), "headquarters has no journal");
+            }
+        });
         let vehicle = VehicleSim::spawn_pty(Profile::default(), Some(dir.join("obd-dongle"))).await?;
         let clerk =
             PrinterProfile { folder: Some(dir.join("faces")), attended: true, ..PrinterProfile::default() };
@@ -102,8 +107,9 @@ impl Stage {
     pub async fn play(mut self, mut story: Story, stop: CancellationToken) -> anyhow::Result<()> {
         let control = self.config.api.control_socket.clone();
         let gateway = Gateway::build(self.config.clone()).await?;
-        let (store, api) = (gateway.store(), gateway.api_addr());
+        let (store, api, health) = (gateway.store(), gateway.api_addr(), gateway.health());
         let mut log = Log::after(&store).await?;
+        story.begins_after(store.read(|reader| reader.last_sequence()).await?);
         let gateway_stop = CancellationToken::new();
         let (_keep, reloads) = mpsc::channel(1);
         let unchanged = self.config.clone();
@@ -116,6 +122,7 @@ impl Stage {
         let mut typing = true;
         let mut head = store.head();
         let mut faces = 0;
+        let mut look = tokio::time::interval(Duration::from_millis(250));
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -128,6 +135,7 @@ impl Stage {
                     log.advance(&store, &mut story).await?;
                     self.show_faces(&story, &mut faces).await;
                 }
+                _ = look.tick() => story.troubles(&health.troubles()),
                 Some(received) = self.received.recv() => told(&mut story, &received),
                 line = typed.next_line(), if typing => match line {
                     Ok(Some(line)) => pull(&self.props, line.trim(), &story).await,

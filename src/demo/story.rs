@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::config::values::Locale;
 use crate::event::{Class, Event};
+use crate::health::Trouble;
 use crate::ident::{Epoch, Seq};
 
 /// Prints the story and keeps count of it.
@@ -19,6 +20,10 @@ pub struct Story {
     began: Instant,
     pending: BTreeMap<Seq, Instant>,
     names: BTreeMap<Seq, String>,
+    /// The last event of an earlier run.
+    earlier: Seq,
+    /// What is not well, by part, as last told.
+    troubled: BTreeMap<String, Trouble>,
     counts: Counts,
 }
 
@@ -33,6 +38,8 @@ pub struct Counts {
     pub doubles: u64,
     /// Confirmed by headquarters and marked as delivered.
     pub acknowledged: u64,
+    /// Left over by an earlier run and sent now.
+    pub left_over: u64,
 }
 
 impl Story {
@@ -46,8 +53,30 @@ impl Story {
             began: Instant::now(),
             pending: BTreeMap::new(),
             names: BTreeMap::new(),
+            earlier: Seq(0),
+            troubled: BTreeMap::new(),
             counts: Counts::default(),
         }
+    }
+
+    /// Events up to here were committed by an earlier run.
+    pub fn begins_after(&mut self, earlier: Seq) {
+        self.earlier = earlier;
+    }
+
+    /// Tells what is no longer, or newly, not well.
+    pub fn troubles(&mut self, now: &[Trouble]) {
+        let now: BTreeMap<String, Trouble> = now.iter().map(|t| (t.part.clone(), t.clone())).collect();
+        for (part, trouble) in &now {
+            if self.troubled.get(part).is_none_or(|told| told.code != trouble.code) {
+                let Trouble { code, text, .. } = trouble;
+                self.note(&format!("{part}：{}（{code}）", text.zh), &format!("{part}: {} ({code})", text.en));
+            }
+        }
+        for part in self.troubled.keys().filter(|part| !now.contains_key(*part)) {
+            self.note(&format!("{part}：恢复正常"), &format!("{part}: well again"));
+        }
+        self.troubled = now;
     }
 
     /// A line that is no event: what the script does, where to look.
@@ -77,6 +106,10 @@ impl Story {
 
     /// Headquarters received an event; `first` is false for a double.
     pub fn received(&mut self, sequence: Seq, first: bool, topic: &str) {
+        if sequence <= self.earlier {
+            self.counts.left_over += u64::from(first);
+            return;
+        }
         if first {
             self.counts.received += 1;
         } else {
@@ -127,11 +160,11 @@ impl Story {
 
     /// The end: how many got how far.
     pub fn end(&self, epoch: Epoch) {
-        let Counts { committed, received, doubles, acknowledged } = self.counts;
+        let Counts { committed, received, doubles, acknowledged, left_over } = self.counts;
         if self.json {
             println!(
                 "{}",
-                json!({"t_ms": self.elapsed_ms(), "end": {"epoch": epoch, "committed": committed, "received": received, "doubles": doubles, "acknowledged": acknowledged}})
+                json!({"t_ms": self.elapsed_ms(), "end": {"epoch": epoch, "committed": committed, "received": received, "doubles": doubles, "acknowledged": acknowledged, "left_over": left_over}})
             );
             return;
         }
@@ -142,6 +175,11 @@ impl Story {
             "the end: {committed} committed, {received} at headquarters ({doubles} doubles dropped), {acknowledged} acknowledged"
         );
         self.line("■", "1", self.locale.pick(&zh, &en), "");
+        if left_over > 0 {
+            let zh = format!("上次运行遗留的 {left_over} 条也已补发");
+            let en = format!("{left_over} left over by the last run were sent too");
+            self.line("■", "1", self.locale.pick(&zh, &en), "");
+        }
     }
 
     fn elapsed_ms(&self) -> u64 {

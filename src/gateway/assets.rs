@@ -32,11 +32,15 @@ impl Assets {
         let bundle = Bundle::load(&gateway.firmware_protocols).map_err(texts);
         let rules = Rules::load(&gateway.share_dir.join("rules")).map_err(texts);
         let faces = Faces::new(&gateway.share_dir);
+        let faults: Vec<String> = faces.faults().iter().map(ToString::to_string).collect();
         match (bundle, rules) {
-            (Ok(bundle), Ok(rules)) => {
+            (Ok(bundle), Ok(rules)) if faults.is_empty() => {
                 Ok(Self { bundle: Arc::new(bundle), rules: Arc::new(rules), faces: Arc::new(faces) })
             }
-            (bundle, rules) => Err([bundle.err(), rules.err()].into_iter().flatten().flatten().collect()),
+            (bundle, rules) => {
+                let errors = [bundle.err(), rules.err(), Some(faults)];
+                Err(errors.into_iter().flatten().flatten().collect())
+            }
         }
     }
 }
@@ -46,8 +50,9 @@ impl Assets {
 pub fn verify(assets: &Assets, config: &Config) -> Vec<String> {
     let mut findings: Vec<String> =
         vehicle::verify_vectors(&assets.bundle).iter().map(ToString::to_string).collect();
-    findings.extend(maintenance::verify_vectors(&assets.rules).iter().map(ToString::to_string));
-    findings.extend(assets.faces.faults().iter().map(ToString::to_string));
+    if let Err(errors) = maintenance::verify_vectors(&assets.rules) {
+        findings.extend(errors.iter().map(ToString::to_string));
+    }
     for printer in &config.printers {
         if let Err(error) = assets.faces.fields(&printer.template) {
             findings.push(format!("printer {:?}: {error}", printer.id.as_str()));

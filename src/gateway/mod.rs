@@ -86,6 +86,12 @@ impl Gateway {
         self.api_addr
     }
 
+    /// What is not well, for those who watch (the demo).
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.services.health()
+    }
+
     /// The store, for those who watch the log (the demo).
     #[must_use]
     pub fn store(&self) -> Store {

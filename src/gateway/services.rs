@@ -55,6 +55,12 @@ impl Services {
         }
     }
 
+    /// The board that every room writes.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
     /// Takes a new configuration's data; services started from now on use it, the rules at once.
     pub fn adopt(&self, config: &Config, assets: Assets) {
         self.config_version.send_replace(config.version.clone());

@@ -1,10 +1,14 @@
 //! A small headquarters for demo and tests: takes every event, removes
 //! duplicates, checks the order within each class, answers with `ack`, and
-//! reports what it saw. It believes nothing the gateway's own code says: it
+//! reports what it saw. Where it acknowledges, it takes a class only in its
+//! order: what comes beyond a hole is left, because the gateway sends it again. It believes nothing the gateway's own code says: it
 //! reads the wire's JSON with its own types.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, PublishOptions, QoS};
@@ -36,7 +40,7 @@ pub struct Options {
 pub enum Verdict {
     /// New, and the next of its class.
     Fresh,
-    /// New, but others of its class before it are missing.
+    /// Others of its class before it are missing. Taken only where nothing is sent again.
     AheadOfOrder,
     /// Seen before, same id.
     Duplicate,
@@ -76,7 +80,10 @@ struct Life {
 }
 
 impl Life {
-    fn take(&mut self, class: &str, sequence: u64, id: Uuid) -> Verdict {
+    fn take(&mut self, class: &str, sequence: u64, id: Uuid, in_order: bool) -> Verdict {
+        if in_order && self.up_to.get(class).is_none_or(|up_to| sequence > *up_to + 1) && sequence > 1 {
+            return Verdict::AheadOfOrder;
+        }
         if let Some(known) = self.ids.get(&(class.to_owned(), sequence)) {
             return if *known == id { Verdict::Duplicate } else { Verdict::Fork };
         }
@@ -111,10 +118,34 @@ impl Life {
     }
 }
 
-/// Runs until `stop`; every event goes to `out`. Reconnects by itself.
+/// Runs until `stop`; every event goes to `out`. Reconnects by itself. Forgets everything at its end.
 pub async fn serve(options: Options, out: mpsc::Sender<Received>, stop: CancellationToken) {
+    serve_with(options, None, out, stop).await;
+}
+
+/// As [`serve`], with a memory: what came in is on the disk before it is acknowledged.
+///
+/// # Errors
+/// When the journal cannot be read or opened.
+pub async fn serve_journaled(
+    options: Options,
+    journal: &Path,
+    out: mpsc::Sender<Received>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    serve_with(options, Some(Journal::open(journal)?), out, stop).await;
+    Ok(())
+}
+
+async fn serve_with(
+    options: Options,
+    journal: Option<(Journal, BTreeMap<(String, Uuid), Life>)>,
+    out: mpsc::Sender<Received>,
+    stop: CancellationToken,
+) {
     let (client, mut eventloop) = connect(&options);
-    let mut desk = Desk { options, client, lives: BTreeMap::new(), due: BTreeMap::new() };
+    let (journal, lives) = journal.map_or((None, BTreeMap::new()), |(journal, lives)| (Some(journal), lives));
+    let mut desk = Desk { options, client, lives, due: BTreeMap::new(), journal };
     let mut words = tokio::time::interval(ACK_EVERY);
     let (pumped, mut inbox) = mpsc::channel(256);
     // The event loop must not be cancelled within a write: it gets a task of its own.
@@ -151,6 +182,54 @@ pub async fn serve(options: Options, out: mpsc::Sender<Received>, stop: Cancella
     pump.abort();
 }
 
+/// Headquarters' memory: one line an event, `SOURCE EPOCH CLASS SEQUENCE ID`.
+struct Journal {
+    file: File,
+    unwritten: String,
+}
+
+impl Journal {
+    /// Opens it, with what is in it. A line that was torn by a crash was never acknowledged.
+    fn open(path: &Path) -> io::Result<(Self, BTreeMap<(String, Uuid), Life>)> {
+        let mut lives: BTreeMap<(String, Uuid), Life> = BTreeMap::new();
+        let text = std::fs::read_to_string(path).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(String::new()),
+            _ => Err(error),
+        })?;
+        for line in text.lines() {
+            let mut words = line.split(' ');
+            let (Some(source), Some(Ok(epoch)), Some(class), Some(Ok(sequence)), Some(Ok(id))) = (
+                words.next(),
+                words.next().map(Uuid::parse_str),
+                words.next(),
+                words.next().map(str::parse),
+                words.next().map(Uuid::parse_str),
+            ) else {
+                continue;
+            };
+            lives.entry((source.to_owned(), epoch)).or_default().take(class, sequence, id, false);
+        }
+        let file = File::options().create(true).append(true).open(path)?;
+        let torn = !text.is_empty() && !text.ends_with('\n');
+        let unwritten = if torn { "\n".into() } else { String::new() };
+        Ok((Self { file, unwritten }, lives))
+    }
+
+    fn note(&mut self, envelope: &Envelope, sequence: u64) {
+        let Envelope { id, source, epoch, class, .. } = envelope;
+        self.unwritten.push_str(&format!("{source} {epoch} {class} {sequence} {id}\n"));
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        if !self.unwritten.is_empty() {
+            self.file.write_all(self.unwritten.as_bytes())?;
+            self.file.sync_data()?;
+            self.unwritten.clear();
+        }
+        Ok(())
+    }
+}
+
 fn connect(options: &Options) -> (AsyncClient, EventLoop) {
     let name = format!("headquarters-{}", Uuid::new_v4().simple());
     let mut mqtt = MqttOptions::new(name, (options.broker.ip().to_string(), options.broker.port()));
@@ -166,6 +245,7 @@ struct Desk {
     lives: BTreeMap<(String, Uuid), Life>,
     /// Acks that are due: topic → source and epoch.
     due: BTreeMap<String, (String, Uuid)>,
+    journal: Option<Journal>,
 }
 
 impl Desk {
@@ -182,7 +262,13 @@ impl Desk {
         let envelope = Envelope::deserialize(&event).ok()?;
         let sequence: u64 = envelope.classsequence.parse().ok()?;
         let life = self.lives.entry((envelope.source.clone(), envelope.epoch)).or_default();
-        let verdict = life.take(&envelope.class, sequence, envelope.id);
+        let verdict = life.take(&envelope.class, sequence, envelope.id, self.options.acknowledge);
+        let kept = verdict == Verdict::Fresh || verdict == Verdict::AheadOfOrder && !self.options.acknowledge;
+        if let Some(journal) = &mut self.journal
+            && kept
+        {
+            journal.note(&envelope, sequence);
+        }
         if event.get("type").and_then(|kind| kind.as_str()) == Some("baygate.gateway.gap") {
             self.note_gap(&envelope, &event);
         }
@@ -209,6 +295,13 @@ impl Desk {
             self.due.clear();
             return;
         }
+        if !self.due.is_empty()
+            && let Some(journal) = &mut self.journal
+            && let Err(error) = journal.sync()
+        {
+            tracing::error!(%error, "headquarters cannot write its journal; nothing is acknowledged");
+            return;
+        }
         while let Some((topic, (source, epoch))) = self.due.pop_first() {
             let Some(life) = self.lives.get(&(source.clone(), epoch)) else { continue };
             let word = serde_json::json!({ "epoch": epoch, "classes": life.up_to }).to_string();
@@ -231,12 +324,15 @@ mod tests {
         let mut life = Life::default();
         let verdicts: Vec<Verdict> = [(1, a), (1, a), (1, b), (3, a), (2, a), (4, a)]
             .into_iter()
-            .map(|(sequence, id)| life.take("card", sequence, id))
+            .map(|(sequence, id)| life.take("card", sequence, id, false))
             .collect();
         use Verdict::{AheadOfOrder, Duplicate, Fork, Fresh};
         assert_eq!(verdicts, [Fresh, Duplicate, Fork, AheadOfOrder, Fresh, Fresh]);
         assert_eq!(life.up_to["card"], 4);
         life.skip("card", 5, 6);
-        assert_eq!(life.take("card", 7, a), Fresh);
+        assert_eq!(life.take("card", 7, a, false), Fresh);
+        assert_eq!(life.take("card", 9, a, true), AheadOfOrder);
+        assert_eq!(life.take("card", 8, a, true), Fresh);
+        assert_eq!(life.take("card", 9, a, true), Fresh);
     }
 }

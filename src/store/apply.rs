@@ -62,16 +62,27 @@ pub(super) fn batch(
     boot: Uuid,
     batch: &Batch,
 ) -> Result<Vec<Arc<Event>>, StoreError> {
-    let mut savepoint = tx.savepoint()?;
     let mut moved = *position;
+    let mut savepoint = tx.savepoint()?;
     let result = inside(&savepoint, &mut moved, boot, batch);
-    if result.is_ok() {
-        savepoint.commit()?;
-        *position = moved;
-    } else {
-        savepoint.rollback()?;
+    let ended = match &result {
+        Ok(_) => savepoint.commit(),
+        Err(_) => savepoint.rollback().and_then(|()| savepoint.commit()),
+    };
+    if ended.is_err() && !tx.is_autocommit() {
+        // Half a batch must not be committed with the others: give up the whole transaction.
+        tx.execute_batch("ROLLBACK")?;
     }
-    result
+    // SQLite takes back the whole transaction by itself when the disk is full, and
+    // with it the savepoint: the batch's own error says why.
+    match (result, ended) {
+        (Ok(events), Ok(())) => {
+            *position = moved;
+            Ok(events)
+        }
+        (Ok(_), Err(error)) => Err(error.into()),
+        (Err(error), _) => Err(error),
+    }
 }
 
 fn inside(

@@ -122,10 +122,10 @@ impl Writer {
             true,
         );
         self.broken = true;
-        let uncertain = StoreError::Uncertain { what };
+        let uncertain = || StoreError::Uncertain { what: what.clone() };
         let Some(answers) = failure.answers else { return fail(entries, &failure.error) };
         if self.reopen().is_err() {
-            return fail(entries, &uncertain);
+            return fail(entries, &uncertain());
         }
         let last = answers.iter().filter_map(|answer| answer.as_ref().ok()).flatten().last();
         let kept = self.parts.position != before
@@ -136,7 +136,7 @@ impl Writer {
             answer(entries, answers);
         } else {
             for (entry, own) in entries.into_iter().zip(answers) {
-                let told = own.and(Err(StoreError::Uncertain { what: uncertain.to_string() }));
+                let told = own.and(Err(uncertain()));
                 let _ = entry.reply.send(told);
             }
         }

@@ -174,6 +174,7 @@ impl StoreError {
             }
             Self::Full => Self::Full,
             Self::Damaged { what } => Self::Damaged { what: what.clone() },
+            Self::Uncertain { what } => Self::Uncertain { what: what.clone() },
             other => Self::Uncertain { what: other.to_string() },
         }
     }

@@ -11,6 +11,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -41,6 +42,7 @@ pub(super) enum Call {
 pub(super) struct Keeper {
     calls: SyncSender<Call>,
     thread: JoinHandle<()>,
+    wal_pages: Arc<AtomicU64>,
 }
 
 /// Lets a [`super::Store`] start the background work.
@@ -50,15 +52,22 @@ impl Keeper {
     pub(super) fn start(path: PathBuf, alarm: Arc<Alarm>) -> Result<Self, StoreError> {
         let (calls, inbox) = sync_channel(8);
         let conn = connection::checkpointer(&path)?;
+        let wal_pages = Arc::new(AtomicU64::new(0));
+        let work = Work { path, alarm, conn, wal_pages: Arc::clone(&wal_pages), watch: None };
         let thread = std::thread::Builder::new()
             .name("store-keeper".into())
-            .spawn(move || Work { path, alarm, conn, watch: None }.run(&inbox))
+            .spawn(move || work.run(&inbox))
             .map_err(|source| StoreError::Thread { name: "store-keeper", source })?;
-        Ok(Self { calls, thread })
+        Ok(Self { calls, thread, wal_pages })
     }
 
     pub(super) fn calls(&self) -> Calls {
         self.calls.clone()
+    }
+
+    /// Pages in the WAL, as the last commit left them or the last checkpoint cut them back.
+    pub(super) fn wal_pages(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.wal_pages)
     }
 
     /// Asks for a checkpoint. A queue that is full has one asked for already.
@@ -79,6 +88,7 @@ struct Work {
     path: PathBuf,
     alarm: Arc<Alarm>,
     conn: Connection,
+    wal_pages: Arc<AtomicU64>,
     watch: Option<Watch>,
 }
 
@@ -123,9 +133,14 @@ impl Work {
                 Ok(done)
             }
         });
-        if let Err(error) = self.alarm.watch(done) {
-            tracing::warn!(%error, "checkpoint failed; the WAL grows until the next");
-            metrics::counter!("baygate_store_checkpoint_errors_total").increment(1);
+        match self.alarm.watch(done) {
+            // Cut back: a writer that refuses facts because of it does not commit, and would never see it.
+            Ok(done) if done.wal_pages == 0 && !done.busy => self.wal_pages.store(0, Ordering::Relaxed),
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(%error, "checkpoint failed; the WAL grows until the next");
+                metrics::counter!("baygate_store_checkpoint_errors_total").increment(1);
+            }
         }
     }
 }

@@ -108,7 +108,10 @@ impl Store {
 }
 
 fn salvage_if_marked(folder: &Path) -> Result<Option<Salvaged>, StoreError> {
-    Mark::read(folder)?.map(|mark| salvage::run(folder, &mark)).transpose()
+    match Mark::read(folder)? {
+        Some(mark) => salvage::run(folder, &mark),
+        None => Ok(None),
+    }
 }
 
 /// Opens the file for writing, up to date and looked at.

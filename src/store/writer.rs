@@ -51,11 +51,12 @@ pub(super) fn start(parts: Parts) -> Result<(Handle, watch::Receiver<Head>), Sto
     let head = Head { epoch: parts.position.epoch, last: Offset(parts.position.last_offset), commits: 0 };
     let (publish, watch) = watch::channel(head);
     let clockwork = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
+    let wal_pages = parts.keeper.wal_pages();
     let mut writer = Writer {
         parts,
         publish,
         boot: clock::boot_id(),
-        wal_pages: Arc::new(AtomicU64::new(0)),
+        wal_pages,
         checkpoint_at: CHECKPOINT_PAGES,
         used: Used::default(),
         broken: false,
@@ -180,6 +181,10 @@ impl Writer {
             return;
         }
         self.next_tick = Instant::now() + TICK;
+        // A checkpoint that a reader kept from its end is tried again.
+        if self.wal_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES {
+            self.parts.keeper.checkpoint();
+        }
         if self.parts.space.lay_ballast() {
             tracing::info!("the disk has room again");
         }

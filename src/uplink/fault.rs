@@ -4,6 +4,7 @@
 
 use std::io;
 
+use super::pipe::sniff::Stranger;
 use crate::config::credentials::CredentialError;
 use crate::event::Text;
 use crate::health::Trouble;
@@ -30,9 +31,7 @@ pub enum Fault {
     #[error("broker does not let this client in; ask headquarters to allow this client id and user")]
     NotAuthorised,
     /// The broker does not speak our version.
-    #[error(
-        "broker does not speak this MQTT version; set mqtt.version to the other one (\"5\" or \"3.1.1\")"
-    )]
+    #[error("broker does not speak this MQTT version; set mqtt.version to the other one (\"5\" or \"3.1.1\")")]
     WrongVersion,
     /// The client id.
     #[error("broker refused the client id; set mqtt.client_id to what headquarters registered")]
@@ -50,9 +49,7 @@ pub enum Fault {
     #[error("broker's certificate is not valid now; renew it, or correct this box's clock")]
     CertificateTime,
     /// The broker wants another client certificate.
-    #[error(
-        "broker refused our certificate: {0}; check mqtt.client_cert_file and the credential mqtt-client-key"
-    )]
+    #[error("broker refused our certificate: {0}; check mqtt.client_cert_file and the credential mqtt-client-key")]
     OurCertificate(String),
     /// Other TLS trouble.
     #[error("no encrypted connection: {0}; check that mqtt.url has the right scheme (mqtts://) and port")]
@@ -75,9 +72,7 @@ pub enum Fault {
         code: u8,
     },
     /// Subscriptions that were not granted.
-    #[error(
-        "broker does not let us subscribe to {0}; ask headquarters to allow it, or commands and acknowledgements stay out"
-    )]
+    #[error("broker does not let us subscribe to {0}; ask headquarters to allow it, or commands and acknowledgements stay out")]
     NotSubscribed(String),
     /// The local database does not take what the uplink has to note.
     #[error("the local database refused a note of the uplink: {0}")]
@@ -87,10 +82,7 @@ pub enum Fault {
 /// What to do about a reason code.
 fn advice(code: u8) -> Text {
     match code {
-        0x10 => Text::new(
-            "总部没有订阅者，请确认总部系统在线",
-            "nobody at headquarters subscribes: check that its system is up",
-        ),
+        0x10 => Text::new("总部没有订阅者，请确认总部系统在线", "nobody at headquarters subscribes: check that its system is up"),
         0x87 => Text::new("请总部为该主题授予发布权限", "ask headquarters to allow publishing there"),
         0x97 => Text::new("超出代理服务器配额，请联系总部", "over the broker's quota: ask headquarters"),
         _ => Text::new("请查看代理服务器日志", "look into the broker's log"),
@@ -136,38 +128,26 @@ impl Fault {
     fn chinese(&self) -> String {
         let text = match self {
             Self::NameNotFound(detail) => format!("找不到主机名（{detail}），请检查 mqtt.url 和本机 DNS"),
-            Self::Unreachable(detail) => {
-                format!("无法连接 MQTT 服务器（{detail}），请检查 mqtt.url、网络和防火墙")
-            }
+            Self::Unreachable(detail) => format!("无法连接 MQTT 服务器（{detail}），请检查 mqtt.url、网络和防火墙"),
             Self::Silent(_) => "MQTT 服务器没有应答，请检查线路和服务器负载".into(),
             Self::Lost(detail) => format!("连接中断（{detail}），正在自动重连；若反复出现请检查线路"),
             Self::BadCredentials => "用户名或密码被拒绝，请检查 mqtt.username 和凭据 mqtt-password".into(),
             Self::NotAuthorised => "服务器不允许本客户端接入，请总部放行该客户端标识和用户".into(),
-            Self::WrongVersion => {
-                "服务器不支持此 MQTT 版本，请将 mqtt.version 改为另一个（\"5\" 或 \"3.1.1\"）".into()
-            }
+            Self::WrongVersion => "服务器不支持此 MQTT 版本，请将 mqtt.version 改为另一个（\"5\" 或 \"3.1.1\"）".into(),
             Self::ClientId => "客户端标识被拒绝，请将 mqtt.client_id 设为总部登记的值".into(),
             Self::NotServing(detail) => format!("服务器暂不提供服务（{detail}），若持续请联系总部"),
-            Self::UnknownIssuer => {
-                "服务器证书的签发者不受信任，请将 mqtt.ca_file 设为服务器的 CA 证书".into()
-            }
+            Self::UnknownIssuer => "服务器证书的签发者不受信任，请将 mqtt.ca_file 设为服务器的 CA 证书".into(),
             Self::WrongName(_) => "服务器证书的名称不符，mqtt.url 必须使用证书中的名称".into(),
             Self::CertificateTime => "服务器证书当前无效，请更新证书或校正本机时钟".into(),
-            Self::OurCertificate(_) => {
-                "服务器拒绝本机证书，请检查 mqtt.client_cert_file 和凭据 mqtt-client-key".into()
-            }
+            Self::OurCertificate(_) => "服务器拒绝本机证书，请检查 mqtt.client_cert_file 和凭据 mqtt-client-key".into(),
             Self::Tls(_) => "无法建立加密连接，请检查 mqtt.url 的协议（mqtts://）和端口".into(),
             Self::Setup(detail) => format!("连接设置不完整：{detail}"),
             Self::Garbage(_) => "对方应答不是正确的 MQTT，请检查 mqtt.url 的主机和端口".into(),
-            Self::TakenOver => {
-                "另一连接使用了相同身份：两台网关使用同一 mqtt.client_id，是否克隆了磁盘？".into()
-            }
+            Self::TakenOver => "另一连接使用了相同身份：两台网关使用同一 mqtt.client_id，是否克隆了磁盘？".into(),
             Self::Refused { topic, code } => {
                 format!("服务器拒收 {topic}（原因码 0x{code:02X}）：{}", advice(*code).zh)
             }
-            Self::NotSubscribed(topics) => {
-                format!("服务器不允许订阅 {topics}，请总部授权，否则无法接收命令和确认")
-            }
+            Self::NotSubscribed(topics) => format!("服务器不允许订阅 {topics}，请总部授权，否则无法接收命令和确认"),
             Self::Store(detail) => format!("本地数据库未能记录上行状态：{detail}"),
         };
         format!("总部：{text}")
@@ -185,6 +165,11 @@ impl Fault {
         if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             return Self::from_tls(tls);
         }
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Stranger>()) {
+            Some(Stranger::OldBroker) => return Self::WrongVersion,
+            Some(stranger) => return Self::Garbage(stranger.to_string()),
+            None => {}
+        }
         let detail = error.to_string();
         match error.kind() {
             io::ErrorKind::ConnectionRefused
@@ -192,9 +177,8 @@ impl Fault {
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::AddrNotAvailable => Self::Unreachable(detail),
             io::ErrorKind::TimedOut => Self::Silent("the line timed out"),
-            _ if detail.contains("lookup address") || detail.contains("resolve") => {
-                Self::NameNotFound(detail)
-            }
+            io::ErrorKind::InvalidData => Self::Tls(detail),
+            _ if detail.contains("lookup address") || detail.contains("resolve") => Self::NameNotFound(detail),
             _ => Self::Lost(detail),
         }
     }
@@ -207,18 +191,16 @@ impl Fault {
             rustls::Error::InvalidCertificate(bad) => match bad {
                 Bad::UnknownIssuer | Bad::BadSignature => Self::UnknownIssuer,
                 Bad::NotValidForName | Bad::NotValidForNameContext { .. } => Self::WrongName(bad.to_string()),
-                Bad::Expired
-                | Bad::ExpiredContext { .. }
-                | Bad::NotValidYet
-                | Bad::NotValidYetContext { .. } => Self::CertificateTime,
+                Bad::Expired | Bad::ExpiredContext { .. } | Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+                    Self::CertificateTime
+                }
                 // A self-signed certificate that is no CA, among others.
                 other if format!("{other:?}").contains("CaUsedAsEndEntity") => Self::UnknownIssuer,
                 other => Self::Tls(other.to_string()),
             },
             rustls::Error::AlertReceived(alert) => {
                 let name = format!("{alert:?}");
-                if name.contains("ertificate") || name.contains("UnknownCA") || name.contains("AccessDenied")
-                {
+                if name.contains("ertificate") || name.contains("UnknownCA") || name.contains("AccessDenied") {
                     Self::OurCertificate(name)
                 } else {
                     Self::Tls(format!("the broker answered {name}"))

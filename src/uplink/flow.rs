@@ -179,7 +179,8 @@ mod tests {
             ("satellite", 500_000, 600, 1_000, 60_000, 128 * 1024),
         ];
         for (name, rate, trip, size, least, most) in table {
-            let flow = fill(rate, Duration::from_millis(trip), size, 20);
+            let seconds = if rate > 1_000_000 { 1 } else { 20 };
+            let flow = fill(rate, Duration::from_millis(trip), size, seconds);
             let limit = flow.limit_bytes();
             assert!((least..=most).contains(&limit), "{name}: {limit}");
         }

@@ -87,12 +87,26 @@ pub(super) enum Whose {
 #[derive(Debug, Default)]
 pub(super) struct Connections {
     ours: VecDeque<Uuid>,
+    told_before: bool,
+    told_now: bool,
 }
 
 impl Connections {
+    /// Whether a `state` of this process stood on the broker before this connection:
+    /// a stranger's found now was written by somebody who lives.
+    pub(super) fn told_before(&self) -> bool {
+        self.told_before
+    }
+
+    /// The current connection's `state` stands on the broker.
+    pub(super) fn told(&mut self) {
+        self.told_now = true;
+    }
+
     /// A new one.
     pub(super) fn begin(&mut self) -> Uuid {
         let connection = Uuid::new_v4();
+        self.told_before |= std::mem::take(&mut self.told_now);
         self.ours.push_front(connection);
         self.ours.truncate(REMEMBERED);
         connection

@@ -3,6 +3,7 @@
 //! not ours (`mosquitto_sub`).
 #![allow(dead_code)] // each test file uses its part
 
+use std::collections::VecDeque;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -83,7 +84,7 @@ impl Mosquitto {
         let user = std::env::var("USER").unwrap_or_else(|_| "root".into());
         let anonymous = if extra.contains("allow_anonymous") { "" } else { "allow_anonymous true\n" };
         let config = format!(
-            "user {user}\npersistence false\nlistener {port} 127.0.0.1\n{anonymous}max_queued_messages 0\n{extra}\n"
+            "user {user}\npersistence false\nlistener {port} 127.0.0.1\n{anonymous}max_queued_messages 1000000\nlog_type all\n{extra}\n"
         );
         std::fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
         let mut broker = Self { port, dir, child: None };
@@ -125,12 +126,17 @@ impl Mosquitto {
 impl Drop for Mosquitto {
     fn drop(&mut self) {
         self.kill();
+        if std::env::var_os("BROKER_LOG").is_some() {
+            eprintln!("{}", std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default());
+        }
     }
 }
 
 /// A listener that shares no code with us. Lines are `TOPIC PAYLOAD`.
 pub struct Listener {
     lines: Lines<BufReader<ChildStdout>>,
+    /// Heard while we made sure that it listens.
+    early: VecDeque<String>,
     _child: tokio::process::Child,
 }
 
@@ -144,23 +150,28 @@ impl Listener {
             .spawn()
             .expect("mosquitto-clients must be installed");
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut listener = Self { lines, _child: child };
+        let mut listener = Self { lines, early: VecDeque::new(), _child: child };
         loop {
             publish(port, "ready", "now", false).await;
             let heard = tokio::time::timeout(Duration::from_millis(200), listener.lines.next_line()).await;
-            if heard.is_ok() {
-                return listener;
+            match heard {
+                Ok(Ok(Some(line))) if line.starts_with("ready ") => return listener,
+                Ok(Ok(Some(line))) => listener.early.push_back(line),
+                _ => {}
             }
         }
     }
 
     pub async fn next(&mut self) -> (String, String) {
         loop {
-            let line = tokio::time::timeout(LONG, self.lines.next_line())
-                .await
-                .expect("the listener heard nothing")
-                .unwrap()
-                .expect("the listener ended");
+            let line = match self.early.pop_front() {
+                Some(line) => line,
+                None => tokio::time::timeout(LONG, self.lines.next_line())
+                    .await
+                    .expect("the listener heard nothing")
+                    .unwrap()
+                    .expect("the listener ended"),
+            };
             if let Some((topic, payload)) = line.split_once(' ')
                 && topic != "ready"
             {
@@ -258,6 +269,11 @@ impl Shop {
         setup.pace = quick();
         setup.quality = || TimeQuality::Synced;
         change(&mut setup);
+        // RUST_LOG=baygate=debug tells why a test waits.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let stop = CancellationToken::new();
         let task = uplink::serve(setup, self.store.clone(), self.health.clone(), stop.clone());
         self.running = Some((stop, tokio::spawn(task)));

@@ -1,7 +1,12 @@
 //! The table's decisions, without pcscd.
 
+use wildmatch::WildMatch;
+
+use super::bank::serves;
+use super::worker::Outcome;
 use super::*;
 use crate::card::report::Condition;
+use crate::card::report::Report;
 use crate::event::device::DeviceStatus;
 
 #[test]

@@ -57,6 +57,9 @@ pub enum Step {
     SendLater,
     /// Send ACK to a response of an earlier command, and wait on.
     AckStale,
+    /// Send ACK to a response of an earlier command, then our command again: the
+    /// printer discarded it while it waited for that ACK (manual p. 5).
+    AckStaleAndSendAgain,
     /// Send NAK: the response was damaged.
     AskAgain,
     /// Send ACK; this is the answer.
@@ -100,7 +103,12 @@ impl Exchange {
             (_, Input::Said(Reply::Response { command: of, status, data })) if of == command => {
                 (self, Step::Done(status, data))
             }
-            (_, Input::Said(Reply::Response { .. })) => (self, Step::AckStale),
+            (Self::Working { .. }, Input::Said(Reply::Response { .. })) => (self, Step::AckStale),
+            (Self::Sent { naks, busy }, Input::Said(Reply::Response { .. })) => {
+                let enough = naks + 1 >= MAX_SENDS;
+                let step = if enough { Step::Fail(Failure::Garbled) } else { Step::AckStaleAndSendAgain };
+                (Self::Sent { naks: naks + 1, busy }, step)
+            }
             (Self::Sent { .. }, Input::Said(Reply::Ack)) => (Self::Working { damaged: 0 }, Step::Wait),
             (Self::Sent { naks, busy }, Input::Said(Reply::Nak)) => {
                 let step = if naks + 1 < MAX_SENDS { Step::SendAgain } else { Step::Fail(Failure::Refused) };
@@ -165,5 +173,7 @@ mod tests {
     #[test]
     fn a_stale_response_is_acknowledged_and_not_taken_for_ours() {
         assert_eq!(run(vec![Reply::Ack, answer(0x46)]), [Step::Wait, Step::AckStale]);
+        assert_eq!(run(vec![answer(0x46)]), [Step::AckStaleAndSendAgain]);
+        assert_eq!(run(vec![answer(0x46); 4]).pop(), Some(Step::Fail(Failure::Garbled)));
     }
 }

@@ -219,9 +219,11 @@ impl<S: ByteStream> Tcp300<S> {
             }
             match step {
                 Step::Wait => {}
-                Step::SendAgain | Step::SendLater => {
-                    if step == Step::SendLater {
-                        tokio::time::sleep(self.timing.busy_pause).await;
+                Step::SendAgain | Step::SendLater | Step::AckStaleAndSendAgain => {
+                    match step {
+                        Step::SendLater => tokio::time::sleep(self.timing.busy_pause).await,
+                        Step::AckStaleAndSendAgain => self.send(&[ACK]).await?,
+                        _ => {}
                     }
                     self.send(&frame).await?;
                     deadline = Instant::now() + self.timing.acknowledge;

@@ -47,14 +47,14 @@ pub struct Salvaged {
 }
 
 /// Salvages a marked folder.
-pub(super) fn run(folder: &Path, mark: &Mark) -> Result<Salvaged, StoreError> {
+pub(super) fn run(folder: &Path, mark: &Mark) -> Result<Option<Salvaged>, StoreError> {
     let path = folder.join(FILE);
     if mark.aside.exists() && path.exists() {
         // All was done but removing the mark.
         let conn = connection::reader(&path)?;
         let report = meta(&conn, "salvaged")?.and_then(|report| serde_json::from_str(&report).ok());
         Mark::clear(folder)?;
-        return report.ok_or_else(|| StoreError::Damaged { what: mark.what.clone() });
+        return Ok(report);
     }
     move_database(&path, &mark.aside)?;
     tracing::warn!(aside = %mark.aside.display(), what = %mark.what, "salvaging the database");
@@ -73,7 +73,7 @@ pub(super) fn run(folder: &Path, mark: &Mark) -> Result<Salvaged, StoreError> {
         requests_complete = report.requests_complete,
         "database salvaged"
     );
-    Ok(report)
+    Ok(Some(report))
 }
 
 fn remove(path: &Path) -> Result<(), StoreError> {

@@ -46,12 +46,17 @@ impl Driver {
             return Ok(());
         };
         match self.connections.whose(seen.connection) {
-            Whose::Own => return self.go_live(line).await,
+            Whose::Own => {
+                self.connections.told();
+                return self.go_live(line).await;
+            }
+            // Not every broker says 0x8E: a stranger's `state` over ours is as good a proof.
+            Whose::Stranger if seen.online && (line.phase == Phase::Live || self.connections.told_before()) => {
+                self.voice.duplicate();
+                line.state_due.get_or_insert_with(|| Instant::now() + self.setup.pace.state_every);
+            }
             Whose::Stranger if line.phase == Phase::Live && line.stopping.is_none() => {
-                if seen.online {
-                    self.voice.duplicate();
-                    line.state_due.get_or_insert_with(|| Instant::now() + self.setup.pace.state_every);
-                } else {
+                if !seen.online {
                     // Somebody's will came late, or a stranger left: ours must stand.
                     line.state_due = Some(Instant::now() + TURN);
                 }

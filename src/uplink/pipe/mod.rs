@@ -7,6 +7,7 @@
 //! The library's event loop must not be cancelled in the middle of a write, so
 //! it runs in a task of its own (`pump`) and talks through a bounded channel.
 
+pub(super) mod sniff;
 mod v4;
 mod v5;
 

@@ -4,17 +4,18 @@
 use rumqttc_v4::{
     AckMode, AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, LastWill, MqttOptions,
     NetworkOptions, Packet as Control, PublishOptions, PublishResult, QoS, StateError, SubscribeFilterInput,
-    SubscribeReasonCode, TlsConfiguration, Transport,
+    SubscribeReasonCode,
 };
 use tokio::sync::mpsc;
 
-use super::v5::tls_fault;
-use super::{Dial, Ear, Incoming, Notice, Packet, PipeEvent, Receipt, gone};
+use super::{Dial, Ear, Incoming, Notice, Packet, PipeEvent, Receipt, gone, sniff};
+use crate::config::tables::MqttVersion;
 use crate::uplink::fault::Fault;
 use crate::uplink::session::{Limits, Outcome, Token};
 
 pub(super) fn open(dial: Dial, capacity: usize) -> (AsyncClient, EventLoop) {
-    let mut options = MqttOptions::new(dial.client_id, (dial.url.host, dial.url.port));
+    let host = dial.url.host;
+    let mut options = MqttOptions::new(dial.client_id, (host.clone(), dial.url.port));
     let mut network = NetworkOptions::new();
     network.set_tcp_nodelay(true);
     network.set_connection_timeout(dial.connect_timeout.as_secs().max(1));
@@ -37,9 +38,10 @@ pub(super) fn open(dial: Dial, capacity: usize) -> (AsyncClient, EventLoop) {
         // 3.1.1 has no password without a user name (§3.1.2.9).
         (None, _) => &mut options,
     };
-    if let Some(tls) = dial.tls {
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
-    }
+    let tls = dial.tls;
+    options.set_socket_connector(move |address, network| {
+        sniff::dial(address, network, host.clone(), tls.clone(), MqttVersion::V311)
+    });
     let (client, mut eventloop) = AsyncClient::builder(options).capacity(capacity).build();
     eventloop.set_network_options(network);
     (client, eventloop)
@@ -103,7 +105,6 @@ fn fault(error: &ConnectionError) -> Fault {
         ConnectionError::NetworkTimeout => Fault::Silent("no CONNACK in time"),
         ConnectionError::FlushTimeout => Fault::Silent("the broker takes no bytes"),
         ConnectionError::Io(error) => Fault::from_io(error),
-        ConnectionError::Tls(error) => tls_fault(error),
         ConnectionError::ConnectionRefused(code) => match code {
             ConnectReturnCode::BadUserNamePassword => Fault::BadCredentials,
             // Mosquitto answers 5 to a wrong password in 3.1.1 as well.

@@ -8,13 +8,11 @@ use rumqttc::{
     DisconnectReasonCode, Event, EventLoop, IncomingPacketSizeLimit, LastWill, MqttOptions, NetworkOptions,
     Packet as Control, PersistedAckMode, PersistedSession, PublishOptions, PublishResult, QoS, SessionStore,
     SessionStoreError, SessionStoreKey, StateError, SubscribeFilterInput, SubscribeReasonCode,
-    TlsConfiguration, Transport,
 };
 use tokio::sync::mpsc;
 
-use super::{
-    Dial, Ear, Incoming, Notice, Packet, PipeEvent, RECEIVE_MAXIMUM, Receipt, SESSION_EXPIRY_S, gone,
-};
+use super::{Dial, Ear, Incoming, Notice, Packet, PipeEvent, RECEIVE_MAXIMUM, Receipt, SESSION_EXPIRY_S, gone, sniff};
+use crate::config::tables::MqttVersion;
 use crate::uplink::fault::Fault;
 use crate::uplink::session::{Limits, Outcome, Token};
 
@@ -55,7 +53,8 @@ impl SessionStore for EmptyHalf {
 }
 
 pub(super) fn open(dial: Dial, capacity: usize) -> (AsyncClient, EventLoop) {
-    let mut options = MqttOptions::new(dial.client_id, (dial.url.host, dial.url.port));
+    let host = dial.url.host;
+    let mut options = MqttOptions::new(dial.client_id, (host.clone(), dial.url.port));
     let mut properties = ConnectProperties::new();
     properties.session_expiry_interval = Some(SESSION_EXPIRY_S);
     properties.receive_maximum = Some(RECEIVE_MAXIMUM);
@@ -81,9 +80,10 @@ pub(super) fn open(dial: Dial, capacity: usize) -> (AsyncClient, EventLoop) {
         (None, Some(password)) => options.set_password(password),
         (None, None) => &mut options,
     };
-    if let Some(tls) = dial.tls {
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
-    }
+    let tls = dial.tls;
+    options.set_socket_connector(move |address, network| {
+        sniff::dial(address, network, host.clone(), tls.clone(), MqttVersion::V5)
+    });
     AsyncClient::builder(options).capacity(capacity).build()
 }
 
@@ -155,24 +155,10 @@ fn fault(error: &ConnectionError) -> Fault {
     match error {
         ConnectionError::Timeout(_) => Fault::Silent("no CONNACK in time"),
         ConnectionError::Io(error) => Fault::from_io(error),
-        ConnectionError::Tls(error) => tls_fault(error),
         ConnectionError::ConnectionRefused(code) => refused(*code),
         ConnectionError::NotConnAck(_) => Fault::Garbage("no CONNACK".into()),
         ConnectionError::MqttState(error) => state_fault(error),
         other => Fault::Lost(other.to_string()),
-    }
-}
-
-/// Also for 3.1.1: both crates share their TLS layer.
-pub(super) fn tls_fault(error: &rumqttc::TlsError) -> Fault {
-    match error {
-        rumqttc::TlsError::Io(error) => match Fault::from_io(error) {
-            Fault::Lost(detail) => Fault::Tls(detail),
-            fault => fault,
-        },
-        rumqttc::TlsError::TLS(error) => Fault::from_tls(error),
-        rumqttc::TlsError::DNSName(_) => Fault::WrongName("mqtt.url has no valid host name".into()),
-        other => Fault::Tls(other.to_string()),
     }
 }
 

@@ -1,0 +1,278 @@
+//! All readers of one table: which are there, what is in their fields, who speaks
+//! with it. Fed by the driver task; what happens is decided in `field`.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use wildmatch::WildMatch;
+
+use super::condition::{Service, SlotState, condition};
+use super::monitor::Notice;
+use super::restart_wanted;
+use super::threads::Lease;
+use super::worker::{Job, Outcome, Worker};
+use crate::card::backoff::Backoff;
+use crate::card::field::{Field, Input, Output, Stay};
+use crate::card::report::{Report, Reports, Unheard};
+use crate::card::verdict::{Refusal, Verdict};
+use crate::config::tables::ReaderRole;
+
+/// An identification takes tens of milliseconds, a few hundred on a bad day. Past
+/// this the reader counts as hung and its thread is given up.
+const IDENTIFY_LIMIT: Duration = Duration::from_secs(4);
+/// So many threads may hang on one reader before its cards are refused unasked.
+const MAX_HUNG_A_READER: usize = 2;
+
+/// Whether a reader of this name serves the table. SAM slots show as readers with
+/// a card always in; whatever the glob, they never give a member card.
+pub(super) fn serves(glob: &WildMatch, role: ReaderRole, name: &str) -> bool {
+    let is_sam = name.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == "SAM");
+    glob.matches(name) && (role == ReaderRole::Sam || !is_sam)
+}
+
+/// One matching reader.
+#[derive(Default)]
+struct Slot {
+    field: Field,
+    atr: Vec<u8>,
+    seen: Option<Instant>,
+    worker: Option<Worker>,
+    /// Threads given up on this reader that have not returned.
+    hung: Vec<Lease>,
+    since: Option<Instant>,
+    fault: Option<Refusal>,
+    /// When to ask a card again that the reader kept us from asking.
+    retry: Option<(Backoff, Instant)>,
+}
+
+/// All readers of one table.
+pub(super) struct Bank {
+    glob: String,
+    pattern: WildMatch,
+    role: ReaderRole,
+    reports: Reports,
+    outcomes: mpsc::Sender<Outcome>,
+    service: Service,
+    slots: BTreeMap<String, Slot>,
+    /// Stays and workers are numbered through, so that late words are known as such.
+    last_id: u64,
+    /// Whether every field has been looked at once.
+    looked: bool,
+    /// Whether any was occupied when last said.
+    any_occupied: Option<bool>,
+}
+
+impl Bank {
+    pub(super) fn new(
+        glob: String,
+        role: ReaderRole,
+        reports: Reports,
+        outcomes: mpsc::Sender<Outcome>,
+    ) -> Self {
+        Self {
+            pattern: WildMatch::new(&glob),
+            glob,
+            role,
+            reports,
+            outcomes,
+            service: Service::Unknown,
+            slots: BTreeMap::new(),
+            last_id: 0,
+            looked: false,
+            any_occupied: None,
+        }
+    }
+
+    pub(super) async fn notice(&mut self, notice: Notice) -> Result<(), Unheard> {
+        match notice {
+            Notice::Down(error) => return self.service_down(Service::Down(error)).await,
+            Notice::Readers(names) => self.readers(&names).await?,
+            Notice::Present { reader, atr, seen } => {
+                let stay = Stay(self.fresh_id());
+                if let Some(slot) = self.slots.get_mut(&reader) {
+                    slot.atr = atr;
+                    slot.seen = Some(seen);
+                    slot.retry = None;
+                    self.feed(&reader, Input::Present(stay)).await?;
+                }
+            }
+            Notice::Empty { reader } => self.feed(&reader, Input::Empty).await?,
+            Notice::Looked => {
+                self.looked = true;
+                return self.tell_state().await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Readers come and go; what goes takes its card along.
+    async fn readers(&mut self, names: &[String]) -> Result<(), Unheard> {
+        self.service = Service::Up;
+        let gone: Vec<String> = self.slots.keys().filter(|name| !names.contains(name)).cloned().collect();
+        for name in gone {
+            tracing::info!(reader = %name, "reader gone");
+            self.feed(&name, Input::Empty).await?;
+            self.retire(&name);
+        }
+        for name in names.iter().filter(|name| serves(&self.pattern, self.role, name)) {
+            if !self.slots.contains_key(name) {
+                tracing::info!(reader = %name, "reader found");
+                self.slots.insert(name.clone(), Slot::default());
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn service_down(&mut self, service: Service) -> Result<(), Unheard> {
+        self.service = service;
+        self.looked = true;
+        for name in self.slots.keys().cloned().collect::<Vec<_>>() {
+            self.feed(&name, Input::Empty).await?;
+            self.retire(&name);
+        }
+        self.tell_state().await
+    }
+
+    /// Forgets a reader. A thread still inside a call is given up.
+    fn retire(&mut self, name: &str) {
+        if let Some(slot) = self.slots.remove(name)
+            && slot.field.identifying().is_some()
+            && let Some(worker) = slot.worker
+        {
+            worker.abandon();
+        }
+    }
+
+    pub(super) async fn outcome(&mut self, outcome: Outcome) -> Result<(), Unheard> {
+        let Outcome { worker, reader, stay, verdict } = outcome;
+        let Some(slot) = self.slots.get_mut(&reader) else { return Ok(()) };
+        let own = slot.worker.as_ref().is_some_and(|own| own.id == worker);
+        // Even a late word shows that the reader is alive.
+        slot.fault = match verdict {
+            Verdict::Refused(refusal) if refusal != Refusal::Unreadable && own => Some(refusal),
+            _ => None,
+        };
+        if own {
+            slot.since = None;
+            self.feed(&reader, Input::Verdict(stay, verdict)).await?;
+        } else {
+            self.feed(&reader, Input::Again).await?;
+        }
+        self.tell_state().await
+    }
+
+    pub(super) async fn overdue(&mut self) -> Result<(), Unheard> {
+        let late = self.slots.iter().filter_map(|(name, slot)| {
+            let stay = slot.field.identifying()?;
+            (slot.since?.elapsed() > IDENTIFY_LIMIT).then(|| (name.clone(), stay))
+        });
+        for (name, stay) in late.collect::<Vec<_>>() {
+            tracing::warn!(reader = %name, "reader does not return from a card operation");
+            self.feed(&name, Input::Overdue(stay)).await?;
+        }
+        for name in self.slots.keys().cloned().collect::<Vec<_>>() {
+            self.ask_again(&name).await?;
+        }
+        self.tell_state().await
+    }
+
+    /// A card that the reader kept us from asking is asked again while it lies there.
+    async fn ask_again(&mut self, name: &str) -> Result<(), Unheard> {
+        let Some(slot) = self.slots.get_mut(name) else { return Ok(()) };
+        slot.hung.retain(|lease| !lease.has_ended());
+        if !slot.field.may_be_asked_again() || !slot.hung.is_empty() {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let (backoff, at) = slot.retry.get_or_insert_with(|| {
+            let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
+            let first = backoff.wait();
+            (backoff, now + first)
+        });
+        if now < *at {
+            return Ok(());
+        }
+        *at = now + backoff.wait();
+        self.feed(name, Input::Again).await
+    }
+
+    /// Feeds one reader's field and does what it says.
+    async fn feed(&mut self, name: &str, input: Input) -> Result<(), Unheard> {
+        let Some(slot) = self.slots.get_mut(name) else { return Ok(()) };
+        let (field, outputs) = std::mem::take(&mut slot.field).next(input);
+        slot.field = field;
+        for output in outputs {
+            match output {
+                // A SAM is never a member card.
+                Output::Identify(_) if self.role == ReaderRole::Sam => {}
+                Output::Identify(stay) => self.identify(name, stay).await?,
+                Output::Abandon => {
+                    if let Some(slot) = self.slots.get_mut(name) {
+                        slot.fault = Some(Refusal::NoAnswer);
+                        slot.since = None;
+                        slot.hung.extend(slot.worker.take().map(Worker::abandon));
+                    }
+                }
+                Output::Tapped(_, card) => {
+                    let seen = self.slots.get(name).and_then(|slot| slot.seen).unwrap_or_else(Instant::now);
+                    let slot = name.to_owned();
+                    self.reports.tell(Report::Tapped { slot, card, seen }).await?;
+                }
+                Output::Removed => self.reports.tell(Report::Removed { slot: name.to_owned() }).await?,
+                Output::Refused(refusal) => self.reports.tell(Report::Refused(refusal)).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the card to the reader's thread. Where there is none to be had, that
+    /// is the verdict.
+    async fn identify(&mut self, name: &str, stay: Stay) -> Result<(), Unheard> {
+        let id = self.fresh_id();
+        let Some(slot) = self.slots.get_mut(name) else { return Ok(()) };
+        slot.hung.retain(|lease| !lease.has_ended());
+        if slot.hung.len() >= MAX_HUNG_A_READER {
+            let refused = Input::Verdict(stay, Verdict::Refused(Refusal::NoAnswer));
+            return Box::pin(self.feed(name, refused)).await;
+        }
+        if slot.worker.is_none() && !restart_wanted() {
+            slot.worker = Worker::start(id, name, self.outcomes.clone())
+                .inspect_err(|error| tracing::error!(%error, "no thread for the reader"))
+                .ok();
+        }
+        let job = Job { stay, atr: slot.atr.clone() };
+        slot.since = Some(Instant::now());
+        if slot.worker.as_ref().is_some_and(|worker| worker.identify(job)) {
+            return Ok(());
+        }
+        slot.worker = None;
+        slot.fault = Some(Refusal::ReaderError);
+        let refused = Input::Verdict(stay, Verdict::Refused(Refusal::ReaderError));
+        Box::pin(self.feed(name, refused)).await
+    }
+
+    /// The threads that now speak for these readers.
+    pub(super) fn leases(&self) -> impl Iterator<Item = Lease> {
+        self.slots.values().filter_map(|slot| Some(slot.worker.as_ref()?.lease().clone()))
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Says how the readers are, and when the last card has left.
+    async fn tell_state(&mut self) -> Result<(), Unheard> {
+        let slots: Vec<SlotState> = self
+            .slots
+            .values()
+            .map(|slot| SlotState { occupied: slot.field.is_occupied(), fault: slot.fault })
+            .collect();
+        let occupied = slots.iter().any(|slot| slot.occupied);
+        if self.looked && self.any_occupied.replace(occupied) != Some(occupied) && !occupied {
+            self.reports.tell(Report::AllEmpty).await?;
+        }
+        self.reports.tell(Report::State(condition(self.service, self.role, &self.glob, &slots))).await
+    }
+}

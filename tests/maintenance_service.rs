@@ -1,0 +1,346 @@
+//! The maintenance service over a real log on disk: warnings are raised and
+//! cleared across visits, once each, whatever is killed in between.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use baygate::event::device::{DeviceState, DeviceStatus};
+use baygate::event::maintenance::{MaintenanceCleared, MaintenanceWarning};
+use baygate::event::vehicle::{DtcState, VehicleReport};
+use baygate::event::{NewEvent, Source};
+use baygate::health::Health;
+use baygate::maintenance::{CURSOR, Rules, serve};
+use baygate::store::outbox::LoggedEvent;
+use baygate::store::{Batch, Offset, Store, StoreOptions};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+mod reports;
+use reports::{VIN, dtc, report, value};
+
+fn open(dir: &Path) -> Store {
+    let options = StoreOptions {
+        data_dir: dir.to_owned(),
+        source: Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() },
+        machine_id: None,
+        max_bytes: 1 << 30,
+        limits: Vec::new(),
+    };
+    Store::open(&options).unwrap().0
+}
+
+fn shipped() -> Arc<Rules> {
+    Arc::new(Rules::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rules")).unwrap())
+}
+
+/// A running service.
+struct Service {
+    rules: watch::Sender<Arc<Rules>>,
+    health: Health,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), baygate::maintenance::MaintenanceError>>,
+}
+
+impl Service {
+    fn start(store: &Store, rules: Arc<Rules>) -> Self {
+        let (rules, receiver) = watch::channel(rules);
+        let (health, stop) = (Health::default(), CancellationToken::new());
+        let task = tokio::spawn(serve(receiver, store.clone(), health.clone(), stop.clone()));
+        Self { rules, health, stop, task }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        tokio::time::timeout(Duration::from_secs(5), self.task).await.unwrap().unwrap().unwrap();
+    }
+}
+
+/// Commits a report; where it lies in the log.
+async fn tell(store: &Store, report: &VehicleReport) -> Offset {
+    let event = NewEvent::now(format!("visit/{}", report.visit), report).unwrap();
+    let told = store.commit(Batch::new().event(event)).await.unwrap();
+    let (epoch, sequence) = (told[0].epoch, told[0].sequence);
+    store.read(move |r| r.offset_of(epoch, sequence)).await.unwrap().unwrap()
+}
+
+/// Waits until the service has dealt with the report at `offset`: it moves the cursor at once.
+async fn dealt_with(store: &Store, offset: Offset) {
+    let mut head = store.head();
+    let all = async {
+        while store.read(|r| r.cursor(CURSOR)).await.unwrap().is_none_or(|at| at < offset) {
+            head.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all).await.expect("the service does not get on");
+}
+
+async fn log(store: &Store, kind: &str) -> Vec<LoggedEvent> {
+    let mut events = store.read(|r| r.events_after(Offset(0), 10_000)).await.unwrap();
+    events.retain(|logged| &*logged.event.kind == kind);
+    events
+}
+
+async fn warnings(store: &Store, rule: &str) -> Vec<MaintenanceWarning> {
+    let events = log(store, "maintenance.warning").await;
+    events
+        .iter()
+        .map(|e| e.event.data_as().unwrap())
+        .filter(|w: &MaintenanceWarning| w.rule == rule)
+        .collect()
+}
+
+async fn cleared(store: &Store, rule: &str) -> Vec<MaintenanceCleared> {
+    let events = log(store, "maintenance.cleared").await;
+    events
+        .iter()
+        .map(|e| e.event.data_as().unwrap())
+        .filter(|w: &MaintenanceCleared| w.rule == rule)
+        .collect()
+}
+
+async fn standing(store: &Store, car: &'static str) -> Vec<String> {
+    store.read(|r| r.standing_warnings(car)).await.unwrap().into_iter().map(|w| w.rule).collect()
+}
+
+fn with_code(code: &str) -> VehicleReport {
+    let mut car = report();
+    car.ecus[0].dtcs = vec![dtc(code, &[DtcState::Confirmed])];
+    car
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warning_is_raised_once_and_cleared_at_a_later_visit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let service = Service::start(&store, shipped());
+    let first = with_code("P0420");
+    dealt_with(&store, tell(&store, &first).await).await;
+
+    let raised = warnings(&store, "dtc-confirmed").await;
+    assert_eq!(raised.len(), 1);
+    let warning = &raised[0];
+    assert_eq!((warning.visit, warning.vin.as_ref().unwrap().as_str()), (first.visit, VIN));
+    assert_eq!(warning.title.en, "Confirmed trouble codes: P0420");
+    assert_eq!(warning.title.zh, "存在已确认故障码：P0420");
+    assert_eq!(warning.evidence[0].value, "P0420");
+    let event = &log(&store, "maintenance.warning").await[0].event;
+    assert_eq!(event.subject, format!("vehicle/{VIN}"));
+    assert_eq!(standing(&store, VIN).await, ["catalyst", "dtc-confirmed"]);
+
+    // The same again at the next visit: nothing new to tell. Another code: the same warning, told again.
+    dealt_with(&store, tell(&store, &with_code("P0420")).await).await;
+    assert_eq!(warnings(&store, "dtc-confirmed").await.len(), 1);
+    let mut worse = with_code("P0420");
+    worse.ecus[0].dtcs.push(dtc("P0302", &[DtcState::Confirmed]));
+    dealt_with(&store, tell(&store, &worse).await).await;
+    let raised = warnings(&store, "dtc-confirmed").await;
+    assert_eq!(raised.len(), 2);
+    assert_eq!((raised[1].warning_id, raised[1].first_seen), (raised[0].warning_id, raised[0].first_seen));
+    assert_eq!(raised[1].evidence[0].value, "P0302 P0420");
+
+    // Repaired and driven: over, by name, once.
+    let healthy = report();
+    dealt_with(&store, tell(&store, &healthy).await).await;
+    dealt_with(&store, tell(&store, &report()).await).await;
+    let over = cleared(&store, "dtc-confirmed").await;
+    assert_eq!(over.len(), 1);
+    assert_eq!(
+        (over[0].warning_id, over[0].visit, over[0].why.as_str()),
+        (raised[0].warning_id, healthy.visit, "condition-gone")
+    );
+    assert!(standing(&store, VIN).await.is_empty());
+
+    // It comes back: another warning.
+    dealt_with(&store, tell(&store, &with_code("P0420")).await).await;
+    assert_ne!(warnings(&store, "dtc-confirmed").await[2].warning_id, raised[0].warning_id);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_is_not_given_neither_raises_nor_clears() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let service = Service::start(&store, shipped());
+    let mut hot = with_code("P0420");
+    hot.ecus[0].values.push(value("coolant_temperature", 121));
+    dealt_with(&store, tell(&store, &hot).await).await;
+    let before = standing(&store, VIN).await;
+    assert!(before.contains(&"coolant-overheat".to_owned()) && before.contains(&"dtc-confirmed".to_owned()));
+
+    // Nothing answered, then: codes erased with a tool a moment ago.
+    let mut silent = report();
+    silent.ecus.clear();
+    dealt_with(&store, tell(&store, &silent).await).await;
+    let mut erased = report();
+    erased.warmups_since_clear = Some(0);
+    erased.distance_since_clear_km = Some(1.0);
+    dealt_with(&store, tell(&store, &erased).await).await;
+    let mut after = standing(&store, VIN).await;
+    after.retain(|rule| rule != "codes-cleared-recently");
+    assert_eq!(after, before);
+    assert!(log(&store, "maintenance.cleared").await.is_empty());
+    service.stop().await;
+}
+
+/// Not a test: the process that `killed_at_any_moment` starts and kills.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "started by killed_at_any_moment_nothing_is_doubled_or_lost"]
+async fn a_life_to_be_killed() {
+    let Ok(dir) = std::env::var("BAYGATE_TEST_DIR") else { return };
+    let store = open(Path::new(&dir));
+    let service = Service::start(&store, shipped());
+    let mut head = store.head();
+    loop {
+        let cursor = store.read(|r| r.cursor(CURSOR)).await.unwrap().unwrap_or_default();
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "cursor {}", cursor.0).unwrap();
+        out.flush().unwrap();
+        drop(out);
+        tokio::select! { _ = head.changed() => {}, () = service.stop.cancelled() => break }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_any_moment_nothing_is_doubled_or_lost() {
+    const CARS: usize = 60;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut last = Offset(0);
+    for n in 0..CARS {
+        let mut car = with_code("P0301");
+        car.vin = Some(format!("LSVAG2186E21{n:05}").parse().unwrap());
+        last = tell(&store, &car).await;
+    }
+    store.close().await;
+    drop(store);
+    // Each life is killed (SIGKILL) after a few more steps of the cursor.
+    let mut lives = 0;
+    let mut reached = 0;
+    while reached < last.0 {
+        lives += 1;
+        assert!(lives < 100, "no progress");
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "a_life_to_be_killed", "--nocapture"])
+            .env("BAYGATE_TEST_DIR", dir.path())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let steps =
+            lines.map_while(Result::ok).filter_map(|line| line.strip_prefix("cursor ")?.parse::<i64>().ok());
+        let start = reached;
+        for at in steps {
+            reached = at;
+            if at >= last.0 || at >= start + 9 {
+                break;
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(lives > 3, "{lives}");
+    let store = open(dir.path());
+    for rule in ["dtc-confirmed", "misfire"] {
+        let raised = warnings(&store, rule).await;
+        let cars: std::collections::BTreeSet<_> = raised.iter().map(|w| w.vin.clone().unwrap()).collect();
+        assert_eq!((raised.len(), cars.len()), (CARS, CARS), "{rule}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_is_stopped_is_told_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let or = |term: &str| format!("({})", vec![term; 15].join(" || "));
+    let long = or(&or(&or("car.has(\"never\")")));
+    let rule = |id: &str, when: &str| {
+        format!(
+            r#"[[rule]]
+id = "{id}"
+version = 1
+severity = "info"
+confidence = "measured"
+title = {{ zh = "测试", en = "Test" }}
+advice = {{ zh = "测试", en = "Test" }}
+when = '{when}'
+[[rule.vector]]
+expect = "raise"
+car = {{ x = 2 }}
+[[rule.vector]]
+expect = "clear"
+car = {{ x = 0 }}
+[[rule.vector]]
+expect = "unknown"
+car = {{ y = 0 }}
+"#
+        )
+    };
+    let text =
+        rule("runaway", &format!("car.x > 1 && (car.x < 3 || {long})")) + rule("calm", "car.x > 1").as_str();
+    let rules = Arc::new(Rules::parse(&[("test.toml".into(), text)]).unwrap());
+    let service = Service::start(&store, rules);
+    let mut car = report();
+    car.ecus[0].values = vec![value("x", 5)];
+    dealt_with(&store, tell(&store, &car).await).await;
+    assert_eq!(standing(&store, VIN).await, ["calm"]);
+    let troubles = service.health.troubles();
+    assert_eq!(troubles.len(), 1, "{troubles:?}");
+    assert_eq!((troubles[0].part.as_str(), troubles[0].code.as_str()), ("rule/runaway", "step-limit"));
+    assert!(troubles[0].text.en.contains("baygate check") && troubles[0].text.zh.contains("baygate check"));
+
+    // The rules are replaced: the removed one's warning ends, the trouble is gone.
+    let other = Rules::parse(&[("test.toml".into(), rule("other", "car.x > 1"))]).unwrap();
+    service.rules.send(Arc::new(other)).unwrap();
+    dealt_with(&store, tell(&store, &car).await).await;
+    assert_eq!(standing(&store, VIN).await, ["other"]);
+    assert_eq!(cleared(&store, "calm").await[0].why, "rule-removed");
+    assert!(service.health.troubles().is_empty());
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn warnings_of_an_unnamed_car_move_to_its_vin() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let service = Service::start(&store, shipped());
+    let mut car = with_code("P0562");
+    car.vin = None;
+    dealt_with(&store, tell(&store, &car).await).await;
+    let key = format!("visit/{}", car.visit);
+    let of_visit = |key: String, store: Store| async move {
+        store.read(move |r| r.standing_warnings(&key)).await.unwrap().len()
+    };
+    assert_eq!(of_visit(key.clone(), store.clone()).await, 1);
+    assert_eq!(log(&store, "maintenance.warning").await[0].event.subject, key);
+    car.vin = Some(VIN.parse().unwrap());
+    dealt_with(&store, tell(&store, &car).await).await;
+    assert_eq!(of_visit(key, store.clone()).await, 0);
+    assert_eq!(standing(&store, VIN).await, ["dtc-confirmed"]);
+    assert_eq!(cleared(&store, "dtc-confirmed").await[0].why, "car-identified");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_events_move_the_cursor_in_few_commits() {
+    const OTHERS: usize = 2_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for _ in 0..OTHERS / 100 {
+        let state = DeviceState { state: DeviceStatus::Ready, reason: None, detail: None };
+        let batch = (0..100).fold(Batch::new(), |b, _| b.event(NewEvent::now("reader/r", &state).unwrap()));
+        store.commit(batch).await.unwrap();
+    }
+    let before = store.head().borrow().commits;
+    let service = Service::start(&store, shipped());
+    let last = tell(&store, &with_code("P0420")).await;
+    dealt_with(&store, last).await;
+    let commits = store.head().borrow().commits - before;
+    assert!(commits <= 8, "{commits} commits for {OTHERS} events");
+    service.stop().await;
+    assert!(store.read(|r| r.cursor(CURSOR)).await.unwrap().unwrap() >= last);
+}
