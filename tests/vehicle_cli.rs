@@ -5,7 +5,7 @@
 mod vehicle_bay;
 
 use baygate::cli::{Exit, Global, devices, scan, watch};
-use baygate::config::values::Locale;
+use baygate::config::values::{Locale, VehicleLink};
 use baygate::sim::vehicle::{Adapter, CarSpec, Profile, VehicleSim};
 use baygate::vehicle::elm327::Trace;
 use serde_json::Value;
@@ -76,9 +76,7 @@ async fn exit_statuses() {
     assert_eq!(watch::run(unknown, &json).await.unwrap(), Exit::Usage);
 
     // Held: the locks of a first scan that is under way.
-    let transport = match link.parse().unwrap() {
-        baygate::config::values::VehicleLink::Elm327(transport) => transport,
-    };
+    let VehicleLink::Elm327(transport) = link.parse().unwrap();
     let held = baygate::link::open(&transport, None).await.unwrap();
     assert_eq!(scan::run(scan_args(&[&link]), &global).await.unwrap(), Exit::Device);
     drop(held);
@@ -91,7 +89,7 @@ async fn exit_statuses() {
     let closed = scan_args(&["elm327+tcp://127.0.0.1:1"]);
     assert_eq!(scan::run(closed, &global).await.unwrap(), Exit::Device);
     // An id without a configuration, and a trace that cannot be written.
-    assert!(scan::run(scan_args(&["bay-1"]), &global).await.unwrap_err().to_string().contains("--config"));
+    assert_eq!(scan::run(scan_args(&["bay-1"]), &global).await.unwrap(), Exit::Usage);
     let trace = scan_args(&[&link, "--trace", "/proc/none/x"]);
     assert!(scan::run(trace, &global).await.unwrap_err().to_string().contains("trace file"));
     assert_eq!(devices::run(devices::Args {}, &global).await.unwrap(), Exit::Done);

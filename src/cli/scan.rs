@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use uuid::Uuid;
 
 use super::report_table;
-use super::vehicle_target::{Target, no_trace_through_daemon, refuse};
+use super::vehicle_target::{Target, no_trace_through_daemon, refuse, unknown_target};
 use super::{Exit, Global, protocol_files, vehicle_daemon};
 use crate::config::values::{Locale, VehicleLink};
 use crate::event::vehicle::VehicleReport;
@@ -44,12 +44,13 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
     let locale = global.language();
     let config = protocol_files::configuration(global)?;
     let bundle = protocol_files::load(config.as_ref())?;
-    let link = match args.target.resolve(config.as_ref())? {
-        Target::Link(link) => link,
-        Target::Configured(id) if args.trace.is_none() => {
+    let link = match args.target.resolve(config.as_ref()) {
+        Ok(Target::Link(link)) => link,
+        Ok(Target::Configured(id)) if args.trace.is_none() => {
             return vehicle_daemon::scan(&id, &bundle, global).await;
         }
-        Target::Configured(id) => return Ok(no_trace_through_daemon(&id, locale)),
+        Ok(Target::Configured(id)) => return Ok(no_trace_through_daemon(&id, locale)),
+        Err(error) => return Ok(unknown_target(&error)),
     };
     let trace = args
         .trace

@@ -86,6 +86,13 @@ pub fn refuse_adapter(error: &AdapterError, locale: Locale) -> Exit {
     Exit::Device
 }
 
+/// The words of the command line name nothing.
+#[must_use]
+pub fn unknown_target(error: &anyhow::Error) -> Exit {
+    eprintln!("baygate: {error:#}");
+    Exit::Usage
+}
+
 /// A trace needs the bytes, and those of a configured link are the daemon's.
 #[must_use]
 pub fn no_trace_through_daemon(id: &DeviceId, locale: Locale) -> Exit {

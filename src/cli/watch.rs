@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::vehicle_target::{Target, refuse, refuse_adapter};
+use super::vehicle_target::{Target, refuse, refuse_adapter, unknown_target};
 use super::{Exit, Global, protocol_files, vehicle_daemon};
 use crate::clock::UtcMillis;
 use crate::config::values::{Locale, VehicleLink};
@@ -57,9 +57,10 @@ fn parse_pid(text: &str) -> Result<Request, String> {
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
     let locale = global.language();
     let config = protocol_files::configuration(global)?;
-    let link = match args.target.resolve(config.as_ref())? {
-        Target::Link(link) => link,
-        Target::Configured(id) => return vehicle_daemon::watch(&id, args.rounds, global).await,
+    let link = match args.target.resolve(config.as_ref()) {
+        Ok(Target::Link(link)) => link,
+        Ok(Target::Configured(id)) => return vehicle_daemon::watch(&id, args.rounds, global).await,
+        Err(error) => return Ok(unknown_target(&error)),
     };
     let bundle = protocol_files::load(config.as_ref())?;
     let requests = if args.pids.is_empty() { LIVE_PIDS.map(Request::current).to_vec() } else { args.pids };
