@@ -1,5 +1,6 @@
 //! A wrong configuration is refused with file, line, column and what to do; a
 //! folder is merged in name order, and what headquarters pushed comes last.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::path::Path;
 

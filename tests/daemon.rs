@@ -1,6 +1,7 @@
 //! The main job end to end with the real program, a real Mosquitto, a simulated
 //! car over TCP, a card over the virtual reader's wire and a PNG printer; then
 //! signals, a broken configuration, a second daemon and `kill -9`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "support/daemon.rs"]
 mod daemon;

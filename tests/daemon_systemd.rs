@@ -1,4 +1,5 @@
 //! What systemd hears: ready only when it is, fed watchdog, reload, stop.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "support/daemon.rs"]
 mod daemon;

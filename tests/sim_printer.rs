@@ -1,5 +1,6 @@
 //! The simulated card-face printer keeps to the maker's manuals (Star TCP300 Series
 //! Programmer's Manual, 2003; TCP300II Commands, 2005), over a real pseudo-terminal and socket.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "support/wire.rs"]
 mod wire;

@@ -1,5 +1,6 @@
 //! The simulated vehicle speaks as the public datasheet and standards say, over a
 //! real pseudo-terminal and a real socket.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "support/wire.rs"]
 mod wire;

@@ -1,4 +1,5 @@
 //! The unit stays locked down: `systemd-analyze security` judges it offline.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::process::Command;
 
