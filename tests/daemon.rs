@@ -58,7 +58,8 @@ impl Headquarters {
 
     /// Waits until so many different starts are in.
     async fn gets_starts(&mut self, count: usize) {
-        let started = |r: &&Received| r.verdict != Verdict::Duplicate && r.event["type"] == "baygate.gateway.started";
+        let started =
+            |r: &&Received| r.verdict != Verdict::Duplicate && r.event["type"] == "baygate.gateway.started";
         while self.seen.iter().filter(started).count() < count {
             let received = tokio::time::timeout(LONG, self.received.recv()).await;
             self.seen.push(received.expect("every start is told").unwrap());

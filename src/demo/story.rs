@@ -70,7 +70,10 @@ impl Story {
         for (part, trouble) in &now {
             if self.troubled.get(part).is_none_or(|told| told.code != trouble.code) {
                 let Trouble { code, text, .. } = trouble;
-                self.note(&format!("{part}：{}（{code}）", text.zh), &format!("{part}: {} ({code})", text.en));
+                self.note(
+                    &format!("{part}：{}（{code}）", text.zh),
+                    &format!("{part}: {} ({code})", text.en),
+                );
             }
         }
         for part in self.troubled.keys().filter(|part| !now.contains_key(*part)) {
