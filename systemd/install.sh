@@ -14,11 +14,8 @@ systemd-tmpfiles --create baygate.conf
 mkdir -p /usr/share/baygate
 cp -r firmware-protocols config/rules config/templates config/fonts /usr/share/baygate/
 [ -e /etc/baygate/baygate.toml ] || install -m 0644 config/baygate.toml /etc/baygate/baygate.toml
-# A credential that is named in the unit must exist; an empty one counts as absent.
-for name in mqtt-password mqtt-client-key api-tls-key; do
-    [ -e "/etc/baygate/credentials/$name" ] || install -m 0600 /dev/null "/etc/baygate/credentials/$name"
-done
-/usr/bin/baygate man > /tmp/baygate.1 && install -D -m 0644 /tmp/baygate.1 /usr/share/man/man1/baygate.1 && rm -f /tmp/baygate.1
+# No file in /tmp on the way: others could have put a link there.
+/usr/bin/baygate man | install -D -m 0644 /dev/stdin /usr/share/man/man1/baygate.1
 systemctl daemon-reload
 udevadm control --reload 2>/dev/null || true
 echo "Edit /etc/baygate/baygate.toml (baygate devices prints lines for it), then:"
