@@ -117,7 +117,9 @@ impl Stage {
             tokio::spawn(gateway.run(move || Ok(unchanged.clone()), reloads, gateway_stop.clone()));
         let client = Client::connect(control).await?;
         self.tell_where_to_look(&story, api, &client).await?;
-        let script = tokio::spawn(script::play(Arc::clone(&self.props), client));
+        let open = store.read(|reader| reader.open_visits()).await?;
+        let still_here = open.into_iter().find_map(|visit| visit.vin);
+        let script = tokio::spawn(script::play(Arc::clone(&self.props), client, still_here));
         let mut typed = BufReader::new(tokio::io::stdin()).lines();
         let mut typing = true;
         let mut head = store.head();
