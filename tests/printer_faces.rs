@@ -2,6 +2,8 @@
 //! a character without a glyph is an error that names it, and a bad template is
 //! refused with its line and column.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::path::Path;
 
 use baygate::printer::bitmap::{Bitmap, Canvas};
