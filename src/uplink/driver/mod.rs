@@ -30,6 +30,8 @@ use crate::store::{Head, Store, StoreError};
 
 /// The publish of the retained `state`; events count from one.
 const STATE: Token = 0;
+/// The publish of "offline" in an orderly stop: a late PUBACK of `STATE` must not pass for it.
+const OFFLINE: Token = Token::MAX;
 /// The loop turns at least this often: heartbeats, dead lines, results of commands.
 const TURN: Duration = Duration::from_secs(1);
 /// What an orderly stop may take to settle what is in flight.
@@ -78,7 +80,6 @@ struct Line {
     phase: Phase,
     state_due: Option<Instant>,
     stopping: Option<Instant>,
-    offline_told: bool,
 }
 
 /// The task.
@@ -203,7 +204,6 @@ impl Driver {
             phase: Phase::dialling(now, self.setup.pace.connect_timeout + TURN),
             state_due: None,
             stopping: None,
-            offline_told: false,
         };
         let mut head = self.store.head();
         loop {
@@ -331,7 +331,6 @@ impl Driver {
                 }
             }
             PipeEvent::Settled { token: STATE, outcome } => {
-                line.offline_told = line.stopping.is_some();
                 if let Outcome::Refused(code) = outcome {
                     tracing::warn!(code = format!("0x{code:02X}"), "retained state refused by the broker");
                 }
