@@ -64,4 +64,25 @@ impl Driver {
         line.pipe.close(LAST_PACKET).await;
         tracing::info!("uplink closed");
     }
+
+    /// In an orderly stop: everything in flight is settled, or it has taken long enough.
+    pub(super) fn may_leave(&self, line: &Line) -> bool {
+        line.phase != Phase::Live
+            || self.session.flow().is_none_or(|flow| flow.in_flight() == 0)
+            || line.stopping.is_some_and(|until| until <= Instant::now())
+    }
+
+    /// How much of each class is waiting, for the metrics.
+    pub(super) async fn figures(&self) -> Result<(), StoreError> {
+        let ours = self.drain.ours().await?;
+        let running = self.drain.epoch_no(ours.epoch).await?;
+        for (class, last) in ours.last {
+            let delivered = self.session.delivered(class);
+            let done = if Some(delivered.epoch_no) == running { delivered.class_sequence.0 } else { 0 };
+            #[allow(clippy::cast_precision_loss)] // a gauge is a float
+            let backlog = last.0.saturating_sub(done) as f64;
+            metrics::gauge!("baygate_uplink_backlog", "class" => class.as_str()).set(backlog);
+        }
+        Ok(())
+    }
 }
