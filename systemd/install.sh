@@ -16,6 +16,8 @@ cp -r firmware-protocols config/rules config/templates config/fonts /usr/share/b
 [ -e /etc/baygate/baygate.toml ] || install -m 0644 config/baygate.toml /etc/baygate/baygate.toml
 # No file in /tmp on the way: others could have put a link there.
 /usr/bin/baygate man | install -D -m 0644 /dev/stdin /usr/share/man/man1/baygate.1
+# The blacklist holds from the next start on; until then the drivers may already be there.
+modprobe -r pn533_usb pn533 nfc 2>/dev/null || true
 systemctl daemon-reload
 udevadm control --reload 2>/dev/null || true
 echo "Edit /etc/baygate/baygate.toml (baygate devices prints lines for it), then:"

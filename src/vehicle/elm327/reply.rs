@@ -178,7 +178,7 @@ pub fn parse_voltage(text: &str) -> Option<f64> {
     let volts: f64 = digits.parse().ok()?;
     // Clones without the pin print zeros or noise; 60 V is beyond every road vehicle's supply.
     // Without a car an uncalibrated converter reads a little below zero: that is no voltage, not no reading.
-    (volts.is_finite() && (-2.0..60.0).contains(&volts)).then(|| if volts > 0.0 { volts } else { 0.0 })
+    (volts.is_finite() && (-2.0..60.0).contains(&volts)).then_some(if volts > 0.0 { volts } else { 0.0 })
 }
 
 #[cfg(test)]
