@@ -1,5 +1,6 @@
 //! A day of the uplink with a real Mosquitto: both versions, plain and TLS,
 //! state and will, commands, headquarters' word.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod mqtt;
 
