@@ -98,15 +98,9 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) async fn new(
-        setup: Setup,
-        store: Store,
-        health: Health,
-        stop: CancellationToken,
-    ) -> Result<Self, UplinkError> {
+    pub(super) fn new(setup: Setup, store: Store, health: Health, stop: CancellationToken) -> Self {
         let topics = Topics::new(&setup.table.root, &setup.source);
         let drain = Drain::new(store.clone(), setup.source.clone(), topics.clone());
-        let delivered = drain.delivered().await?;
         let policy = Policy {
             confirm: setup.table.confirm,
             confirm_timeout: setup.table.confirm_timeout,
@@ -122,8 +116,8 @@ impl Driver {
         }
         let seed = Uuid::new_v4().as_u64_pair().0;
         let seen = *store.head().borrow();
-        Ok(Self {
-            session: Session::new(policy, &delivered, seed),
+        Self {
+            session: Session::new(policy, &[], seed),
             drain,
             desk: Desk::new(store.clone(), setup.source.clone(), setup.quality),
             voice: Voice::new(health),
@@ -135,7 +129,7 @@ impl Driver {
             stop,
             seen,
             figures_due: Instant::now(),
-        })
+        }
     }
 
     /// Until `stop`.
