@@ -49,8 +49,17 @@ impl Driver {
                         PipeEvent::Settled { token, outcome } => {
                             for output in self.session.step(Instant::now(), Input::Settled { token, outcome })
                             {
-                                if let Output::Delivered { class, to } = output {
-                                    self.drain.note(class, to);
+                                match output {
+                                    Output::Delivered { class, to } => {
+                                        self.drain.note(class, to);
+                                    }
+                                    // Passed over, the next position would hide that it is lost.
+                                    Output::SetAside { class, rows, reason } => {
+                                        if self.drain.set_aside(class, &rows, &reason).await.is_err() {
+                                            return;
+                                        }
+                                    }
+                                    _ => {}
                                 }
                             }
                         }
