@@ -18,8 +18,17 @@ cp -r firmware-protocols config/rules config/templates config/fonts /usr/share/b
 for name in mqtt-password mqtt-client-key api-tls-key; do
     [ -e "/etc/baygate/credentials/$name" ] || install -m 0600 /dev/null "/etc/baygate/credentials/$name"
 done
-/usr/bin/baygate man > /tmp/baygate.1 && install -D -m 0644 /tmp/baygate.1 /usr/share/man/man1/baygate.1 && rm -f /tmp/baygate.1
+# Not under a name in /tmp that somebody else could have made first.
+page=$(mktemp)
+trap 'rm -f "$page"' EXIT
+/usr/bin/baygate man > "$page"
+install -D -m 0644 "$page" /usr/share/man/man1/baygate.1
 systemctl daemon-reload
+# The rules apply to what is plugged in already, too; a kernel driver that holds a reader lets go.
 udevadm control --reload 2>/dev/null || true
+udevadm trigger --subsystem-match=tty --subsystem-match=usbmisc --subsystem-match=usb 2>/dev/null || true
+modprobe -r pn533_usb 2>/dev/null || true
 echo "Edit /etc/baygate/baygate.toml (baygate devices prints lines for it), then:"
-echo "  baygate check && systemctl enable --now baygate"
+echo "  baygate check && sudo systemctl enable --now baygate"
+echo "Card readers of kind pcsc also need: sudo apt-get install pcscd"
+echo "To use pair, token, scan ID and print without sudo: sudo adduser \$USER baygate-admin"
