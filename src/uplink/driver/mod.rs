@@ -30,6 +30,8 @@ use crate::store::{Head, Store, StoreError};
 
 /// The publish of the retained `state`; events count from one.
 const STATE: Token = 0;
+/// The publish of "offline" in an orderly stop: a late PUBACK of `STATE` must not pass for it.
+const OFFLINE: Token = Token::MAX;
 /// The loop turns at least this often: heartbeats, dead lines, results of commands.
 const TURN: Duration = Duration::from_secs(1);
 /// What an orderly stop may take to settle what is in flight.
@@ -78,7 +80,6 @@ struct Line {
     phase: Phase,
     state_due: Option<Instant>,
     stopping: Option<Instant>,
-    offline_told: bool,
 }
 
 /// The task.
@@ -203,7 +204,6 @@ impl Driver {
             phase: Phase::dialling(now, self.setup.pace.connect_timeout + TURN),
             state_due: None,
             stopping: None,
-            offline_told: false,
         };
         let mut head = self.store.head();
         loop {
@@ -331,7 +331,6 @@ impl Driver {
                 }
             }
             PipeEvent::Settled { token: STATE, outcome } => {
-                line.offline_told = line.stopping.is_some();
                 if let Outcome::Refused(code) = outcome {
                     tracing::warn!(code = format!("0x{code:02X}"), "retained state refused by the broker");
                 }
@@ -395,26 +394,6 @@ impl Driver {
             Output::Refused { class, code } => self.voice.refused(class, code),
             Output::TakenAgain { class } => self.voice.taken_again(class),
             Output::Fetch { .. } => {}
-        }
-        Ok(())
-    }
-
-    /// In an orderly stop: everything in flight is settled, or it has taken long enough.
-    fn may_leave(&self, line: &Line) -> bool {
-        line.phase != Phase::Live
-            || self.session.flow().is_none_or(|flow| flow.in_flight() == 0)
-            || line.stopping.is_some_and(|until| until <= Instant::now())
-    }
-
-    async fn figures(&self) -> Result<(), StoreError> {
-        let ours = self.drain.ours().await?;
-        let running = self.drain.epoch_no(ours.epoch).await?;
-        for (class, last) in ours.last {
-            let delivered = self.session.delivered(class);
-            let done = if Some(delivered.epoch_no) == running { delivered.class_sequence.0 } else { 0 };
-            #[allow(clippy::cast_precision_loss)] // a gauge is a float
-            let backlog = last.0.saturating_sub(done) as f64;
-            metrics::gauge!("baygate_uplink_backlog", "class" => class.as_str()).set(backlog);
         }
         Ok(())
     }
