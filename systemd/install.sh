@@ -19,6 +19,11 @@ cp -r firmware-protocols config/rules config/templates config/fonts /usr/share/b
 # The blacklist holds from the next start on; until then the drivers may already be there.
 modprobe -r pn533_usb pn533 nfc 2>/dev/null || true
 systemctl daemon-reload
+# The rules apply to what is plugged in already, too; a kernel driver that holds a reader lets go.
 udevadm control --reload 2>/dev/null || true
+udevadm trigger --subsystem-match=tty --subsystem-match=usbmisc --subsystem-match=usb 2>/dev/null || true
+modprobe -r pn533_usb 2>/dev/null || true
 echo "Edit /etc/baygate/baygate.toml (baygate devices prints lines for it), then:"
-echo "  baygate check && systemctl enable --now baygate"
+echo "  baygate check && sudo systemctl enable --now baygate"
+echo "Card readers of kind pcsc also need: sudo apt-get install pcscd"
+echo "To use pair, token, scan ID and print without sudo: sudo adduser \$USER baygate-admin"

@@ -12,7 +12,7 @@ use super::tables::{
     ApiFile, ApiTable, BufferFile, ClassFile, File, GatewayFile, MqttFile, MqttTable, PrinterKind,
     PrinterTable, ReaderKind, ReaderTable, TillTable, Tls, VehicleTable,
 };
-use super::values::{TimeOfDay, Transport};
+use super::values::{Locale, TimeOfDay, Transport};
 use super::{Buffer, ClassBuffer, Config, ConfigError, Gateway};
 use crate::event::{Class, Source};
 use crate::ident::DeviceId;
@@ -42,6 +42,23 @@ struct Merge {
     vehicles: Vec<Placed<VehicleTable>>,
     twice: Vec<Placed<DeviceId>>,
     errors: Vec<ConfigError>,
+}
+
+/// The `gateway.locale` of a file or folder, also when something else in it is wrong:
+/// the complaint should be readable.
+#[must_use]
+pub fn locale(path: &Path) -> Option<Locale> {
+    let mut files = vec![path.to_owned()];
+    if path.is_dir() {
+        files = std::fs::read_dir(path).ok()?.flatten().map(|entry| entry.path()).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+        files.sort();
+    }
+    let stated = |file: &PathBuf| -> Option<Locale> {
+        let table: toml::Table = toml::from_str(&std::fs::read_to_string(file).ok()?).ok()?;
+        table.get("gateway")?.get("locale")?.as_str()?.parse().ok()
+    };
+    files.iter().find_map(stated)
 }
 
 /// Reads a file, or a folder's `*.toml` in name order, then `data_dir/config.d/*.toml`.

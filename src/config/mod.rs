@@ -10,7 +10,7 @@ pub mod tables;
 pub mod values;
 
 pub use error::ConfigError;
-pub use load::{load, parse, read_toml};
+pub use load::{load, locale, parse, read_toml};
 
 use std::path::PathBuf;
 use std::time::Duration;
