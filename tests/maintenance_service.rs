@@ -307,9 +307,8 @@ car = {{ y = 0 }}
 async fn a_report_whose_warning_cannot_be_written_holds_up_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
-    let evidence: String = (0..6)
-        .map(|n| format!("[[rule.evidence]]\nname = \"e{n}\"\nvalue = 'car.note'\n"))
-        .collect();
+    let evidence: String =
+        (0..6).map(|n| format!("[[rule.evidence]]\nname = \"e{n}\"\nvalue = 'car.note'\n")).collect();
     let rule = format!(
         r#"[[rule]]
 id = "chatty"
