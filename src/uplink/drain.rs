@@ -184,6 +184,11 @@ impl Drain {
         self.store.read(move |reader| reader.epoch_no(epoch)).await
     }
 
+    /// Where an epoch ended; empty while it runs.
+    pub(super) async fn ended(&self, epoch_no: i64) -> Result<Vec<(Class, Seq)>, StoreError> {
+        self.store.read(move |reader| reader.epoch_ended(epoch_no)).await
+    }
+
     /// Headquarters knows positions ahead of ours: none of ours may be used twice.
     pub(super) async fn begin_epoch(&mut self) -> Result<(), StoreError> {
         self.store

@@ -81,6 +81,13 @@ impl Driver {
         };
         let Some(positions) = self.judge(line, ack.epoch, &ack.classes).await? else { return Ok(()) };
         let Some(epoch_no) = self.drain.epoch_no(ack.epoch).await? else { return Ok(()) };
+        // Past the end of an old epoch somebody else wrote in our name: which rows it has is not known.
+        let ends = self.drain.ended(epoch_no).await?;
+        let ended = |of: Class| ends.iter().find(|(class, _)| *class == of).map(|(_, last)| *last);
+        if positions.iter().any(|(class, at)| ended(*class).is_some_and(|last| *at > last)) {
+            tracing::warn!(epoch = %ack.epoch, "ack past the end of an old epoch ignored: another gateway used it");
+            return Ok(());
+        }
         for (class, class_sequence) in positions {
             let to = ClassCursor { epoch_no, class_sequence };
             self.feed(line, Input::Confirmed { class, to }).await?;
