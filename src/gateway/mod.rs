@@ -53,7 +53,9 @@ pub enum GatewayError {
     #[error(transparent)]
     Api(#[from] crate::api::ApiError),
     /// Too many threads hang in reader drivers: only a new process is rid of them.
-    #[error("reader threads hang in their driver; systemd starts the daemon again, by hand use `baygate run`")]
+    #[error(
+        "reader threads hang in their driver; systemd starts the daemon again, by hand use `baygate run`"
+    )]
     RestartWanted,
     /// An event of our own could not be written as JSON: a bug.
     #[error("an event could not be written as JSON: {0}; please report this")]
@@ -180,7 +182,7 @@ impl Gateway {
 
 /// The already bound API goes to its first start only.
 fn bound_for(service: &Service, bound: &mut Option<crate::api::BoundApi>) -> Option<crate::api::BoundApi> {
-    matches!(service, Service::Api(_)).then(|| bound.take()).flatten()
+    matches!(service, Service::Api(..)).then(|| bound.take()).flatten()
 }
 
 fn store_options(config: &Config) -> StoreOptions {
@@ -275,6 +277,13 @@ async fn take_config(
         }
         Ok((config, assets)) => {
             services.adopt(&config, assets);
+            let buffer_changed = current.buffer != config.buffer;
+            if buffer_changed {
+                let StoreOptions { max_bytes, limits, .. } = store_options(&config);
+                if let Err(error) = services.store.set_limits(max_bytes, limits).await {
+                    tracing::error!(%error, "the new [buffer] was not taken");
+                }
+            }
             let next = plan(&config);
             let changes = difference(plan_now, &next);
             for name in &changes.stop {
@@ -292,6 +301,7 @@ async fn take_config(
             }
             let mut changed = changes.stop;
             changed.extend(changes.start);
+            changed.extend(buffer_changed.then(|| "buffer".to_owned()));
             changed.sort();
             changed.dedup();
             tracing::info!(?changed, version = %config.version, "configuration applied");
