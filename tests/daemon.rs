@@ -17,7 +17,7 @@ use baygate::sim::card::{CardProfile, CardSim, Technology};
 use baygate::sim::headquarters::{self, Received, Verdict};
 use baygate::sim::vehicle::{CarSpec, Profile, VehicleSim};
 use daemon::{Daemon, Desk, LONG, program};
-use mqtt::{Mosquitto, free_port, until};
+use mqtt::{BASE, Listener, Mosquitto, free_port, until};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -182,6 +182,19 @@ async fn reload_restarts_only_what_changed_and_refuses_a_broken_file() {
     daemon.signal(Signal::SIGHUP);
     let applied = headquarters.gets("gateway.config", |d| d["outcome"] == "applied").await;
     assert_eq!(applied["data"]["changed"], json!(["reader/b"]));
+    let version = applied["data"]["version"].clone();
+    let mut state = Listener::start(mosquitto.port, "5", &format!("{BASE}/state")).await;
+    while state.on("/state").await["config_version"] != version {}
+
+    let telemetry = "[buffer.classes]\ntelemetry = { keep = \"1MiB\" }\n";
+    desk.write(&format!(
+        "{}{}{}{telemetry}",
+        broker(mosquitto.port),
+        reader("a", first),
+        reader("b", second)
+    ));
+    daemon.signal(Signal::SIGHUP);
+    headquarters.gets("gateway.config", |d| d["changed"] == json!(["buffer"])).await;
     until("reader b listens", async || std::net::TcpStream::connect(("127.0.0.1", second)).ok()).await;
 
     std::fs::write(

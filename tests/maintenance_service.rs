@@ -178,7 +178,7 @@ async fn a_value_that_is_not_given_neither_raises_nor_clears() {
     dealt_with(&store, tell(&store, &silent).await).await;
     let mut erased = report();
     erased.warmups_since_clear = Some(0);
-    erased.distance_since_clear_km = Some(1.0);
+    erased.distance_since_clear_km = Some(1);
     dealt_with(&store, tell(&store, &erased).await).await;
     let mut after = standing(&store, VIN).await;
     after.retain(|rule| rule != "codes-cleared-recently");

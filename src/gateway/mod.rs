@@ -232,7 +232,7 @@ async fn all(endings: &mut JoinSet<()>) {
 
 /// The already bound API goes to its first start only.
 fn bound_for(service: &Service, bound: &mut Option<crate::api::BoundApi>) -> Option<crate::api::BoundApi> {
-    matches!(service, Service::Api(_)).then(|| bound.take()).flatten()
+    matches!(service, Service::Api(..)).then(|| bound.take()).flatten()
 }
 
 fn store_options(config: &Config) -> StoreOptions {
@@ -327,6 +327,13 @@ async fn take_config(
         }
         Ok((config, assets)) => {
             services.adopt(&config, assets);
+            let buffer_changed = current.buffer != config.buffer;
+            if buffer_changed {
+                let StoreOptions { max_bytes, limits, .. } = store_options(&config);
+                if let Err(error) = services.store.set_limits(max_bytes, limits).await {
+                    tracing::error!(%error, "the new [buffer] was not taken");
+                }
+            }
             let next = plan(&config);
             let changes = difference(plan_now, &next);
             // Together: one that hangs costs its own time, not that of each after it.
@@ -342,6 +349,7 @@ async fn take_config(
             }
             let mut changed = changes.stop;
             changed.extend(changes.start);
+            changed.extend(buffer_changed.then(|| "buffer".to_owned()));
             changed.sort();
             changed.dedup();
             tracing::info!(?changed, version = %config.version, "configuration applied");

@@ -260,6 +260,10 @@ impl Driver {
         // Our own notes of what is delivered move `commits`, not `last`: no work, no loop.
         if std::mem::replace(&mut self.seen, head).last != head.last {
             line.state_due.get_or_insert_with(|| Instant::now() + self.setup.pace.state_every);
+            // A reload is told at once: headquarters waits for it.
+            if self.setup.about.changed() {
+                line.state_due = Some(Instant::now());
+            }
             self.feed(line, Input::Grown).await?;
         }
         Ok(())

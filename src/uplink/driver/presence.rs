@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::{Driver, Failed, Line, OFFLINE, STATE};
 use crate::store::StoreError;
 use crate::uplink::greeting::Phase;
@@ -12,10 +14,15 @@ use crate::uplink::word::{OwnState, offline};
 /// What an orderly stop may take for each of its two last packets.
 const LAST_PACKET: Duration = Duration::from_secs(1);
 
+/// Looks at it now: what changes later is news again.
+fn now(version: Option<&mut watch::Receiver<String>>) -> Option<String> {
+    version.map(|version| version.borrow_and_update().clone())
+}
+
 impl Driver {
     pub(super) async fn tell_state(&mut self, line: &mut Line) -> Result<(), Failed> {
         let ours = self.drain.ours().await?;
-        let about = &self.setup.about;
+        let about = &mut self.setup.about;
         let state = OwnState {
             online: true,
             connection: line.connection,
@@ -24,8 +31,8 @@ impl Driver {
             version: about.version.clone(),
             last: ours.last.iter().map(|(class, last)| (class.as_str(), *last)).collect(),
             hotlist_version: about.hotlist_version.clone(),
-            config_version: about.config_version.clone(),
-            protocols_version: about.protocols_version.clone(),
+            config_version: now(about.config_version.as_mut()),
+            protocols_version: now(about.protocols_version.as_mut()),
         };
         let payload = serde_json::to_vec(&state).map_err(|error| StoreError::Corrupt(error.to_string()))?;
         self.publish_state(line, STATE, payload)
