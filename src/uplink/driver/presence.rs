@@ -8,7 +8,7 @@ use super::{Driver, Failed, Line, OFFLINE, STATE};
 use crate::store::StoreError;
 use crate::uplink::greeting::Phase;
 use crate::uplink::pipe::{Packet, PipeEvent};
-use crate::uplink::session::{Input, Output, Token};
+use crate::uplink::session::{Input, Outcome, Output, Token};
 use crate::uplink::word::{OwnState, offline};
 
 /// What an orderly stop may take for each of its two last packets.
@@ -54,21 +54,7 @@ impl Driver {
                     match line.pipe.next().await {
                         PipeEvent::Settled { token: OFFLINE, .. } | PipeEvent::Lost(_) => return,
                         PipeEvent::Settled { token, outcome } => {
-                            for output in self.session.step(Instant::now(), Input::Settled { token, outcome })
-                            {
-                                match output {
-                                    Output::Delivered { class, to } => {
-                                        self.drain.note(class, to);
-                                    }
-                                    // Passed over, the next position would hide that it is lost.
-                                    Output::SetAside { class, rows, reason } => {
-                                        if self.drain.set_aside(class, &rows, &reason).await.is_err() {
-                                            return;
-                                        }
-                                    }
-                                    _ => {}
-                                }
-                            }
+                            let Ok(()) = self.settled_last(token, outcome).await else { return };
                         }
                         _ => {}
                     }
@@ -79,6 +65,23 @@ impl Driver {
         }
         line.pipe.close(LAST_PACKET).await;
         tracing::info!("uplink closed");
+    }
+
+    /// A publish that ended while we leave: nothing new goes out for it.
+    async fn settled_last(&mut self, token: Token, outcome: Outcome) -> Result<(), StoreError> {
+        for output in self.session.step(Instant::now(), Input::Settled { token, outcome }) {
+            match output {
+                Output::Delivered { class, to } => {
+                    self.drain.note(class, to);
+                }
+                // Passed over, the next position would hide that it is lost.
+                Output::SetAside { class, rows, reason } => {
+                    self.drain.set_aside(class, &rows, &reason).await?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// In an orderly stop: everything in flight is settled, or it has taken long enough.
