@@ -144,7 +144,6 @@ fn restrict(path: &Path) -> io::Result<()> {
                 tracing::warn!(group = ADMIN_GROUP, %error, "control socket not given to the group; add the daemon's user to it");
             }
         }
-        Ok(Some(_)) => {}
         _ => tracing::debug!(
             group = ADMIN_GROUP,
             "no such group: control socket for root and the own user only"
