@@ -31,6 +31,11 @@ impl ClockWatch {
         Self { wall_at_anchor: wall, first_affected: next }
     }
 
+    /// Sequences began anew: what was committed before belongs to another epoch.
+    pub fn new_epoch(&mut self) {
+        self.first_affected = Seq(1);
+    }
+
     /// `elapsed` since the anchor by the monotonic clock, `wall` by the wall
     /// clock, `last` the last committed sequence. A step gives the correction
     /// of the events since the last one, as `(offset_ms, from, to)`.
@@ -48,9 +53,11 @@ impl ClockWatch {
     }
 }
 
-/// Watches until `stop`; `first` is the first sequence of this run.
-pub async fn watch(store: Store, first: Seq, stop: CancellationToken) {
+/// Watches until `stop`; `first` is the first sequence of this run, `subject` the gateway's.
+pub async fn watch(store: Store, subject: String, first: Seq, stop: CancellationToken) {
     let anchor = Instant::now();
+    let head = store.head();
+    let mut epoch = head.borrow().epoch;
     let mut watch = ClockWatch::begin(UtcMillis::now(), first);
     loop {
         tokio::select! {
@@ -64,6 +71,10 @@ pub async fn watch(store: Store, first: Seq, stop: CancellationToken) {
                 continue;
             }
         };
+        let running = head.borrow().epoch;
+        if std::mem::replace(&mut epoch, running) != running {
+            watch.new_epoch();
+        }
         let Some((offset_ms, from_sequence, to_sequence)) =
             watch.compare(anchor.elapsed(), UtcMillis::now(), last)
         else {
@@ -71,7 +82,7 @@ pub async fn watch(store: Store, first: Seq, stop: CancellationToken) {
         };
         tracing::warn!(offset_ms, "the wall clock was set");
         let data = GatewayClock { boot: clock::boot_id(), offset_ms, from_sequence, to_sequence };
-        let event = NewEvent::now("gateway/clock", &data).map(|event| Batch::new().event(event));
+        let event = NewEvent::now(subject.as_str(), &data).map(|event| Batch::new().event(event));
         let committed = match event {
             Ok(batch) => store.commit(batch).await.map(|_| ()).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
@@ -102,5 +113,8 @@ mod tests {
         for (elapsed, wall, last, expected) in steps {
             assert_eq!(watch.compare(elapsed, UtcMillis(wall), Seq(last)), expected, "at {elapsed:?}");
         }
+        watch.new_epoch();
+        let corrected = watch.compare(at(14), UtcMillis(600_015_000), Seq(2));
+        assert_eq!(corrected, Some((100_000_000, Seq(1), Seq(2))), "the new epoch's own, from its first");
     }
 }
