@@ -23,7 +23,10 @@ const MAX_DATA_BYTES: u64 = 64 * 1024;
 
 /// Arguments of `baygate print`.
 #[derive(Debug, clap::Args)]
-#[command(about = "Draw, print and follow card faces / 卡面的生成、打印与查询")]
+#[command(
+    about = "Draw, print and follow card faces / 卡面的生成、打印与查询",
+    after_help = "Example / 示例:\n  baygate print render --template config/templates/member-face.svg --data face.json --out face.png\n  baygate print send --printer face-1 --data face.json --wait"
+)]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
