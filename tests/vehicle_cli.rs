@@ -61,6 +61,46 @@ async fn a_scan_reports_and_its_trace_hides_the_vin() {
     assert!(times.windows(2).all(|pair| pair[0] <= pair[1]));
 }
 
+/// Contract §5: `scan` joins the warnings in, also where no daemon runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_beside_the_daemon_tells_its_warnings_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = CarSpec::default();
+    spec.confirmed = vec!["P0420".parse().unwrap()];
+    let profile = Profile { adapter: Adapter::default(), car: Some(spec) };
+    let sim = VehicleSim::spawn_pty(profile, None).await.unwrap();
+    let link = format!("elm327+serial://{}?baud=38400", sim.path().display());
+    let root = env!("CARGO_MANIFEST_DIR");
+    let config = |rules: &str| {
+        let path = dir.path().join("baygate.toml");
+        let text = format!(
+            "[gateway]\nstore = \"S\"\nid = \"g\"\nfirmware_protocols = \"{root}/firmware-protocols\"\nshare_dir = \"{rules}\"\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let scan = async |rules: &str| {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_baygate"))
+            .args(["scan", &link, "--json", "--config"])
+            .arg(config(rules))
+            .output()
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (report, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (report, _) = scan(&format!("{root}/config")).await;
+    let rules: Vec<&str> =
+        report["warnings"].as_array().unwrap().iter().map(|w| w["rule"].as_str().unwrap()).collect();
+    assert!(rules.contains(&"dtc-confirmed"), "{rules:?}");
+    assert_eq!(report["warnings"][0]["visit"], report["visit"]);
+    // Rules that cannot be used cost the warnings, not the report, and an empty list is not claimed.
+    let (report, said) = scan("/nowhere").await;
+    assert_eq!((&report["vin_check"], report.get("warnings")), (&Value::from("ok"), None));
+    assert!(said.contains("/nowhere/rules"), "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn exit_statuses() {
     let dir = tempfile::tempdir().unwrap();

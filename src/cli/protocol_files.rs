@@ -1,5 +1,5 @@
-//! Where a command that runs without the daemon finds `firmware-protocols/` and
-//! the configured links.
+//! Where a command that runs without the daemon finds `firmware-protocols/`, the
+//! rules and the configured links.
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,7 @@ use anyhow::Context;
 use super::Global;
 use super::daemon::NotLoaded;
 use crate::config::{self, Config};
+use crate::maintenance::Rules;
 use crate::protocols::Bundle;
 
 /// The configuration, if there is one. A missing file is none; a wrong one is an error.
@@ -37,6 +38,24 @@ pub fn load(config: Option<&Config>) -> anyhow::Result<Bundle> {
         None => PathBuf::from("firmware-protocols"),
     };
     load_from(&dir)
+}
+
+/// Loads the rules: of the configuration's `share_dir`, else of the installation,
+/// else of the working folder.
+///
+/// # Errors
+/// None found, or every error in them.
+pub fn rules(config: Option<&Config>) -> anyhow::Result<Rules> {
+    let installed = PathBuf::from("/usr/share/baygate");
+    let share = match config {
+        Some(config) => config.gateway.share_dir.clone(),
+        None if installed.is_dir() => installed,
+        None => PathBuf::from("config"),
+    };
+    let dir = share.join("rules");
+    Rules::load(&dir)
+        .map_err(|errors| anyhow::anyhow!("{}", joined(&errors)))
+        .with_context(|| format!("rules in {}", dir.display()))
 }
 
 fn load_from(dir: &Path) -> anyhow::Result<Bundle> {

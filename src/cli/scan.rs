@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::report_table;
 use super::vehicle_target::{Target, no_trace_through_daemon, refuse, unknown_target};
 use super::{Exit, Global, protocol_files, vehicle_daemon};
+use crate::clock::UtcMillis;
+use crate::config::Config;
 use crate::config::values::{Locale, VehicleLink};
 use crate::event::vehicle::VehicleReport;
 use crate::ident::DeviceId;
+use crate::maintenance;
 use crate::protocols::Bundle;
 use crate::vehicle::elm327::{Adapter, Trace};
 use crate::vehicle::scan::{self, ScanError};
@@ -63,13 +67,38 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
         Ok(report) => report,
         Err(error) => return Ok(refuse(&error, locale)),
     };
+    let warnings = warnings(&report, config.as_ref())?;
     if global.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        println!("{}", serde_json::to_string_pretty(&joined(&report, warnings)?)?);
     } else {
         let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         print!("{}", report_table::render(&report, &bundle, locale, coloured));
+        vehicle_daemon::print_warnings(&warnings.unwrap_or_default(), locale);
     }
     Ok(Exit::Done)
+}
+
+/// What the rules say of the report; `None`, with the reason on standard error,
+/// where there are no usable rules: the report is worth having without them.
+fn warnings(report: &VehicleReport, config: Option<&Config>) -> anyhow::Result<Option<Vec<Value>>> {
+    let rules = match protocol_files::rules(config) {
+        Ok(rules) => rules,
+        Err(error) => {
+            eprintln!("baygate: no warnings: {error:#}");
+            return Ok(None);
+        }
+    };
+    let warnings = maintenance::warnings_of(&rules, report, UtcMillis::now());
+    Ok(Some(warnings.iter().map(serde_json::to_value).collect::<Result<_, _>>()?))
+}
+
+/// The report of contract §5 with `warnings` joined in, as the daemon answers it.
+fn joined(report: &VehicleReport, warnings: Option<Vec<Value>>) -> anyhow::Result<Value> {
+    let mut report = serde_json::to_value(report)?;
+    if let (Some(members), Some(warnings)) = (report.as_object_mut(), warnings) {
+        members.insert("warnings".into(), Value::Array(warnings));
+    }
+    Ok(report)
 }
 
 /// Opens the link, scans once, and lets go of it.

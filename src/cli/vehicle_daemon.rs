@@ -40,9 +40,7 @@ pub(super) async fn scan(id: &DeviceId, bundle: &Bundle, global: &Global) -> any
     let report: VehicleReport = serde_json::from_value(report)?;
     let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     print!("{}", report_table::render(&report, bundle, locale, coloured));
-    for warning in &warnings {
-        println!("  ! {}", warning_line(warning, locale));
-    }
+    print_warnings(&warnings, locale);
     Ok(Exit::Done)
 }
 
@@ -88,6 +86,13 @@ fn refused(error: &anyhow::Error) -> Exit {
         Some(ClientError::Refused { code, .. }) if code == "listen-only" => Exit::Refused,
         Some(ClientError::Refused { status: 502 | 504, .. }) => Exit::Device,
         _ => usual,
+    }
+}
+
+/// Behind the report's table.
+pub(super) fn print_warnings(warnings: &[Value], locale: Locale) {
+    for warning in warnings {
+        println!("  ! {}", warning_line(warning, locale));
     }
 }
 

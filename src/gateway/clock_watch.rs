@@ -57,8 +57,8 @@ impl ClockWatch {
     }
 }
 
-/// Watches until `stop`; `first` is the first sequence of this run.
-pub async fn watch(store: Store, first: Seq, stop: CancellationToken) {
+/// Watches until `stop`; `first` is the first sequence of this run, `subject` the gateway's.
+pub async fn watch(store: Store, subject: String, first: Seq, stop: CancellationToken) {
     let anchor = Instant::now();
     let head = store.head();
     let mut watch = ClockWatch::begin(UtcMillis::now(), head.borrow().epoch, first);
@@ -82,7 +82,7 @@ pub async fn watch(store: Store, first: Seq, stop: CancellationToken) {
         };
         tracing::warn!(offset_ms, "the wall clock was set");
         let data = GatewayClock { boot: clock::boot_id(), offset_ms, from_sequence, to_sequence };
-        let event = NewEvent::now("gateway/clock", &data).map(|event| Batch::new().event(event));
+        let event = NewEvent::now(subject.as_str(), &data).map(|event| Batch::new().event(event));
         let committed = match event {
             Ok(batch) => store.commit(batch).await.map(|_| ()).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),

@@ -72,7 +72,8 @@ impl Services {
 
     /// What runs as long as the gateway does, whatever the plan.
     pub fn start_background(&self, first: Seq, stop: &CancellationToken) {
-        tokio::spawn(clock_watch::watch(self.store.clone(), first, stop.clone()));
+        let subject = format!("gateway/{}", self.source.gateway);
+        tokio::spawn(clock_watch::watch(self.store.clone(), subject, first, stop.clone()));
         tokio::spawn(notify::feed_watchdog(self.health.clone(), stop.clone()));
         self.store.start_background(self.health.clone(), stop.clone());
     }

@@ -2,7 +2,8 @@
 
 use uuid::Uuid;
 
-use super::evaluate::{Evaluation, Raised};
+use super::evaluate::{Evaluation, Raised, evaluate};
+use super::rules::Rules;
 use crate::clock::UtcMillis;
 use crate::event::maintenance::{Evidence, MaintenanceCleared, MaintenanceWarning};
 use crate::event::vehicle::VehicleReport;
@@ -18,6 +19,14 @@ pub(super) enum Change {
     Raise(Box<MaintenanceWarning>),
     /// Over.
     Clear(MaintenanceCleared),
+}
+
+/// What the rules say of a report that nothing was known of before: for a scan
+/// beside the daemon, which keeps no warnings.
+#[must_use]
+pub fn warnings_of(rules: &Rules, report: &VehicleReport, now: UtcMillis) -> Vec<MaintenanceWarning> {
+    let evaluation = evaluate(rules, report, now);
+    evaluation.raised.iter().map(|raised| warning(report, now, None, raised)).collect()
 }
 
 /// Changes for the car of `report`: against what stands under its own key, and

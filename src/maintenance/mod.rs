@@ -18,6 +18,7 @@ mod service;
 mod vectors;
 
 pub use car::Car;
+pub use changes::warnings_of;
 pub use evaluate::{Evaluation, FailureKind, Raised, RuleFailure, Unknown, evaluate};
 pub use expression::Limits;
 pub use rules::{Rule, Rules};

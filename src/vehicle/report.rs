@@ -275,10 +275,13 @@ fn powertrain(record: &ScanRecord) -> Powertrain {
         Some(0x08) => Powertrain::Bev,
         Some(0x10..=0x16) => Powertrain::Hybrid,
         Some(0x01..=0x07 | 0x09..=0x0F | 0x17..=0x1D) => Powertrain::Ice,
-        // 5B: hybrid battery's remaining charge; 0C: engine speed.
-        _ if promised.contains(&0x5B) => Powertrain::Hybrid,
-        _ if promised.contains(&0x0C) => Powertrain::Ice,
-        _ => Powertrain::Unknown,
+        // 5B: hybrid or electric car's battery charge (SAE J1979-DA); 0C: engine speed.
+        _ => match (promised.contains(&0x5B), promised.contains(&0x0C)) {
+            (true, true) => Powertrain::Hybrid,
+            (true, false) => Powertrain::Bev,
+            (false, true) => Powertrain::Ice,
+            (false, false) => Powertrain::Unknown,
+        },
     }
 }
 

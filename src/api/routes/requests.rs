@@ -117,6 +117,7 @@ pub(super) async fn request(
     let row = row.ok_or_else(|| missing("request", &request.0))?;
     let outcome = match row.outcome {
         Some(report) if row.kind == vehicles::SCAN && row.state == RequestState::Done => {
+            vehicles::rules_caught_up(&shared).await;
             Some(vehicles::with_warnings(&shared, report).await?)
         }
         other => other,

@@ -263,7 +263,7 @@ pub(super) async fn scan(
 }
 
 /// Waits until the rules have seen the log as it stands now, or a moment.
-async fn rules_caught_up(shared: &Shared) {
+pub(super) async fn rules_caught_up(shared: &Shared) {
     let until = Instant::now() + WARNINGS_WAIT;
     let mut head = shared.context.store.head();
     let goal = head.borrow_and_update().last;

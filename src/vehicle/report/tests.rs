@@ -106,3 +106,19 @@ fn a_report_always_fits_an_event() {
     assert!(serde_json::to_vec(&report).unwrap().len() < crate::event::MAX_EVENT_BYTES);
     assert!(report.errors.iter().any(|error| error.error.contains("too large")));
 }
+
+#[test]
+fn what_drives_the_car_without_its_fuel_type() {
+    // (masks: 0C is bit 0x00100000 of the first, 5B bit 0x20 of the third; expected)
+    for (first, third, expected) in [
+        ("41 00 00 10 00 01", "41 40 00 00 00 00", Powertrain::Ice),
+        ("41 00 00 10 00 01", "41 40 00 00 00 20", Powertrain::Hybrid),
+        ("41 00 00 00 00 01", "41 40 00 00 00 20", Powertrain::Bev),
+        ("41 00 00 00 00 01", "41 40 00 00 00 00", Powertrain::Unknown),
+    ] {
+        let told = [("0100", "7E8", first), ("0120", "7E8", "41 20 00 00 00 01"), ("0140", "7E8", third)];
+        let report = build(&record(&told), &bundle());
+        assert_eq!(report.powertrain, expected, "{first} {third}");
+        assert_eq!(report.engine_running, None, "no engine speed was given");
+    }
+}
