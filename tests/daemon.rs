@@ -9,6 +9,7 @@ mod mqtt;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
 use baygate::api::client::{Client, Method};
@@ -16,7 +17,7 @@ use baygate::sim::card::{CardProfile, CardSim, Technology};
 use baygate::sim::headquarters::{self, Received, Verdict};
 use baygate::sim::vehicle::{CarSpec, Profile, VehicleSim};
 use daemon::{Daemon, Desk, LONG, program};
-use mqtt::{Mosquitto, free_port, until};
+use mqtt::{BASE, Listener, Mosquitto, free_port, until};
 use nix::sys::signal::Signal;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -181,6 +182,19 @@ async fn reload_restarts_only_what_changed_and_refuses_a_broken_file() {
     daemon.signal(Signal::SIGHUP);
     let applied = headquarters.gets("gateway.config", |d| d["outcome"] == "applied").await;
     assert_eq!(applied["data"]["changed"], json!(["reader/b"]));
+    let version = applied["data"]["version"].clone();
+    let mut state = Listener::start(mosquitto.port, "5", &format!("{BASE}/state")).await;
+    while state.on("/state").await["config_version"] != version {}
+
+    let telemetry = "[buffer.classes]\ntelemetry = { keep = \"1MiB\" }\n";
+    desk.write(&format!(
+        "{}{}{}{telemetry}",
+        broker(mosquitto.port),
+        reader("a", first),
+        reader("b", second)
+    ));
+    daemon.signal(Signal::SIGHUP);
+    headquarters.gets("gateway.config", |d| d["changed"] == json!(["buffer"])).await;
     until("reader b listens", async || std::net::TcpStream::connect(("127.0.0.1", second)).ok()).await;
 
     std::fs::write(
@@ -254,4 +268,23 @@ async fn killed_at_any_moment_nothing_is_lost_or_doubled() {
         .iter()
         .filter(|r| r.verdict != Verdict::Duplicate && r.event["type"] == "baygate.card.tapped");
     assert_eq!(taps.count(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_reads_the_data_whatever_the_folder_allows() {
+    let desk = Desk::new();
+    desk.write("");
+    std::fs::create_dir(desk.path("data")).unwrap();
+    std::fs::set_permissions(desk.path("data"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut daemon = Daemon::start(&desk.config()).await;
+    let mut seen = 0;
+    for entry in std::fs::read_dir(desk.path("data")).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode & 0o077, 0, "{:?} is open to others: {mode:o}", entry.file_name());
+        seen += 1;
+    }
+    assert!(seen > 0, "a database is there");
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.ended().await.success());
 }

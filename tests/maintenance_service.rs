@@ -178,7 +178,7 @@ async fn a_value_that_is_not_given_neither_raises_nor_clears() {
     dealt_with(&store, tell(&store, &silent).await).await;
     let mut erased = report();
     erased.warmups_since_clear = Some(0);
-    erased.distance_since_clear_km = Some(1.0);
+    erased.distance_since_clear_km = Some(1);
     dealt_with(&store, tell(&store, &erased).await).await;
     let mut after = standing(&store, VIN).await;
     after.retain(|rule| rule != "codes-cleared-recently");
@@ -300,6 +300,46 @@ car = {{ y = 0 }}
     assert_eq!(standing(&store, VIN).await, ["other"]);
     assert_eq!(cleared(&store, "calm").await[0].why, "rule-removed");
     assert!(service.health.troubles().is_empty());
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_whose_warning_cannot_be_written_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let often = "{note}".repeat(20);
+    let rule = format!(
+        r#"[[rule]]
+id = "chatty"
+version = 1
+severity = "info"
+confidence = "measured"
+title = {{ zh = "{often}", en = "Test" }}
+advice = {{ zh = "测试", en = "Test" }}
+when = 'car.x > 1'
+[[rule.evidence]]
+name = "note"
+value = 'car.note'
+[[rule.vector]]
+expect = "raise"
+car = {{ x = 2, note = "short" }}
+[[rule.vector]]
+expect = "clear"
+car = {{ x = 0, note = "short" }}
+[[rule.vector]]
+expect = "unknown"
+car = {{ y = 0 }}
+"#
+    );
+    let service = Service::start(&store, Arc::new(Rules::parse(&[("test.toml".into(), rule)]).unwrap()));
+    let mut car = report();
+    // Twenty times this is more than an event may have.
+    car.ecus[0].values = vec![value("x", 5), value("note", "n".repeat(4_000))];
+    tell(&store, &car).await;
+    car.ecus[0].values = vec![value("x", 5), value("note", "short")];
+    dealt_with(&store, tell(&store, &car).await).await;
+    assert_eq!(standing(&store, VIN).await, ["chatty"]);
+    assert_eq!(warnings(&store, "chatty").await.len(), 1);
     service.stop().await;
 }
 

@@ -180,3 +180,31 @@ async fn settled_requests_are_kept_for_thirty_days() {
     }
     store.close().await;
 }
+
+/// What a reload of `[buffer]` does.
+#[tokio::test]
+async fn new_limits_count_without_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(&options(dir.path())).unwrap();
+    for _ in 0..300 {
+        store.commit(Batch::new().event(event(Class::Telemetry, 1000))).await.unwrap();
+    }
+    assert_eq!(positions(&store, Class::Telemetry).await.len(), 300, "no limit yet");
+    store.set_limits(1 << 30, limited(dir.path()).limits).await.unwrap();
+    let watched = store.clone();
+    until("telemetry is below its new limit and the gap is told", move || {
+        let store = watched.clone();
+        async move {
+            let telemetry = store.read(|r| r.stats()).await.unwrap().classes[6].unsent_bytes;
+            telemetry <= 100_000 && !gaps(&store).await.is_empty()
+        }
+    })
+    .await;
+    // Less than what is there already: only the ledger goes on.
+    store.set_limits(256 << 10, Vec::new()).await.unwrap();
+    let refused = store.commit(Batch::new().event(event(Class::Vehicle, 1000))).await;
+    assert!(matches!(refused, Err(baygate::store::StoreError::Full)), "{refused:?}");
+    store.set_limits(1 << 30, Vec::new()).await.unwrap();
+    store.commit(Batch::new().event(event(Class::Vehicle, 1000))).await.unwrap();
+    store.close().await;
+}

@@ -103,6 +103,8 @@ fn problem_schema() -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// Every described route stands in the access table, and nothing else does.
@@ -111,10 +113,16 @@ mod tests {
         let document: Value = serde_json::from_str(&openapi()).unwrap();
         assert_eq!(document["openapi"], "3.1.0");
         let mut described = Vec::new();
+        let mut names = BTreeSet::new();
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
                 described.push(format!("{} {path}", method.to_ascii_uppercase()));
                 assert!(operation["security"].is_array(), "{method} {path}");
+                let name = operation["operationId"].to_string();
+                assert!(
+                    names.insert(name.clone()),
+                    "operationId {name} stands twice; generators refuse that"
+                );
             }
         }
         let mut listed: Vec<String> =

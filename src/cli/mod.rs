@@ -2,6 +2,7 @@
 //! command, each with `Args` and `async fn run(Args, &Global) -> anyhow::Result<Exit>`.
 //! No logic lives here.
 
+mod asyncapi;
 pub mod buffer;
 mod check;
 mod completions;

@@ -86,7 +86,7 @@ impl Page<'_> {
         let warmups = report.warmups_since_clear.map_or("—".into(), |count| count.to_string());
         let since = format!(
             "{}, {warmups} {}",
-            distance(report.distance_since_clear_km),
+            distance(report.distance_since_clear_km.map(f64::from)),
             self.locale.pick("次暖机", "warm-ups")
         );
         self.row("清码后", "Since codes cleared", &since);
@@ -248,7 +248,7 @@ mod tests {
             ecus: vec![ecu],
             odometer_km: None,
             odometer_source: None,
-            distance_since_clear_km: Some(812.0),
+            distance_since_clear_km: Some(812),
             warmups_since_clear: Some(14),
             time_since_clear_min: None,
             assessable: false,

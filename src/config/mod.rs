@@ -3,9 +3,11 @@
 //! column. What does not: anything that opens a file other than TOML, binds a
 //! port or touches a device.
 
+mod complete;
 pub mod credentials;
 mod error;
 mod load;
+mod suggest;
 pub mod tables;
 pub mod values;
 

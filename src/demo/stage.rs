@@ -117,10 +117,12 @@ impl Stage {
         let mut running =
             tokio::spawn(gateway.run(move || Ok(unchanged.clone()), reloads, gateway_stop.clone()));
         let client = Client::connect(control).await?;
+        let open = store.read(|reader| reader.open_visits()).await?;
+        let still_here = open.into_iter().find_map(|visit| visit.vin);
         // Not in the call: the borrow would last until the answer and hold up every commit.
         let epoch = store.head().borrow().epoch;
         self.tell_where_to_look(&story, api, &client, epoch).await?;
-        let script = tokio::spawn(script::play(Arc::clone(&self.props), client));
+        let script = tokio::spawn(script::play(Arc::clone(&self.props), client, still_here));
         let mut typed = BufReader::new(tokio::io::stdin()).lines();
         let mut typing = true;
         let mut head = store.head();

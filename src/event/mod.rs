@@ -23,6 +23,9 @@ use crate::ident::{Epoch, GatewayId, Seq, StoreId};
 
 /// The largest envelope, in bytes (contract §3: 64 KiB).
 pub const MAX_EVENT_BYTES: usize = 64 * 1024;
+/// What an envelope is. By it a receiver knows CloudEvents' structured mode
+/// (CloudEvents MQTT binding 1.0.2 §3.2.1); MQTT 3.1.1 has no place for it.
+pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 
 /// Event classes in the contract's order of priority: the uplink serves them
 /// in this order, and each has its own gapless `classsequence`.

@@ -319,7 +319,7 @@ pub struct VehicleReport {
     pub odometer_source: Option<String>,
     /// PID 31, kilometres.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub distance_since_clear_km: Option<f64>,
+    pub distance_since_clear_km: Option<u32>,
     /// PID 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub warmups_since_clear: Option<u32>,

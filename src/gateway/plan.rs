@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::config::Config;
 use crate::config::tables::{ApiTable, MqttTable, PrinterTable, ReaderTable, VehicleTable};
+use crate::config::values::Locale;
 use crate::ident::DeviceId;
 
 /// One service and all that it is made from: a service restarts only if this changed.
@@ -18,8 +19,8 @@ pub enum Service {
     Link(VehicleTable),
     /// The uplink.
     Uplink(MqttTable),
-    /// Local HTTP and control socket.
-    Api(ApiTable),
+    /// Local HTTP and control socket, and the language of their texts.
+    Api(ApiTable, Locale),
     /// The maintenance rules.
     Maintenance,
 }
@@ -44,7 +45,7 @@ pub fn plan(config: &Config) -> Plan {
     if let Some(mqtt) = &config.mqtt {
         plan.insert("uplink".into(), Service::Uplink(mqtt.clone()));
     }
-    plan.insert("api".into(), Service::Api(config.api.clone()));
+    plan.insert("api".into(), Service::Api(config.api.clone(), config.gateway.locale));
     plan.insert("maintenance".into(), Service::Maintenance);
     plan
 }

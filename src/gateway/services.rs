@@ -30,8 +30,8 @@ pub struct Services {
     credentials: Credentials,
     source: crate::event::Source,
     data_dir: PathBuf,
-    locale: Locale,
     config_version: watch::Sender<String>,
+    protocols_version: watch::Sender<String>,
     assets: watch::Sender<Assets>,
     rules: watch::Sender<Arc<Rules>>,
     directory: watch::Sender<Arc<Directory>>,
@@ -47,8 +47,8 @@ impl Services {
             credentials: Credentials::new(config.gateway.credentials_dir.clone()),
             source: config.gateway.source.clone(),
             data_dir: config.gateway.data_dir.clone(),
-            locale: config.gateway.locale,
             config_version: watch::Sender::new(config.version.clone()),
+            protocols_version: watch::Sender::new(assets.bundle.version().to_owned()),
             rules: watch::Sender::new(Arc::clone(&assets.rules)),
             assets: watch::Sender::new(assets),
             directory: watch::Sender::new(Arc::new(Directory::of(config))),
@@ -64,6 +64,7 @@ impl Services {
     /// Takes a new configuration's data; services started from now on use it, the rules at once.
     pub fn adopt(&self, config: &Config, assets: Assets) {
         self.config_version.send_replace(config.version.clone());
+        self.protocols_version.send_replace(assets.bundle.version().to_owned());
         self.rules.send_replace(Arc::clone(&assets.rules));
         self.assets.send_replace(assets);
         self.directory.send_replace(Arc::new(Directory::of(config)));
@@ -102,12 +103,9 @@ impl Services {
                 Box::pin(async move { Ok(serve.await?) })
             }),
             Service::Uplink(table) => {
-                let (setup, config_version) = (self.uplink_setup(table), self.config_version.subscribe());
+                let setup = self.uplink_setup(table);
                 Box::new(move |stop| {
-                    let mut setup = setup.clone();
-                    setup.about.config_version = Some(config_version.borrow().clone());
-                    setup.about.protocols_version = Some(assets.borrow().bundle.version().to_owned());
-                    let serve = uplink::serve(setup, store.clone(), health.clone(), stop);
+                    let serve = uplink::serve(setup.clone(), store.clone(), health.clone(), stop);
                     Box::pin(async move { Ok(serve.await?) })
                 })
             }
@@ -118,13 +116,16 @@ impl Services {
                     Box::pin(async move { Ok(serve.await?) })
                 })
             }
-            Service::Api(table) => self.make_api(table, bound),
+            Service::Api(table, locale) => self.make_api(table, locale, bound),
         };
         Supervised::spawn(name.to_owned(), stop, self.health.clone(), make)
     }
 
     fn uplink_setup(&self, table: MqttTable) -> uplink::Setup {
-        uplink::Setup::new(table, self.source.clone(), self.credentials.clone())
+        let mut setup = uplink::Setup::new(table, self.source.clone(), self.credentials.clone());
+        setup.about.config_version = Some(self.config_version.subscribe());
+        setup.about.protocols_version = Some(self.protocols_version.subscribe());
+        setup
     }
 
     /// Opens the local HTTP's sockets, so that a port in use is an error at the start.
@@ -139,10 +140,11 @@ impl Services {
     fn make_api(
         &self,
         table: ApiTable,
+        locale: Locale,
         bound: Option<BoundApi>,
     ) -> Box<dyn Fn(CancellationToken) -> ServiceFuture + Send> {
         let bound = Mutex::new(bound);
-        let context = self.api_context();
+        let context = self.api_context(locale);
         let (data_dir, credentials) = (self.data_dir.clone(), self.credentials.clone());
         Box::new(move |stop| {
             let first = bound.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -158,7 +160,7 @@ impl Services {
         })
     }
 
-    fn api_context(&self) -> Context {
+    fn api_context(&self, locale: Locale) -> Context {
         let assets = self.assets.subscribe();
         let face_check: FaceCheck = Arc::new(move |template, fields| {
             let faces = Arc::clone(&assets.borrow().faces);
@@ -167,7 +169,7 @@ impl Services {
         Context {
             store: self.store.clone(),
             source: self.source.clone(),
-            locale: self.locale,
+            locale,
             health: self.health.clone(),
             directory: self.directory.subscribe(),
             metrics: metrics_handle(),

@@ -85,7 +85,7 @@ impl Car {
         self.set("engine_running", report.engine_running.map(Fact::Truth));
         self.set("assessable", Some(Fact::Truth(report.assessable)));
         self.set("odometer", report.odometer_km.map(Fact::Number));
-        self.set("distance_since_clear", report.distance_since_clear_km.map(Fact::Number));
+        self.set("distance_since_clear", report.distance_since_clear_km.map(f64::from).map(Fact::Number));
         self.set("warmups_since_clear", report.warmups_since_clear.map(|count| Fact::Number(count.into())));
         self.set("time_since_clear", report.time_since_clear_min.map(|minutes| Fact::Number(minutes.into())));
         let powertrain = match report.powertrain {

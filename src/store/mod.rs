@@ -57,7 +57,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::event::{Event, NewEvent};
+use crate::event::{Class, Event, NewEvent};
 use crate::health::Health;
 use crate::ident::{Epoch, Seq};
 
@@ -182,6 +182,18 @@ impl Store {
         if self.background.try_send(keeper::Call::Watch(stop)).is_err() {
             tracing::warn!("the store's background work did not start");
         }
+    }
+
+    /// Takes new limits at run time: of the file in bytes, and of the classes.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn set_limits(
+        &self,
+        max_bytes: u64,
+        classes: Vec<(Class, ClassLimit)>,
+    ) -> Result<(), StoreError> {
+        self.writer.limits(max_bytes, classes).await
     }
 
     /// Ends the writer after all queued batches are committed, and marks the

@@ -230,6 +230,21 @@ impl Reader<'_> {
             .optional()?)
     }
 
+    /// The last class sequences of an epoch that is over, by class; empty for the running one.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn epoch_ends(&self, epoch_no: i64) -> Result<Vec<(Class, Seq)>, StoreError> {
+        let mut query =
+            self.conn.prepare_cached("SELECT class, last_sequence FROM epoch_end WHERE epoch_no = ?1")?;
+        let mut rows = query.query([epoch_no])?;
+        let mut ends = Vec::new();
+        while let Some(row) = rows.next()? {
+            ends.push((class_from_index(row.get(0)?)?, sql_seq(row.get(1)?)));
+        }
+        Ok(ends)
+    }
+
     /// The last class sequence committed in the running epoch, by class.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::apply::Claim;
-use super::{Batch, StoreError};
-use crate::event::Event;
+use super::{Batch, ClassLimit, StoreError};
+use crate::event::{Class, Event};
 
 /// Batches waiting for the writer, at most; beyond that callers wait.
 pub(super) const QUEUE: usize = 256;
@@ -16,6 +16,8 @@ pub(super) type Answer = Result<Vec<Arc<Event>>, StoreError>;
 
 pub(super) enum Message {
     Commit(Entry),
+    /// `[buffer]` as it is now: the limit of the file and of the classes.
+    Limits(u64, Vec<(Class, ClassLimit)>),
     Close(oneshot::Sender<()>),
 }
 
@@ -34,6 +36,14 @@ pub(super) struct Handle {
 impl Handle {
     pub(super) async fn send(&self, batch: Batch, reply: oneshot::Sender<Answer>) -> Result<(), StoreError> {
         self.queue.send(Message::Commit(Entry { batch, reply })).await.map_err(|_| StoreError::Closed)
+    }
+
+    pub(super) async fn limits(
+        &self,
+        max_bytes: u64,
+        classes: Vec<(Class, ClassLimit)>,
+    ) -> Result<(), StoreError> {
+        self.queue.send(Message::Limits(max_bytes, classes)).await.map_err(|_| StoreError::Closed)
     }
 
     pub(super) async fn close(&self) {

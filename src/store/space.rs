@@ -60,13 +60,17 @@ pub(super) struct Space {
 
 impl Space {
     pub(super) fn new(folder: &Path, max_bytes: u64) -> Self {
-        Self {
-            max_bytes,
-            reserve_bytes: (max_bytes / 16).min(64 << 20),
-            folder: folder.to_owned(),
-            ballast_bytes: (max_bytes / 64).clamp(256 << 10, 16 << 20),
-            disk_full: false,
-        }
+        let folder = folder.to_owned();
+        let mut space = Self { max_bytes, reserve_bytes: 0, folder, ballast_bytes: 0, disk_full: false };
+        space.set_limit(max_bytes);
+        space
+    }
+
+    /// Another limit; reserve and ballast follow.
+    pub(super) fn set_limit(&mut self, max_bytes: u64) {
+        self.max_bytes = max_bytes;
+        self.reserve_bytes = (max_bytes / 16).min(64 << 20);
+        self.ballast_bytes = (max_bytes / 64).clamp(256 << 10, 16 << 20);
     }
 
     /// For `PRAGMA max_page_count`.

@@ -20,8 +20,9 @@ use super::lock::FolderLock;
 use super::queue::{Entry, Handle, Message, QUEUE};
 use super::space::{Space, Used};
 use super::upkeep::Upkeep;
-use super::{Head, Offset, StoreError, apply, connection};
+use super::{ClassLimit, Head, Offset, StoreError, apply, connection};
 use crate::clock;
+use crate::event::Class;
 
 /// Batches in one transaction, at most (architecture: "up to 100 rows").
 const GROUP: usize = 100;
@@ -108,6 +109,7 @@ impl Writer {
                 match message {
                     Message::Commit(entry) if entry.batch.patient => held.push(entry),
                     Message::Commit(entry) => group.push(entry),
+                    Message::Limits(max_bytes, classes) => self.take_limits(max_bytes, &classes),
                     Message::Close(done) => {
                         close = Some(done);
                         break;
@@ -135,17 +137,36 @@ impl Writer {
         if self.more {
             return Duration::ZERO;
         }
-        let mut until = self.next_tick.min(self.parts.upkeep.next());
+        // While the connection is broken no upkeep is done, and none may wake anybody.
+        let upkeep = if self.broken { self.next_tick } else { self.parts.upkeep.next() };
+        let mut until = self.next_tick.min(upkeep);
         if let Some(since) = held_since {
             until = until.min(since + PATIENCE);
         }
         until.saturating_duration_since(Instant::now())
     }
 
+    /// New limits count from the next step of upkeep on.
+    fn take_limits(&mut self, max_bytes: u64, classes: &[(Class, ClassLimit)]) {
+        self.parts.space.set_limit(max_bytes);
+        self.parts.upkeep = Upkeep::new(classes);
+        self.more = true;
+        if let Err(error) = self.bound() {
+            // Upkeep holds the limit all the same; the connection is opened anew before its next use.
+            tracing::warn!(%error, "the new buffer.max_bytes did not reach the database");
+            self.broken = true;
+        }
+    }
+
+    /// SQLite's own bound of the file; a file larger than that stays as it is.
+    fn bound(&self) -> Result<(), StoreError> {
+        let pages = i64::try_from(self.parts.space.max_pages()).unwrap_or(i64::MAX);
+        Ok(self.parts.conn.pragma_update(None, "max_page_count", pages.min(i64::from(u32::MAX - 1)))?)
+    }
+
     /// Hooks the connection up and bounds its file.
     pub(super) fn prepare(&mut self) -> Result<(), StoreError> {
-        let pages = i64::try_from(self.parts.space.max_pages()).unwrap_or(i64::MAX);
-        self.parts.conn.pragma_update(None, "max_page_count", pages.min(i64::from(u32::MAX - 1)))?;
+        self.bound()?;
         let wal_pages = Arc::clone(&self.wal_pages);
         self.parts.conn.wal_hook(Some(move |_: &mut rusqlite::hooks::Wal, pages: std::ffi::c_int| {
             wal_pages.store(u64::try_from(pages).unwrap_or(0), Ordering::Relaxed);
@@ -213,6 +234,7 @@ impl Writer {
                 self.more = false;
                 self.parts.position = before;
                 self.parts.upkeep.doubt();
+                self.parts.upkeep.rest();
                 tracing::error!(%error, "upkeep failed");
                 if error.is_full() {
                     self.meet_full();

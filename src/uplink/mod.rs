@@ -32,6 +32,7 @@ pub mod word;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -48,12 +49,20 @@ use crate::store::{Store, StoreError};
 pub struct About {
     /// Program version.
     pub version: String,
-    /// SHA-256 of the merged configuration, hex.
-    pub config_version: Option<String>,
-    /// Version of the protocol bundle.
-    pub protocols_version: Option<String>,
+    /// SHA-256 of the merged configuration, hex. A reload changes it without a restart of the uplink.
+    pub config_version: Option<watch::Receiver<String>>,
+    /// Version of the protocol bundle, likewise.
+    pub protocols_version: Option<watch::Receiver<String>>,
     /// Version of the hot list.
     pub hotlist_version: Option<String>,
+}
+
+impl About {
+    /// Whether it changed since it was last told.
+    fn changed(&self) -> bool {
+        let versions = [&self.config_version, &self.protocols_version];
+        versions.into_iter().flatten().any(|version| version.has_changed().unwrap_or(false))
+    }
 }
 
 /// Times the uplink lives by. The defaults are for the field; tests are more impatient.
@@ -153,14 +162,14 @@ pub enum UplinkError {
 /// time; what is wrong stands in `health` as part `uplink`.
 ///
 /// # Errors
-/// [`UplinkError::Store`] when the log cannot be read at the start or has been closed.
+/// [`UplinkError::Store`] when the log has been closed.
 pub async fn serve(
     setup: Setup,
     store: Store,
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), UplinkError> {
-    driver::Driver::new(setup, store, health.clone(), stop).await?.run().await?;
+    driver::Driver::new(setup, store, health.clone(), stop).run().await?;
     health.rest("uplink");
     Ok(())
 }

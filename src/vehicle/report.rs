@@ -158,7 +158,7 @@ pub fn build(record: &ScanRecord, bundle: &Bundle) -> VehicleReport {
         duration_ms: record.duration_ms,
         odometer_km,
         odometer_source: odometer_km.map(|_| "obd".into()),
-        distance_since_clear_km: distance,
+        distance_since_clear_km: distance.map(whole),
         warmups_since_clear: warmups.map(whole),
         time_since_clear_min: time.map(whole),
         assessable: not_assessable_because.is_empty(),

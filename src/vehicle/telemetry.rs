@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use crate::clock::UtcMillis;
 use crate::event::vehicle::{PidValue, SignalWindow};
 
-/// Live PIDs sampled in the background: load, coolant, engine speed, road speed,
-/// control module voltage. A handful: each question costs the adapter about 50 to 200 ms.
-pub const LIVE_PIDS: [u8; 5] = [0x04, 0x05, 0x0C, 0x0D, 0x42];
+/// Live PIDs sampled in the background: coolant, engine speed, road speed, control module
+/// voltage. A handful: each question costs the adapter about 50 to 200 ms. Not engine load
+/// (04): asked for every second, a serial line that swallowed two characters of `0104` would
+/// one day clear the car's codes.
+pub const LIVE_PIDS: [u8; 4] = [0x05, 0x0C, 0x0D, 0x42];
 /// Signals a window can hold; more are not sampled by anybody.
 const MAX_SIGNALS: usize = 64;
 

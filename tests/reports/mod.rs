@@ -38,7 +38,7 @@ pub fn report() -> VehicleReport {
         }],
         odometer_km: None,
         odometer_source: None,
-        distance_since_clear_km: Some(812.0),
+        distance_since_clear_km: Some(812),
         warmups_since_clear: Some(14),
         time_since_clear_min: Some(5_210),
         assessable: true,

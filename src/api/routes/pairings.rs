@@ -86,7 +86,7 @@ pub(super) struct Redeemed {
 }
 
 /// Opens a pairing: one at a time, 120 s, five attempts.
-#[utoipa::path(post, path = "/v1/pairings", tag = "tokens", request_body = NewPairing,
+#[utoipa::path(post, operation_id = "open_pairing", path = "/v1/pairings", tag = "tokens", request_body = NewPairing,
     responses((status = 201, description = "Open", body = OpenPairing)))]
 pub(super) async fn open(
     State(shared): State<Arc<Shared>>,
@@ -142,7 +142,7 @@ fn occupied(open: Occupied) -> Problem {
 }
 
 /// Gives the till its token.
-#[utoipa::path(post, path = "/v1/pairings/redeem", tag = "tokens", request_body = TypedCode,
+#[utoipa::path(post, operation_id = "redeem_pairing", path = "/v1/pairings/redeem", tag = "tokens", request_body = TypedCode,
     responses((status = 200, description = "The till's token", body = Redeemed)))]
 pub(super) async fn redeem(
     State(shared): State<Arc<Shared>>,
@@ -194,7 +194,7 @@ fn refused(refusal: Refusal) -> Problem {
 }
 
 /// Where a pairing stands.
-#[utoipa::path(get, path = "/v1/pairings/{id}", tag = "tokens", params(("id" = String, Path, description = "Pairing")),
+#[utoipa::path(get, operation_id = "get_pairing", path = "/v1/pairings/{id}", tag = "tokens", params(("id" = String, Path, description = "Pairing")),
     responses((status = 200, description = "Its state", body = PairingView)))]
 pub(super) async fn look(
     State(shared): State<Arc<Shared>>,
@@ -208,7 +208,7 @@ pub(super) async fn look(
 }
 
 /// Takes an open pairing back.
-#[utoipa::path(delete, path = "/v1/pairings/{id}", tag = "tokens", params(("id" = String, Path, description = "Pairing")),
+#[utoipa::path(delete, operation_id = "cancel_pairing", path = "/v1/pairings/{id}", tag = "tokens", params(("id" = String, Path, description = "Pairing")),
     responses((status = 204, description = "Taken back")))]
 pub(super) async fn cancel(
     State(shared): State<Arc<Shared>>,

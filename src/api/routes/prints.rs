@@ -95,7 +95,7 @@ impl From<PrintJob> for PrintJobView {
 }
 
 /// Queues a card face. The same `Idempotency-Key` gives the same job.
-#[utoipa::path(post, path = "/v1/print-jobs", tag = "printing", request_body = NewPrintJob,
+#[utoipa::path(post, operation_id = "create_print_job", path = "/v1/print-jobs", tag = "printing", request_body = NewPrintJob,
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key gives the same job")),
     responses((status = 202, description = "Queued; follow `Location`", body = PrintJobView)))]
 pub(super) async fn print(
@@ -208,7 +208,7 @@ async fn find(shared: &Shared, job: Uuid) -> Result<Option<PrintJob>, Problem> {
 }
 
 /// Where a job stands.
-#[utoipa::path(get, path = "/v1/print-jobs/{id}", tag = "printing", params(("id" = String, Path, description = "Job")),
+#[utoipa::path(get, operation_id = "get_print_job", path = "/v1/print-jobs/{id}", tag = "printing", params(("id" = String, Path, description = "Job")),
     responses((status = 200, description = "The job", body = PrintJobView)))]
 pub(super) async fn job(
     State(shared): State<Arc<Shared>>,
@@ -219,7 +219,7 @@ pub(super) async fn job(
 }
 
 /// Takes a job back that has not begun.
-#[utoipa::path(delete, path = "/v1/print-jobs/{id}", tag = "printing", params(("id" = String, Path, description = "Job")),
+#[utoipa::path(delete, operation_id = "cancel_print_job", path = "/v1/print-jobs/{id}", tag = "printing", params(("id" = String, Path, description = "Job")),
     responses((status = 200, description = "Cancelled", body = PrintJobView), (status = 409, description = "It has begun or is over")))]
 pub(super) async fn cancel(
     State(shared): State<Arc<Shared>>,

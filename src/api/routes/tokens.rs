@@ -78,7 +78,7 @@ pub(super) struct TokenList {
 }
 
 /// Makes a token.
-#[utoipa::path(post, path = "/v1/tokens", tag = "tokens", request_body = NewToken,
+#[utoipa::path(post, operation_id = "create_token", path = "/v1/tokens", tag = "tokens", request_body = NewToken,
     responses((status = 201, description = "The token, shown once", body = MadeToken)))]
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
@@ -125,14 +125,14 @@ pub(super) async fn make(
 }
 
 /// All tokens; never the tokens themselves.
-#[utoipa::path(get, path = "/v1/tokens", tag = "tokens", responses((status = 200, description = "The tokens", body = TokenList)))]
+#[utoipa::path(get, operation_id = "list_tokens", path = "/v1/tokens", tag = "tokens", responses((status = 200, description = "The tokens", body = TokenList)))]
 pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Result<Answer<TokenList>, Problem> {
     let rows = shared.context.store.read(|r| r.tokens()).await?;
     Ok(Answer(TokenList { tokens: rows.into_iter().map(TokenView::from).collect() }))
 }
 
 /// Takes a token back; open streams of it end within seconds.
-#[utoipa::path(delete, path = "/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "Token id")),
+#[utoipa::path(delete, operation_id = "revoke_token", path = "/v1/tokens/{id}", tag = "tokens", params(("id" = String, Path, description = "Token id")),
     responses((status = 204, description = "Taken back")))]
 pub(super) async fn revoke(State(shared): State<Arc<Shared>>, token: Segment) -> Result<StatusCode, Problem> {
     let id = token.uuid("token")?;

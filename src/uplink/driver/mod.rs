@@ -24,7 +24,6 @@ use super::voice::Voice;
 use super::{Setup, UplinkError};
 use crate::clock::UtcMillis;
 use crate::config::tables::{Confirm, MqttVersion};
-use crate::event::Class;
 use crate::health::Health;
 use crate::store::{Head, Store, StoreError};
 
@@ -99,21 +98,9 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) async fn new(
-        setup: Setup,
-        store: Store,
-        health: Health,
-        stop: CancellationToken,
-    ) -> Result<Self, UplinkError> {
+    pub(super) fn new(setup: Setup, store: Store, health: Health, stop: CancellationToken) -> Self {
         let topics = Topics::new(&setup.table.root, &setup.source);
-        let delivered = store
-            .read(|reader| {
-                Class::ALL
-                    .into_iter()
-                    .map(|class| Ok((class, reader.delivered(class)?)))
-                    .collect::<Result<Vec<_>, StoreError>>()
-            })
-            .await?;
+        let drain = Drain::new(store.clone(), setup.source.clone(), topics.clone());
         let policy = Policy {
             confirm: setup.table.confirm,
             confirm_timeout: setup.table.confirm_timeout,
@@ -129,9 +116,9 @@ impl Driver {
         }
         let seed = Uuid::new_v4().as_u64_pair().0;
         let seen = *store.head().borrow();
-        Ok(Self {
-            session: Session::new(policy, &delivered, seed),
-            drain: Drain::new(store.clone(), setup.source.clone(), topics.clone()),
+        Self {
+            session: Session::new(policy, &[], seed),
+            drain,
             desk: Desk::new(store.clone(), setup.source.clone(), setup.quality),
             voice: Voice::new(health),
             connections: Connections::default(),
@@ -142,14 +129,23 @@ impl Driver {
             stop,
             seen,
             figures_due: Instant::now(),
-        })
+        }
     }
 
     /// Until `stop`.
     pub(super) async fn run(mut self) -> Result<(), UplinkError> {
         loop {
             let began = Instant::now();
-            let ended = self.connection().await;
+            // What the session judged and nobody committed (a set-aside that the log did
+            // not take) must not be passed over: the log alone says where to go on.
+            let ended = match self.drain.delivered().await {
+                Ok(delivered) => {
+                    self.session.take_up(&delivered);
+                    self.connection().await
+                }
+                Err(StoreError::Closed) => Ended::Closed(StoreError::Closed),
+                Err(error) => Ended::Lost(Fault::Store(error.to_string())),
+            };
             self.session.step(Instant::now(), Input::Lost);
             if let Err(error) = self.drain.commit().await {
                 // Positions not noted are only sent once more.
@@ -264,6 +260,10 @@ impl Driver {
         // Our own notes of what is delivered move `commits`, not `last`: no work, no loop.
         if std::mem::replace(&mut self.seen, head).last != head.last {
             line.state_due.get_or_insert_with(|| Instant::now() + self.setup.pace.state_every);
+            // A reload is told at once: headquarters waits for it.
+            if self.setup.about.changed() {
+                line.state_due = Some(Instant::now());
+            }
             self.feed(line, Input::Grown).await?;
         }
         Ok(())

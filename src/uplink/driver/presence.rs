@@ -2,20 +2,27 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::{Driver, Failed, Line, OFFLINE, STATE};
 use crate::store::StoreError;
 use crate::uplink::greeting::Phase;
 use crate::uplink::pipe::{Packet, PipeEvent};
-use crate::uplink::session::{Input, Output, Token};
+use crate::uplink::session::{Input, Outcome, Output, Token};
 use crate::uplink::word::{OwnState, offline};
 
 /// What an orderly stop may take for each of its two last packets.
 const LAST_PACKET: Duration = Duration::from_secs(1);
 
+/// Looks at it now: what changes later is news again.
+fn now(version: Option<&mut watch::Receiver<String>>) -> Option<String> {
+    version.map(|version| version.borrow_and_update().clone())
+}
+
 impl Driver {
     pub(super) async fn tell_state(&mut self, line: &mut Line) -> Result<(), Failed> {
         let ours = self.drain.ours().await?;
-        let about = &self.setup.about;
+        let about = &mut self.setup.about;
         let state = OwnState {
             online: true,
             connection: line.connection,
@@ -24,8 +31,8 @@ impl Driver {
             version: about.version.clone(),
             last: ours.last.iter().map(|(class, last)| (class.as_str(), *last)).collect(),
             hotlist_version: about.hotlist_version.clone(),
-            config_version: about.config_version.clone(),
-            protocols_version: about.protocols_version.clone(),
+            config_version: now(about.config_version.as_mut()),
+            protocols_version: now(about.protocols_version.as_mut()),
         };
         let payload = serde_json::to_vec(&state).map_err(|error| StoreError::Corrupt(error.to_string()))?;
         self.publish_state(line, STATE, payload)
@@ -47,12 +54,7 @@ impl Driver {
                     match line.pipe.next().await {
                         PipeEvent::Settled { token: OFFLINE, .. } | PipeEvent::Lost(_) => return,
                         PipeEvent::Settled { token, outcome } => {
-                            for output in self.session.step(Instant::now(), Input::Settled { token, outcome })
-                            {
-                                if let Output::Delivered { class, to } = output {
-                                    self.drain.note(class, to);
-                                }
-                            }
+                            let Ok(()) = self.settled_last(token, outcome).await else { return };
                         }
                         _ => {}
                     }
@@ -63,6 +65,23 @@ impl Driver {
         }
         line.pipe.close(LAST_PACKET).await;
         tracing::info!("uplink closed");
+    }
+
+    /// A publish that ended while we leave: nothing new goes out for it.
+    async fn settled_last(&mut self, token: Token, outcome: Outcome) -> Result<(), StoreError> {
+        for output in self.session.step(Instant::now(), Input::Settled { token, outcome }) {
+            match output {
+                Output::Delivered { class, to } => {
+                    self.drain.note(class, to);
+                }
+                // Passed over, the next position would hide that it is lost.
+                Output::SetAside { class, rows, reason } => {
+                    self.drain.set_aside(class, &rows, &reason).await?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// In an orderly stop: everything in flight is settled, or it has taken long enough.

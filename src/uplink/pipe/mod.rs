@@ -27,6 +27,7 @@ use super::fault::Fault;
 use super::session::{Limits, Outcome, Token};
 use crate::config::tables::MqttVersion;
 use crate::config::values::BrokerUrl;
+use crate::event::CONTENT_TYPE;
 
 /// Control packets beside the publishes in flight (state, subscriptions, acknowledgements).
 const SPARE: usize = 64;
@@ -66,9 +67,9 @@ pub(super) struct Packet {
 
 impl Packet {
     /// The size of the PUBLISH packet, at most: fixed header 5, topic length 2,
-    /// packet id 2, property length 1.
+    /// packet id 2, property length 1, content type 3 and its text.
     pub(super) fn bytes(&self) -> u64 {
-        u64::try_from(10 + self.topic.len() + self.payload.len()).unwrap_or(u64::MAX)
+        u64::try_from(13 + CONTENT_TYPE.len() + self.topic.len() + self.payload.len()).unwrap_or(u64::MAX)
     }
 }
 

@@ -6,8 +6,9 @@ use std::pin::Pin;
 use rumqttc::{
     AckMode, AsyncClient, BrokerSessionResumePolicy, ConnectProperties, ConnectReturnCode, ConnectionError,
     DisconnectReasonCode, Event, EventLoop, IncomingPacketSizeLimit, LastWill, MqttOptions, NetworkOptions,
-    Packet as Control, PersistedAckMode, PersistedSession, PublishOptions, PublishResult, QoS, SessionStore,
-    SessionStoreError, SessionStoreKey, StateError, SubscribeFilterInput, SubscribeReasonCode,
+    Packet as Control, PersistedAckMode, PersistedSession, PublishOptions, PublishProperties, PublishResult,
+    QoS, SessionStore, SessionStoreError, SessionStoreKey, StateError, SubscribeFilterInput,
+    SubscribeReasonCode,
 };
 use tokio::sync::mpsc;
 
@@ -15,6 +16,7 @@ use super::{
     Dial, Ear, Incoming, Notice, Packet, PipeEvent, RECEIVE_MAXIMUM, Receipt, SESSION_EXPIRY_S, gone, sniff,
 };
 use crate::config::tables::MqttVersion;
+use crate::event::CONTENT_TYPE;
 use crate::uplink::fault::Fault;
 use crate::uplink::session::{Limits, Outcome, Token};
 
@@ -123,7 +125,9 @@ pub(super) async fn pump(mut eventloop: EventLoop, out: mpsc::Sender<PipeEvent>,
 }
 
 pub(super) fn publish(client: &AsyncClient, token: Token, packet: Packet) -> Result<Notice, Fault> {
-    let options = PublishOptions::at_least_once().retain(packet.retain);
+    let content_type = if packet.retain { "application/json" } else { CONTENT_TYPE };
+    let about = PublishProperties { content_type: Some(content_type.to_owned()), ..Default::default() };
+    let options = PublishOptions::at_least_once().retain(packet.retain).properties(about);
     let notice =
         client.try_publish_tracked(packet.topic.to_string(), packet.payload, options).map_err(gone)?;
     Ok(Box::pin(async move {

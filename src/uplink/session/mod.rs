@@ -107,6 +107,15 @@ impl<P: Clone> Session<P> {
         lanes.chain([self.replay_at]).flatten().min()
     }
 
+    /// Takes up the delivered positions as the log has them. What a connection that
+    /// failed had judged, and nobody committed, is forgotten: those rows are read again.
+    pub fn take_up(&mut self, delivered: &[(Class, ClassCursor)]) {
+        for lane in &mut self.lanes {
+            let at = delivered.iter().find(|(of, _)| *of == lane.class);
+            lane.take_up(at.map_or_else(Default::default, |(_, at)| *at));
+        }
+    }
+
     /// What is in flight, while connected.
     #[must_use]
     pub fn flow(&self) -> Option<&Flow> {
@@ -126,6 +135,13 @@ impl<P: Clone> Session<P> {
             .iter()
             .find(|lane| lane.class == class)
             .map_or_else(Default::default, |lane| lane.delivered)
+    }
+
+    /// How far a class is with the broker, delivered or not.
+    #[must_use]
+    pub fn taken(&self, class: Class) -> ClassCursor {
+        let lane = self.lanes.iter().find(|lane| lane.class == class);
+        lane.map_or_else(Default::default, Lane::taken_to)
     }
 
     fn connected(&mut self, limits: Limits, head: Offset) {

@@ -41,7 +41,7 @@ fn a_healthy_car_is_assessable() {
     assert!(report.assessable, "{:?}", report.not_assessable_because);
     assert!(report.inspection.ready);
     assert_eq!(report.engine_running, Some(true));
-    assert_eq!((report.warmups_since_clear, report.distance_since_clear_km), (Some(40), Some(812.0)));
+    assert_eq!((report.warmups_since_clear, report.distance_since_clear_km), (Some(40), Some(812)));
     assert_eq!(report.powertrain, Powertrain::Ice);
     assert_eq!((report.vin, report.vin_check), (None, VinCheck::Missing));
     assert_eq!(report.odometer_km, None, "not given is absent, never zero");
