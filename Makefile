@@ -2,7 +2,7 @@
 # Installation needs root (directly or by sudo); building and running do not.
 
 PACKAGES_BUILD := build-essential pkg-config libpcsclite-dev
-PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd openssl iproute2 procps
+PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd openssl iproute2 procps socat strace
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 CARGO ?= cargo

@@ -58,7 +58,7 @@ impl Health {
     }
 
     /// The loop `name` has ended orderly and will not beat again.
-    pub fn rest(&self, name: &'static str) {
+    pub fn rest(&self, name: &str) {
         self.with(|inner| inner.beats.remove(name));
     }
 

@@ -14,12 +14,16 @@ systemd-tmpfiles --create baygate.conf
 mkdir -p /usr/share/baygate
 cp -r firmware-protocols config/rules config/templates config/fonts /usr/share/baygate/
 [ -e /etc/baygate/baygate.toml ] || install -m 0644 config/baygate.toml /etc/baygate/baygate.toml
-# A credential that is named in the unit must exist; an empty one counts as absent.
-for name in mqtt-password mqtt-client-key api-tls-key; do
-    [ -e "/etc/baygate/credentials/$name" ] || install -m 0600 /dev/null "/etc/baygate/credentials/$name"
-done
-/usr/bin/baygate man > /tmp/baygate.1 && install -D -m 0644 /tmp/baygate.1 /usr/share/man/man1/baygate.1 && rm -f /tmp/baygate.1
+# No file in /tmp on the way: others could have put a link there.
+/usr/bin/baygate man | install -D -m 0644 /dev/stdin /usr/share/man/man1/baygate.1
+# The blacklist holds from the next start on; until then the drivers may already be there.
+modprobe -r pn533_usb pn533 nfc 2>/dev/null || true
 systemctl daemon-reload
+# The rules apply to what is plugged in already, too; a kernel driver that holds a reader lets go.
 udevadm control --reload 2>/dev/null || true
+udevadm trigger --subsystem-match=tty --subsystem-match=usbmisc --subsystem-match=usb 2>/dev/null || true
+modprobe -r pn533_usb 2>/dev/null || true
 echo "Edit /etc/baygate/baygate.toml (baygate devices prints lines for it), then:"
-echo "  baygate check && systemctl enable --now baygate"
+echo "  baygate check && sudo systemctl enable --now baygate"
+echo "Card readers of kind pcsc also need: sudo apt-get install pcscd"
+echo "To use pair, token, scan ID and print without sudo: sudo adduser \$USER baygate-admin"

@@ -130,7 +130,8 @@ async fn hosts_and_origins() {
     let port = served.addr.port();
     let own = format!("127.0.0.1:{port}");
     // (name, headers, status, code)
-    let cases: [(&str, Vec<(&str, &str)>, u16, &str); 10] = [
+    type Case<'c> = (&'c str, Vec<(&'c str, &'c str)>, u16, &'c str);
+    let cases: [Case<'_>; 10] = [
         ("own address", vec![("Host", own.as_str())], 200, ""),
         ("localhost", vec![("Host", "localhost")], 200, ""),
         ("allowed host", vec![("Host", "gateway.store.example:8480")], 200, ""),

@@ -9,6 +9,7 @@ mod mqtt;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
 use baygate::api::client::{Client, Method};
@@ -267,4 +268,23 @@ async fn killed_at_any_moment_nothing_is_lost_or_doubled() {
         .iter()
         .filter(|r| r.verdict != Verdict::Duplicate && r.event["type"] == "baygate.card.tapped");
     assert_eq!(taps.count(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_else_reads_the_data_whatever_the_folder_allows() {
+    let desk = Desk::new();
+    desk.write("");
+    std::fs::create_dir(desk.path("data")).unwrap();
+    std::fs::set_permissions(desk.path("data"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut daemon = Daemon::start(&desk.config()).await;
+    let mut seen = 0;
+    for entry in std::fs::read_dir(desk.path("data")).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode & 0o077, 0, "{:?} is open to others: {mode:o}", entry.file_name());
+        seen += 1;
+    }
+    assert!(seen > 0, "a database is there");
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.ended().await.success());
 }

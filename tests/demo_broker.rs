@@ -1,5 +1,6 @@
 //! The demo's own broker and headquarters, with clients that are not ours: both
 //! versions, retained, will, wildcards, and the uplink with headquarters' word.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod mqtt;
 

@@ -304,6 +304,44 @@ car = {{ y = 0 }}
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_report_whose_warning_cannot_be_written_holds_up_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let evidence: String =
+        (0..6).map(|n| format!("[[rule.evidence]]\nname = \"e{n}\"\nvalue = 'car.note'\n")).collect();
+    let rule = format!(
+        r#"[[rule]]
+id = "chatty"
+version = 1
+severity = "info"
+confidence = "measured"
+title = {{ zh = "测试", en = "Test" }}
+advice = {{ zh = "测试", en = "Test" }}
+when = 'car.x > 1'
+{evidence}[[rule.vector]]
+expect = "raise"
+car = {{ x = 2, note = "short" }}
+[[rule.vector]]
+expect = "clear"
+car = {{ x = 0, note = "short" }}
+[[rule.vector]]
+expect = "unknown"
+car = {{ y = 0 }}
+"#
+    );
+    let service = Service::start(&store, Arc::new(Rules::parse(&[("test.toml".into(), rule)]).unwrap()));
+    let mut car = report();
+    // Six times this is more than an event may have.
+    car.ecus[0].values = vec![value("x", 5), value("note", "n".repeat(15_000))];
+    dealt_with(&store, tell(&store, &car).await).await;
+    assert!(standing(&store, VIN).await.is_empty());
+    car.ecus[0].values = vec![value("x", 5), value("note", "short")];
+    dealt_with(&store, tell(&store, &car).await).await;
+    assert_eq!(standing(&store, VIN).await, ["chatty"]);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn warnings_of_an_unnamed_car_move_to_its_vin() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());

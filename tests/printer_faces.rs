@@ -2,6 +2,8 @@
 //! a character without a glyph is an error that names it, and a bad template is
 //! refused with its line and column.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::path::Path;
 
 use baygate::printer::bitmap::{Bitmap, Canvas};
@@ -77,7 +79,8 @@ fn the_font_has_the_characters_that_names_and_offers_need() {
 #[test]
 fn data_is_refused_by_name_in_both_languages() {
     // (what, change, code, words)
-    let cases: [(&str, fn(&mut Value), &str, &[&str]); 10] = [
+    type Case<'c> = (&'c str, fn(&mut Value), &'c str, &'c [&'c str]);
+    let cases: [Case<'_>; 10] = [
         (
             "emoji",
             |f| f["offer"] = "洗车😀".into(),

@@ -2,6 +2,8 @@
 //! maker's manuals without the driver: over a pty with a clerk at it, and over TCP
 //! with the cable pulled.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,6 @@
 //! The drain's state machine without any I/O: order, priorities, windows,
 //! refusals, headquarters' word; and a simulated broker that does what it likes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};

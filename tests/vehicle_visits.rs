@@ -229,7 +229,9 @@ async fn requested_scans() {
     let spec = CarSpec { engine: Engine::On, voltage: Some(11.4), ..car(A) };
     let (sim, link) = on_tcp(plugged(spec)).await;
     let bay = Bay::start(&store, "bay-6", &link, Poll::Auto);
-    bay.until_reason(None).await;
+    let state = bay.until_reason(Some("battery-low")).await.state;
+    assert!(state.detail.unwrap().contains("11.4 V"), "the car is not left alone without a word");
+    assert_eq!(sim.requests(), Vec::<Vec<u8>>::new(), "and it is left alone");
     let row = bay.scan().await;
     assert_eq!(row.state, RequestState::Done, "{row:?}");
     let outcome = row.outcome.unwrap();
@@ -241,6 +243,7 @@ async fn requested_scans() {
 
     sim.unplug();
     bay.nth("vehicle.departed", 1).await;
+    bay.until_reason(None).await;
     let row = bay.scan().await;
     assert_eq!(row.state, RequestState::Failed);
     let outcome = row.outcome.unwrap();

@@ -136,6 +136,8 @@ async fn refuse_if_answered(path: &Path) -> Result<(), ApiError> {
 fn restrict(path: &Path) -> io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))?;
     match Group::from_name(ADMIN_GROUP) {
+        // Under the unit the process runs in the group and may not call chown at all.
+        Ok(Some(group)) if fs::metadata(path)?.gid() == group.gid.as_raw() => {}
         Ok(Some(group)) => {
             if let Err(error) = chown(path, None, Some(group.gid)) {
                 // Without it only root and the own user reach the socket: safe, so no reason to stop.

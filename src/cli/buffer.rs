@@ -29,7 +29,7 @@ const EXAMPLES: &str = "Examples / 示例:
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Data folder, instead of the configuration's / 数据目录(默认取配置文件)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
@@ -105,12 +105,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
         Some(dir) => dir,
         None => match crate::config::load(&global.config) {
             Ok(config) => config.gateway.data_dir,
-            Err(errors) => {
-                for error in errors {
-                    eprintln!("{error}");
-                }
-                return Ok(Exit::Usage);
-            }
+            Err(errors) => return Ok(super::daemon::report(&super::daemon::NotLoaded(errors).into())),
         },
     };
     let out = Output { json: global.json, locale: global.language() };
@@ -311,6 +306,12 @@ impl Output {
 
     fn quarantine(self, command: &Quarantine, inspection: &Inspection) -> anyhow::Result<Exit> {
         let reader = inspection.reader();
+        if !self.json
+            && matches!(command, Quarantine::List)
+            && reader.quarantined(Offset(i64::MIN), 1)?.is_empty()
+        {
+            return print(self.pick("没有被隔离的事件", "nothing is set aside"));
+        }
         let mut after = Offset(i64::MIN);
         loop {
             let page = reader.quarantined(after, PAGE)?;

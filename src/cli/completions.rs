@@ -13,6 +13,9 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, _: &Global) -> anyhow::Result<Exit> {
-    clap_complete::generate(args.shell, &mut super::command(), "baygate", &mut std::io::stdout());
+    // Not to standard output itself: the generator panics when its reader leaves.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut super::command(), "baygate", &mut script);
+    print!("{}", String::from_utf8_lossy(&script));
     Ok(Exit::Done)
 }

@@ -50,8 +50,21 @@ pub fn exit_of(error: &anyhow::Error) -> Exit {
 /// Prints an error on standard error and gives its exit status.
 #[must_use]
 pub fn report(error: &anyhow::Error) -> Exit {
-    eprintln!("baygate: {error:#}");
+    eprintln!("baygate: {}", told(error));
     exit_of(error)
+}
+
+/// The error and its causes, each said once: many of ours name their cause themselves.
+#[must_use]
+pub fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            let joint = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{joint}{cause}");
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -75,6 +88,11 @@ mod tests {
             assert_eq!(exit_of(&error), exit, "{error}");
         }
         let described = anyhow::Error::from(refused(404)).context("while asking");
+        assert_eq!(told(&described), "while asking: x (x)");
+        assert_eq!(
+            told(&anyhow::anyhow!("disk full").context("a.db: disk full; free some")),
+            "a.db: disk full; free some"
+        );
         assert_eq!(exit_of(&described), Exit::Usage);
     }
 }

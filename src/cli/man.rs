@@ -22,6 +22,6 @@ pub async fn run(_: Args, _: &Global) -> anyhow::Result<Exit> {
         sub.render_description_section(&mut page)?;
         sub.render_options_section(&mut page)?;
     }
-    std::io::Write::write_all(&mut std::io::stdout(), &page)?;
+    print!("{}", String::from_utf8_lossy(&page));
     Ok(Exit::Done)
 }

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::values::Locale;
+use crate::config::{self, values::Locale};
 
 /// Baygate: the in-store edge gateway / 门店边缘网关
 #[derive(Debug, Parser)]
@@ -90,10 +90,11 @@ pub struct Global {
 }
 
 impl Global {
-    /// `--locale`, else `LANG`, else Chinese.
+    /// `--locale`, else the configuration's, else `LANG`, else Chinese.
     #[must_use]
     pub fn language(&self) -> Locale {
-        self.locale.unwrap_or_else(|| match std::env::var("LANG") {
+        let chosen = self.locale.or_else(|| config::locale(&self.config));
+        chosen.unwrap_or_else(|| match std::env::var("LANG") {
             Ok(lang) if lang.starts_with("en") || lang.starts_with('C') => Locale::En,
             _ => Locale::ZhCn,
         })
@@ -126,6 +127,9 @@ impl From<Exit> for ExitCode {
 #[must_use]
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if !matches!(cli.command, Command::Run(_)) {
+        leave_when_nobody_reads();
+    }
     // The demo tells its own story: only what is wrong belongs beside it.
     log_to_stderr(if matches!(cli.command, Command::Run(_)) { "info" } else { "error" });
     // Two workers serve a store with room to spare; blocking work has threads of its own.
@@ -141,11 +145,20 @@ pub fn main() -> ExitCode {
     };
     match outcome {
         Ok(exit) => exit.into(),
-        Err(error) => {
-            eprintln!("baygate: {error:#}");
-            Exit::Failed.into()
-        }
+        Err(error) => daemon::report(&error).into(),
     }
+}
+
+/// `baygate … | head` has seen enough: that is no panic. The daemon goes on whoever reads.
+fn leave_when_nobody_reads() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<String>().map_or("", String::as_str);
+        if text.starts_with("failed printing to stdout: Broken pipe") {
+            std::process::exit(Exit::Done as i32);
+        }
+        usual(panic);
+    }));
 }
 
 async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {

@@ -78,7 +78,10 @@ fn show(opened: &Value, global: &Global) {
         );
         println!("{what} {ca}");
     }
-    println!("{}", global.language().pick("请在收银台输入。", "Type it at the till."));
+    let seconds = opened.get("expires_in_s").and_then(Value::as_u64).unwrap_or(0);
+    let zh = format!("请在 {seconds} 秒内在收银台输入；本命令等待输入完成，按 Ctrl-C 取消。");
+    let en = format!("Type it at the till within {seconds} s; this waits until it is done, Ctrl-C cancels.");
+    println!("{}", global.language().pick(&zh, &en));
 }
 
 /// Asks until the pairing is over; its last state.

@@ -23,10 +23,10 @@ const MAX_DATA_BYTES: u64 = 64 * 1024;
 
 /// Arguments of `baygate print`.
 #[derive(Debug, clap::Args)]
-#[command(
-    about = "Draw, print and follow card faces / 卡面的生成、打印与查询",
-    after_help = "Example / 示例:\n  baygate print render --template config/templates/member-face.svg --data face.json --out face.png\n  baygate print send --printer face-1 --data face.json --wait"
-)]
+#[command(about = "Draw, print and follow card faces / 卡面的生成、打印与查询")]
+#[command(after_help = "Examples / 示例:
+  baygate print render --template member-face.svg --data card.json --out face.png
+  baygate print send --printer face-1 --data card.json --wait")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
@@ -36,11 +36,11 @@ pub struct Args {
 enum Command {
     /// Draw a face into a PNG; needs neither printer nor daemon / 生成卡面图片
     #[command(
-        after_help = "Example:\n  baygate print render --template config/templates/member-face.svg --data face.json --out face.png"
+        after_help = "Example:\n  baygate print render --template member-face.svg --data card.json --out face.png"
     )]
     Render(Render),
     /// Queue a face at a printer of the running daemon / 提交打印
-    #[command(after_help = "Example:\n  baygate print send --printer face-1 --data face.json --wait")]
+    #[command(after_help = "Example:\n  baygate print send --printer face-1 --data card.json --wait")]
     Send(Send),
     /// Where a job stands / 查询打印任务
     #[command(after_help = "Example:\n  baygate print status 0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3")]
@@ -49,7 +49,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Render {
-    /// The SVG template / SVG 模板
+    /// The SVG template: a file, or the name of one of the installation / SVG 模板文件，或已安装模板的名称
     #[arg(long, value_name = "FILE")]
     template: PathBuf,
     /// The fields as a JSON object; `-`: standard input / 字段 JSON
@@ -120,7 +120,9 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
 
 /// The data file is not what it should be.
 #[derive(Debug, thiserror::Error)]
-#[error("{file}: {what}; give a JSON object such as {{\"card_no\":\"8800004200001234\",\"points\":120}}")]
+#[error(
+    "{file}: {what}; give a JSON object such as {{\"card_no\":\"8800004200001234\",\"points\":120,\"offer\":\"…\",\"qr\":\"https://…\"}}"
+)]
 struct BadData {
     file: String,
     what: String,
@@ -128,8 +130,9 @@ struct BadData {
 
 fn render(args: &Render, global: &Global) -> anyhow::Result<Exit> {
     let fields = read_data(&args.data)?;
-    let template = faces::read_template(&args.template)?;
-    let fonts = args.fonts.clone().unwrap_or_else(|| fonts_folder(&args.template, global));
+    let path = template_file(&args.template, global);
+    let template = faces::read_template(&path)?;
+    let fonts = args.fonts.clone().unwrap_or_else(|| fonts_folder(&path, global));
     let face = Faces::of(PathBuf::new(), fonts).draw(&template, &fields, Canvas::TCP300)?;
     std::fs::write(&args.out, face.to_png()?)
         .with_context(|| format!("{} cannot be written; check the folder", args.out.display()))?;
@@ -142,6 +145,23 @@ fn render(args: &Render, global: &Global) -> anyhow::Result<Exit> {
         println!("{done}: {} ({width} × {height})", args.out.display());
     }
     Ok(Exit::Done)
+}
+
+/// The file itself; for a bare name that is no file here, the template of the installation.
+fn template_file(template: &Path, global: &Global) -> PathBuf {
+    let bare = template.file_name().is_some_and(|name| name == template.as_os_str());
+    if !bare || template.exists() {
+        return template.to_owned();
+    }
+    let installed = share_dirs(global).into_iter().map(|share| share.join("templates").join(template));
+    installed.into_iter().find(|path| path.is_file()).unwrap_or_else(|| template.to_owned())
+}
+
+/// Where the shared files are: of the configuration, of the installation, of a source tree.
+fn share_dirs(global: &Global) -> Vec<PathBuf> {
+    let configured = global.config.exists().then(|| config::load(&global.config).ok()).flatten();
+    let known = ["/usr/share/baygate", "config"].map(PathBuf::from);
+    configured.map(|config| config.gateway.share_dir).into_iter().chain(known).collect()
 }
 
 /// The configuration's fonts, those beside the template, or those of a source tree.

@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use super::Global;
+use super::daemon::NotLoaded;
 use crate::config::{self, Config};
 use crate::maintenance::Rules;
 use crate::protocols::Bundle;
@@ -20,7 +21,7 @@ pub fn configuration(global: &Global) -> anyhow::Result<Option<Config>> {
     }
     match config::load(&global.config) {
         Ok(config) => Ok(Some(config)),
-        Err(errors) => bail!("{}", joined(&errors)),
+        Err(errors) => Err(NotLoaded(errors).into()),
     }
 }
 

@@ -160,7 +160,7 @@ impl Page<'_> {
             let name = row.map_or(value.name.as_str(), |row| self.locale.pick(&row.name.zh, &row.name.en));
             let shown = match &value.value {
                 serde_json::Value::String(text) => text.clone(),
-                number => format!("{number} {}", value.unit),
+                number => format!("{} {}", figure(number), value.unit),
             };
             let line = format!("{indent}{}  {} {shown}", value.pid, padded(name, 40));
             self.line(&line);
@@ -189,6 +189,11 @@ impl Page<'_> {
         let seconds = format!("{:.1} s", std::time::Duration::from_millis(report.duration_ms).as_secs_f64());
         self.row("用时", "Took", &seconds);
     }
+}
+
+/// A number as people read it: two decimals, and none that are zero. JSON has them all.
+fn figure(number: &serde_json::Value) -> String {
+    number.as_f64().map_or_else(|| number.to_string(), |value| ((value * 100.0).round() / 100.0).to_string())
 }
 
 /// Fills up to `columns` terminal columns; a Chinese character takes two.

@@ -1,5 +1,6 @@
 //! `baygate run`: the daemon.
 
+use nix::sys::stat::{Mode, umask};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,8 @@ pub async fn run(_: Args, global: &Global) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
+    // VINs, UIDs and card numbers lie in the data folder, whoever made it and with whatever mode.
+    umask(Mode::from_bits_truncate(0o077));
     let gateway = match Gateway::build(config).await {
         Ok(gateway) => gateway,
         Err(error) => {

@@ -25,7 +25,7 @@ const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 pub(super) async fn scan(id: &DeviceId, bundle: &Bundle, global: &Global) -> anyhow::Result<Exit> {
     let asked = async {
         let client = daemon::connect(global).await?;
-        Ok(ask(&client, id).await?)
+        Ok(ask(&client, id, global.language()).await?)
     };
     let report = match asked.await {
         Ok(report) => report,
@@ -44,7 +44,7 @@ pub(super) async fn scan(id: &DeviceId, bundle: &Bundle, global: &Global) -> any
     Ok(Exit::Done)
 }
 
-async fn ask(client: &Client, id: &DeviceId) -> Result<Value, ClientError> {
+async fn ask(client: &Client, id: &DeviceId, locale: Locale) -> Result<Value, ClientError> {
     let answer = client.request(Method::POST, &format!("/v1/vehicles/{id}/scan"), None).await?;
     let Some(location) = answer.location.clone().filter(|_| answer.status == 202) else {
         return answer.accepted();
@@ -55,7 +55,7 @@ async fn ask(client: &Client, id: &DeviceId) -> Result<Value, ClientError> {
         let outcome = row.get("outcome").cloned().unwrap_or_default();
         match row.get("state").and_then(Value::as_str) {
             Some("done") => return Ok(outcome),
-            Some("failed") => return Err(failed(&outcome)),
+            Some("failed") => return Err(failed(&outcome, locale)),
             _ if Instant::now() >= until => {
                 return Err(ClientError::Refused {
                     status: 504,
@@ -68,12 +68,13 @@ async fn ask(client: &Client, id: &DeviceId) -> Result<Value, ClientError> {
     }
 }
 
-fn failed(outcome: &Value) -> ClientError {
+fn failed(outcome: &Value, locale: Locale) -> ClientError {
     let text = |pointer: &str| outcome.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     ClientError::Refused {
         status: 502,
         code: text("/code").unwrap_or_else(|| "device-failed".into()),
-        detail: text("/text/en").unwrap_or_else(|| "the vehicle link could not do it".into()),
+        detail: text(locale.pick("/text/zh", "/text/en"))
+            .unwrap_or_else(|| "the vehicle link could not do it".into()),
     }
 }
 
@@ -103,11 +104,17 @@ fn warning_line(warning: &Value, locale: Locale) -> String {
     format!("{}  {}", text("title"), text("advice"))
 }
 
-/// Prints the telemetry windows of a configured link as they are committed.
+/// Prints the telemetry windows of a configured link as they are committed: the signals
+/// that are `wanted`, all when that is empty.
 ///
 /// # Errors
 /// Only when a window cannot be printed.
-pub(super) async fn watch(id: &DeviceId, rounds: Option<u64>, global: &Global) -> anyhow::Result<Exit> {
+pub(super) async fn watch(
+    id: &DeviceId,
+    rounds: Option<u64>,
+    wanted: &[String],
+    global: &Global,
+) -> anyhow::Result<Exit> {
     let opened = async {
         let client = daemon::connect(global).await?;
         Ok(client.events("class=telemetry").await?)
@@ -117,6 +124,12 @@ pub(super) async fn watch(id: &DeviceId, rounds: Option<u64>, global: &Global) -
         Err(error) => return Ok(refused(&error)),
     };
     tokio::pin!(events);
+    if !global.json && std::io::stderr().is_terminal() {
+        let zh = format!("{id} 由守护进程轮询，约每 10 秒一行；没有车时没有数据，按 Ctrl-C 结束");
+        let en =
+            format!("{id} is polled by the daemon: a line about every 10 s, none without a car; Ctrl-C ends");
+        eprintln!("{}", global.language().pick(&zh, &en));
+    }
     let mut printed = 0;
     while rounds.is_none_or(|rounds| printed < rounds) {
         let event = tokio::select! {
@@ -130,10 +143,27 @@ pub(super) async fn watch(id: &DeviceId, rounds: Option<u64>, global: &Global) -
         };
         let envelope: Value = serde_json::from_str(&event.data).unwrap_or_default();
         let Some(data) = envelope.get("data").filter(|data| data["link"] == id.as_str()) else { continue };
-        print_window(data, global.json);
+        let Some(data) = only(data, wanted) else {
+            let zh = format!("{id} 的轮询中没有 {}；守护进程只轮询部分 PID", wanted.join("、"));
+            let en =
+                format!("{id} is not polled for {}; the daemon chooses what it polls", wanted.join(", "));
+            eprintln!("{}", global.language().pick(&zh, &en));
+            return Ok(Exit::Failed);
+        };
+        print_window(&data, global.json);
         printed += 1;
     }
     Ok(Exit::Done)
+}
+
+/// The window with the wanted signals alone; nothing when it has none of them.
+fn only(data: &Value, wanted: &[String]) -> Option<Value> {
+    let mut data = data.clone();
+    let signals = data.get_mut("signals")?.as_array_mut()?;
+    signals.retain(|signal| {
+        wanted.is_empty() || wanted.iter().any(|name| signal["name"].as_str() == Some(name))
+    });
+    (wanted.is_empty() || !signals.is_empty()).then_some(data)
 }
 
 fn print_window(data: &Value, json: bool) {

@@ -89,7 +89,7 @@ pub fn refuse_adapter(error: &AdapterError, locale: Locale) -> Exit {
 /// The words of the command line name nothing.
 #[must_use]
 pub fn unknown_target(error: &anyhow::Error) -> Exit {
-    eprintln!("baygate: {error:#}");
+    eprintln!("baygate: {}", super::daemon::told(error));
     Exit::Usage
 }
 

@@ -9,6 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::vehicle_target::{Target, refuse, refuse_adapter, unknown_target};
 use super::{Exit, Global, protocol_files, vehicle_daemon};
 use crate::clock::UtcMillis;
+use crate::config::Config;
 use crate::config::values::{Locale, VehicleLink};
 use crate::event::vehicle::PidValue;
 use crate::protocols::Bundle;
@@ -59,7 +60,11 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
     let config = protocol_files::configuration(global)?;
     let link = match args.target.resolve(config.as_ref()) {
         Ok(Target::Link(link)) => link,
-        Ok(Target::Configured(id)) => return vehicle_daemon::watch(&id, args.rounds, global).await,
+        Ok(Target::Configured(id)) => {
+            let wanted =
+                if args.pids.is_empty() { Vec::new() } else { names_of(&args.pids, config.as_ref())? };
+            return vehicle_daemon::watch(&id, args.rounds, &wanted, global).await;
+        }
         Err(error) => return Ok(unknown_target(&error)),
     };
     let bundle = protocol_files::load(config.as_ref())?;
@@ -81,6 +86,16 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
         },
         _ = tokio::signal::ctrl_c() => Ok(Exit::Done),
     }
+}
+
+/// What the signals of these PIDs are called; the request itself for one that is not known.
+fn names_of(pids: &[Request], config: Option<&Config>) -> anyhow::Result<Vec<String>> {
+    let bundle = protocol_files::load(config)?;
+    let of = |request: &Request| match request.id().and_then(|pid| bundle.pids.get(0x01, pid)) {
+        Some(row) => row.signals.iter().map(|signal| signal.name.clone()).collect(),
+        None => vec![request.to_string()],
+    };
+    Ok(pids.iter().flat_map(of).collect())
 }
 
 fn refuse_any(error: &ScanError, locale: Locale) -> Exit {

@@ -3,14 +3,16 @@
 //! column. What does not: anything that opens a file other than TOML, binds a
 //! port or touches a device.
 
+mod complete;
 pub mod credentials;
 mod error;
 mod load;
+mod suggest;
 pub mod tables;
 pub mod values;
 
 pub use error::ConfigError;
-pub use load::{load, parse, read_toml};
+pub use load::{load, locale, parse, read_toml};
 
 use std::path::PathBuf;
 use std::time::Duration;

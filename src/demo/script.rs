@@ -9,12 +9,17 @@ use tokio::sync::Mutex;
 
 use super::stage::Props;
 use crate::api::client::{Client, Method};
+use crate::ident::Vin;
 use crate::sim::card::{CardProfile, CardSim, Technology};
 use crate::sim::vehicle::{CarSpec, SpecError};
 
-/// One round. Each step waits a moment, as people do.
-pub async fn play(props: Arc<Mutex<Props>>, client: Client) {
-    for round in 0_u32.. {
+/// One round. Each step waits a moment, as people do. The car that the last
+/// demonstration left at the bay does not come first: it would only go on with its visit.
+pub async fn play(props: Arc<Mutex<Props>>, client: Client, still_here: Option<Vin>) {
+    let comes_first = cars(0).ok().and_then(|car| car.vin);
+    let first =
+        u32::from(still_here.is_some() && still_here.as_ref().map(Vin::as_str) == comes_first.as_deref());
+    for round in first.. {
         let (uid, technology) = match round % 2 {
             0 => (vec![0x04, 0xA1, 0xB2, 0xC3, 0xD4, 0xE5, 0x80], Technology::Ntag215),
             _ => (vec![0xDE, 0xAD, 0xBE, 0xEF], Technology::Classic1k),

@@ -19,7 +19,7 @@ use crate::api::client::{Client, Method};
 use crate::config::{self, Config};
 use crate::event::Class;
 use crate::gateway::Gateway;
-use crate::ident::Seq;
+use crate::ident::{Epoch, Seq};
 use crate::sim::broker::{self, EmbeddedBroker};
 use crate::sim::card::CardSim;
 use crate::sim::headquarters::{self, Received, Verdict};
@@ -109,15 +109,20 @@ impl Stage {
         let gateway = Gateway::build(self.config.clone()).await?;
         let (store, api, health) = (gateway.store(), gateway.api_addr(), gateway.health());
         let mut log = Log::after(&store).await?;
-        story.begins_after(store.read(|reader| reader.last_sequence()).await?);
+        let earlier = store.read(|reader| reader.last_sequence()).await?;
+        story.begins_after(earlier, &self.dir);
         let gateway_stop = CancellationToken::new();
         let (_keep, reloads) = mpsc::channel(1);
         let unchanged = self.config.clone();
         let mut running =
             tokio::spawn(gateway.run(move || Ok(unchanged.clone()), reloads, gateway_stop.clone()));
         let client = Client::connect(control).await?;
-        self.tell_where_to_look(&story, api, &client).await?;
-        let script = tokio::spawn(script::play(Arc::clone(&self.props), client));
+        let open = store.read(|reader| reader.open_visits()).await?;
+        let still_here = open.into_iter().find_map(|visit| visit.vin);
+        // Not in the call: the borrow would last until the answer and hold up every commit.
+        let epoch = store.head().borrow().epoch;
+        self.tell_where_to_look(&story, api, &client, epoch).await?;
+        let script = tokio::spawn(script::play(Arc::clone(&self.props), client, still_here));
         let mut typed = BufReader::new(tokio::io::stdin()).lines();
         let mut typing = true;
         let mut head = store.head();
@@ -188,6 +193,7 @@ impl Stage {
         story: &Story,
         api: SocketAddr,
         client: &Client,
+        epoch: Epoch,
     ) -> anyhow::Result<()> {
         let body = json!({"name": "demo", "scopes": ["read", "print", "vehicle"]});
         let token = client.request(Method::POST, "/v1/tokens", Some(&body)).await?;
@@ -199,7 +205,9 @@ impl Stage {
             (
                 "事件流",
                 "event stream",
-                format!("curl -N -H 'Authorization: Bearer {token}' 'http://{api}/v1/events?after=0'"),
+                format!(
+                    "curl -N -H 'Authorization: Bearer {token}' 'http://{api}/v1/events?after={epoch}/0'"
+                ),
             ),
             ("就绪状态", "readiness", format!("curl http://{api}/readyz")),
             ("总部所见", "what HQ sees", format!("mosquitto_sub -p {} -t 'baygate/v1/#' -v", broker.port())),
@@ -313,7 +321,9 @@ async fn pull(props: &Mutex<Props>, what: &str, story: &Story) {
     if now_pulled {
         story.note(&format!("拔掉了 {what}"), &format!("{what} pulled out"));
     } else {
-        story.note(&format!("{what} 已插回"), &format!("{what} plugged back in"));
+        let (zh, en) =
+            ("；网关会自行恢复连接，最多约半分钟", "; the gateway finds it by itself, within half a minute");
+        story.note(&format!("{what} 已插回{zh}"), &format!("{what} plugged back in{en}"));
     }
 }
 

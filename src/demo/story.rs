@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::path::Path;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -60,8 +61,15 @@ impl Story {
     }
 
     /// Events up to here were committed by an earlier run.
-    pub fn begins_after(&mut self, earlier: Seq) {
+    pub fn begins_after(&mut self, earlier: Seq, folder: &Path) {
         self.earlier = earlier;
+        if earlier > Seq(0) {
+            let folder = folder.display();
+            self.note(
+                &format!("接着上次演示的日志（{earlier} 条）：上次在场的车不再重复报告；要重新开始，请删除 {folder}"),
+                &format!("goes on with the log of an earlier demo ({earlier} events): a car that was there is not told again; delete {folder} to start afresh"),
+            );
+        }
     }
 
     /// Tells what is no longer, or newly, not well.
@@ -70,7 +78,10 @@ impl Story {
         for (part, trouble) in &now {
             if self.troubled.get(part).is_none_or(|told| told.code != trouble.code) {
                 let Trouble { code, text, .. } = trouble;
-                self.note(&format!("{part}：{}（{code}）", text.zh), &format!("{part}: {} ({code})", text.en));
+                self.note(
+                    &format!("{part}：{}（{code}）", text.zh),
+                    &format!("{part}: {} ({code})", text.en),
+                );
             }
         }
         for part in self.troubled.keys().filter(|part| !now.contains_key(*part)) {
@@ -229,13 +240,13 @@ impl Story {
             ),
             "vehicle.report" => report_line(&data, self.locale),
             "vehicle.departed" => {
-                pick(format!("车辆离开：{}", text("reason")), format!("car left: {}", text("reason")))
+                pick(format!("车辆离开：{}", word(&text("reason"))), format!("car left: {}", text("reason")))
             }
             "vehicle.signals" => pick("遥测窗口".into(), "telemetry window".into()),
             "maintenance.warning" => {
                 let title = data.pointer(self.locale.pick("/title/zh", "/title/en")).and_then(Value::as_str);
                 pick(
-                    format!("提醒（{}）：{}", text("severity"), title.unwrap_or("?")),
+                    format!("提醒（{}）：{}", word(&text("severity")), title.unwrap_or("?")),
                     format!("warning ({}): {}", text("severity"), title.unwrap_or("?")),
                 )
             }
@@ -251,7 +262,7 @@ impl Story {
                     .map(|error| format!(" ({error})"))
                     .unwrap_or_default();
                 pick(
-                    format!("卡面打印：{}{error}{output}", text("state")),
+                    format!("卡面打印：{}{error}{output}", word(&text("state"))),
                     format!("card face: {}{error}{output}", text("state")),
                 )
             }
@@ -261,10 +272,39 @@ impl Story {
                     .and_then(Value::as_str)
                     .map(|reason| format!(" ({reason})"))
                     .unwrap_or_default();
-                format!("{}: {}{reason}", event.subject, text("state"))
+                pick(
+                    format!("{}：{}{reason}", event.subject, word(&text("state"))),
+                    format!("{}: {}{reason}", event.subject, text("state")),
+                )
             }
+            "gateway.started" => pick("网关已启动".into(), "gateway.started".into()),
             other => other.to_owned(),
         }
+    }
+}
+
+/// The contract's word in Chinese; one that is not known here stays as it is.
+fn word(text: &str) -> &str {
+    match text {
+        "absent" => "不在",
+        "starting" => "启动中",
+        "ready" => "就绪",
+        "degraded" => "降级",
+        "failed" => "失败",
+        "queued" => "排队中",
+        "waiting-card" => "等待插卡",
+        "printing" => "打印中",
+        "done" => "已完成",
+        "cancelled" => "已取消",
+        "info" => "信息",
+        "advise" => "建议",
+        "soon" => "尽快处理",
+        "stop" => "立即停车",
+        "unplugged" => "已拔下",
+        "ignition-off" => "已熄火",
+        "swapped" => "已换车",
+        "link-lost" => "连接断开",
+        other => other,
     }
 }
 

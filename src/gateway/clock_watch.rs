@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{self, UtcMillis};
 use crate::event::NewEvent;
 use crate::event::gateway::GatewayClock;
-use crate::ident::Seq;
+use crate::ident::{Epoch, Seq};
 use crate::store::{Batch, Store};
 
 /// How often the clocks are compared.
@@ -21,19 +21,23 @@ const STEP_MS: i64 = 1_000;
 #[derive(Debug)]
 pub struct ClockWatch {
     wall_at_anchor: UtcMillis,
+    epoch: Epoch,
     first_affected: Seq,
 }
 
 impl ClockWatch {
-    /// From now on; `next` is the first sequence that will be committed.
+    /// From now on; `next` is the first sequence that will be committed, in `epoch`.
     #[must_use]
-    pub fn begin(wall: UtcMillis, next: Seq) -> Self {
-        Self { wall_at_anchor: wall, first_affected: next }
+    pub fn begin(wall: UtcMillis, epoch: Epoch, next: Seq) -> Self {
+        Self { wall_at_anchor: wall, epoch, first_affected: next }
     }
 
-    /// Sequences began anew: what was committed before belongs to another epoch.
-    pub fn new_epoch(&mut self) {
-        self.first_affected = Seq(1);
+    /// Sequences restart with an epoch: those of the one before cannot be named in it.
+    pub fn in_epoch(&mut self, epoch: Epoch) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.first_affected = Seq(1);
+        }
     }
 
     /// `elapsed` since the anchor by the monotonic clock, `wall` by the wall
@@ -57,8 +61,7 @@ impl ClockWatch {
 pub async fn watch(store: Store, subject: String, first: Seq, stop: CancellationToken) {
     let anchor = Instant::now();
     let head = store.head();
-    let mut epoch = head.borrow().epoch;
-    let mut watch = ClockWatch::begin(UtcMillis::now(), first);
+    let mut watch = ClockWatch::begin(UtcMillis::now(), head.borrow().epoch, first);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -71,10 +74,7 @@ pub async fn watch(store: Store, subject: String, first: Seq, stop: Cancellation
                 continue;
             }
         };
-        let running = head.borrow().epoch;
-        if std::mem::replace(&mut epoch, running) != running {
-            watch.new_epoch();
-        }
+        watch.in_epoch(head.borrow().epoch);
         let Some((offset_ms, from_sequence, to_sequence)) =
             watch.compare(anchor.elapsed(), UtcMillis::now(), last)
         else {
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_step_corrects_the_events_before_it_once() {
-        let mut watch = ClockWatch::begin(UtcMillis(1_000), Seq(1));
+        let mut watch = ClockWatch::begin(UtcMillis(1_000), Epoch::begin(), Seq(1));
         let at = Duration::from_secs;
         // (elapsed, wall ms, last sequence, expected)
         let steps = [
@@ -113,8 +113,15 @@ mod tests {
         for (elapsed, wall, last, expected) in steps {
             assert_eq!(watch.compare(elapsed, UtcMillis(wall), Seq(last)), expected, "at {elapsed:?}");
         }
-        watch.new_epoch();
-        let corrected = watch.compare(at(14), UtcMillis(600_015_000), Seq(2));
-        assert_eq!(corrected, Some((100_000_000, Seq(1), Seq(2))), "the new epoch's own, from its first");
+    }
+
+    #[test]
+    fn a_new_epoch_counts_from_one() {
+        let old = Epoch::begin();
+        let mut watch = ClockWatch::begin(UtcMillis(0), old, Seq(500));
+        watch.in_epoch(old);
+        watch.in_epoch(Epoch::begin());
+        let corrected = watch.compare(Duration::ZERO, UtcMillis(5_000), Seq(3));
+        assert_eq!(corrected, Some((5_000, Seq(1), Seq(3))));
     }
 }

@@ -17,9 +17,12 @@ pub mod supervise;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, ConfigError};
@@ -36,9 +39,18 @@ use plan::{Plan, Service, difference, frozen_changes, plan};
 use supervise::Supervised;
 
 /// How often hanging reader threads are counted (architecture invariant 7).
-const LOOK_AFTER_THREADS: std::time::Duration = std::time::Duration::from_secs(5);
+const LOOK_AFTER_THREADS: Duration = Duration::from_secs(5);
 /// How long the uplink may take over the last event of an orderly stop.
-const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(800);
+const LAST_WORDS: Duration = Duration::from_millis(800);
+
+/// An orderly stop, from its beginning, in all under the contract's 5 s: the last event,
+const TELL_WITHIN: Duration = Duration::from_millis(1000);
+/// the devices (those that take longer go on beside the uplink),
+const DEVICES_WITHIN: Duration = Duration::from_millis(2000);
+/// the uplink,
+const UPLINK_WITHIN: Duration = Duration::from_millis(3800);
+/// and the store.
+const STORE_WITHIN: Duration = Duration::from_millis(4300);
 
 /// The gateway could not start.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +97,14 @@ impl Gateway {
             .await
             .map_err(|_| StoreError::Closed)??;
         let services = services::Services::new(&config, store, health, assets);
-        let bound = services.bind_api(&config.api).await?;
+        let bound = match services.bind_api(&config.api).await {
+            Ok(bound) => bound,
+            Err(error) => {
+                // Nothing ran: the next start shall not take it for a crash.
+                services.store.close().await;
+                return Err(error.into());
+            }
+        };
         let api_addr = bound.local_addr();
         Ok(Self { config, opened, services, bound: Some(bound), api_addr })
     }
@@ -151,7 +170,10 @@ impl Gateway {
                 asked = reloads.recv() => match asked {
                     Some(()) => {
                         notify::tell(&[NotifyState::Reloading]);
-                        take_config(reload(), &mut current, &mut plan, &mut running, &services, &inner).await;
+                        let taken =
+                            take_config(reload(), &mut current, &mut plan, &mut running, &services, &inner);
+                        // A reload that waits for somebody who hangs does not hold up the end.
+                        tokio::select! { () = taken => {}, () = stop.cancelled() => break }
                         notify::tell(&[NotifyState::Ready]);
                     }
                     // Nobody can ask any more: wait for the end only.
@@ -163,21 +185,49 @@ impl Gateway {
         notify::tell(&[NotifyState::Stopping]);
         tracing::info!("stopping");
         let reason = if restart { "reader-threads-hang" } else { "signal" };
-        let last = commit(&store, &current, &GatewayStopping { reason: reason.into() }).await?;
-        // Devices first, the uplink last, so that their last words may still leave.
-        let uplink = running.remove("uplink");
-        let endings: Vec<_> = running.into_values().map(|service| tokio::spawn(service.stop())).collect();
-        for ending in endings {
-            let _ = ending.await;
-        }
-        if let Some(uplink) = uplink {
-            hear_out(&store, last).await;
-            uplink.stop().await;
-        }
+        wind_up(&store, &current, running, reason).await;
         background.cancel();
-        store.close().await;
         if restart { Err(GatewayError::RestartWanted) } else { Ok(()) }
     }
+}
+
+/// Devices first, the uplink last, so that their last words may still leave; then the
+/// store. Whoever hangs, the disk included, the others end, and all is over in time.
+async fn wind_up(store: &Store, config: &Config, mut running: BTreeMap<String, Supervised>, reason: &str) {
+    let begun = Instant::now();
+    let told = timeout(TELL_WITHIN, commit(store, config, &GatewayStopping { reason: reason.into() })).await;
+    let last = match told {
+        Ok(Ok(last)) => Some(last),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "gateway.stopping could not be committed");
+            None
+        }
+        Err(_) => {
+            tracing::error!("gateway.stopping could not be committed: the database does not answer");
+            None
+        }
+    };
+    let uplink = running.remove("uplink");
+    let mut endings: JoinSet<()> = running.into_values().map(Supervised::stop).collect();
+    let _ = timeout_at(begun + DEVICES_WITHIN, all(&mut endings)).await;
+    if let Some(uplink) = uplink {
+        let leave = async {
+            if let Some(last) = last {
+                hear_out(store, last).await;
+            }
+            uplink.stop().await;
+        };
+        let _ = timeout_at(begun + UPLINK_WITHIN, leave).await;
+    }
+    // Those that were slower than the uplink had its time as well.
+    let _ = timeout_at(begun + UPLINK_WITHIN, all(&mut endings)).await;
+    if timeout_at(begun + STORE_WITHIN, store.close()).await.is_err() {
+        tracing::error!("the database did not close in time; the next start goes on from what was committed");
+    }
+}
+
+async fn all(endings: &mut JoinSet<()>) {
+    while endings.join_next().await.is_some() {}
 }
 
 /// The already bound API goes to its first start only.
@@ -186,7 +236,7 @@ fn bound_for(service: &Service, bound: &mut Option<crate::api::BoundApi>) -> Opt
 }
 
 fn store_options(config: &Config) -> StoreOptions {
-    let millis = |period: std::time::Duration| i64::try_from(period.as_millis()).unwrap_or(i64::MAX);
+    let millis = |period: Duration| i64::try_from(period.as_millis()).unwrap_or(i64::MAX);
     StoreOptions {
         data_dir: config.gateway.data_dir.clone(),
         source: config.gateway.source.clone(),
@@ -242,7 +292,7 @@ async fn hear_out(store: &Store, last: Seq) {
         }
     };
     // In vain when the line is down, which is no reason to wait any longer.
-    let _ = tokio::time::timeout(LAST_WORDS, delivered).await;
+    let _ = timeout(LAST_WORDS, delivered).await;
 }
 
 /// One reload: refuse and go on, or stop and start only what changed.
@@ -286,13 +336,11 @@ async fn take_config(
             }
             let next = plan(&config);
             let changes = difference(plan_now, &next);
-            for name in &changes.stop {
-                if let Some(service) = running.remove(name) {
-                    service.stop().await;
-                }
-                if !next.contains_key(name) {
-                    forget(&services.store, name).await;
-                }
+            // Together: one that hangs costs its own time, not that of each after it.
+            let ending = changes.stop.iter().filter_map(|name| running.remove(name));
+            all(&mut ending.map(Supervised::stop).collect()).await;
+            for name in changes.stop.iter().filter(|name| !next.contains_key(*name)) {
+                forget(&services.store, name).await;
             }
             for name in &changes.start {
                 if let Some(service) = next.get(name) {

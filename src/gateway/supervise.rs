@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::event::Text;
 use crate::health::{Health, Trouble};
@@ -65,6 +66,13 @@ impl Supervised {
     }
 }
 
+impl Drop for Supervised {
+    /// Nobody waits any longer; it is told all the same.
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 async fn keep_alive<F>(name: &str, stop: &CancellationToken, health: &Health, first_pause: Duration, make: F)
 where
     F: Fn(CancellationToken) -> ServiceFuture,
@@ -75,8 +83,11 @@ where
         let began = Instant::now();
         // A child of our own so that a panicking service leaves no tasks of its own running.
         let run = stop.child_token();
-        let outcome = tokio::spawn(make(run.clone())).await;
+        // Dropped with us, it goes too: a service that was given up must not hold its device.
+        let outcome = AbortOnDropHandle::new(tokio::spawn(make(run.clone()))).await;
         run.cancel();
+        // One that fails again and again is no reason for the watchdog to end all the others.
+        health.rest(name);
         let why = match outcome {
             Ok(Ok(())) if stop.is_cancelled() => break,
             Ok(Ok(())) => "it ended by itself".to_owned(),
@@ -152,5 +163,49 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(10), third).await.expect("restarted twice");
         service.stop().await;
         assert_eq!(runs.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_waits_for_its_restart_is_not_stuck() {
+        let (stop, health) = (CancellationToken::new(), Health::default());
+        let beating = health.clone();
+        let service = Supervised::spawn("uplink".into(), &stop, health.clone(), move |_| {
+            beating.beat("uplink");
+            Box::pin(async { panic!("always") })
+        });
+        let waits = async {
+            while health.troubles().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), waits).await.expect("it panicked");
+        assert!(health.stuck(Duration::ZERO).is_empty(), "the watchdog would end the daemon for it");
+        service.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_given_up_is_dropped_with_all_it_holds() {
+        let held = Arc::new(());
+        let device = Arc::clone(&held);
+        let stop = CancellationToken::new();
+        let service = Supervised::spawn("t".into(), &stop, Health::default(), move |_| {
+            let device = Arc::clone(&device);
+            Box::pin(async move {
+                std::future::pending::<()>().await;
+                drop(device);
+                Ok(())
+            })
+        });
+        while Arc::strong_count(&held) < 3 {
+            tokio::task::yield_now().await;
+        }
+        // What `stop` does in the end.
+        service.task.abort();
+        let dropped = async {
+            while Arc::strong_count(&held) > 1 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), dropped).await.expect("it still holds its device");
     }
 }

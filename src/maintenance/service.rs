@@ -50,6 +50,18 @@ pub enum MaintenanceError {
     Evaluation,
 }
 
+impl MaintenanceError {
+    /// Whether this report's warnings would fail again whenever they are tried.
+    fn is_the_reports_own(&self) -> bool {
+        match self {
+            Self::Json(_) | Self::Evaluation => true,
+            Self::Store(error) => {
+                matches!(error, StoreError::EventTooLarge { .. } | StoreError::InvalidEvent { .. })
+            }
+        }
+    }
+}
+
 /// Reads the log from the cursor [`CURSOR`] on and commits warnings, until `stop`.
 /// New rules take effect with the next report.
 ///
@@ -67,9 +79,7 @@ pub async fn serve(
         match reader.run(&mut wait).await {
             Ok(()) => break Ok(()),
             Err(_) if stop.is_cancelled() => break Ok(()),
-            Err(error @ (MaintenanceError::Store(StoreError::Closed) | MaintenanceError::Evaluation)) => {
-                break Err(error);
-            }
+            Err(error @ MaintenanceError::Store(StoreError::Closed)) => break Err(error),
             Err(error) => {
                 tracing::warn!(part = PART, %error, retry_ms = wait.as_millis(), "warnings are delayed");
                 health.trouble(delayed(&error));
@@ -153,13 +163,19 @@ impl Reader<'_> {
         let event = &logged.event;
         if &*event.kind == VehicleReport::TYPE {
             match event.data_as::<VehicleReport>() {
-                Ok(report) => {
-                    let batch = self.judge(report, event).await?.op(advance(logged.offset));
-                    self.store.commit(batch).await?;
-                    progress.read = logged.offset;
-                    progress.written();
-                    return Ok(());
-                }
+                Ok(report) => match self.commit_warnings(report, logged).await {
+                    Ok(()) => {
+                        progress.read = logged.offset;
+                        progress.written();
+                        return Ok(());
+                    }
+                    // It would fail in the same way for ever, and hold up every report after it.
+                    Err(error) if error.is_the_reports_own() => {
+                        metrics::counter!("baygate_maintenance_unreadable_reports_total").increment(1);
+                        tracing::error!(part = PART, sequence = event.sequence.0, %error, "report skipped");
+                    }
+                    Err(error) => return Err(error),
+                },
                 // Written by another version: nothing to be done about it here.
                 Err(error) => {
                     metrics::counter!("baygate_maintenance_unreadable_reports_total").increment(1);
@@ -169,6 +185,16 @@ impl Reader<'_> {
         }
         progress.read = logged.offset;
         progress.passed += 1;
+        Ok(())
+    }
+
+    async fn commit_warnings(
+        &self,
+        report: VehicleReport,
+        logged: &LoggedEvent,
+    ) -> Result<(), MaintenanceError> {
+        let batch = self.judge(report, &logged.event).await?.op(advance(logged.offset));
+        self.store.commit(batch).await?;
         Ok(())
     }
 

@@ -38,7 +38,8 @@ fn file_error(path: &Path) -> impl FnOnce(std::io::Error) -> StoreError {
 /// [`StoreError`]; nothing is left at `to`.
 pub fn backup(data_dir: &Path, to: &Path, progress: Progress<'_>) -> Result<Stats, StoreError> {
     if to.exists() {
-        return Err(file_error(to)(std::io::ErrorKind::AlreadyExists.into()));
+        let taken = "exists already, and a backup never overwrites; name a new file";
+        return Err(file_error(to)(std::io::Error::new(std::io::ErrorKind::AlreadyExists, taken)));
     }
     let source = data_dir.join(FILE);
     std::fs::metadata(&source).map_err(file_error(&source))?;

@@ -114,8 +114,20 @@ pub(super) fn begin(
     reason: EpochReason,
 ) -> Result<Position, StoreError> {
     let epoch = Epoch::begin();
-    let highest: i64 = tx.query_row("SELECT coalesce(max(no), 0) FROM epoch", [], |row| row.get(0))?;
-    let (epoch_no, base_offset) = (highest + 1, before.map_or(0, |position| position.last_offset));
+    // Not from `epoch` alone: where a salvage lost it, positions that outlived it would
+    // lie ahead of everything to come, which would then count as delivered and as read.
+    let (highest, seen): (i64, i64) = tx.query_row(
+        "SELECT max((SELECT coalesce(max(no), 0) FROM epoch),
+                    (SELECT coalesce(max(epoch_no), 0) FROM epoch_end),
+                    (SELECT coalesce(max(epoch_no), 0) FROM delivered),
+                    (SELECT coalesce(max(epoch_no), 0) FROM gap)),
+                max((SELECT coalesce(max(event_offset), 0) FROM cursor),
+                    (SELECT coalesce(max(event_offset), 0) FROM quarantine),
+                    (SELECT coalesce(max(last_offset), 0) FROM class_counter))",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let (epoch_no, base_offset) = (highest + 1, before.map_or(0, |before| before.last_offset).max(seen));
     tx.execute(
         "INSERT INTO epoch (no, id, base_offset, reason, begun_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![
@@ -168,4 +180,26 @@ pub(super) fn meta(conn: &Connection, key: &str) -> Result<Option<String>, Store
 pub(super) fn set_meta(conn: &Connection, key: &str, value: &str) -> Result<(), StoreError> {
     conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [key, value])?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Reader, connection};
+
+    #[test]
+    fn positions_that_outlived_their_epochs_do_not_swallow_the_new_one() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        connection::migrate(&mut conn).unwrap();
+        conn.execute_batch(
+            "INSERT INTO delivered (class, epoch_no, class_sequence) VALUES (0, 5, 900);
+             INSERT INTO cursor (name, event_offset) VALUES ('maintenance', 2000);",
+        )
+        .unwrap();
+        let begun = begin(&conn, None, EpochReason::Salvaged).unwrap();
+        let delivered = Reader { conn: &conn }.delivered(Class::Ledger).unwrap();
+        assert!(begun.epoch_no > delivered.epoch_no, "its events would count as delivered");
+        assert!(begun.base_offset >= 2000, "its events would count as read");
+        assert_eq!(begun.sequence(begun.last_offset), Seq(0));
+    }
 }

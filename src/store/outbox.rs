@@ -230,11 +230,11 @@ impl Reader<'_> {
             .optional()?)
     }
 
-    /// Where an epoch ended, by class; empty while it runs.
+    /// The last class sequences of an epoch that is over, by class; empty for the running one.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn epoch_ended(&self, epoch_no: i64) -> Result<Vec<(Class, Seq)>, StoreError> {
+    pub fn epoch_ends(&self, epoch_no: i64) -> Result<Vec<(Class, Seq)>, StoreError> {
         let mut query =
             self.conn.prepare_cached("SELECT class, last_sequence FROM epoch_end WHERE epoch_no = ?1")?;
         let mut rows = query.query([epoch_no])?;

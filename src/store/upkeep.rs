@@ -18,6 +18,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const KEEP_REQUESTS_MS: i64 = 30 * 86_400_000;
 /// When space is tight and nothing may go, look again after this.
 const NOTHING_TO_TAKE: Duration = Duration::from_secs(1);
+/// After a step that failed an idle writer tries again after this.
+const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
 
 /// Which step comes next in a sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +108,12 @@ impl Upkeep {
     pub(super) fn doubt(&mut self) {
         self.running = [false; CLASSES];
         self.unsent_from = [0; CLASSES];
+    }
+
+    /// A step failed: it would fail again at once. The next group of commits tries it too.
+    pub(super) fn rest(&mut self) {
+        self.next_sweep = self.next_sweep.max(Instant::now() + AFTER_A_FAILURE);
+        self.tight_again = self.tight_again.max(Instant::now() + NOTHING_TO_TAKE);
     }
 
     fn marks_of(&self, class: Class) -> Option<Marks> {
@@ -204,4 +212,32 @@ fn relieve(tx: &Connection, position: &mut Position, boot: Uuid) -> Result<Step,
     }
     // One step's worth, then the space is looked at again; the run ends when it is no longer tight.
     trim::unsent_step(tx, position, boot, Class::Telemetry, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ident::Epoch;
+
+    #[test]
+    fn a_step_that_fails_does_not_wake_the_writer_again_at_once() {
+        // No tables: every step fails, as on a damaged file.
+        let empty = Connection::open_in_memory().unwrap();
+        let limit = ClassLimit { keep_bytes: Some(1), keep_delivered_ms: 0 };
+        let mut upkeep = Upkeep::new(&[(Class::Telemetry, limit)]);
+        let mut position = Position {
+            epoch: Epoch::begin(),
+            epoch_no: 1,
+            base_offset: 0,
+            last_offset: 0,
+            last_class: [0; CLASSES],
+            total_bytes: [1000; CLASSES],
+        };
+        upkeep.next_sweep = Instant::now();
+        assert!(upkeep.step(&empty, &mut position, Uuid::nil(), false).is_err());
+        assert!(upkeep.next() <= Instant::now(), "the failed step never came to the sweep");
+        upkeep.doubt();
+        upkeep.rest();
+        assert!(upkeep.next() > Instant::now());
+    }
 }

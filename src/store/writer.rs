@@ -137,7 +137,9 @@ impl Writer {
         if self.more {
             return Duration::ZERO;
         }
-        let mut until = self.next_tick.min(self.parts.upkeep.next());
+        // While the connection is broken no upkeep is done, and none may wake anybody.
+        let upkeep = if self.broken { self.next_tick } else { self.parts.upkeep.next() };
+        let mut until = self.next_tick.min(upkeep);
         if let Some(since) = held_since {
             until = until.min(since + PATIENCE);
         }
@@ -232,6 +234,7 @@ impl Writer {
                 self.more = false;
                 self.parts.position = before;
                 self.parts.upkeep.doubt();
+                self.parts.upkeep.rest();
                 tracing::error!(%error, "upkeep failed");
                 if error.is_full() {
                     self.meet_full();

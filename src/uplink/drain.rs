@@ -56,6 +56,15 @@ impl Drain {
         self.head.borrow().last
     }
 
+    /// How far each class is delivered, as committed.
+    pub(super) async fn delivered(&self) -> Result<Vec<(Class, ClassCursor)>, StoreError> {
+        self.store
+            .read(|reader| {
+                Class::ALL.into_iter().map(|class| Ok((class, reader.delivered(class)?))).collect()
+            })
+            .await
+    }
+
     /// Reads pages, encoded and ready to send.
     pub(super) async fn read(&self, wanted: Vec<(Class, ClassCursor)>) -> Result<Vec<Page>, StoreError> {
         let (topics, source) = (self.topics.clone(), self.source.clone());
@@ -77,7 +86,8 @@ impl Drain {
 
     /// Notes a delivered position; it is committed by [`Drain::commit`]. Returns how many events that are.
     pub(super) fn note(&mut self, class: Class, to: ClassCursor) -> u64 {
-        self.noted.insert(class, to);
+        let noted = self.noted.entry(class).or_insert(to);
+        *noted = (*noted).max(to);
         self.noted_since.get_or_insert_with(Instant::now);
         match self.counted.insert(class, to) {
             Some(before) if before.epoch_no == to.epoch_no => {
@@ -132,22 +142,21 @@ impl Drain {
                 reason: reason.to_owned(),
                 envelope: String::from_utf8_lossy(&envelope).into_owned(),
             }));
-            tracing::error!(
-                class = class.as_str(),
-                sequence = logged.event.sequence.0,
-                reason,
-                "event set aside"
-            );
-            metrics::counter!("baygate_uplink_set_aside_total", "class" => class.as_str()).increment(1);
         }
         if let Some((_, to)) = rows.last() {
             batch = batch.op(Op::Outbox(OutboxOp::Delivered { class, to: *to }));
-            self.noted.remove(&class);
         }
         for event in self.gaps(class, &events)? {
             batch = batch.event(event);
         }
-        self.store.commit(batch).await.map(|_| ())
+        self.store.commit(batch).await?;
+        self.noted.remove(&class);
+        for logged in &events {
+            let sequence = logged.event.sequence.0;
+            tracing::error!(class = class.as_str(), sequence, reason, "event set aside");
+            metrics::counter!("baygate_uplink_set_aside_total", "class" => class.as_str()).increment(1);
+        }
+        Ok(())
     }
 
     /// One gap an epoch. A rejected gap makes no gap of its own: that would never end.
@@ -184,9 +193,9 @@ impl Drain {
         self.store.read(move |reader| reader.epoch_no(epoch)).await
     }
 
-    /// Where an epoch ended; empty while it runs.
-    pub(super) async fn ended(&self, epoch_no: i64) -> Result<Vec<(Class, Seq)>, StoreError> {
-        self.store.read(move |reader| reader.epoch_ended(epoch_no)).await
+    /// Where the classes ended in an epoch that is over.
+    pub(super) async fn epoch_ends(&self, epoch_no: i64) -> Result<Vec<(Class, Seq)>, StoreError> {
+        self.store.read(move |reader| reader.epoch_ends(epoch_no)).await
     }
 
     /// Headquarters knows positions ahead of ours: none of ours may be used twice.

@@ -31,8 +31,8 @@ struct Flying {
     bytes: u64,
     sent_at: Instant,
     delivered_before: u64,
-    /// The packet that was on the line when this one was sent: how much of it was
-    /// through already nobody knows, so it does not count.
+    /// What may have been through already of the packet that was on the line when
+    /// this one was sent: it does not count.
     half_through: u64,
 }
 
@@ -44,7 +44,8 @@ pub struct Flow {
     flying: HashMap<Token, Flying>,
     delivered: u64,
     samples: VecDeque<(Instant, u64)>,
-    quickest: Option<Duration>,
+    /// The quickest answer, and the size of its packet.
+    quickest: Option<(Duration, u64)>,
 }
 
 impl Flow {
@@ -84,7 +85,11 @@ impl Flow {
     pub fn sent(&mut self, token: Token, class: Class, bytes: u64, now: Instant) {
         let delivered_before = self.delivered;
         let oldest = self.flying.values().min_by_key(|flying| flying.sent_at);
-        let half_through = oldest.map_or(0, |flying| flying.bytes);
+        let half_through = oldest.map_or(0, |flying| {
+            let passed = now.saturating_duration_since(flying.sent_at).as_micros();
+            let most = u128::from(self.rate().unwrap_or(0)) * passed / 1_000_000;
+            flying.bytes.min(u64::try_from(most).unwrap_or(u64::MAX))
+        });
         self.flying.insert(token, Flying { class, bytes, sent_at: now, delivered_before, half_through });
     }
 
@@ -96,9 +101,9 @@ impl Flow {
         let bytes =
             u128::from((self.delivered - flying.delivered_before).saturating_sub(flying.half_through));
         let rate = u64::try_from(bytes * 1_000_000 / took.as_micros()).unwrap_or(u64::MAX);
-        let own = Duration::from_micros(flying.bytes.saturating_mul(1_000_000) / rate.max(1));
-        let empty = took.saturating_sub(own);
-        self.quickest = Some(self.quickest.map_or(empty, |quickest| quickest.min(empty)));
+        if self.quickest.is_none_or(|(quickest, _)| took < quickest) {
+            self.quickest = Some((took, flying.bytes));
+        }
         self.samples.push_back((now, rate));
         while self.samples.len() > SAMPLES
             || self.samples.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > RATE_MEMORY)
@@ -117,11 +122,13 @@ impl Flow {
     /// Bytes that may be in flight now.
     #[must_use]
     pub fn limit_bytes(&self) -> u64 {
-        let (Some(rate), Some(quickest)) = (self.rate(), self.quickest) else {
+        let (Some(rate), Some((took, bytes))) = (self.rate(), self.quickest) else {
             return FIRST_LIMIT.min(self.max_bytes);
         };
-        // The quickest answer stands for the empty line; beyond half a second it is queueing, not distance.
-        let time = QUEUE + quickest.min(Duration::from_millis(500));
+        // The quickest answer, less its packet's own time on the line, is the distance;
+        // beyond half a second it is queueing.
+        let own = Duration::from_micros(bytes.saturating_mul(1_000_000) / rate.max(1));
+        let time = QUEUE + took.saturating_sub(own).min(Duration::from_millis(500));
         let limit = u128::from(rate) * time.as_micros() / 1_000_000;
         u64::try_from(limit).unwrap_or(u64::MAX).clamp(1, self.max_bytes)
     }

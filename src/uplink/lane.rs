@@ -116,6 +116,13 @@ impl<P> Lane<P> {
         self.skipped = 0;
     }
 
+    /// Begins again at what the log says is delivered.
+    pub(super) fn take_up(&mut self, delivered: ClassCursor) {
+        self.delivered = delivered;
+        self.confirmed = delivered;
+        self.rewind();
+    }
+
     /// Rows sent and not yet delivered.
     pub(super) fn outstanding(&self) -> usize {
         self.sent.len()
@@ -128,6 +135,12 @@ impl<P> Lane<P> {
     /// The oldest undelivered row is with the broker: only headquarters' word is missing.
     pub(super) fn waits_for_word(&self) -> bool {
         self.sent.front().is_some_and(|slot| slot.stage == Stage::Taken)
+    }
+
+    /// Everything up to here is with the broker.
+    pub(super) fn taken_to(&self) -> ClassCursor {
+        let taken = self.sent.iter().take_while(|slot| slot.stage == Stage::Taken);
+        taken.last().map_or(self.delivered, |slot| slot.cursor)
     }
 
     pub(super) fn push(&mut self, row: &Row<P>, stage: Stage) {

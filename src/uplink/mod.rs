@@ -162,14 +162,14 @@ pub enum UplinkError {
 /// time; what is wrong stands in `health` as part `uplink`.
 ///
 /// # Errors
-/// [`UplinkError::Store`] when the log cannot be read at the start or has been closed.
+/// [`UplinkError::Store`] when the log has been closed.
 pub async fn serve(
     setup: Setup,
     store: Store,
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), UplinkError> {
-    driver::Driver::new(setup, store, health.clone(), stop).await?.run().await?;
+    driver::Driver::new(setup, store, health.clone(), stop).run().await?;
     health.rest("uplink");
     Ok(())
 }

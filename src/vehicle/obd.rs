@@ -96,8 +96,11 @@ impl VinReading {
     pub fn from_info(bytes: &[u8]) -> Self {
         let text: String = bytes.iter().filter(|b| **b != 0).map(|b| char::from(*b)).collect();
         let text = text.trim().to_ascii_uppercase();
-        // Unprogrammed controllers give zeros, blanks or FF.
-        if text.is_empty() || text.chars().all(|c| c == '\u{FF}') {
+        // Unprogrammed controllers give zeros, blanks, FF, or one character over and over
+        // ("000…" even has a right check digit): never one car's own number.
+        let mut characters = text.chars();
+        let first = characters.next();
+        if characters.all(|c| Some(c) == first) {
             return Self::Missing;
         }
         Vin::new(text).map_or(Self::Malformed, Self::Read)
@@ -246,6 +249,12 @@ mod tests {
         assert_eq!(VinReading::from_info(&info_bytes(&lines, false)), expected);
         assert_eq!(VinReading::from_info(&[0; 17]), VinReading::Missing);
         assert_eq!(VinReading::from_info(&[0xFF; 17]), VinReading::Missing);
+        assert_eq!(VinReading::from_info(&[b'0'; 17]), VinReading::Missing);
+        // Digits at either end belong to the number, padding does not.
+        for vin in ["0M8GDM9A1KP042780", "1M8GDM9A1KP042781", "2M8GDM9A1KP042782"] {
+            let padded = [&[0, 0, 0], vin.as_bytes(), &[0, 0]].concat();
+            assert_eq!(VinReading::from_info(&padded), VinReading::Read(Vin::new(vin).unwrap()));
+        }
         assert_eq!(VinReading::from_info(b"1D4GP00R55B12345"), VinReading::Malformed);
         assert_eq!(VinReading::from_info(b"1D4GP00R55B1Z345I"), VinReading::Malformed);
     }

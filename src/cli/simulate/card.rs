@@ -16,7 +16,7 @@ pub(super) struct Args {
     /// What the card is / 卡类型
     #[arg(long, default_value = "classic-1k")]
     technology: Technology,
-    /// UID in hex, 4 to 10 bytes / 卡号 (UID)
+    /// UID in hex, 4 to 10 bytes / 卡片 UID（十六进制）
     #[arg(long, value_name = "HEX", value_parser = uid)]
     uid: Option<Uid>,
     /// The reader passes ACR122U direct transmits to the card / 支持直通命令

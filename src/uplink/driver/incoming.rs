@@ -81,15 +81,14 @@ impl Driver {
         };
         let Some(positions) = self.judge(line, ack.epoch, &ack.classes).await? else { return Ok(()) };
         let Some(epoch_no) = self.drain.epoch_no(ack.epoch).await? else { return Ok(()) };
-        // Past the end of an old epoch somebody else wrote in our name: which rows it has is not known.
-        let ends = self.drain.ended(epoch_no).await?;
-        let ended = |of: Class| ends.iter().find(|(class, _)| *class == of).map(|(_, last)| *last);
-        if positions.iter().any(|(class, at)| ended(*class).is_some_and(|last| *at > last)) {
-            tracing::warn!(epoch = %ack.epoch, "ack past the end of an old epoch ignored: another gateway used it");
-            return Ok(());
-        }
+        let ends = self.drain.epoch_ends(epoch_no).await?;
         for (class, class_sequence) in positions {
-            let to = ClassCursor { epoch_no, class_sequence };
+            let mut to = ClassCursor { epoch_no, class_sequence };
+            // Beyond where an epoch of ours ended somebody else wrote in our name: what
+            // headquarters has under these numbers need not be what waits here unsent.
+            if ends.iter().any(|(of, end)| *of == class && class_sequence > *end) {
+                to = to.min(self.session.taken(class));
+            }
             self.feed(line, Input::Confirmed { class, to }).await?;
         }
         Ok(())

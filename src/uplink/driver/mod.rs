@@ -24,12 +24,13 @@ use super::voice::Voice;
 use super::{Setup, UplinkError};
 use crate::clock::UtcMillis;
 use crate::config::tables::{Confirm, MqttVersion};
-use crate::event::Class;
 use crate::health::Health;
 use crate::store::{Head, Store, StoreError};
 
 /// The publish of the retained `state`; events count from one.
 const STATE: Token = 0;
+/// The publish of "offline" in an orderly stop: a late PUBACK of `STATE` must not pass for it.
+const OFFLINE: Token = Token::MAX;
 /// The loop turns at least this often: heartbeats, dead lines, results of commands.
 const TURN: Duration = Duration::from_secs(1);
 /// What an orderly stop may take to settle what is in flight.
@@ -78,7 +79,6 @@ struct Line {
     phase: Phase,
     state_due: Option<Instant>,
     stopping: Option<Instant>,
-    offline_told: bool,
 }
 
 /// The task.
@@ -98,21 +98,9 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) async fn new(
-        setup: Setup,
-        store: Store,
-        health: Health,
-        stop: CancellationToken,
-    ) -> Result<Self, UplinkError> {
+    pub(super) fn new(setup: Setup, store: Store, health: Health, stop: CancellationToken) -> Self {
         let topics = Topics::new(&setup.table.root, &setup.source);
-        let delivered = store
-            .read(|reader| {
-                Class::ALL
-                    .into_iter()
-                    .map(|class| Ok((class, reader.delivered(class)?)))
-                    .collect::<Result<Vec<_>, StoreError>>()
-            })
-            .await?;
+        let drain = Drain::new(store.clone(), setup.source.clone(), topics.clone());
         let policy = Policy {
             confirm: setup.table.confirm,
             confirm_timeout: setup.table.confirm_timeout,
@@ -128,9 +116,9 @@ impl Driver {
         }
         let seed = Uuid::new_v4().as_u64_pair().0;
         let seen = *store.head().borrow();
-        Ok(Self {
-            session: Session::new(policy, &delivered, seed),
-            drain: Drain::new(store.clone(), setup.source.clone(), topics.clone()),
+        Self {
+            session: Session::new(policy, &[], seed),
+            drain,
             desk: Desk::new(store.clone(), setup.source.clone(), setup.quality),
             voice: Voice::new(health),
             connections: Connections::default(),
@@ -141,14 +129,23 @@ impl Driver {
             stop,
             seen,
             figures_due: Instant::now(),
-        })
+        }
     }
 
     /// Until `stop`.
     pub(super) async fn run(mut self) -> Result<(), UplinkError> {
         loop {
             let began = Instant::now();
-            let ended = self.connection().await;
+            // What the session judged and nobody committed (a set-aside that the log did
+            // not take) must not be passed over: the log alone says where to go on.
+            let ended = match self.drain.delivered().await {
+                Ok(delivered) => {
+                    self.session.take_up(&delivered);
+                    self.connection().await
+                }
+                Err(StoreError::Closed) => Ended::Closed(StoreError::Closed),
+                Err(error) => Ended::Lost(Fault::Store(error.to_string())),
+            };
             self.session.step(Instant::now(), Input::Lost);
             if let Err(error) = self.drain.commit().await {
                 // Positions not noted are only sent once more.
@@ -203,7 +200,6 @@ impl Driver {
             phase: Phase::dialling(now, self.setup.pace.connect_timeout + TURN),
             state_due: None,
             stopping: None,
-            offline_told: false,
         };
         let mut head = self.store.head();
         loop {
@@ -335,7 +331,6 @@ impl Driver {
                 }
             }
             PipeEvent::Settled { token: STATE, outcome } => {
-                line.offline_told = line.stopping.is_some();
                 if let Outcome::Refused(code) = outcome {
                     tracing::warn!(code = format!("0x{code:02X}"), "retained state refused by the broker");
                 }
@@ -399,26 +394,6 @@ impl Driver {
             Output::Refused { class, code } => self.voice.refused(class, code),
             Output::TakenAgain { class } => self.voice.taken_again(class),
             Output::Fetch { .. } => {}
-        }
-        Ok(())
-    }
-
-    /// In an orderly stop: everything in flight is settled, or it has taken long enough.
-    fn may_leave(&self, line: &Line) -> bool {
-        line.phase != Phase::Live
-            || self.session.flow().is_none_or(|flow| flow.in_flight() == 0)
-            || line.stopping.is_some_and(|until| until <= Instant::now())
-    }
-
-    async fn figures(&self) -> Result<(), StoreError> {
-        let ours = self.drain.ours().await?;
-        let running = self.drain.epoch_no(ours.epoch).await?;
-        for (class, last) in ours.last {
-            let delivered = self.session.delivered(class);
-            let done = if Some(delivered.epoch_no) == running { delivered.class_sequence.0 } else { 0 };
-            #[allow(clippy::cast_precision_loss)] // a gauge is a float
-            let backlog = last.0.saturating_sub(done) as f64;
-            metrics::gauge!("baygate_uplink_backlog", "class" => class.as_str()).set(backlog);
         }
         Ok(())
     }

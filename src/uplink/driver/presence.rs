@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::{Driver, Failed, Line, STATE};
+use super::{Driver, Failed, Line, OFFLINE, STATE};
 use crate::store::StoreError;
 use crate::uplink::greeting::Phase;
 use crate::uplink::pipe::{Packet, PipeEvent};
-use crate::uplink::session::{Input, Output};
+use crate::uplink::session::{Input, Output, Token};
 use crate::uplink::word::{OwnState, offline};
 
 /// What an orderly stop may take for each of its two last packets.
@@ -35,29 +35,38 @@ impl Driver {
             protocols_version: now(about.protocols_version.as_mut()),
         };
         let payload = serde_json::to_vec(&state).map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        self.publish_state(line, payload)
+        self.publish_state(line, STATE, payload)
     }
 
-    fn publish_state(&self, line: &mut Line, payload: Vec<u8>) -> Result<(), Failed> {
+    fn publish_state(&self, line: &mut Line, token: Token, payload: Vec<u8>) -> Result<(), Failed> {
         let packet = Packet { topic: self.topics.state().into(), payload: payload.into(), retain: true };
-        line.pipe.publish(STATE, packet).map_err(Failed::from)
+        line.pipe.publish(token, packet).map_err(Failed::from)
     }
 
     /// Offline first, then DISCONNECT: the will stays silent.
     pub(super) async fn leave(&mut self, mut line: Line) {
         if matches!(line.phase, Phase::Checking { .. } | Phase::Live) && {
             let will = offline(line.connection);
-            self.publish_state(&mut line, will).is_ok()
+            self.publish_state(&mut line, OFFLINE, will).is_ok()
         } {
             let told = async {
                 loop {
                     match line.pipe.next().await {
-                        PipeEvent::Settled { token: STATE, .. } | PipeEvent::Lost(_) => return,
+                        PipeEvent::Settled { token: OFFLINE, .. } | PipeEvent::Lost(_) => return,
                         PipeEvent::Settled { token, outcome } => {
                             for output in self.session.step(Instant::now(), Input::Settled { token, outcome })
                             {
-                                if let Output::Delivered { class, to } = output {
-                                    self.drain.note(class, to);
+                                match output {
+                                    Output::Delivered { class, to } => {
+                                        self.drain.note(class, to);
+                                    }
+                                    // Passed over, the next position would hide that it is lost.
+                                    Output::SetAside { class, rows, reason } => {
+                                        if self.drain.set_aside(class, &rows, &reason).await.is_err() {
+                                            return;
+                                        }
+                                    }
+                                    _ => {}
                                 }
                             }
                         }
@@ -70,5 +79,26 @@ impl Driver {
         }
         line.pipe.close(LAST_PACKET).await;
         tracing::info!("uplink closed");
+    }
+
+    /// In an orderly stop: everything in flight is settled, or it has taken long enough.
+    pub(super) fn may_leave(&self, line: &Line) -> bool {
+        line.phase != Phase::Live
+            || self.session.flow().is_none_or(|flow| flow.in_flight() == 0)
+            || line.stopping.is_some_and(|until| until <= Instant::now())
+    }
+
+    /// How much of each class is waiting, for the metrics.
+    pub(super) async fn figures(&self) -> Result<(), StoreError> {
+        let ours = self.drain.ours().await?;
+        let running = self.drain.epoch_no(ours.epoch).await?;
+        for (class, last) in ours.last {
+            let delivered = self.session.delivered(class);
+            let done = if Some(delivered.epoch_no) == running { delivered.class_sequence.0 } else { 0 };
+            #[allow(clippy::cast_precision_loss)] // a gauge is a float
+            let backlog = last.0.saturating_sub(done) as f64;
+            metrics::gauge!("baygate_uplink_backlog", "class" => class.as_str()).set(backlog);
+        }
+        Ok(())
     }
 }

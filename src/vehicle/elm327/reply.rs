@@ -177,7 +177,8 @@ pub fn parse_voltage(text: &str) -> Option<f64> {
     let digits = text.trim().trim_end_matches(['V', 'v']).trim();
     let volts: f64 = digits.parse().ok()?;
     // Clones without the pin print zeros or noise; 60 V is beyond every road vehicle's supply.
-    (volts.is_finite() && (0.0..60.0).contains(&volts)).then_some(volts)
+    // Without a car an uncalibrated converter reads a little below zero: that is no voltage, not no reading.
+    (volts.is_finite() && (-2.0..60.0).contains(&volts)).then_some(if volts > 0.0 { volts } else { 0.0 })
 }
 
 #[cfg(test)]
@@ -242,6 +243,10 @@ mod tests {
             ("12.6V", Some(12.6)),
             ("12.6", Some(12.6)),
             ("0.0V", Some(0.0)),
+            ("-0.0V", Some(0.0)),
+            ("-0.3V", Some(0.0)),
+            ("-12.6V", None),
+            ("27.8V", Some(27.8)),
             ("--.-V", None),
             ("", None),
             ("NaN", None),

@@ -109,6 +109,7 @@ impl Service {
         } else {
             Decision::Wait
         };
+        self.say_battery(decision == Decision::BatteryLow, volts).await?;
         if decision != Decision::Ask {
             let seen = match (powered, self.bus_silent) {
                 (false, _) => Seen::NoCar,
@@ -255,6 +256,25 @@ impl Service {
         Ok(self.device.set(DeviceStatus::Ready, Some("no-obd-answer"), Some(detail)).await?)
     }
 
+    /// A car that is not asked because of its battery would else look forgotten.
+    async fn say_battery(&mut self, low: bool, volts: Option<f64>) -> Result<(), VehicleError> {
+        let was_low = std::mem::replace(&mut self.battery_low, low);
+        if self.good_since_trouble.is_some() {
+            return Ok(());
+        }
+        if low {
+            let volts = volts.unwrap_or_default();
+            let detail = format!(
+                "the car's battery is low ({volts:.1} V): it is not asked in the background; connect a charger or start the engine, or ask for a scan"
+            );
+            return Ok(self.device.set(DeviceStatus::Ready, Some("battery-low"), Some(detail)).await?);
+        }
+        if was_low {
+            self.device.set(DeviceStatus::Ready, None, None).await?;
+        }
+        Ok(())
+    }
+
     /// A reply was spoilt, the adapter works on.
     async fn spoilt(&mut self, error: &AdapterError) -> Result<(), VehicleError> {
         self.count_garbage(1);
@@ -268,7 +288,11 @@ impl Service {
             if *good >= GOOD_LOOKS {
                 return self.well().await;
             }
-        } else if self.visit.is_some() && matches!(self.presence, Presence::Here(_)) && !self.bus_silent {
+        } else if self.visit.is_some()
+            && matches!(self.presence, Presence::Here(_))
+            && !self.bus_silent
+            && !self.battery_low
+        {
             self.device.set(DeviceStatus::Ready, None, None).await?;
         }
         Ok(())

@@ -117,6 +117,8 @@ struct Service {
     /// The last question to the bus got no answer.
     bus_silent: bool,
     engine_running: bool,
+    /// The battery is too low for background polling.
+    battery_low: bool,
     /// Live PIDs the car at hand did not answer, with how often.
     unanswered: Vec<(u8, u8)>,
     /// Rate found by probing, tried first next time.
@@ -148,6 +150,7 @@ impl Service {
             vin_read_at: Duration::ZERO,
             bus_silent: false,
             engine_running: false,
+            battery_low: false,
             unanswered: Vec::new(),
             baud: None,
             remembered: Capabilities::default(),
@@ -226,6 +229,8 @@ impl Service {
     async fn wait_for_retry(&mut self, pause: Duration) -> Result<(), VehicleError> {
         let VehicleLink::Elm327(transport) = self.table.link.clone();
         let mut head = self.store.head();
+        // Somebody may have asked since the requests were last looked at.
+        head.mark_changed();
         let retry = link::wait_for_return(&transport, pause);
         tokio::pin!(retry);
         loop {

@@ -11,8 +11,11 @@
 //! Nothing is kept over a lost connection but the delivered positions: the rest
 //! is read from the log again.
 
+mod words;
+
 use std::time::{Duration, Instant};
 
+pub use self::words::{Input, Limits, Outcome, Output, Policy};
 use super::backoff::Backoff;
 use super::flow::Flow;
 pub use super::flow::Token;
@@ -35,133 +38,6 @@ const SLOTS: u32 = 16;
 pub const MAX_UNCONFIRMED: usize = 1024;
 /// The longest wait before sending again (contract §4).
 const RESEND_MOST: Duration = Duration::from_secs(3600);
-
-/// What the configuration says about the drain.
-#[derive(Debug, Clone)]
-pub struct Policy {
-    /// Whose word counts.
-    pub confirm: Confirm,
-    /// With `headquarters`: wait for its word.
-    pub confirm_timeout: Duration,
-    /// Publishes in flight.
-    pub max_in_flight: u16,
-    /// Their bytes.
-    pub max_in_flight_bytes: u64,
-    /// The largest packet.
-    pub max_packet_bytes: u64,
-    /// Backlog rows a second; 0: no limit.
-    pub replay_per_s: u32,
-}
-
-/// What the broker allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limits {
-    /// Publishes in flight (MQTT 5 §3.2.2.3.3).
-    pub receive_maximum: Option<u16>,
-    /// The largest packet (MQTT 5 §3.2.2.3.6).
-    pub max_packet: Option<u32>,
-}
-
-/// How a publish ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// The broker has it.
-    Accepted,
-    /// PUBACK with this reason code (MQTT 5 §3.4.2.1), 0x10 or ≥ 0x80.
-    Refused(u8),
-}
-
-/// What happens to the machine.
-#[derive(Debug, Clone)]
-pub enum Input<P> {
-    /// A connection is ready for events; what the log holds now is backlog.
-    Connected {
-        /// The broker's limits.
-        limits: Limits,
-        /// The log's last row.
-        head: Offset,
-    },
-    /// The connection is gone.
-    Lost,
-    /// The log may have grown.
-    Grown,
-    /// A page that was asked for.
-    Rows {
-        /// Its class.
-        class: Class,
-        /// Where it was asked from.
-        after: ClassCursor,
-        /// At most [`PAGE`] rows, in order.
-        rows: Vec<Row<P>>,
-    },
-    /// A publish ended.
-    Settled {
-        /// Which.
-        token: Token,
-        /// How.
-        outcome: Outcome,
-    },
-    /// Headquarters has everything of a class up to a position of ours.
-    Confirmed {
-        /// The class.
-        class: Class,
-        /// The position.
-        to: ClassCursor,
-    },
-    /// Headquarters changed the replay rate; 0: no limit.
-    ReplayRate(u32),
-    /// Time passed.
-    Tick,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output<P> {
-    /// Read up to [`PAGE`] rows of a class.
-    Fetch {
-        /// The class.
-        class: Class,
-        /// After this position.
-        after: ClassCursor,
-    },
-    /// Send it; its PUBACK comes back as [`Input::Settled`].
-    Publish {
-        /// Names it within the connection.
-        token: Token,
-        /// Its class.
-        class: Class,
-        /// Topic and payload.
-        load: P,
-    },
-    /// Everything of a class up to here is delivered.
-    Delivered {
-        /// The class.
-        class: Class,
-        /// The position.
-        to: ClassCursor,
-    },
-    /// The broker will never take these neighbouring rows: set aside, tell the gap, move past.
-    SetAside {
-        /// The class.
-        class: Class,
-        /// The rows.
-        rows: Vec<(Offset, ClassCursor)>,
-        /// Why.
-        reason: String,
-    },
-    /// A class is refused and waits.
-    Refused {
-        /// The class.
-        class: Class,
-        /// The reason code.
-        code: u8,
-    },
-    /// A class that was refused is taken again.
-    TakenAgain {
-        /// The class.
-        class: Class,
-    },
-}
 
 /// The machine.
 #[derive(Debug)]
@@ -231,6 +107,15 @@ impl<P: Clone> Session<P> {
         lanes.chain([self.replay_at]).flatten().min()
     }
 
+    /// Takes up the delivered positions as the log has them. What a connection that
+    /// failed had judged, and nobody committed, is forgotten: those rows are read again.
+    pub fn take_up(&mut self, delivered: &[(Class, ClassCursor)]) {
+        for lane in &mut self.lanes {
+            let at = delivered.iter().find(|(of, _)| *of == lane.class);
+            lane.take_up(at.map_or_else(Default::default, |(_, at)| *at));
+        }
+    }
+
     /// What is in flight, while connected.
     #[must_use]
     pub fn flow(&self) -> Option<&Flow> {
@@ -250,6 +135,13 @@ impl<P: Clone> Session<P> {
             .iter()
             .find(|lane| lane.class == class)
             .map_or_else(Default::default, |lane| lane.delivered)
+    }
+
+    /// How far a class is with the broker, delivered or not.
+    #[must_use]
+    pub fn taken(&self, class: Class) -> ClassCursor {
+        let lane = self.lanes.iter().find(|lane| lane.class == class);
+        lane.map_or_else(Default::default, Lane::taken_to)
     }
 
     fn connected(&mut self, limits: Limits, head: Offset) {
