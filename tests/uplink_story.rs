@@ -215,42 +215,6 @@ async fn a_word_ahead_of_ours_begins_a_new_epoch() {
     shop.stop().await;
 }
 
-/// A cloned box went ahead in our epoch: what headquarters has of it is not what we hold.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_word_past_the_end_of_an_old_epoch_delivers_nothing() {
-    let broker = Mosquitto::start("").await;
-    let mut hq = Listener::start(broker.port, "5", &format!("{BASE}/#")).await;
-    let mut shop = Shop::open();
-    shop.commit(Money::event(1, 10)).await;
-    let first = shop.store.head().borrow().epoch;
-    let mut table = table(broker.port, MqttVersion::V5);
-    table.confirm = Confirm::Headquarters;
-    shop.start(table);
-    assert_eq!(hq.on("card.transaction").await["epoch"], first.to_string());
-    let ack = format!("{BASE}/ack");
-    let clones = format!(r#"{{"epoch":"{first}","classes":{{"ledger":9}}}}"#);
-    publish(broker.port, &ack, &clones, false).await;
-    let second = until("a new epoch by ack", async || {
-        let epoch = shop.store.head().borrow().epoch;
-        (epoch != first).then_some(epoch)
-    })
-    .await;
-    // The same word again, and one behind it that we know to be dealt with after it.
-    publish(broker.port, &ack, &clones, false).await;
-    shop.commit(Tap::event(2, 10)).await;
-    hq.on("card.tapped").await;
-    let taps = format!(r#"{{"epoch":"{second}","classes":{{"card":1}}}}"#);
-    publish(broker.port, &ack, &taps, false).await;
-    shop.await_delivered(Class::Card, 1).await;
-    assert_eq!(shop.delivered(Class::Ledger).await, 0, "headquarters never had our row");
-    shop.commit(Money::event(3, 10)).await;
-    let ours = format!(r#"{{"epoch":"{second}","classes":{{"ledger":1}}}}"#);
-    assert_eq!(hq.on("card.transaction").await["data"]["n"], 3);
-    publish(broker.port, &ack, &ours, false).await;
-    shop.await_delivered(Class::Ledger, 1).await;
-    shop.stop().await;
-}
-
 /// The CloudEvents MQTT binding: a receiver knows structured mode by the content type.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_says_its_content_type() {
