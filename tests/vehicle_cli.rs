@@ -65,8 +65,7 @@ async fn a_scan_reports_and_its_trace_hides_the_vin() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scan_beside_the_daemon_tells_its_warnings_too() {
     let dir = tempfile::tempdir().unwrap();
-    let mut spec = CarSpec::default();
-    spec.confirmed = vec!["P0420".parse().unwrap()];
+    let spec = CarSpec { confirmed: vec!["P0420".parse().unwrap()], ..CarSpec::default() };
     let profile = Profile { adapter: Adapter::default(), car: Some(spec) };
     let sim = VehicleSim::spawn_pty(profile, None).await.unwrap();
     let link = format!("elm327+serial://{}?baud=38400", sim.path().display());
