@@ -39,7 +39,7 @@ async fn a_reader_that_never_ends_cannot_fill_the_disk_through_the_wal() {
     held.query_row("SELECT count(*) FROM event", [], |_| Ok(())).unwrap();
     let mut refused = false;
     for _ in 0..4000 {
-        match store.commit(Batch::new().event(event(Class::Telemetry, 20_000))).await {
+        match store.commit(Batch::new().event(event(Class::Telemetry, 16_000))).await {
             Ok(_) => {}
             Err(StoreError::Full) => refused = true,
             Err(other) => panic!("{other:?}"),

@@ -241,7 +241,7 @@ async fn a_packet_the_broker_never_takes_is_set_aside() {
     let mut hq = Listener::start(broker.port, "5", &format!("{BASE}/#")).await;
     let mut shop = Shop::open();
     shop.commit(Signals::event(1, 100)).await;
-    shop.commit(Signals::event(2, 20_000)).await;
+    shop.commit(Signals::event(2, 12_000)).await;
     shop.commit(Signals::event(3, 100)).await;
     shop.start(table(broker.port, MqttVersion::V5));
     let (mut gap, mut seen) = (None, Vec::new());

@@ -23,6 +23,9 @@ use crate::ident::{Epoch, GatewayId, Seq, StoreId};
 
 /// The largest envelope, in bytes (contract §3: 64 KiB).
 pub const MAX_EVENT_BYTES: usize = 64 * 1024;
+/// The largest telemetry envelope, in bytes: on a line of 256 kbit/s it takes half a second, so
+/// that a ledger event behind one that is under way arrives within a second (decision 001).
+pub const MAX_TELEMETRY_BYTES: usize = 17 * 1024;
 /// What an envelope is. By it a receiver knows CloudEvents' structured mode
 /// (CloudEvents MQTT binding 1.0.2 §3.2.1); MQTT 3.1.1 has no place for it.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
@@ -72,6 +75,12 @@ impl Class {
             Self::Device => "device",
             Self::Telemetry => "telemetry",
         }
+    }
+
+    /// The largest envelope of the class, in bytes.
+    #[must_use]
+    pub fn max_event_bytes(self) -> usize {
+        if self == Self::Telemetry { MAX_TELEMETRY_BYTES } else { MAX_EVENT_BYTES }
     }
 
     /// The class of that name.

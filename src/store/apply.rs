@@ -13,7 +13,7 @@ use super::outbox::{OutboxOp, class_index};
 use super::requests::RequestOp;
 use super::{Batch, Op, StoreError};
 use crate::clock::TimeQuality;
-use crate::event::{Class, Event, MAX_EVENT_BYTES, NewEvent};
+use crate::event::{Class, Event, NewEvent};
 
 /// What an envelope needs beside `data` and `subject`, in bytes, generously.
 const ENVELOPE_OVERHEAD: usize = 1024;
@@ -113,8 +113,9 @@ fn inside(
 fn check(new: &NewEvent) -> Result<(), StoreError> {
     let invalid = |what| Err(StoreError::InvalidEvent { kind: new.kind.to_owned(), what });
     let bytes = new.data.get().len() + new.subject.len() + ENVELOPE_OVERHEAD;
-    if bytes > MAX_EVENT_BYTES {
-        return Err(StoreError::EventTooLarge { kind: new.kind.to_owned(), bytes });
+    let limit = new.class.max_event_bytes();
+    if bytes > limit {
+        return Err(StoreError::EventTooLarge { kind: new.kind.to_owned(), bytes, limit });
     }
     if new.subject.len() > MAX_SUBJECT_BYTES || new.subject.chars().any(char::is_control) {
         return invalid("its subject is too long or has control characters");

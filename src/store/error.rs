@@ -126,12 +126,14 @@ pub enum StoreError {
         what: String,
     },
     /// An event is over the contract's limit.
-    #[error("event {kind} would have {bytes} bytes, the limit is 65536")]
+    #[error("event {kind} would have {bytes} bytes, the limit of its class is {limit}; send it in parts")]
     EventTooLarge {
         /// Its type.
         kind: String,
         /// Its envelope's size.
         bytes: usize,
+        /// The largest of its class.
+        limit: usize,
     },
     /// Stored data does not read back.
     #[error("stored data is not readable: {0}")]
