@@ -120,7 +120,11 @@ impl Service {
         }
         match scan::contact(adapter).await? {
             Contact::Answers(protocol, _) => {
-                plug.blind |= volts.is_some_and(|volts| volts < CAR_VOLTS);
+                // Asked again: the dongle may have been plugged in since the first reading, and an
+                // adapter taken for blind would call every unplugging an ignition turned off.
+                if volts.is_some_and(|volts| volts < CAR_VOLTS) {
+                    plug.blind |= adapter.voltage().await?.is_some_and(|volts| volts < CAR_VOLTS);
+                }
                 let restarted =
                     std::mem::replace(&mut plug.restarts, adapter.restarts()) != adapter.restarts();
                 self.car_answers(adapter, protocol, volts, restarted).await
