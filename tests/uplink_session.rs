@@ -243,11 +243,11 @@ fn headquarters_word_counts_and_silence_doubles() {
     rig.accept_all();
     assert_eq!(rig.sent.len(), 8, "one window ahead of the first word");
     assert!(rig.delivered.is_empty());
-    rig.step(Input::Confirmed { class: Class::Ledger, to: cursor(3) });
+    rig.step(Input::Confirmed { class: Class::Ledger, to: cursor(3), end: None });
     rig.accept_all();
     assert_eq!(rig.delivered[&Class::Ledger], 3);
     assert_eq!(rig.sent.len(), 30, "its words keep coming: further ahead");
-    rig.step(Input::Confirmed { class: Class::Ledger, to: cursor(2) });
+    rig.step(Input::Confirmed { class: Class::Ledger, to: cursor(2), end: None });
     assert_eq!(rig.delivered[&Class::Ledger], 3, "lower than before is ignored");
     for (round, wait) in [300_u64, 600, 1200, 2400, 3600, 3600].into_iter().enumerate() {
         let before = rig.sent.len();
@@ -258,7 +258,7 @@ fn headquarters_word_counts_and_silence_doubles() {
         assert_eq!(rig.sent.len(), before + 8, "round {round}: one window");
         rig.wait(Duration::ZERO);
     }
-    rig.step(Input::Confirmed { class: Class::Ledger, to: cursor(30) });
+    rig.step(Input::Confirmed { class: Class::Ledger, to: cursor(30), end: None });
     assert_eq!(rig.delivered[&Class::Ledger], 30);
 }
 
@@ -348,7 +348,7 @@ proptest! {
                     let to = n.min(rig.log.get(&class).map_or(0, |rows| rows.len() as u64));
                     let known = words.entry(class).or_default();
                     *known = (*known).max(to);
-                    rig.step(Input::Confirmed { class, to: cursor(to) });
+                    rig.step(Input::Confirmed { class, to: cursor(to), end: None });
                 }
                 Deed::Wait(ms) => rig.wait(Duration::from_millis(ms)),
             }
@@ -369,7 +369,7 @@ proptest! {
             rig.accept_all();
             if headquarters {
                 for (class, rows) in rig.log.clone() {
-                    rig.step(Input::Confirmed { class, to: cursor(rows.len() as u64) });
+                    rig.step(Input::Confirmed { class, to: cursor(rows.len() as u64), end: None });
                 }
             }
             rig.wait(Duration::from_secs(60));

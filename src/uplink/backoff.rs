@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Doubles from `first` to `most`; each wait is drawn from the upper half, so
 /// that a thousand gateways do not come back in the same second.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Backoff {
     first: Duration,
     most: Duration,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+use super::notes::Notes;
 use super::pipe::Packet;
 use super::session::{PAGE, Row};
 use super::topics::Topics;
@@ -31,8 +32,7 @@ pub(super) struct Drain {
     source: Source,
     topics: Topics,
     head: watch::Receiver<Head>,
-    noted: BTreeMap<Class, ClassCursor>,
-    noted_since: Option<Instant>,
+    notes: Notes,
     /// The last position noted of each class, to count events.
     counted: BTreeMap<Class, ClassCursor>,
 }
@@ -40,15 +40,7 @@ pub(super) struct Drain {
 impl Drain {
     pub(super) fn new(store: Store, source: Source, topics: Topics) -> Self {
         let head = store.head();
-        Self {
-            store,
-            source,
-            topics,
-            head,
-            noted: BTreeMap::new(),
-            noted_since: None,
-            counted: BTreeMap::new(),
-        }
+        Self { store, source, topics, head, notes: Notes::default(), counted: BTreeMap::new() }
     }
 
     /// The last row now.
@@ -86,9 +78,7 @@ impl Drain {
 
     /// Notes a delivered position; it is committed by [`Drain::commit`]. Returns how many events that are.
     pub(super) fn note(&mut self, class: Class, to: ClassCursor) -> u64 {
-        let noted = self.noted.entry(class).or_insert(to);
-        *noted = (*noted).max(to);
-        self.noted_since.get_or_insert_with(Instant::now);
+        self.notes.note(class, to, Instant::now());
         match self.counted.insert(class, to) {
             Some(before) if before.epoch_no == to.epoch_no => {
                 to.class_sequence.0.saturating_sub(before.class_sequence.0)
@@ -99,21 +89,20 @@ impl Drain {
 
     /// When noted positions are due.
     pub(super) fn due(&self, every: Duration) -> Option<Instant> {
-        self.noted_since.map(|since| since + every)
+        self.notes.due(every)
     }
 
     /// Commits the noted positions. They stay noted when the commit fails.
     pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
-        if self.noted.is_empty() {
+        if self.notes.positions().next().is_none() {
             return Ok(());
         }
         let mut batch = Batch::new();
-        for (class, to) in &self.noted {
-            batch = batch.op(Op::Outbox(OutboxOp::Delivered { class: *class, to: *to }));
+        for (class, to) in self.notes.positions() {
+            batch = batch.op(Op::Outbox(OutboxOp::Delivered { class, to }));
         }
         self.store.commit(batch).await?;
-        self.noted.clear();
-        self.noted_since = None;
+        self.notes.committed();
         Ok(())
     }
 
@@ -150,7 +139,9 @@ impl Drain {
             batch = batch.event(event);
         }
         self.store.commit(batch).await?;
-        self.noted.remove(&class);
+        if let Some((_, to)) = rows.last() {
+            self.notes.passed(class, *to);
+        }
         for logged in &events {
             let sequence = logged.event.sequence.0;
             tracing::error!(class = class.as_str(), sequence, reason, "event set aside");

@@ -7,7 +7,7 @@
 //! line carries in [`QUEUE`] beyond its own round trip (the idea of BBR, RFC
 //! draft-cardwell-iccrg-bbr: rate × delay), never more than the configured bytes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::event::Class;
@@ -25,7 +25,7 @@ const RATE_MEMORY: Duration = Duration::from_secs(5);
 const SAMPLES: usize = 256;
 
 /// A publish without its PUBACK.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct Flying {
     class: Class,
     bytes: u64,
@@ -37,11 +37,11 @@ struct Flying {
 }
 
 /// The publishes in flight and what they tell of the line.
-#[derive(Debug)]
+#[derive(Debug, Clone, Hash)]
 pub struct Flow {
     max_count: usize,
     max_bytes: u64,
-    flying: HashMap<Token, Flying>,
+    flying: BTreeMap<Token, Flying>,
     delivered: u64,
     samples: VecDeque<(Instant, u64)>,
     /// The quickest answer, and the size of its packet.
@@ -55,7 +55,7 @@ impl Flow {
         Self {
             max_count: max_count.max(1),
             max_bytes,
-            flying: HashMap::new(),
+            flying: BTreeMap::new(),
             delivered: 0,
             samples: VecDeque::new(),
             quickest: None,

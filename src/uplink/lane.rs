@@ -12,7 +12,7 @@ use crate::store::Offset;
 use crate::store::outbox::ClassCursor;
 
 /// A row of the log, ready to send. `P` is what the sender needs; the machine does not look inside.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Row<P> {
     /// Its class.
     pub class: Class,
@@ -27,7 +27,7 @@ pub struct Row<P> {
 }
 
 /// Where a sent row stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Stage {
     /// Without PUBACK.
     Flying(Token),
@@ -37,7 +37,7 @@ pub(super) enum Stage {
     Rejected(String),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Hash)]
 struct Slot {
     cursor: ClassCursor,
     offset: Offset,
@@ -54,7 +54,7 @@ pub(super) enum Retired {
 }
 
 /// One class.
-#[derive(Debug)]
+#[derive(Debug, Clone, Hash)]
 pub(super) struct Lane<P> {
     pub(super) class: Class,
     /// Everything up to here is delivered.

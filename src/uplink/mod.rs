@@ -22,6 +22,7 @@ pub mod fault;
 pub mod flow;
 mod greeting;
 mod lane;
+pub mod notes;
 mod pipe;
 pub mod session;
 mod tls;

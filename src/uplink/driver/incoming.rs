@@ -83,13 +83,9 @@ impl Driver {
         let Some(epoch_no) = self.drain.epoch_no(ack.epoch).await? else { return Ok(()) };
         let ends = self.drain.epoch_ends(epoch_no).await?;
         for (class, class_sequence) in positions {
-            let mut to = ClassCursor { epoch_no, class_sequence };
-            // Beyond where an epoch of ours ended somebody else wrote in our name: what
-            // headquarters has under these numbers need not be what waits here unsent.
-            if ends.iter().any(|(of, end)| *of == class && class_sequence > *end) {
-                to = to.min(self.session.taken(class));
-            }
-            self.feed(line, Input::Confirmed { class, to }).await?;
+            let to = ClassCursor { epoch_no, class_sequence };
+            let end = ends.iter().find(|(of, _)| *of == class).map(|(_, end)| *end);
+            self.feed(line, Input::Confirmed { class, to, end }).await?;
         }
         Ok(())
     }

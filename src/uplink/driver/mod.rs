@@ -140,7 +140,7 @@ impl Driver {
             // not take) must not be passed over: the log alone says where to go on.
             let ended = match self.drain.delivered().await {
                 Ok(delivered) => {
-                    self.session.take_up(&delivered);
+                    self.session.step(began, Input::TakeUp { delivered });
                     self.connection().await
                 }
                 Err(StoreError::Closed) => Ended::Closed(StoreError::Closed),

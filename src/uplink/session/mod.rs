@@ -1,7 +1,8 @@
 //! The drain as a pure state machine: what to read, what to send, what is
 //! delivered. No I/O, no clock: a thin task (`driver`) feeds it inputs with their
 //! time and carries out its outputs. What does not live here: the connection
-//! itself and what HQ's words mean for epochs (`word`).
+//! itself, and whether HQ's words call for a new epoch (`word`). Another machine
+//! of the same state goes on alike: `tests/uplink_model.rs` explores it.
 //!
 //! ```text
 //!  log ──Fetch/Rows──► lane ready ──Publish──► lane sent ──Settled──► (Confirmed) ──► Delivered
@@ -23,6 +24,7 @@ pub use super::lane::Row;
 use super::lane::{Lane, Retired, Stage};
 use crate::config::tables::Confirm;
 use crate::event::Class;
+use crate::ident::Seq;
 use crate::store::Offset;
 use crate::store::outbox::ClassCursor;
 
@@ -40,7 +42,7 @@ pub const MAX_UNCONFIRMED: usize = 1024;
 const RESEND_MOST: Duration = Duration::from_secs(3600);
 
 /// The machine.
-#[derive(Debug)]
+#[derive(Debug, Clone, Hash)]
 pub struct Session<P> {
     policy: Policy,
     lanes: Vec<Lane<P>>,
@@ -78,12 +80,13 @@ impl<P: Clone> Session<P> {
     pub fn step(&mut self, now: Instant, input: Input<P>) -> Vec<Output<P>> {
         let mut out = Vec::new();
         match input {
+            Input::TakeUp { delivered } => self.take_up(&delivered),
             Input::Connected { limits, head } => self.connected(limits, head),
             Input::Lost => self.lost(),
             Input::Grown => self.lanes.iter_mut().for_each(|lane| lane.more = true),
             Input::Rows { class, after, rows } => self.rows(class, after, rows),
             Input::Settled { token, outcome } => self.settled(now, token, outcome, &mut out),
-            Input::Confirmed { class, to } => self.confirmed(class, to, &mut out),
+            Input::Confirmed { class, to, end } => self.confirmed(class, to, end, &mut out),
             Input::ReplayRate(per_s) => {
                 self.policy.replay_per_s = per_s;
                 self.replay_at = None;
@@ -107,15 +110,6 @@ impl<P: Clone> Session<P> {
         lanes.chain([self.replay_at]).flatten().min()
     }
 
-    /// Takes up the delivered positions as the log has them. What a connection that
-    /// failed had judged, and nobody committed, is forgotten: those rows are read again.
-    pub fn take_up(&mut self, delivered: &[(Class, ClassCursor)]) {
-        for lane in &mut self.lanes {
-            let at = delivered.iter().find(|(of, _)| *of == lane.class);
-            lane.take_up(at.map_or_else(Default::default, |(_, at)| *at));
-        }
-    }
-
     /// What is in flight, while connected.
     #[must_use]
     pub fn flow(&self) -> Option<&Flow> {
@@ -137,11 +131,11 @@ impl<P: Clone> Session<P> {
             .map_or_else(Default::default, |lane| lane.delivered)
     }
 
-    /// How far a class is with the broker, delivered or not.
-    #[must_use]
-    pub fn taken(&self, class: Class) -> ClassCursor {
-        let lane = self.lanes.iter().find(|lane| lane.class == class);
-        lane.map_or_else(Default::default, Lane::taken_to)
+    fn take_up(&mut self, delivered: &[(Class, ClassCursor)]) {
+        for lane in &mut self.lanes {
+            let at = delivered.iter().find(|(of, _)| *of == lane.class);
+            lane.take_up(at.map_or_else(Default::default, |(_, at)| *at));
+        }
     }
 
     fn connected(&mut self, limits: Limits, head: Offset) {
@@ -216,13 +210,15 @@ impl<P: Clone> Session<P> {
         }
     }
 
-    fn confirmed(&mut self, class: Class, to: ClassCursor, out: &mut Vec<Output<P>>) {
+    fn confirmed(&mut self, class: Class, to: ClassCursor, end: Option<Seq>, out: &mut Vec<Output<P>>) {
         if self.policy.confirm == Confirm::Broker {
             return;
         }
-        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.class == class)
-            && lane.confirm(to)
-        {
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.class == class) else { return };
+        // What headquarters has beyond our end need not be what waits here unsent.
+        let forked = end.is_some_and(|end| to.class_sequence > end);
+        let to = if forked { to.min(lane.taken_to()) } else { to };
+        if lane.confirm(to) {
             lane.ahead = MAX_UNCONFIRMED.max(usize::from(self.policy.max_in_flight));
             lane.resend_in = self.policy.confirm_timeout;
             lane.resend_at = None;

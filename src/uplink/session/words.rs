@@ -5,11 +5,12 @@ use std::time::Duration;
 use super::{Row, Token};
 use crate::config::tables::Confirm;
 use crate::event::Class;
+use crate::ident::Seq;
 use crate::store::Offset;
 use crate::store::outbox::ClassCursor;
 
 /// What the configuration says about the drain.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Hash)]
 pub struct Policy {
     /// Whose word counts.
     pub confirm: Confirm,
@@ -26,7 +27,7 @@ pub struct Policy {
 }
 
 /// What the broker allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Limits {
     /// Publishes in flight (MQTT 5 §3.2.2.3.3).
     pub receive_maximum: Option<u16>,
@@ -46,6 +47,13 @@ pub enum Outcome {
 /// What happens to the machine.
 #[derive(Debug, Clone)]
 pub enum Input<P> {
+    /// Before a connection: how far the log says the classes are delivered. What a
+    /// connection that failed had judged, and nobody committed, is forgotten: those
+    /// rows are read again.
+    TakeUp {
+        /// By class; the log's beginning where one is missing.
+        delivered: Vec<(Class, ClassCursor)>,
+    },
     /// A connection is ready for events; what the log holds now is backlog.
     Connected {
         /// The broker's limits.
@@ -79,6 +87,9 @@ pub enum Input<P> {
         class: Class,
         /// The position.
         to: ClassCursor,
+        /// Where our class ended in that epoch, when it is over. Beyond it somebody
+        /// else wrote in our name.
+        end: Option<Seq>,
     },
     /// Headquarters changed the replay rate; 0: no limit.
     ReplayRate(u32),
