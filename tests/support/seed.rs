@@ -1,0 +1,59 @@
+//! One seed for everything random in a test run: printed by every test that uses
+//! it, and given again by `BAYGATE_SEED=… cargo test …`. `docs/testing.md`.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::OnceLock;
+
+use proptest::test_runner::{Config, RngSeed};
+
+/// The seed of this run, printed. The harness shows it with a test that fails.
+pub fn seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    let seed = *SEED.get_or_init(|| match std::env::var("BAYGATE_SEED") {
+        Ok(text) => text.trim().parse().expect("BAYGATE_SEED is a decimal number of 64 bits"),
+        Err(_) => uuid::Uuid::new_v4().as_u64_pair().1,
+    });
+    println!("BAYGATE_SEED={seed} repeats this run");
+    seed
+}
+
+/// How often to roll: `BAYGATE_ROUNDS`, or `usual`.
+pub fn rounds(usual: u32) -> u32 {
+    std::env::var("BAYGATE_ROUNDS")
+        .map_or(usual, |text| text.trim().parse().expect("BAYGATE_ROUNDS is a number"))
+}
+
+/// For `#![proptest_config(…)]`: the seed above. Proptest shrinks and prints what
+/// failed; it leaves no files.
+pub fn cases(usual: u32) -> Config {
+    Config {
+        cases: rounds(usual),
+        rng_seed: RngSeed::Fixed(seed()),
+        failure_persistence: None,
+        ..Config::default()
+    }
+}
+
+/// Numbers from a seed (`SplitMix64`, Steele, Lea, Flood 2014).
+#[derive(Debug, Clone)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 to below `sides`.
+    pub fn below(&mut self, sides: u64) -> u64 {
+        self.roll() % sides.max(1)
+    }
+
+    pub fn one_of<T: Clone>(&mut self, from: &[T]) -> T {
+        let place = self.below(from.len() as u64) as usize;
+        from.get(place).expect("something to choose from").clone()
+    }
+}
