@@ -48,13 +48,16 @@ impl Drain {
         self.head.borrow().last
     }
 
-    /// How far each class is delivered, as committed.
+    /// How far each class is delivered, as committed or noted.
     pub(super) async fn delivered(&self) -> Result<Vec<(Class, ClassCursor)>, StoreError> {
-        self.store
+        let mut delivered: Vec<(Class, ClassCursor)> = self
+            .store
             .read(|reader| {
                 Class::ALL.into_iter().map(|class| Ok((class, reader.delivered(class)?))).collect()
             })
-            .await
+            .await?;
+        self.notes.overlay(&mut delivered);
+        Ok(delivered)
     }
 
     /// Reads pages, encoded and ready to send.

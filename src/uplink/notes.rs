@@ -34,6 +34,13 @@ impl Notes {
         self.noted.iter().map(|(class, to)| (*class, *to))
     }
 
+    /// Puts them over what the log says: a commit that failed made them no less true.
+    pub fn overlay(&self, delivered: &mut [(Class, ClassCursor)]) {
+        for (class, at) in delivered {
+            *at = self.noted.get(class).map_or(*at, |noted| *noted.max(at));
+        }
+    }
+
     /// All of them are in the log.
     pub fn committed(&mut self) {
         *self = Self::default();

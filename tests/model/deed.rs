@@ -46,6 +46,8 @@ pub enum Deed {
     Cut(usize),
     /// The broker dies and forgets: queue, session, messages under way.
     BrokerDies,
+    /// The broker's queue overflows: the oldest row for headquarters is dropped, its PUBACK long sent.
+    BrokerDrops,
     /// A connection, with our session present on the broker or lost; `narrow`: it allows one publish in flight.
     Connect { present: bool, narrow: bool },
     /// Headquarters takes what the broker holds for it and says its word.
@@ -117,7 +119,7 @@ pub fn core(setting: &Setting) -> Vec<Deed> {
         deeds.push(Deed::Refuse(0, 0x87));
     }
     if setting.by_headquarters() {
-        deeds.extend([Deed::BrokerDies, Deed::HeadquartersTakes, Deed::WordComes]);
+        deeds.extend([Deed::BrokerDies, Deed::BrokerDrops, Deed::HeadquartersTakes, Deed::WordComes]);
     }
     deeds
 }
@@ -148,7 +150,8 @@ pub fn any(dice: &mut Dice, setting: &Setting) -> Deed {
                 Deed::Refuse(dice.below(4) as usize, code)
             }
             59..=60 => Deed::Cut(dice.one_of(&[0, 1, 2, LAST])),
-            61 => Deed::BrokerDies,
+            61 if dice.below(2) == 0 => Deed::BrokerDies,
+            61 => Deed::BrokerDrops,
             62..=68 => Deed::Connect { present: dice.below(2) == 0, narrow: dice.below(4) == 0 },
             69..=73 => Deed::HeadquartersTakes,
             74..=79 => Deed::WordComes,

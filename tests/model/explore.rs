@@ -47,7 +47,7 @@ impl World {
     /// The first row that is not where it belongs, by the disk and by its receiver.
     fn missing(&self) -> Option<String> {
         for (class, rows) in &self.disk.log {
-            let mark = self.disk.mark.get(class).copied().unwrap_or_default();
+            let mark = self.mark(*class);
             for row in rows {
                 let id = (*class, row.cursor);
                 let there = if self.setting.by_headquarters() {

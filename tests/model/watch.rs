@@ -15,15 +15,23 @@ fn broken<T>(why: String) -> Result<T, Trouble> {
     Err(Trouble::Broken(why))
 }
 
+/// What the driver has before it.
+enum Todo {
+    Said(Output<Id>),
+    Handed { class: Class, after: ClassCursor, rows: Vec<Id> },
+}
+
 impl World {
     pub fn feed(&mut self, input: Input<Id>) -> Result<(), Trouble> {
-        let mut todo = VecDeque::from(self.session.step(self.now, input));
+        let mut todo: VecDeque<Todo> =
+            self.session.step(self.now, input).into_iter().map(Todo::Said).collect();
         loop {
             let mut wanted = Vec::new();
-            while let Some(output) = todo.pop_front() {
-                match output {
-                    Output::Fetch { class, after } => wanted.push((class, after)),
-                    other => self.carry_out(other)?,
+            while let Some(next) = todo.pop_front() {
+                match next {
+                    Todo::Said(Output::Fetch { class, after }) => wanted.push((class, after)),
+                    Todo::Said(other) => self.carry_out(other)?,
+                    Todo::Handed { class, after, rows } => self.handed(class, after, rows),
                 }
             }
             if wanted.is_empty() {
@@ -31,12 +39,23 @@ impl World {
             }
             for (class, after) in wanted {
                 let rows = self.page(class, after);
-                todo.extend(self.session.step(self.now, Input::Rows { class, after, rows }));
+                todo.push_back(Todo::Handed { class, after, rows: rows.iter().map(|row| row.load).collect() });
+                let said = self.session.step(self.now, Input::Rows { class, after, rows });
+                todo.extend(said.into_iter().map(Todo::Said));
             }
         }
     }
 
-    fn page(&mut self, class: Class, after: ClassCursor) -> Vec<Page<Id>> {
+    /// The machine has them in its hands: from now on they wait for their slot.
+    fn handed(&mut self, class: Class, after: ClassCursor, rows: Vec<Id>) {
+        if let Some(line) = &mut self.line {
+            let ready = line.ready.entry(class).or_default();
+            ready.retain(|(_, at)| *at <= after);
+            ready.extend(rows);
+        }
+    }
+
+    fn page(&self, class: Class, after: ClassCursor) -> Vec<Page<Id>> {
         let rows = self.disk.log.get(&class).map(Vec::as_slice).unwrap_or_default();
         let page = |row: &Row| Page {
             class,
@@ -45,13 +64,7 @@ impl World {
             bytes: row.bytes,
             load: (class, row.cursor),
         };
-        let rows: Vec<_> = rows.iter().filter(|row| row.cursor > after).take(PAGE).map(page).collect();
-        if let Some(line) = &mut self.line {
-            let ready = line.ready.entry(class).or_default();
-            ready.retain(|(_, at)| *at <= after);
-            ready.extend(rows.iter().map(|row| row.load));
-        }
-        rows
+        rows.iter().filter(|row| row.cursor > after).take(PAGE).map(page).collect()
     }
 
     fn carry_out(&mut self, output: Output<Id>) -> Result<(), Trouble> {
@@ -86,7 +99,7 @@ impl World {
             return Err(Trouble::Lost);
         }
         for id in ids {
-            if self.disk.mark.get(&class).is_some_and(|mark| *mark >= id.1) {
+            if self.mark(class) >= id.1 {
                 return broken(format!("{id:?} is set aside, but it is marked as delivered"));
             }
         }
@@ -132,11 +145,10 @@ impl World {
         if class != id.0 {
             return broken(format!("{id:?} is published as {class}"));
         }
-        let (said, mark) = (self.said.get(&class), self.disk.mark.get(&class));
-        if said.max(mark).is_some_and(|at| *at >= id.1) || self.disk.aside.contains(&id) {
+        let from = self.said.get(&class).copied().unwrap_or_default().max(self.mark(class));
+        if from >= id.1 || self.disk.aside.contains(&id) {
             return broken(format!("{id:?} is published; it is marked as delivered or set aside"));
         }
-        let from = said.max(mark).copied().unwrap_or_default();
         let Some(line) = &self.line else { return broken("published without a connection".into()) };
         let earlier = self.disk.log.get(&class).into_iter().flatten();
         for row in earlier.filter(|row| row.cursor > from && row.cursor < id.1) {
@@ -299,7 +311,7 @@ impl World {
     }
 
     pub fn oldest_unsent(&self, class: Class) -> Option<Id> {
-        let mark = self.disk.mark.get(&class).copied().unwrap_or_default();
+        let mark = self.mark(class);
         let rows = self.disk.log.get(&class)?;
         rows.iter().find(|row| row.cursor > mark).map(|row| (class, row.cursor))
     }

@@ -181,7 +181,7 @@ impl World {
                     && (!present || self.broker.session)
                     && (!narrow || self.setting.sees_refusals())
             }
-            Deed::HeadquartersTakes => !self.broker.queue.is_empty(),
+            Deed::BrokerDrops | Deed::HeadquartersTakes => !self.broker.queue.is_empty(),
             Deed::WordComes => self.line.as_ref().is_some_and(|line| !line.words.is_empty()),
             Deed::WordAgain => self.line.is_some() && self.hq.last_word.is_some(),
             // One stranger an epoch is enough.
@@ -205,6 +205,9 @@ impl World {
             Deed::BrokerDies => {
                 self.cut(0).map_err(Trouble::Broken)?;
                 self.broker.dies();
+            }
+            Deed::BrokerDrops => {
+                self.broker.queue.pop_front();
             }
             Deed::Connect { present, narrow } => self.connect(present, narrow)?,
             Deed::HeadquartersTakes => self.headquarters_takes(),
@@ -268,8 +271,9 @@ impl World {
         self.broker.session = true;
         let words = std::mem::take(&mut self.broker.words);
         self.line = Some(Line { narrow, words, ..Line::default() });
-        self.said = self.disk.mark.clone();
-        let delivered = self.disk.mark.iter().map(|(class, at)| (*class, *at)).collect();
+        let mut delivered = Class::ALL.map(|class| (class, self.mark(class))).to_vec();
+        self.notes.overlay(&mut delivered);
+        self.said = delivered.iter().copied().collect();
         self.feed(Input::TakeUp { delivered })?;
         // What our session kept comes before we are live.
         while let Some(word) = self.line.as_mut().and_then(|line| line.words.pop_front()) {
@@ -366,7 +370,8 @@ impl World {
                 let ended = self.disk.epoch_no;
                 self.disk.epoch_no += 1;
                 let last = std::mem::take(&mut self.disk.last);
-                self.disk.ends.extend(last.into_iter().map(|(class, last)| ((ended, class), last)));
+                let end = |class: Class| last.get(&class).copied().unwrap_or_default();
+                self.disk.ends.extend(Class::ALL.map(|class| ((ended, class), end(class))));
                 self.tell(|| "    a new epoch".into());
                 Ok(())
             }
@@ -379,6 +384,11 @@ impl World {
                 Ok(())
             }
         }
+    }
+
+    /// How far a class is delivered, as committed.
+    pub fn mark(&self, class: Class) -> ClassCursor {
+        self.disk.mark.get(&class).copied().unwrap_or_default()
     }
 
     pub fn tell(&mut self, line: impl FnOnce() -> String) {
