@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::assets::Assets;
-use super::clock_watch;
+use super::clock_watch::ClockWatch;
 use super::notify;
 use super::plan::Service;
 use super::supervise::{ServiceFuture, Supervised};
@@ -71,9 +71,12 @@ impl Services {
     }
 
     /// What runs as long as the gateway does, whatever the plan.
-    pub fn start_background(&self, first: Seq, stop: &CancellationToken) {
+    pub async fn start_background(&self, first: Seq, stop: &CancellationToken) {
         let subject = format!("gateway/{}", self.source.gateway);
-        tokio::spawn(clock_watch::watch(self.store.clone(), subject, first, stop.clone()));
+        match ClockWatch::begin(self.store.clone(), subject, first).await {
+            Ok(watch) => drop(tokio::spawn(watch.run(stop.clone()))),
+            Err(error) => tracing::error!(%error, "nobody watches the clock until the next start"),
+        }
         tokio::spawn(notify::feed_watchdog(self.health.clone(), stop.clone()));
         self.store.start_background(self.health.clone(), stop.clone());
     }
