@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
@@ -22,6 +23,9 @@ use crate::ident::Seq;
 use crate::maintenance::Rules;
 use crate::store::Store;
 use crate::{card, maintenance, printer, uplink, vehicle};
+
+/// How often samples of histograms are summed up.
+const METRICS_EVERY: Duration = Duration::from_secs(30);
 
 /// What services are made from, and what they share.
 pub struct Services {
@@ -77,6 +81,7 @@ impl Services {
             Ok(watch) => drop(tokio::spawn(watch.run(stop.clone()))),
             Err(error) => tracing::error!(%error, "nobody watches the clock until the next start"),
         }
+        tokio::spawn(keep_metrics_small(stop.clone()));
         tokio::spawn(notify::feed_watchdog(self.health.clone(), stop.clone()));
         self.store.start_background(self.health.clone(), stop.clone());
     }
@@ -179,6 +184,17 @@ impl Services {
             metrics: metrics_handle(),
             face_check,
             limits: Limits::default(),
+        }
+    }
+}
+
+/// Histograms keep every sample until somebody looks; where nobody scrapes, that is for ever.
+async fn keep_metrics_small(stop: CancellationToken) {
+    let mut every = tokio::time::interval(METRICS_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => metrics_handle().run_upkeep(),
         }
     }
 }
