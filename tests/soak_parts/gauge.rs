@@ -43,8 +43,10 @@ pub struct Bound {
     pub name: &'static str,
     pub unit: &'static str,
     pub of: fn(&Sample) -> u64,
-    /// By how much its trend may rise over the last two thirds of the run.
+    /// By how much its trend may rise over the last two thirds of the run …
     pub rise: Option<f64>,
+    /// … and by how much more for each minute of them.
+    pub a_minute: f64,
     /// What it may never exceed.
     pub most: Option<u64>,
 }
@@ -52,13 +54,42 @@ pub struct Bound {
 /// The bounds. A trend is the slope of the least squares over the last two thirds, times
 /// their length: noise and single peaks do not count, what grows steadily does.
 pub const BOUNDS: [Bound; 6] = [
-    Bound { name: "memory (RSS)", unit: "KiB", of: |s| s.rss_kib, rise: Some(2048.0), most: None },
-    Bound { name: "threads", unit: "", of: |s| s.threads, rise: Some(2.0), most: Some(64) },
-    Bound { name: "open handles", unit: "", of: |s| s.handles, rise: Some(4.0), most: Some(256) },
-    Bound { name: "database file", unit: "KiB", of: |s| s.db_kib, rise: Some(2048.0), most: Some(64 << 10) },
+    Bound {
+        name: "memory (RSS)",
+        unit: "KiB",
+        of: |s| s.rss_kib,
+        rise: Some(2048.0),
+        a_minute: 0.0,
+        most: None,
+    },
+    Bound { name: "threads", unit: "", of: |s| s.threads, rise: Some(2.0), a_minute: 0.0, most: Some(64) },
+    Bound {
+        name: "open handles",
+        unit: "",
+        of: |s| s.handles,
+        rise: Some(4.0),
+        a_minute: 0.0,
+        most: Some(256),
+    },
+    // Requests with an idempotency key stay for thirty days: a report every half minute.
+    Bound {
+        name: "database file",
+        unit: "KiB",
+        of: |s| s.db_kib,
+        rise: Some(256.0),
+        a_minute: 60.0,
+        most: Some(64 << 10),
+    },
     // It is cut back to 8 MiB after each reset; a reader in the way lets it grow for a moment.
-    Bound { name: "WAL", unit: "KiB", of: |s| s.wal_kib, rise: None, most: Some(32 << 10) },
-    Bound { name: "backlog", unit: "events", of: |s| s.backlog, rise: Some(200.0), most: None },
+    Bound { name: "WAL", unit: "KiB", of: |s| s.wal_kib, rise: None, a_minute: 0.0, most: Some(32 << 10) },
+    Bound {
+        name: "backlog",
+        unit: "events",
+        of: |s| s.backlog,
+        rise: Some(200.0),
+        a_minute: 0.0,
+        most: None,
+    },
 ];
 /// Log bytes a minute, at most: at a hundred times the rate of a store.
 pub const LOG_KIB_PER_MINUTE: f64 = 512.0;
@@ -97,7 +128,8 @@ pub fn verdict(samples: &[Sample]) -> (String, Vec<String>) {
         "", "first", "last", "max", "trend", "allowed"
     )
     .unwrap();
-    for Bound { name, unit, of, rise, most } in BOUNDS {
+    for Bound { name, unit, of, rise, a_minute, most } in BOUNDS {
+        let rise = rise.map(|rise| rise + a_minute * minutes);
         let (max, trend) = (window.iter().map(of).max().unwrap(), trend(window, of));
         let rises = rise.is_some_and(|rise| trend > rise);
         let exceeds = most.is_some_and(|most| max > most);
