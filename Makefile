@@ -2,16 +2,17 @@
 # Installation needs root (directly or by sudo); building and running do not.
 
 PACKAGES_BUILD := build-essential pkg-config libpcsclite-dev
-PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd openssl iproute2 procps socat strace
+PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd openssl iproute2 procps socat strace faketime libfaketime
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench check install deps-build deps-test
+.PHONY: help demo test lint soak bench check install deps-build deps-test
 
 help:
 	@echo "make demo     install what is needed, build, run the whole product on simulated devices"
 	@echo "make test     install what is needed, run every test"
+	@echo "make soak     half an hour at a hundred times the rate of a store, flat or not (SOAK_MINUTES=1: shorter)"
 	@echo "make lint     clippy and rustfmt, warnings are errors"
 	@echo "make install  install the built daemon with its systemd unit on this box"
 
@@ -37,6 +38,12 @@ demo: deps-build
 
 test: deps-test
 	$(CARGO) test --locked
+
+# Half an hour at a hundred times the rate of a store (tests/soak.rs). SOAK_MINUTES=1 RATE=100 for a short one.
+soak: deps-test
+	$(CARGO) build --release --locked
+	BAYGATE_BIN=$(CURDIR)/target/release/baygate SOAK_MINUTES=$(or $(SOAK_MINUTES),30) RATE=$(or $(RATE),100) \
+		$(CARGO) test --locked --test soak -- --include-ignored --nocapture --test-threads=1
 
 lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings

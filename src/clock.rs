@@ -1,7 +1,9 @@
 //! Time that is doubted. Durations come from the monotonic clock
 //! ([`std::time::Instant`]); wall time is carried as UTC milliseconds together
-//! with its quality. What does not live here: the watcher that notices a clock
-//! being set (that is the gateway's, it commits `gateway.clock`).
+//! with its quality (`trust`). What does not live here: the watcher that tells of a
+//! clock being set (that is the gateway's, it commits `gateway.clock`).
+
+mod trust;
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -10,11 +12,13 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use trust::{Reading, STEP_MS, TIME_SYNC_FILE, read, trust};
+
 /// How far a wall-clock reading can be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TimeQuality {
-    /// The kernel says the clock is disciplined (`adjtimex` without `STA_UNSYNC`).
+    /// A time service has set the clock, and nobody else since.
     Synced,
     /// Best guess only.
     Unsynced,
@@ -83,16 +87,10 @@ impl JsonSchema for UtcMillis {
     }
 }
 
-/// What the kernel says of the wall clock now. `systemd-timesyncd` and chrony
-/// clear the unsynchronised flag; where nobody does, time stays `unsynced`.
-/// systemd's marker file is asked rather than `adjtimex(2)`, which has no safe binding.
+/// How far the wall clock is trusted now.
 #[must_use]
 pub fn quality() -> TimeQuality {
-    if std::path::Path::new("/run/systemd/timesync/synchronized").exists() {
-        TimeQuality::Synced
-    } else {
-        TimeQuality::Unsynced
-    }
+    read().quality
 }
 
 /// This boot's identity (`/proc/sys/kernel/random/boot_id`), a random one where the kernel gives none.

@@ -123,6 +123,10 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// Threads for blocking work, at most: four for readers of the database, the others for
+/// faces, rules and names to be resolved.
+const BLOCKING_THREADS: usize = 12;
+
 /// Parses the arguments, runs the command, gives the exit status.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -132,8 +136,13 @@ pub fn main() -> ExitCode {
     }
     // The demo tells its own story: only what is wrong belongs beside it.
     log_to_stderr(if matches!(cli.command, Command::Run(_)) { "info" } else { "error" });
-    // Two workers serve a store with room to spare; blocking work has threads of its own.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    // Two workers serve a store with room to spare; blocking work has threads of its own, a few:
+    // each keeps what it once allocated, and a swarm of links would call up dozens.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build();
     let outcome = match runtime {
         Ok(runtime) => {
             let outcome = runtime.block_on(dispatch(cli));

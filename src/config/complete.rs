@@ -9,9 +9,9 @@ use toml::Spanned;
 
 use super::load::{Merge, default_data_dir};
 use super::suggest::closest;
-use super::tables::{ApiTable, ClassFile, MqttFile, MqttTable, PrinterKind, ReaderKind, Tls};
+use super::tables::{ApiTable, ClassFile, HistoryFile, MqttFile, MqttTable, PrinterKind, ReaderKind, Tls};
 use super::values::{TimeOfDay, Transport};
-use super::{Buffer, ClassBuffer, Config, ConfigError, Gateway};
+use super::{Buffer, ClassBuffer, Config, ConfigError, Gateway, HistoryCounts};
 use crate::event::{Class, Source};
 use crate::ident::DeviceId;
 
@@ -87,6 +87,7 @@ impl Merge {
                 .unwrap_or_else(|| "/usr/share/baygate/firmware-protocols".into()),
             share_dir: table.share_dir.unwrap_or_else(|| "/usr/share/baygate".into()),
             credentials_dir: table.credentials_dir,
+            time_sync_file: table.time_sync_file.unwrap_or_else(|| crate::clock::TIME_SYNC_FILE.into()),
         })
     }
 
@@ -221,7 +222,15 @@ impl Merge {
             )
         });
         let classes = classes.collect();
-        Buffer { max_bytes: self.buffer.max_bytes.map_or(4 << 30, |bytes| bytes.0), classes }
+        let HistoryFile { visits, warnings, print_jobs, requests, commands } = self.buffer.history;
+        let history = HistoryCounts {
+            visits: visits.unwrap_or(20_000),
+            warnings: warnings.unwrap_or(20_000),
+            print_jobs: print_jobs.unwrap_or(10_000),
+            requests: requests.unwrap_or(2_000),
+            commands: commands.unwrap_or(100_000),
+        };
+        Buffer { max_bytes: self.buffer.max_bytes.map_or(4 << 30, |bytes| bytes.0), classes, history }
     }
 
     /// What one table alone cannot know: ids used twice, references to nothing, kinds without their address.

@@ -193,6 +193,7 @@ impl Merge {
             firmware_protocols,
             share_dir,
             credentials_dir,
+            time_sync_file,
         } = parsed.gateway;
         if self.texts.is_empty() || store.is_some() {
             self.gateway_file = file;
@@ -206,6 +207,7 @@ impl Merge {
         over(&mut self.gateway.firmware_protocols, firmware_protocols);
         over(&mut self.gateway.share_dir, share_dir);
         over(&mut self.gateway.credentials_dir, credentials_dir);
+        over(&mut self.gateway.time_sync_file, time_sync_file);
         if let Some(later) = parsed.mqtt {
             let mqtt = self.mqtt.get_or_insert_default();
             self.mqtt_file = file;
@@ -229,6 +231,12 @@ impl Merge {
             over(&mut limits.keep, later.keep);
             over(&mut limits.keep_delivered, later.keep_delivered);
         }
+        let (history, later) = (&mut self.buffer.history, parsed.buffer.history);
+        over(&mut history.visits, later.visits);
+        over(&mut history.warnings, later.warnings);
+        over(&mut history.print_jobs, later.print_jobs);
+        over(&mut history.requests, later.requests);
+        over(&mut history.commands, later.commands);
         if parsed.api.listen.is_some() {
             self.api_file = file;
         }

@@ -64,6 +64,8 @@ pub struct Gateway {
     pub share_dir: PathBuf,
     /// Where credentials are, for desk tests; else `$CREDENTIALS_DIRECTORY`.
     pub credentials_dir: Option<PathBuf>,
+    /// What the time service touches each time it has set the clock.
+    pub time_sync_file: PathBuf,
 }
 
 /// `[buffer]`, complete.
@@ -73,6 +75,23 @@ pub struct Buffer {
     pub max_bytes: u64,
     /// Limits by class.
     pub classes: Vec<(Class, ClassBuffer)>,
+    /// What is kept beside the log.
+    pub history: HistoryCounts,
+}
+
+/// `[buffer.history]`, complete: how many of the newest of each are kept beside the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HistoryCounts {
+    /// Ended visits with their reports.
+    pub visits: u32,
+    /// Warnings: cleared ones, and standing ones of cars that no kept visit knows.
+    pub warnings: u32,
+    /// Print jobs that came to an end.
+    pub print_jobs: u32,
+    /// Settled requests without an idempotency key.
+    pub requests: u32,
+    /// Commands of headquarters whose ids are remembered.
+    pub commands: u32,
 }
 
 /// One class's limits.

@@ -63,6 +63,8 @@ pub struct GatewayFile {
     /// Folder holding `rules/`, `templates/` and `fonts/`.
     pub share_dir: Option<PathBuf>,
     pub credentials_dir: Option<PathBuf>,
+    /// What the time service touches each time it has set the clock.
+    pub time_sync_file: Option<PathBuf>,
 }
 
 /// `[mqtt]` in a file.
@@ -150,6 +152,20 @@ pub struct BufferFile {
     pub max_bytes: Option<Bytes>,
     #[serde(default)]
     pub classes: BTreeMap<Class, ClassFile>,
+    #[serde(default)]
+    pub history: HistoryFile,
+}
+
+/// `[buffer.history]` in a file: how many of the newest of each are kept beside the log.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct HistoryFile {
+    pub visits: Option<u32>,
+    pub warnings: Option<u32>,
+    pub print_jobs: Option<u32>,
+    pub requests: Option<u32>,
+    pub commands: Option<u32>,
 }
 
 /// One class of `[buffer.classes]` in a file.

@@ -87,12 +87,16 @@ impl EventData for GatewayGap {
     const CLASS: Class = Class::Gateway;
 }
 
-/// `gateway.clock`: the wall clock was corrected; earlier times were off by `offset_ms`.
+/// `gateway.clock`: the wall clock was set. Covers all events of this boot and epoch so far.
+///
+/// The time of an `unsynced` event is put right by adding the `offset_ms` of every
+/// `gateway.clock` of its boot and epoch that covers it; a `synced` one needs nothing. The
+/// envelope's own `timequality` says whether the clock is to be believed from here on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GatewayClock {
     /// The boot in which the affected events were committed.
     pub boot: Uuid,
-    /// Add this to their `time`, in milliseconds.
+    /// By how much the clock was set, in milliseconds: add it to the times covered.
     pub offset_ms: i64,
     /// First affected sequence.
     pub from_sequence: Seq,

@@ -146,13 +146,14 @@ impl NewEvent {
     /// # Errors
     /// When the data cannot be written as JSON (a non-finite number, for example).
     pub fn now<D: EventData>(subject: impl Into<String>, data: &D) -> Result<Self, serde_json::Error> {
+        let now = clock::read();
         Ok(Self {
             id: Uuid::now_v7(),
             kind: D::TYPE,
             class: D::CLASS,
             subject: subject.into(),
-            time: UtcMillis::now(),
-            time_quality: clock::quality(),
+            time: now.wall,
+            time_quality: now.quality,
             data: serde_json::value::to_raw_value(data)?,
         })
     }

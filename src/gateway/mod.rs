@@ -25,14 +25,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, ConfigError};
+use crate::clock;
+use crate::config::{Config, ConfigError, HistoryCounts};
 use crate::event::device::DeviceKind;
 use crate::event::gateway::{GatewayConfig, GatewayStarted, GatewayStopping};
 use crate::event::{Class, EventData, NewEvent};
 use crate::health::Health;
 use crate::ident::{DeviceId, Seq};
 use crate::store::devices::DeviceOp;
-use crate::store::{Batch, ClassLimit, Op, Opened, Store, StoreError, StoreOptions};
+use crate::store::{Batch, ClassLimit, HistoryLimits, Op, Opened, Store, StoreError, StoreOptions};
 
 use assets::Assets;
 use plan::{Plan, Service, difference, frozen_changes, plan};
@@ -91,11 +92,13 @@ impl Gateway {
     pub async fn build(config: Config) -> Result<Self, GatewayError> {
         let assets = Assets::load(&config).map_err(GatewayError::Assets)?;
         let health = Health::default();
+        clock::trust(&config.gateway.time_sync_file);
         let options = store_options(&config);
         // Opening may salvage a damaged file, which takes its time: not on an async thread.
         let (store, opened) = tokio::task::spawn_blocking(move || Store::open(&options))
             .await
             .map_err(|_| StoreError::Closed)??;
+        store.set_history(history_limits(&config)).await?;
         let services = services::Services::new(&config, store, health, assets);
         let bound = match services.bind_api(&config.api).await {
             Ok(bound) => bound,
@@ -146,7 +149,7 @@ impl Gateway {
         // Services end before the background of the gateway and before the store.
         let background = CancellationToken::new();
         let inner = CancellationToken::new();
-        services.start_background(first, &background);
+        services.start_background(first, &background).await;
         let mut plan = plan(&config);
         let mut running = BTreeMap::new();
         for (name, service) in &plan {
@@ -254,6 +257,11 @@ fn store_options(config: &Config) -> StoreOptions {
     }
 }
 
+fn history_limits(config: &Config) -> HistoryLimits {
+    let HistoryCounts { visits, warnings, print_jobs, requests, commands } = config.buffer.history;
+    HistoryLimits { visits, warnings, print_jobs, requests, commands }
+}
+
 /// Commits `gateway.started`; gives its sequence, the first of this run.
 async fn announce(store: &Store, config: &Config, opened: &Opened) -> Result<Seq, GatewayError> {
     let started = GatewayStarted {
@@ -327,10 +335,15 @@ async fn take_config(
         }
         Ok((config, assets)) => {
             services.adopt(&config, assets);
+            clock::trust(&config.gateway.time_sync_file);
             let buffer_changed = current.buffer != config.buffer;
             if buffer_changed {
                 let StoreOptions { max_bytes, limits, .. } = store_options(&config);
-                if let Err(error) = services.store.set_limits(max_bytes, limits).await {
+                let taken = async {
+                    services.store.set_limits(max_bytes, limits).await?;
+                    services.store.set_history(history_limits(&config)).await
+                };
+                if let Err(error) = taken.await {
                     tracing::error!(%error, "the new [buffer] was not taken");
                 }
             }

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::assets::Assets;
-use super::clock_watch;
+use super::clock_watch::ClockWatch;
 use super::notify;
 use super::plan::Service;
 use super::supervise::{ServiceFuture, Supervised};
@@ -22,6 +23,9 @@ use crate::ident::Seq;
 use crate::maintenance::Rules;
 use crate::store::Store;
 use crate::{card, maintenance, printer, uplink, vehicle};
+
+/// How often samples of histograms are summed up.
+const METRICS_EVERY: Duration = Duration::from_secs(30);
 
 /// What services are made from, and what they share.
 pub struct Services {
@@ -71,9 +75,13 @@ impl Services {
     }
 
     /// What runs as long as the gateway does, whatever the plan.
-    pub fn start_background(&self, first: Seq, stop: &CancellationToken) {
+    pub async fn start_background(&self, first: Seq, stop: &CancellationToken) {
         let subject = format!("gateway/{}", self.source.gateway);
-        tokio::spawn(clock_watch::watch(self.store.clone(), subject, first, stop.clone()));
+        match ClockWatch::begin(self.store.clone(), subject, first).await {
+            Ok(watch) => drop(tokio::spawn(watch.run(stop.clone()))),
+            Err(error) => tracing::error!(%error, "nobody watches the clock until the next start"),
+        }
+        tokio::spawn(keep_metrics_small(stop.clone()));
         tokio::spawn(notify::feed_watchdog(self.health.clone(), stop.clone()));
         self.store.start_background(self.health.clone(), stop.clone());
     }
@@ -176,6 +184,17 @@ impl Services {
             metrics: metrics_handle(),
             face_check,
             limits: Limits::default(),
+        }
+    }
+}
+
+/// Histograms keep every sample until somebody looks; where nobody scrapes, that is for ever.
+async fn keep_metrics_small(stop: CancellationToken) {
+    let mut every = tokio::time::interval(METRICS_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = every.tick() => metrics_handle().run_upkeep(),
         }
     }
 }

@@ -39,6 +39,7 @@ impl Batch {
             matches!(
                 op,
                 Op::Outbox(_)
+                    | Op::Clock(_)
                     | Op::Cursor(_)
                     | Op::Request(RequestOp::Settle { .. } | RequestOp::Start { .. })
             )
@@ -105,6 +106,7 @@ fn inside(
             Op::Outbox(op) => op.apply(tx),
             Op::Command(op) => op.apply(tx),
             Op::Token(op) => op.apply(tx),
+            Op::Clock(op) => op.apply(tx),
         }?;
     }
     batch.events.iter().map(|event| append(tx, position, boot, event)).collect()

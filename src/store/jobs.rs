@@ -167,7 +167,7 @@ impl Reader<'_> {
     pub fn open_print_jobs(&self, printer: &DeviceId) -> Result<Vec<PrintJob>, StoreError> {
         let mut query = self.conn.prepare_cached(&format!(
             "SELECT {COLUMNS} FROM print_job
-             WHERE printer = ?1 AND state IN ('queued','waiting-card','printing') ORDER BY created_at, id"
+             WHERE printer = ?1 AND state IN ('queued','waiting-card','printing') ORDER BY rowid"
         ))?;
         let mut rows = query.query([printer.as_str()])?;
         let mut jobs = Vec::new();

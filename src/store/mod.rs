@@ -10,13 +10,14 @@
 //!  keeper thread ── checkpoints, full check in slices, gauges
 //! ```
 //!
-//! Who may use how much of the disk: `space`. What goes when: `trim`. When a new
+//! Who may use how much of the disk: `space`. What goes when: `trim` (the log), `history` (beside it). When a new
 //! epoch begins: `epoch`, `open`. What happens to a damaged file: `salvage`.
 
 mod alarm;
 mod apply;
 pub mod backup;
 mod check;
+pub mod clock_mark;
 pub mod commands;
 mod commit;
 mod connection;
@@ -25,6 +26,7 @@ pub mod devices;
 mod epoch;
 mod error;
 mod gaps;
+mod history;
 pub mod inspect;
 pub mod jobs;
 mod keeper;
@@ -47,6 +49,7 @@ mod writer;
 
 pub use error::StoreError;
 pub use gaps::Missing;
+pub use history::HistoryLimits;
 pub use open::{ClassLimit, Opened, StoreOptions};
 pub use salvage::Salvaged;
 pub use stats::{ClassStats, Stats};
@@ -96,6 +99,8 @@ pub enum Op {
     Outbox(outbox::OutboxOp),
     /// Commands of headquarters.
     Command(commands::CommandOp),
+    /// The wall clock.
+    Clock(clock_mark::ClockOp),
     /// Tokens.
     Token(tokens::TokenOp),
 }
@@ -194,6 +199,14 @@ impl Store {
         classes: Vec<(Class, ClassLimit)>,
     ) -> Result<(), StoreError> {
         self.writer.limits(max_bytes, classes).await
+    }
+
+    /// Takes another limit of what lies beside the log.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`].
+    pub async fn set_history(&self, limits: HistoryLimits) -> Result<(), StoreError> {
+        self.writer.history(limits).await
     }
 
     /// Ends the writer after all queued batches are committed, and marks the

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::apply::Claim;
-use super::{Batch, ClassLimit, StoreError};
+use super::{Batch, ClassLimit, HistoryLimits, StoreError};
 use crate::event::{Class, Event};
 
 /// Batches waiting for the writer, at most; beyond that callers wait.
@@ -18,6 +18,7 @@ pub(super) enum Message {
     Commit(Entry),
     /// `[buffer]` as it is now: the limit of the file and of the classes.
     Limits(u64, Vec<(Class, ClassLimit)>),
+    History(HistoryLimits),
     Close(oneshot::Sender<()>),
 }
 
@@ -44,6 +45,10 @@ impl Handle {
         classes: Vec<(Class, ClassLimit)>,
     ) -> Result<(), StoreError> {
         self.queue.send(Message::Limits(max_bytes, classes)).await.map_err(|_| StoreError::Closed)
+    }
+
+    pub(super) async fn history(&self, limits: HistoryLimits) -> Result<(), StoreError> {
+        self.queue.send(Message::History(limits)).await.map_err(|_| StoreError::Closed)
     }
 
     pub(super) async fn close(&self) {

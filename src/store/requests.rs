@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{Reader, StoreError};
-use crate::clock::UtcMillis;
+use crate::clock::{self, UtcMillis};
 
 /// A request on its way in.
 #[derive(Debug, Clone)]
@@ -112,7 +112,7 @@ impl RequestOp {
             ),
             Self::Settle { id, state, outcome } => {
                 let (state, outcome) = (state.as_str(), outcome.to_string());
-                let now = UtcMillis::now().0;
+                let now = super::history::settled_at(clock::read());
                 change(
                     tx,
                     *id,
@@ -211,7 +211,7 @@ impl Reader<'_> {
         let mut query = self.conn.prepare_cached(&format!(
             "SELECT {COLUMNS} FROM request
              WHERE kind = ?1 AND state IN ('pending','running') AND (?2 IS NULL OR target = ?2)
-             ORDER BY created_at, id"
+             ORDER BY rowid"
         ))?;
         let mut rows = query.query(params![kind, target])?;
         let mut open = Vec::new();

@@ -91,7 +91,7 @@ impl Reader<'_> {
     /// [`StoreError`].
     pub fn tokens(&self) -> Result<Vec<TokenRow>, StoreError> {
         let mut query = self.conn.prepare_cached(
-            "SELECT id, name, scopes, till, created_at, revoked_at FROM token ORDER BY created_at DESC",
+            "SELECT id, name, scopes, till, created_at, revoked_at FROM token ORDER BY rowid DESC",
         )?;
         let mut rows = query.query([])?;
         let mut tokens = Vec::new();

@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::epoch::{Position, slot};
 use super::outbox::{class_index, sql_seq};
 use super::{Reader, StoreError, apply};
+use crate::clock::{Reading, TimeQuality};
 use crate::event::gateway::{GapReason, GatewayGap};
 use crate::event::{Class, NewEvent};
 use crate::ident::Epoch;
@@ -61,6 +62,7 @@ struct Row {
     epoch_no: i64,
     class_sequence: i64,
     time: i64,
+    synced: bool,
     class_bytes: i64,
     weight: i64,
 }
@@ -69,7 +71,7 @@ fn rows(conn: &Connection, class: Class, delivered: bool) -> Result<Vec<Row>, St
     let at = Reader { conn }.delivered(class)?;
     let side = if delivered { "<=" } else { ">" };
     let mut query = conn.prepare_cached(&format!(
-        "SELECT event_offset, epoch_no, class_sequence, time, class_bytes, {WEIGHT} FROM event
+        "SELECT event_offset, epoch_no, class_sequence, time, class_bytes, {WEIGHT}, synced FROM event
          WHERE class = ?1 AND (epoch_no, class_sequence) {side} (?2, ?3)
          ORDER BY epoch_no, class_sequence LIMIT ?4"
     ))?;
@@ -83,6 +85,7 @@ fn rows(conn: &Connection, class: Class, delivered: bool) -> Result<Vec<Row>, St
                 time: row.get(3)?,
                 class_bytes: row.get(4)?,
                 weight: row.get(5)?,
+                synced: row.get(6)?,
             })
         },
     )?;
@@ -163,14 +166,27 @@ pub(super) fn unsent_step(
     Ok(Step { changed: true, more })
 }
 
-/// Deletes delivered rows up to the slowest local cursor: those of `older_than`
-/// (UTC milliseconds), or all where it is `None`. Time may have jumped, so a row
-/// counts as no younger than the rows after it.
-pub(super) fn delivered_step(
-    tx: &Connection,
-    class: Class,
-    older_than: Option<i64>,
-) -> Result<Step, StoreError> {
+/// From which age on delivered rows go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Aged {
+    pub(super) keep_ms: i64,
+    pub(super) now: Reading,
+}
+
+impl Aged {
+    /// Whether a row is that old, as far as the clocks can be believed: both its own time
+    /// and the present one are right; or nobody has set the clock for all that time, so
+    /// that what is younger has its time from the same clock.
+    fn is_old(&self, row: &Row) -> bool {
+        let both_right = row.synced && self.now.quality == TimeQuality::Synced;
+        let same_clock = self.now.steady.as_millis() >= self.keep_ms.max(0).unsigned_abs().into();
+        (both_right || same_clock) && row.time <= self.now.wall.0.saturating_sub(self.keep_ms)
+    }
+}
+
+/// Deletes delivered rows up to the slowest local cursor: those that are old, or all
+/// where `aged` is `None`. A row counts as no younger than the rows after it.
+pub(super) fn delivered_step(tx: &Connection, class: Class, aged: Option<Aged>) -> Result<Step, StoreError> {
     let seen: Option<i64> =
         tx.prepare_cached("SELECT min(event_offset) FROM cursor")?.query_row([], |row| row.get(0))?;
     let oldest = rows(tx, class, true)?;
@@ -184,9 +200,9 @@ pub(super) fn delivered_step(
         })
         .copied()
         .collect();
-    let old = match older_than {
+    let old = match aged {
         None => free.len(),
-        Some(limit) => free.iter().rposition(|row| row.time <= limit).map_or(0, |last| last + 1),
+        Some(aged) => free.iter().rposition(|row| aged.is_old(row)).map_or(0, |last| last + 1),
     };
     let gone = free.get(..old).unwrap_or(&[]);
     delete(tx, class, gone)?;
@@ -285,29 +301,6 @@ pub(super) fn tell_open_gap(
     tx.prepare_cached("UPDATE gap SET told = 1 WHERE class = ?1 AND epoch_no = ?2 AND from_sequence = ?3")?
         .execute(params![class_index(class), gap.epoch_no, gap.from])?;
     Ok(Step { changed: true, more: true })
-}
-
-/// Deletes requests settled before `limit`. One dated before this program
-/// existed was settled while the clock was not set: its age counts from `now`.
-pub(super) fn requests_step(tx: &Connection, now: i64, limit: i64) -> Result<Step, StoreError> {
-    /// 2024-01-01, UTC milliseconds.
-    const NO_EARLIER: i64 = 1_704_067_200_000;
-    let mut changed = 0;
-    if now > NO_EARLIER {
-        changed += tx
-            .prepare_cached(
-                "UPDATE request SET settled_at = ?1 WHERE rowid IN
-                 (SELECT rowid FROM request WHERE settled_at < ?2 LIMIT 100)",
-            )?
-            .execute([now, NO_EARLIER])?;
-        changed += tx
-            .prepare_cached(
-                "DELETE FROM request WHERE rowid IN
-                 (SELECT rowid FROM request WHERE settled_at >= ?2 AND settled_at < ?1 LIMIT 100)",
-            )?
-            .execute([limit, NO_EARLIER])?;
-    }
-    Ok(Step { changed: changed > 0, more: changed >= 100 })
 }
 
 /// Forgets gaps that lie behind what was delivered, and the oldest of too many set aside.

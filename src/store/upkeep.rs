@@ -7,15 +7,15 @@ use rusqlite::Connection;
 use uuid::Uuid;
 
 use super::epoch::{CLASSES, Position, slot};
-use super::trim::{self, Marks, Step};
-use super::{ClassLimit, StoreError};
-use crate::clock::UtcMillis;
+use super::trim::{self, Aged, Marks, Step};
+use super::{ClassLimit, HistoryLimits, StoreError, history};
+use crate::clock::{self, Reading};
 use crate::event::Class;
 
-/// How often delivered rows, settled requests and leftovers are looked at.
+/// How often delivered rows, history and leftovers are looked at …
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Settled requests answer a repeated key this long: 30 days, in milliseconds.
-const KEEP_REQUESTS_MS: i64 = 30 * 86_400_000;
+/// … or more often, where delivered rows are kept for less than that, down to this.
+const SWEEP_OFTEN: Duration = Duration::from_secs(2);
 /// When space is tight and nothing may go, look again after this.
 const NOTHING_TO_TAKE: Duration = Duration::from_secs(1);
 /// After a step that failed an idle writer tries again after this.
@@ -25,7 +25,7 @@ const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sweep {
     Delivered(usize),
-    Requests,
+    History(usize),
     Leftovers,
 }
 
@@ -33,6 +33,8 @@ enum Sweep {
 pub(super) struct Upkeep {
     limits: [Option<ClassLimit>; CLASSES],
     marks: [Option<Marks>; CLASSES],
+    history: HistoryLimits,
+    sweep_every: Duration,
     /// Classes in a trimming run.
     running: [bool; CLASSES],
     /// What each class weighed before its oldest unsent row, as last looked up.
@@ -48,16 +50,26 @@ impl Upkeep {
         let mut upkeep = Self {
             limits: [None; CLASSES],
             marks: [None; CLASSES],
+            history: HistoryLimits::default(),
+            sweep_every: SWEEP_EVERY,
             running: [false; CLASSES],
             unsent_from: [0; CLASSES],
             sweep: Some(Sweep::Delivered(0)),
-            next_sweep: Instant::now() + SWEEP_EVERY,
+            next_sweep: Instant::now(),
             tight_again: Instant::now(),
             was_tight: false,
         };
+        upkeep.set_classes(limits);
+        upkeep
+    }
+
+    /// Takes limits of classes, and looks at everything anew.
+    pub(super) fn set_classes(&mut self, limits: &[(Class, ClassLimit)]) {
+        self.doubt();
+        (self.limits, self.marks) = ([None; CLASSES], [None; CLASSES]);
         for (class, limit) in limits {
             let place = slot(*class);
-            if let (Some(kept), Some(marks)) = (upkeep.limits.get_mut(place), upkeep.marks.get_mut(place)) {
+            if let (Some(kept), Some(marks)) = (self.limits.get_mut(place), self.marks.get_mut(place)) {
                 *kept = Some(*limit);
                 // The ledger never goes by size, whatever is configured.
                 *marks = limit
@@ -66,7 +78,18 @@ impl Upkeep {
                     .map(|bytes| Marks::of(*class, bytes));
             }
         }
-        upkeep
+        let shortest = limits.iter().map(|(_, limit)| limit.keep_delivered_ms.max(0).unsigned_abs()).min();
+        self.sweep_every =
+            shortest.map_or(SWEEP_EVERY, Duration::from_millis).clamp(SWEEP_OFTEN, SWEEP_EVERY);
+        self.sweep = Some(Sweep::Delivered(0));
+        self.next_sweep = Instant::now() + self.sweep_every;
+        self.tight_again = Instant::now();
+    }
+
+    /// Takes another limit of what lies beside the log.
+    pub(super) fn set_history(&mut self, limits: HistoryLimits) {
+        self.history = limits;
+        self.sweep.get_or_insert(Sweep::History(0));
     }
 
     /// When a step may be due without anything having been committed.
@@ -155,11 +178,11 @@ impl Upkeep {
         tight: bool,
     ) -> Result<Step, StoreError> {
         if Instant::now() >= self.next_sweep {
-            self.next_sweep = Instant::now() + SWEEP_EVERY;
+            self.next_sweep = Instant::now() + self.sweep_every;
             self.sweep.get_or_insert(Sweep::Delivered(0));
         }
         let Some(sweep) = self.sweep else { return Ok(Step::default()) };
-        let now = UtcMillis::now().0;
+        let now = clock::read();
         let (step, then) = match sweep {
             Sweep::Delivered(place) => {
                 let class = Class::ALL.get(place).copied();
@@ -167,12 +190,13 @@ impl Upkeep {
                     Some(class) => self.settle_class(tx, position, boot, class, now, tight)?,
                     None => Step::default(),
                 };
-                let then = if class.is_some() { Sweep::Delivered(place + 1) } else { Sweep::Requests };
+                let then = if class.is_some() { Sweep::Delivered(place + 1) } else { Sweep::History(0) };
                 (step, Some(then))
             }
-            Sweep::Requests => {
-                (trim::requests_step(tx, now, now - KEEP_REQUESTS_MS)?, Some(Sweep::Leftovers))
-            }
+            Sweep::History(part) => match history::sweep_step(tx, part, &self.history, now)? {
+                Some(step) => (step, Some(Sweep::History(part + 1))),
+                None => (Step::default(), Some(Sweep::Leftovers)),
+            },
             Sweep::Leftovers => (trim::leftovers_step(tx)?, None),
         };
         self.sweep = if step.more { Some(sweep) } else { then };
@@ -186,7 +210,7 @@ impl Upkeep {
         position: &mut Position,
         boot: Uuid,
         class: Class,
-        now: i64,
+        now: Reading,
         tight: bool,
     ) -> Result<Step, StoreError> {
         if !tight {
@@ -196,19 +220,25 @@ impl Upkeep {
             }
         }
         match self.limits.get(slot(class)).copied().flatten() {
-            Some(limit) => trim::delivered_step(tx, class, Some(now.saturating_sub(limit.keep_delivered_ms))),
+            Some(limit) => {
+                trim::delivered_step(tx, class, Some(Aged { keep_ms: limit.keep_delivered_ms, now }))
+            }
             None => Ok(Step::default()),
         }
     }
 }
 
-/// Makes room: delivered rows that every local reader has passed, then unsent telemetry.
+/// Makes room: delivered rows that every local reader has passed, then history, then unsent telemetry.
 fn relieve(tx: &Connection, position: &mut Position, boot: Uuid) -> Result<Step, StoreError> {
     for class in Class::ALL.into_iter().rev().filter(|class| *class != Class::Ledger) {
         let step = trim::delivered_step(tx, class, None)?;
         if step.changed {
             return Ok(step);
         }
+    }
+    let step = history::relieve(tx)?;
+    if step.changed {
+        return Ok(step);
     }
     // One step's worth, then the space is looked at again; the run ends when it is no longer tight.
     trim::unsent_step(tx, position, boot, Class::Telemetry, 0)

@@ -97,9 +97,11 @@ impl VisitOp {
                     "UPDATE visit SET ended_at = ?2, reason = ?3 WHERE id = ?1 AND ended_at IS NULL",
                 )?
                 .execute(params![visit.as_bytes().as_slice(), now, enum_text(reason)?])?,
-            Self::Adapter { identity, capabilities } => tx
-                .prepare_cached("INSERT OR REPLACE INTO adapter (identity, capabilities) VALUES (?1, ?2)")?
-                .execute(params![identity, capabilities])?,
+            Self::Adapter { identity, capabilities } => {
+                super::history::room_for_adapter(tx, identity)?;
+                tx.prepare_cached("INSERT OR REPLACE INTO adapter (identity, capabilities) VALUES (?1, ?2)")?
+                    .execute(params![identity, capabilities])?
+            }
         };
         if changed == 0 {
             return Err(StoreError::NotFound { what: "open visit".into() });
@@ -150,7 +152,7 @@ impl Reader<'_> {
     /// [`StoreError`].
     pub fn visits_of(&self, vin: &Vin, limit: usize) -> Result<Vec<VisitRow>, StoreError> {
         let mut query = self.conn.prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM visit WHERE vin = ?1 ORDER BY started_at DESC LIMIT ?2"
+            "SELECT {COLUMNS} FROM visit WHERE vin = ?1 ORDER BY rowid DESC LIMIT ?2"
         ))?;
         let mut rows = query.query(params![vin.as_str(), i64::try_from(limit).unwrap_or(i64::MAX)])?;
         let mut visits = Vec::new();

@@ -69,7 +69,7 @@ impl Reader<'_> {
     /// [`StoreError`].
     pub fn standing_warnings(&self, car: &str) -> Result<Vec<StandingWarning>, StoreError> {
         let mut query = self.conn.prepare_cached(
-            "SELECT id, rule, event FROM warning WHERE car = ?1 AND cleared_at IS NULL ORDER BY first_seen, rule",
+            "SELECT id, rule, event FROM warning WHERE car = ?1 AND cleared_at IS NULL ORDER BY rowid",
         )?;
         let mut rows = query.query([car])?;
         let mut warnings = Vec::new();

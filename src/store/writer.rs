@@ -110,6 +110,10 @@ impl Writer {
                     Message::Commit(entry) if entry.batch.patient => held.push(entry),
                     Message::Commit(entry) => group.push(entry),
                     Message::Limits(max_bytes, classes) => self.take_limits(max_bytes, &classes),
+                    Message::History(limits) => {
+                        self.parts.upkeep.set_history(limits);
+                        self.more = true;
+                    }
                     Message::Close(done) => {
                         close = Some(done);
                         break;
@@ -149,7 +153,7 @@ impl Writer {
     /// New limits count from the next step of upkeep on.
     fn take_limits(&mut self, max_bytes: u64, classes: &[(Class, ClassLimit)]) {
         self.parts.space.set_limit(max_bytes);
-        self.parts.upkeep = Upkeep::new(classes);
+        self.parts.upkeep.set_classes(classes);
         self.more = true;
         if let Err(error) = self.bound() {
             // Upkeep holds the limit all the same; the connection is opened anew before its next use.

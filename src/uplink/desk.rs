@@ -3,7 +3,8 @@
 //! service leaves a `command.NAME` row that outlives a restart, so that its
 //! result is told once, even when the daemon was killed in between.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -26,6 +27,8 @@ pub(super) struct Desk {
     store: Store,
     source: Source,
     quality: fn() -> TimeQuality,
+    /// Since when the commands that wait for a service do so, as this run saw it.
+    waiting_since: HashMap<Uuid, Instant>,
     /// Commands that wait for a service, as far as known: spares queries when there are none.
     open: bool,
 }
@@ -41,7 +44,7 @@ pub(super) enum Intake {
 
 impl Desk {
     pub(super) fn new(store: Store, source: Source, quality: fn() -> TimeQuality) -> Self {
-        Self { store, source, quality, open: true }
+        Self { store, source, quality, waiting_since: HashMap::new(), open: true }
     }
 
     /// Takes a command in. After this returned, its packet may be acknowledged.
@@ -103,8 +106,10 @@ impl Desk {
         }
         let waiting = self.store.read(open_commands).await?;
         self.open = !waiting.is_empty();
+        self.waiting_since.retain(|id, _| waiting.iter().any(|(command, _)| command.id == *id));
         for (command, asked) in waiting {
-            if let Some((outcome, error, result)) = verdict(&command, asked.as_ref()) {
+            let waited = self.waiting_since.entry(command.id).or_insert_with(Instant::now).elapsed();
+            if let Some((outcome, error, result)) = verdict(asked.as_ref(), waited) {
                 self.tell(&command, asked.as_ref(), outcome, error, result).await?;
             }
         }
@@ -175,7 +180,7 @@ fn open_commands(reader: &crate::store::Reader<'_>) -> Result<Open, StoreError> 
 type Verdict = (CommandOutcome, Option<String>, Option<Value>);
 
 /// What a command's request says of it; `None` while it runs.
-fn verdict(command: &RequestRow, asked: Option<&RequestRow>) -> Option<Verdict> {
+fn verdict(asked: Option<&RequestRow>, waited: Duration) -> Option<Verdict> {
     let Some(asked) = asked else {
         return Some((CommandOutcome::Interrupted, Some("its request is gone".into()), None));
     };
@@ -191,13 +196,9 @@ fn verdict(command: &RequestRow, asked: Option<&RequestRow>) -> Option<Verdict> 
             };
             Some((kind, Some(error.to_owned()), None))
         }
-        (RequestState::Pending | RequestState::Running, _) => {
-            let waited = UtcMillis::now().0.saturating_sub(command.created_at.0);
-            // A clock that jumped back leaves it open; one that jumped ahead gives up early, which is harmless.
-            (waited > i64::try_from(PATIENCE.as_millis()).unwrap_or(i64::MAX)).then(|| {
-                let error = "no answer from the device's service in five minutes; is the link configured?";
-                (CommandOutcome::Failed, Some(error.to_owned()), None)
-            })
-        }
+        (RequestState::Pending | RequestState::Running, _) => (waited > PATIENCE).then(|| {
+            let error = "no answer from the device's service in five minutes; is the link configured?";
+            (CommandOutcome::Failed, Some(error.to_owned()), None)
+        }),
     }
 }

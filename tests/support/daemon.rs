@@ -67,7 +67,14 @@ impl Daemon {
 
     /// Starts without waiting.
     pub fn spawn(config: &Path) -> Self {
-        let mut child = program()
+        Self::spawn_with(config, |_| {})
+    }
+
+    /// Starts without waiting, in another environment.
+    pub fn spawn_with(config: &Path, change: impl FnOnce(&mut Command)) -> Self {
+        let mut command = program();
+        change(&mut command);
+        let mut child = command
             .args(["run", "--config"])
             .arg(config)
             .env_remove("NOTIFY_SOCKET")

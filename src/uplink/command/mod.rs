@@ -108,7 +108,13 @@ impl Order {
     /// read-only commands run.
     #[must_use]
     pub fn decide(&self, now: UtcMillis, quality: TimeQuality) -> Decision {
-        let Some(handler) = handler(&self.name) else { return Decision::Refuse(Refusal::Unknown) };
+        match handler(&self.name) {
+            Some(handler) => self.decide_for(handler, now, quality),
+            None => Decision::Refuse(Refusal::Unknown),
+        }
+    }
+
+    fn decide_for(&self, handler: &'static Handler, now: UtcMillis, quality: TimeQuality) -> Decision {
         match quality {
             TimeQuality::Synced if self.expires_at.is_some_and(|at| at <= now) => Decision::Expire,
             TimeQuality::Unsynced if !handler.read_only => Decision::Refuse(Refusal::ClockUnsynced),
@@ -145,6 +151,21 @@ mod tests {
             };
             assert_eq!(got, expected, "{case}");
         }
+    }
+
+    #[test]
+    fn what_changes_something_waits_for_the_time() {
+        static WRITES: Handler =
+            Handler { name: "config.put", read_only: false, begin: |_| Err("not in this test".into()) };
+        let command = order("config.put", r#","expires_at":"2026-11-22T00:00:00.000Z""#);
+        let before = UtcMillis::parse("2026-11-21T00:00:00.000Z").unwrap();
+        let after = UtcMillis::parse("2026-11-23T00:00:00.000Z").unwrap();
+        for now in [UtcMillis(0), before, after] {
+            let decision = command.decide_for(&WRITES, now, TimeQuality::Unsynced);
+            assert!(matches!(decision, Decision::Refuse(Refusal::ClockUnsynced)), "{now}: {decision:?}");
+        }
+        assert!(matches!(command.decide_for(&WRITES, before, TimeQuality::Synced), Decision::Run(_)));
+        assert!(matches!(command.decide_for(&WRITES, after, TimeQuality::Synced), Decision::Expire));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde_json::value::to_raw_value;
 use uuid::Uuid;
 
 use super::Service;
-use crate::clock::UtcMillis;
+use crate::clock::{self, Reading, TimeQuality, UtcMillis};
 use crate::event::NewEvent;
 use crate::event::vehicle::{
     Adapter as AdapterFacts, DepartureReason, VehicleArrived, VehicleDeparted, VehicleReport, VehicleSignals,
@@ -18,6 +18,9 @@ use crate::vehicle::elm327::Adapter;
 use crate::vehicle::elm327::adapter::Capabilities;
 use crate::vehicle::error::VehicleError;
 use crate::vehicle::visit::{Action, Presence, Seen};
+
+/// A longer stay across a reboot is a wrong clock: 30 days.
+const LONGEST_STAY: Duration = Duration::from_secs(30 * 86_400);
 
 /// The visit now open.
 #[derive(Debug, Clone)]
@@ -45,14 +48,10 @@ impl Service {
         let open = self.store.read(|r| r.open_visits()).await?;
         let Some(row) = open.into_iter().find(|row| row.link == link) else { return Ok(()) };
         tracing::info!(link = %link, visit = %row.visit, "visit found open");
-        let earlier = u64::try_from(UtcMillis::now().0.saturating_sub(row.started_at.0)).unwrap_or(0);
+        let earlier = lasted_since(row.started_at, clock::read());
         self.presence = Presence::recovered(row.vin, self.now());
-        self.visit = Some(OpenVisit {
-            id: row.visit,
-            began: Duration::ZERO,
-            earlier: Duration::from_millis(earlier),
-            reported: row.report.is_some(),
-        });
+        self.visit =
+            Some(OpenVisit { id: row.visit, began: Duration::ZERO, earlier, reported: row.report.is_some() });
         Ok(())
     }
 
@@ -237,4 +236,49 @@ impl Service {
 
 fn subject(visit: Uuid) -> String {
     format!("visit/{visit}")
+}
+
+/// How long a visit found open has lasted, as far as the clocks can be believed. One that
+/// began in this boot has its time from the present clock. One from an earlier boot may
+/// have any: it counts from the present clock where that is right and the answer is
+/// possible, else from now on.
+fn lasted_since(started: UtcMillis, now: Reading) -> Duration {
+    let lasted =
+        u64::try_from(now.wall.0.saturating_sub(started.0)).map_or(Duration::ZERO, Duration::from_millis);
+    let this_boot = started >= now.wall_at_boot;
+    let possible = now.quality == TimeQuality::Synced && lasted <= LONGEST_STAY;
+    if this_boot || possible { lasted } else { Duration::ZERO }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_visit_found_open_has_lasted_neither_ten_years_nor_less_than_nothing() {
+        const HOUR: i64 = 3_600_000;
+        let right = 1_795_000_000_000;
+        let decade = 10 * 365 * 24 * HOUR;
+        use TimeQuality::{Synced, Unsynced};
+        // (case, started, now, quality, hours since boot, hours it lasted)
+        for (case, started, wall, quality, up, hours) in [
+            ("in this boot", right, right + 2 * HOUR, Synced, 5, 2),
+            ("in this boot, 1970", 3 * HOUR, 5 * HOUR, Unsynced, 5, 2),
+            ("before a reboot", right - 8 * HOUR, right, Synced, 1, 8),
+            ("before a reboot, the clock not set", right - 8 * HOUR, right, Unsynced, 1, 0),
+            ("before a reboot, in 1970", HOUR, right, Synced, 1, 0),
+            ("before a reboot that began in 1970", right, HOUR, Unsynced, 1, 0),
+            ("in ten years", right + decade, right, Synced, 1, 0),
+            ("ten years ago", right, right + decade, Unsynced, 1, 0),
+        ] {
+            let now = Reading {
+                wall: UtcMillis(wall),
+                quality,
+                wall_at_boot: UtcMillis(wall - up * HOUR),
+                steady: Duration::ZERO,
+            };
+            let lasted = lasted_since(UtcMillis(started), now);
+            assert_eq!(lasted, Duration::from_secs(hours * 3600), "{case}");
+        }
+    }
 }
