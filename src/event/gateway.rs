@@ -28,7 +28,7 @@ pub enum EpochReason {
 pub struct GatewayStarted {
     /// Program version.
     pub version: String,
-    /// Present when this start began a new epoch.
+    /// Present when a new epoch began since the last `gateway.started`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub new_epoch: Option<EpochReason>,
     /// The epoch before, when known.

@@ -266,8 +266,9 @@ fn history_limits(config: &Config) -> HistoryLimits {
 async fn announce(store: &Store, config: &Config, opened: &Opened) -> Result<Seq, GatewayError> {
     let started = GatewayStarted {
         version: env!("CARGO_PKG_VERSION").into(),
-        new_epoch: opened.new_epoch,
-        previous_epoch: opened.new_epoch.and(opened.previous_epoch),
+        // Also one that an earlier start began and was killed before it could say so.
+        new_epoch: opened.untold.map(|(reason, _)| reason),
+        previous_epoch: opened.untold.and_then(|(_, previous)| previous),
         clean_shutdown: opened.clean_shutdown,
     };
     let event = NewEvent::now(format!("gateway/{}", config.gateway.source.gateway), &started)?;

@@ -11,9 +11,10 @@ use uuid::Uuid;
 use super::epoch::{self, Position};
 use super::outbox::{OutboxOp, class_index};
 use super::requests::RequestOp;
-use super::{Batch, Op, StoreError};
+use super::{Batch, Op, StoreError, carry, hold, open};
 use crate::clock::TimeQuality;
-use crate::event::{Class, Event, NewEvent};
+use crate::event::gateway::GatewayStarted;
+use crate::event::{Class, Event, EventData, NewEvent};
 
 /// What an envelope needs beside `data` and `subject`, in bytes, generously.
 const ENVELOPE_OVERHEAD: usize = 1024;
@@ -56,16 +57,24 @@ impl Batch {
     }
 }
 
+/// What a batch needs to know of the run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run {
+    pub(super) boot: Uuid,
+    /// Where the log stood when it was opened.
+    pub(super) start: Position,
+}
+
 /// One batch in its own savepoint. The position is only moved when it succeeds.
 pub(super) fn batch(
     tx: &mut Transaction<'_>,
     position: &mut Position,
-    boot: Uuid,
+    run: &Run,
     batch: &Batch,
 ) -> Result<Vec<Arc<Event>>, StoreError> {
     let mut moved = *position;
     let mut savepoint = tx.savepoint()?;
-    let result = inside(&savepoint, &mut moved, boot, batch);
+    let result = inside(&savepoint, &mut moved, run, batch);
     let ended = match &result {
         Ok(_) => savepoint.commit(),
         Err(_) => savepoint.rollback().and_then(|()| savepoint.commit()),
@@ -89,7 +98,7 @@ pub(super) fn batch(
 fn inside(
     tx: &Connection,
     position: &mut Position,
-    boot: Uuid,
+    run: &Run,
     batch: &Batch,
 ) -> Result<Vec<Arc<Event>>, StoreError> {
     for op in &batch.ops {
@@ -101,7 +110,12 @@ fn inside(
             Op::Request(op) => op.apply(tx),
             Op::Cursor(op) => op.apply(tx),
             Op::Outbox(OutboxOp::BeginEpoch { reason }) => {
-                epoch::begin(tx, Some(position), *reason).map(|begun| *position = begun)
+                *position = epoch::begin(tx, Some(position), *reason)?;
+                hold::hold(tx, *reason)
+            }
+            Op::Outbox(OutboxOp::BeginEpochWithRun { reason }) => {
+                *position = carry::begin(tx, &run.start, position, *reason)?;
+                hold::hold(tx, *reason)
             }
             Op::Outbox(op) => op.apply(tx),
             Op::Command(op) => op.apply(tx),
@@ -109,7 +123,7 @@ fn inside(
             Op::Clock(op) => op.apply(tx),
         }?;
     }
-    batch.events.iter().map(|event| append(tx, position, boot, event)).collect()
+    batch.events.iter().map(|event| append(tx, position, run.boot, event)).collect()
 }
 
 fn check(new: &NewEvent) -> Result<(), StoreError> {
@@ -158,9 +172,17 @@ impl Sealed<'_> {
             hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
             hash.update(part);
         }
-        let digest = hash.finalize();
-        digest.iter().take(8).fold(0, |seal, byte| (seal << 8) | i64::from(*byte))
+        first_eight(&hash.finalize())
     }
+}
+
+/// The seal of bytes that are no event.
+pub(super) fn seal_of(bytes: &[u8]) -> i64 {
+    first_eight(&Sha256::digest(bytes))
+}
+
+fn first_eight(digest: &[u8]) -> i64 {
+    digest.iter().take(8).fold(0, |seal, byte| (seal << 8) | i64::from(*byte))
 }
 
 /// Appends one event.
@@ -208,6 +230,9 @@ pub(super) fn append(
                 rows = rows + 1, bytes = bytes + ?5 WHERE class = ?1",
     )?
     .execute(params![class, next.class_sequence, next.offset, next.total_bytes, weight])?;
+    if new.kind == GatewayStarted::TYPE {
+        open::told(tx)?;
+    }
     Ok(Arc::new(Event {
         id: new.id,
         epoch: position.epoch,

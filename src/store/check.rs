@@ -10,6 +10,7 @@
 use rusqlite::{Connection, Row, params};
 
 use super::apply::Sealed;
+use super::epoch;
 use super::gaps;
 use super::{StoreError, connection};
 use crate::event::Class;
@@ -63,9 +64,10 @@ pub(super) fn quick(conn: &Connection) -> Result<(), StoreError> {
         let ends = format!(
             "SELECT {SEALED_COLUMNS}, {INDEXED} FROM event e ORDER BY event_offset {order} LIMIT {ENDS}"
         );
-        events(conn, &ends, [])?;
+        events(conn, &ends, [], None)?;
     }
     counters(conn)?;
+    epoch::agree(conn)?;
     for open in [
         "SELECT id, body FROM request WHERE state IN ('pending','running')",
         "SELECT id, fields FROM print_job WHERE state IN ('queued','waiting-card','printing')",
@@ -87,12 +89,18 @@ fn events(
     conn: &Connection,
     sql: &str,
     params: impl rusqlite::Params,
+    after: Option<i64>,
 ) -> Result<(u64, Option<i64>), StoreError> {
     let mut query = conn.prepare_cached(sql)?;
     let mut rows = query.query(params)?;
-    let (mut count, mut last) = (0, None);
+    let descending = sql.contains("event_offset DESC");
+    let (mut count, mut last) = (0, after);
     while let Some(row) = rows.next()? {
         let offset: i64 = row.get(0)?;
+        // A page in another's place: to follow it could go in a circle.
+        if last.is_some_and(|last| if descending { offset >= last } else { offset <= last }) {
+            return damaged(format!("event {offset} is out of its place"));
+        }
         if !is_sealed(row)? {
             return damaged(format!("event {offset} is not as it was written"));
         }
@@ -189,9 +197,9 @@ impl FullCheck {
         let sql = format!(
             "SELECT {SEALED_COLUMNS}, {INDEXED} FROM event e WHERE event_offset > ?1 ORDER BY event_offset LIMIT {SLICE}"
         );
-        let (count, last) = events(conn, &sql, [after])?;
+        let (count, last) = events(conn, &sql, [after], Some(after))?;
         self.rows += count;
-        Ok(last.map_or(At::Index(-1, 0, 0), At::Rows))
+        Ok(last.filter(|_| count > 0).map_or(At::Index(-1, 0, 0), At::Rows))
     }
 
     fn event_index(
@@ -211,14 +219,20 @@ impl FullCheck {
         )?;
         let mut rows = query.query([class, epoch_no, sequence])?;
         let mut next = At::Sequences(0);
+        let mut last = (class, epoch_no, sequence);
         while let Some(row) = rows.next()? {
+            let entry = (row.get(0)?, row.get(1)?, row.get(2)?);
+            if entry <= last {
+                return damaged("the index of the events is out of its order");
+            }
+            last = entry;
             if row.get::<_, Option<bool>>(4)? != Some(true) {
                 return damaged(format!(
                     "the index names event {}, which is not there",
                     row.get::<_, i64>(3)?
                 ));
             }
-            next = At::Index(row.get(0)?, row.get(1)?, row.get(2)?);
+            next = At::Index(entry.0, entry.1, entry.2);
         }
         Ok(next)
     }
@@ -248,7 +262,11 @@ impl FullCheck {
                 row.get_ref(column)?;
             }
             self.rows += 1;
-            next = At::Table(place, row.get(0)?);
+            let rowid: i64 = row.get(0)?;
+            if matches!(next, At::Table(at, last) if at == place && rowid <= last) || rowid <= after {
+                return damaged(format!("table {table} is out of its order"));
+            }
+            next = At::Table(place, rowid);
         }
         Ok(next)
     }

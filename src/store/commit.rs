@@ -89,7 +89,7 @@ impl Writer {
                 answers.push(Err(StoreError::Full));
                 continue;
             }
-            match apply::batch(&mut tx, &mut parts.position, self.boot, &entry.batch) {
+            match apply::batch(&mut tx, &mut parts.position, &self.run, &entry.batch) {
                 // The transaction as a whole is lost, or will be: not this batch's own fault.
                 Err(error) if error.is_full() || error.is_disk_failure() || tx.is_autocommit() => {
                     return Err(error.into());

@@ -5,7 +5,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::StoreError;
-use super::outbox::class_index;
+use super::apply::seal_of;
+use super::outbox::{self, class_index};
 use super::requests::uuid_from;
 use crate::clock::UtcMillis;
 use crate::event::Class;
@@ -97,7 +98,7 @@ pub(super) struct Next {
 }
 
 /// How a reason is written in the table.
-fn reason_text(reason: EpochReason) -> &'static str {
+pub(super) fn reason_text(reason: EpochReason) -> &'static str {
     match reason {
         EpochReason::Created => "created",
         EpochReason::Cloned => "cloned",
@@ -107,27 +108,47 @@ fn reason_text(reason: EpochReason) -> &'static str {
     }
 }
 
+/// A reason as the table has it.
+pub(super) fn reason_of(text: &str) -> Option<EpochReason> {
+    use EpochReason::{Ahead, Cloned, Created, Restored, Salvaged};
+    [Created, Cloned, Restored, Salvaged, Ahead].into_iter().find(|reason| reason_text(*reason) == text)
+}
+
 /// Begins a new epoch within a transaction. Rows of the old one stay and are still sent.
 pub(super) fn begin(
     tx: &Connection,
     before: Option<&Position>,
     reason: EpochReason,
 ) -> Result<Position, StoreError> {
-    let epoch = Epoch::begin();
-    // Not from `epoch` alone: where a salvage lost it, positions that outlived it would
-    // lie ahead of everything to come, which would then count as delivered and as read.
-    let (highest, seen): (i64, i64) = tx.query_row(
-        "SELECT max((SELECT coalesce(max(no), 0) FROM epoch),
-                    (SELECT coalesce(max(epoch_no), 0) FROM epoch_end),
-                    (SELECT coalesce(max(epoch_no), 0) FROM delivered),
-                    (SELECT coalesce(max(epoch_no), 0) FROM gap)),
-                max((SELECT coalesce(max(event_offset), 0) FROM cursor),
+    let seen: i64 = tx.query_row(
+        "SELECT max((SELECT coalesce(max(event_offset), 0) FROM cursor),
                     (SELECT coalesce(max(event_offset), 0) FROM quarantine),
                     (SELECT coalesce(max(last_offset), 0) FROM class_counter))",
         [],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        |row| row.get(0),
     )?;
-    let (epoch_no, base_offset) = (highest + 1, before.map_or(0, |before| before.last_offset).max(seen));
+    begin_at(tx, before, reason, before.map_or(0, |before| before.last_offset).max(seen))
+}
+
+/// Begins a new epoch whose first event comes after `base_offset`.
+pub(super) fn begin_at(
+    tx: &Connection,
+    before: Option<&Position>,
+    reason: EpochReason,
+    base_offset: i64,
+) -> Result<Position, StoreError> {
+    let epoch = Epoch::begin();
+    // Not from `epoch` alone: where a salvage lost it, positions that outlived it would
+    // lie ahead of everything to come, which would then count as delivered and as read.
+    let highest: i64 = tx.query_row(
+        "SELECT max((SELECT coalesce(max(no), 0) FROM epoch),
+                    (SELECT coalesce(max(epoch_no), 0) FROM epoch_end),
+                    (SELECT coalesce(max(epoch_no), 0) FROM delivered),
+                    (SELECT coalesce(max(epoch_no), 0) FROM gap))",
+        [],
+        |row| row.get(0),
+    )?;
+    let epoch_no = highest + 1;
     tx.execute(
         "INSERT INTO epoch (no, id, base_offset, reason, begun_at) VALUES (?1, ?2, ?3, ?4, ?5)",
         params![
@@ -140,7 +161,7 @@ pub(super) fn begin(
     )?;
     tx.execute(
         "INSERT OR REPLACE INTO meta (key, value) VALUES ('epoch/' || ?1, ?2)",
-        params![epoch_no, format!("{} {base_offset}", epoch.0)],
+        params![epoch_no, remember(epoch_no, epoch.0, base_offset)],
     )?;
     for class in Class::ALL {
         if let Some(before) = before {
@@ -165,10 +186,57 @@ pub(super) fn begin(
     })
 }
 
-/// Epochs as their second copy in `meta` has them: number, id, base offset.
-pub(super) fn remembered(value: &str) -> Option<(Uuid, i64)> {
-    let (id, base) = value.split_once(' ')?;
-    Some((id.parse().ok()?, base.parse().ok()?))
+/// The second copy of an epoch, in `meta`: `ID BASE SEAL`. Where both differ, this one knows whether it is right.
+fn remember(no: i64, id: Uuid, base_offset: i64) -> String {
+    let seal = seal_of(format!("{no} {id} {base_offset}").as_bytes());
+    format!("{id} {base_offset} {seal:x}")
+}
+
+/// Id and base offset by the second copy, if that is as it was written.
+pub(super) fn remembered(no: i64, value: &str) -> Option<(Uuid, i64)> {
+    let mut words = value.split(' ');
+    let (id, base) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+    (remember(no, id, base) == value).then_some((id, base))
+}
+
+/// Whether the epochs agree with their second copies, and the counters with the epoch: every
+/// event counts once in its class and once in the whole.
+pub(super) fn agree(conn: &Connection) -> Result<(), StoreError> {
+    let damaged = |what: String| Err(StoreError::Damaged { what });
+    let mut query = conn.prepare(
+        "SELECT no, id, base_offset, (SELECT value FROM meta WHERE key = 'epoch/' || no) FROM epoch",
+    )?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let (no, id, base): (i64, Vec<u8>, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let copy = row.get::<_, Option<String>>(3)?.and_then(|value| remembered(no, &value));
+        if copy != uuid_from(&id).ok().map(|id| (id, base)) {
+            return damaged(format!("epoch {no} and its second copy differ"));
+        }
+    }
+    let (counted, given): (i64, i64) = conn.query_row(
+        "SELECT coalesce(sum(last_sequence), 0),
+                max(coalesce(max(last_offset), 0), (SELECT coalesce(max(base_offset), 0) FROM epoch))
+                    - (SELECT coalesce(max(base_offset), 0) FROM epoch)
+         FROM class_counter",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    if counted != given {
+        return damaged(format!("the counters of the classes give {counted} events, the log {given}"));
+    }
+    let mut query = conn.prepare("SELECT class, epoch_no, class_sequence, seal FROM delivered")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let position = [row.get(0)?, row.get(1)?, row.get(2)?];
+        if row.get::<_, Option<i64>>(3)?.is_some_and(|seal| seal != outbox::seal(position)) {
+            return damaged(format!(
+                "the delivered position of class {} is not as it was written",
+                position[0]
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A named value.

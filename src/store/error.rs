@@ -151,13 +151,19 @@ impl StoreError {
             || matches!(self.code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
     }
 
+    /// Whether a table is not there.
+    pub(super) fn is_missing_table(&self) -> bool {
+        matches!(self, Self::Sqlite(error) if error.to_string().contains("no such table"))
+    }
+
     /// Whether the disk itself failed, as opposed to being full or damaged.
     pub(super) fn is_disk_failure(&self) -> bool {
         matches!(self.code(), Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly))
     }
 
     /// SQLite's word for a full disk, and the limit's, are the same error.
-    pub(super) fn is_full(&self) -> bool {
+    #[must_use]
+    pub fn is_full(&self) -> bool {
         matches!(self, Self::Full) || self.code() == Some(ErrorCode::DiskFull)
     }
 

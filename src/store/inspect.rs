@@ -1,5 +1,7 @@
 //! Looking into a database from beside the daemon: read-only, running or not.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -8,7 +10,8 @@ use serde::Serialize;
 use super::check::FullCheck;
 use super::epoch::meta;
 use super::open::FILE;
-use super::{Missing, Reader, StoreError, connection, gaps, mark};
+use super::wal::Wal;
+use super::{Missing, Reader, StoreError, connection, gaps, mark, salvage};
 use crate::event::{Class, Source};
 
 /// Findings of SQLite's own check that are listed, at most.
@@ -18,6 +21,81 @@ const FINDINGS: u32 = 20;
 pub struct Inspection {
     path: PathBuf,
     conn: Connection,
+}
+
+/// Verifies a database wherever it is, also one that does not open.
+///
+/// # Errors
+/// What keeps the file from being looked at: none there, of a later version, not readable for this user.
+pub fn verify(place: &Path, progress: &mut dyn FnMut(u64)) -> Result<Verdict, StoreError> {
+    match Inspection::open(place).and_then(|inspection| inspection.verify(progress)) {
+        Err(error) if error.is_damage() => Ok(Inspection::unreadable(&error)),
+        other => other,
+    }
+}
+
+/// What an export reads: the database as it is, or a copy of what can still be read of it.
+pub struct Readable {
+    inspection: Inspection,
+    /// What is wrong with the database, when this is a copy.
+    pub damage: Option<String>,
+    /// Events that are not in the copy, as far as the counters tell.
+    pub unreadable: u64,
+    /// Kept as long as the copy is read.
+    _scratch: Option<Scratch>,
+}
+
+impl Readable {
+    /// Opens a database to read what can be read. A damaged one is copied row by row
+    /// first, into a folder of its own within `scratch`.
+    ///
+    /// # Errors
+    /// [`StoreError::File`] when there is none, or no room for the copy.
+    pub fn open(place: &Path, scratch: &Path) -> Result<Self, StoreError> {
+        let path = if place.is_dir() { place.join(FILE) } else { place.to_owned() };
+        std::fs::metadata(&path).map_err(|source| StoreError::File { path: path.clone(), source })?;
+        let opened = Inspection::open(&path).and_then(|inspection| Ok((inspection.obstacle()?, inspection)));
+        let what = match opened {
+            Ok((None, inspection)) => {
+                return Ok(Self { inspection, damage: None, unreadable: 0, _scratch: None });
+            }
+            Ok((Some(what), _)) => what,
+            Err(error) if error.is_damage() => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        let scratch = Scratch::make(scratch)?;
+        let copy = scratch.0.join(FILE);
+        let report = salvage::readable_copy(&path, &what, &copy)?;
+        let inspection = Inspection::open(&copy)?;
+        Ok(Self { inspection, damage: Some(what), unreadable: report.unreadable, _scratch: Some(scratch) })
+    }
+
+    /// What can be read.
+    #[must_use]
+    pub fn inspection(&self) -> &Inspection {
+        &self.inspection
+    }
+}
+
+/// A folder for a while.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn make(within: &Path) -> Result<Self, StoreError> {
+        let folder = within.join(format!(".baygate-export-{}", std::process::id()));
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&folder)
+            .map_err(|source| StoreError::File { path: folder.clone(), source })?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // A copy of what is still where it was.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// What a verification found.
@@ -80,6 +158,33 @@ impl Inspection {
         parse().ok_or_else(|| StoreError::Corrupt(format!("source {text:?}")))
     }
 
+    /// What keeps the log from being read through as it is: pages out of their tree, commits
+    /// that SQLite would leave in the WAL. Rotten rows are no such thing.
+    fn obstacle(&self) -> Result<Option<String>, StoreError> {
+        if let Some(what) = self.wal_damage()? {
+            return Ok(Some(what));
+        }
+        for table in ["event", "epoch", "meta", "delivered"] {
+            let verdict = self
+                .conn
+                .query_row(&format!("PRAGMA quick_check('{table}')"), [], |row| row.get::<_, String>(0));
+            match verdict.map_err(StoreError::from) {
+                Ok(verdict) if verdict == "ok" => {}
+                Ok(verdict) => return Ok(Some(verdict)),
+                Err(error) if error.is_missing_table() => {
+                    return Ok(Some(format!("table {table} is missing")));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn wal_damage(&self) -> Result<Option<String>, StoreError> {
+        let read = Wal::read(&self.path);
+        Ok(read.map_err(|source| StoreError::File { path: self.path.clone(), source })?.damaged)
+    }
+
     /// Everything: each event and its index entry, seals, class sequences, the
     /// other tables, and SQLite's own check of every page. `progress` gets the
     /// rows read so far.
@@ -87,7 +192,7 @@ impl Inspection {
     /// # Errors
     /// What keeps the file from being read at all; damage is a finding, not an error.
     pub fn verify(&self, progress: &mut dyn FnMut(u64)) -> Result<Verdict, StoreError> {
-        let mut problems = Vec::new();
+        let mut problems: Vec<String> = self.wal_damage()?.into_iter().collect();
         let mut check = FullCheck::default();
         loop {
             match check.slice(&self.conn) {
@@ -113,6 +218,11 @@ impl Inspection {
         }
         let sound = problems.is_empty() && missing.is_empty();
         Ok(Verdict { sound, rows: check.rows(), problems, missing })
+    }
+
+    /// The verdict on a file that SQLite does not even open.
+    fn unreadable(error: &StoreError) -> Verdict {
+        Verdict { sound: false, rows: 0, problems: vec![error.to_string()], missing: Vec::new() }
     }
 
     fn integrity(&self) -> Result<Vec<String>, StoreError> {

@@ -16,6 +16,7 @@
 mod alarm;
 mod apply;
 pub mod backup;
+mod carry;
 mod check;
 pub mod clock_mark;
 pub mod commands;
@@ -27,6 +28,7 @@ mod epoch;
 mod error;
 mod gaps;
 mod history;
+pub mod hold;
 pub mod inspect;
 pub mod jobs;
 mod keeper;
@@ -37,6 +39,7 @@ pub mod outbox;
 mod pool;
 mod queue;
 pub mod requests;
+pub mod rows;
 mod salvage;
 mod space;
 mod stats;
@@ -44,6 +47,7 @@ pub mod tokens;
 mod trim;
 mod upkeep;
 pub mod visits;
+mod wal;
 pub mod warnings;
 mod writer;
 
@@ -55,6 +59,7 @@ pub use salvage::Salvaged;
 pub use stats::{ClassStats, Stats};
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
@@ -146,6 +151,8 @@ pub struct Store {
     readers: Arc<pool::ReaderPool>,
     alarm: Arc<alarm::Alarm>,
     background: keeper::Calls,
+    /// Whether headquarters may have seen an event of this run.
+    shown: Arc<AtomicBool>,
 }
 
 impl Store {
@@ -186,6 +193,25 @@ impl Store {
         self.alarm.attach(health);
         if self.background.try_send(keeper::Call::Watch(stop)).is_err() {
             tracing::warn!("the store's background work did not start");
+        }
+    }
+
+    /// From now on headquarters may see events of this run under their numbers.
+    pub fn note_shown(&self) {
+        self.shown.store(true, Ordering::Release);
+    }
+
+    /// Whether headquarters may have seen an event of this run.
+    #[must_use]
+    pub fn has_shown(&self) -> bool {
+        self.shown.load(Ordering::Acquire)
+    }
+
+    /// Damage was met by a reader that goes on without what it could not read:
+    /// `/readyz` says so and the next start salvages.
+    pub fn note_damage(&self, error: &StoreError) {
+        if error.is_damage() {
+            self.alarm.damage(&error.to_string());
         }
     }
 

@@ -1,8 +1,10 @@
 //! Opening the file: lock, what was left half done, settings, migrations,
 //! the quick look, salvage if need be, epoch, threads.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use rusqlite::Connection;
 
@@ -15,7 +17,8 @@ use super::pool::ReaderPool;
 use super::salvage::{self, Salvaged};
 use super::space::Space;
 use super::upkeep::Upkeep;
-use super::{Store, StoreError, backup, check, connection, trim, writer};
+use super::wal::Wal;
+use super::{Store, StoreError, backup, check, connection, hold, trim, writer};
 use crate::clock;
 use crate::event::gateway::EpochReason;
 use crate::event::{Class, Source};
@@ -23,6 +26,10 @@ use crate::ident::Epoch;
 
 /// The file's name in the data folder.
 pub(super) const FILE: &str = "baygate.db";
+/// Of which file this is the content (`meta`).
+const BIRTH: &str = "file_birth";
+/// An epoch that `gateway.started` has yet to tell (`meta`).
+const UNTOLD: &str = "epoch_untold";
 
 /// A class's limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +69,9 @@ pub struct Opened {
     pub clean_shutdown: bool,
     /// Present when this start salvaged a damaged file.
     pub salvaged: Option<Salvaged>,
+    /// An epoch begun at a start that no `gateway.started` has told yet: this start's, or an
+    /// earlier one's that was killed before it could. Why, and the epoch before.
+    pub untold: Option<(EpochReason, Option<Epoch>)>,
 }
 
 impl Store {
@@ -88,6 +98,7 @@ impl Store {
         let (position, mut opened) = begin(&mut conn, options)?;
         opened.salvaged = salvaged;
         let alarm = Arc::new(Alarm::new(folder.clone()));
+        hold::tell(&conn, &alarm)?;
         let keeper = Keeper::start(path.clone(), Arc::clone(&alarm))?;
         let background = keeper.calls();
         let mut space = Space::new(folder, options.max_bytes);
@@ -103,7 +114,8 @@ impl Store {
             lock,
         })?;
         let readers = Arc::new(ReaderPool::new(path, Arc::clone(&alarm)));
-        Ok((Self { writer, head, readers, alarm, background }, opened))
+        let shown = Arc::new(AtomicBool::new(false));
+        Ok((Self { writer, head, readers, alarm, background, shown }, opened))
     }
 }
 
@@ -120,6 +132,11 @@ fn open_sound(path: &Path) -> Result<Connection, StoreError> {
     let length = |suffix| std::fs::metadata(mark::beside(path, suffix)).map_or(0, |file| file.len());
     if length("") == 0 && length("-wal") > 32 {
         return Err(StoreError::Damaged { what: "the file is empty, its WAL is not".into() });
+    }
+    let wal =
+        Wal::read(path).map_err(|source| StoreError::File { path: mark::beside(path, "-wal"), source })?;
+    if let Some(what) = wal.damaged {
+        return Err(StoreError::Damaged { what });
     }
     let mut conn = connection::writer(path)?;
     connection::migrate(&mut conn)?;
@@ -148,9 +165,44 @@ fn reason(
         || moved(says("machine_id")?, options.machine_id.as_deref())
     {
         Some(EpochReason::Cloned)
+    } else if moved(says(BIRTH)?, birth(&options.data_dir.join(FILE)).as_deref()) {
+        Some(EpochReason::Restored)
     } else {
         None
     })
+}
+
+/// What tells a file from its copy: inode and time of creation, where the file system keeps
+/// that. A folder copied back by hand is a restored one, though its content does not say so.
+fn birth(path: &Path) -> Option<String> {
+    let file = std::fs::metadata(path).ok()?;
+    let created = file.created().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+    Some(format!("{} {}", file.ino(), created.as_nanos()))
+}
+
+/// The running epoch was told: `gateway.started` stands in the same transaction.
+pub(super) fn told(tx: &Connection) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM meta WHERE key = ?1")?.execute([UNTOLD])?;
+    Ok(())
+}
+
+/// Notes an epoch that begins at this start, as `REASON PREVIOUS`.
+fn note_untold(tx: &Connection, reason: EpochReason, previous: Option<Epoch>) -> Result<(), StoreError> {
+    let previous = previous.map(|epoch| epoch.to_string()).unwrap_or_default();
+    set_meta(tx, UNTOLD, &format!("{} {previous}", epoch::reason_text(reason)))
+}
+
+fn untold(tx: &Connection) -> Result<Option<(EpochReason, Option<Epoch>)>, StoreError> {
+    Ok(meta(tx, UNTOLD)?.and_then(|text| {
+        let (reason, previous) = text.split_once(' ')?;
+        Some((epoch::reason_of(reason)?, previous.parse().ok().map(Epoch)))
+    }))
+}
+
+/// Whether a salvage may have lost what card writes rest on. A report that cannot be read says yes.
+fn salvage_lost_vitals(tx: &Connection) -> Result<bool, StoreError> {
+    let report = meta(tx, "salvaged")?.and_then(|text| serde_json::from_str::<Salvaged>(&text).ok());
+    Ok(report.is_none_or(|report| !report.ledger_complete || !report.requests_complete))
 }
 
 /// Goes on with the epoch, or begins a new one and tells what a salvage lost.
@@ -168,6 +220,22 @@ fn begin(conn: &mut Connection, options: &StoreOptions) -> Result<(Position, Ope
         set_meta(&tx, "machine_id", machine_id)?;
     }
     set_meta(&tx, "clean_shutdown", "no")?;
+    let begun_before = before.map(|position| position.epoch);
+    if let Some(reason) = reason {
+        // Where an epoch was begun and never told, the last that headquarters may know is the one before it.
+        let previous = untold(&tx)?.map_or(begun_before, |(_, previous)| previous);
+        note_untold(&tx, reason, previous)?;
+        match birth(&options.data_dir.join(FILE)) {
+            Some(birth) => set_meta(&tx, BIRTH, &birth)?,
+            None => drop(tx.execute("DELETE FROM meta WHERE key = ?1", [BIRTH])?),
+        }
+    }
+    match reason {
+        Some(EpochReason::Restored) => hold::hold(&tx, EpochReason::Restored)?,
+        Some(EpochReason::Salvaged) if salvage_lost_vitals(&tx)? => hold::hold(&tx, EpochReason::Salvaged)?,
+        _ => {}
+    }
+    let untold = untold(&tx)?;
     tx.execute("DELETE FROM meta WHERE key IN ('restored', 'salvaged')", [])?;
     if reason == Some(EpochReason::Salvaged) {
         for class in Class::ALL {
@@ -181,6 +249,7 @@ fn begin(conn: &mut Connection, options: &StoreOptions) -> Result<(Position, Ope
         previous_epoch: before.filter(|_| reason.is_some()).map(|position| position.epoch),
         clean_shutdown,
         salvaged: None,
+        untold,
     };
     Ok((position, opened))
 }

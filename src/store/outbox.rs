@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde_json::value::RawValue;
+use rusqlite::{Connection, OptionalExtension, params};
 
+use super::apply::seal_of;
 use super::requests::uuid_from;
+use super::rows::in_order;
 use super::{Offset, Reader, StoreError};
-use crate::clock::{TimeQuality, UtcMillis};
+use crate::clock::UtcMillis;
 use crate::event::gateway::EpochReason;
 use crate::event::{Class, Event};
 use crate::ident::{Epoch, Seq};
@@ -59,6 +60,12 @@ pub enum OutboxOp {
         /// Why.
         reason: EpochReason,
     },
+    /// The same, and the events of this run begin the new epoch: headquarters has seen none of them
+    /// (see `carry`).
+    BeginEpochWithRun {
+        /// Why.
+        reason: EpochReason,
+    },
 }
 
 /// An event set aside, as stored.
@@ -75,6 +82,11 @@ pub struct Quarantined {
     /// What would have been sent.
     #[serde(skip)]
     pub envelope: String,
+}
+
+/// The seal of a delivered position.
+pub(super) fn seal(position: [i64; 3]) -> i64 {
+    seal_of(position.map(i64::to_be_bytes).as_flattened())
 }
 
 /// SQL index of a class: its place in [`Class::ALL`], fixed for ever.
@@ -102,11 +114,16 @@ impl OutboxOp {
         match self {
             Self::Delivered { class, to } => {
                 tx.prepare_cached(
-                    "INSERT INTO delivered (class, epoch_no, class_sequence) VALUES (?1, ?2, ?3)
-                     ON CONFLICT (class) DO UPDATE SET epoch_no = ?2, class_sequence = ?3
+                    "INSERT INTO delivered (class, epoch_no, class_sequence, seal) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (class) DO UPDATE SET epoch_no = ?2, class_sequence = ?3, seal = ?4
                      WHERE (excluded.epoch_no, excluded.class_sequence) > (delivered.epoch_no, delivered.class_sequence)",
                 )?
-                .execute(params![class_index(*class), to.epoch_no, seq_sql(to.class_sequence)])?;
+                .execute(params![
+                    class_index(*class),
+                    to.epoch_no,
+                    seq_sql(to.class_sequence),
+                    seal([class_index(*class), to.epoch_no, seq_sql(to.class_sequence)])
+                ])?;
             }
             Self::SetAside { offset, reason, envelope } => {
                 tx.execute(
@@ -116,7 +133,7 @@ impl OutboxOp {
                 )?;
             }
             // Moves the writer's position too: applied where that is (`apply`).
-            Self::BeginEpoch { .. } => {}
+            Self::BeginEpoch { .. } | Self::BeginEpochWithRun { .. } => {}
         }
         Ok(())
     }
@@ -131,78 +148,7 @@ pub(super) fn sql_seq(value: i64) -> Seq {
     Seq(u64::try_from(value).unwrap_or(0))
 }
 
-const COLUMNS: &str =
-    "e.event_offset, e.epoch_no, e.class, e.class_sequence, e.id, e.kind, e.subject, e.time,
-     e.synced, e.boot, e.data, p.id, p.base_offset
-     FROM event e JOIN epoch p ON p.no = e.epoch_no";
-
-fn event_of(row: &Row<'_>) -> Result<LoggedEvent, StoreError> {
-    let offset: i64 = row.get(0)?;
-    let cursor = ClassCursor { epoch_no: row.get(1)?, class_sequence: sql_seq(row.get(3)?) };
-    let data: String = row.get(10)?;
-    Ok(LoggedEvent {
-        offset: Offset(offset),
-        cursor,
-        event: Arc::new(Event {
-            id: uuid_from(&row.get::<_, Vec<u8>>(4)?)?,
-            epoch: Epoch(uuid_from(&row.get::<_, Vec<u8>>(11)?)?),
-            sequence: sql_seq(offset - row.get::<_, i64>(12)?),
-            class_sequence: cursor.class_sequence,
-            class: class_from_index(row.get(2)?)?,
-            kind: row.get::<_, String>(5)?.into(),
-            subject: row.get(6)?,
-            time: UtcMillis(row.get(7)?),
-            time_quality: if row.get(8)? { TimeQuality::Synced } else { TimeQuality::Unsynced },
-            boot: uuid_from(&row.get::<_, Vec<u8>>(9)?)?,
-            data: RawValue::from_string(data).map_err(|e| StoreError::Corrupt(e.to_string()))?,
-        }),
-    })
-}
-
 impl Reader<'_> {
-    /// Events of all classes after a position, in order.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn events_after(&self, after: Offset, limit: usize) -> Result<Vec<LoggedEvent>, StoreError> {
-        let mut query = self.conn.prepare_cached(&format!(
-            "SELECT {COLUMNS} WHERE e.event_offset > ?1 ORDER BY e.event_offset LIMIT ?2"
-        ))?;
-        let mut rows = query.query(params![after.0, i64::try_from(limit).unwrap_or(i64::MAX)])?;
-        let mut events = Vec::new();
-        while let Some(row) = rows.next()? {
-            events.push(event_of(row)?);
-        }
-        Ok(events)
-    }
-
-    /// Events of one class after a position, in order.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn class_events_after(
-        &self,
-        class: Class,
-        after: ClassCursor,
-        limit: usize,
-    ) -> Result<Vec<LoggedEvent>, StoreError> {
-        let mut query = self.conn.prepare_cached(&format!(
-            "SELECT {COLUMNS} WHERE e.class = ?1 AND (e.epoch_no, e.class_sequence) > (?2, ?3)
-             ORDER BY e.epoch_no, e.class_sequence LIMIT ?4"
-        ))?;
-        let mut rows = query.query(params![
-            class_index(class),
-            after.epoch_no,
-            seq_sql(after.class_sequence),
-            i64::try_from(limit).unwrap_or(i64::MAX)
-        ])?;
-        let mut events = Vec::new();
-        while let Some(row) = rows.next()? {
-            events.push(event_of(row)?);
-        }
-        Ok(events)
-    }
-
     /// How far a class is delivered.
     ///
     /// # Errors
@@ -323,16 +269,6 @@ impl Reader<'_> {
         found.map(|(id, base)| Ok((Epoch(uuid_from(&id)?), sql_seq(offset.0 - base)))).transpose()
     }
 
-    /// One event by its id.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub fn event_at(&self, offset: Offset) -> Result<Option<LoggedEvent>, StoreError> {
-        let mut query = self.conn.prepare_cached(&format!("SELECT {COLUMNS} WHERE e.event_offset = ?1"))?;
-        let mut rows = query.query([offset.0])?;
-        rows.next()?.map(event_of).transpose()
-    }
-
     /// Events set aside after a position, oldest first.
     ///
     /// # Errors
@@ -343,8 +279,10 @@ impl Reader<'_> {
              WHERE event_offset > ?1 ORDER BY event_offset LIMIT ?2",
         )?;
         let mut rows = query.query(params![after.0, i64::try_from(limit).unwrap_or(i64::MAX)])?;
-        let mut aside = Vec::new();
+        let (mut aside, mut last) = (Vec::new(), after);
         while let Some(row) = rows.next()? {
+            let offset = Offset(row.get(0)?);
+            in_order(&mut last, offset, ())?;
             aside.push(Quarantined {
                 offset: row.get(0)?,
                 class: class_from_index(row.get(1)?)?,

@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
-use uuid::Uuid;
 
 use super::alarm::Alarm;
+use super::apply::Run;
 use super::epoch::{self, Position};
 use super::keeper::Keeper;
 use super::lock::FolderLock;
 use super::queue::{Entry, Handle, Message, QUEUE};
 use super::space::{Space, Used};
 use super::upkeep::Upkeep;
-use super::{ClassLimit, Head, Offset, StoreError, apply, connection};
+use super::{ClassLimit, Head, Offset, StoreError, apply, connection, hold};
 use crate::clock;
 use crate::event::Class;
 
@@ -53,10 +53,11 @@ pub(super) fn start(parts: Parts) -> Result<(Handle, watch::Receiver<Head>), Sto
     let (publish, watch) = watch::channel(head);
     let clockwork = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
     let wal_pages = parts.keeper.wal_pages();
+    let parts_start = parts.position;
     let mut writer = Writer {
         parts,
         publish,
-        boot: clock::boot_id(),
+        run: Run { boot: clock::boot_id(), start: parts_start },
         wal_pages,
         checkpoint_at: CHECKPOINT_PAGES,
         used: Used::default(),
@@ -75,7 +76,7 @@ pub(super) fn start(parts: Parts) -> Result<(Handle, watch::Receiver<Head>), Sto
 pub(super) struct Writer {
     pub(super) parts: Parts,
     publish: watch::Sender<Head>,
-    pub(super) boot: Uuid,
+    pub(super) run: Run,
     /// Set by SQLite after every commit.
     pub(super) wal_pages: Arc<AtomicU64>,
     checkpoint_at: u64,
@@ -186,6 +187,11 @@ impl Writer {
         if !self.broken {
             self.parts.alarm.clear("store/disk");
         }
+        if self.publish.borrow().epoch != self.parts.position.epoch
+            && let Err(error) = hold::tell(&self.parts.conn, &self.parts.alarm)
+        {
+            tracing::warn!(%error, "could not look whether card writes are held");
+        }
         self.publish.send_modify(|head| {
             head.epoch = self.parts.position.epoch;
             head.last = Offset(self.parts.position.last_offset);
@@ -256,7 +262,7 @@ impl Writer {
         let parts = &mut self.parts;
         // Deferred: a step that finds nothing to do never takes the write lock.
         let tx = parts.conn.transaction()?;
-        let step = parts.upkeep.step(&tx, &mut parts.position, self.boot, tight)?;
+        let step = parts.upkeep.step(&tx, &mut parts.position, self.run.boot, tight)?;
         if step.changed {
             self.used = used(&tx, &self.wal_pages)?;
         }

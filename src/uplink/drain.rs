@@ -61,22 +61,37 @@ impl Drain {
     }
 
     /// Reads pages, encoded and ready to send.
+    ///
+    /// A class with damage in the way stands still until the next start has salvaged the
+    /// file; the others go on.
     pub(super) async fn read(&self, wanted: Vec<(Class, ClassCursor)>) -> Result<Vec<Page>, StoreError> {
         let (topics, source) = (self.topics.clone(), self.source.clone());
-        self.store
+        self.store.note_shown();
+        let (pages, damage) = self
+            .store
             .read(move |reader| {
-                let mut pages = Vec::with_capacity(wanted.len());
+                let (mut pages, mut damage) = (Vec::with_capacity(wanted.len()), None);
                 for (class, after) in wanted {
-                    let events = reader.class_events_after(class, after, PAGE)?;
+                    let events = match reader.class_events_after(class, after, PAGE) {
+                        Err(error) if error.is_damage() => {
+                            damage = Some(error);
+                            Vec::new()
+                        }
+                        read => read?,
+                    };
                     let rows = events
                         .iter()
                         .map(|logged| row(logged, &topics, &source))
                         .collect::<Result<_, _>>()?;
                     pages.push(Page { class, after, rows });
                 }
-                Ok(pages)
+                Ok((pages, damage))
             })
-            .await
+            .await?;
+        if let Some(error) = damage {
+            self.store.note_damage(&error);
+        }
+        Ok(pages)
     }
 
     /// Notes a delivered position; it is committed by [`Drain::commit`]. Returns how many events that are.
@@ -194,9 +209,13 @@ impl Drain {
 
     /// Headquarters knows positions ahead of ours: none of ours may be used twice.
     pub(super) async fn begin_epoch(&mut self) -> Result<(), StoreError> {
-        self.store
-            .commit(Batch::new().op(Op::Outbox(OutboxOp::BeginEpoch { reason: EpochReason::Ahead })))
-            .await?;
+        let reason = EpochReason::Ahead;
+        let begin = if self.store.has_shown() {
+            OutboxOp::BeginEpoch { reason }
+        } else {
+            OutboxOp::BeginEpochWithRun { reason }
+        };
+        self.store.commit(Batch::new().op(Op::Outbox(begin))).await?;
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use rusqlite::{Connection, params, params_from_iter};
 
 use crate::store::StoreError;
 use crate::store::apply::Sealed;
+use crate::store::outbox::seal;
 
 /// Unreadable places in one table after which the rest is left to the page scan.
 const PATIENCE: u32 = 5_000;
@@ -49,7 +50,13 @@ pub(super) fn table(source: &Connection, new: &Connection, table: &str) -> Resul
     let list = common.join(", ");
     let marks = vec!["?"; common.len()].join(", ");
     let insert = format!("INSERT OR IGNORE INTO {table} ({list}) VALUES ({marks})");
-    let mut sink = Sink { new, insert, is_event: table == "event", copied: Copied::default() };
+    let mut sink = Sink {
+        new,
+        insert,
+        is_event: table == "event",
+        is_delivered: table == "delivered",
+        copied: Copied::default(),
+    };
     if source.prepare(&format!("SELECT rowid FROM {table}")).is_ok() {
         by_rowid(source, table, &list, &mut sink)?;
     } else {
@@ -67,12 +74,13 @@ struct Sink<'c> {
     new: &'c Connection,
     insert: String,
     is_event: bool,
+    is_delivered: bool,
     copied: Copied,
 }
 
 impl Sink<'_> {
     fn take(&mut self, values: Vec<Value>) -> Result<(), StoreError> {
-        if self.is_event && !is_sealed(&values) {
+        if self.is_event && !is_sealed(&values) || self.is_delivered && !is_position(&values) {
             self.copied.damaged = true;
             return Ok(());
         }
@@ -85,6 +93,18 @@ impl Sink<'_> {
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+}
+
+/// Whether a delivered position is as it was written.
+fn is_position(values: &[Value]) -> bool {
+    use Value::{Integer, Null};
+    match values {
+        [Integer(class), Integer(epoch_no), Integer(sequence), Integer(sealed)] => {
+            seal([*class, *epoch_no, *sequence]) == *sealed
+        }
+        [Integer(_), Integer(_), Integer(_), Null] => true,
+        _ => false,
     }
 }
 

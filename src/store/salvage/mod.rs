@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  mark ─► move aside (never deleted) ─► new file ◄─ 1. SQL, around unreadable pages, all tables
-//!                                           ▲    ◄─ 2. page by page, events and requests, when 1 met damage
+//!                                           ▲    ◄─ 2. page by page, events and requests that 1 did not reach
 //!                                           └ gaps counted, renamed into place, mark removed
 //! ```
 //! Where the first page or the schema is gone, 1 reads a copy in which they are
 //! replaced by those of a fresh file: the tables were created in the same order
-//! and have the same roots. Events are believed only with their seal. Rows keep
+//! and have the same roots. Where SQLite would throw commits of the WAL away (`wal`),
+//! it reads a copy over which they were laid by hand. Events are believed only with their seal. Rows keep
 //! their epoch; the next step of opening begins a new one and tells the gaps.
 //! Cut short at any point, the mark makes the next start do it again.
 
@@ -25,6 +26,7 @@ use super::epoch::{meta, remembered, set_meta};
 use super::mark::{Mark, beside, move_database, sync_folder};
 use super::open::FILE;
 use super::outbox::class_index;
+use super::wal::Wal;
 use super::{StoreError, connection, gaps};
 use crate::event::Class;
 
@@ -39,10 +41,13 @@ pub struct Salvaged {
     pub kept: u64,
     /// Events that were not delivered and are lost, as far as the counters tell.
     pub lost: u64,
+    /// Events that were in the file and cannot be read, delivered ones too, as far as the counters tell.
+    #[serde(default)]
+    pub unreadable: u64,
     /// Whether no undelivered ledger event is missing. When false, card writes have to
     /// wait for an operator's or headquarters' word.
     pub ledger_complete: bool,
-    /// Whether every request and its idempotency key was read.
+    /// Whether every request, command and idempotency key was read.
     pub requests_complete: bool,
 }
 
@@ -100,42 +105,51 @@ fn fresh(path: &Path) -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
+/// Copies what can still be read of a database, which stays where and as it is, into the new
+/// file `copy`. Others may be using it.
+pub(super) fn readable_copy(from: &Path, what: &str, copy: &Path) -> Result<Salvaged, StoreError> {
+    let folder = copy.parent().unwrap_or(Path::new("."));
+    fill(copy, folder, &Mark { aside: from.to_owned(), what: what.to_owned() })
+}
+
+/// Fills the new file `staged` from the damaged one; what is needed meanwhile lies in `folder`.
 fn fill(staged: &Path, folder: &Path, mark: &Mark) -> Result<Salvaged, StoreError> {
     let mut new = fresh(staged)?;
-    let patched = folder.join("baygate.db.patched");
-    let source = match readable(&mark.aside) {
-        Some(source) => Some(source),
-        None => pages::patch(&mark.aside, &patched, &fresh(&folder.join("baygate.db.template"))?)
-            .inspect_err(|error| tracing::warn!(%error, "could not lend the file a new first page"))
-            .ok()
-            .and_then(|()| readable(&patched)),
-    };
+    let wal = Wal::read(&mark.aside)
+        .inspect_err(|error| tracing::warn!(%error, "the WAL cannot be read"))
+        .unwrap_or_default();
+    let scratch = [folder.join("baygate.db.patched"), folder.join("baygate.db.template")];
+    for leftover in &scratch {
+        remove(leftover)?;
+    }
+    let source = source(mark, &wal, &scratch)?;
     let tx = new.transaction()?;
     let mut kept = 0;
-    let (mut events_damaged, mut requests_damaged) = (source.is_none(), source.is_none());
+    let mut requests_damaged = source.is_none() || wal.has_lost();
     if let Some(source) = &source {
         for table in tables(&tx)? {
             let copied = copy::table(source, &tx, &table)?;
             kept += copied.kept;
             tracing::info!(table, kept = copied.kept, damaged = copied.damaged, "table copied");
-            match table.as_str() {
-                "event" => events_damaged |= copied.damaged,
-                "request" => requests_damaged |= copied.damaged,
-                _ => {}
+            // Their rows have no seal: SQLite's own check of the table has to do.
+            if matches!(table.as_str(), "request" | "command") {
+                requests_damaged |= copied.damaged || !agrees(source, &table);
             }
         }
     }
-    if events_damaged || requests_damaged {
-        kept += pages::rows(&mark.aside, &tx)?;
-    }
-    let counters_known = put_in_order(&tx)?;
+    let counted = events_counted(&tx)?;
+    // In any case: a page that leads to fewer pages than it should is no error to SQLite.
+    kept += pages::rows(&mark.aside, &tx)?;
+    let counters_known = put_in_order(&tx)? && !wal.has_lost();
     let lost = find_gaps(&tx)?;
     let lost_of = |class: Class| lost.iter().filter(move |(gone, _)| *gone == class).map(|(_, count)| count);
+    let lost_count = lost.iter().map(|(_, count)| count).sum();
     let report = Salvaged {
         what: mark.what.clone(),
         aside: mark.aside.clone(),
         kept,
-        lost: lost.iter().map(|(_, count)| count).sum(),
+        lost: lost_count,
+        unreadable: counted.saturating_sub(events_counted(&tx)?).max(lost_count),
         ledger_complete: counters_known && lost_of(Class::Ledger).sum::<u64>() == 0,
         requests_complete: !requests_damaged,
     };
@@ -143,10 +157,48 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark) -> Result<Salvaged, StoreErro
     set_meta(&tx, "salvaged", &text)?;
     tx.commit()?;
     drop(source);
-    for leftover in [patched, folder.join("baygate.db.template")] {
-        remove(&leftover)?;
+    for leftover in &scratch {
+        remove(leftover)?;
     }
     Ok(report)
+}
+
+/// What the tables are read from: the file itself, one with its WAL laid over it by hand, or
+/// one that was lent a first page.
+fn source(
+    mark: &Mark,
+    wal: &Wal,
+    [patched, template]: &[PathBuf; 2],
+) -> Result<Option<Connection>, StoreError> {
+    if wal.damaged.is_some() {
+        if let Err(error) = pages::lay_over(&mark.aside, wal, patched) {
+            tracing::warn!(%error, "could not lay the WAL over the file");
+            remove(patched)?;
+        } else if let Some(source) = readable(patched) {
+            return Ok(Some(source));
+        }
+    } else if let Some(source) = readable(&mark.aside) {
+        return Ok(Some(source));
+    }
+    let lent = pages::patch(&mark.aside, patched, &fresh(template)?);
+    Ok(lent
+        .inspect_err(|error| tracing::warn!(%error, "could not lend the file a new first page"))
+        .ok()
+        .and_then(|()| readable(patched)))
+}
+
+/// Whether SQLite finds a table and its indexes sound.
+fn agrees(conn: &Connection, table: &str) -> bool {
+    let verdict =
+        conn.query_row(&format!("PRAGMA integrity_check('{table}')"), [], |row| row.get::<_, String>(0));
+    verdict.is_ok_and(|verdict| verdict == "ok")
+}
+
+/// Events by the counters.
+fn events_counted(tx: &Connection) -> Result<u64, StoreError> {
+    Ok(tx.query_row("SELECT coalesce(sum(rows), 0) FROM class_counter", [], |row| {
+        row.get(0).map(i64::unsigned_abs)
+    })?)
 }
 
 /// The file as SQLite still reads it: without writing, so that it stays as it is.
@@ -165,11 +217,11 @@ fn put_in_order(tx: &Connection) -> Result<bool, StoreError> {
     let mut rows = copies.query([])?;
     while let Some(row) = rows.next()? {
         let (key, value): (String, String) = (row.get(0)?, row.get(1)?);
-        if let (Some(no), Some((id, base))) =
-            (key.strip_prefix("epoch/").and_then(|no| no.parse::<i64>().ok()), remembered(&value))
-        {
+        let Some(no) = key.strip_prefix("epoch/").and_then(|no| no.parse::<i64>().ok()) else { continue };
+        if let Some((id, base)) = remembered(no, &value) {
             tx.execute(
-                "INSERT OR IGNORE INTO epoch (no, id, base_offset, reason, begun_at) VALUES (?1, ?2, ?3, 'salvaged', 0)",
+                "INSERT INTO epoch (no, id, base_offset, reason, begun_at) VALUES (?1, ?2, ?3, 'salvaged', 0)
+                 ON CONFLICT (no) DO UPDATE SET id = ?2, base_offset = ?3 WHERE id <> ?2 OR base_offset <> ?3",
                 params![no, id.as_bytes().as_slice(), base],
             )?;
         }

@@ -14,12 +14,11 @@ use rusqlite::{Connection, params_from_iter};
 use super::copy::is_sealed;
 use crate::store::StoreError;
 use crate::store::mark::beside;
+use crate::store::wal::Wal;
 
 /// The page size of every file of ours.
 const PAGE: usize = 4096;
 const PAGE_U64: u64 = 4096;
-const WAL_HEADER: u64 = 32;
-const FRAME_HEADER: u64 = 24;
 /// Table leaf (§1.6).
 const TABLE_LEAF: u8 = 0x0D;
 
@@ -44,31 +43,14 @@ impl Pages {
         let count = file.metadata()?.len() / PAGE_U64;
         let mut pages = Self { file, count, wal: None, frames: Vec::new(), latest: HashMap::new() };
         if let Ok(wal) = File::open(beside(path, "-wal")) {
-            pages.index(&wal)?;
+            // Also frames that are not as they were written: events have their own seal.
+            for frame in Wal::read(path)?.frames {
+                pages.frames.push(frame.at);
+                pages.latest.insert(frame.page, frame.at);
+            }
             pages.wal = Some(wal);
         }
         Ok(pages)
-    }
-
-    fn index(&mut self, wal: &File) -> std::io::Result<()> {
-        let length = wal.metadata()?.len();
-        let mut header = [0; 32];
-        if length < WAL_HEADER || wal.read_exact_at(&mut header, 0).is_err() {
-            return Ok(());
-        }
-        let mut at = WAL_HEADER;
-        while at + FRAME_HEADER + PAGE_U64 <= length {
-            let mut frame = [0; 24];
-            wal.read_exact_at(&mut frame, at)?;
-            // Frames of an earlier round have other salts (§4.1).
-            if frame.get(8..16) != header.get(16..24) {
-                break;
-            }
-            self.frames.push(at + FRAME_HEADER);
-            self.latest.insert(be32(&frame, 0), at + FRAME_HEADER);
-            at += FRAME_HEADER + PAGE_U64;
-        }
-        Ok(())
     }
 
     fn read(&self, no: u64) -> Option<[u8; PAGE]> {
@@ -80,19 +62,20 @@ impl Pages {
         Some(page)
     }
 
-    /// Every page of the file, then every frame of the WAL.
+    /// Every frame of the WAL, the latest first, then every page of the file: of a row
+    /// that is there in several states the first one counts.
     fn all(&self) -> impl Iterator<Item = (bool, [u8; PAGE])> + '_ {
         let of_file = (0..self.count).filter_map(|no| {
             let mut page = [0; PAGE];
             self.file.read_exact_at(&mut page, no * PAGE_U64).ok()?;
             Some((no == 0, page))
         });
-        let of_wal = self.frames.iter().filter_map(|at| {
+        let of_wal = self.frames.iter().rev().filter_map(|at| {
             let mut page = [0; PAGE];
             self.wal.as_ref()?.read_exact_at(&mut page, *at).ok()?;
             Some((false, page))
         });
-        of_file.chain(of_wal)
+        of_wal.chain(of_file)
     }
 
     /// A cell's payload, put together from its overflow pages (§1.6).
@@ -258,7 +241,28 @@ fn recognise(rowid: i64, values: &mut [Value]) -> Option<&'static str> {
     }
 }
 
-/// Copies a file to `patched` with the schema pages of a fresh one.
+/// Copies a file to `patched` with all that its WAL holds whole, also beyond the place
+/// where SQLite would stop.
+pub(super) fn lay_over(path: &Path, wal: &Wal, patched: &Path) -> Result<(), StoreError> {
+    let lay = || -> std::io::Result<()> {
+        std::fs::copy(path, patched)?;
+        let (from, to) = (File::open(beside(path, "-wal"))?, File::options().write(true).open(patched)?);
+        let mut page = [0; PAGE];
+        let mut pages = 0;
+        for frame in wal.to_take().filter(|frame| frame.page > 0) {
+            from.read_exact_at(&mut page, frame.at)?;
+            to.write_all_at(&page, (frame.page - 1) * PAGE_U64)?;
+            pages = if frame.commit > 0 { frame.commit } else { pages };
+        }
+        if pages > 0 {
+            to.set_len(pages * PAGE_U64)?;
+        }
+        Ok(())
+    };
+    lay().map_err(|source| StoreError::File { path: patched.to_owned(), source })
+}
+
+/// Copies a file to `patched`, unless it is there already, with the schema pages of a fresh one.
 pub(super) fn patch(path: &Path, patched: &Path, fresh: &Connection) -> Result<(), StoreError> {
     let file_error = |source| StoreError::File { path: patched.to_owned(), source };
     let template = fresh.path().unwrap_or_default().to_owned();
@@ -266,12 +270,14 @@ pub(super) fn patch(path: &Path, patched: &Path, fresh: &Connection) -> Result<(
     let schema: Vec<u64> =
         query.query_map([], |row| row.get(0).map(i64::unsigned_abs))?.collect::<Result<_, _>>()?;
     let lend = || -> std::io::Result<()> {
-        let (from, template) = (File::open(path)?, File::open(&template)?);
-        let count = from.metadata()?.len() / PAGE_U64;
-        std::fs::copy(path, patched)?;
-        if beside(path, "-wal").exists() {
-            std::fs::copy(beside(path, "-wal"), beside(patched, "-wal"))?;
+        let template = File::open(&template)?;
+        if !patched.exists() {
+            std::fs::copy(path, patched)?;
+            if beside(path, "-wal").exists() {
+                std::fs::copy(beside(path, "-wal"), beside(patched, "-wal"))?;
+            }
         }
+        let count = std::fs::metadata(patched)?.len() / PAGE_U64;
         let mut to = File::options().write(true).open(patched)?;
         for no in &schema {
             let mut page = [0; PAGE];

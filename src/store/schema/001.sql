@@ -9,7 +9,8 @@ CREATE TABLE epoch (
     begun_at     INTEGER NOT NULL
 ) STRICT;
 
--- Named values: source, machine_id, clean_shutdown, restored, salvaged, epoch/NO (a second
+-- Named values: source, machine_id, file_birth, clean_shutdown, restored, salvaged,
+-- epoch_untold, card_writes_held, epoch/NO (a second
 -- copy of `epoch`, on another page) …
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
 
@@ -73,7 +74,9 @@ CREATE TABLE cursor (name TEXT PRIMARY KEY, event_offset INTEGER NOT NULL) STRIC
 CREATE TABLE delivered (
     class          INTEGER PRIMARY KEY,
     epoch_no       INTEGER NOT NULL,
-    class_sequence INTEGER NOT NULL
+    class_sequence INTEGER NOT NULL,
+    -- As an event's: a position that rotted upwards would pass unsent events over.
+    seal           INTEGER
 ) STRICT;
 
 -- Events set aside because the broker will never take them.

@@ -1,18 +1,20 @@
 //! `baygate buffer`: look into, dump, check, set aside, copy and bring back the
-//! local database. Only `restore` needs the daemon stopped.
+//! local database. Only `restore` and `release` need the daemon stopped.
 
-use std::io::{BufWriter, Write};
+mod export;
+mod verify;
+
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{Exit, Global};
 use crate::config::values::Locale;
-use crate::event::Class;
-use crate::store::inspect::{Inspection, Verdict};
-use crate::store::outbox::LoggedEvent;
+use crate::event::{Class, Source};
+use crate::store::hold::{self, Held};
+use crate::store::inspect::Inspection;
 use crate::store::{Offset, Stats, StoreError, backup};
 
 /// Events read at once while exporting.
@@ -24,7 +26,7 @@ const EXAMPLES: &str = "Examples / 示例:
   baygate buffer backup /mnt/usb/baygate-backup.db
   systemctl stop baygate && baygate buffer restore /mnt/usb/baygate-backup.db";
 
-/// The local database: status, export, verify, quarantine, backup, restore / 本地数据库
+/// The local database: status, export, verify, quarantine, backup, restore, release / 本地数据库
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -44,17 +46,7 @@ enum Command {
     #[command(
         after_help = "Example / 示例: baygate buffer export --class card --unsent --output cards.jsonl"
     )]
-    Export {
-        /// Only this class / 仅此类别
-        #[arg(long, value_parser = class)]
-        class: Option<Class>,
-        /// Only what is not delivered yet / 仅未送达
-        #[arg(long)]
-        unsent: bool,
-        /// Into this file / 写入文件
-        #[arg(long, value_name = "FILE")]
-        output: Option<PathBuf>,
-    },
+    Export(export::Wanted),
     /// Read and check everything / 完整校验
     #[command(after_help = "Example / 示例: baygate buffer verify /mnt/usb/baygate-backup.db")]
     Verify {
@@ -79,6 +71,10 @@ enum Command {
         /// The backup / 备份文件
         file: PathBuf,
     },
+    /// Let card writes go on after damage or a restore, once the ledger was compared with
+    /// headquarters; the daemon must be stopped / 核对账务后恢复写卡(须先停止服务)
+    #[command(after_help = "Example / 示例: baygate buffer release")]
+    Release,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -101,17 +97,19 @@ fn class(text: &str) -> Result<Class, String> {
 /// # Errors
 /// What keeps it from being done, for standard error; exit status 1.
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
-    let data_dir = match args.data_dir {
-        Some(dir) => dir,
+    let (data_dir, known) = match args.data_dir {
+        Some(dir) => (dir, crate::config::load(&global.config).ok().map(|config| config.gateway.source)),
         None => match crate::config::load(&global.config) {
-            Ok(config) => config.gateway.data_dir,
+            Ok(config) => (config.gateway.data_dir, Some(config.gateway.source)),
             Err(errors) => return Ok(super::daemon::report(&super::daemon::NotLoaded(errors).into())),
         },
     };
     let out = Output { json: global.json, locale: global.language() };
     let command = args.command;
     // Files and SQLite block; nothing else runs here.
-    tokio::task::spawn_blocking(move || out.run(command, &data_dir)).await?
+    tokio::task::spawn_blocking(move || out.run(command, &data_dir, known))
+        .await?
+        .map_err(|error| out.explained(error))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -121,24 +119,15 @@ struct Output {
 }
 
 impl Output {
-    fn run(self, command: Command, data_dir: &Path) -> anyhow::Result<Exit> {
+    fn run(self, command: Command, data_dir: &Path, known: Option<Source>) -> anyhow::Result<Exit> {
         match command {
             Command::Status => self.status(&Inspection::open(data_dir)?),
-            Command::Export { class, unsent, output } => {
-                let inspection = Inspection::open(data_dir)?;
-                match output {
-                    Some(path) => {
-                        let file =
-                            std::fs::File::create(&path).with_context(|| path.display().to_string())?;
-                        self.export(&inspection, class, unsent, file)
-                    }
-                    None => self.export(&inspection, class, unsent, std::io::stdout().lock()),
-                }
-            }
-            Command::Verify { file } => self.verify(&Inspection::open(file.as_deref().unwrap_or(data_dir))?),
+            Command::Export(wanted) => self.export(&wanted, data_dir, known),
+            Command::Verify { file } => self.verify(file.as_deref().unwrap_or(data_dir)),
             Command::Quarantine { command } => self.quarantine(&command, &Inspection::open(data_dir)?),
             Command::Backup { file } => self.backup(data_dir, &file),
             Command::Restore { file } => self.restore(data_dir, &file),
+            Command::Release => self.release(data_dir),
         }
     }
 
@@ -166,13 +155,15 @@ impl Output {
             if let Some(object) = value.as_object_mut() {
                 object.insert("path".into(), json!(inspection.path()));
                 object.insert("wal_bytes".into(), json!(inspection.wal_bytes()));
+                object.insert("card_writes_held".into(), json!(inspection.reader().card_writes_held()?));
             }
             return print(&value.to_string());
         }
-        print(&self.table(&stats, inspection))
+        let held = inspection.reader().card_writes_held()?;
+        print(&self.table(&stats, inspection, held))
     }
 
-    fn table(self, stats: &Stats, inspection: &Inspection) -> String {
+    fn table(self, stats: &Stats, inspection: &Inspection, held: Option<Held>) -> String {
         let size = |bytes: u64| bytesize::ByteSize(bytes).to_string();
         let epoch = stats.epoch.map_or_else(|| "-".to_owned(), |epoch| epoch.to_string());
         let mut lines = vec![
@@ -213,93 +204,11 @@ impl Output {
             self.pick("未完成请求", "open requests"),
             stats.open_requests
         ));
+        if let Some(held) = held {
+            lines.push(format!("{} {}", self.pick("暂停写卡,自", "card writes held since"), held.since));
+        }
         for (name, at) in &stats.cursors {
             lines.push(format!("{} {name}: {at}", self.pick("读取位置", "cursor")));
-        }
-        lines.join("\n")
-    }
-
-    fn export(
-        self,
-        inspection: &Inspection,
-        class: Option<Class>,
-        unsent: bool,
-        to: impl Write,
-    ) -> anyhow::Result<Exit> {
-        let (source, reader) = (inspection.source()?, inspection.reader());
-        let delivered = Class::ALL
-            .map(|class| reader.delivered(class).map(|at| (class, at)))
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()?;
-        let is_sent = |event: &LoggedEvent| {
-            delivered.iter().any(|(class, at)| *class == event.event.class && event.cursor <= *at)
-        };
-        let bar = self.bar(None, self.pick("条事件", "events"));
-        let mut to = BufWriter::new(to);
-        let mut after = Offset(0);
-        loop {
-            let page = reader.events_after(after, PAGE)?;
-            let Some(last) = page.last() else { break };
-            after = last.offset;
-            for event in page {
-                if class.is_some_and(|class| class != event.event.class) || (unsent && is_sent(&event)) {
-                    continue;
-                }
-                let mut line = event.event.to_cloudevent(&source)?;
-                line.push(b'\n');
-                match to.write_all(&line) {
-                    // `| head` has seen enough.
-                    Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(Exit::Done),
-                    other => other?,
-                }
-                bar.inc(1);
-            }
-        }
-        to.flush()?;
-        bar.finish_and_clear();
-        Ok(Exit::Done)
-    }
-
-    fn verify(self, inspection: &Inspection) -> anyhow::Result<Exit> {
-        let bar = self.bar(None, self.pick("行已校验", "rows checked"));
-        let verdict = inspection.verify(&mut |rows| bar.set_position(rows))?;
-        bar.finish_and_clear();
-        let exit = if verdict.sound { Exit::Done } else { Exit::Failed };
-        print(&if self.json {
-            serde_json::to_string(&verdict)?
-        } else {
-            self.verdict(&verdict, inspection)
-        })?;
-        Ok(exit)
-    }
-
-    fn verdict(self, verdict: &Verdict, inspection: &Inspection) -> String {
-        let mut lines = vec![format!(
-            "{}: {} ({} {})",
-            inspection.path().display(),
-            if verdict.sound { self.pick("完好", "sound") } else { self.pick("有问题", "not sound") },
-            verdict.rows,
-            self.pick("行", "rows")
-        )];
-        lines.extend(verdict.problems.iter().map(|problem| format!("  {problem}")));
-        lines.extend(verdict.missing.iter().map(|missing| {
-            format!(
-                "  {} {}: {}–{} (epoch #{})",
-                self.pick("缺失", "missing"),
-                missing.class,
-                missing.from,
-                missing.to,
-                missing.epoch_no
-            )
-        }));
-        if !verdict.problems.is_empty() {
-            lines.push(
-                self.pick(
-                    "请备份数据目录后重启服务:启动时逐行抢救",
-                    "copy the data folder, then restart the daemon: it salvages",
-                )
-                .to_owned(),
-            );
         }
         lines.join("\n")
     }
@@ -359,21 +268,55 @@ impl Output {
                 }
                 self.told(file, "restored", self.pick("已恢复", "brought back"), &restored.stats)
             }
-            Err(StoreError::Locked { path, pid }) => {
-                eprintln!(
-                    "{} {} ({} {pid}); {}",
-                    self.pick("服务正在使用数据目录", "a running daemon uses the data folder"),
-                    path.display(),
-                    self.pick("进程", "process"),
-                    self.pick(
-                        "请先停止服务(systemctl stop baygate)再恢复",
-                        "stop it first (systemctl stop baygate), then restore"
-                    )
-                );
-                Ok(Exit::Refused)
-            }
-            Err(error) => Err(error.into()),
+            Err(error) => self.refused(error),
         }
+    }
+
+    fn release(self, data_dir: &Path) -> anyhow::Result<Exit> {
+        match hold::release(data_dir) {
+            Ok(held) => print(&if self.json {
+                json!({ "held": held }).to_string()
+            } else if held.is_some() {
+                self.pick("已恢复写卡", "card writes may go on").to_owned()
+            } else {
+                self.pick("写卡未被暂停", "card writes were not held").to_owned()
+            }),
+            Err(error) => self.refused(error),
+        }
+    }
+
+    /// What needs the daemon stopped says so.
+    fn refused(self, error: StoreError) -> anyhow::Result<Exit> {
+        let StoreError::Locked { path, pid } = error else { return Err(error.into()) };
+        eprintln!(
+            "{} {} ({} {pid}); {}",
+            self.pick("服务正在使用数据目录", "a running daemon uses the data folder"),
+            path.display(),
+            self.pick("进程", "process"),
+            self.pick(
+                "请先停止服务(systemctl stop baygate)再执行",
+                "stop it first (systemctl stop baygate), then try again"
+            )
+        );
+        Ok(Exit::Refused)
+    }
+
+    /// The usual failures in the operator's language; the others speak for themselves.
+    fn explained(self, error: anyhow::Error) -> anyhow::Error {
+        if self.locale != Locale::ZhCn {
+            return error;
+        }
+        let text = match error.downcast_ref::<StoreError>() {
+            Some(error) if error.is_damage() => {
+                "数据库已损坏;启动服务时会逐行抢救,buffer export 可导出仍可读的数据"
+            }
+            Some(StoreError::NotABackup { .. }) => "该备份不能恢复,原数据库未改动",
+            Some(StoreError::TooNew { .. }) => "数据库由更新版本的程序创建,请使用新版本",
+            Some(StoreError::File { .. }) => "文件无法读写,请检查路径、权限与磁盘空间",
+            Some(error) if error.is_full() => "磁盘已满",
+            _ => return error,
+        };
+        error.context(text)
     }
 
     fn told(self, file: &Path, key: &str, text: &str, stats: &Stats) -> anyhow::Result<Exit> {

@@ -1,0 +1,220 @@
+//! The WAL read without SQLite. SQLite takes a WAL up to the first frame that is
+//! not as it was written and throws the rest away without a word: right after a
+//! power cut, where the rest was never acknowledged, and wrong where a byte in
+//! the middle has rotted. Told apart here: every commit is synced before the next
+//! begins, so behind a frame that a power cut tore there is at most one commit.
+//! Two, or a header that is gone, are damage, and salvage takes the frames by hand.
+//! Format: SQLite "Database File Format", section 4.
+
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::Path;
+
+use super::mark::beside;
+
+const HEADER: usize = 32;
+const FRAME_HEADER: usize = 24;
+/// The page size of every file of ours.
+const PAGE: usize = 4096;
+/// §4.1; the last bit says that the checksums are big-endian.
+const MAGIC: u32 = 0x377F_0682;
+
+/// A frame of the WAL's running round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Frame {
+    /// Where its page begins in the WAL.
+    pub(super) at: u64,
+    /// The page it is of.
+    pub(super) page: u64,
+    /// Pages of the file after this commit; zero within a transaction.
+    pub(super) commit: u64,
+    /// As it was written.
+    pub(super) sound: bool,
+}
+
+/// What a WAL holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Wal {
+    /// Frames of the running round, the unsound among them too.
+    pub(super) frames: Vec<Frame>,
+    /// Present when SQLite would throw commits away.
+    pub(super) damaged: Option<String>,
+    /// Up to the last commit that is as it was written.
+    committed: usize,
+}
+
+impl Wal {
+    /// Frames to take over into the file, in order.
+    pub(super) fn to_take(&self) -> impl Iterator<Item = &Frame> {
+        self.frames.iter().take(self.committed).filter(|frame| frame.sound)
+    }
+
+    /// Whether a frame of a commit is not there any more.
+    pub(super) fn has_lost(&self) -> bool {
+        self.damaged.is_some() && self.frames.iter().take(self.committed).any(|frame| !frame.sound)
+    }
+
+    /// Reads the WAL beside a database; empty when there is none.
+    pub(super) fn read(database: &Path) -> std::io::Result<Self> {
+        let file = match File::open(beside(database, "-wal")) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error),
+        };
+        if file.metadata()?.len() < (HEADER + FRAME_HEADER + PAGE) as u64 {
+            return Ok(Self::default());
+        }
+        let mut input = BufReader::with_capacity(1 << 20, file);
+        let mut header = [0; HEADER];
+        input.read_exact(&mut header)?;
+        let mut wal = Self::frames(&header, &mut input)?;
+        // A daemon that is at work begins a new round at any time.
+        let mut again = [0; HEADER];
+        File::open(beside(database, "-wal"))?.read_exact(&mut again).ok();
+        if again != header {
+            wal.damaged = None;
+        }
+        Ok(wal)
+    }
+
+    fn frames(header: &[u8; HEADER], input: &mut impl Read) -> std::io::Result<Self> {
+        let big = if word(header, 0) & !1 == MAGIC {
+            word(header, 0) & 1 == 1
+        } else {
+            cfg!(target_endian = "big")
+        };
+        let header_sound = word(header, 0) & !1 == MAGIC
+            && word(header, 8) == 4096
+            && checksum(big, (0, 0), header.get(..24).unwrap_or_default()) == stored(header, 24);
+        let mut salts = header_sound.then(|| stored(header, 16));
+        let mut before = stored(header, 24);
+        let (mut wal, mut at) = (Self::default(), (HEADER + FRAME_HEADER) as u64);
+        let (mut broken, mut commits_beyond, mut anything) = (false, 0, false);
+        let mut frame = [0; FRAME_HEADER + PAGE];
+        while filled(input, &mut frame)? {
+            anything |= frame.iter().any(|byte| *byte != 0);
+            let ours = *salts.get_or_insert(stored(&frame, 8)) == stored(&frame, 8);
+            let sum = checksum(big, before, frame.get(..8).unwrap_or_default());
+            let sum = checksum(big, sum, frame.get(FRAME_HEADER..).unwrap_or_default());
+            let sound = ours && sum == stored(&frame, 16);
+            before = stored(&frame, 16);
+            let commit = u64::from(word(&frame, 4));
+            if ours {
+                wal.frames.push(Frame { at, page: u64::from(word(&frame, 0)), commit, sound });
+            }
+            if sound && commit > 0 {
+                wal.committed = wal.frames.len();
+                commits_beyond += u32::from(broken);
+            }
+            broken |= !sound;
+            at += (FRAME_HEADER + PAGE) as u64;
+        }
+        if !header_sound && anything {
+            wal.damaged = Some("the header of the WAL is not as it was written".into());
+        } else if commits_beyond > 1 {
+            wal.damaged = Some("the WAL is damaged in its middle".into());
+        }
+        Ok(wal)
+    }
+}
+
+/// Fills the buffer; false at the end, also within a frame.
+fn filled(input: &mut impl Read, frame: &mut [u8]) -> std::io::Result<bool> {
+    match input.read_exact(frame) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).map_or(0, |four| four.iter().fold(0, |n, byte| (n << 8) | u32::from(*byte)))
+}
+
+fn stored(bytes: &[u8], at: usize) -> (u32, u32) {
+    (word(bytes, at), word(bytes, at + 4))
+}
+
+/// The running checksum of §4.2.
+fn checksum(big: bool, from: (u32, u32), bytes: &[u8]) -> (u32, u32) {
+    let (mut one, mut two) = from;
+    let (words, _) = bytes.as_chunks::<4>();
+    for pair in words.chunks_exact(2) {
+        let [first, second] = pair else { break };
+        let number = |four: &[u8; 4]| if big { u32::from_be_bytes(*four) } else { u32::from_le_bytes(*four) };
+        one = one.wrapping_add(number(first)).wrapping_add(two);
+        two = two.wrapping_add(number(second)).wrapping_add(one);
+    }
+    (one, two)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt;
+
+    const STEP: u64 = (FRAME_HEADER + PAGE) as u64;
+
+    /// A database whose WAL holds some commits, as a killed process leaves it.
+    fn left(dir: &Path) -> std::path::PathBuf {
+        let (live, path) = (dir.join("live.db"), dir.join("t.db"));
+        let conn = crate::store::connection::writer(&live).unwrap();
+        conn.execute_batch("CREATE TABLE t (x)").unwrap();
+        for n in 0..20 {
+            conn.execute("INSERT INTO t VALUES (hex(randomblob(1000)) || ?1)", [n]).unwrap();
+        }
+        for suffix in ["", "-wal"] {
+            std::fs::copy(beside(&live, suffix), beside(&path, suffix)).unwrap();
+        }
+        path
+    }
+
+    fn flip(path: &Path, at: u64) {
+        let file = File::options().read(true).write(true).open(beside(path, "-wal")).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_process_leaves_is_sound() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = left(dir.path());
+        let wal = Wal::read(&path).unwrap();
+        assert!(wal.damaged.is_none() && !wal.has_lost(), "{:?}", wal.damaged);
+        assert!(wal.frames.len() > 20 && wal.frames.iter().all(|frame| frame.sound));
+        assert_eq!(wal.to_take().count(), wal.frames.len());
+        assert_eq!(Wal::read(&dir.path().join("none.db")).unwrap(), Wal::default());
+    }
+
+    #[test]
+    fn a_torn_end_is_no_damage_and_a_rotten_middle_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = left(dir.path());
+        let frames = Wal::read(&path).unwrap().frames;
+        let commits: Vec<usize> = (0..frames.len()).filter(|at| frames[*at].commit > 0).collect();
+        let of = |frame: usize| HEADER as u64 + frame as u64 * STEP;
+        let last_but_one = commits[commits.len() - 2];
+        // (what, byte, damage, frames lost with it)
+        for (what, byte, damage) in [
+            ("the last page", of(frames.len() - 1) + 100, false),
+            ("the first frame of the last commit", of(last_but_one + 1) + 40, false),
+            ("a frame two commits before the end", of(commits[commits.len() - 3]) + 40, true),
+            ("the salt of a frame in the middle", of(5) + 9, true),
+            ("the checksum of a frame in the middle", of(5) + 17, true),
+            ("the magic", 1, true),
+            ("the header's salt", 17, true),
+            ("the header's checksum", 25, true),
+        ] {
+            flip(&path, byte);
+            let wal = Wal::read(&path).unwrap();
+            assert_eq!(wal.damaged.is_some(), damage, "{what}: {wal:?}");
+            if damage {
+                // At most the frame and the one after it (its checksum goes on from there).
+                assert!(wal.to_take().count() + 2 >= frames.len(), "{what}");
+            }
+            flip(&path, byte);
+        }
+        assert!(Wal::read(&path).unwrap().damaged.is_none());
+    }
+}
