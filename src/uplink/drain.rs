@@ -57,12 +57,17 @@ impl Drain {
     }
 
     /// How far each class is delivered, as committed.
-    pub(super) async fn delivered(&self) -> Result<Vec<(Class, ClassCursor)>, StoreError> {
-        self.store
+    pub(super) async fn delivered(&mut self) -> Result<Vec<(Class, ClassCursor)>, StoreError> {
+        let delivered: Vec<(Class, ClassCursor)> = self
+            .store
             .read(|reader| {
                 Class::ALL.into_iter().map(|class| Ok((class, reader.delivered(class)?))).collect()
             })
-            .await
+            .await?;
+        for (class, at) in &delivered {
+            self.counted.entry(*class).or_insert(*at);
+        }
+        Ok(delivered)
     }
 
     /// Reads pages, encoded and ready to send.
@@ -93,7 +98,8 @@ impl Drain {
             Some(before) if before.epoch_no == to.epoch_no => {
                 to.class_sequence.0.saturating_sub(before.class_sequence.0)
             }
-            _ => 1,
+            // The first of an epoch.
+            _ => to.class_sequence.0,
         }
     }
 
