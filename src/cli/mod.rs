@@ -65,7 +65,7 @@ enum Command {
     Pair(pair::Args),
     /// Create, list and revoke tokens / 管理访问令牌
     Token(token::Args),
-    /// Run a simulated vehicle, card or printer / 运行模拟车辆、会员卡或打印机
+    /// Run a simulated vehicle, card, printer or headquarters / 运行模拟车辆、会员卡、打印机或总部
     Simulate(simulate::Args),
     /// Print JSON Schema, OpenAPI and AsyncAPI documents / 输出接口与事件的模式文档
     Schema(schema::Args),

@@ -1,6 +1,7 @@
-//! `baygate simulate`: the simulated vehicle, card and printer, alone, until Ctrl-C.
+//! `baygate simulate`: the simulated vehicle, card, printer and headquarters, alone, until Ctrl-C.
 
 mod card;
+mod headquarters;
 mod printer;
 mod vehicle;
 
@@ -16,7 +17,7 @@ use crate::config::values::Locale;
 #[derive(Debug, clap::Args)]
 #[command(
     about = "Simulated devices / 模拟设备",
-    after_help = "Example:\n  baygate simulate vehicle --pty --link-to /tmp/obd --dtc P0420\n  baygate simulate card --technology ntag215\n  baygate simulate printer --listen 127.0.0.1:9100 --faces /tmp/faces"
+    after_help = "Example:\n  baygate simulate vehicle --pty --link-to /tmp/obd --dtc P0420\n  baygate simulate card --technology ntag215\n  baygate simulate printer --listen 127.0.0.1:9100 --faces /tmp/faces\n  baygate simulate headquarters --broker 127.0.0.1:1883 --journal hq.journal"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -40,6 +41,11 @@ enum Device {
         after_help = "Example:\n  baygate simulate printer --pty --link-to /tmp/printer --faces /tmp/faces\n  baygate simulate printer --listen 127.0.0.1:9100 --faces /tmp/faces --print-ms 8000 --json"
     )]
     Printer(printer::Args),
+    /// A headquarters that keeps every event on its disk, then acknowledges it / 总部：先落盘，再确认
+    #[command(
+        after_help = "Example:\n  baygate simulate headquarters --broker 127.0.0.1:1883 --journal hq.journal\n  baygate simulate headquarters --broker 127.0.0.1:1883 --journal hq.journal --no-ack --json"
+    )]
+    Headquarters(headquarters::Args),
 }
 
 /// Where a simulated device is plugged in.
@@ -63,6 +69,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
         Device::Vehicle(args) => vehicle::run(*args, global).await,
         Device::Card(args) => card::run(args, global).await,
         Device::Printer(args) => printer::run(args, global).await,
+        Device::Headquarters(args) => headquarters::run(args, global).await,
     }
 }
 
@@ -125,7 +132,7 @@ mod tests {
             .flat_map(|help| help.lines())
             .filter_map(|l| l.trim().strip_prefix("baygate "))
             .collect();
-        assert!(examples.len() >= 10);
+        assert!(examples.len() >= 13);
         for example in examples {
             let line = example.replace(" --json", "");
             parse(&line).unwrap_or_else(|error| panic!("{example}: {error}"));

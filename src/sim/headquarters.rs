@@ -1,12 +1,14 @@
 //! A small headquarters for demo and tests: takes every event, removes
 //! duplicates, checks the order within each class, answers with `ack`, and
 //! reports what it saw. Where it acknowledges, it takes a class only in its
-//! order: what comes beyond a hole is left, because the gateway sends it again. It believes nothing the gateway's own code says: it
-//! reads the wire's JSON with its own types.
+//! order: what comes beyond a hole is left, because the gateway sends it again.
+//! It believes nothing the gateway's own code says: it reads the wire's JSON with
+//! its own types. What it remembers over a kill: `journal`.
+
+mod journal;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +18,8 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+use journal::Journal;
 
 /// Words to gateways go out this often, at most.
 const ACK_EVERY: Duration = Duration::from_millis(50);
@@ -67,6 +71,8 @@ struct Envelope {
     epoch: Uuid,
     class: String,
     classsequence: String,
+    #[serde(default)]
+    sequence: Option<String>,
 }
 
 /// By source and epoch.
@@ -183,54 +189,7 @@ async fn serve_with(
         }
     }
     pump.abort();
-}
-
-/// Headquarters' memory: one line an event, `SOURCE EPOCH CLASS SEQUENCE ID`.
-struct Journal {
-    file: File,
-    unwritten: String,
-}
-
-impl Journal {
-    /// Opens it, with what is in it. A line that was torn by a crash was never acknowledged.
-    fn open(path: &Path) -> io::Result<(Self, Lives)> {
-        let mut lives = Lives::new();
-        let text = std::fs::read_to_string(path).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(String::new()),
-            _ => Err(error),
-        })?;
-        for line in text.lines() {
-            let mut words = line.split(' ');
-            let (Some(source), Some(Ok(epoch)), Some(class), Some(Ok(sequence)), Some(Ok(id))) = (
-                words.next(),
-                words.next().map(Uuid::parse_str),
-                words.next(),
-                words.next().map(str::parse),
-                words.next().map(Uuid::parse_str),
-            ) else {
-                continue;
-            };
-            lives.entry((source.to_owned(), epoch)).or_default().take(class, sequence, id, false);
-        }
-        let file = File::options().create(true).append(true).open(path)?;
-        let torn = !text.is_empty() && !text.ends_with('\n');
-        let unwritten = if torn { "\n".into() } else { String::new() };
-        Ok((Self { file, unwritten }, lives))
-    }
-
-    fn note(&mut self, envelope: &Envelope, sequence: u64) {
-        let Envelope { id, source, epoch, class, .. } = envelope;
-        self.unwritten.push_str(&format!("{source} {epoch} {class} {sequence} {id}\n"));
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        if !self.unwritten.is_empty() {
-            self.file.write_all(self.unwritten.as_bytes())?;
-            self.file.sync_data()?;
-            self.unwritten.clear();
-        }
-        Ok(())
-    }
+    desk.keep();
 }
 
 fn connect(options: &Options) -> (AsyncClient, EventLoop) {
@@ -267,13 +226,13 @@ impl Desk {
         let life = self.lives.entry((envelope.source.clone(), envelope.epoch)).or_default();
         let verdict = life.take(&envelope.class, sequence, envelope.id, self.options.acknowledge);
         let kept = verdict == Verdict::Fresh || verdict == Verdict::AheadOfOrder && !self.options.acknowledge;
-        if let Some(journal) = &mut self.journal
-            && kept
-        {
-            journal.note(&envelope, sequence);
-        }
-        if event.get("type").and_then(|kind| kind.as_str()) == Some("baygate.gateway.gap") {
-            self.note_gap(&envelope, &event);
+        if kept {
+            if let Some(journal) = &mut self.journal {
+                journal.note(&envelope, sequence);
+            }
+            if event.get("type").and_then(|kind| kind.as_str()) == Some("baygate.gateway.gap") {
+                self.note_gap(&envelope, &event);
+            }
         }
         if let Some(base) = topic.split("/event/").next() {
             self.due.insert(format!("{base}/ack"), (envelope.source, envelope.epoch));
@@ -289,20 +248,26 @@ impl Desk {
             return;
         };
         let epoch = data["gap_epoch"].as_str().and_then(|epoch| epoch.parse().ok()).unwrap_or(envelope.epoch);
+        if let Some(journal) = &mut self.journal {
+            journal.note_gap(&envelope.source, epoch, class, from, to);
+        }
         self.lives.entry((envelope.source.clone(), epoch)).or_default().skip(class, from, to);
+    }
+
+    /// Brings what came in to the disk. False: it is not there, and nothing may be acknowledged.
+    fn keep(&mut self) -> bool {
+        let Some(Err(error)) = self.journal.as_mut().map(Journal::sync) else { return true };
+        tracing::error!(%error, "headquarters cannot write its journal; nothing is acknowledged");
+        false
     }
 
     /// Tells gateways how far everything is in.
     fn answer(&mut self) {
-        if !self.options.acknowledge {
-            self.due.clear();
+        if !self.keep() {
             return;
         }
-        if !self.due.is_empty()
-            && let Some(journal) = &mut self.journal
-            && let Err(error) = journal.sync()
-        {
-            tracing::error!(%error, "headquarters cannot write its journal; nothing is acknowledged");
+        if !self.options.acknowledge {
+            self.due.clear();
             return;
         }
         while let Some((topic, (source, epoch))) = self.due.pop_first() {

@@ -49,7 +49,7 @@ impl Drain {
     }
 
     /// How far each class is delivered, as committed or noted.
-    pub(super) async fn delivered(&self) -> Result<Vec<(Class, ClassCursor)>, StoreError> {
+    pub(super) async fn delivered(&mut self) -> Result<Vec<(Class, ClassCursor)>, StoreError> {
         let mut delivered: Vec<(Class, ClassCursor)> = self
             .store
             .read(|reader| {
@@ -57,6 +57,9 @@ impl Drain {
             })
             .await?;
         self.notes.overlay(&mut delivered);
+        for (class, at) in &delivered {
+            self.counted.entry(*class).or_insert(*at);
+        }
         Ok(delivered)
     }
 
@@ -101,7 +104,8 @@ impl Drain {
             Some(before) if before.epoch_no == to.epoch_no => {
                 to.class_sequence.0.saturating_sub(before.class_sequence.0)
             }
-            _ => 1,
+            // The first of an epoch.
+            _ => to.class_sequence.0,
         }
     }
 
@@ -159,6 +163,7 @@ impl Drain {
         self.store.commit(batch).await?;
         if let Some((_, to)) = rows.last() {
             self.notes.passed(class, *to);
+            self.counted.insert(class, *to);
         }
         for logged in &events {
             let sequence = logged.event.sequence.0;

@@ -1,0 +1,76 @@
+//! A real Mosquitto in memory: what it has not passed on is gone with it.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::steady_port;
+use crate::daemon::LONG;
+
+pub struct Broker {
+    pub port: u16,
+    dir: tempfile::TempDir,
+    child: Option<Child>,
+}
+
+impl Broker {
+    pub async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let port = steady_port();
+        let user = std::env::var("USER").unwrap_or_else(|_| "root".into());
+        let config = format!(
+            "user {user}\npersistence false\nlistener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 1000000\n"
+        );
+        std::fs::write(dir.path().join("mosquitto.conf"), config).unwrap();
+        let mut broker = Self { port, dir, child: None };
+        broker.up().await;
+        broker
+    }
+
+    pub async fn up(&mut self) {
+        let program = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"]
+            .into_iter()
+            .find(|path| Path::new(path).exists())
+            .unwrap_or("mosquitto");
+        let began = Instant::now();
+        while began.elapsed() < LONG {
+            let mut child = Command::new(program)
+                .arg("-c")
+                .arg(self.dir.path().join("mosquitto.conf"))
+                .stdout(Stdio::null())
+                .stderr(std::fs::File::create(self.dir.path().join("log")).unwrap())
+                .spawn()
+                .expect("mosquitto must be installed");
+            while child.try_wait().unwrap().is_none() && began.elapsed() < LONG {
+                if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                    self.child = Some(child);
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+        panic!(
+            "mosquitto does not listen: {}",
+            std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+        );
+    }
+
+    pub fn pid(&self) -> Option<i32> {
+        self.child.as_ref().map(|child| i32::try_from(child.id()).unwrap())
+    }
+
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

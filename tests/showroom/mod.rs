@@ -1,0 +1,169 @@
+//! A shop at work for the campaigns: the real daemon, a real Mosquitto and a
+//! headquarters as processes that can be killed; simulated devices and callers
+//! that go on whatever is killed, and remember everything they were told.
+#![allow(dead_code)] // each test file uses its part
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+pub mod broker;
+pub mod callers;
+pub mod commands;
+pub mod devices;
+pub mod dice;
+pub mod headquarters;
+pub mod judge;
+pub mod snapshot;
+pub mod stream;
+pub mod tap;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::daemon::{Daemon, Desk};
+use broker::Broker;
+use callers::Answers;
+use commands::Orders;
+use dice::Dice;
+use headquarters::Headquarters;
+use stream::Stream;
+
+pub const BASE: &str = "baygate/v1/SH-0042/gw-1";
+
+/// A port that is ours again after its listener was killed: below the range from
+/// which the kernel gives ports to everybody else.
+pub fn steady_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 11_000 + u16::try_from(std::process::id() % 2000).unwrap() * 10;
+    for _ in 0..20_000 {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 11_000 + (first - 11_000 + step) % 20_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no free port between 11000 and 31000");
+}
+
+/// What callers and devices share.
+pub struct Shop {
+    pub socket: PathBuf,
+    pub reader: u16,
+    pub stream: Arc<Stream>,
+    pub answers: Answers,
+}
+
+/// Everything that can be killed, and the load on it.
+pub struct Showroom {
+    pub desk: Desk,
+    pub broker: Broker,
+    pub headquarters: Headquarters,
+    pub daemon: Option<Daemon>,
+    pub shop: Arc<Shop>,
+    pub orders: Arc<Orders>,
+    /// The end of the load.
+    pub stop: CancellationToken,
+    /// The end of headquarters' commands, which may come before.
+    pub stop_orders: CancellationToken,
+    load: JoinSet<()>,
+    /// What earlier daemons logged.
+    pub logs: Vec<String>,
+    _printer: devices::Printer,
+}
+
+impl Showroom {
+    /// Starts everything. `uplink` is the port the daemon dials; `None`: the broker's.
+    pub async fn open(dice: &mut Dice, broker: Broker, uplink: u16, mqtt: &str, acknowledge: bool) -> Self {
+        let desk = Desk::new();
+        let reader = steady_port();
+        let devices = devices::Devices::plug_in(&desk).await;
+        desk.write(&format!(
+            "[mqtt]\nurl = \"mqtt://127.0.0.1:{uplink}\"\n{mqtt}\n{}\n\
+             [[reader]]\nid = \"counter-1\"\nkind = \"vpcd\"\nlisten = \"127.0.0.1:{reader}\"\n",
+            devices.configuration()
+        ));
+        let headquarters =
+            Headquarters::start(broker.port, desk.path("headquarters.journal"), acknowledge).await;
+        let stop = CancellationToken::new();
+        let socket = desk.path("control.sock");
+        let daemon = Daemon::start(&desk.config()).await;
+        let stream = Stream::listen(socket.clone());
+        let shop = Arc::new(Shop { socket, reader, stream, answers: Answers::default() });
+        let mut load = JoinSet::new();
+        let printer = devices.work(&mut load, &shop, dice, &stop);
+        callers::work(&mut load, &shop, dice, &stop);
+        Self {
+            desk,
+            headquarters,
+            daemon: Some(daemon),
+            shop,
+            orders: Arc::default(),
+            stop,
+            stop_orders: CancellationToken::new(),
+            load,
+            logs: Vec::new(),
+            broker,
+            _printer: printer,
+        }
+    }
+
+    /// Headquarters begins to give commands. `once`: each goes to the broker one time only.
+    pub fn command(&mut self, dice: &mut Dice, once: bool) {
+        let desk = commands::CommandDesk {
+            port: self.broker.port,
+            orders: Arc::clone(&self.orders),
+            stream: Arc::clone(&self.shop.stream),
+            once,
+        };
+        self.load.spawn(desk.work(dice.fork(), self.stop_orders.clone()));
+    }
+
+    /// The daemon, as a power cut would for a process.
+    pub async fn kill_daemon(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            let log = daemon.log();
+            daemon.kill().await;
+            self.logs.push(log);
+        }
+    }
+
+    /// The daemon was told to stop: it does, and well, also while it was still starting.
+    pub async fn daemon_ended(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let ended = daemon.ended().await;
+            // Before it listens for signals, SIGTERM ends it as it ends any process.
+            let early = !daemon.log().contains("baygate is running");
+            assert!(ended.success() || early, "{ended}: {}", daemon.log());
+            self.logs.push(daemon.log());
+        }
+    }
+
+    /// The load ends: everybody waits for the answer to what was asked last.
+    pub async fn close(&mut self) {
+        self.stop_orders.cancel();
+        self.stop.cancel();
+        let ended = async {
+            while let Some(ended) = self.load.join_next().await {
+                ended.unwrap();
+            }
+        };
+        tokio::time::timeout(crate::daemon::LONG * 3, ended).await.unwrap_or_else(|_| {
+            panic!("a caller still waits for an answer; the daemon says:\n{}", self.last_log())
+        });
+    }
+
+    pub fn last_log(&self) -> String {
+        self.daemon.as_ref().map(Daemon::log).or_else(|| self.logs.last().cloned()).unwrap_or_default()
+    }
+
+    /// No daemon of this run panicked.
+    pub fn assert_no_panic(&self) {
+        let all = self.logs.iter().cloned().chain(self.daemon.as_ref().map(Daemon::log));
+        for log in all {
+            assert!(!log.contains("panicked at"), "{log}");
+        }
+    }
+}
