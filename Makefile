@@ -7,11 +7,12 @@ PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd open
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 CARGO ?= cargo
 
-.PHONY: help demo test lint bench check install deps-build deps-test
+.PHONY: help demo test lint bench bench-build check install deps-build deps-test
 
 help:
 	@echo "make demo     install what is needed, build, run the whole product on simulated devices"
 	@echo "make test     install what is needed, run every test"
+	@echo "make bench    install what is needed, measure, print the table of docs/benchmarks.md"
 	@echo "make lint     clippy and rustfmt, warnings are errors"
 	@echo "make install  install the built daemon with its systemd unit on this box"
 
@@ -37,6 +38,16 @@ demo: deps-build
 
 test: deps-test
 	$(CARGO) test --locked
+
+# What the figures mean: docs/benchmarks.md. `make bench SAVE=1` writes them there.
+BENCHES := append drain start idle tap
+
+bench-build: deps-test
+	$(CARGO) bench --locked --no-run
+
+bench: bench-build
+	@for bench in $(BENCHES); do $(CARGO) bench --locked --quiet --bench $$bench || exit 1; done
+	@$(CARGO) bench --locked --quiet --bench table
 
 lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
