@@ -30,7 +30,7 @@ const GRACE_MS: f64 = 5.0;
 const LONG: Duration = Duration::from_secs(60);
 
 fn main() {
-    let taps = number("BAYGATE_BENCH_TAPS", 200);
+    let taps = number("BAYGATE_BENCH_TAPS", 150);
     let pcscd = Pcscd::start().expect("the machine's own pcscd is in the way");
     let broker = Broker::start();
     let site = Site::new(&["--no-car"]);

@@ -1,5 +1,6 @@
-//! A batch within a transaction: its operations, then its events, all in one
-//! savepoint, so that a batch that fails takes no other with it.
+//! A batch within a transaction: its operations, then its events. In a savepoint
+//! of its own a batch that fails takes no other with it ([`batch`]); without one
+//! it is cheaper and may leave half of itself behind ([`unguarded`]).
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use super::epoch::{self, Position};
 use super::outbox::{OutboxOp, class_index};
 use super::requests::RequestOp;
+use super::tally::Tally;
 use super::{Batch, Op, StoreError};
 use crate::clock::TimeQuality;
 use crate::event::{Class, Event, NewEvent};
@@ -63,8 +65,10 @@ pub(super) fn batch(
     batch: &Batch,
 ) -> Result<Vec<Arc<Event>>, StoreError> {
     let mut moved = *position;
+    let mut tally = Tally::default();
     let mut savepoint = tx.savepoint()?;
-    let result = inside(&savepoint, &mut moved, boot, batch);
+    let result = unguarded(&savepoint, &mut moved, &mut tally, boot, batch)
+        .and_then(|events| tally.write(&savepoint, &moved).map(|()| events));
     let ended = match &result {
         Ok(_) => savepoint.commit(),
         Err(_) => savepoint.rollback().and_then(|()| savepoint.commit()),
@@ -85,9 +89,13 @@ pub(super) fn batch(
     }
 }
 
-fn inside(
+/// One batch straight into the transaction. After an error half of it may stand
+/// there: the whole transaction has to be given up. What it adds to the counters
+/// is in `tally`, which the caller writes.
+pub(super) fn unguarded(
     tx: &Connection,
     position: &mut Position,
+    tally: &mut Tally,
     boot: Uuid,
     batch: &Batch,
 ) -> Result<Vec<Arc<Event>>, StoreError> {
@@ -100,6 +108,8 @@ fn inside(
             Op::Request(op) => op.apply(tx),
             Op::Cursor(op) => op.apply(tx),
             Op::Outbox(OutboxOp::BeginEpoch { reason }) => {
+                // The old epoch's counters first: the new one begins behind them.
+                tally.write(tx, position)?;
                 epoch::begin(tx, Some(position), *reason).map(|begun| *position = begun)
             }
             Op::Outbox(op) => op.apply(tx),
@@ -107,7 +117,7 @@ fn inside(
             Op::Token(op) => op.apply(tx),
         }?;
     }
-    batch.events.iter().map(|event| append(tx, position, boot, event)).collect()
+    batch.events.iter().map(|event| insert(tx, position, tally, boot, event)).collect()
 }
 
 fn check(new: &NewEvent) -> Result<(), StoreError> {
@@ -161,10 +171,23 @@ impl Sealed<'_> {
     }
 }
 
-/// Appends one event.
+/// Appends one event, counters included.
 pub(super) fn append(
     tx: &Connection,
     position: &mut Position,
+    boot: Uuid,
+    new: &NewEvent,
+) -> Result<Arc<Event>, StoreError> {
+    let mut tally = Tally::default();
+    let event = insert(tx, position, &mut tally, boot, new)?;
+    tally.write(tx, position)?;
+    Ok(event)
+}
+
+fn insert(
+    tx: &Connection,
+    position: &mut Position,
+    tally: &mut Tally,
     boot: Uuid,
     new: &NewEvent,
 ) -> Result<Arc<Event>, StoreError> {
@@ -201,11 +224,7 @@ pub(super) fn append(
         next.total_bytes,
         seal,
     ])?;
-    tx.prepare_cached(
-        "UPDATE class_counter SET last_sequence = ?2, last_offset = ?3, total_bytes = ?4,
-                rows = rows + 1, bytes = bytes + ?5 WHERE class = ?1",
-    )?
-    .execute(params![class, next.class_sequence, next.offset, next.total_bytes, weight])?;
+    tally.add(new.class, next.offset, weight);
     Ok(Arc::new(Event {
         id: new.id,
         epoch: position.epoch,

@@ -38,6 +38,7 @@ pub mod requests;
 mod salvage;
 mod space;
 mod stats;
+mod tally;
 pub mod tokens;
 mod trim;
 mod upkeep;

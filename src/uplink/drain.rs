@@ -1,12 +1,16 @@
 //! The uplink's dealings with the log: pages of rows ready to send, delivered
 //! positions (committed in groups, because each commit is a sync of the disk),
-//! and rows set aside.
+//! and rows set aside. Pages are read and positions committed beside the loop:
+//! publishes go out meanwhile.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::pipe::Packet;
 use super::session::{PAGE, Row};
@@ -16,13 +20,22 @@ use crate::event::gateway::{EpochReason, GapReason, GatewayGap};
 use crate::event::{Class, EventData, NewEvent, Source};
 use crate::ident::{Epoch, Seq};
 use crate::store::outbox::{ClassCursor, LoggedEvent, OutboxOp};
-use crate::store::{Batch, Head, Offset, Op, Store, StoreError};
+use crate::store::{Batch, Head, Offset, Op, Reader, Store, StoreError};
 
 /// A page that was asked for.
 pub(super) struct Page {
     pub class: Class,
     pub after: ClassCursor,
     pub rows: Vec<Row<Packet>>,
+}
+
+/// Pages on their way.
+pub(super) type Reading = Pin<Box<dyn Future<Output = Result<Vec<Page>, StoreError>> + Send>>;
+
+/// Positions on their way to the disk.
+struct Committing {
+    positions: BTreeMap<Class, ClassCursor>,
+    end: JoinHandle<Result<(), StoreError>>,
 }
 
 /// The log, as the uplink uses it.
@@ -33,6 +46,7 @@ pub(super) struct Drain {
     head: watch::Receiver<Head>,
     noted: BTreeMap<Class, ClassCursor>,
     noted_since: Option<Instant>,
+    committing: Option<Committing>,
     /// The last position noted of each class, to count events.
     counted: BTreeMap<Class, ClassCursor>,
 }
@@ -47,6 +61,7 @@ impl Drain {
             head,
             noted: BTreeMap::new(),
             noted_since: None,
+            committing: None,
             counted: BTreeMap::new(),
         }
     }
@@ -66,10 +81,10 @@ impl Drain {
     }
 
     /// Reads pages, encoded and ready to send.
-    pub(super) async fn read(&self, wanted: Vec<(Class, ClassCursor)>) -> Result<Vec<Page>, StoreError> {
-        let (topics, source) = (self.topics.clone(), self.source.clone());
-        self.store
-            .read(move |reader| {
+    pub(super) fn read(&self, wanted: Vec<(Class, ClassCursor)>) -> Reading {
+        let (store, topics, source) = (self.store.clone(), self.topics.clone(), self.source.clone());
+        Box::pin(async move {
+            let pages = move |reader: &Reader<'_>| {
                 let mut pages = Vec::with_capacity(wanted.len());
                 for (class, after) in wanted {
                     let events = reader.class_events_after(class, after, PAGE)?;
@@ -80,8 +95,9 @@ impl Drain {
                     pages.push(Page { class, after, rows });
                 }
                 Ok(pages)
-            })
-            .await
+            };
+            store.read(pages).await
+        })
     }
 
     /// Notes a delivered position; it is committed by [`Drain::commit`]. Returns how many events that are.
@@ -97,24 +113,51 @@ impl Drain {
         }
     }
 
-    /// When noted positions are due.
+    /// When noted positions are due; not while others are on their way.
     pub(super) fn due(&self, every: Duration) -> Option<Instant> {
-        self.noted_since.map(|since| since + every)
+        self.noted_since.filter(|_| self.committing.is_none()).map(|since| since + every)
+    }
+
+    /// Sets about committing the noted positions, unless that is under way;
+    /// [`Drain::committed`] tells the end.
+    pub(super) fn begin_commit(&mut self) {
+        if self.noted.is_empty() || self.committing.is_some() {
+            return;
+        }
+        let (store, batch) = (self.store.clone(), self.batch());
+        let end = tokio::spawn(async move { store.commit(batch).await.map(|_| ()) });
+        self.committing = Some(Committing { positions: self.noted.clone(), end });
+        self.noted_since = None;
+    }
+
+    /// The end of a commit that was begun; never when there is none. Safe to cancel.
+    pub(super) async fn committed(&mut self) -> Result<(), StoreError> {
+        let result = match &mut self.committing {
+            Some(committing) => (&mut committing.end).await.unwrap_or(Err(StoreError::Closed)),
+            None => std::future::pending().await,
+        };
+        if let (Some(committed), Ok(())) = (self.committing.take(), &result) {
+            self.noted.retain(|class, to| committed.positions.get(class) != Some(to));
+        }
+        result
     }
 
     /// Commits the noted positions. They stay noted when the commit fails.
     pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
+        // One that is under way may not tell any more: the same positions once more do no harm.
+        self.committing = None;
         if self.noted.is_empty() {
             return Ok(());
         }
-        let mut batch = Batch::new();
-        for (class, to) in &self.noted {
-            batch = batch.op(Op::Outbox(OutboxOp::Delivered { class: *class, to: *to }));
-        }
-        self.store.commit(batch).await?;
+        self.store.commit(self.batch()).await?;
         self.noted.clear();
         self.noted_since = None;
         Ok(())
+    }
+
+    fn batch(&self) -> Batch {
+        let delivered = |(class, to): (&Class, &ClassCursor)| OutboxOp::Delivered { class: *class, to: *to };
+        Batch { ops: self.noted.iter().map(delivered).map(Op::Outbox).collect(), ..Batch::default() }
     }
 
     /// Rows the broker will never take: aside, with the gap told and the position past them, in one batch.
