@@ -7,12 +7,13 @@ PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd open
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 CARGO ?= cargo
 
-.PHONY: help demo test lint soak bench check install deps-build deps-test
+.PHONY: help demo test lint soak bench bench-build check install deps-build deps-test
 
 help:
 	@echo "make demo     install what is needed, build, run the whole product on simulated devices"
 	@echo "make test     install what is needed, run every test"
 	@echo "make soak     half an hour at a hundred times the rate of a store, flat or not (SOAK_MINUTES=1: shorter)"
+	@echo "make bench    install what is needed, measure, print the table of docs/benchmarks.md"
 	@echo "make lint     clippy and rustfmt, warnings are errors"
 	@echo "make install  install the built daemon with its systemd unit on this box"
 
@@ -44,6 +45,16 @@ soak: deps-test
 	$(CARGO) build --release --locked
 	BAYGATE_BIN=$(CURDIR)/target/release/baygate SOAK_MINUTES=$(or $(SOAK_MINUTES),30) RATE=$(or $(RATE),100) \
 		$(CARGO) test --locked --test soak -- --include-ignored --nocapture --test-threads=1
+
+# What the figures mean: docs/benchmarks.md. `make bench SAVE=1` writes them there.
+BENCHES := append drain start idle tap
+
+bench-build: deps-test
+	$(CARGO) bench --locked --no-run
+
+bench: bench-build
+	@for bench in $(BENCHES); do $(CARGO) bench --locked --quiet --bench $$bench || exit 1; done
+	@$(CARGO) bench --locked --quiet --bench table
 
 lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings

@@ -1,5 +1,6 @@
-//! A batch within a transaction: its operations, then its events, all in one
-//! savepoint, so that a batch that fails takes no other with it.
+//! A batch within a transaction: its operations, then its events. In a savepoint
+//! of its own a batch that fails takes no other with it ([`batch`]); without one
+//! it is cheaper and may leave half of itself behind ([`unguarded`]).
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use super::epoch::{self, Position};
 use super::outbox::{OutboxOp, class_index};
 use super::requests::RequestOp;
+use super::tally::Tally;
 use super::{Batch, Op, StoreError, carry, hold, open};
 use crate::clock::TimeQuality;
 use crate::event::gateway::GatewayStarted;
@@ -73,8 +75,10 @@ pub(super) fn batch(
     batch: &Batch,
 ) -> Result<Vec<Arc<Event>>, StoreError> {
     let mut moved = *position;
+    let mut tally = Tally::default();
     let mut savepoint = tx.savepoint()?;
-    let result = inside(&savepoint, &mut moved, run, batch);
+    let result = unguarded(&savepoint, &mut moved, &mut tally, run, batch)
+        .and_then(|events| tally.write(&savepoint, &moved).map(|()| events));
     let ended = match &result {
         Ok(_) => savepoint.commit(),
         Err(_) => savepoint.rollback().and_then(|()| savepoint.commit()),
@@ -95,9 +99,13 @@ pub(super) fn batch(
     }
 }
 
-fn inside(
+/// One batch straight into the transaction. After an error half of it may stand
+/// there: the whole transaction has to be given up. What it adds to the counters
+/// is in `tally`, which the caller writes.
+pub(super) fn unguarded(
     tx: &Connection,
     position: &mut Position,
+    tally: &mut Tally,
     run: &Run,
     batch: &Batch,
 ) -> Result<Vec<Arc<Event>>, StoreError> {
@@ -110,10 +118,13 @@ fn inside(
             Op::Request(op) => op.apply(tx),
             Op::Cursor(op) => op.apply(tx),
             Op::Outbox(OutboxOp::BeginEpoch { reason }) => {
+                // The old epoch's counters first: the new one begins behind them.
+                tally.write(tx, position)?;
                 *position = epoch::begin(tx, Some(position), *reason)?;
                 hold::hold(tx, *reason)
             }
             Op::Outbox(OutboxOp::BeginEpochWithRun { reason }) => {
+                tally.write(tx, position)?;
                 *position = carry::begin(tx, &run.start, position, *reason)?;
                 hold::hold(tx, *reason)
             }
@@ -123,7 +134,7 @@ fn inside(
             Op::Clock(op) => op.apply(tx),
         }?;
     }
-    batch.events.iter().map(|event| append(tx, position, run.boot, event)).collect()
+    batch.events.iter().map(|event| insert(tx, position, tally, run.boot, event)).collect()
 }
 
 fn check(new: &NewEvent) -> Result<(), StoreError> {
@@ -185,10 +196,23 @@ fn first_eight(digest: &[u8]) -> i64 {
     digest.iter().take(8).fold(0, |seal, byte| (seal << 8) | i64::from(*byte))
 }
 
-/// Appends one event.
+/// Appends one event, counters included.
 pub(super) fn append(
     tx: &Connection,
     position: &mut Position,
+    boot: Uuid,
+    new: &NewEvent,
+) -> Result<Arc<Event>, StoreError> {
+    let mut tally = Tally::default();
+    let event = insert(tx, position, &mut tally, boot, new)?;
+    tally.write(tx, position)?;
+    Ok(event)
+}
+
+fn insert(
+    tx: &Connection,
+    position: &mut Position,
+    tally: &mut Tally,
     boot: Uuid,
     new: &NewEvent,
 ) -> Result<Arc<Event>, StoreError> {
@@ -225,11 +249,7 @@ pub(super) fn append(
         next.total_bytes,
         seal,
     ])?;
-    tx.prepare_cached(
-        "UPDATE class_counter SET last_sequence = ?2, last_offset = ?3, total_bytes = ?4,
-                rows = rows + 1, bytes = bytes + ?5 WHERE class = ?1",
-    )?
-    .execute(params![class, next.class_sequence, next.offset, next.total_bytes, weight])?;
+    tally.add(new.class, next.offset, weight);
     if new.kind == GatewayStarted::TYPE {
         open::told(tx)?;
     }

@@ -1,5 +1,7 @@
 //! One group into one transaction, and what happens when that fails. Nobody is
 //! told that something is kept which is not:
+//! - a batch fails by itself: the group begins again, each batch in a savepoint, and
+//!   only that one gets its error (savepoints for all would cost half the rate);
 //! - full: ordinary batches get [`StoreError::Full`], the rest is tried once more on the reserve;
 //! - the disk failed: the connection is opened again and the file is asked. Batches
 //!   whose events are there, and on the disk, are answered so; the others
@@ -12,12 +14,22 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::epoch::Position;
 use super::queue::{Answer, Entry, answer, fail, refuse_ordinary};
+use super::tally::Tally;
 use super::writer::{Writer, used};
 use super::{StoreError, apply, connection};
 use crate::event::{Event, Text};
 
 /// Work in one transaction, at most, besides the sync; the first batch always goes in.
 const GROUP_WORK: Duration = Duration::from_millis(10);
+
+/// How the batches of a group stand in its transaction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Guard {
+    /// One fails, all begin again.
+    None,
+    /// Each in its savepoint.
+    Savepoint,
+}
 
 /// A transaction that did not commit.
 struct Failure {
@@ -73,11 +85,24 @@ impl Writer {
 
     /// Tries a group; answers as many of its batches, from the first, as went into the transaction.
     fn attempt(&mut self, entries: &[Entry]) -> Result<Vec<Answer>, Failure> {
+        let before = self.parts.position;
+        match self.attempt_with(Guard::None, entries)? {
+            Some(answers) => Ok(answers),
+            None => {
+                self.parts.position = before;
+                Ok(self.attempt_with(Guard::Savepoint, entries)?.unwrap_or_default())
+            }
+        }
+    }
+
+    /// `None`: a batch failed by itself, and nothing was committed.
+    fn attempt_with(&mut self, guard: Guard, entries: &[Entry]) -> Result<Option<Vec<Answer>>, Failure> {
         let parts = &mut self.parts;
         let mut tx =
             parts.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
         self.used = used(&tx, &self.wal_pages)?;
         let mut answers: Vec<Answer> = Vec::with_capacity(entries.len());
+        let mut tally = Tally::default();
         let started = Instant::now();
         let mut refused = false;
         for entry in entries {
@@ -89,21 +114,32 @@ impl Writer {
                 answers.push(Err(StoreError::Full));
                 continue;
             }
-            match apply::batch(&mut tx, &mut parts.position, &self.run, &entry.batch) {
+            let applied = match guard {
+                Guard::None => {
+                    apply::unguarded(&tx, &mut parts.position, &mut tally, &self.run, &entry.batch)
+                }
+                Guard::Savepoint => apply::batch(&mut tx, &mut parts.position, &self.run, &entry.batch),
+            };
+            match applied {
                 // The transaction as a whole is lost, or will be: not this batch's own fault.
                 Err(error) if error.is_full() || error.is_disk_failure() || tx.is_autocommit() => {
                     return Err(error.into());
                 }
+                Err(_) if guard == Guard::None => {
+                    tx.rollback().map_err(StoreError::from)?;
+                    return Ok(None);
+                }
                 answer => answers.push(parts.alarm.watch(answer)),
             }
         }
+        tally.write(&tx, &parts.position)?;
         match tx.commit() {
             Ok(()) => {
                 if refused {
                     self.more = true;
                     self.tell_full();
                 }
-                Ok(answers)
+                Ok(Some(answers))
             }
             Err(error) => Err(Failure { error: error.into(), answers: Some(answers) }),
         }

@@ -53,6 +53,10 @@ pub(super) fn checkpointer(path: &Path) -> Result<Connection, StoreError> {
     Ok(conn)
 }
 
+/// What a reader keeps of the file, in KiB: it pages through the log, and the kernel
+/// caches the file anyway. SQLite's own 2 MB for each reader would be most of our memory.
+const READER_CACHE_KIB: i64 = 256;
+
 /// A connection that cannot write.
 pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
     let conn = Connection::open_with_flags(
@@ -61,6 +65,7 @@ pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
     )?;
     conn.busy_timeout(Duration::from_secs(5))?;
     conn.pragma_update(None, "cell_size_check", "on")?;
+    conn.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     conn.set_prepared_statement_cache_capacity(48);
     Ok(conn)
 }
@@ -90,12 +95,14 @@ pub(super) struct Checkpoint {
     pub(super) busy: bool,
     /// Pages in the WAL.
     pub(super) wal_pages: i64,
+    /// Of these, pages that are in the file.
+    pub(super) copied_pages: i64,
 }
 
 /// Copies the WAL into the file.
 pub(super) fn checkpoint(conn: &Connection, mode: &'static str) -> Result<Checkpoint, StoreError> {
     Ok(conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
-        Ok(Checkpoint { busy: row.get::<_, i64>(0)? != 0, wal_pages: row.get(1)? })
+        Ok(Checkpoint { busy: row.get::<_, i64>(0)? != 0, wal_pages: row.get(1)?, copied_pages: row.get(2)? })
     })?)
 }
 

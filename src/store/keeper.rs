@@ -2,12 +2,13 @@
 //! the WAL into the file, checks the file slice by slice in the background, and
 //! keeps the gauges of `/metrics`.
 //!
-//! A passive checkpoint waits for nobody. When the WAL has grown past
-//! [`WAL_LONG_PAGES`] all the same (the writer never paused long enough for it
-//! to start over), one with `TRUNCATE` follows; what it still has to copy is
-//! small, and its busy timeout short, so the writer waits little. A reader that
-//! holds its snapshot can make the WAL grow: that counts as used space
-//! (`space`), so the file's limit bounds it too.
+//! A passive checkpoint waits for nobody. When the writer went on meanwhile, one
+//! with `RESTART` follows, so that the WAL is written from its beginning again:
+//! what it still has to copy is small, and its busy timeout short, so the writer
+//! waits little. The file is not cut back for that, because a WAL that grows
+//! anew costs twice as much a sync. Only past [`WAL_LONG_PAGES`] it is cut, with
+//! `TRUNCATE`. A reader that holds its snapshot can make the WAL grow: that
+//! counts as used space (`space`), so the file's limit bounds it too.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,10 +22,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::alarm::Alarm;
 use super::check::FullCheck;
+use super::connection::Checkpoint;
 use super::{Reader, StoreError, connection};
 
-/// WAL pages from which it is made to start over: 8 MiB.
-const WAL_LONG_PAGES: i64 = 2048;
+/// WAL pages from which its file is cut back: 16 MiB.
+const WAL_LONG_PAGES: i64 = 4096;
 /// How often the gauges are set, when anything was committed.
 const GAUGES_EVERY: Duration = Duration::from_secs(15);
 /// The full check rests at least this long after each slice, and nine times as long as the slice took.
@@ -129,6 +131,10 @@ impl Work {
         let done = connection::checkpoint(&self.conn, "PASSIVE").and_then(|done| {
             if done.wal_pages > WAL_LONG_PAGES {
                 connection::checkpoint(&self.conn, "TRUNCATE")
+            } else if done.copied_pages < done.wal_pages {
+                let done = connection::checkpoint(&self.conn, "RESTART")?;
+                // Whoever writes next writes at the beginning.
+                Ok(Checkpoint { wal_pages: if done.busy { done.wal_pages } else { 0 }, ..done })
             } else {
                 Ok(done)
             }

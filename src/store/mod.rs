@@ -43,6 +43,7 @@ pub mod rows;
 mod salvage;
 mod space;
 mod stats;
+mod tally;
 pub mod tokens;
 mod trim;
 mod upkeep;

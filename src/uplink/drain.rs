@@ -1,12 +1,16 @@
 //! The uplink's dealings with the log: pages of rows ready to send, delivered
 //! positions (committed in groups, because each commit is a sync of the disk),
-//! and rows set aside.
+//! and rows set aside. Pages are read and positions committed beside the loop:
+//! publishes go out meanwhile.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::notes::Notes;
 use super::pipe::Packet;
@@ -17,13 +21,27 @@ use crate::event::gateway::{EpochReason, GapReason, GatewayGap};
 use crate::event::{Class, EventData, NewEvent, Source};
 use crate::ident::{Epoch, Seq};
 use crate::store::outbox::{ClassCursor, LoggedEvent, OutboxOp};
-use crate::store::{Batch, Head, Offset, Op, Store, StoreError};
+use crate::store::{Batch, Head, Offset, Op, Reader, Store, StoreError};
 
 /// A page that was asked for.
 pub(super) struct Page {
     pub class: Class,
     pub after: ClassCursor,
     pub rows: Vec<Row<Packet>>,
+}
+
+/// Pages on their way.
+pub(super) type Reading = Pin<Box<dyn Future<Output = Result<Vec<Page>, StoreError>> + Send>>;
+
+/// Positions on their way to the disk.
+struct Committing {
+    positions: Vec<(Class, ClassCursor)>,
+    end: JoinHandle<Result<(), StoreError>>,
+}
+
+fn delivered(positions: &[(Class, ClassCursor)]) -> Batch {
+    let ops = positions.iter().map(|&(class, to)| Op::Outbox(OutboxOp::Delivered { class, to }));
+    Batch { ops: ops.collect(), ..Batch::default() }
 }
 
 /// The log, as the uplink uses it.
@@ -33,6 +51,7 @@ pub(super) struct Drain {
     topics: Topics,
     head: watch::Receiver<Head>,
     notes: Notes,
+    committing: Option<Committing>,
     /// The last position noted of each class, to count events.
     counted: BTreeMap<Class, ClassCursor>,
 }
@@ -40,7 +59,15 @@ pub(super) struct Drain {
 impl Drain {
     pub(super) fn new(store: Store, source: Source, topics: Topics) -> Self {
         let head = store.head();
-        Self { store, source, topics, head, notes: Notes::default(), counted: BTreeMap::new() }
+        Self {
+            store,
+            source,
+            topics,
+            head,
+            notes: Notes::default(),
+            committing: None,
+            counted: BTreeMap::new(),
+        }
     }
 
     /// The last row now.
@@ -67,12 +94,11 @@ impl Drain {
     ///
     /// A class with damage in the way stands still until the next start has salvaged the
     /// file; the others go on.
-    pub(super) async fn read(&self, wanted: Vec<(Class, ClassCursor)>) -> Result<Vec<Page>, StoreError> {
-        let (topics, source) = (self.topics.clone(), self.source.clone());
-        self.store.note_shown();
-        let (pages, damage) = self
-            .store
-            .read(move |reader| {
+    pub(super) fn read(&self, wanted: Vec<(Class, ClassCursor)>) -> Reading {
+        let (store, topics, source) = (self.store.clone(), self.topics.clone(), self.source.clone());
+        store.note_shown();
+        Box::pin(async move {
+            let read = move |reader: &Reader<'_>| {
                 let (mut pages, mut damage) = (Vec::with_capacity(wanted.len()), None);
                 for (class, after) in wanted {
                     let events = match reader.class_events_after(class, after, PAGE) {
@@ -89,12 +115,13 @@ impl Drain {
                     pages.push(Page { class, after, rows });
                 }
                 Ok((pages, damage))
-            })
-            .await?;
-        if let Some(error) = damage {
-            self.store.note_damage(&error);
-        }
-        Ok(pages)
+            };
+            let (pages, damage) = store.read(read).await?;
+            if let Some(error) = damage {
+                store.note_damage(&error);
+            }
+            Ok(pages)
+        })
     }
 
     /// Notes a delivered position; it is committed by [`Drain::commit`]. Returns how many events that are.
@@ -109,21 +136,50 @@ impl Drain {
         }
     }
 
-    /// When noted positions are due.
+    /// When noted positions are due; not while others are on their way.
     pub(super) fn due(&self, every: Duration) -> Option<Instant> {
-        self.notes.due(every)
+        if self.committing.is_some() { None } else { self.notes.due(every) }
+    }
+
+    /// Sets about committing the noted positions, unless that is under way;
+    /// [`Drain::committed`] tells the end.
+    pub(super) fn begin_commit(&mut self) {
+        let positions: Vec<_> = self.notes.positions().collect();
+        if positions.is_empty() || self.committing.is_some() {
+            return;
+        }
+        let (store, batch) = (self.store.clone(), delivered(&positions));
+        let end = tokio::spawn(async move { store.commit(batch).await.map(|_| ()) });
+        self.committing = Some(Committing { positions, end });
+        self.notes.sent();
+    }
+
+    /// The end of a commit that was begun; never when there is none. Safe to cancel.
+    pub(super) async fn committed(&mut self) -> Result<(), StoreError> {
+        let result = match &mut self.committing {
+            Some(committing) => (&mut committing.end).await.unwrap_or(Err(StoreError::Closed)),
+            None => std::future::pending().await,
+        };
+        for (class, to) in self.committing.take().map(|committing| committing.positions).unwrap_or_default() {
+            if result.is_ok() {
+                self.notes.passed(class, to);
+            }
+        }
+        if result.is_err() {
+            self.notes.again(Instant::now());
+        }
+        result
     }
 
     /// Commits the noted positions. They stay noted when the commit fails.
     pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
-        if self.notes.positions().next().is_none() {
+        // One that is under way may not tell any more: the same positions once more do no harm.
+        self.committing = None;
+        let positions: Vec<_> = self.notes.positions().collect();
+        if positions.is_empty() {
             return Ok(());
         }
-        let mut batch = Batch::new();
-        for (class, to) in self.notes.positions() {
-            batch = batch.op(Op::Outbox(OutboxOp::Delivered { class, to }));
-        }
-        self.store.commit(batch).await?;
+        self.store.commit(delivered(&positions)).await?;
         self.notes.committed();
         Ok(())
     }

@@ -41,6 +41,18 @@ impl Notes {
         }
     }
 
+    /// They are on their way to the disk; they stay noted until they are there.
+    pub fn sent(&mut self) {
+        self.since = None;
+    }
+
+    /// They did not get there: due once more.
+    pub fn again(&mut self, now: Instant) {
+        if !self.noted.is_empty() {
+            self.since.get_or_insert(now);
+        }
+    }
+
     /// All of them are in the log.
     pub fn committed(&mut self) {
         *self = Self::default();

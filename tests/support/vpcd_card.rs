@@ -83,6 +83,9 @@ pub fn frame(payload: &[u8]) -> Vec<u8> {
 
 fn serve(mut line: TcpStream, atr: &[u8], mut answer: Answer, seen: &Mutex<Vec<Vec<u8>>>) {
     loop {
+        // The driver sends length and payload apart, the second only after an ACK of the
+        // first: a delayed one would cost each command 40 ms.
+        let _ = socket2::SockRef::from(&line).set_tcp_quickack(true);
         let mut len = [0; 2];
         if line.read_exact(&mut len).is_err() {
             return;

@@ -1,24 +1,27 @@
 //! The thin task: waits for the connection, the log, the clock and the stop
-//! signal, feeds the session, carries out what it says. Reconnects for ever.
-//! What comes in from headquarters: `incoming`; the retained `state`: `presence`.
+//! signal, and feeds the session. Reconnects for ever. What the session says is
+//! done in `carry`; what comes in from headquarters: `incoming`; the retained
+//! `state`: `presence`.
 
+mod carry;
 mod incoming;
 mod presence;
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::backoff::Backoff;
 use super::desk::Desk;
-use super::drain::Drain;
+use super::drain::{Drain, Page, Reading};
 use super::fault::Fault;
 use super::greeting::{Connections, Phase};
 use super::pipe::{Packet, Pipe, PipeEvent};
-use super::session::{Input, Outcome, Output, Policy, Session, Token};
+use super::session::{Input, Outcome, Policy, Session, Token};
 use super::topics::Topics;
 use super::voice::Voice;
 use super::{Setup, UplinkError};
@@ -35,6 +38,9 @@ const OFFLINE: Token = Token::MAX;
 const TURN: Duration = Duration::from_secs(1);
 /// What an orderly stop may take to settle what is in flight.
 const LAST_SETTLE: Duration = Duration::from_millis(1500);
+/// Events of the connection that are taken at once when they are there: arming all the
+/// timers again for each would cost more than the event.
+const BURST: usize = 64;
 /// Backlog figures are read this often.
 const FIGURES: Duration = Duration::from_secs(5);
 
@@ -63,9 +69,19 @@ impl From<StoreError> for Failed {
     }
 }
 
+fn ended(failed: Failed) -> Ended {
+    match failed {
+        Failed::Fault(fault) => Ended::Lost(fault),
+        Failed::Store(StoreError::Closed) => Ended::Closed(StoreError::Closed),
+        Failed::Store(error) => Ended::Lost(Fault::Store(error.to_string())),
+    }
+}
+
 /// What woke the loop.
 enum Turn {
     Event(PipeEvent),
+    Read(Vec<Page>),
+    Noted,
     Grown,
     Stop,
     Tick,
@@ -74,6 +90,8 @@ enum Turn {
 /// One connection's own.
 struct Line {
     pipe: Pipe,
+    /// Pages on their way to the session.
+    reading: FuturesUnordered<Reading>,
     connection: Uuid,
     since: UtcMillis,
     phase: Phase,
@@ -195,6 +213,7 @@ impl Driver {
         let now = Instant::now();
         let mut line = Line {
             pipe: Pipe::open(dial),
+            reading: FuturesUnordered::new(),
             connection,
             since: UtcMillis::now(),
             phase: Phase::dialling(now, self.setup.pace.connect_timeout + TURN),
@@ -208,17 +227,31 @@ impl Driver {
             let turn = tokio::select! {
                 () = self.stop.cancelled(), if line.stopping.is_none() => Turn::Stop,
                 event = line.pipe.next() => Turn::Event(event),
+                Some(pages) = line.reading.next(), if !line.reading.is_empty() => match pages {
+                    Ok(pages) => Turn::Read(pages),
+                    Err(error) => return ended(error.into()),
+                },
+                committed = self.drain.committed() => match committed {
+                    Ok(()) => Turn::Noted,
+                    Err(error) => return ended(error.into()),
+                },
                 grown = head.changed() => match grown {
                     Ok(()) => Turn::Grown,
                     Err(_) => return Ended::Closed(StoreError::Closed),
                 },
                 () = sleep_until(wake) => Turn::Tick,
             };
-            match self.turn(&mut line, turn).await {
-                Ok(()) => {}
-                Err(Failed::Fault(fault)) => return Ended::Lost(fault),
-                Err(Failed::Store(StoreError::Closed)) => return Ended::Closed(StoreError::Closed),
-                Err(Failed::Store(error)) => return Ended::Lost(Fault::Store(error.to_string())),
+            let more = matches!(turn, Turn::Event(_));
+            let mut turned = self.turn(&mut line, turn).await;
+            for _ in 0..BURST {
+                if turned.is_err() || !more {
+                    break;
+                }
+                let Some(event) = line.pipe.ready() else { break };
+                turned = self.turn(&mut line, Turn::Event(event)).await;
+            }
+            if let Err(failed) = turned {
+                return ended(failed);
             }
             if line.stopping.is_some_and(|_| self.may_leave(&line)) {
                 self.leave(line).await;
@@ -246,10 +279,12 @@ impl Driver {
                 self.tick(line).await?;
                 self.feed(line, Input::Tick).await?;
             }
+            Turn::Noted => {}
+            Turn::Read(pages) => self.take_pages(line, pages).await?,
             Turn::Event(event) => self.event(line, event).await?,
         }
         if self.drain.due(self.setup.pace.commit_every).is_some_and(|due| due <= Instant::now()) {
-            self.drain.commit().await?;
+            self.drain.begin_commit();
         }
         Ok(())
     }
@@ -353,48 +388,5 @@ impl Driver {
         });
         let head = self.drain.last();
         self.feed(line, Input::Connected { limits, head }).await
-    }
-
-    /// Steps the session and carries out what it says, pages included.
-    async fn feed(&mut self, line: &mut Line, input: Input<Packet>) -> Result<(), Failed> {
-        let mut todo = VecDeque::from(self.session.step(Instant::now(), input));
-        loop {
-            let mut wanted = Vec::new();
-            while let Some(output) = todo.pop_front() {
-                if let Output::Fetch { class, after } = output {
-                    wanted.push((class, after));
-                } else {
-                    self.carry_out(line, output).await?;
-                }
-            }
-            if wanted.is_empty() {
-                return Ok(());
-            }
-            self.voice.beat();
-            for page in self.drain.read(wanted).await? {
-                let rows = Input::Rows { class: page.class, after: page.after, rows: page.rows };
-                todo.extend(self.session.step(Instant::now(), rows));
-            }
-        }
-    }
-
-    async fn carry_out(&mut self, line: &mut Line, output: Output<Packet>) -> Result<(), Failed> {
-        match output {
-            Output::Publish { token, class, load } => {
-                metrics::counter!("baygate_uplink_published_total", "class" => class.as_str()).increment(1);
-                line.pipe.publish(token, load)?;
-            }
-            Output::Delivered { class, to } => {
-                let events = self.drain.note(class, to);
-                metrics::counter!("baygate_uplink_acked_total", "class" => class.as_str()).increment(events);
-            }
-            Output::SetAside { class, rows, reason } => {
-                self.drain.set_aside(class, &rows, &reason).await?;
-            }
-            Output::Refused { class, code } => self.voice.refused(class, code),
-            Output::TakenAgain { class } => self.voice.taken_again(class),
-            Output::Fetch { .. } => {}
-        }
-        Ok(())
     }
 }

@@ -18,8 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -173,6 +173,11 @@ impl Pipe {
                 }
             }
         }
+    }
+
+    /// The next event, if there is one already.
+    pub(super) fn ready(&mut self) -> Option<PipeEvent> {
+        self.next().now_or_never()
     }
 
     /// Publishes at `QoS` 1; the outcome comes back as [`PipeEvent::Settled`].

@@ -29,9 +29,10 @@ use crate::store::Offset;
 use crate::store::outbox::ClassCursor;
 
 /// Rows a read asks for.
-pub const PAGE: usize = 32;
-/// A lane is read again when fewer rows than this are ready.
-const REFILL: usize = 8;
+pub const PAGE: usize = 64;
+/// A lane is read again when fewer rows than this are ready: what is sent while a read
+/// is under way.
+const REFILL: usize = 32;
 /// A waiting class gets one send slot in this many (contract §4).
 const SLOTS: u32 = 16;
 /// With `confirm = "headquarters"`: rows of one class sent without HQ's word, at

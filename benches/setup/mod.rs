@@ -1,0 +1,31 @@
+//! What the benchmarks share: figures and the table made of them, the daemon as a
+//! child process, a real broker, and logs filled beforehand.
+#![allow(dead_code)] // each benchmark uses its part
+
+pub mod broker;
+pub mod daemon;
+pub mod figures;
+pub mod fill;
+pub mod process;
+
+use std::path::PathBuf;
+
+/// Alternating runs of a comparison; the median counts.
+pub const RUNS: usize = 5;
+
+/// A new folder on the disk under test: the build folder's, never a memory file system.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// Where figures wait for the table.
+pub fn kept(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("figures");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder.join(name)
+}
+
+/// A number from the environment, to make a run shorter while trying.
+pub fn number(name: &str, usual: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
