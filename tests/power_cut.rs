@@ -1,0 +1,99 @@
+//! Power cuts: the real daemon on ext4 in a virtual machine, under load from all
+//! sources; QEMU is killed at random moments, so that the page cache is truly
+//! gone. Whatever was acknowledged to anybody is there after the next boot.
+//!
+//! `make power-cut` runs it (CUTS=, SEED=): 20 cuts on one disk, and then the same
+//! with a daemon that does not sync, which must be caught.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "power_cut/dice.rs"]
+mod dice;
+#[path = "power_cut/faces.rs"]
+mod faces;
+#[path = "power_cut/host.rs"]
+mod host;
+mod lab;
+#[path = "power_cut/ledger.rs"]
+mod ledger;
+#[path = "power_cut/load.rs"]
+mod load;
+mod mqtt;
+#[path = "power_cut/shop.rs"]
+mod shop;
+#[path = "power_cut/table.rs"]
+mod table;
+#[path = "power_cut/words.rs"]
+mod words;
+
+use std::path::Path;
+
+use dice::Dice;
+use host::{Host, Moment};
+use table::Table;
+
+/// Cuts within which a daemon that does not sync must be caught.
+const MUTANT_CUTS: u64 = 3;
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+fn seed() -> u64 {
+    let seed = number("BAYGATE_SEED").unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
+    println!("BAYGATE_SEED={seed}");
+    seed
+}
+
+#[test]
+#[ignore = "plays the other side, inside the machine"]
+fn plays_the_shop() {
+    let plan = std::env::var("POWER_CUT_PLAN").expect("only within the machine");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(shop::run(Path::new(&plan)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make power-cut"]
+async fn nothing_told_is_lost_when_the_power_is_cut() {
+    let cuts = number("BAYGATE_ROUNDS").unwrap_or(20);
+    let mut dice = Dice::new(seed());
+    let mut host = Host::open("daemon", env!("CARGO_BIN_EXE_baygate").into()).await;
+    let mut table = Table::new();
+    for _ in 0..cuts {
+        let (moment, look_first, seed) = (Moment::draw(&mut dice), dice.between(0, 1) == 1, dice.draw());
+        let boot = tokio::task::block_in_place(|| host.boot(moment, look_first, seed));
+        table.add(moment, &boot, host.promised());
+        table.assert_well(&boot, host.folder());
+    }
+    let boot = tokio::task::block_in_place(|| host.boot(Moment::Never, true, 0));
+    table.add(Moment::Never, &boot, host.promised());
+    table.assert_well(&boot, host.folder());
+    let all = host.headquarters_has_all().await;
+    println!("{cuts} cuts: {} promises kept; headquarters has all {all} events, each once", host.promised());
+    std::fs::remove_dir_all(host.folder()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make power-cut"]
+async fn without_syncs_the_same_cuts_lose_what_was_told() {
+    let program = Path::new(env!("CARGO_BIN_EXE_baygate")).with_file_name("baygate-synchronous-off");
+    assert!(program.exists(), "tests/power_cut/mutant.sh builds {}", program.display());
+    let mut dice = Dice::new(seed());
+    let mut host = Host::open("synchronous-off", program).await;
+    let mut table = Table::new();
+    let mut caught = Vec::new();
+    for _ in 0..=MUTANT_CUTS {
+        let (moment, seed) = (Moment::under_load(&mut dice), dice.draw());
+        let boot = tokio::task::block_in_place(|| host.boot(moment, true, seed));
+        table.add(moment, &boot, host.promised());
+        caught = boot.lost().to_vec();
+        if !boot.is_well() {
+            break;
+        }
+    }
+    // Nothing else counts: a machine that hangs has lost nothing.
+    assert!(!caught.is_empty(), "{MUTANT_CUTS} cuts without syncs, and nothing told was missed");
+    println!("synchronous=OFF is caught: {} promises are gone, the first: {}", caught.len(), caught[0]);
+    std::fs::remove_dir_all(host.folder()).unwrap();
+}
