@@ -1,0 +1,536 @@
+//! A bad line between gateway and a real Mosquitto: each fault of
+//! `support/fault_proxy.rs` by itself, then a seeded mixture, while events are
+//! being committed. At the end everything is with headquarters, once after
+//! de-duplication and in order within each class, in both versions, whoever's
+//! word counts; with `confirm = "broker"` each event got its PUBACK and none is
+//! counted twice. The last run does it with the real program.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/dice.rs"]
+mod dice;
+#[path = "support/fault_proxy.rs"]
+mod fault_proxy;
+mod mqtt;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use baygate::api::client::{Client, Method};
+use baygate::config::tables::{Confirm, MqttVersion};
+use baygate::event::Class;
+use baygate::sim::card::{CardProfile, CardSim, Technology};
+use baygate::sim::headquarters::{self, Received, Verdict};
+use baygate::store::{Batch, Store};
+use daemon::{Daemon, Desk};
+use dice::{Dice, rounds, seed};
+use fault_proxy::{FaultProxy, Faults};
+use mqtt::{BASE, Money, Mosquitto, ROOT, Shop, Signals, Tap, free_port, publish, table, until};
+use nix::sys::signal::Signal;
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::AbortOnDropHandle;
+
+const CLASSES: [Class; 3] = [Class::Ledger, Class::Card, Class::Telemetry];
+
+/// What headquarters took: class sequences by class, in the order of arrival, and the rest as counts.
+#[derive(Default)]
+struct Taken {
+    fresh: BTreeMap<String, Vec<u64>>,
+    total: u64,
+    duplicates: u64,
+    early: u64,
+}
+
+/// Headquarters, straight at the broker. Where it answers with `ack`, what it took is on its disk before.
+struct Hq {
+    taken: Arc<Mutex<Taken>>,
+    _stop: DropGuard,
+    _journal: tempfile::TempDir,
+}
+
+impl Hq {
+    fn start(port: u16, confirm: Confirm) -> Self {
+        let (out, mut inbox) = mpsc::channel::<Received>(1024);
+        let (stop, folder) = (CancellationToken::new(), tempfile::tempdir().unwrap());
+        let (journal, stopped) = (folder.path().join("journal"), stop.clone());
+        let acknowledge = confirm == Confirm::Headquarters;
+        let options =
+            headquarters::Options { broker: ([127, 0, 0, 1], port).into(), root: ROOT.into(), acknowledge };
+        tokio::spawn(async move { headquarters::serve_journaled(options, &journal, out, stopped).await });
+        let taken = Arc::new(Mutex::new(Taken::default()));
+        let book = Arc::clone(&taken);
+        tokio::spawn(async move {
+            while let Some(received) = inbox.recv().await {
+                let mut taken = book.lock().unwrap();
+                taken.early += u64::from(received.verdict == Verdict::AheadOfOrder);
+                match received.verdict {
+                    Verdict::Duplicate => taken.duplicates += 1,
+                    // What comes beyond a hole is left: it comes again, in its turn.
+                    Verdict::AheadOfOrder if acknowledge => {}
+                    Verdict::Fresh | Verdict::AheadOfOrder => {
+                        let text = |name: &str| received.event[name].as_str().unwrap().to_owned();
+                        let sequence = text("classsequence").parse().unwrap();
+                        taken.fresh.entry(text("class")).or_default().push(sequence);
+                        taken.total += 1;
+                    }
+                    Verdict::Fork => panic!("one key, two ids: {}", received.event),
+                }
+            }
+        });
+        Self { taken, _stop: stop.drop_guard(), _journal: folder }
+    }
+
+    fn total(&self) -> u64 {
+        self.taken.lock().unwrap().total
+    }
+
+    /// Until `total` different events are in.
+    async fn collect(&self, what: &str, total: u64) {
+        until(&format!("{what}: {total} events, has {}", self.total()), async || {
+            (self.total() >= total).then_some(())
+        })
+        .await;
+    }
+
+    /// Exactly 1, 2, 3 … `last` of a class, in this order.
+    fn assert_whole(&self, class: Class, last: u64) {
+        let taken = self.taken.lock().unwrap();
+        let got = taken.fresh.get(class.as_str()).map_or(&[][..], Vec::as_slice);
+        let wrong = (1..=last).zip(got).find(|(expected, got)| expected != *got);
+        assert!(wrong.is_none(), "{class}: (expected, got) {wrong:?}");
+        assert_eq!(got.len() as u64, last, "{class}: too few or too many");
+    }
+}
+
+/// Commits events for as long as it lives, and counts what the log took.
+struct Feeder {
+    counts: Arc<[AtomicU64; 3]>,
+    stop: Arc<AtomicBool>,
+    task: AbortOnDropHandle<()>,
+}
+
+impl Feeder {
+    fn start(store: &Store, mut dice: Dice) -> Self {
+        let counts = Arc::new([const { AtomicU64::new(0) }; 3]);
+        let stop = Arc::new(AtomicBool::new(false));
+        let (store, told, stopped) = (store.clone(), Arc::clone(&counts), Arc::clone(&stop));
+        let task = tokio::spawn(async move {
+            while !stopped.load(Ordering::Relaxed) {
+                let mut batch = Batch::new();
+                let mut of = [0; 3];
+                for _ in 0..dice.between(1, 4) {
+                    let (class, bytes) = (dice.below(3), dice.between(20, 900) as usize);
+                    let n = dice.number() >> 12;
+                    batch = batch.event(match class {
+                        0 => Money::event(n, bytes),
+                        1 => Tap::event(n, bytes),
+                        _ => Signals::event(n, bytes),
+                    });
+                    of[class] += 1;
+                }
+                store.commit(batch).await.unwrap();
+                for (count, new) in told.iter().zip(of) {
+                    count.fetch_add(new, Ordering::Relaxed);
+                }
+                // The pace of the load; nobody waits for it.
+                tokio::time::sleep(Duration::from_millis(dice.between(5, 20))).await;
+            }
+        });
+        Self { counts, stop, task: AbortOnDropHandle::new(task) }
+    }
+
+    fn total(&self) -> u64 {
+        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Until that many more are committed.
+    async fn goes_on(&self, more: u64) {
+        let aim = self.total() + more;
+        until("events are committed", async || (self.total() >= aim).then_some(())).await;
+    }
+
+    async fn end(self) -> BTreeMap<Class, u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap();
+        CLASSES.into_iter().zip(self.counts.iter().map(|count| count.load(Ordering::Relaxed))).collect()
+    }
+}
+
+/// The faults, one by one.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    Cut,
+    End,
+    HalfOpen,
+    OnlyUp,
+    OnlyDown,
+    /// Half-open, and whatever is dialled anew is as dead.
+    Mute,
+    Slow,
+    SwallowPubacks,
+    ByteByByte,
+}
+
+impl Fault {
+    const ALL: [Self; 9] = [
+        Self::Cut,
+        Self::End,
+        Self::HalfOpen,
+        Self::OnlyUp,
+        Self::OnlyDown,
+        Self::Mute,
+        Self::Slow,
+        Self::SwallowPubacks,
+        Self::ByteByByte,
+    ];
+
+    fn begin(self, proxy: &FaultProxy) {
+        let well = Faults::default();
+        match self {
+            Self::Cut => proxy.cut(),
+            Self::End => proxy.end(),
+            Self::HalfOpen => proxy.freeze(),
+            Self::OnlyUp => proxy.set(Faults { drop_down: true, ..well }),
+            Self::OnlyDown => proxy.set(Faults { drop_up: true, ..well }),
+            Self::Mute => proxy.set(Faults { drop_up: true, drop_down: true, ..well }),
+            Self::Slow => {
+                proxy.set(Faults { bytes_per_s: Some(32_000), delay: Duration::from_millis(30), ..well })
+            }
+            Self::SwallowPubacks => proxy.set(Faults { swallow_pubacks: true, ..well }),
+            Self::ByteByByte => proxy.set(Faults { byte_by_byte: true, ..well }),
+        }
+    }
+
+    /// Waits for what the fault must lead to, while it lasts.
+    async fn shows(self, proxy: &FaultProxy, shop: &Shop, hq: &Hq, since: (u64, u64)) {
+        let (connections, taken) = since;
+        match self {
+            Self::HalfOpen | Self::OnlyUp | Self::OnlyDown | Self::Mute | Self::SwallowPubacks => {
+                let trouble = shop.await_trouble("no-answer").await;
+                assert!(trouble.text.en.contains("no answer from the broker: "), "{self:?}: {trouble:?}");
+            }
+            Self::Slow | Self::ByteByByte => {
+                // A poor line is still a line.
+                hq.collect(&format!("{self:?}"), taken + 60).await;
+                return;
+            }
+            Self::Cut | Self::End => {}
+        }
+        until(&format!("{self:?}: dialled anew"), async || (proxy.accepted() > connections).then_some(()))
+            .await;
+    }
+}
+
+async fn whatever_the_line_does(version: MqttVersion, confirm: Confirm) {
+    let name = format!("{version:?}, confirm by {confirm:?}");
+    let mut dice = Dice::new(seed(&name));
+    let broker = Mosquitto::start("").await;
+    let proxy = FaultProxy::start(broker.port, dice.fork());
+    let hq = Hq::start(broker.port, confirm);
+    let mut shop = Shop::open();
+    let mut setup = table(proxy.port, version);
+    setup.confirm = confirm;
+    setup.confirm_timeout = Duration::from_secs(2);
+    let feeder = Feeder::start(&shop.store, dice.fork());
+    shop.start(setup);
+
+    for fault in Fault::ALL {
+        let since = (proxy.accepted(), hq.total());
+        let dead = feeder.total();
+        fault.begin(&proxy);
+        fault.shows(&proxy, &shop, &hq, since).await;
+        proxy.heal();
+        hq.collect(&format!("{name}: after {fault:?}"), dead.max(feeder.total())).await;
+        shop.assert_running();
+    }
+    for _ in 0..rounds(12) {
+        let fault = Fault::ALL[dice.below(Fault::ALL.len())];
+        fault.begin(&proxy);
+        feeder.goes_on(dice.between(5, 120)).await;
+        // Faults overlap now and then.
+        if dice.chance(400) {
+            match dice.below(3) {
+                0 => proxy.cut(),
+                1 => proxy.end(),
+                _ => proxy.freeze(),
+            }
+            feeder.goes_on(dice.between(1, 60)).await;
+        }
+        if dice.chance(700) {
+            proxy.heal();
+            feeder.goes_on(dice.between(1, 60)).await;
+        }
+        shop.assert_running();
+    }
+    proxy.heal();
+
+    let committed = feeder.end().await;
+    hq.collect(&name, committed.values().sum()).await;
+    for (class, last) in &committed {
+        hq.assert_whole(*class, *last);
+        shop.await_delivered(*class, *last).await;
+        assert_eq!(shop.delivered(*class).await, *last, "{class}: more delivered than committed");
+    }
+    shop.await_well().await;
+    if confirm == Confirm::Broker {
+        // No hole ever showed: what was sent again was sent in order.
+        assert_eq!(hq.taken.lock().unwrap().early, 0, "{name}: out of order");
+        assert_each_has_its_puback(&proxy, &shop, &committed).await;
+    }
+    let stats = shop.store.read(|reader| reader.stats()).await.unwrap();
+    assert_eq!(stats.quarantined, 0);
+    assert!(stats.classes.iter().all(|class| class.unsent_rows == 0 && class.gaps == 0), "{stats:?}");
+    println!(
+        "{name}: {} events over {} connections, {} duplicates, {} PUBACKs swallowed",
+        committed.values().sum::<u64>(),
+        proxy.accepted(),
+        hq.taken.lock().unwrap().duplicates,
+        proxy.book(|book| book.swallowed),
+    );
+    shop.stop().await;
+}
+
+/// As seen on the wire: a PUBACK that reached the gateway for every event that counts as delivered.
+async fn assert_each_has_its_puback(proxy: &FaultProxy, shop: &Shop, committed: &BTreeMap<Class, u64>) {
+    let epoch = shop.store.head().borrow().epoch.to_string();
+    for (class, last) in committed {
+        let without: Vec<u64> = proxy.book(|book| {
+            let acknowledged = |n| book.acknowledged.contains_key(&(epoch.clone(), class.to_string(), n));
+            (1..=*last).filter(|n| !acknowledged(*n)).collect()
+        });
+        assert!(without.is_empty(), "{class}: without a PUBACK: {without:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mqtt_5_confirmed_by_the_broker() {
+    whatever_the_line_does(MqttVersion::V5, Confirm::Broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mqtt_5_confirmed_by_headquarters() {
+    whatever_the_line_does(MqttVersion::V5, Confirm::Headquarters).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mqtt_3_confirmed_by_the_broker() {
+    whatever_the_line_does(MqttVersion::V311, Confirm::Broker).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mqtt_3_confirmed_by_headquarters() {
+    whatever_the_line_does(MqttVersion::V311, Confirm::Headquarters).await;
+}
+
+/// Garbled bytes under TLS: what arrives is whole or does not arrive.
+#[tokio::test(flavor = "multi_thread")]
+async fn garbled_bytes_under_tls_cost_only_connections() {
+    for (version, confirm) in [(MqttVersion::V5, Confirm::Broker), (MqttVersion::V311, Confirm::Headquarters)]
+    {
+        let name = format!("garbled, {version:?}");
+        let mut dice = Dice::new(seed(&name));
+        let (encrypted, folder) = (free_port(), tempfile::tempdir().unwrap());
+        let ca = certificates(folder.path());
+        let at = folder.path().display();
+        let broker = Mosquitto::start(&format!(
+            "listener {encrypted} 127.0.0.1\ncafile {at}/ca.pem\ncertfile {at}/cert.pem\nkeyfile {at}/key.pem"
+        ))
+        .await;
+        let proxy = FaultProxy::start_opaque(encrypted, dice.fork());
+        let hq = Hq::start(broker.port, confirm);
+        let mut shop = Shop::open();
+        let mut setup = table(proxy.port, version);
+        setup.url = format!("mqtts://127.0.0.1:{}", proxy.port).parse().unwrap();
+        setup.ca_file = Some(ca);
+        setup.confirm = confirm;
+        setup.confirm_timeout = Duration::from_secs(2);
+        let feeder = Feeder::start(&shop.store, dice.fork());
+        shop.start(setup);
+        hq.collect(&name, 20).await;
+        for (garble_up, garble_down) in [(30, 0), (0, 30), (15, 15)] {
+            proxy.set(Faults { garble_up, garble_down, ..Faults::default() });
+            let before = proxy.accepted();
+            until(&format!("{name}: the line breaks"), async || {
+                (proxy.accepted() >= before + 5).then_some(())
+            })
+            .await;
+            proxy.heal();
+            hq.collect(&name, feeder.total()).await;
+        }
+        let committed = feeder.end().await;
+        hq.collect(&name, committed.values().sum()).await;
+        for (class, last) in &committed {
+            hq.assert_whole(*class, *last);
+            shop.await_delivered(*class, *last).await;
+        }
+        shop.await_well().await;
+        shop.stop().await;
+    }
+}
+
+/// Without TLS nobody can tell a garbled event from a good one; the gateway must only live through it.
+#[tokio::test(flavor = "multi_thread")]
+async fn garbled_bytes_in_plain_text_are_survived() {
+    for version in [MqttVersion::V5, MqttVersion::V311] {
+        let name = format!("garbled plain text, {version:?}");
+        let mut dice = Dice::new(seed(&name));
+        let broker = Mosquitto::start("").await;
+        let proxy = FaultProxy::start_opaque(broker.port, dice.fork());
+        let hq = Hq::start(broker.port, Confirm::Broker);
+        let mut shop = Shop::open();
+        let feeder = Feeder::start(&shop.store, dice.fork());
+        shop.start(table(proxy.port, version));
+        for (garble_up, garble_down) in [(0, 100), (100, 0), (50, 50)] {
+            proxy.set(Faults { garble_up, garble_down, ..Faults::default() });
+            let before = proxy.accepted();
+            until(&format!("{name}: dialled anew"), async || {
+                (proxy.accepted() >= before + rounds(8) as u64).then_some(())
+            })
+            .await;
+            shop.assert_running();
+        }
+        // What was garbled may have ended up in any state of the line: it is cut once.
+        proxy.heal();
+        proxy.cut();
+        let before = hq.total();
+        feeder.goes_on(50).await;
+        hq.collect(&name, before + 50).await;
+        let committed = feeder.end().await;
+        let garbled = proxy.book(|book| book.garbled);
+        for (class, last) in committed {
+            shop.await_delivered(class, last).await;
+        }
+        println!("{name}: {garbled} pieces garbled over {} connections", proxy.accepted());
+        shop.stop().await;
+    }
+}
+
+/// Writes `ca.pem`, `cert.pem`, `key.pem` for 127.0.0.1; gives the path of the first.
+fn certificates(folder: &std::path::Path) -> std::path::PathBuf {
+    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
+    params.distinguished_name.push(rcgen::DnType::CommonName, "test CA");
+    let ca = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "test");
+    let certificate = params.signed_by(&key, &ca).unwrap();
+    for (name, text) in
+        [("ca.pem", ca.pem()), ("cert.pem", certificate.pem()), ("key.pem", key.serialize_pem())]
+    {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    folder.join("ca.pem")
+}
+
+/// The real program: cards are tapped, headquarters asks, the line is bad.
+async fn the_daemon_on_a_bad_line(version: &str, confirm: Confirm, faults: &[Fault]) {
+    let word = if confirm == Confirm::Broker { "broker" } else { "headquarters" };
+    let name = format!("daemon, MQTT {version}, confirm by {word}");
+    let mut dice = Dice::new(seed(&name));
+    let broker = Mosquitto::start("").await;
+    let proxy = FaultProxy::start(broker.port, dice.fork());
+    let hq = Hq::start(broker.port, confirm);
+    let reader = free_port();
+    let desk = Desk::new();
+    desk.write(&format!(
+        "[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\nversion = \"{version}\"\nconfirm = \"{word}\"\n\
+         confirm_timeout = \"2s\"\n\n[[reader]]\nid = \"counter-1\"\nkind = \"vpcd\"\nlisten = \"127.0.0.1:{reader}\"\n",
+        proxy.port
+    ));
+    let mut daemon = Daemon::start(&desk.config()).await;
+    let client = Client::connect(desk.path("control.sock")).await.unwrap();
+    let log = rusqlite::Connection::open(desk.path("data/baygate.db")).unwrap();
+    hq.collect(&name, 1).await;
+    let mut taps = 0_u64;
+    for _ in 0..rounds(10) {
+        let fault = faults[dice.below(faults.len())];
+        fault.begin(&proxy);
+        for _ in 0..dice.between(1, 4) {
+            taps += 1;
+            // Past the proxy: what is asked while the line is down waits at the broker.
+            let ping = format!(r#"{{"id":"{}"}}"#, uuid::Uuid::new_v4());
+            publish(broker.port, &format!("{BASE}/command/ping"), &ping, false).await;
+            let uid = [&[4_u8, 0xB0][..], &taps.to_be_bytes()[3..]].concat();
+            let profile = CardProfile::new(Technology::Ntag213).with_uid(&uid);
+            let card = until("the reader listens", async || {
+                CardSim::tap(("127.0.0.1", reader), profile.clone()).await.ok()
+            })
+            .await;
+            until("the tap is committed", async || {
+                (logged(&log, "kind = 'card.tapped'") == taps).then_some(())
+            })
+            .await;
+            card.remove().await;
+        }
+        if dice.chance(700) {
+            proxy.heal();
+        }
+    }
+    proxy.heal();
+    // The pings are answered, and nothing counts that is not with headquarters, nor twice.
+    let (metrics, committed) = until(&format!("{name}: everything counts once"), async || {
+        let answers = logged(&log, "kind = 'command.result'");
+        let committed: BTreeMap<Class, u64> =
+            Class::ALL.into_iter().map(|class| (class, last_of(&log, class))).collect();
+        let total = committed.values().sum::<u64>();
+        let metrics = client.request(Method::GET, "/metrics", None).await.ok()?;
+        let metrics = metrics.body.as_str()?.to_owned();
+        let counted = figures(&metrics, "baygate_uplink_acked_total");
+        let all = answers == taps && hq.total() == total && counted.values().sum::<u64>() >= total;
+        all.then_some((metrics, committed))
+    })
+    .await;
+    let counted = figures(&metrics, "baygate_uplink_acked_total");
+    for (class, last) in &committed {
+        hq.assert_whole(*class, *last);
+        assert_eq!(counted.get(class.as_str()).copied().unwrap_or(0), *last, "{name}: {class} counted");
+        if confirm == Confirm::Broker {
+            let without = proxy.book(|book| {
+                let has = |n| book.acknowledged.keys().any(|(_, of, m)| of == class.as_str() && *m == n);
+                (1..=*last).filter(|n| !has(*n)).count()
+            });
+            assert_eq!(without, 0, "{name}: {class} without a PUBACK");
+        }
+    }
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.ended().await.success(), "{}", daemon.log());
+    println!("{name}: {} events, {} connections", hq.total(), proxy.accepted());
+}
+
+fn logged(log: &rusqlite::Connection, condition: &str) -> u64 {
+    let sql = format!("SELECT count(*) FROM event WHERE {condition}");
+    log.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap().unsigned_abs()
+}
+
+fn last_of(log: &rusqlite::Connection, class: Class) -> u64 {
+    let place = Class::ALL.iter().position(|of| *of == class).unwrap();
+    logged(log, &format!("class = {place}"))
+}
+
+/// A metric's figures by class.
+fn figures(metrics: &str, name: &str) -> BTreeMap<String, u64> {
+    let lines = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix(name)?.strip_prefix("{class=\"")?.split_once("\"} "));
+    lines.map(|(class, figure)| (class.to_owned(), figure.parse().unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_program_with_mqtt_5_confirmed_by_the_broker() {
+    the_daemon_on_a_bad_line("5", Confirm::Broker, &DAEMON_FAULTS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_program_with_mqtt_3_confirmed_by_headquarters() {
+    the_daemon_on_a_bad_line("3.1.1", Confirm::Headquarters, &DAEMON_FAULTS).await;
+}
+
+/// Half-open lines come rarer here: the field's keep-alive of 30 s is what notices them.
+const DAEMON_FAULTS: [Fault; 7] =
+    [Fault::Cut, Fault::End, Fault::Slow, Fault::ByteByByte, Fault::Cut, Fault::End, Fault::HalfOpen];
