@@ -1,6 +1,8 @@
 //! `baygate buffer`: look into, dump, check, set aside, copy and bring back the
 //! local database. Only `restore` needs the daemon stopped.
 
+mod disk;
+
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -164,8 +166,7 @@ impl Output {
         if self.json {
             let mut value = serde_json::to_value(&stats)?;
             if let Some(object) = value.as_object_mut() {
-                object.insert("path".into(), json!(inspection.path()));
-                object.insert("wal_bytes".into(), json!(inspection.wal_bytes()));
+                object.extend(disk::figures(inspection));
             }
             return print(&value.to_string());
         }
@@ -185,6 +186,7 @@ impl Output {
                 self.pick("空闲", "free"),
                 size(inspection.wal_bytes())
             ),
+            disk::line(self.locale, inspection),
             format!("{}  {epoch} (#{})", self.pick("纪元", "epoch"), stats.epochs),
             String::new(),
             format!(
