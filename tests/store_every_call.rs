@@ -40,6 +40,9 @@ fn the_writer_at_every_call() {
     prepared(from.path());
     let tally = every_call(&Stage { name: "writer", from: from.path(), also: &the_same_epoch }, 8);
     assert!(tally.calls > 100 && tally.failed > tally.calls, "{tally:?}");
+    // The thread syncs the WAL once a commit; whether a sync reaches the disk is shown elsewhere.
+    let commits = story::day().iter().filter(|step| matches!(step, story::Step::Commit(_))).count();
+    assert!(tally.wal_syncs >= commits - 2, "{tally:?}: two of {commits} are refused");
 }
 
 /// A folder as a crash leaves it with a WAL of more than 2,048 pages, after

@@ -142,6 +142,8 @@ fn count(stage: &Stage<'_>, scratch: &Path) -> Vec<Call> {
 #[derive(Debug, Default)]
 pub struct Tally {
     pub calls: usize,
+    /// Of these, syncs of the WAL.
+    pub wal_syncs: usize,
     pub runs: usize,
     pub failed: usize,
     pub uncertain: usize,
@@ -190,6 +192,8 @@ pub fn every_call(stage: &Stage<'_>, at_once: usize) -> Tally {
     });
     let mut tally = tally.into_inner().unwrap();
     tally.calls = calls.len();
+    let syncs_wal = |call: &&Call| call.name.ends_with("sync") && call.file == "baygate.db-wal";
+    tally.wal_syncs = calls.iter().filter(syncs_wal).count();
     let mut names: Vec<(String, usize)> = Vec::new();
     for call in &calls {
         let what = format!("{} {}", call.name, call.file);
