@@ -204,6 +204,7 @@ impl Writer {
         // Near the limit it is the limit; else it is the disk, and the ballast makes room.
         if self.used.pages + 64 < self.parts.space.max_pages() {
             self.parts.space.give_up_ballast();
+            self.look_soon();
         }
         self.more = true;
         self.parts.keeper.checkpoint();
@@ -211,20 +212,24 @@ impl Writer {
     }
 
     fn tell_full(&self) {
-        let (code, zh, en) = if self.parts.space.disk_is_full() {
-            ("disk-full", "磁盘已满", "the disk is full")
+        let (code, text) = if self.parts.space.disk_is_full() {
+            (
+                "disk-full",
+                Text::new(
+                    "磁盘已满:新数据被拒绝,账务仍用预留空间;请清理 gateway.data_dir 所在的磁盘,腾出空间后自动恢复",
+                    "the disk is full: new facts are refused, the ledger goes on in its reserve; free space on the disk of `gateway.data_dir`, all goes on by itself then",
+                ),
+            )
         } else {
-            ("buffer-full", "缓存已达到 buffer.max_bytes", "the buffer has reached `buffer.max_bytes`")
+            (
+                "buffer-full",
+                Text::new(
+                    "缓存已达到 buffer.max_bytes:新数据被拒绝,账务仍用预留空间;请调大 buffer.max_bytes 或恢复上行",
+                    "the buffer has reached `buffer.max_bytes`: new facts are refused, the ledger goes on in its reserve; raise `buffer.max_bytes` or bring the uplink back",
+                ),
+            )
         };
-        self.parts.alarm.raise(
-            "store/space",
-            code,
-            Text::new(
-                format!("{zh}:新数据被拒绝,账务仍用预留空间;请清理磁盘或调大 buffer.max_bytes"),
-                format!("{en}: new facts are refused, the ledger goes on in its reserve; free space or raise `buffer.max_bytes`"),
-            ),
-            true,
-        );
+        self.parts.alarm.raise("store/space", code, text, true);
     }
 }
 

@@ -11,7 +11,7 @@ use super::check::FullCheck;
 use super::epoch::meta;
 use super::open::FILE;
 use super::wal::Wal;
-use super::{Missing, Reader, StoreError, connection, gaps, mark, salvage};
+use super::{Missing, Reader, StoreError, connection, gaps, mark, salvage, space};
 use crate::event::{Class, Source};
 
 /// Findings of SQLite's own check that are listed, at most.
@@ -137,6 +137,13 @@ impl Inspection {
     #[must_use]
     pub fn wal_bytes(&self) -> u64 {
         std::fs::metadata(mark::beside(&self.path, "-wal")).map_or(0, |file| file.len())
+    }
+
+    /// What the disk has left, in bytes, and whether the daemon met its end and lives on the reserve.
+    #[must_use]
+    pub fn disk(&self) -> (u64, bool) {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        (space::free_bytes(folder), space::is_given_up(folder))
     }
 
     /// For the read functions of the topics. Each call reads a moment of its own.

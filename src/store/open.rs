@@ -86,22 +86,22 @@ impl Store {
         let lock = FolderLock::take(folder)?;
         let path = folder.join(FILE);
         backup::finish_restore(folder)?;
-        let mut salvaged = salvage_if_marked(folder)?;
-        let mut conn = match open_sound(&path) {
-            Err(error) if error.is_damage() && salvaged.is_none() => {
-                Mark::set(folder, &error.to_string())?;
-                salvaged = salvage_if_marked(folder)?;
-                open_sound(&path)?
-            }
-            other => other?,
-        };
-        let (position, mut opened) = begin(&mut conn, options)?;
+        let mut space = Space::new(folder, options.max_bytes);
+        let mut salvaged = None;
+        let mut started = start(&path, options, &mut salvaged);
+        if matches!(&started, Err(error) if error.is_full() || error.is_disk_failure())
+            && space.is_out_of_room()
+        {
+            // What is there wants to be delivered: that needs a WAL and its index.
+            space.give_up_ballast();
+            started = start(&path, options, &mut salvaged);
+        }
+        let (conn, position, mut opened) = started?;
         opened.salvaged = salvaged;
         let alarm = Arc::new(Alarm::new(folder.clone()));
         hold::tell(&conn, &alarm)?;
         let keeper = Keeper::start(path.clone(), Arc::clone(&alarm))?;
         let background = keeper.calls();
-        let mut space = Space::new(folder, options.max_bytes);
         space.lay_ballast();
         let (writer, head) = writer::start(writer::Parts {
             path: path.clone(),
@@ -117,6 +117,28 @@ impl Store {
         let shown = Arc::new(AtomicBool::new(false));
         Ok((Self { writer, head, readers, alarm, background, shown }, opened))
     }
+}
+
+/// Opens the file, salvaged if need be, and goes on with its epoch or begins one.
+fn start(
+    path: &Path,
+    options: &StoreOptions,
+    salvaged: &mut Option<Salvaged>,
+) -> Result<(Connection, Position, Opened), StoreError> {
+    let folder = &options.data_dir;
+    if salvaged.is_none() {
+        *salvaged = salvage_if_marked(folder)?;
+    }
+    let mut conn = match open_sound(path) {
+        Err(error) if error.is_damage() && salvaged.is_none() => {
+            Mark::set(folder, &error.to_string())?;
+            *salvaged = salvage_if_marked(folder)?;
+            open_sound(path)?
+        }
+        other => other?,
+    };
+    let (position, opened) = begin(&mut conn, options)?;
+    Ok((conn, position, opened))
 }
 
 fn salvage_if_marked(folder: &Path) -> Result<Option<Salvaged>, StoreError> {

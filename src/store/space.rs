@@ -103,6 +103,12 @@ impl Space {
         self.disk_full
     }
 
+    /// Whether the disk has no room but the ballast's: then a start cannot do without it.
+    pub(super) fn is_out_of_room(&self) -> bool {
+        let lies = std::fs::metadata(self.folder.join(BALLAST)).is_ok_and(|file| file.len() > 0);
+        lies && free_bytes(&self.folder) < self.ballast_bytes
+    }
+
     /// SQLite met the end of the disk. True when that is news: the ballast was given up.
     pub(super) fn give_up_ballast(&mut self) -> bool {
         let news = !self.disk_full;
@@ -120,8 +126,7 @@ impl Space {
     pub(super) fn lay_ballast(&mut self) -> bool {
         let path = self.folder.join(BALLAST);
         let lies = std::fs::metadata(&path).is_ok_and(|file| file.len() >= self.ballast_bytes);
-        let free = nix::sys::statvfs::statvfs(&self.folder)
-            .map_or(0, |disk| disk.blocks_available().saturating_mul(disk.fragment_size()));
+        let free = free_bytes(&self.folder);
         if !lies && free >= self.ballast_bytes.saturating_mul(2) {
             let length = i64::try_from(self.ballast_bytes).unwrap_or(0);
             let laid = OpenOptions::new()
@@ -138,6 +143,17 @@ impl Space {
         }
         lies && std::mem::take(&mut self.disk_full)
     }
+}
+
+/// What the disk of a folder has left, in bytes.
+pub(super) fn free_bytes(folder: &Path) -> u64 {
+    nix::sys::statvfs::statvfs(folder)
+        .map_or(0, |disk| disk.blocks_available().saturating_mul(disk.fragment_size()))
+}
+
+/// Whether the ballast of a folder was given up, and not laid again since.
+pub(super) fn is_given_up(folder: &Path) -> bool {
+    std::fs::metadata(folder.join(BALLAST)).is_ok_and(|file| file.len() == 0)
 }
 
 #[cfg(test)]

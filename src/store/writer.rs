@@ -30,6 +30,8 @@ const GROUP: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often an idle writer shows that it lives and looks at the disk.
 const TICK: Duration = Duration::from_secs(5);
+/// The same while the disk is full: whoever made room does not wait long to see it used.
+const TICK_WHILE_FULL: Duration = Duration::from_secs(1);
 /// WAL pages after which a checkpoint is asked for, and again after each as many more.
 const CHECKPOINT_PAGES: u64 = 1000;
 
@@ -211,7 +213,6 @@ impl Writer {
         if Instant::now() < self.next_tick {
             return;
         }
-        self.next_tick = Instant::now() + TICK;
         // A checkpoint that a reader kept from its end is tried again.
         if self.wal_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES {
             self.parts.keeper.checkpoint();
@@ -225,6 +226,13 @@ impl Writer {
         if self.parts.space.admits(apply::Claim::Ordinary, self.used) && !self.parts.space.disk_is_full() {
             self.parts.alarm.clear("store/space");
         }
+        let again = if self.parts.space.disk_is_full() { TICK_WHILE_FULL } else { TICK };
+        self.next_tick = Instant::now() + again;
+    }
+
+    /// The disk is full: looked at again soon.
+    pub(super) fn look_soon(&mut self) {
+        self.next_tick = self.next_tick.min(Instant::now() + TICK_WHILE_FULL);
     }
 
     /// One step, in its own transaction.

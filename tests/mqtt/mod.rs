@@ -79,8 +79,12 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// `extra`: lines of configuration after `listener`.
     pub async fn start(extra: &str) -> Self {
+        Self::start_on(free_port(), extra).await
+    }
+
+    /// Where somebody waits for it already.
+    pub async fn start_on(port: u16, extra: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = free_port();
         let user = std::env::var("USER").unwrap_or_else(|_| "root".into());
         let anonymous = if extra.contains("allow_anonymous") { "" } else { "allow_anonymous true\n" };
         let config = format!(

@@ -1,6 +1,7 @@
 //! `baygate buffer`: look into, dump, check, set aside, copy and bring back the
 //! local database. Only `restore` and `release` need the daemon stopped.
 
+mod disk;
 mod export;
 mod verify;
 
@@ -153,8 +154,7 @@ impl Output {
         if self.json {
             let mut value = serde_json::to_value(&stats)?;
             if let Some(object) = value.as_object_mut() {
-                object.insert("path".into(), json!(inspection.path()));
-                object.insert("wal_bytes".into(), json!(inspection.wal_bytes()));
+                object.extend(disk::figures(inspection));
                 object.insert("card_writes_held".into(), json!(inspection.reader().card_writes_held()?));
             }
             return print(&value.to_string());
@@ -176,6 +176,7 @@ impl Output {
                 self.pick("空闲", "free"),
                 size(inspection.wal_bytes())
             ),
+            disk::line(self.locale, inspection),
             format!("{}  {epoch} (#{})", self.pick("纪元", "epoch"), stats.epochs),
             String::new(),
             format!(

@@ -1,0 +1,222 @@
+//! Counts the calls of one thread in one story, then plays the story once for
+//! every call and every fault, several at a time, and lets the judge look.
+//! Nothing is left to chance, so there is no seed; `STORE_ONLY=EIO/17` (a fault
+//! and the number of a call) runs one alone and tells what was said.
+
+use std::io::{BufRead, BufReader, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use super::judge::{self, Told};
+use super::player::copy;
+use super::story::{self, Step};
+use super::trace::{self, Call, Fault, Tracer};
+
+/// A player that says nothing for so long hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Whose calls are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Threaded {
+    Opener,
+    Writer,
+    Keeper,
+}
+
+impl Threaded {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Opener => "opener",
+            Self::Writer => "store-writer",
+            Self::Keeper => "store-keeper",
+        }
+    }
+}
+
+/// What a stage's thread does.
+pub fn story_of(stage: &str) -> (Threaded, Vec<Step>) {
+    match stage {
+        "writer" => (Threaded::Writer, story::day()),
+        "keeper" => (Threaded::Keeper, story::checkpoints()),
+        _ => (Threaded::Opener, story::first()),
+    }
+}
+
+/// One thread's part: from which folder, and what must hold afterwards besides the usual.
+pub struct Stage<'a> {
+    pub name: &'static str,
+    pub from: &'a Path,
+    pub also: &'a (dyn Fn(&Path, &judge::Opening<'_>) + Sync),
+}
+
+/// A player with the lines it says.
+struct Player {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Player {
+    fn start(stage: &str, dir: &Path, fault: Option<Fault>) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "plays_the_store", "--ignored", "--nocapture", "--test-threads=1"])
+            .env("STORE_DIR", dir)
+            .env("STORE_STAGE", stage)
+            .env("STORE_FAULT", if fault.is_some_and(Fault::is_sticky) { "sticky" } else { "once" })
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (say, lines) = channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        let moans = BufReader::new(child.stderr.take().unwrap());
+        let moan = say.clone();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|line| say.send(line)));
+        std::thread::spawn(move || {
+            moans.lines().map_while(Result::ok).try_for_each(|line| moan.send(format!("stderr {line}")))
+        });
+        Self { child, lines }
+    }
+
+    /// The next line, `None` at the end.
+    fn line(&mut self, said: &[String]) -> Option<String> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+                self.child.kill().unwrap();
+                panic!("the player hangs after {said:#?}");
+            }
+        }
+    }
+
+    fn go(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    }
+}
+
+/// Plays a story once. Gives what was said and the calls that were seen.
+fn play(stage: &str, dir: &Path, out: &Path, fault: Option<(Fault, &[Call], usize)>) -> Told {
+    let mut player = Player::start(stage, dir, fault.map(|(fault, ..)| fault));
+    let (mut said, mut tracer) = (Vec::new(), None);
+    while let Some(line) = player.line(&said) {
+        if let Some(thread) = line.strip_prefix("thread ") {
+            tracer = Some(Tracer::attach(thread.parse().unwrap(), out, fault));
+            player.go();
+        } else if line == "gate" {
+            tracer.as_mut().expect("attached before").detach();
+            player.go();
+        } else {
+            said.push(line);
+        }
+    }
+    let ended = player.child.wait().unwrap();
+    tracer.unwrap_or_else(|| panic!("never came to the gate: {said:#?}")).end();
+    Told { said, killed: !ended.success() }
+}
+
+/// The calls of a stage, the same each time.
+fn count(stage: &Stage<'_>, scratch: &Path) -> Vec<Call> {
+    let mut counted: Option<Vec<Call>> = None;
+    for round in 0..2 {
+        let (dir, out) = (scratch.join(format!("count-{round}")), scratch.join("count.trace"));
+        copy(stage.from, &dir);
+        let told = play(stage.name, &dir, &out, None);
+        let calls = trace::calls(&out);
+        let (_, story) = story_of(stage.name);
+        judge::judge(&dir, &story, &told, None, stage.also);
+        if let Some(before) = &counted {
+            assert_eq!(before, &calls, "{}: the calls are not the same each time", stage.name);
+        }
+        counted = Some(calls);
+    }
+    counted.unwrap()
+}
+
+/// What all runs of a stage came to.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub calls: usize,
+    /// Of these, syncs of the WAL.
+    pub wal_syncs: usize,
+    pub runs: usize,
+    pub failed: usize,
+    pub uncertain: usize,
+    pub found: usize,
+}
+
+/// Every call, every fault.
+pub fn every_call(stage: &Stage<'_>, at_once: usize) -> Tally {
+    let started = Instant::now();
+    let scratch = tempfile::tempdir().unwrap();
+    let calls = count(stage, scratch.path());
+    assert!(calls.iter().any(|call| call.name.ends_with("sync")), "{calls:?}");
+    let only = std::env::var("STORE_ONLY").ok();
+    let jobs: Vec<(Fault, usize)> = Fault::ALL
+        .into_iter()
+        .flat_map(|fault| (0..calls.len()).map(move |place| (fault, place)))
+        .filter(|(fault, place)| {
+            only.as_ref().is_none_or(|only| *only == format!("{}/{place}", fault.text()))
+        })
+        .collect();
+    let (next, tally, wrong) = (AtomicUsize::new(0), Mutex::new(Tally::default()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                while let Some((fault, place)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)).copied() {
+                    let told = Mutex::new(Told::default());
+                    let run = || one(stage, scratch.path(), &calls, fault, place, &told);
+                    let went = catch_unwind(AssertUnwindSafe(run));
+                    let told = told.into_inner().unwrap();
+                    let lines = |word: &str| told.said.iter().filter(|line| line.contains(word)).count();
+                    let mut tally = tally.lock().unwrap();
+                    tally.runs += 1;
+                    tally.failed += lines("err ");
+                    tally.uncertain += lines("Uncertain");
+                    tally.found += lines("found ");
+                    if went.is_err() || only.is_some() {
+                        let call = &calls[place];
+                        println!("{} {}/{place} {call:?}: {told:#?}", stage.name, fault.text());
+                    }
+                    if went.is_err() {
+                        wrong.lock().unwrap().push(format!("{}/{place}", fault.text()));
+                    }
+                }
+            });
+        }
+    });
+    let mut tally = tally.into_inner().unwrap();
+    tally.calls = calls.len();
+    let syncs_wal = |call: &&Call| call.name.ends_with("sync") && call.file == "baygate.db-wal";
+    tally.wal_syncs = calls.iter().filter(syncs_wal).count();
+    let mut names: Vec<(String, usize)> = Vec::new();
+    for call in &calls {
+        let what = format!("{} {}", call.name, call.file);
+        match names.iter_mut().find(|(name, _)| *name == what) {
+            Some((_, count)) => *count += 1,
+            None => names.push((what, 1)),
+        }
+    }
+    println!("{}: {tally:?} in {:.1} s; {names:?}", stage.name, started.elapsed().as_secs_f32());
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{}: {} of {} runs: {wrong:?}", stage.name, wrong.len(), tally.runs);
+    tally
+}
+
+fn one(stage: &Stage<'_>, scratch: &Path, calls: &[Call], fault: Fault, place: usize, told: &Mutex<Told>) {
+    let dir = scratch.join(format!("{}-{place}", fault.text()));
+    let out = scratch.join(format!("{}-{place}.trace", fault.text()));
+    copy(stage.from, &dir);
+    let said = play(stage.name, &dir, &out, Some((fault, calls, place)));
+    told.lock().unwrap().clone_from(&said);
+    assert!(trace::was_hit(&out, fault), "the call never came");
+    let (_, story) = story_of(stage.name);
+    judge::judge(&dir, &story, &said, Some(fault), stage.also);
+    std::fs::remove_dir_all(&dir).unwrap();
+    std::fs::remove_file(&out).unwrap();
+}

@@ -1,0 +1,94 @@
+//! The store's threads, one call at a time: for every write and every sync that
+//! the thread makes in a bounded story, the process is killed before it, or the
+//! call fails with ENOSPC or EIO, once or from there on. Nothing that was told
+//! is ever lost, nothing is there by halves, and nobody repairs anything.
+//!
+//! A kill leaves the kernel's page cache as it is: these runs prove the order of
+//! writes, answers and transactions, not that the syncs reach the disk. A store
+//! that does not sync passes them; it is caught where the power is cut.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod every_call;
+
+use std::path::Path;
+
+use baygate::event::gateway::EpochReason;
+use every_call::judge::Opening;
+use every_call::run::{Stage, every_call};
+use every_call::{player, story};
+use rusqlite::Connection;
+
+#[test]
+#[ignore = "plays the other process"]
+fn plays_the_store() {
+    player::play();
+}
+
+fn prepared(dir: &Path) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(story::prepared(dir));
+}
+
+fn the_same_epoch(_: &Path, found: &Opening<'_>) {
+    assert_eq!((found.opened.new_epoch, &found.opened.salvaged), (None, &None));
+}
+
+#[test]
+fn the_writer_at_every_call() {
+    let from = tempfile::tempdir().unwrap();
+    prepared(from.path());
+    let tally = every_call(&Stage { name: "writer", from: from.path(), also: &the_same_epoch }, 8);
+    assert!(tally.calls > 100 && tally.failed > tally.calls, "{tally:?}");
+    // The thread syncs the WAL once a commit; whether a sync reaches the disk is shown elsewhere.
+    let commits = story::day().iter().filter(|step| matches!(step, story::Step::Commit(_))).count();
+    assert!(tally.wal_syncs >= commits - 2, "{tally:?}: two of {commits} are refused");
+}
+
+/// A folder as a crash leaves it with a WAL of more than 2,048 pages, after
+/// which the keeper also makes it start over.
+fn with_a_long_wal(dir: &Path) {
+    let grown = tempfile::tempdir().unwrap();
+    prepared(grown.path());
+    let conn = Connection::open(grown.path().join("baygate.db")).unwrap();
+    conn.execute_batch("PRAGMA synchronous = off; PRAGMA wal_autocheckpoint = 0;").unwrap();
+    for turn in 0..2100 {
+        let unsaid = if turn % 2 == 0 { "no" } else { "off" };
+        conn.execute("UPDATE meta SET value = ?1 WHERE key = 'clean_shutdown'", [unsaid]).unwrap();
+    }
+    player::copy(grown.path(), dir);
+}
+
+#[test]
+fn the_keeper_at_every_call() {
+    let from = tempfile::tempdir().unwrap();
+    with_a_long_wal(from.path());
+    let tally = every_call(&Stage { name: "keeper", from: from.path(), also: &the_same_epoch }, 16);
+    assert!(tally.calls > 10, "{tally:?}");
+}
+
+#[test]
+fn the_creation_at_every_call() {
+    let from = tempfile::tempdir().unwrap();
+    let also = |_: &Path, found: &Opening<'_>| {
+        assert!(found.opened.salvaged.is_none() && found.opened.epoch.0.get_version_num() > 0);
+        assert!(matches!(found.opened.new_epoch, None | Some(EpochReason::Created)), "{:?}", found.opened);
+        assert_eq!(player::number(found.conn, "SELECT count(*) FROM epoch"), 1);
+    };
+    let tally = every_call(&Stage { name: "creation", from: from.path(), also: &also }, 8);
+    assert!(tally.calls > 40, "{tally:?}");
+}
+
+#[test]
+fn the_start_after_a_crash_at_every_call() {
+    let (grown, from) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    prepared(grown.path());
+    let conn = Connection::open(grown.path().join("baygate.db")).unwrap();
+    conn.execute_batch(
+        "PRAGMA wal_autocheckpoint = 0; INSERT INTO cursor (name, event_offset) VALUES ('t', 1);",
+    )
+    .unwrap();
+    player::copy(grown.path(), from.path());
+    let tally = every_call(&Stage { name: "start", from: from.path(), also: &the_same_epoch }, 8);
+    assert!(tally.calls > 3, "{tally:?}");
+}
