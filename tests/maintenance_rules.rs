@@ -268,6 +268,15 @@ fn a_rule_is_stopped_by_time() {
 }
 
 #[test]
+fn a_machine_that_pauses_makes_no_rule_wrong() {
+    let rules = parse(&one_rule("calm", "car.x > 1")).unwrap();
+    // Every evaluation is over its time at once, as on a box that stands still in between.
+    let limits = Limits { time: Duration::ZERO, ..rules.limits() };
+    let rules = rules.with_limits(limits);
+    assert!(verify_vectors(&rules).unwrap() > 0);
+}
+
+#[test]
 fn hostile_expressions_are_refused_without_harm() {
     let deep = [
         "(".repeat(100_000),

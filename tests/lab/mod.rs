@@ -7,11 +7,15 @@
 //! built outside and run inside, from the same paths.
 #![allow(dead_code)] // each test file uses its part
 
+mod disk;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
+
+pub use disk::{Cached, Disk};
 
 /// What a machine is made of.
 pub struct Setup<'a> {
@@ -19,8 +23,8 @@ pub struct Setup<'a> {
     pub folder: &'a Path,
     /// What it runs, by /bin/sh.
     pub script: &'a str,
-    /// /dev/vda. What the machine has written stays in the host's hands when it is killed.
-    pub disk: Option<&'a Path>,
+    /// /dev/vda.
+    pub disk: Option<&'a Disk>,
     /// The host is at 10.0.2.2.
     pub network: bool,
     pub memory_mib: u32,
@@ -47,17 +51,6 @@ pub struct Machine {
 /// Kernel and initramfs, and a place for what the runs leave behind.
 pub fn target(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join(name)
-}
-
-/// A disk image with an empty ext4 on it; sparse.
-pub fn make_disk(path: &Path, bytes: u64) {
-    std::fs::File::create(path).unwrap().set_len(bytes).unwrap();
-    let made = Command::new("mkfs.ext4")
-        .args(["-q", "-F"])
-        .arg(path)
-        .env("PATH", format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default()))
-        .status();
-    assert!(made.expect("e2fsprogs must be installed").success());
 }
 
 impl Machine {
@@ -87,7 +80,13 @@ impl Machine {
             .args(["-device", "virtserialport,chardev=told,name=told"])
             .args(["-nic", if setup.network { "user,model=virtio-net-pci" } else { "none" }]);
         if let Some(disk) = setup.disk {
-            qemu.arg("-drive").arg(format!("file={},if=virtio,format=raw,cache=writeback", disk.display()));
+            disk.begin();
+            // Both files live in the host's page cache, which outlives QEMU.
+            qemu.args(["-device", "virtio-blk-pci,drive=disk", "-blockdev"]).arg(format!(
+                "driver=blklogwrites,node-name=disk,file.driver=file,file.filename={},log.driver=file,log.filename={}",
+                disk.image.display(),
+                disk.log.display()
+            ));
         }
         let mut qemu = qemu
             .stdin(Stdio::piped())

@@ -10,7 +10,7 @@ use baygate::sim::headquarters::{self, Received, Verdict};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::dice::Dice;
-use super::lab::{self, Heard, Machine, Setup};
+use super::lab::{self, Cached, Disk, Heard, Machine, Setup};
 use super::ledger::{Found, Ledger};
 use super::mqtt::{Mosquitto, until};
 use super::words::{Fact, Plan, Word};
@@ -30,16 +30,36 @@ pub enum Moment {
     Never,
 }
 
-impl Moment {
-    /// One cut in five meets the start.
+/// One cut, drawn.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut {
+    pub moment: Moment,
+    /// What lies in the disk's own cache is lost but so many in a hundred pieces; else it is safe.
+    pub keep: Option<u64>,
+    /// How the boot begins: with a look before the daemon, or beside it.
+    pub look_first: bool,
+    seed: u64,
+}
+
+impl Cut {
+    /// One in five meets the start, one in two a disk with a cache.
     pub fn draw(dice: &mut Dice) -> Self {
         let long = Duration::from_millis(dice.between(0, 3000));
-        if dice.between(1, 5) == 1 { Self::Start(long) } else { Self::under_load(dice) }
+        let at_start = dice.between(1, 5) == 1;
+        let keep = dice.between(0, 3) * 30;
+        let keep = (dice.between(1, 2) == 1).then_some(keep);
+        let cut = Self { look_first: dice.between(1, 2) == 1, keep, ..Self::under_load(dice) };
+        if at_start { Self { moment: Moment::Start(long), ..cut } } else { cut }
     }
 
     pub fn under_load(dice: &mut Dice) -> Self {
         let told = usize::try_from(dice.between(20, 120)).unwrap();
-        Self::Load(told, Duration::from_millis(dice.between(0, 1500)))
+        let moment = Moment::Load(told, Duration::from_millis(dice.between(0, 1500)));
+        Self { moment, keep: None, look_first: true, seed: dice.draw() }
+    }
+
+    pub fn none() -> Self {
+        Self { moment: Moment::Never, keep: None, look_first: true, seed: 0 }
     }
 }
 
@@ -54,6 +74,8 @@ pub struct Boot {
     pub verified: Option<(bool, bool)>,
     /// What became of the promises of all boots before.
     pub found: Option<Found>,
+    /// What became of the disk's own cache.
+    pub cached: Option<Cached>,
     /// Everything else that is not as it should be.
     pub wrong: Vec<String>,
 }
@@ -71,6 +93,7 @@ impl Boot {
 /// One shop, one disk, one headquarters, any number of cuts.
 pub struct Host {
     folder: PathBuf,
+    disk: Disk,
     program: PathBuf,
     ledger: Ledger,
     /// The position of the till.
@@ -87,7 +110,7 @@ impl Host {
     pub async fn open(name: &str, program: PathBuf) -> Self {
         let folder = lab::target("power-cut").join(format!("{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        lab::make_disk(&folder.join("disk.img"), DISK_BYTES);
+        let disk = Disk::make(&folder, DISK_BYTES);
         let broker = Mosquitto::start("").await;
         let (out, mut received) = tokio::sync::mpsc::channel(1000);
         let stop = CancellationToken::new();
@@ -106,6 +129,7 @@ impl Host {
         });
         Self {
             folder,
+            disk,
             program,
             ledger: Ledger::default(),
             after: None,
@@ -126,12 +150,13 @@ impl Host {
     }
 
     /// One boot, with its end. Blocks.
-    pub fn boot(&mut self, moment: Moment, look_first: bool, seed: u64) -> Boot {
+    pub fn boot(&mut self, cut: Cut) -> Boot {
+        let moment = cut.moment;
         let plan = Plan {
             program: self.program.clone(),
             broker_port: self.broker.port,
-            seed,
-            look_first,
+            seed: cut.seed,
+            look_first: cut.look_first,
             after: self.after.clone(),
             jobs: self.ledger.jobs(),
             load: !matches!(moment, Moment::Never),
@@ -144,11 +169,10 @@ impl Host {
             plan_file.display(),
             std::env::current_exe().unwrap().display()
         );
-        let disk = self.folder.join("disk.img");
         let setup = Setup {
             folder: &self.folder,
             script: &script,
-            disk: Some(&disk),
+            disk: Some(&self.disk),
             network: true,
             memory_mib: 1024,
         };
@@ -188,6 +212,10 @@ impl Host {
         }
         for line in machine.cut() {
             self.take(&line, &mut boot);
+        }
+        if let Some(percent) = cut.keep {
+            let mut dice = Dice::new(cut.seed);
+            boot.cached = Some(self.disk.lose_cache(|| dice.between(0, 99) < percent));
         }
         self.note_headquarters(&mut boot);
         boot

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::host::{Boot, Moment};
+use super::host::{Boot, Cut, Moment};
 
 #[derive(Default)]
 pub struct Table {
@@ -14,13 +14,13 @@ pub struct Table {
 impl Table {
     pub fn new() -> Self {
         println!(
-            "{:>4} | {:>8} {:>6} {:>6} {:>5} {:<17} | {:>5} {:>9}  cut",
-            "boot", "ready s", "found", "lost", "wrong", "verify", "told", "promised"
+            "{:>4} | {:>7} {:>6} {:>5} {:>5} {:<17} | {:>5} {:>9}  {:<42} disk cache",
+            "boot", "ready s", "found", "lost", "wrong", "verify", "told", "promised", "cut"
         );
         Self::default()
     }
 
-    pub fn add(&mut self, moment: Moment, boot: &Boot, promised: usize) {
+    pub fn add(&mut self, cut: Cut, boot: &Boot, promised: usize) {
         self.lines += 1;
         let ready = boot.ready.map_or_else(|| "-".into(), |ready| format!("{:.1}", ready.as_secs_f64()));
         let (kept, lost, torn) = match &boot.found {
@@ -36,13 +36,17 @@ impl Table {
             None => "-".into(),
         };
         let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
-        let cut = match moment {
+        let moment = match cut.moment {
             Moment::Start(then) => format!("{} after the daemon was called", seconds(then)),
             Moment::Load(told, then) => format!("{told} acknowledgements and {}", seconds(then)),
-            Moment::Never => "none: delivered, stopped".into(),
+            Moment::Never => "none: all delivered, daemon stopped".into(),
+        };
+        let cache = match boot.cached {
+            Some(cached) => format!("{} of {} pieces lost", cached.unflushed - cached.kept, cached.unflushed),
+            None => "-".into(),
         };
         println!(
-            "{:>4} | {ready:>8} {kept:>6} {lost:>6} {:>5} {verify:<17} | {:>5} {promised:>9}  {cut}",
+            "{:>4} | {ready:>7} {kept:>6} {lost:>5} {:>5} {verify:<17} | {:>5} {promised:>9}  {moment:<42} {cache}",
             self.lines,
             torn + boot.wrong.len(),
             boot.told,
