@@ -121,12 +121,14 @@ impl Shop {
         self.db().query_row(&format!("SELECT count(*) FROM {what}"), [], |row| row.get(0)).unwrap()
     }
 
-    /// Waits until delivered rows of class `device` up to now are gone: a sweep ran under this clock.
-    async fn await_sweep(&self) {
+    /// Waits until delivered rows of class `device` up to now are gone: a sweep ran under this
+    /// clock. A report in between lets the rules, which hold the rows they have not read, move on.
+    async fn await_sweep(&self, client: &Client) {
         let last: i64 = self
             .db()
             .query_row("SELECT max(event_offset) FROM event WHERE class = 5", [], |r| r.get(0))
             .unwrap();
+        client.request(Method::POST, "/v1/vehicles/bay-1/scan", None).await.unwrap().accepted().unwrap();
         until("a sweep", async || {
             (self.count(&format!("event WHERE class = 5 AND event_offset <= {last}")) == 0).then_some(())
         })
@@ -264,14 +266,14 @@ async fn from_1970_forward_back_and_ten_years_ahead() {
     shop.headquarters.correction(DECADE_S + DAY_S).await;
     let third_face = shop.queue_face(&client, "8800003").await;
     shop.await_delivered().await;
-    shop.await_sweep().await;
+    shop.await_sweep(&client).await;
     for (table, before) in kept.into_iter().zip(before) {
         assert!(shop.count(table) >= before, "{table}: {before} before");
     }
     assert_eq!(scan().await.unwrap().accepted().unwrap(), scanned, "the key finds its request");
     let redeem = json!({"code": pairing["code"]});
     let redeemed = client.request(Method::POST, "/v1/pairings/redeem", Some(&redeem)).await.unwrap();
-    assert_eq!(redeemed.status, 201, "a code is good for 120 s, whatever the date: {redeemed:?}");
+    assert_eq!(redeemed.status, 200, "a code is good for 120 s, whatever the date: {redeemed:?}");
     shop.broker.kill();
     let unsent = shop.tap(&mut till).await;
 
@@ -285,7 +287,6 @@ async fn from_1970_forward_back_and_ten_years_ahead() {
     shop.broker.up().await;
     shop.headquarters.correction(-DECADE_S).await;
     shop.headquarters.gets("card.tapped", |d| d["uid"] == unsent.as_str()).await;
-    shop.await_sweep().await;
     assert_eq!(scan().await.unwrap().accepted().unwrap(), scanned, "the key finds its request");
     assert_eq!(shop.count(open), 1, "the patient command {patient} was given up");
     shop.car.unplug();
