@@ -19,6 +19,9 @@ pub mod maintenance;
 pub mod money;
 pub mod printer;
 pub mod protocols;
+#[cfg(test)]
+#[path = "../tests/support/seed.rs"]
+mod seed;
 pub mod sim;
 pub mod store;
 pub mod uplink;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/seed.rs"]
+mod seed;
 mod store_setup;
 
 use baygate::event::gateway::EpochReason;
@@ -155,7 +157,7 @@ fn act() -> impl Strategy<Value = Act> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(seed::cases(24))]
 
     /// Whatever happens in between, sequences and class sequences have no gap and no repetition.
     #[test]

@@ -2,6 +2,9 @@
 //! refusals, headquarters' word; and a simulated broker that does what it likes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/seed.rs"]
+mod seed;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -15,6 +18,10 @@ use proptest::prelude::*;
 
 fn cursor(n: u64) -> ClassCursor {
     ClassCursor { epoch_no: 1, class_sequence: Seq(n) }
+}
+
+fn word<P>(class: Class, to: u64) -> Input<P> {
+    Input::Word { epoch_no: 1, positions: vec![(class, Seq(to))], ends: vec![] }
 }
 
 fn policy(confirm: Confirm) -> Policy {
@@ -243,11 +250,11 @@ fn headquarters_word_counts_and_silence_doubles() {
     rig.accept_all();
     assert_eq!(rig.sent.len(), 8, "one window ahead of the first word");
     assert!(rig.delivered.is_empty());
-    rig.step(Input::Confirmed { class: Class::Ledger, to: cursor(3), end: None });
+    rig.step(word(Class::Ledger, 3));
     rig.accept_all();
     assert_eq!(rig.delivered[&Class::Ledger], 3);
     assert_eq!(rig.sent.len(), 30, "its words keep coming: further ahead");
-    rig.step(Input::Confirmed { class: Class::Ledger, to: cursor(2), end: None });
+    rig.step(word(Class::Ledger, 2));
     assert_eq!(rig.delivered[&Class::Ledger], 3, "lower than before is ignored");
     for (round, wait) in [300_u64, 600, 1200, 2400, 3600, 3600].into_iter().enumerate() {
         let before = rig.sent.len();
@@ -258,7 +265,7 @@ fn headquarters_word_counts_and_silence_doubles() {
         assert_eq!(rig.sent.len(), before + 8, "round {round}: one window");
         rig.wait(Duration::ZERO);
     }
-    rig.step(Input::Confirmed { class: Class::Ledger, to: cursor(30), end: None });
+    rig.step(word(Class::Ledger, 30));
     assert_eq!(rig.delivered[&Class::Ledger], 30);
 }
 
@@ -318,6 +325,8 @@ fn deed() -> impl Strategy<Value = Deed> {
 }
 
 proptest! {
+    #![proptest_config(seed::cases(256))]
+
     /// Whatever happens: nothing counts as delivered that was not accepted (or confirmed),
     /// and once broker and headquarters behave, everything is delivered.
     #[test]
@@ -348,7 +357,7 @@ proptest! {
                     let to = n.min(rig.log.get(&class).map_or(0, |rows| rows.len() as u64));
                     let known = words.entry(class).or_default();
                     *known = (*known).max(to);
-                    rig.step(Input::Confirmed { class, to: cursor(to), end: None });
+                    rig.step(word(class, to));
                 }
                 Deed::Wait(ms) => rig.wait(Duration::from_millis(ms)),
             }
@@ -369,7 +378,7 @@ proptest! {
             rig.accept_all();
             if headquarters {
                 for (class, rows) in rig.log.clone() {
-                    rig.step(Input::Confirmed { class, to: cursor(rows.len() as u64), end: None });
+                    rig.step(word(class, rows.len() as u64));
                 }
             }
             rig.wait(Duration::from_secs(60));

@@ -148,6 +148,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seed::cases(256))]
+
         #[test]
         fn what_is_written_reads_back_however_it_is_cut(
             id in "[a-z0-9/]{1,40}", event in "[a-z.]{1,20}", data in "[^\r\n]{0,80}", cut in 0_usize..60

@@ -210,6 +210,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(crate::seed::cases(256))]
+
         #[test]
         fn parsing_a_response_never_panics(bytes in proptest::collection::vec(0u8.., 0..300)) {
             if let Ok(response) = Response::parse(&bytes) {

@@ -262,6 +262,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(crate::seed::cases(256))]
+
         #[test]
         fn parsing_never_panics(bytes in proptest::collection::vec(0u8.., 0..64)) {
             if let Ok(atr) = AnswerToReset::parse(&bytes) {

@@ -277,6 +277,8 @@ mod tests {
     }
 
     proptest::proptest! {
+        #![proptest_config(crate::seed::cases(256))]
+
         /// In every interleaving: Tapped and Removed alternate, at most one
         /// identification runs, and only the card of the present stay is told.
         #[test]

@@ -256,6 +256,8 @@ fn a_disturbed_card_is_powered_anew_and_must_be_the_same() {
 }
 
 proptest::proptest! {
+    #![proptest_config(crate::seed::cases(256))]
+
     /// Whatever a card answers, identification ends within a bounded number of
     /// questions and writes nothing.
     #[test]

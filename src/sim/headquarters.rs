@@ -154,7 +154,7 @@ async fn serve_with(
 ) {
     let (client, mut eventloop) = connect(&options);
     let (journal, lives) = journal.map_or((None, BTreeMap::new()), |(journal, lives)| (Some(journal), lives));
-    let mut desk = Desk { options, client, lives, due: BTreeMap::new(), journal };
+    let mut desk = Desk { options, client, lives, due: BTreeSet::new(), journal };
     let mut words = tokio::time::interval(ACK_EVERY);
     let (pumped, mut inbox) = mpsc::channel(256);
     // The event loop must not be cancelled within a write: it gets a task of its own.
@@ -205,8 +205,8 @@ struct Desk {
     options: Options,
     client: AsyncClient,
     lives: Lives,
-    /// Acks that are due: topic → source and epoch.
-    due: BTreeMap<String, (String, Uuid)>,
+    /// Acks that are due: topic, source and epoch.
+    due: BTreeSet<(String, String, Uuid)>,
     journal: Option<Journal>,
 }
 
@@ -235,7 +235,7 @@ impl Desk {
             }
         }
         if let Some(base) = topic.split("/event/").next() {
-            self.due.insert(format!("{base}/ack"), (envelope.source, envelope.epoch));
+            self.due.insert((format!("{base}/ack"), envelope.source, envelope.epoch));
         }
         Some(Received { topic, event, verdict })
     }
@@ -270,12 +270,12 @@ impl Desk {
             self.due.clear();
             return;
         }
-        while let Some((topic, (source, epoch))) = self.due.pop_first() {
+        while let Some((topic, source, epoch)) = self.due.pop_first() {
             let Some(life) = self.lives.get(&(source.clone(), epoch)) else { continue };
             let word = serde_json::json!({ "epoch": epoch, "classes": life.up_to }).to_string();
             if self.client.try_publish(topic.clone(), word, PublishOptions::at_least_once()).is_err() {
                 // The line is busy or away: the next round says it.
-                self.due.insert(topic, (source, epoch));
+                self.due.insert((topic, source, epoch));
                 return;
             }
         }

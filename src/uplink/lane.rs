@@ -2,12 +2,13 @@
 //! delivered. Pure. PUBACKs may come out of order; the delivered position only
 //! moves over an unbroken stretch.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::backoff::Backoff;
 use super::flow::Token;
 use crate::event::Class;
+use crate::ident::Seq;
 use crate::store::Offset;
 use crate::store::outbox::ClassCursor;
 
@@ -75,8 +76,9 @@ pub(super) struct Lane<P> {
     pub(super) refused: Option<u8>,
     /// Send slots that went to others while this lane waited.
     pub(super) skipped: u32,
-    /// Headquarters' word: everything up to here.
-    confirmed: ClassCursor,
+    /// Headquarters' words: everything of that epoch up to here. On the epochs before
+    /// it, which may wait here unsent, a word says nothing.
+    words: BTreeMap<i64, Seq>,
     /// Sent rows without headquarters' word, at most.
     pub(super) ahead: usize,
     pub(super) resend_in: Duration,
@@ -98,7 +100,7 @@ impl<P> Lane<P> {
             refusals,
             refused: None,
             skipped: 0,
-            confirmed: delivered,
+            words: BTreeMap::new(),
             ahead: 1,
             resend_in,
             resend_at: None,
@@ -119,7 +121,7 @@ impl<P> Lane<P> {
     /// Begins again at what the log says is delivered.
     pub(super) fn take_up(&mut self, delivered: ClassCursor) {
         self.delivered = delivered;
-        self.confirmed = delivered;
+        self.words.clear();
         self.rewind();
     }
 
@@ -158,26 +160,40 @@ impl<P> Lane<P> {
 
     /// Headquarters has everything up to `to`. True when that is news.
     pub(super) fn confirm(&mut self, to: ClassCursor) -> bool {
-        if to.class_sequence.0 == 0 || to <= self.confirmed || to <= self.delivered {
+        let known = self.words.get(&to.epoch_no).copied().unwrap_or_default();
+        if to.class_sequence <= known || to <= self.delivered {
             return false;
         }
-        self.confirmed = to;
-        while self.ready.front().is_some_and(|row| row.cursor <= to) {
+        self.words.insert(to.epoch_no, to.class_sequence);
+        self.skip();
+        true
+    }
+
+    fn is_confirmed(&self, cursor: ClassCursor) -> bool {
+        self.words.get(&cursor.epoch_no).is_some_and(|to| cursor.class_sequence <= *to)
+    }
+
+    /// Rows that headquarters has need not be sent: those that follow at once on what
+    /// was sent, in the same epoch.
+    fn skip(&mut self) {
+        let mut at = self.sent.back().map_or(self.delivered, |slot| slot.cursor);
+        let Some(to) = self.words.get(&at.epoch_no) else { return };
+        at.class_sequence = at.class_sequence.max(*to);
+        while self.ready.front().is_some_and(|row| row.cursor <= at) {
             self.ready.pop_front();
         }
-        if self.read_to < to {
-            self.read_to = to;
+        if self.read_to < at {
+            self.read_to = at;
             self.fetching = None;
             self.more = true;
         }
-        true
     }
 
     /// Takes what is finished from the front. `by_broker`: the broker's PUBACK is enough.
     pub(super) fn retire(&mut self, by_broker: bool) -> Vec<Retired> {
         let mut retired = Vec::new();
         while let Some(front) = self.sent.front() {
-            let confirmed = !by_broker && front.cursor <= self.confirmed;
+            let confirmed = !by_broker && self.is_confirmed(front.cursor);
             let done = match front.stage {
                 Stage::Rejected(_) => true,
                 Stage::Taken => by_broker || confirmed,
@@ -195,10 +211,16 @@ impl<P> Lane<P> {
                 _ => Retired::Delivered(slot.cursor),
             });
         }
-        if !by_broker && self.sent.is_empty() && self.confirmed > self.delivered {
+        if by_broker {
+            return retired;
+        }
+        self.words = self.words.split_off(&self.delivered.epoch_no);
+        self.skip();
+        let word = self.words.get(&self.delivered.epoch_no);
+        if let Some(to) = word.filter(|to| self.sent.is_empty() && **to > self.delivered.class_sequence) {
             // After a restart headquarters may know more than we had noted.
-            self.delivered = self.confirmed;
-            retired.push(Retired::Delivered(self.confirmed));
+            self.delivered.class_sequence = *to;
+            retired.push(Retired::Delivered(self.delivered));
         }
         retired
     }

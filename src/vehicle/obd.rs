@@ -272,6 +272,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seed::cases(256))]
+
         #[test]
         fn never_panics(payload in proptest::collection::vec(any::<u8>(), 0..64), can in any::<bool>()) {
             let _ = dtcs(&payload, can);

@@ -150,6 +150,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seed::cases(256))]
+
         #[test]
         fn never_panics(data in proptest::collection::vec(any::<u8>(), 0..48)) {
             let bundle = Bundle::load(std::path::Path::new("firmware-protocols")).unwrap();

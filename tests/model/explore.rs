@@ -77,13 +77,14 @@ pub struct Failure {
 pub struct Explorer {
     setting: Setting,
     deeds: Vec<Deed>,
+    began: Instant,
     seen: HashMap<u64, u8>,
     pub steps: u64,
 }
 
 impl Explorer {
     pub fn new(setting: Setting, deeds: Vec<Deed>) -> Self {
-        Self { setting, deeds, seen: HashMap::new(), steps: 0 }
+        Self { setting, deeds, began: Instant::now(), seen: HashMap::new(), steps: 0 }
     }
 
     pub fn states(&self) -> usize {
@@ -91,31 +92,35 @@ impl Explorer {
     }
 
     pub fn run(&mut self, before: &[Deed], depth: u8) -> Result<(), Failure> {
-        let mut world = World::new(self.setting, Instant::now());
+        let mut world = World::new(self.setting, self.began);
         for deed in before {
             assert_eq!(world.apply(*deed), Ok(true), "{deed:?} of {before:?}");
         }
-        self.seen.clear();
         self.go(&world, depth, &mut before.to_vec())
     }
 
     fn go(&mut self, world: &World, depth: u8, history: &mut Vec<Deed>) -> Result<(), Failure> {
-        for deed in self.deeds.clone() {
+        for place in 0..self.deeds.len() {
+            let deed = self.deeds[place];
+            if !world.possible(deed) {
+                continue;
+            }
             let mut next = world.clone();
             history.push(deed);
             self.steps += 1;
             let fail = |why| Failure { history: history.clone(), why };
-            if next.apply(deed).map_err(fail)? {
-                let mut hasher = DefaultHasher::new();
-                next.hash(&mut hasher);
-                let known = self.seen.insert(hasher.finish(), depth);
-                if known.is_none() {
-                    turns_good(next.clone()).map_err(fail)?;
-                }
-                if depth > 1 && known.is_none_or(|known| known < depth) {
+            next.apply(deed).map_err(fail)?;
+            let mut hasher = DefaultHasher::new();
+            next.hash(&mut hasher);
+            let state = hasher.finish();
+            let known = self.seen.get(&state).copied();
+            if known.is_none() {
+                turns_good(next.clone()).map_err(fail)?;
+            }
+            if known.is_none_or(|known| known < depth) {
+                self.seen.insert(state, depth);
+                if depth > 1 {
                     self.go(&next, depth - 1, history)?;
-                } else if let Some(known) = known {
-                    self.seen.insert(hasher.finish(), known.max(depth));
                 }
             }
             history.pop();

@@ -51,6 +51,10 @@ impl World {
         if let Some(line) = &mut self.line {
             let ready = line.ready.entry(class).or_default();
             ready.retain(|(_, at)| *at <= after);
+            if rows.iter().any(|row| line.sent.contains_key(row)) {
+                // It begins again, minutes later: its wait is a new one.
+                line.skipped.insert(class, 0);
+            }
             ready.extend(rows);
         }
     }
@@ -74,13 +78,12 @@ impl World {
             Output::Delivered { class, to } => {
                 self.passes(class, to, &[])?;
                 self.notes.note(class, to, self.now);
-                if let Some(line) = &mut self.line {
-                    line.ready.entry(class).or_default().retain(|(_, at)| *at > to);
-                }
+                self.leave_out(class);
             }
             Output::SetAside { class, rows, .. } => {
                 let ids: Vec<Id> = rows.iter().map(|(_, at)| (class, *at)).collect();
                 self.set_aside(class, &ids)?;
+                self.leave_out(class);
             }
             Output::Refused { class, .. } => {
                 if let Some(line) = &mut self.line {
@@ -91,6 +94,14 @@ impl World {
             Output::TakenAgain { .. } | Output::Fetch { .. } => {}
         }
         Ok(())
+    }
+
+    /// What is delivered or set aside waits no more.
+    fn leave_out(&mut self, class: Class) {
+        let to = self.said.get(&class).copied().unwrap_or_default();
+        if let Some(line) = &mut self.line {
+            line.ready.entry(class).or_default().retain(|(_, at)| *at > to);
+        }
     }
 
     fn set_aside(&mut self, class: Class, ids: &[Id]) -> Result<(), Trouble> {

@@ -163,7 +163,7 @@ impl World {
         Ok(())
     }
 
-    fn possible(&self, deed: Deed) -> bool {
+    pub fn possible(&self, deed: Deed) -> bool {
         let flying = self.line.as_ref().map_or(0, |line| line.flying.len());
         match deed {
             Deed::Commit(..) => !self.disk.full,
@@ -376,12 +376,9 @@ impl World {
                 Ok(())
             }
             Judgement::Known(positions) => {
-                for (class, class_sequence) in positions {
-                    let to = ClassCursor { epoch_no: word.epoch_no, class_sequence };
-                    let end = self.disk.ends.get(&(word.epoch_no, class)).map(|end| Seq(*end));
-                    self.feed(Input::Confirmed { class, to, end })?;
-                }
-                Ok(())
+                let ends = self.disk.ends.iter().filter(|((no, _), _)| *no == word.epoch_no);
+                let ends = ends.map(|((_, class), end)| (*class, Seq(*end))).collect();
+                self.feed(Input::Word { epoch_no: word.epoch_no, positions, ends })
             }
         }
     }

@@ -1,20 +1,23 @@
-//! One seed for everything random in a test run: printed by every test that uses
-//! it, and given again by `BAYGATE_SEED=… cargo test …`. `docs/testing.md`.
+//! One seed for everything random in a test run: printed, and given again by `BAYGATE_SEED=… cargo test …`. `docs/testing.md`.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::io::Write;
 use std::sync::OnceLock;
 
 use proptest::test_runner::{Config, RngSeed};
 
-/// The seed of this run, printed. The harness shows it with a test that fails.
+/// The seed of this run, printed once.
 pub fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
-    let seed = *SEED.get_or_init(|| match std::env::var("BAYGATE_SEED") {
-        Ok(text) => text.trim().parse().expect("BAYGATE_SEED is a decimal number of 64 bits"),
-        Err(_) => uuid::Uuid::new_v4().as_u64_pair().1,
-    });
-    println!("BAYGATE_SEED={seed} repeats this run");
-    seed
+    *SEED.get_or_init(|| {
+        let seed = match std::env::var("BAYGATE_SEED") {
+            Ok(text) => text.trim().parse().expect("BAYGATE_SEED is a decimal number of 64 bits"),
+            Err(_) => uuid::Uuid::new_v4().as_u64_pair().1,
+        };
+        // Not by `eprintln!`: the harness would keep it to itself where all goes well.
+        let _ = writeln!(std::io::stderr(), "BAYGATE_SEED={seed} repeats this run");
+        seed
+    })
 }
 
 /// How often to roll: `BAYGATE_ROUNDS`, or `usual`.
@@ -27,7 +30,7 @@ pub fn rounds(usual: u32) -> u32 {
 /// failed; it leaves no files.
 pub fn cases(usual: u32) -> Config {
     Config {
-        cases: rounds(usual),
+        cases: rounds(usual).max(usual),
         rng_seed: RngSeed::Fixed(seed()),
         failure_persistence: None,
         ..Config::default()

@@ -297,6 +297,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seed::cases(256))]
+
         #[test]
         fn responses_come_through_noise(
             noise in prop::collection::vec(0x20_u8.., 0..40),

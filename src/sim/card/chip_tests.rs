@@ -81,6 +81,8 @@ fn a_desfire_tells_its_version_in_three_frames() {
 }
 
 proptest::proptest! {
+    #![proptest_config(crate::seed::cases(256))]
+
     #[test]
     fn any_apdu_gets_a_status(
         apdus in proptest::collection::vec(proptest::collection::vec(proptest::num::u8::ANY, 0..40), 1..20),

@@ -10,6 +10,8 @@ fn block(command: u8, data: &[u8]) -> Vec<u8> {
 }
 
 proptest! {
+    #![proptest_config(crate::seed::cases(256))]
+
     /// Whatever was sent before, a reset command brings the printer back.
     #[test]
     fn noise_is_survived(noise in prop::collection::vec(any::<u8>(), 0..3000), data in "[0-9A-F,]{0,20}") {

@@ -286,6 +286,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seed::cases(256))]
+
         /// Whatever was sent before, `ATZ` brings the chip back.
         #[test]
         fn noise_is_survived(

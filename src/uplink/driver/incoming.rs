@@ -9,7 +9,6 @@ use bytes::Bytes;
 use super::{Driver, Failed, Line, TURN};
 use crate::event::Class;
 use crate::ident::{Epoch, Seq};
-use crate::store::outbox::ClassCursor;
 use crate::uplink::desk::Intake;
 use crate::uplink::greeting::{Phase, Whose};
 use crate::uplink::pipe::Incoming;
@@ -82,12 +81,7 @@ impl Driver {
         let Some(positions) = self.judge(line, ack.epoch, &ack.classes).await? else { return Ok(()) };
         let Some(epoch_no) = self.drain.epoch_no(ack.epoch).await? else { return Ok(()) };
         let ends = self.drain.epoch_ends(epoch_no).await?;
-        for (class, class_sequence) in positions {
-            let to = ClassCursor { epoch_no, class_sequence };
-            let end = ends.iter().find(|(of, _)| *of == class).map(|(_, end)| *end);
-            self.feed(line, Input::Confirmed { class, to, end }).await?;
-        }
-        Ok(())
+        self.feed(line, Input::Word { epoch_no, positions, ends }).await
     }
 
     /// Judges positions that somebody names; begins a new epoch when they are ahead of ours.

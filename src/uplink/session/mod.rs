@@ -35,8 +35,8 @@ pub const PAGE: usize = 64;
 const REFILL: usize = 32;
 /// A waiting class gets one send slot in this many (contract §4).
 const SLOTS: u32 = 16;
-/// With `confirm = "headquarters"`: rows of one class sent without HQ's word, at
-/// most, while its words keep coming. Until the first word of a connection, and
+/// With `confirm = "headquarters"`: rows of one class sent without HQ's word on them, at
+/// most, while any words of it come. Until the first word of a connection, and
 /// after a timeout, it is one window (`max_in_flight`).
 pub const MAX_UNCONFIRMED: usize = 1024;
 /// The longest wait before sending again (contract §4).
@@ -87,7 +87,7 @@ impl<P: Clone> Session<P> {
             Input::Grown => self.lanes.iter_mut().for_each(|lane| lane.more = true),
             Input::Rows { class, after, rows } => self.rows(class, after, rows),
             Input::Settled { token, outcome } => self.settled(now, token, outcome, &mut out),
-            Input::Confirmed { class, to, end } => self.confirmed(class, to, end, &mut out),
+            Input::Word { epoch_no, positions, ends } => self.word(epoch_no, &positions, &ends, &mut out),
             Input::ReplayRate(per_s) => {
                 self.policy.replay_per_s = per_s;
                 self.replay_at = None;
@@ -211,19 +211,36 @@ impl<P: Clone> Session<P> {
         }
     }
 
-    fn confirmed(&mut self, class: Class, to: ClassCursor, end: Option<Seq>, out: &mut Vec<Output<P>>) {
+    fn word(
+        &mut self,
+        epoch_no: i64,
+        positions: &[(Class, Seq)],
+        ends: &[(Class, Seq)],
+        out: &mut Vec<Output<P>>,
+    ) {
         if self.policy.confirm == Confirm::Broker {
             return;
         }
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.class == class) else { return };
-        // What headquarters has beyond our end need not be what waits here unsent.
-        let forked = end.is_some_and(|end| to.class_sequence > end);
-        let to = if forked { to.min(lane.taken_to()) } else { to };
-        if lane.confirm(to) {
+        for lane in &mut self.lanes {
+            // Headquarters answers, if only about others: the gap that lets it go on in
+            // this class may lie further ahead than one window.
             lane.ahead = MAX_UNCONFIRMED.max(usize::from(self.policy.max_in_flight));
-            lane.resend_in = self.policy.confirm_timeout;
-            lane.resend_at = None;
-            retire(lane, false, out);
+            let of = |list: &[(Class, Seq)]| list.iter().find(|(of, _)| *of == lane.class).map(|(_, at)| *at);
+            let Some(to) = of(positions) else { continue };
+            let cursor = |class_sequence| ClassCursor { epoch_no, class_sequence };
+            let to = match of(ends) {
+                // What headquarters has beyond our end need not be what waits here unsent.
+                Some(end) if to > end => match cursor(end).min(lane.taken_to()) {
+                    to if to.epoch_no == epoch_no => to,
+                    _ => continue,
+                },
+                _ => cursor(to),
+            };
+            if lane.confirm(to) {
+                lane.resend_in = self.policy.confirm_timeout;
+                lane.resend_at = None;
+                retire(lane, false, out);
+            }
         }
     }
 

@@ -81,15 +81,15 @@ pub enum Input<P> {
         /// How.
         outcome: Outcome,
     },
-    /// Headquarters has everything of a class up to a position of ours.
-    Confirmed {
-        /// The class.
-        class: Class,
-        /// The position.
-        to: ClassCursor,
-        /// Where our class ended in that epoch, when it is over. Beyond it somebody
+    /// Headquarters has everything of an epoch of ours up to these positions.
+    Word {
+        /// The epoch's number in our file.
+        epoch_no: i64,
+        /// By class.
+        positions: Vec<(Class, Seq)>,
+        /// Where our classes ended in that epoch, when it is over. Beyond it somebody
         /// else wrote in our name.
-        end: Option<Seq>,
+        ends: Vec<(Class, Seq)>,
     },
     /// Headquarters changed the replay rate; 0: no limit.
     ReplayRate(u32),

@@ -302,6 +302,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seed::cases(256))]
+
         #[test]
         fn never_panics(digits in "[0-9A-F]{0,40}", number in 1_u8..10) {
             let protocol = Protocol::from_number(&number.to_string()).unwrap();

@@ -185,6 +185,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seed::cases(256))]
+
         #[test]
         fn any_interleaving_of_two_senders(
             a in proptest::collection::vec(any::<u8>(), 1..400),

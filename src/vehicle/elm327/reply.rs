@@ -257,6 +257,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(crate::seed::cases(256))]
+
         #[test]
         fn never_panics_and_data_is_hex(line in ".{0,80}") {
             if let Line::Data(hex) = classify(&line) {

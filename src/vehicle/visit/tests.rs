@@ -174,6 +174,8 @@ fn any_seen() -> impl Strategy<Value = Seen> {
 }
 
 proptest! {
+    #![proptest_config(crate::seed::cases(256))]
+
     /// Whatever is seen, arrivals and departures alternate, and a visit's VIN never changes.
     #[test]
     fn arrivals_and_departures_alternate(
