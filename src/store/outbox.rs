@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::requests::uuid_from;
 use super::{Offset, Reader, StoreError};
@@ -136,6 +138,14 @@ const COLUMNS: &str =
      e.synced, e.boot, e.data, p.id, p.base_offset
      FROM event e JOIN epoch p ON p.no = e.epoch_no";
 
+/// Without a copy on the heap: there are three in each row of a backlog.
+fn uuid_at(row: &Row<'_>, column: usize) -> Result<Uuid, StoreError> {
+    match row.get_ref(column)? {
+        ValueRef::Blob(bytes) => uuid_from(bytes),
+        _ => Err(StoreError::Corrupt("an id that is not a blob".into())),
+    }
+}
+
 fn event_of(row: &Row<'_>) -> Result<LoggedEvent, StoreError> {
     let offset: i64 = row.get(0)?;
     let cursor = ClassCursor { epoch_no: row.get(1)?, class_sequence: sql_seq(row.get(3)?) };
@@ -144,8 +154,8 @@ fn event_of(row: &Row<'_>) -> Result<LoggedEvent, StoreError> {
         offset: Offset(offset),
         cursor,
         event: Arc::new(Event {
-            id: uuid_from(&row.get::<_, Vec<u8>>(4)?)?,
-            epoch: Epoch(uuid_from(&row.get::<_, Vec<u8>>(11)?)?),
+            id: uuid_at(row, 4)?,
+            epoch: Epoch(uuid_at(row, 11)?),
             sequence: sql_seq(offset - row.get::<_, i64>(12)?),
             class_sequence: cursor.class_sequence,
             class: class_from_index(row.get(2)?)?,
@@ -153,7 +163,7 @@ fn event_of(row: &Row<'_>) -> Result<LoggedEvent, StoreError> {
             subject: row.get(6)?,
             time: UtcMillis(row.get(7)?),
             time_quality: if row.get(8)? { TimeQuality::Synced } else { TimeQuality::Unsynced },
-            boot: uuid_from(&row.get::<_, Vec<u8>>(9)?)?,
+            boot: uuid_at(row, 9)?,
             data: RawValue::from_string(data).map_err(|e| StoreError::Corrupt(e.to_string()))?,
         }),
     })
