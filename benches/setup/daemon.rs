@@ -146,6 +146,7 @@ printer = "face-1"
             .args(["run", "--config"])
             .arg(self.config())
             .env("NOTIFY_SOCKET", &path)
+            .env("MALLOC_ARENA_MAX", "2") // as systemd/baygate.service does
             .env_remove("BAYGATE_LOG")
             .stdout(Stdio::null())
             .stderr(log);

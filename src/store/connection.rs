@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::StoreError;
@@ -36,6 +37,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     conn.pragma_update(None, "wal_autocheckpoint", 0)?;
     conn.pragma_update(None, "journal_size_limit", WAL_KEPT_BYTES)?;
     conn.pragma_update(None, "cell_size_check", "on")?;
+    keep_plans(&conn)?;
     conn.set_prepared_statement_cache_capacity(96);
     Ok(conn)
 }
@@ -66,8 +68,16 @@ pub(super) fn reader(path: &Path) -> Result<Connection, StoreError> {
     conn.busy_timeout(Duration::from_secs(5))?;
     conn.pragma_update(None, "cell_size_check", "on")?;
     conn.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+    keep_plans(&conn)?;
     conn.set_prepared_statement_cache_capacity(48);
     Ok(conn)
+}
+
+/// One plan a statement, whatever is bound to it. Otherwise SQLite, built with STAT4,
+/// compiles a cached statement anew at each other value of a parameter.
+fn keep_plans(conn: &Connection) -> Result<(), StoreError> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }
 
 /// Sets a pragma and reads it back: what it says afterwards is what counts.

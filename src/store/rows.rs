@@ -25,14 +25,15 @@ fn event_of(row: &Row<'_>) -> Result<LoggedEvent, StoreError> {
     let offset: i64 = row.get(0)?;
     let read = || -> rusqlite::Result<Option<LoggedEvent>> {
         let numbers = [row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(7)?, row.get(8)?];
-        let (id, kind, subject): (Vec<u8>, String, String) = (row.get(4)?, row.get(5)?, row.get(6)?);
-        let (boot, data): (Vec<u8>, String) = (row.get(9)?, row.get(10)?);
+        // Ids without a copy on the heap: there are three in each row of a backlog.
+        let (id, kind, subject): ([u8; 16], String, String) = (row.get(4)?, row.get(5)?, row.get(6)?);
+        let (boot, data): ([u8; 16], String) = (row.get(9)?, row.get(10)?);
         let sealed = Sealed { numbers, id: &id, kind: &kind, subject: &subject, boot: &boot, data: &data };
         if sealed.seal() != row.get::<_, i64>(13)? {
             return Ok(None);
         }
         let [_, epoch_no, class, class_sequence, time, synced] = numbers;
-        let epoch: Vec<u8> = row.get(11)?;
+        let epoch: [u8; 16] = row.get(11)?;
         let base_offset: i64 = row.get(12)?;
         let cursor = ClassCursor { epoch_no, class_sequence: sql_seq(class_sequence) };
         let event = || {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -108,11 +109,7 @@ impl Drain {
                         }
                         read => read?,
                     };
-                    let rows = events
-                        .iter()
-                        .map(|logged| row(logged, &topics, &source))
-                        .collect::<Result<_, _>>()?;
-                    pages.push(Page { class, after, rows });
+                    pages.push(Page { class, after, rows: rows(&events, &topics, &source)? });
                 }
                 Ok((pages, damage))
             };
@@ -285,17 +282,27 @@ fn envelope(logged: &LoggedEvent, source: &Source) -> Result<Vec<u8>, StoreError
     logged.event.to_cloudevent(source).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
-fn row(logged: &LoggedEvent, topics: &Topics, source: &Source) -> Result<Row<Packet>, StoreError> {
-    let packet = Packet {
-        topic: topics.event(logged.event.class, &logged.event.kind),
-        payload: Bytes::from(envelope(logged, source)?),
-        retain: false,
-    };
-    Ok(Row {
-        class: logged.event.class,
-        cursor: logged.cursor,
-        offset: logged.offset,
-        bytes: packet.bytes(),
-        load: packet,
-    })
+/// Ready to send. Neighbours are often of one type, and then share the text of their topic.
+fn rows(events: &[LoggedEvent], topics: &Topics, source: &Source) -> Result<Vec<Row<Packet>>, StoreError> {
+    let mut before: Option<(&LoggedEvent, Arc<str>)> = None;
+    let mut rows = Vec::with_capacity(events.len());
+    for logged in events {
+        let event = &logged.event;
+        let topic = match &before {
+            Some((same, topic)) if same.event.class == event.class && same.event.kind == event.kind => {
+                Arc::clone(topic)
+            }
+            _ => topics.event(event.class, &event.kind),
+        };
+        before = Some((logged, Arc::clone(&topic)));
+        let load = Packet { topic, payload: Bytes::from(envelope(logged, source)?), retain: false };
+        rows.push(Row {
+            class: event.class,
+            cursor: logged.cursor,
+            offset: logged.offset,
+            bytes: load.bytes(),
+            load,
+        });
+    }
+    Ok(rows)
 }

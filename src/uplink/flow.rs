@@ -41,8 +41,12 @@ struct Flying {
 pub struct Flow {
     max_count: usize,
     max_bytes: u64,
+    /// By token, which is the order they went out in.
     flying: BTreeMap<Token, Flying>,
+    /// Bytes in flight, by class.
+    bytes: [u64; Class::ALL.len()],
     delivered: u64,
+    /// Measured rates, each higher than all after it: the first is the best that counts.
     samples: VecDeque<(Instant, u64)>,
     /// The quickest answer, and the size of its packet.
     quickest: Option<(Duration, u64)>,
@@ -56,6 +60,7 @@ impl Flow {
             max_count: max_count.max(1),
             max_bytes,
             flying: BTreeMap::new(),
+            bytes: [0; Class::ALL.len()],
             delivered: 0,
             samples: VecDeque::new(),
             quickest: None,
@@ -70,13 +75,8 @@ impl Flow {
         if self.flying.len() >= self.max_count {
             return false;
         }
-        let (mut total, mut rivals) = (0, 0);
-        for flying in self.flying.values() {
-            total += flying.bytes;
-            if flying.class <= class {
-                rivals += flying.bytes;
-            }
-        }
+        let total: u64 = self.bytes.iter().sum();
+        let rivals: u64 = self.bytes.iter().take(class as usize + 1).sum();
         let within = |used: u64, limit: u64| used == 0 || used.saturating_add(bytes) <= limit;
         within(rivals, self.limit_bytes()) && within(total, self.max_bytes)
     }
@@ -84,12 +84,12 @@ impl Flow {
     /// A publish went out.
     pub fn sent(&mut self, token: Token, class: Class, bytes: u64, now: Instant) {
         let delivered_before = self.delivered;
-        let oldest = self.flying.values().min_by_key(|flying| flying.sent_at);
-        let half_through = oldest.map_or(0, |flying| {
+        let half_through = self.first().map_or(0, |flying| {
             let passed = now.saturating_duration_since(flying.sent_at).as_micros();
             let most = u128::from(self.rate().unwrap_or(0)) * passed / 1_000_000;
             flying.bytes.min(u64::try_from(most).unwrap_or(u64::MAX))
         });
+        self.count(class, |of| of.saturating_add(bytes));
         self.flying.insert(token, Flying { class, bytes, sent_at: now, delivered_before, half_through });
     }
 
@@ -97,12 +97,16 @@ impl Flow {
     pub fn acknowledged(&mut self, token: Token, now: Instant) -> bool {
         let Some(flying) = self.flying.remove(&token) else { return false };
         let took = now.saturating_duration_since(flying.sent_at).max(Duration::from_micros(100));
+        self.count(flying.class, |of| of.saturating_sub(flying.bytes));
         self.delivered += flying.bytes;
         let bytes =
             u128::from((self.delivered - flying.delivered_before).saturating_sub(flying.half_through));
         let rate = u64::try_from(bytes * 1_000_000 / took.as_micros()).unwrap_or(u64::MAX);
         if self.quickest.is_none_or(|(quickest, _)| took < quickest) {
             self.quickest = Some((took, flying.bytes));
+        }
+        while self.samples.back().is_some_and(|(_, earlier)| *earlier <= rate) {
+            self.samples.pop_back();
         }
         self.samples.push_back((now, rate));
         while self.samples.len() > SAMPLES
@@ -116,7 +120,7 @@ impl Flow {
     /// The line's rate as measured, in bytes a second.
     #[must_use]
     pub fn rate(&self) -> Option<u64> {
-        self.samples.iter().map(|(_, rate)| *rate).max()
+        self.samples.front().map(|(_, rate)| *rate)
     }
 
     /// Bytes that may be in flight now.
@@ -148,14 +152,24 @@ impl Flow {
     /// When the oldest publish without PUBACK went out.
     #[must_use]
     pub fn oldest(&self) -> Option<Instant> {
-        self.flying.values().map(|flying| flying.sent_at).min()
+        self.first().map(|flying| flying.sent_at)
+    }
+
+    fn first(&self) -> Option<&Flying> {
+        self.flying.first_key_value().map(|(_, flying)| flying)
+    }
+
+    fn count(&mut self, class: Class, change: impl FnOnce(u64) -> u64) {
+        if let Some(bytes) = self.bytes.get_mut(class as usize) {
+            *bytes = change(*bytes);
+        }
     }
 
     /// What the bytes in flight need on the line as measured, generously
     /// (four times; 1 kB/s while nothing was measured).
     #[must_use]
     pub fn drain_time(&self) -> Duration {
-        let bytes: u64 = self.flying.values().map(|flying| flying.bytes).sum();
+        let bytes: u64 = self.bytes.iter().sum();
         Duration::from_millis(bytes.saturating_mul(4000) / self.rate().unwrap_or(4000).max(1000))
     }
 }
