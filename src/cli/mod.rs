@@ -7,6 +7,7 @@ pub mod buffer;
 mod check;
 mod completions;
 pub mod daemon;
+mod decode;
 mod demo;
 pub mod devices;
 mod man;
@@ -57,6 +58,8 @@ enum Command {
     Scan(scan::Args),
     /// Live values of a vehicle / 车辆实时数据
     Watch(watch::Args),
+    /// Decode recorded CAN traffic / 解码录制的 CAN 数据
+    Decode(decode::Args),
     /// Look into, check, copy and bring back the local database / 查看、校验、备份与恢复本地数据库
     Buffer(buffer::Args),
     /// Draw, print and follow card faces / 卡面的生成、打印与查询
@@ -178,6 +181,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Devices(args) => devices::run(args, &global).await,
         Command::Scan(args) => scan::run(args, &global).await,
         Command::Watch(args) => watch::run(args, &global).await,
+        Command::Decode(args) => decode::run(args, &global).await,
         Command::Buffer(args) => buffer::run(args, &global).await,
         Command::Simulate(args) => simulate::run(args, &global).await,
         Command::Print(args) => print::run(args, &global).await,

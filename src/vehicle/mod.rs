@@ -7,6 +7,8 @@
 //! [`obd`], [`pids`] (messages → facts) → [`report`] → [`visit`] (arrived,
 //! report, departed) → the log. Every byte out passes [`gate`].
 
+pub mod candump;
+pub mod dbc;
 pub mod elm327;
 mod error;
 pub mod gate;
@@ -16,6 +18,7 @@ pub mod polling;
 pub mod report;
 pub mod scan;
 mod service;
+pub mod signal_set;
 pub mod telemetry;
 pub mod visit;
 

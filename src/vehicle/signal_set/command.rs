@@ -1,0 +1,234 @@
+//! One command of a set: what is asked, who answers, under which name it goes.
+
+use serde::Deserialize;
+
+use super::format::Format;
+
+/// A request and the signals in its answer.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "Written")]
+pub struct Command {
+    /// Request header: 3 digits on 11-bit CAN, 4 digits elsewhere.
+    header: String,
+    /// `rax` as written.
+    answers_on: Option<String>,
+    /// Service and identifier, hex.
+    request: Vec<u8>,
+    extended_address: Option<u8>,
+    priority: u32,
+    options: Vec<(String, String)>,
+    signals: Vec<Signal>,
+}
+
+/// A named value.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Signal {
+    /// Its name in the set.
+    pub id: String,
+    /// How it is decoded.
+    pub fmt: Format,
+}
+
+/// The keys as they stand in the file. The others steer polling and displays.
+#[derive(Debug, Deserialize)]
+struct Written {
+    hdr: String,
+    rax: Option<String>,
+    eax: Option<String>,
+    pri: Option<String>,
+    tst: Option<String>,
+    tmo: Option<String>,
+    #[serde(default)]
+    fcm1: bool,
+    proto: Option<String>,
+    cmd: std::collections::BTreeMap<String, String>,
+    filter: Option<Filter>,
+    signals: Vec<Signal>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Filter {
+    from: Option<u32>,
+    to: Option<u32>,
+    #[serde(default)]
+    years: Vec<u32>,
+}
+
+impl TryFrom<Written> for Command {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        if !matches!(written.hdr.len(), 3 | 4) || !is_hex(&written.hdr) {
+            return Err(format!("`hdr` is {:?}: 3 or 4 hex digits belong there", written.hdr));
+        }
+        if let Some(rax) =
+            written.rax.as_ref().filter(|rax| !matches!(rax.len(), 2 | 3 | 6 | 8) || !is_hex(rax))
+        {
+            return Err(format!("`rax` is {rax:?}: 2, 3, 6 or 8 hex digits belong there"));
+        }
+        let mut asked = written.cmd.iter();
+        let (Some((service, identifier)), None) = (asked.next(), asked.next()) else {
+            return Err("`cmd` has one service (01, 21 or 22) with its identifier".to_owned());
+        };
+        let request = hex::decode(format!("{service}{identifier}"))
+            .map_err(|_| format!("`cmd` is {service}{identifier}: whole hex bytes belong there"))?;
+        let extended_address = written.eax.as_deref().map(|eax| byte("eax", eax)).transpose()?;
+        // 18: the priority of diagnostics on 29-bit CAN (ISO 15765-4).
+        let priority = written.pri.as_deref().map_or(Ok(0x18), |pri| byte("pri", pri))?;
+        Ok(Self {
+            options: options(&written),
+            header: written.hdr.to_ascii_uppercase(),
+            answers_on: written.rax.map(|rax| rax.to_ascii_uppercase()),
+            request,
+            extended_address,
+            priority: priority.into(),
+            signals: written.signals,
+        })
+    }
+}
+
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn byte(key: &str, text: &str) -> Result<u8, String> {
+    u8::from_str_radix(text, 16).map_err(|_| format!("`{key}` is {text:?}: 2 hex digits belong there"))
+}
+
+/// What the set's tools write behind a command's name, each `key=value`.
+fn options(written: &Written) -> Vec<(String, String)> {
+    let mut options = Vec::new();
+    let mut add = |key: &str, value: Option<&str>| {
+        options.extend(value.map(|value| (key.to_owned(), value.to_ascii_uppercase())));
+    };
+    add("t", written.tmo.as_deref());
+    add("e", written.eax.as_deref());
+    add("ta", written.tst.as_deref());
+    add("fc", written.fcm1.then_some("1"));
+    add("p", written.proto.as_deref());
+    add("c", written.pri.as_deref());
+    add("f", written.filter.as_ref().map(Filter::text).as_deref());
+    options
+}
+
+impl Filter {
+    /// `2018-2020`, `2018-`, `-2020`, single years, with `;` between them.
+    fn text(&self) -> String {
+        let mut parts = match (self.from, self.to) {
+            (Some(from), Some(to)) if from < to => vec![format!("{from}-{to}")],
+            (from, to) => {
+                from.map(|from| format!("{from}-")).into_iter().chain(to.map(|to| format!("-{to}"))).collect()
+            }
+        };
+        let mut years = self.years.clone();
+        years.sort_unstable();
+        parts.extend(years.iter().map(u32::to_string));
+        parts.join(";")
+    }
+}
+
+/// A command's name, taken apart: `HDR[.RAX].CMD[|options]`.
+#[derive(Debug)]
+pub struct Name<'a> {
+    header: &'a str,
+    answers_on: Option<&'a str>,
+    request: Vec<u8>,
+    options: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Name<'a> {
+    /// `None` when the text is no name.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let (path, options) = text.split_once('|').unwrap_or((text, ""));
+        let parts: Vec<&str> = path.split('.').collect();
+        let (header, answers_on, request) = match parts.as_slice() {
+            [header, request] => (*header, None, *request),
+            [header, answers_on, request] => (*header, Some(*answers_on), *request),
+            _ => return None,
+        };
+        let options = options.split(',').filter_map(|option| option.split_once('=')).collect();
+        Some(Self { header, answers_on, request: hex::decode(request).ok()?, options })
+    }
+}
+
+impl Command {
+    /// Its signals.
+    #[must_use]
+    pub fn signals(&self) -> &[Signal] {
+        &self.signals
+    }
+
+    /// Whether the name without its options is this command's.
+    pub fn is_named(&self, name: &Name<'_>) -> bool {
+        let same = |ours: Option<&str>, theirs: Option<&str>| match (ours, theirs) {
+            (Some(ours), Some(theirs)) => ours.eq_ignore_ascii_case(theirs),
+            (None, None) => true,
+            _ => false,
+        };
+        self.header.eq_ignore_ascii_case(name.header)
+            && same(self.answers_on.as_deref(), name.answers_on)
+            && self.request == name.request
+    }
+
+    /// Options that both have, less those that only one has: the higher, the better.
+    pub fn likeness(&self, name: &Name<'_>) -> i32 {
+        let both = |key: &str, value: &str| {
+            name.options.iter().any(|(k, v)| *k == key && v.eq_ignore_ascii_case(value))
+        };
+        let shared = self.options.iter().filter(|(key, value)| both(key, value)).count();
+        let all = self.options.len() + name.options.len();
+        i32::try_from(3 * shared).unwrap_or(i32::MAX) - i32::try_from(all).unwrap_or(i32::MAX)
+    }
+
+    /// Whether its frames carry an address byte before ISO-TP's own.
+    #[must_use]
+    pub fn has_extended_address(&self) -> bool {
+        self.extended_address.is_some()
+    }
+
+    /// Whether it is asked on an 11-bit CAN bus.
+    #[must_use]
+    pub fn is_11_bit(&self) -> bool {
+        self.header.len() == 3
+    }
+
+    /// Whether it is asked on a bus older than CAN.
+    #[must_use]
+    pub fn is_iso_9141(&self) -> bool {
+        self.options.iter().any(|(key, value)| key == "p" && value.contains("9141"))
+    }
+
+    /// The arbitration ID of the answer, as an adapter prints it, where the set says it.
+    #[must_use]
+    pub fn answer_id(&self) -> Option<String> {
+        let rax = self.answers_on.as_deref()?;
+        let low = u32::from_str_radix(rax, 16).ok()?;
+        Some(match rax.len() {
+            // pp DA F1 xx: from unit xx to the tester (ISO 15765-4).
+            2 => format!("{:08X}", self.priority << 24 | 0x00DA_F100 | low),
+            6 => format!("{:08X}", self.priority << 24 | low),
+            _ => rax.to_owned(),
+        })
+    }
+
+    /// The ID on which the unit that was asked answers, where the set does not say:
+    /// 8 above on 11-bit CAN, the addresses exchanged on 29-bit CAN.
+    #[must_use]
+    pub fn usual_answer_id(&self) -> Option<String> {
+        let header = u32::from_str_radix(&self.header, 16).ok()?;
+        match (self.header.len(), header) {
+            (3, 0x7E0..=0x7E7) => Some(format!("{:03X}", header + 8)),
+            (4, 0xDA00..=0xDAFF) => {
+                Some(format!("{:08X}", self.priority << 24 | 0x00DA_F100 | header & 0xFF))
+            }
+            _ => None,
+        }
+    }
+
+    /// The data of an answer behind service and identifier; `None` when it answers something else.
+    #[must_use]
+    pub fn data<'m>(&self, message: &'m [u8]) -> Option<&'m [u8]> {
+        let (service, identifier) = self.request.split_first()?;
+        message.strip_prefix(&[service | 0x40])?.strip_prefix(identifier)
+    }
+}

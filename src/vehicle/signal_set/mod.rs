@@ -1,0 +1,117 @@
+//! OBDb signal sets (v3 JSON): makers' own identifiers with the signals in their
+//! answers. What lives here: the file's form, finding a command by its name, an
+//! adapter's printed answer to values. What does not: asking a car, choosing a
+//! set for it. The sets themselves are CC-BY-SA and not part of this program:
+//! users drop them in.
+
+mod command;
+mod format;
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+pub use command::{Command, Signal};
+pub use format::{Format, Value};
+
+use command::Name;
+
+use super::elm327::frame::{self, EcuAddress, Frame, Protocol};
+use super::elm327::isotp::{self, Message};
+
+/// A signal set that cannot be used; says line and column.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct SignalSetError(#[from] pub serde_json::Error);
+
+/// The commands of a file.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SignalSet {
+    commands: Vec<Command>,
+}
+
+impl SignalSet {
+    /// Reads a file's bytes.
+    ///
+    /// # Errors
+    /// The first place that is no signal set.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, SignalSetError> {
+        Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// Its commands, as the file orders them.
+    #[must_use]
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
+    }
+
+    /// The command of a name `HDR[.RAX].CMD[|options]`. Where the set has several
+    /// of one name, the options decide.
+    #[must_use]
+    pub fn command(&self, name: &str) -> Option<&Command> {
+        let name = Name::parse(name)?;
+        let named = self.commands.iter().filter(|command| command.is_named(&name));
+        named.max_by_key(|command| command.likeness(&name))
+    }
+}
+
+impl Command {
+    /// The signals of an answer as an adapter prints it with headers: one frame a
+    /// line, spaces allowed, several units and messages interleaved.
+    #[must_use]
+    pub fn decode(&self, response: &str) -> Vec<(&str, Value)> {
+        let messages = self.messages(response);
+        let mut found: HashMap<&str, Value> = HashMap::new();
+        for data in messages.iter().filter_map(|message| self.data(&message.payload)) {
+            let signals = self.signals().iter();
+            found.extend(signals.filter_map(|signal| Some((signal.id.as_str(), signal.fmt.decode(data)?))));
+        }
+        let ids = self.signals().iter().map(|signal| signal.id.as_str());
+        ids.filter_map(|id| found.remove(id).map(|value| (id, value))).collect()
+    }
+
+    /// The whole messages of the unit that this command is for.
+    fn messages(&self, response: &str) -> Vec<Message> {
+        let protocol = if self.is_iso_9141() {
+            Protocol::Iso9141
+        } else if self.is_11_bit() {
+            Protocol::Can11At500
+        } else {
+            Protocol::Can29At500
+        };
+        let lines = response.lines().map(|line| line.split_ascii_whitespace().collect::<String>());
+        let mut frames: Vec<Frame> = lines.filter_map(|line| frame::parse(&line, protocol).ok()).collect();
+        if self.has_extended_address() {
+            frames.iter_mut().for_each(take_address);
+        }
+        let assembled =
+            if protocol.is_can() { isotp::assemble(&frames) } else { isotp::single_frames(frames) };
+        self.of_its_unit(assembled.messages)
+    }
+
+    /// What another unit answered is not this command's. Where the set does not
+    /// name the unit, the usual one counts if it answered at all.
+    fn of_its_unit(&self, messages: Vec<Message>) -> Vec<Message> {
+        let is_from = |message: &Message, id: &str| message.sender.0.split('/').next() == Some(id);
+        if let Some(id) = self.answer_id() {
+            return messages.into_iter().filter(|message| is_from(message, &id)).collect();
+        }
+        match self.usual_answer_id() {
+            Some(id) if messages.iter().any(|message| is_from(message, &id)) => {
+                messages.into_iter().filter(|message| is_from(message, &id)).collect()
+            }
+            _ => messages,
+        }
+    }
+}
+
+/// ISO 15765-2 extended addressing: the first byte belongs to the sender's address.
+fn take_address(frame: &mut Frame) {
+    if !frame.data.is_empty() {
+        let address = frame.data.remove(0);
+        frame.sender = EcuAddress(format!("{}/{address:02X}", frame.sender));
+    }
+}
+
+#[cfg(test)]
+mod tests;

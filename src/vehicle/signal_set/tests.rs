@@ -1,0 +1,92 @@
+use super::*;
+
+/// A set in the public schema's form, written for these tests.
+const SET: &str = r#"{
+  "diagnosticLevel": "03",
+  "commands": [
+    {"hdr": "7E0", "cmd": {"01": "05"}, "freq": 5, "signals": [
+      {"id": "ECT", "path": "Engine", "name": "Coolant", "suggestedMetric": "engineCoolantTemperature",
+       "fmt": {"len": 8, "min": -40, "max": 215, "add": -40, "unit": "celsius"}}]},
+    {"hdr": "7E0", "rax": "7E8", "cmd": {"22": "1E12"}, "freq": 1, "filter": {"to": 2017}, "signals": [
+      {"id": "GEAR_OLD", "name": "Gear", "fmt": {"len": 8, "map": {"1": {"description": "1st", "value": "1"}}}}]},
+    {"hdr": "7E0", "rax": "7E8", "cmd": {"22": "1E12"}, "freq": 1, "filter": {"from": 2018}, "signals": [
+      {"id": "GEAR", "name": "Gear", "fmt": {"len": 8, "map": {"1": {"description": "1st", "value": "1"}}}}]},
+    {"hdr": "DA10", "rax": "10", "pri": "14", "cmd": {"22": "DA2C"}, "freq": 1, "signals": [
+      {"id": "P", "name": "P", "fmt": {"bix": 8, "len": 16, "max": 70000, "unit": "scalar"}}]},
+    {"hdr": "6F1", "rax": "607", "eax": "07", "tst": "F1", "fcm1": true, "cmd": {"22": "DDBC"}, "freq": 1, "signals": [
+      {"id": "SOC", "name": "SOC", "fmt": {"len": 16, "max": 100, "div": 10, "unit": "percent"}},
+      {"id": "SOC_MAX", "name": "SOC", "fmt": {"bix": 16, "len": 16, "max": 100, "div": 10, "unit": "percent"}}]},
+    {"hdr": "7E4", "rax": "7EC", "cmd": {"22": "0101"}, "freq": 1, "signals": [
+      {"id": "LAST", "name": "Last", "fmt": {"bix": 88, "len": 8, "max": 255, "unit": "scalar"}},
+      {"id": "BEYOND", "name": "Beyond", "fmt": {"bix": 96, "len": 8, "max": 255, "unit": "scalar"}}]}
+  ]
+}"#;
+
+fn decode(name: &str, response: &str) -> Option<Vec<(String, Value)>> {
+    let set = SignalSet::from_json(SET.as_bytes()).unwrap();
+    let signals = set.command(name)?.decode(response);
+    Some(signals.into_iter().map(|(id, value)| (id.to_owned(), value)).collect())
+}
+
+fn number(id: &str, value: f64) -> Option<Vec<(String, Value)>> {
+    Some(vec![(id.to_owned(), Value::Number(value))])
+}
+
+#[test]
+fn single_frames() {
+    // The contract's own example, §6.
+    assert_eq!(decode("7E0.0105", "7E803410578"), number("ECT", 80.0));
+    assert_eq!(decode("7e0.0105", "7E8 03 41 05 78 AA AA"), number("ECT", 80.0));
+    assert_eq!(decode("7E0.0105", "7E803410C78"), Some(vec![]), "another identifier");
+    assert_eq!(decode("7E0.0105", "7E8037F0111"), Some(vec![]), "a refusal");
+    assert_eq!(decode("7E0.0105", "no frame\n"), Some(vec![]));
+    assert_eq!(decode("7E0.0106", "7E803410678"), None);
+}
+
+#[test]
+fn another_unit_does_not_answer_for_the_one_asked() {
+    assert_eq!(decode("7E0.0105", "7E90341051E\n7E803410578\n7EA0341051E"), number("ECT", 80.0));
+    assert_eq!(decode("7E0.0105", "7E90341051E"), number("ECT", -10.0), "nobody else answered");
+    assert_eq!(decode("7E0.7E8.221E12|f=2018-", "7E904621E1201"), Some(vec![]));
+}
+
+#[test]
+fn years_choose_among_commands_of_one_name() {
+    let gear = |id: &str| Some(vec![(id.to_owned(), Value::Text("1".into()))]);
+    assert_eq!(decode("7E0.7E8.221E12|f=2018-", "7E804621E1201"), gear("GEAR"));
+    assert_eq!(decode("7E0.7E8.221E12|f=-2017", "7E804621E1201"), gear("GEAR_OLD"));
+}
+
+#[test]
+fn long_answers_interleave() {
+    let response = "7EC100F620101000102\n7ED100F620101FFFFFF\n7EC2103040506070809\n7ED21FFFFFFFFFFFFFF\n7EC220AFFFFFFFFFFFF";
+    // 15 bytes: three of service and identifier, twelve of data: 00 01 … 09 0A FF.
+    let expected = Some(vec![("LAST".into(), Value::Number(255.0))]);
+    assert_eq!(decode("7E4.7EC.220101", response), expected);
+    let lost = "7EC100F620101000102\n7EC220AFFFFFFFFFFFF";
+    assert_eq!(decode("7E4.7EC.220101", lost), Some(vec![]), "a frame is missing");
+}
+
+#[test]
+fn wide_and_extended_addresses() {
+    assert_eq!(decode("DA10.10.22DA2C|c=14", "14DAF1100662DA2C001234"), number("P", 4660.0));
+    assert_eq!(decode("DA10.10.22DA2C|c=14", "18DAF1100662DA2C001234"), Some(vec![]), "another priority");
+    assert_eq!(
+        decode("6F1.607.22DDBC|e=07,ta=F1,fc=1", "607F1100762DDBC01F4\n607F12103E8"),
+        Some(vec![("SOC".into(), Value::Number(50.0)), ("SOC_MAX".into(), Value::Number(100.0))])
+    );
+}
+
+#[test]
+fn a_garbled_set_is_refused_with_its_place() {
+    for (set, place) in [
+        ("{\n \"commands\": [", "line 2"),
+        ("{\"commands\":[\n{\"hdr\":\"7E\",\"cmd\":{\"01\":\"05\"},\"signals\":[]}]}", "line 2"),
+        ("{\"commands\":[{\"hdr\":\"7E0\",\"cmd\":{},\"signals\":[]}]}", "one service"),
+        ("{\"commands\":[{\"hdr\":\"7E0\",\"cmd\":{\"22\":\"1\"},\"signals\":[]}]}", "whole hex bytes"),
+        ("{}", "commands"),
+    ] {
+        let error = SignalSet::from_json(set.as_bytes()).unwrap_err().to_string();
+        assert!(error.contains(place), "{error}");
+    }
+}
