@@ -66,6 +66,7 @@ async fn a_later_schema_is_refused_and_left_alone() {
     drop(store);
     let raw = rusqlite::Connection::open(dir.path().join("baygate.db")).unwrap();
     raw.pragma_update(None, "user_version", 99).unwrap();
+    raw.execute("UPDATE meta SET value = '99' WHERE key = 'schema'", []).unwrap();
     drop(raw);
     assert!(matches!(Store::open(&options(dir.path())), Err(StoreError::TooNew { found: 99, .. })));
 }

@@ -147,14 +147,18 @@ pub fn restore(data_dir: &Path, from: &Path, progress: Progress<'_>) -> Result<R
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let source = Connection::open_with_flags(from, flags)?;
-    let found = connection::found_version(&source).map_err(|error| refuse(error.to_string()))?;
     let epochs: i64 = source
         .query_row("SELECT count(*) FROM epoch", [], |row| row.get(0))
-        .map_err(|_| refuse("it is not a database of Baygate".into()))?;
-    if found > connection::known_version() || epochs == 0 {
-        return Err(refuse(format!(
-            "it has schema version {found} and {epochs} epochs; use the program that made it"
-        )));
+        .map_err(|error| refuse(format!("it is not a database of Baygate ({error})")))?;
+    if epochs == 0 {
+        return Err(refuse("it is not a database of Baygate that was ever opened".into()));
+    }
+    match connection::check_schema_version(&source) {
+        Err(StoreError::Damaged { what }) => {
+            return Err(refuse(format!("it is damaged: {what}; {BY_HAND}")));
+        }
+        Err(error) => return Err(refuse(error.to_string())),
+        Ok(()) => {}
     }
     let staged = data_dir.join(STAGED);
     let stats = copy(&source, &staged, progress).map_err(|error| {

@@ -43,20 +43,26 @@ pub(super) fn is_sealed(row: &Row<'_>) -> rusqlite::Result<bool> {
     Ok(sealed.seal() == row.get::<_, i64>(11)?)
 }
 
-/// Tables and indexes of a file, by name.
-pub(super) fn names(conn: &Connection) -> Result<Vec<String>, StoreError> {
+/// Tables and indexes of a file: names and statements.
+pub(super) fn schema(conn: &Connection) -> Result<Vec<(String, String)>, StoreError> {
     let mut query =
-        conn.prepare("SELECT name FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name")?;
-    let names = query.query_map([], |row| row.get(0))?;
-    Ok(names.collect::<Result<_, _>>()?)
+        conn.prepare("SELECT name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_%' ORDER BY name")?;
+    let found = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// Whether the schema is ours to the letter: one letter less in it is no damage to SQLite.
+pub(super) fn whole_schema(conn: &Connection) -> Result<(), StoreError> {
+    let (found, expected) = (schema(conn)?, connection::schema()?);
+    match expected.iter().find(|statement| !found.contains(statement)) {
+        Some((name, _)) => damaged(format!("{name} is missing from the schema, or not as it was written")),
+        None => Ok(()),
+    }
 }
 
 /// The look before ready.
 pub(super) fn quick(conn: &Connection) -> Result<(), StoreError> {
-    let (found, expected) = (names(conn)?, connection::schema_names()?);
-    if let Some(missing) = expected.iter().find(|name| !found.contains(name)) {
-        return damaged(format!("{missing} is missing from the schema"));
-    }
+    whole_schema(conn)?;
     for table in VITAL {
         whole(conn, table)?;
     }
@@ -130,7 +136,12 @@ fn counters(conn: &Connection) -> Result<(), StoreError> {
 fn whole(conn: &Connection, table: &str) -> Result<(), StoreError> {
     let verdict: String =
         conn.query_row(&format!("PRAGMA integrity_check('{table}')"), [], |row| row.get(0))?;
-    if verdict == "ok" { Ok(()) } else { damaged(format!("table {table}: {verdict}")) }
+    if verdict == "ok" { Ok(()) } else { damaged(format!("table {table}: {}", first_line(&verdict))) }
+}
+
+/// The first finding of SQLite's check, which may give hundreds in one answer.
+pub(super) fn first_line(verdict: &str) -> &str {
+    verdict.lines().find(|line| !line.starts_with("***")).unwrap_or(verdict)
 }
 
 /// Where the full check is.

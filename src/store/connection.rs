@@ -1,5 +1,6 @@
 //! Connections and what durability asks of them; the schema and its migrations.
 
+use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,6 +24,39 @@ pub(super) fn check_version() -> Result<(), StoreError> {
         return Err(StoreError::OldSqlite { found: rusqlite::version() });
     }
     Ok(())
+}
+
+/// The named value that has the schema version a second time: a rotten `user_version` would
+/// look like a later program's file, or like a new one.
+pub(super) const SCHEMA: &str = "schema";
+
+/// What never changes in the header of a file of ours: place, what stands there (SQLite
+/// "Database File Format", section 1.3). SQLite would take some of it for a file of a later
+/// version and refuse to write, and no start would ever salvage it.
+const HEADER: [(usize, &[u8]); 4] =
+    [(0, b"SQLite format 3\0"), (16, &[0x10, 0]), (20, &[0, 64, 32, 32]), (52, &[0; 4])];
+
+/// Looks at the header before SQLite does. A file that is empty or not there is a new one.
+pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
+    let mut header = Vec::with_capacity(100);
+    let read = std::fs::File::open(path).and_then(|file| file.take(100).read_to_end(&mut header));
+    match read {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(StoreError::File { path: path.to_owned(), source }),
+        Ok(0) => return Ok(()),
+        Ok(_) => {}
+    }
+    let as_ever = |(at, bytes): &(usize, &[u8])| header.get(*at..*at + bytes.len()) == Some(*bytes);
+    let version = |at: usize| matches!(header.get(at), Some(1 | 2));
+    // Schema format and encoding come with the first table, which may still be in the WAL.
+    let later = |at: usize, what: u8| {
+        header.get(at..at + 4).is_some_and(|four| *four == [0; 4] || *four == [0, 0, 0, what])
+    };
+    if HEADER.iter().all(as_ever) && version(18) && version(19) && later(44, 4) && later(56, 1) {
+        Ok(())
+    } else {
+        Err(StoreError::Damaged { what: "the file's header is not that of a database of ours".into() })
+    }
 }
 
 /// The writing connection. Its checkpoints are the keeper's work.
@@ -126,26 +160,38 @@ pub(super) fn found_version(conn: &Connection) -> Result<i64, StoreError> {
     Ok(conn.pragma_query_value(None, "user_version", |row| row.get(0))?)
 }
 
+/// Refuses a file of a later program, and tells it from one whose version has rotted.
+pub(super) fn check_schema_version(conn: &Connection) -> Result<(), StoreError> {
+    let (found, known) = (found_version(conn)?, known_version());
+    let copy = super::epoch::meta(conn, SCHEMA).ok().flatten().and_then(|text| text.parse::<i64>().ok());
+    let rotten = copy.is_some_and(|copy| copy != found);
+    if rotten {
+        return Err(StoreError::Damaged {
+            what: format!("the schema version {found} is not what was written"),
+        });
+    }
+    if found > known { Err(StoreError::TooNew { found, known }) } else { Ok(()) }
+}
+
 /// Brings the schema up to this program's version, one transaction a step.
 pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
-    let (found, known) = (found_version(conn)?, known_version());
-    if found > known {
-        return Err(StoreError::TooNew { found, known });
-    }
+    check_schema_version(conn)?;
+    let found = found_version(conn)?;
     for (version, sql) in (1_i64..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {
         let tx = conn.transaction()?;
         tx.execute_batch(sql)?;
         tx.pragma_update(None, "user_version", version)?;
+        super::epoch::set_meta(&tx, SCHEMA, &version.to_string())?;
         tx.commit()?;
     }
     Ok(())
 }
 
-/// Names of the tables and indexes this program's schema has.
-pub(super) fn schema_names() -> Result<Vec<String>, StoreError> {
+/// Tables and indexes of this program's schema: names and statements.
+pub(super) fn schema() -> Result<Vec<(String, String)>, StoreError> {
     let mut conn = Connection::open_in_memory()?;
     migrate(&mut conn)?;
-    super::check::names(&conn)
+    super::check::schema(&conn)
 }
 
 #[cfg(test)]
@@ -180,6 +226,8 @@ mod tests {
         migrate(&mut conn).unwrap();
         migrate(&mut conn).unwrap();
         conn.pragma_update(None, "user_version", known_version() + 1).unwrap();
+        assert!(migrate(&mut conn).unwrap_err().is_damage(), "its second copy does not say so");
+        super::super::epoch::set_meta(&conn, SCHEMA, &(known_version() + 1).to_string()).unwrap();
         assert!(matches!(migrate(&mut conn), Err(StoreError::TooNew { .. })));
     }
 }

@@ -159,10 +159,7 @@ pub(super) fn begin_at(
             UtcMillis::now().0
         ],
     )?;
-    tx.execute(
-        "INSERT OR REPLACE INTO meta (key, value) VALUES ('epoch/' || ?1, ?2)",
-        params![epoch_no, remember(epoch_no, epoch.0, base_offset)],
-    )?;
+    note_copy(tx, epoch_no, epoch.0, base_offset)?;
     for class in Class::ALL {
         if let Some(before) = before {
             tx.execute(
@@ -192,6 +189,22 @@ fn remember(no: i64, id: Uuid, base_offset: i64) -> String {
     format!("{id} {base_offset} {seal:x}")
 }
 
+/// Writes the second copy of an epoch.
+pub(super) fn note_copy(tx: &Connection, no: i64, id: Uuid, base_offset: i64) -> Result<(), StoreError> {
+    set_meta(tx, &format!("epoch/{no}"), &remember(no, id, base_offset))
+}
+
+/// All epochs: number, id, base offset.
+pub(super) fn all(conn: &Connection) -> Result<Vec<(i64, Uuid, i64)>, StoreError> {
+    let mut query = conn.prepare("SELECT no, id, base_offset FROM epoch")?;
+    let mut rows = query.query([])?;
+    let mut all = Vec::new();
+    while let Some(row) = rows.next()? {
+        all.push((row.get(0)?, uuid_from(&row.get::<_, Vec<u8>>(1)?)?, row.get(2)?));
+    }
+    Ok(all)
+}
+
 /// Id and base offset by the second copy, if that is as it was written.
 pub(super) fn remembered(no: i64, value: &str) -> Option<(Uuid, i64)> {
     let mut words = value.split(' ');
@@ -214,16 +227,9 @@ pub(super) fn agree(conn: &Connection) -> Result<(), StoreError> {
             return damaged(format!("epoch {no} and its second copy differ"));
         }
     }
-    let (counted, given): (i64, i64) = conn.query_row(
-        "SELECT coalesce(sum(last_sequence), 0),
-                max(coalesce(max(last_offset), 0), (SELECT coalesce(max(base_offset), 0) FROM epoch))
-                    - (SELECT coalesce(max(base_offset), 0) FROM epoch)
-         FROM class_counter",
-        [],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    if counted != given {
-        return damaged(format!("the counters of the classes give {counted} events, the log {given}"));
+    // After a salvage they are only what the rows say; the epoch that begins now sets them anew.
+    if meta(conn, "salvaged")?.is_none() {
+        counters_agree(conn)?;
     }
     let mut query = conn.prepare("SELECT class, epoch_no, class_sequence, seal FROM delivered")?;
     let mut rows = query.query([])?;
@@ -235,6 +241,23 @@ pub(super) fn agree(conn: &Connection) -> Result<(), StoreError> {
                 position[0]
             ));
         }
+    }
+    Ok(())
+}
+
+fn counters_agree(conn: &Connection) -> Result<(), StoreError> {
+    let (counted, given): (i64, i64) = conn.query_row(
+        "SELECT coalesce(sum(last_sequence), 0),
+                max(coalesce(max(last_offset), 0), (SELECT coalesce(max(base_offset), 0) FROM epoch))
+                    - (SELECT coalesce(max(base_offset), 0) FROM epoch)
+         FROM class_counter",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    if counted != given {
+        return Err(StoreError::Damaged {
+            what: format!("the counters of the classes give {counted} events, the log {given}"),
+        });
     }
     Ok(())
 }

@@ -149,11 +149,13 @@ impl StoreError {
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged { .. })
             || matches!(self.code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+            || self.is_rotten_value()
     }
 
-    /// Whether a table is not there.
-    pub(super) fn is_missing_table(&self) -> bool {
-        matches!(self, Self::Sqlite(error) if error.to_string().contains("no such table"))
+    /// Text that is no text, or a value of another type than its STRICT column has.
+    fn is_rotten_value(&self) -> bool {
+        use rusqlite::Error::{FromSqlConversionFailure, InvalidColumnType, Utf8Error};
+        matches!(self, Self::Sqlite(FromSqlConversionFailure(..) | InvalidColumnType(..) | Utf8Error(..)))
     }
 
     /// Whether the disk itself failed, as opposed to being full or damaged.

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use serde::Serialize;
 
-use super::check::FullCheck;
-use super::epoch::meta;
+use super::check::{FullCheck, first_line};
+use super::epoch::{self, meta};
 use super::open::FILE;
 use super::wal::Wal;
-use super::{Missing, Reader, StoreError, connection, gaps, mark, salvage, space};
+use super::{Missing, Reader, StoreError, check, connection, gaps, mark, salvage, space};
 use crate::event::{Class, Source};
 
 /// Findings of SQLite's own check that are listed, at most.
@@ -119,11 +119,9 @@ impl Inspection {
     pub fn open(place: &Path) -> Result<Self, StoreError> {
         let path = if place.is_dir() { place.join(FILE) } else { place.to_owned() };
         std::fs::metadata(&path).map_err(|source| StoreError::File { path: path.clone(), source })?;
+        connection::check_header(&path)?;
         let conn = connection::reader(&path)?;
-        let (found, known) = (connection::found_version(&conn)?, connection::known_version());
-        if found > known {
-            return Err(StoreError::TooNew { found, known });
-        }
+        connection::check_schema_version(&conn)?;
         Ok(Self { path, conn })
     }
 
@@ -171,16 +169,17 @@ impl Inspection {
         if let Some(what) = self.wal_damage()? {
             return Ok(Some(what));
         }
+        match check::whole_schema(&self.conn).and_then(|()| epoch::agree(&self.conn)) {
+            Err(StoreError::Damaged { what }) => return Ok(Some(what)),
+            other => other?,
+        }
         for table in ["event", "epoch", "meta", "delivered"] {
             let verdict = self
                 .conn
                 .query_row(&format!("PRAGMA quick_check('{table}')"), [], |row| row.get::<_, String>(0));
             match verdict.map_err(StoreError::from) {
                 Ok(verdict) if verdict == "ok" => {}
-                Ok(verdict) => return Ok(Some(verdict)),
-                Err(error) if error.is_missing_table() => {
-                    return Ok(Some(format!("table {table} is missing")));
-                }
+                Ok(verdict) => return Ok(Some(format!("table {table}: {}", first_line(&verdict)))),
                 Err(error) => return Err(error),
             }
         }

@@ -160,6 +160,7 @@ fn open_sound(path: &Path) -> Result<Connection, StoreError> {
     if let Some(what) = wal.damaged {
         return Err(StoreError::Damaged { what });
     }
+    connection::check_header(path)?;
     let mut conn = connection::writer(path)?;
     connection::migrate(&mut conn)?;
     check::quick(&conn)?;
@@ -242,11 +243,10 @@ fn begin(conn: &mut Connection, options: &StoreOptions) -> Result<(Position, Ope
         set_meta(&tx, "machine_id", machine_id)?;
     }
     set_meta(&tx, "clean_shutdown", "no")?;
+    set_meta(&tx, connection::SCHEMA, &connection::known_version().to_string())?;
     let begun_before = before.map(|position| position.epoch);
     if let Some(reason) = reason {
-        // Where an epoch was begun and never told, the last that headquarters may know is the one before it.
-        let previous = untold(&tx)?.map_or(begun_before, |(_, previous)| previous);
-        note_untold(&tx, reason, previous)?;
+        note_untold(&tx, reason, begun_before)?;
         match birth(&options.data_dir.join(FILE)) {
             Some(birth) => set_meta(&tx, BIRTH, &birth)?,
             None => drop(tx.execute("DELETE FROM meta WHERE key = ?1", [BIRTH])?),

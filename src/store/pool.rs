@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::alarm::Alarm;
 use super::{Reader, StoreError, connection};
@@ -26,19 +27,24 @@ impl ReaderPool {
     }
 
     /// Runs a query on the blocking threads. Its snapshot ends with it.
+    ///
+    /// The waiting for a turn is a task of its own: a caller that asks and then looks
+    /// elsewhere for a while must not keep a turn that was given to it.
     pub(super) async fn with<T, F>(self: Arc<Self>, query: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: FnOnce(&Reader<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let pool = Arc::clone(&self);
-        let permit = Arc::clone(&self.lent).acquire_owned().await.map_err(|_| StoreError::Closed)?;
-        let work = move || {
-            let result = pool.run(query);
-            drop(permit);
-            result
-        };
-        tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)?
+        let turn = tokio::spawn(async move {
+            let permit = Arc::clone(&self.lent).acquire_owned().await.map_err(|_| StoreError::Closed)?;
+            let work = move || {
+                let result = self.run(query);
+                drop(permit);
+                result
+            };
+            tokio::task::spawn_blocking(work).await.map_err(|_| StoreError::Closed)?
+        });
+        AbortOnDropHandle::new(turn).await.map_err(|_| StoreError::Closed)?
     }
 
     fn run<T>(&self, query: impl FnOnce(&Reader<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {

@@ -87,6 +87,38 @@ pub struct ReadablePage {
 }
 
 impl Reader<'_> {
+    /// An event that follows on the one before it, or on a gap that was told. The index could
+    /// have lost the entry of a row that is still there: passed over, it would never be sent.
+    fn joined(
+        &self,
+        class: Class,
+        before: ClassCursor,
+        event: LoggedEvent,
+    ) -> Result<LoggedEvent, StoreError> {
+        let (epoch_no, to) = (event.cursor.epoch_no, seq_sql(event.cursor.class_sequence) - 1);
+        let same = before.epoch_no == epoch_no;
+        if same && seq_sql(before.class_sequence) == to {
+            return Ok(event);
+        }
+        let delivered = self.delivered(class)?;
+        let passed = if delivered.epoch_no == epoch_no { seq_sql(delivered.class_sequence) } else { 0 };
+        let from = if same { seq_sql(before.class_sequence) + 1 } else { 1 }.max(passed + 1);
+        if from > to || delivered.epoch_no > epoch_no {
+            return Ok(event);
+        }
+        let told: i64 = self
+            .conn
+            .prepare_cached(
+                "SELECT coalesce(sum(min(to_sequence, ?4) - max(from_sequence, ?3) + 1), 0) FROM gap
+                 WHERE class = ?1 AND epoch_no = ?2 AND to_sequence >= ?3 AND from_sequence <= ?4",
+            )?
+            .query_row(params![class_index(class), epoch_no, from, to], |row| row.get(0))?;
+        if told == to - from + 1 {
+            return Ok(event);
+        }
+        Err(StoreError::Damaged { what: format!("{class} events {from} to {to} are missing from the index") })
+    }
+
     /// Events of all classes after a position, in order.
     ///
     /// # Errors
@@ -153,7 +185,11 @@ impl Reader<'_> {
         ])?;
         let (mut events, mut last) = (Vec::new(), after);
         while let Some(row) = rows.next()? {
-            match event_of(row).and_then(|event| in_order(&mut last, event.cursor, event)) {
+            let before = last;
+            let read = event_of(row)
+                .and_then(|event| in_order(&mut last, event.cursor, event))
+                .and_then(|event| self.joined(class, before, event));
+            match read {
                 Ok(event) => events.push(event),
                 Err(error) if events.is_empty() || !error.is_damage() => return Err(error),
                 Err(_) => break,

@@ -16,6 +16,8 @@ const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 /// The page size of every file of ours.
 const PAGE: usize = 4096;
+/// Where the first frame's page is.
+const FIRST: u64 = (HEADER + FRAME_HEADER) as u64;
 /// §4.1; the last bit says that the checksums are big-endian.
 const MAGIC: u32 = 0x377F_0682;
 
@@ -83,20 +85,23 @@ impl Wal {
         } else {
             cfg!(target_endian = "big")
         };
-        let header_sound = word(header, 0) & !1 == MAGIC
-            && word(header, 8) == 4096
-            && checksum(big, (0, 0), header.get(..24).unwrap_or_default()) == stored(header, 24);
+        let of_header = checksum(big, (0, 0), header.get(..24).unwrap_or_default());
+        let header_sound =
+            word(header, 0) & !1 == MAGIC && word(header, 8) == 4096 && of_header == stored(header, 24);
         let mut salts = header_sound.then(|| stored(header, 16));
         let mut before = stored(header, 24);
-        let (mut wal, mut at) = (Self::default(), (HEADER + FRAME_HEADER) as u64);
+        let (mut wal, mut at) = (Self::default(), FIRST);
         let (mut broken, mut commits_beyond, mut anything) = (false, 0, false);
         let mut frame = [0; FRAME_HEADER + PAGE];
         while filled(input, &mut frame)? {
             anything |= frame.iter().any(|byte| *byte != 0);
             let ours = *salts.get_or_insert(stored(&frame, 8)) == stored(&frame, 8);
-            let sum = checksum(big, before, frame.get(..8).unwrap_or_default());
-            let sum = checksum(big, sum, frame.get(FRAME_HEADER..).unwrap_or_default());
-            let sound = ours && sum == stored(&frame, 16);
+            let follows = |before| {
+                let sum = checksum(big, before, frame.get(..8).unwrap_or_default());
+                checksum(big, sum, frame.get(FRAME_HEADER..).unwrap_or_default()) == stored(&frame, 16)
+            };
+            // Of the header's own checksum either what stands there is rotten, or what it is of.
+            let sound = ours && (follows(before) || at == FIRST && follows(of_header));
             before = stored(&frame, 16);
             let commit = u64::from(word(&frame, 4));
             if ours {

@@ -22,12 +22,12 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::epoch::{meta, remembered, set_meta};
+use super::epoch::{self, meta, remembered, set_meta};
 use super::mark::{Mark, beside, move_database, sync_folder};
 use super::open::FILE;
 use super::outbox::class_index;
 use super::wal::Wal;
-use super::{StoreError, connection, gaps};
+use super::{StoreError, check, connection, gaps};
 use crate::event::Class;
 
 /// What a salvage brought back.
@@ -206,9 +206,11 @@ fn readable(path: &Path) -> Option<Connection> {
     let conn =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
             .ok()?;
-    // Every table named in the schema has to be known, or the copy would miss it.
-    let names = tables(&conn).ok()?;
-    names.iter().any(|table| table == "event").then_some(conn)
+    // Every table of the schema has to be known as it is, or the copy would miss it.
+    let version = connection::found_version(&conn).ok()?;
+    let older = version > 0 && version < connection::known_version();
+    (older && tables(&conn).ok()?.iter().any(|table| table == "event") || check::whole_schema(&conn).is_ok())
+        .then_some(conn)
 }
 
 /// Makes counters, epochs and rows agree; false when the counters themselves were lost.
@@ -225,6 +227,9 @@ fn put_in_order(tx: &Connection) -> Result<bool, StoreError> {
                 params![no, id.as_bytes().as_slice(), base],
             )?;
         }
+    }
+    for (no, id, base) in epoch::all(tx)? {
+        epoch::note_copy(tx, no, id, base)?;
     }
     // Without its epoch an event has no name to be sent by.
     let nameless = tx.execute("DELETE FROM event WHERE epoch_no NOT IN (SELECT no FROM epoch)", [])?;
