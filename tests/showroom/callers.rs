@@ -141,7 +141,8 @@ async fn scans(bay: &'static str, shop: Arc<Shop>, mut dice: Dice, stop: Cancell
             let earlier = &mine[usize::try_from(dice.below(mine.len() as u64)).unwrap()];
             assert_same_scan(&shop, earlier).await;
         }
-        tokio::time::sleep(dice.pause(1000)).await;
+        // The bay's own looks need the adapter too.
+        tokio::time::sleep(Duration::from_millis(500) + dice.pause(2500)).await;
     }
 }
 

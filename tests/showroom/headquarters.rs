@@ -63,7 +63,7 @@ pub struct Headquarters {
     pub kept: watch::Receiver<u64>,
     keep: watch::Sender<u64>,
     broker: u16,
-    acknowledge: bool,
+    pub acknowledge: bool,
     child: Option<Child>,
 }
 

@@ -9,12 +9,14 @@ pub mod callers;
 pub mod commands;
 pub mod devices;
 pub mod dice;
+pub mod faults;
 pub mod headquarters;
 pub mod judge;
 pub mod snapshot;
 pub mod stream;
 pub mod tap;
 
+use std::collections::HashSet;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::daemon::{Daemon, Desk};
 use broker::Broker;
@@ -29,6 +32,7 @@ use callers::Answers;
 use commands::Orders;
 use dice::Dice;
 use headquarters::Headquarters;
+use snapshot::Snapshot;
 use stream::Stream;
 
 pub const BASE: &str = "baygate/v1/SH-0042/gw-1";
@@ -71,6 +75,8 @@ pub struct Showroom {
     load: JoinSet<()>,
     /// What earlier daemons logged.
     pub logs: Vec<String>,
+    /// The log as the last daemon that died left it.
+    pub at_rest: Snapshot,
     _printer: devices::Printer,
 }
 
@@ -106,6 +112,7 @@ impl Showroom {
             load,
             logs: Vec::new(),
             broker,
+            at_rest: Snapshot::default(),
             _printer: printer,
         }
     }
@@ -127,6 +134,7 @@ impl Showroom {
             let log = daemon.log();
             daemon.kill().await;
             self.logs.push(log);
+            self.look_at_the_log();
         }
     }
 
@@ -138,6 +146,24 @@ impl Showroom {
             let early = !daemon.log().contains("baygate is running");
             assert!(ended.success() || early, "{ended}: {}", daemon.log());
             self.logs.push(daemon.log());
+            self.look_at_the_log();
+        }
+    }
+
+    /// While the daemon is dead: what counts as delivered is in headquarters' journal, where
+    /// its word is what counts.
+    fn look_at_the_log(&mut self) {
+        self.at_rest = Snapshot::take(&self.desk);
+        if !self.headquarters.acknowledge {
+            return;
+        }
+        let journal = headquarters::read_journal(&self.headquarters.journal);
+        let kept: HashSet<Uuid> = journal.into_iter().map(|entry| entry.id).collect();
+        for (at, id) in self.at_rest.delivered_ids() {
+            assert!(
+                kept.contains(&id),
+                "class and sequence {at:?} count as delivered; headquarters has them not"
+            );
         }
     }
 
