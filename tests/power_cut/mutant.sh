@@ -24,7 +24,10 @@ if [ "$(diff "$changed" "$copy/$changed" | grep -c '^>.*"synchronous", "off", "0
     echo "$changed no longer sets synchronous = full in two places: mend $0" >&2
     exit 1
 fi
-sed -i '/^\[\[bin\]\]/,/^$/ s/^name = .*/name = "baygate-synchronous-off"/' "$copy/Cargo.toml"
+# A package of another name: under the same one cargo would take its library for ours, as it
+# tells packages of one name apart by what is below their folder only.
+sed -i '/^\[\(package\|\[bin\]\)\]/,/^$/ s/^name = .*/name = "baygate-synchronous-off"/' "$copy/Cargo.toml"
+sed -i 's/^name = "baygate"$/name = "baygate-synchronous-off"/' "$copy/Cargo.lock"
 grep -q '^\[workspace\]' "$copy/Cargo.toml" || printf '\n[workspace]\n' >> "$copy/Cargo.toml"
 touch -r "$changed" "$copy/$changed"
 touch -r Cargo.toml "$copy/Cargo.toml"
