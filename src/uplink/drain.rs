@@ -57,12 +57,17 @@ impl Drain {
     }
 
     /// How far each class is delivered, as committed.
-    pub(super) async fn delivered(&self) -> Result<Vec<(Class, ClassCursor)>, StoreError> {
-        self.store
+    pub(super) async fn delivered(&mut self) -> Result<Vec<(Class, ClassCursor)>, StoreError> {
+        let delivered: Vec<(Class, ClassCursor)> = self
+            .store
             .read(|reader| {
                 Class::ALL.into_iter().map(|class| Ok((class, reader.delivered(class)?))).collect()
             })
-            .await
+            .await?;
+        for (class, at) in &delivered {
+            self.counted.entry(*class).or_insert(*at);
+        }
+        Ok(delivered)
     }
 
     /// Reads pages, encoded and ready to send.
@@ -93,7 +98,8 @@ impl Drain {
             Some(before) if before.epoch_no == to.epoch_no => {
                 to.class_sequence.0.saturating_sub(before.class_sequence.0)
             }
-            _ => 1,
+            // A new epoch counts from one.
+            _ => to.class_sequence.0,
         }
     }
 
@@ -117,13 +123,14 @@ impl Drain {
         Ok(())
     }
 
-    /// Rows the broker will never take: aside, with the gap told and the position past them, in one batch.
+    /// Rows the broker will never take: aside, with the gap told and the position past them, in one
+    /// batch. Gives the sequence of the first.
     pub(super) async fn set_aside(
         &mut self,
         class: Class,
         rows: &[(Offset, ClassCursor)],
         reason: &str,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<u64>, StoreError> {
         let offsets: Vec<Offset> = rows.iter().map(|(offset, _)| *offset).collect();
         let events = self
             .store
@@ -151,12 +158,13 @@ impl Drain {
         }
         self.store.commit(batch).await?;
         self.noted.remove(&class);
-        for logged in &events {
-            let sequence = logged.event.sequence.0;
-            tracing::error!(class = class.as_str(), sequence, reason, "event set aside");
-            metrics::counter!("baygate_uplink_set_aside_total", "class" => class.as_str()).increment(1);
+        if let Some((_, to)) = rows.last() {
+            // Passed, but not delivered.
+            self.counted.insert(class, *to);
         }
-        Ok(())
+        metrics::counter!("baygate_uplink_set_aside_total", "class" => class.as_str())
+            .increment(u64::try_from(events.len()).unwrap_or(0));
+        Ok(events.first().map(|logged| logged.event.sequence.0))
     }
 
     /// One gap an epoch. A rejected gap makes no gap of its own: that would never end.
