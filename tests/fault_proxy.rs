@@ -28,6 +28,7 @@ use baygate::store::{Batch, Store};
 use daemon::{Daemon, Desk};
 use dice::{Dice, rounds, seed};
 use fault_proxy::{FaultProxy, Faults};
+use futures_util::future::join_all;
 use mqtt::{BASE, Money, Mosquitto, ROOT, Shop, Signals, Tap, free_port, publish, table, until};
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
@@ -306,24 +307,16 @@ async fn assert_each_has_its_puback(proxy: &FaultProxy, shop: &Shop, committed: 
     }
 }
 
+/// All four side by side: mostly they wait.
 #[tokio::test(flavor = "multi_thread")]
-async fn mqtt_5_confirmed_by_the_broker() {
-    whatever_the_line_does(MqttVersion::V5, Confirm::Broker).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mqtt_5_confirmed_by_headquarters() {
-    whatever_the_line_does(MqttVersion::V5, Confirm::Headquarters).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mqtt_3_confirmed_by_the_broker() {
-    whatever_the_line_does(MqttVersion::V311, Confirm::Broker).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn mqtt_3_confirmed_by_headquarters() {
-    whatever_the_line_does(MqttVersion::V311, Confirm::Headquarters).await;
+async fn whatever_the_line_does_everything_arrives_once_and_in_order() {
+    let mut running = Vec::new();
+    for version in [MqttVersion::V5, MqttVersion::V311] {
+        for confirm in [Confirm::Broker, Confirm::Headquarters] {
+            running.push(whatever_the_line_does(version, confirm));
+        }
+    }
+    join_all(running).await;
 }
 
 /// Garbled bytes under TLS: what arrives is whole or does not arrive.
@@ -429,7 +422,7 @@ fn certificates(folder: &std::path::Path) -> std::path::PathBuf {
 }
 
 /// The real program: cards are tapped, headquarters asks, the line is bad.
-async fn the_daemon_on_a_bad_line(version: &str, confirm: Confirm, faults: &[Fault]) {
+async fn the_daemon_on_a_bad_line(version: &'static str, confirm: Confirm) {
     let word = if confirm == Confirm::Broker { "broker" } else { "headquarters" };
     let name = format!("daemon, MQTT {version}, confirm by {word}");
     let mut dice = Dice::new(seed(&name));
@@ -449,7 +442,7 @@ async fn the_daemon_on_a_bad_line(version: &str, confirm: Confirm, faults: &[Fau
     hq.collect(&name, 1).await;
     let mut taps = 0_u64;
     for _ in 0..rounds(10) {
-        let fault = faults[dice.below(faults.len())];
+        let fault = DAEMON_FAULTS[dice.below(DAEMON_FAULTS.len())];
         fault.begin(&proxy);
         for _ in 0..dice.between(1, 4) {
             taps += 1;
@@ -522,13 +515,11 @@ fn figures(metrics: &str, name: &str) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_real_program_with_mqtt_5_confirmed_by_the_broker() {
-    the_daemon_on_a_bad_line("5", Confirm::Broker, &DAEMON_FAULTS).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_real_program_with_mqtt_3_confirmed_by_headquarters() {
-    the_daemon_on_a_bad_line("3.1.1", Confirm::Headquarters, &DAEMON_FAULTS).await;
+async fn the_real_program_on_a_bad_line() {
+    tokio::join!(
+        the_daemon_on_a_bad_line("5", Confirm::Broker),
+        the_daemon_on_a_bad_line("3.1.1", Confirm::Headquarters),
+    );
 }
 
 /// Half-open lines come rarer here: the field's keep-alive of 30 s is what notices them.

@@ -86,6 +86,11 @@ impl Rig {
         self.step(Input::Lost);
     }
 
+    fn hang_up(&mut self) {
+        self.flying.clear();
+        self.step(Input::HungUp);
+    }
+
     fn settle(&mut self, place: usize, outcome: Outcome) {
         if let Some((token, ..)) = self.flying.remove(place) {
             self.step(Input::Settled { token, outcome });
@@ -300,12 +305,70 @@ fn replay_keeps_its_pace_and_live_events_do_not_wait_for_it() {
     assert_eq!(rig.delivered[&Class::Telemetry], 100);
 }
 
+/// A class of five, the second too large for a broker without words for it.
+fn hung_up_at_the_second(alike: fn(&(Class, u64), &(Class, u64)) -> bool) -> Rig {
+    let mut rig = Rig::new(policy(Confirm::Broker));
+    rig.session = Session::new(policy(Confirm::Broker), &[], 1).comparing(alike);
+    rig.commit(Class::Card, &[100, 5_000, 100, 100, 100]);
+    rig.commit(Class::Telemetry, &[100; 3]);
+    rig
+}
+
+/// Takes everything but that one of `Card`; gives how often it was sent before it went aside.
+fn live_with_hang_ups(rig: &mut Rig, hangs_up: impl Fn(u64) -> bool) -> usize {
+    for _ in 0..40 {
+        rig.connect();
+        // Each connection lasts a while, and comes late.
+        for _ in 0..3 {
+            while let Some((_, class, n)) = rig.flying.front().copied() {
+                if class == Class::Card && hangs_up(n) {
+                    rig.hang_up();
+                    break;
+                }
+                rig.settle(0, Outcome::Accepted);
+            }
+            rig.wait(Duration::from_secs(61));
+        }
+        if rig.session.flow().is_some() {
+            rig.lose();
+        }
+    }
+    rig.sent.iter().filter(|sent| **sent == (Class::Card, 2)).count()
+}
+
+#[test]
+fn the_event_at_which_the_broker_hangs_up_goes_aside_when_one_like_it_passes() {
+    let mut rig = hung_up_at_the_second(|_, _| true);
+    let tries = live_with_hang_ups(&mut rig, |n| n == 2);
+    assert_eq!(rig.aside, [(Class::Card, 2)]);
+    assert!(tries >= 4, "after {tries} tries only");
+    assert_eq!((rig.delivered[&Class::Card], rig.delivered[&Class::Telemetry]), (5, 3));
+    assert!(rig.session.hangs_up_at().is_empty());
+}
+
+#[test]
+fn nothing_goes_aside_when_only_another_topic_passes() {
+    // Even numbers are one topic, odd ones another.
+    let mut rig = hung_up_at_the_second(|one, other| one.1 % 2 == other.1 % 2);
+    live_with_hang_ups(&mut rig, |n| n % 2 == 0);
+    assert_eq!(rig.aside, []);
+    assert_eq!((rig.delivered[&Class::Card], rig.delivered[&Class::Telemetry]), (1, 3));
+    assert_eq!(rig.session.hangs_up_at(), [(Class::Card, 5_000)]);
+    rig.connect();
+    rig.accept_all();
+    rig.wait(Duration::from_secs(61));
+    rig.accept_all();
+    assert_eq!(rig.delivered[&Class::Card], 5, "and when the broker takes it, it is delivered");
+    assert!(rig.session.hangs_up_at().is_empty());
+}
+
 /// What a broker, a line and a headquarters may do next.
 #[derive(Debug, Clone)]
 enum Deed {
     Accept(usize),
     Refuse(usize, u8),
     Lose,
+    HangUp,
     Connect,
     Commit(usize, u64),
     Word(usize, u64),
@@ -317,6 +380,7 @@ fn deed() -> impl Strategy<Value = Deed> {
         6 => (0..8_usize).prop_map(Deed::Accept),
         1 => (0..8_usize, prop::sample::select(vec![0x10_u8, 0x80, 0x87, 0x97])).prop_map(|(n, c)| Deed::Refuse(n, c)),
         1 => Just(Deed::Lose),
+        1 => Just(Deed::HangUp),
         2 => Just(Deed::Connect),
         4 => (0..7_usize, 10..50_000_u64).prop_map(|(class, bytes)| Deed::Commit(class, bytes)),
         3 => (0..7_usize, 0..20_u64).prop_map(|(class, n)| Deed::Word(class, n)),
@@ -349,6 +413,7 @@ proptest! {
                 }
                 Deed::Refuse(place, code) => rig.settle(place, Outcome::Refused(code)),
                 Deed::Lose => { rig.lose(); connected = false; }
+                Deed::HangUp => { rig.hang_up(); connected = false; }
                 Deed::Connect if !connected => { rig.connect(); connected = true; }
                 Deed::Connect => {}
                 Deed::Commit(class, bytes) => rig.commit(Class::ALL[class], &[bytes]),
@@ -366,7 +431,8 @@ proptest! {
                 if headquarters {
                     prop_assert!(*to <= words[class]);
                 } else {
-                    prop_assert!((1..=*to).all(|n| accepted[class].contains(&n)));
+                    let aside = |n| rig.aside.contains(&(*class, n));
+                    prop_assert!((1..=*to).all(|n| accepted[class].contains(&n) || aside(n)));
                 }
             }
         }

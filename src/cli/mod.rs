@@ -194,11 +194,12 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
     }
 }
 
-/// Logs go to standard error; `BAYGATE_LOG` sets the level.
+/// Logs go to standard error; `BAYGATE_LOG` sets the level. What the MQTT library complains about,
+/// packets included, the uplink says itself, in bounds.
 fn log_to_stderr(level: &str) {
     use std::io::IsTerminal;
     let filter = tracing_subscriber::EnvFilter::try_from_env("BAYGATE_LOG").unwrap_or_else(|_| {
-        tracing_subscriber::EnvFilter::new(format!("{level},usvg=error,mqtt5=error,rumqttc=error"))
+        tracing_subscriber::EnvFilter::new(format!("{level},usvg=error,mqtt5=error,rumqttc=off"))
     });
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -181,13 +181,14 @@ impl Drain {
         Ok(())
     }
 
-    /// Rows the broker will never take: aside, with the gap told and the position past them, in one batch.
+    /// Rows the broker will never take: aside, with the gap told and the position past them, in one
+    /// batch. Gives the sequence of the first.
     pub(super) async fn set_aside(
         &mut self,
         class: Class,
         rows: &[(Offset, ClassCursor)],
         reason: &str,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Option<u64>, StoreError> {
         let offsets: Vec<Offset> = rows.iter().map(|(offset, _)| *offset).collect();
         let events = self
             .store
@@ -216,14 +217,12 @@ impl Drain {
         self.store.commit(batch).await?;
         if let Some((_, to)) = rows.last() {
             self.notes.passed(class, *to);
+            // Passed, but not delivered.
             self.counted.insert(class, *to);
         }
-        for logged in &events {
-            let sequence = logged.event.sequence.0;
-            tracing::error!(class = class.as_str(), sequence, reason, "event set aside");
-            metrics::counter!("baygate_uplink_set_aside_total", "class" => class.as_str()).increment(1);
-        }
-        Ok(())
+        metrics::counter!("baygate_uplink_set_aside_total", "class" => class.as_str())
+            .increment(u64::try_from(events.len()).unwrap_or(0));
+        Ok(events.first().map(|logged| logged.event.sequence.0))
     }
 
     /// One gap an epoch. A rejected gap makes no gap of its own: that would never end.

@@ -64,6 +64,31 @@ pub enum Fault {
     /// Not MQTT, or broken MQTT.
     #[error("what answers does not speak proper MQTT: {0}; check host and port of mqtt.url")]
     Garbage(String),
+    /// The broker's packet limit leaves no room for `state`.
+    #[error(
+        "broker takes no packet over {limit} bytes, and our state needs {bytes}; ask headquarters to raise its limit"
+    )]
+    PacketLimit {
+        /// What it takes.
+        limit: u32,
+        /// What `state` needs.
+        bytes: u32,
+    },
+    /// The broker sent a packet over our limit.
+    #[error(
+        "broker sent a packet of {0} bytes, over mqtt.max_packet_bytes; remove that message (a retained one?) or raise the limit"
+    )]
+    Oversize(usize),
+    /// The broker closes the connection at one event, each time.
+    #[error(
+        "broker closes the connection at an event of {bytes} bytes on {topic}, each time; that class waits, the others go on: if its packet limit is lower, set mqtt.max_packet_bytes to it; if publishing there is not allowed, ask headquarters"
+    )]
+    HangsUp {
+        /// The topic's class part, `event/CLASS`.
+        topic: String,
+        /// The size of its packet.
+        bytes: u64,
+    },
     /// Somebody else connected with our identity.
     #[error("another connection took over our identity; two gateways use one mqtt.client_id: a cloned disk?")]
     TakenOver,
@@ -93,6 +118,14 @@ fn advice(code: u8) -> Text {
             "nobody at headquarters subscribes: check that its system is up",
         ),
         0x87 => Text::new("请总部为该主题授予发布权限", "ask headquarters to allow publishing there"),
+        0x95 => Text::new(
+            "超出代理服务器的报文上限，事件已隔离（baygate buffer quarantine list）",
+            "over the broker's packet limit, events are set aside: see `baygate buffer quarantine list`",
+        ),
+        0x90 | 0x99 => Text::new(
+            "事件被判为无效并已隔离（baygate buffer quarantine list），请联系总部",
+            "events are called invalid and set aside: see `baygate buffer quarantine list`, ask headquarters",
+        ),
         0x97 => Text::new("超出代理服务器配额，请联系总部", "over the broker's quota: ask headquarters"),
         _ => Text::new("请查看代理服务器日志", "look into the broker's log"),
     }
@@ -119,6 +152,9 @@ impl Fault {
             Self::Tls(_) => "tls",
             Self::Setup(_) => "setup",
             Self::Garbage(_) => "not-mqtt",
+            Self::PacketLimit { .. } => "packet-limit",
+            Self::Oversize(_) => "packet-oversize",
+            Self::HangsUp { .. } => "hangs-up-at-event",
             Self::TakenOver => "duplicate-identity",
             Self::Refused { code: 0x10, .. } => "no-subscribers",
             Self::Refused { code: 0x87, .. } => "topic-not-authorised",
@@ -160,6 +196,15 @@ impl Fault {
             Self::Tls(_) => "无法建立加密连接，请检查 mqtt.url 的协议（mqtts://）和端口".into(),
             Self::Setup(detail) => format!("连接设置不完整：{detail}"),
             Self::Garbage(_) => "对方应答不是正确的 MQTT，请检查 mqtt.url 的主机和端口".into(),
+            Self::PacketLimit { limit, bytes } => {
+                format!("服务器只接收 {limit} 字节以内的报文，而状态报文需要 {bytes} 字节，请总部调高上限")
+            }
+            Self::Oversize(bytes) => format!(
+                "服务器发来 {bytes} 字节的报文，超过 mqtt.max_packet_bytes，请清除该（保留）消息或调高上限"
+            ),
+            Self::HangsUp { topic, bytes } => format!(
+                "每次发送 {topic} 的一个 {bytes} 字节事件，服务器都会断开连接；该类别等待，其他类别继续。若其报文上限更低，请将 mqtt.max_packet_bytes 设为该值；若无发布权限，请联系总部"
+            ),
             Self::TakenOver => {
                 "另一连接使用了相同身份：两台网关使用同一 mqtt.client_id，是否克隆了磁盘？".into()
             }
@@ -172,6 +217,21 @@ impl Fault {
             Self::Store(detail) => format!("本地数据库未能记录上行状态：{detail}"),
         };
         format!("总部：{text}")
+    }
+
+    /// Before anybody answered in MQTT, a large packet is only noise.
+    #[must_use]
+    pub(super) fn told(self, welcomed: bool) -> Self {
+        match self {
+            Self::Oversize(bytes) if !welcomed => Self::Garbage(format!("a first packet of {bytes} bytes")),
+            other => other,
+        }
+    }
+
+    /// Whether the other side closed the connection, perhaps for what was under way on it.
+    #[must_use]
+    pub fn is_hang_up(&self) -> bool {
+        matches!(self, Self::Lost(_) | Self::NotServing(_) | Self::NotAuthorised)
     }
 
     /// As `/readyz` shows it. Headquarters being away never makes the store unready.
@@ -255,6 +315,9 @@ mod tests {
             Fault::Refused { topic: "event/ledger".into(), code: 0x87 },
             Fault::Refused { topic: "event/ledger".into(), code: 0x10 },
             Fault::TakenOver,
+            Fault::PacketLimit { limit: 60, bytes: 500 },
+            Fault::Oversize(200_000),
+            Fault::HangsUp { topic: "event/vehicle".into(), bytes: 5000 },
         ] {
             let trouble = fault.trouble();
             assert!(!trouble.blocks_ready && trouble.part == "uplink");

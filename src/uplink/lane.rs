@@ -2,9 +2,12 @@
 //! delivered. Pure. PUBACKs may come out of order; the delivered position only
 //! moves over an unbroken stretch.
 
+mod suspect;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use self::suspect::Suspect;
 use super::backoff::Backoff;
 use super::flow::Token;
 use crate::event::Class;
@@ -42,6 +45,7 @@ pub(super) enum Stage {
 struct Slot {
     cursor: ClassCursor,
     offset: Offset,
+    bytes: u64,
     stage: Stage,
 }
 
@@ -74,6 +78,8 @@ pub(super) struct Lane<P> {
     pub(super) refusals: Backoff,
     /// The reason code of the last refusal, until one is taken.
     pub(super) refused: Option<u8>,
+    /// The event at which the broker hangs up.
+    suspect: Option<Suspect>,
     /// Send slots that went to others while this lane waited.
     pub(super) skipped: u32,
     /// Headquarters' words: everything of that epoch up to here. On the epochs before
@@ -85,7 +91,7 @@ pub(super) struct Lane<P> {
     pub(super) resend_at: Option<Instant>,
 }
 
-impl<P> Lane<P> {
+impl<P: Clone> Lane<P> {
     pub(super) fn new(class: Class, delivered: ClassCursor, refusals: Backoff, resend_in: Duration) -> Self {
         Self {
             class,
@@ -99,6 +105,7 @@ impl<P> Lane<P> {
             blocked_until: None,
             refusals,
             refused: None,
+            suspect: None,
             skipped: 0,
             words: BTreeMap::new(),
             ahead: 1,
@@ -116,6 +123,7 @@ impl<P> Lane<P> {
         self.fetching = None;
         self.resend_at = None;
         self.skipped = 0;
+        self.acquit_to(self.delivered);
     }
 
     /// Begins again at what the log says is delivered.
@@ -146,7 +154,7 @@ impl<P> Lane<P> {
     }
 
     pub(super) fn push(&mut self, row: &Row<P>, stage: Stage) {
-        self.sent.push_back(Slot { cursor: row.cursor, offset: row.offset, stage });
+        self.sent.push_back(Slot { cursor: row.cursor, offset: row.offset, bytes: row.bytes, stage });
     }
 
     /// The PUBACK of `token`: the row moves to `stage`. False when the lane was rewound meanwhile.
@@ -155,6 +163,8 @@ impl<P> Lane<P> {
             return false;
         };
         slot.stage = stage;
+        let cursor = slot.cursor;
+        self.acquit(cursor);
         true
     }
 

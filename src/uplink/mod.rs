@@ -14,6 +14,7 @@
 //! `docs/decisions/001-mqtt-client.md`.
 
 pub mod backoff;
+mod chatter;
 pub mod command;
 mod desk;
 mod drain;

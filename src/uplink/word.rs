@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::clock::UtcMillis;
@@ -13,13 +14,28 @@ use crate::ident::{Epoch, Seq};
 /// Class sequences by class name. Names we do not know are ignored.
 type Positions = BTreeMap<String, u64>;
 
+/// A class whose value is no sequence is passed over: the others count all the same.
+fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Positions, D::Error> {
+    let named = BTreeMap::<String, Value>::deserialize(deserializer)?;
+    Ok(named.into_iter().filter_map(|(name, value)| Some((name, value.as_u64()?))).collect())
+}
+
 /// The `ack` topic.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Ack {
     /// The epoch it speaks of.
     pub epoch: Epoch,
     /// HQ has everything up to these.
+    #[serde(deserialize_with = "readable")]
     pub classes: Positions,
+}
+
+/// How many classes of an `ack` have a value that is no sequence.
+#[must_use]
+pub fn unreadable_classes(payload: &[u8], ack: &Ack) -> usize {
+    let whole = serde_json::from_slice::<Value>(payload).ok();
+    let named = whole.as_ref().and_then(|ack| ack.get("classes")?.as_object());
+    named.map_or(0, |named| named.len().saturating_sub(ack.classes.len()))
 }
 
 /// The `state` topic, as anybody may have written it.
@@ -33,7 +49,7 @@ pub struct SeenState {
     #[serde(default)]
     pub epoch: Option<Epoch>,
     /// The last class sequences, when online.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "readable")]
     pub last: Positions,
 }
 
@@ -117,6 +133,17 @@ mod tests {
         assert_eq!(say(ours, r#"{"telemetry":1}"#), Judgement::Ahead);
         assert_eq!(say(ours, r#"{"future-class":7}"#), Judgement::Known(vec![]));
         assert_eq!(say(other, r#"{"ledger":99}"#), Judgement::Known(vec![(Class::Ledger, Seq(99))]));
+    }
+
+    #[test]
+    fn one_unreadable_class_spoils_no_other() {
+        let epoch = Epoch::begin();
+        for odd in ["1.5", "-1", "\"7\"", "null", "[]", "18446744073709551616"] {
+            let text = format!(r#"{{"epoch":"{epoch}","classes":{{"card":{odd},"ledger":5}}}}"#);
+            let ack: Ack = serde_json::from_str(&text).unwrap();
+            assert_eq!(ack.classes, Positions::from([("ledger".into(), 5)]), "{odd}");
+            assert_eq!(unreadable_classes(text.as_bytes(), &ack), 1, "{odd}");
+        }
     }
 
     #[test]

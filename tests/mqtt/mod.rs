@@ -47,6 +47,7 @@ macro_rules! test_event {
 }
 test_event!(Money, Ledger, "card.transaction");
 test_event!(Tap, Card, "card.tapped");
+test_event!(Removed, Card, "card.removed");
 test_event!(Signals, Telemetry, "vehicle.signals");
 
 pub fn source() -> Source {

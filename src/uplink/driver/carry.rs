@@ -45,7 +45,9 @@ impl Driver {
                 metrics::counter!("baygate_uplink_acked_total", "class" => class.as_str()).increment(events);
             }
             Output::SetAside { class, rows, reason } => {
-                self.drain.set_aside(class, &rows, &reason).await?;
+                let sequence = self.drain.set_aside(class, &rows, &reason).await?;
+                self.voice.set_aside(class, rows.len(), sequence, &reason);
+                self.voice.hangs_up(self.session.hangs_up_at());
             }
             Output::Refused { class, code } => self.voice.refused(class, code),
             Output::TakenAgain { class } => self.voice.taken_again(class),

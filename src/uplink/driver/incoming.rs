@@ -14,7 +14,7 @@ use crate::uplink::greeting::{Phase, Whose};
 use crate::uplink::pipe::Incoming;
 use crate::uplink::session::Input;
 use crate::uplink::topics::Heard;
-use crate::uplink::word::{Ack, Judgement, SeenState};
+use crate::uplink::word::{Ack, Judgement, SeenState, unreadable_classes};
 
 impl Driver {
     pub(super) async fn incoming(&mut self, line: &mut Line, incoming: Incoming) -> Result<(), Failed> {
@@ -23,11 +23,15 @@ impl Driver {
             Heard::Ack => self.ack(line, &incoming.payload).await?,
             Heard::Command(name) => match self.desk.take(name, &incoming.payload).await? {
                 Intake::Settled(outcome) => {
-                    tracing::info!(command = name, outcome, "command taken");
+                    if let Some(left_out) = self.voice.may_say("command") {
+                        tracing::info!(command = name, outcome, left_out, "command taken");
+                    }
                     metrics::counter!("baygate_uplink_commands_total", "outcome" => outcome).increment(1);
                 }
                 Intake::Malformed(error) => {
-                    tracing::warn!(command = name, %error, "command not readable");
+                    if let Some(left_out) = self.voice.may_say("command-unreadable") {
+                        tracing::warn!(command = name, %error, left_out, "command not readable");
+                    }
                     metrics::counter!("baygate_uplink_commands_total", "outcome" => "malformed").increment(1);
                 }
             },
@@ -40,7 +44,9 @@ impl Driver {
 
     async fn state_seen(&mut self, line: &mut Line, payload: &Bytes) -> Result<(), Failed> {
         let Ok(seen) = serde_json::from_slice::<SeenState>(payload) else {
-            tracing::warn!("our retained state is not readable; it is written again");
+            if let Some(left_out) = self.voice.may_say("state-unreadable") {
+                tracing::warn!(left_out, "our retained state is not readable; it is written again");
+            }
             line.state_due.get_or_insert_with(|| Instant::now() + TURN);
             return Ok(());
         };
@@ -74,10 +80,22 @@ impl Driver {
         let ack: Ack = match serde_json::from_slice(payload) {
             Ok(ack) => ack,
             Err(error) => {
-                tracing::warn!(%error, "ack of headquarters not readable; it must be {{\"epoch\":…,\"classes\":{{…}}}}");
+                if let Some(left_out) = self.voice.may_say("ack-unreadable") {
+                    tracing::warn!(%error, left_out, "ack of headquarters not readable; it must be {{\"epoch\":…,\"classes\":{{…}}}}");
+                }
                 return Ok(());
             }
         };
+        let unreadable = unreadable_classes(payload, &ack);
+        if unreadable > 0
+            && let Some(left_out) = self.voice.may_say("ack-class-unreadable")
+        {
+            tracing::warn!(
+                unreadable,
+                left_out,
+                "ack of headquarters names classes without an integer; they are passed over"
+            );
+        }
         let Some(positions) = self.judge(line, ack.epoch, &ack.classes).await? else { return Ok(()) };
         let Some(epoch_no) = self.drain.epoch_no(ack.epoch).await? else { return Ok(()) };
         let ends = self.drain.epoch_ends(epoch_no).await?;
@@ -94,7 +112,9 @@ impl Driver {
         match self.drain.ours().await?.judge(epoch, positions) {
             Judgement::Known(positions) => Ok(Some(positions)),
             Judgement::Ahead => {
-                tracing::error!(%epoch, "headquarters knows events ahead of this log; a new epoch begins");
+                if let Some(left_out) = self.voice.may_say("ahead") {
+                    tracing::error!(%epoch, left_out, "headquarters knows events ahead of this log; a new epoch begins");
+                }
                 self.drain.begin_epoch().await?;
                 line.state_due = Some(Instant::now());
                 Ok(None)

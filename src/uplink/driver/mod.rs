@@ -1,11 +1,12 @@
 //! The thin task: waits for the connection, the log, the clock and the stop
 //! signal, and feeds the session. Reconnects for ever. What the session says is
 //! done in `carry`; what comes in from headquarters: `incoming`; the retained
-//! `state`: `presence`.
+//! `state`: `presence`; whether the line does its work: `watch`.
 
 mod carry;
 mod incoming;
 mod presence;
+mod watch;
 
 use std::time::{Duration, Instant};
 
@@ -97,6 +98,10 @@ struct Line {
     phase: Phase,
     state_due: Option<Instant>,
     stopping: Option<Instant>,
+    /// The broker answered a `state`.
+    answered: bool,
+    /// Nobody pings: `state` does it.
+    pingless: bool,
 }
 
 /// The task.
@@ -135,7 +140,8 @@ impl Driver {
         let seed = Uuid::new_v4().as_u64_pair().0;
         let seen = *store.head().borrow();
         Self {
-            session: Session::new(policy, &[], seed),
+            session: Session::new(policy, &[], seed)
+                .comparing(|one, other: &Packet| one.topic == other.topic),
             drain,
             desk: Desk::new(store.clone(), setup.source.clone(), setup.quality),
             voice: Voice::new(health),
@@ -164,10 +170,13 @@ impl Driver {
                 Err(StoreError::Closed) => Ended::Closed(StoreError::Closed),
                 Err(error) => Ended::Lost(Fault::Store(error.to_string())),
             };
-            self.session.step(Instant::now(), Input::Lost);
+            let hung_up = matches!(&ended, Ended::Lost(fault) if fault.is_hang_up());
+            self.session.step(Instant::now(), if hung_up { Input::HungUp } else { Input::Lost });
             if let Err(error) = self.drain.commit().await {
                 // Positions not noted are only sent once more.
-                tracing::warn!(%error, "delivered positions not committed");
+                if let Some(left_out) = self.voice.may_say("positions") {
+                    tracing::warn!(%error, left_out, "delivered positions not committed");
+                }
             }
             let fault = match ended {
                 Ended::Stopped => return Ok(()),
@@ -178,7 +187,8 @@ impl Driver {
                 self.backoff.reset();
             }
             let wait = self.backoff.wait();
-            self.voice.lost(&fault, wait);
+            self.voice.lost(fault, wait);
+            self.voice.hangs_up(self.session.hangs_up_at());
             if self.pause(wait).await {
                 return Ok(());
             }
@@ -190,8 +200,10 @@ impl Driver {
         let until = Instant::now() + wait;
         loop {
             self.voice.beat();
-            if let Err(error) = self.desk.settle().await {
-                tracing::warn!(%error, "results of commands not committed");
+            if let Err(error) = self.desk.settle().await
+                && let Some(left_out) = self.voice.may_say("results")
+            {
+                tracing::warn!(%error, left_out, "results of commands not committed");
             }
             let now = Instant::now();
             if now >= until {
@@ -219,6 +231,8 @@ impl Driver {
             phase: Phase::dialling(now, self.setup.pace.connect_timeout + TURN),
             state_due: None,
             stopping: None,
+            answered: false,
+            pingless: false,
         };
         let mut head = self.store.head();
         loop {
@@ -317,33 +331,19 @@ impl Driver {
             _ => {}
         }
         self.check_line(line, now)?;
+        if line.pingless && line.pipe.quiet_for() >= self.setup.pace.keep_alive {
+            line.state_due = Some(now);
+        }
         if line.phase == Phase::Live && line.state_due.take_if(|due| *due <= now).is_some() {
             self.tell_state(line).await?;
         }
         self.desk.settle().await?;
+        self.prove(line);
+        self.voice.hangs_up(self.session.hangs_up_at());
         if self.figures_due <= now {
             self.figures_due = now + FIGURES;
             self.figures().await?;
-            if line.phase == Phase::Live {
-                self.voice.show(None);
-            }
-        }
-        Ok(())
-    }
-
-    /// A line that is silent, or takes publishes and never answers, is given up.
-    fn check_line(&self, line: &Line, now: Instant) -> Result<(), Fault> {
-        if matches!(line.phase, Phase::Dialling { .. }) {
-            return Ok(());
-        }
-        let limit = self.setup.pace.keep_alive * 3 / 2;
-        let drain = self.session.flow().map_or(Duration::ZERO, super::flow::Flow::drain_time);
-        if line.pipe.quiet_for() > limit + drain {
-            return Err(Fault::Silent("nothing heard for one and a half keep-alives"));
-        }
-        let oldest = self.session.flow().and_then(super::flow::Flow::oldest);
-        if oldest.is_some_and(|sent| now.saturating_duration_since(sent) > limit + drain) {
-            return Err(Fault::Silent("a publish was never acknowledged"));
+            self.voice.show();
         }
         Ok(())
     }
@@ -351,7 +351,8 @@ impl Driver {
     async fn event(&mut self, line: &mut Line, event: PipeEvent) -> Result<(), Failed> {
         let now = Instant::now();
         match event {
-            PipeEvent::Connected(limits) => {
+            PipeEvent::Connected { limits, pingless } => {
+                line.pingless = pingless;
                 line.phase = Phase::subscribing(now, limits);
                 line.pipe.subscribe(&self.topics.subscriptions())?;
             }
@@ -366,27 +367,22 @@ impl Driver {
                 }
             }
             PipeEvent::Settled { token: STATE, outcome } => {
-                if let Outcome::Refused(code) = outcome {
-                    tracing::warn!(code = format!("0x{code:02X}"), "retained state refused by the broker");
+                line.answered = true;
+                self.prove(line);
+                if let Outcome::Refused(code) = outcome
+                    && let Some(left_out) = self.voice.may_say("state-refused")
+                {
+                    let code = format!("0x{code:02X}");
+                    tracing::warn!(code, left_out, "retained state refused by the broker");
                 }
             }
             PipeEvent::Settled { token, outcome } => {
+                self.voice.proven();
                 self.feed(line, Input::Settled { token, outcome }).await?;
             }
             PipeEvent::Incoming(incoming) => self.incoming(line, incoming).await?,
             PipeEvent::Lost(fault) => return Err(fault.into()),
         }
         Ok(())
-    }
-
-    async fn go_live(&mut self, line: &mut Line) -> Result<(), Failed> {
-        let Phase::Checking { limits, .. } = line.phase else { return Ok(()) };
-        line.phase = Phase::Live;
-        self.voice.live(match self.setup.table.version {
-            MqttVersion::V5 => "5",
-            MqttVersion::V311 => "3.1.1",
-        });
-        let head = self.drain.last();
-        self.feed(line, Input::Connected { limits, head }).await
     }
 }

@@ -76,7 +76,8 @@ impl Driver {
                 }
                 // Passed over, the next position would hide that it is lost.
                 Output::SetAside { class, rows, reason } => {
-                    self.drain.set_aside(class, &rows, &reason).await?;
+                    let sequence = self.drain.set_aside(class, &rows, &reason).await?;
+                    self.voice.set_aside(class, rows.len(), sequence, &reason);
                 }
                 _ => {}
             }

@@ -76,7 +76,11 @@ impl Packet {
 /// What comes out of a connection.
 #[derive(Debug)]
 pub(super) enum PipeEvent {
-    Connected(Limits),
+    Connected {
+        limits: Limits,
+        /// The broker asked for no pings, and the library sends none.
+        pingless: bool,
+    },
     /// Filters that were not granted.
     Subscribed {
         refused: Vec<String>,

@@ -48,12 +48,16 @@ pub(super) fn open(dial: Dial, capacity: usize) -> (AsyncClient, EventLoop) {
 }
 
 pub(super) async fn pump(mut eventloop: EventLoop, out: mpsc::Sender<PipeEvent>, ear: Ear) {
+    let mut welcomed = false;
     loop {
         let event = match eventloop.poll().await {
             Ok(Event::Incoming(packet)) => {
                 ear.hear();
                 match packet {
-                    Control::ConnAck(_) => PipeEvent::Connected(Limits::default()),
+                    Control::ConnAck(_) => {
+                        welcomed = true;
+                        PipeEvent::Connected { limits: Limits::default(), pingless: false }
+                    }
                     Control::Publish(publish) => PipeEvent::Incoming(Incoming {
                         topic: String::from_utf8_lossy(publish.topic.as_ref()).into_owned(),
                         payload: publish.payload.clone(),
@@ -63,7 +67,7 @@ pub(super) async fn pump(mut eventloop: EventLoop, out: mpsc::Sender<PipeEvent>,
                 }
             }
             Ok(_) => continue,
-            Err(error) => PipeEvent::Lost(fault(&error)),
+            Err(error) => PipeEvent::Lost(fault(&error).told(welcomed)),
         };
         let over = matches!(event, PipeEvent::Lost(_));
         if out.send(event).await.is_err() || over {
@@ -79,8 +83,9 @@ pub(super) fn publish(client: &AsyncClient, token: Token, packet: Packet) -> Res
     Ok(Box::pin(async move {
         match notice.wait_async().await {
             Ok(PublishResult::Qos1(_)) => Some(PipeEvent::Settled { token, outcome: Outcome::Accepted }),
+            Ok(_) => Some(PipeEvent::Lost(Fault::Garbage("PUBREC to a publish of QoS 1".into()))),
             // The connection is gone, which the pump reports.
-            Ok(_) | Err(_) => None,
+            Err(_) => None,
         }
     }))
 }
@@ -122,6 +127,9 @@ fn fault(error: &ConnectionError) -> Fault {
         ConnectionError::MqttState(StateError::ConnectionAborted) => {
             Fault::Lost("closed by the broker".into())
         }
+        ConnectionError::MqttState(StateError::Deserialization(
+            rumqttc_v4::Error::PayloadSizeLimitExceeded(bytes),
+        )) => Fault::Oversize(*bytes),
         ConnectionError::MqttState(other) => Fault::Garbage(other.to_string()),
         other => Fault::Lost(other.to_string()),
     }

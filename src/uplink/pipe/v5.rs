@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use rumqttc::{
-    AckMode, AsyncClient, BrokerSessionResumePolicy, ConnectProperties, ConnectReturnCode, ConnectionError,
-    DisconnectReasonCode, Event, EventLoop, IncomingPacketSizeLimit, LastWill, MqttOptions, NetworkOptions,
-    Packet as Control, PersistedAckMode, PersistedSession, PublishOptions, PublishProperties, PublishResult,
-    QoS, SessionStore, SessionStoreError, SessionStoreKey, StateError, SubscribeFilterInput,
+    AckMode, AsyncClient, BrokerSessionResumePolicy, ConnAckProperties, ConnectProperties, ConnectReturnCode,
+    ConnectionError, DisconnectReasonCode, Event, EventLoop, IncomingPacketSizeLimit, LastWill, MqttOptions,
+    NetworkOptions, Packet as Control, PersistedAckMode, PersistedSession, PublishOptions, PublishProperties,
+    PublishResult, QoS, SessionStore, SessionStoreError, SessionStoreKey, StateError, SubscribeFilterInput,
     SubscribeReasonCode,
 };
 use tokio::sync::mpsc;
@@ -91,20 +92,44 @@ pub(super) fn open(dial: Dial, capacity: usize) -> (AsyncClient, EventLoop) {
     AsyncClient::builder(options).capacity(capacity).build()
 }
 
+/// What the broker allows and asks. A limit of zero is not allowed to it (§3.2.2.3.3, §3.2.2.3.6).
+fn welcome(granted: Option<&ConnAckProperties>) -> PipeEvent {
+    let Some(granted) = granted else {
+        return PipeEvent::Connected { limits: Limits::default(), pingless: false };
+    };
+    let (receive_maximum, max_packet) = (granted.receive_max, granted.max_packet_size);
+    if receive_maximum == Some(0) || max_packet == Some(0) {
+        return PipeEvent::Lost(Fault::Garbage("CONNACK with a limit of zero".into()));
+    }
+    let pingless = granted.server_keep_alive == Some(0);
+    PipeEvent::Connected { limits: Limits { receive_maximum, max_packet }, pingless }
+}
+
+/// Pings may come more often than the broker asks (§3.1.2.10). Without them a dead
+/// line would look like a quiet one, and a quiet one like a dead one.
+fn keep_pinging(options: &mut MqttOptions, ours: Duration, granted: Option<&ConnAckProperties>) {
+    let asked = granted.and_then(|granted| granted.server_keep_alive);
+    if asked.is_some_and(|asked| Duration::from_secs(asked.into()) > ours) {
+        options.set_keep_alive(u16::try_from(ours.as_secs()).unwrap_or(u16::MAX));
+    }
+}
+
 pub(super) async fn pump(mut eventloop: EventLoop, out: mpsc::Sender<PipeEvent>, ear: Ear) {
+    let keep_alive = eventloop.options.keep_alive();
+    let mut welcomed = false;
     loop {
         let event = match eventloop.poll().await {
             Ok(Event::Incoming(packet)) => {
                 ear.hear();
                 match packet {
                     Control::ConnAck(connack) => {
+                        welcomed = true;
                         // From here on the library would copy everything in flight at each
                         // step, for a checkpoint that nobody wants.
                         eventloop.options.clear_session_store();
-                        let (receive_maximum, max_packet) = connack
-                            .properties
-                            .map_or((None, None), |granted| (granted.receive_max, granted.max_packet_size));
-                        PipeEvent::Connected(Limits { receive_maximum, max_packet })
+                        let granted = connack.properties.as_ref();
+                        keep_pinging(&mut eventloop.options, keep_alive, granted);
+                        welcome(granted)
                     }
                     Control::Publish(publish) => PipeEvent::Incoming(Incoming {
                         topic: String::from_utf8_lossy(&publish.topic).into_owned(),
@@ -115,7 +140,7 @@ pub(super) async fn pump(mut eventloop: EventLoop, out: mpsc::Sender<PipeEvent>,
                 }
             }
             Ok(_) => continue,
-            Err(error) => PipeEvent::Lost(fault(&error)),
+            Err(error) => PipeEvent::Lost(fault(&error).told(welcomed)),
         };
         let over = matches!(event, PipeEvent::Lost(_));
         if out.send(event).await.is_err() || over {
@@ -135,8 +160,11 @@ pub(super) fn publish(client: &AsyncClient, token: Token, packet: Packet) -> Res
             Ok(PublishResult::Qos1(ack)) if ack.reason == rumqttc::PubAckReason::Success => Outcome::Accepted,
             Ok(PublishResult::Qos1(ack)) => Outcome::Refused(ack.reason as u8),
             Err(rumqttc::PublishNoticeError::RetainNotSupported) => Outcome::Refused(0x9A),
+            Ok(_) => {
+                return Some(PipeEvent::Lost(Fault::Garbage("PUBREC to a publish of QoS 1".into())));
+            }
             // The connection is gone, which the pump reports.
-            Ok(_) | Err(_) => return None,
+            Err(_) => return None,
         };
         Some(PipeEvent::Settled { token, outcome })
     }))
@@ -175,6 +203,14 @@ fn state_fault(error: &StateError) -> Fault {
         StateError::AwaitPingResp => Fault::Silent("no PINGRESP in time"),
         StateError::ConnectionAborted => Fault::Lost("closed by the broker".into()),
         StateError::ConnFail { reason } => refused(*reason),
+        StateError::OutgoingPacketTooLarge { pkt_size, max }
+        | StateError::Deserialization(rumqttc::Error::OutgoingPacketTooLarge { pkt_size, max }) => {
+            Fault::PacketLimit { limit: *max, bytes: *pkt_size }
+        }
+        StateError::IncomingPacketTooLarge { pkt_size, .. }
+        | StateError::Deserialization(rumqttc::Error::PayloadSizeLimitExceeded { pkt_size, .. }) => {
+            Fault::Oversize(*pkt_size)
+        }
         StateError::ServerDisconnect { reason_code, .. } => match reason_code {
             DisconnectReasonCode::SessionTakenOver => Fault::TakenOver,
             DisconnectReasonCode::NotAuthorized => Fault::NotAuthorised,

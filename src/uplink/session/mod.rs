@@ -12,6 +12,7 @@
 //! Nothing is kept over a lost connection but the delivered positions: the rest
 //! is read from the log again.
 
+mod view;
 mod words;
 
 use std::time::{Duration, Instant};
@@ -39,6 +40,10 @@ const SLOTS: u32 = 16;
 /// most, while any words of it come. Until the first word of a connection, and
 /// after a timeout, it is one window (`max_in_flight`).
 pub const MAX_UNCONFIRMED: usize = 1024;
+/// Hang-ups in a row after which each class sends one event at a time.
+const HANG_UPS: u32 = 2;
+/// Events taken in a row after which hang-ups are forgotten.
+const CALM: u32 = 64;
 /// The longest wait before sending again (contract §4).
 const RESEND_MOST: Duration = Duration::from_secs(3600);
 
@@ -54,6 +59,12 @@ pub struct Session<P> {
     backlog_to: Offset,
     replay_at: Option<Instant>,
     next_token: Token,
+    /// Connections in a row that the other side closed with events under way.
+    hang_ups: u32,
+    /// Events taken since.
+    calm: u32,
+    /// Whether two loads go to the same topic.
+    alike: fn(&P, &P) -> bool,
 }
 
 impl<P: Clone> Session<P> {
@@ -74,7 +85,16 @@ impl<P: Clone> Session<P> {
             backlog_to: Offset::default(),
             replay_at: None,
             next_token: 1,
+            hang_ups: 0,
+            calm: 0,
+            alike: |_, _| true,
         }
+    }
+
+    /// With the sender's word on which loads go to the same topic.
+    #[must_use]
+    pub fn comparing(self, alike: fn(&P, &P) -> bool) -> Self {
+        Self { alike, ..self }
     }
 
     /// One input, at `now`.
@@ -82,8 +102,12 @@ impl<P: Clone> Session<P> {
         let mut out = Vec::new();
         match input {
             Input::TakeUp { delivered } => self.take_up(&delivered),
-            Input::Connected { limits, head } => self.connected(limits, head),
+            Input::Connected { limits, head } => self.connected(now, limits, head),
             Input::Lost => self.lost(),
+            Input::HungUp => {
+                self.hung_up();
+                self.lost();
+            }
             Input::Grown => self.lanes.iter_mut().for_each(|lane| lane.more = true),
             Input::Rows { class, after, rows } => self.rows(class, after, rows),
             Input::Settled { token, outcome } => self.settled(now, token, outcome, &mut out),
@@ -111,27 +135,8 @@ impl<P: Clone> Session<P> {
         lanes.chain([self.replay_at]).flatten().min()
     }
 
-    /// What is in flight, while connected.
-    #[must_use]
-    pub fn flow(&self) -> Option<&Flow> {
-        self.flow.as_ref()
-    }
-
-    /// Classes that are refused now, with their reason codes.
-    #[must_use]
-    pub fn refused(&self) -> Vec<(Class, u8)> {
-        self.lanes.iter().filter_map(|lane| lane.refused.map(|code| (lane.class, code))).collect()
-    }
-
-    /// How far a class is delivered.
-    #[must_use]
-    pub fn delivered(&self, class: Class) -> ClassCursor {
-        self.lanes
-            .iter()
-            .find(|lane| lane.class == class)
-            .map_or_else(Default::default, |lane| lane.delivered)
-    }
-
+    /// Takes up the delivered positions as the log has them. What a connection that
+    /// failed had judged, and nobody committed, is forgotten: those rows are read again.
     fn take_up(&mut self, delivered: &[(Class, ClassCursor)]) {
         for lane in &mut self.lanes {
             let at = delivered.iter().find(|(of, _)| *of == lane.class);
@@ -139,13 +144,14 @@ impl<P: Clone> Session<P> {
         }
     }
 
-    fn connected(&mut self, limits: Limits, head: Offset) {
+    fn connected(&mut self, now: Instant, limits: Limits, head: Offset) {
         let count = self.policy.max_in_flight.min(limits.receive_maximum.unwrap_or(u16::MAX));
         self.flow = Some(Flow::new(usize::from(count), self.policy.max_in_flight_bytes));
         self.max_packet = self.policy.max_packet_bytes.min(limits.max_packet.map_or(u64::MAX, u64::from));
         self.backlog_to = head;
         for lane in &mut self.lanes {
             lane.rewind();
+            lane.rest(now);
             lane.probing = true;
             lane.ahead = usize::from(self.policy.max_in_flight);
         }
@@ -155,6 +161,15 @@ impl<P: Clone> Session<P> {
         self.flow = None;
         self.replay_at = None;
         self.lanes.iter_mut().for_each(Lane::rewind);
+    }
+
+    fn hung_up(&mut self) {
+        let under_way = self.flow.as_ref().map_or(0, Flow::in_flight);
+        if under_way > 0 {
+            self.hang_ups = self.hang_ups.saturating_add(1);
+            self.calm = 0;
+            self.lanes.iter_mut().for_each(|lane| lane.blame(under_way == 1));
+        }
     }
 
     fn rows(&mut self, class: Class, after: ClassCursor, rows: Vec<Row<P>>) {
@@ -179,7 +194,16 @@ impl<P: Clone> Session<P> {
             return;
         }
         let by_broker = self.policy.confirm == Confirm::Broker;
+        if outcome == Outcome::Accepted {
+            self.calm = self.calm.saturating_add(1);
+            if self.calm >= CALM {
+                self.hang_ups = 0;
+            }
+        }
         for lane in &mut self.lanes {
+            if lane.hear_witness(token, outcome, now) {
+                return;
+            }
             match outcome {
                 Outcome::Accepted if lane.settle(token, Stage::Taken) => {
                     lane.probing = false;
@@ -193,8 +217,7 @@ impl<P: Clone> Session<P> {
                     if !lane.settle(token, Stage::Rejected(reason)) {
                         continue;
                     }
-                    // A broker that rejects everything must not empty the log in a second.
-                    lane.blocked_until = Some(now + lane.refusals.wait());
+                    rejected(lane, code, now, out);
                 }
                 Outcome::Refused(code) if lane.settle(token, Stage::Taken) => {
                     lane.rewind();
@@ -276,20 +299,32 @@ impl<P: Clone> Session<P> {
             let Some(flow) = self.flow.as_mut() else { return };
             let Some(lane) = self.lanes.iter_mut().find(|lane| lane.class == class) else { return };
             let Some(bytes) = lane.ready.front().map(|row| row.bytes) else { return };
-            let too_large = bytes > self.max_packet;
-            if !too_large && !flow.admits(class, bytes) {
+            let never = lane.never(self.max_packet);
+            let alone = lane.next_flies_alone();
+            if never.is_none() && (alone && flow.in_flight() > 0 || !flow.admits(class, bytes)) {
                 // The one whose turn it is waits for room; letting smaller ones past would starve it.
                 return;
             }
+            let token = self.next_token;
+            self.next_token += 1;
+            if never.is_none()
+                && alone
+                && let Some((load, bytes)) = lane.witness(self.alike)
+            {
+                lane.call_witness(token);
+                flow.sent(token, class, bytes, now);
+                out.push(Output::Publish { token, class, load });
+                return;
+            }
             let Some(row) = lane.ready.pop_front() else { return };
-            if too_large {
-                let limit = self.max_packet;
-                lane.push(&row, Stage::Rejected(format!("{bytes} bytes, the packet limit is {limit}")));
+            if let Some(reason) = never {
+                lane.push(&row, Stage::Rejected(reason));
+                if bytes > self.max_packet && self.max_packet < self.policy.max_packet_bytes {
+                    rejected(lane, 0x95, now, out);
+                }
                 retire(lane, by_broker, out);
                 continue;
             }
-            let token = self.next_token;
-            self.next_token += 1;
             lane.push(&row, Stage::Flying(token));
             flow.sent(token, class, bytes, now);
             if row.offset <= self.backlog_to && self.policy.replay_per_s > 0 {
@@ -303,6 +338,9 @@ impl<P: Clone> Session<P> {
 
     /// Whose turn it is: by priority, unless somebody could else miss its slot in sixteen.
     fn next_class(&self, now: Instant) -> Option<Class> {
+        if self.lanes.iter().any(Lane::holds_line) {
+            return None;
+        }
         let mut waiting: Vec<&Lane<P>> = self.lanes.iter().filter(|lane| self.waits(lane, now)).collect();
         let first = waiting.first().map(|lane| lane.class);
         waiting.sort_by_key(|lane| std::cmp::Reverse(lane.skipped));
@@ -318,7 +356,7 @@ impl<P: Clone> Session<P> {
             Confirm::Headquarters => lane.ahead,
         };
         lane.blocked_until.is_none_or(|until| until <= now)
-            && !(lane.probing && lane.has_flying())
+            && !((lane.probing || self.hang_ups >= HANG_UPS) && lane.has_flying())
             && lane.outstanding() < most
             && (row.offset > self.backlog_to || self.replay_at.is_none_or(|at| at <= now))
     }
@@ -348,7 +386,19 @@ fn is_final(code: u8) -> bool {
     matches!(code, 0x90 | 0x95 | 0x99)
 }
 
-fn retire<P>(lane: &mut Lane<P>, by_broker: bool, out: &mut Vec<Output<P>>) {
+/// A row was rejected for ever. A broker that rejects everything must not empty the log in a
+/// second: the class waits, and from the second in a row on that is said.
+fn rejected<P: Clone>(lane: &mut Lane<P>, code: u8, now: Instant, out: &mut Vec<Output<P>>) {
+    let wait = lane.refusals.wait();
+    if code != 0x95 || lane.refusals.failures() > 1 {
+        lane.blocked_until = Some(now + wait);
+    }
+    if lane.refusals.failures() > 1 && lane.refused.replace(code) != Some(code) {
+        out.push(Output::Refused { class: lane.class, code });
+    }
+}
+
+fn retire<P: Clone>(lane: &mut Lane<P>, by_broker: bool, out: &mut Vec<Output<P>>) {
     let class = lane.class;
     for retired in lane.retire(by_broker) {
         match (retired, out.last_mut()) {

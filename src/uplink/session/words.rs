@@ -63,6 +63,8 @@ pub enum Input<P> {
     },
     /// The connection is gone.
     Lost,
+    /// The connection is gone because the other side closed it: perhaps for what was under way.
+    HungUp,
     /// The log may have grown.
     Grown,
     /// A page that was asked for.
