@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use baygate::api::client::{Answer, Client, Method};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -36,6 +37,8 @@ pub struct Scan {
 pub struct Answers {
     pub prints: Mutex<Vec<Print>>,
     pub scans: Mutex<Vec<Scan>>,
+    /// Counts scans as they are settled.
+    pub settled: watch::Sender<u64>,
     /// Made, and whether it was taken back.
     pub tokens: Mutex<Vec<(Uuid, bool)>>,
     /// UIDs a till was told.
@@ -137,6 +140,7 @@ async fn scans(bay: &'static str, shop: Arc<Shop>, mut dice: Dice, stop: Cancell
         let settled = scan(&shop, bay, &key).await;
         mine.push(Scan { key, bay, settled });
         shop.answers.scans.lock().unwrap().push(mine[mine.len() - 1].clone());
+        shop.answers.settled.send_modify(|count| *count += 1);
         if dice.percent(30) {
             let earlier = &mine[usize::try_from(dice.below(mine.len() as u64)).unwrap()];
             assert_same_scan(&shop, earlier).await;

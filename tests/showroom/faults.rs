@@ -26,6 +26,8 @@ pub enum Moment {
     Kept(u64),
     /// Another event of this type.
     Kind(&'static str),
+    /// Another answer to a till that asked for a scan: struck within milliseconds.
+    Answered,
 }
 
 /// What happens to the victims.
@@ -57,6 +59,7 @@ impl Round {
             0..=4 => Moment::Told(1 + dice.below(90)),
             5..=7 => Moment::Kept(1 + dice.below(90)),
             8 => Moment::Kind(dice.pick(&["card.tapped", "command.result", "vehicle.report"])),
+            9 if dice.percent(60) => Moment::Answered,
             _ => Moment::Kind("vehicle.signals"),
         };
         let mut victims = Vec::new();
@@ -78,7 +81,8 @@ impl Round {
             8 => Blow::KillTwice,
             _ => Blow::Stop,
         };
-        Self { moment, late: dice.pause(60), victims, blow, away: dice.pause(400) }
+        let late = dice.pause(if matches!(moment, Moment::Answered) { 20 } else { 60 });
+        Self { moment, late, victims, blow, away: dice.pause(400) }
     }
 
     /// The last two: all die at once; then the daemon alone lives on to the end, so that
@@ -92,7 +96,7 @@ impl Round {
 
 /// Waits for the moment, but not for ever: what is dead or held back makes no events.
 pub async fn wait_for(room: &Showroom, moment: Moment) {
-    let most = Duration::from_secs(if matches!(moment, Moment::Kind(_)) { 10 } else { 4 });
+    let most = Duration::from_secs(if matches!(moment, Moment::Kind(_) | Moment::Answered) { 10 } else { 4 });
     let stream = &room.shop.stream;
     match moment {
         Moment::Told(more) => {
@@ -107,6 +111,11 @@ pub async fn wait_for(room: &Showroom, moment: Moment) {
         Moment::Kind(kind) => {
             let goal = stream.with(|heard| heard.of(kind).len()) + 1;
             stream.hears(most, |heard| heard.of(kind).len() >= goal).await;
+        }
+        Moment::Answered => {
+            let mut answered = room.shop.answers.settled.subscribe();
+            answered.mark_unchanged();
+            let _ = tokio::time::timeout(most, answered.changed()).await;
         }
     }
 }
