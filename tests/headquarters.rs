@@ -46,6 +46,15 @@ impl Process {
         serde_json::from_str(&line.unwrap().expect("ended")).unwrap()
     }
 
+    /// strace lets go of what it traces when it ends: headquarters itself must be ended.
+    fn end_traced(&self) {
+        let strace = self.child.id().unwrap();
+        let traced = std::fs::read_to_string(format!("/proc/{strace}/task/{strace}/children")).unwrap();
+        let traced = traced.trim().parse().expect("one child");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(traced), nix::sys::signal::Signal::SIGKILL)
+            .unwrap();
+    }
+
     /// Publishes the event until headquarters, which may still be subscribing, says what it is.
     async fn gets(&mut self, port: u16, sequence: u64) -> String {
         loop {
@@ -76,8 +85,10 @@ async fn nothing_is_acknowledged_that_the_disk_did_not_take() {
     // Its first three tries to reach the disk fail.
     let strace = ["strace", "-f", "-qq", "-o", trace.to_str().unwrap(), "-e", "trace=fdatasync"];
     let inject = ["-e", "inject=fdatasync:error=EIO:when=1..3"];
+    // Ends by itself where a failure keeps the test from ending it.
+    let most = ["--for", "2m"];
     let mut headquarters =
-        Process::start(&[&strace[..], &inject[..]].concat(), broker.port, &journal, &[]).await;
+        Process::start(&[&strace[..], &inject[..]].concat(), broker.port, &journal, &most).await;
     assert_eq!(headquarters.gets(broker.port, 1).await, "fresh");
     let ack = acks.on("/ack").await;
     assert_eq!((&ack["classes"]["card"], &ack["epoch"]), (&1.into(), &json!(EPOCH)));
@@ -87,6 +98,7 @@ async fn nothing_is_acknowledged_that_the_disk_did_not_take() {
     assert!(failed == 3 && done >= 1, "{trace}");
     let text = std::fs::read_to_string(&journal).unwrap();
     assert_eq!(text.lines().count(), 1, "written whole, once: {text}");
+    headquarters.end_traced();
 }
 
 #[tokio::test(flavor = "multi_thread")]
