@@ -55,5 +55,6 @@ for word in $(/bin/busybox cat /proc/cmdline); do
     case $word in lab.script=*) script=${word#lab.script=} ;; esac
 done
 [ -n "$script" ] || fail "no lab.script= on the kernel's command line"
+echo up >&3
 /bin/busybox chroot /system /bin/sh "$script"
 end $?

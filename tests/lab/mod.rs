@@ -13,9 +13,14 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use disk::{Cached, Disk};
+
+/// An emulated processor on a busy host now and then misses its timer while the kernel
+/// boots, and then waits for ever. Nothing of ours has run by then, no disk is mounted.
+const UP_WITHIN: Duration = Duration::from_secs(120);
+const ATTEMPTS: u32 = 4;
 
 /// What a machine is made of.
 pub struct Setup<'a> {
@@ -54,7 +59,25 @@ pub fn target(name: &str) -> PathBuf {
 }
 
 impl Machine {
+    /// Boots until its script is about to begin.
     pub fn boot(setup: &Setup<'_>) -> Self {
+        for attempt in 1..=ATTEMPTS {
+            let machine = Self::power(setup);
+            let begun = Instant::now();
+            while let Some(left) = UP_WITHIN.checked_sub(begun.elapsed()) {
+                match machine.hear(left) {
+                    Heard::Line(line) if line == "up" => return machine,
+                    Heard::Line(_) => {}
+                    Heard::Nothing | Heard::End => break,
+                }
+            }
+            println!("attempt {attempt}: the machine does not come up");
+            assert!(attempt < ATTEMPTS, "{}", machine.console());
+        }
+        unreachable!()
+    }
+
+    fn power(setup: &Setup<'_>) -> Self {
         let script = setup.folder.join("script.sh");
         std::fs::write(&script, setup.script).unwrap();
         let script = script.to_str().unwrap();
