@@ -8,7 +8,6 @@ mod clock_parts;
 mod daemon;
 mod mqtt;
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use baygate::api::client::{Client, Method};
@@ -35,8 +34,6 @@ struct Shop {
     headquarters: Headquarters,
     car: VehicleSim,
     reader: u16,
-    /// Where the card printer will stand, once somebody has carried it in.
-    printer: u16,
     taps: u8,
 }
 
@@ -45,7 +42,8 @@ impl Shop {
         let broker = Mosquitto::start("").await;
         let headquarters = Headquarters::open(broker.port);
         let car = VehicleSim::spawn_tcp(ANY.parse().unwrap(), Profile::default()).await.unwrap();
-        let (desk, reader, printer) = (Desk::new(), free_port(), free_port());
+        let (desk, reader) = (Desk::new(), free_port());
+        let printer = desk.path("card-printer");
         let clock = BoxClock::new(&desk, wrong_by_s);
         // Device rows go after three seconds, so that a sweep can be seen; the others stay for days.
         desk.write(&format!(
@@ -53,15 +51,16 @@ impl Shop {
              [buffer.classes]\ndevice = {{ keep_delivered = \"3s\" }}\n\
              [[reader]]\nid = \"counter-1\"\nkind = \"vpcd\"\nlisten = \"127.0.0.1:{reader}\"\n\
              [[vehicle]]\nid = \"bay-1\"\nlink = \"elm327+tcp://{}\"\n\
-             [[printer]]\nid = \"star-1\"\nkind = \"star-tcp300\"\nlink = \"tcp://127.0.0.1:{printer}\"\n\
+             [[printer]]\nid = \"star-1\"\nkind = \"star-tcp300\"\nlink = \"serial://{}?baud=9600\"\n\
              [[till]]\nid = \"till-1\"\n",
             broker.port,
             car.addr().unwrap(),
+            printer.display(),
         ));
         let text = std::fs::read_to_string(desk.config()).unwrap();
         let text = text.replacen("locale =", &format!("{}\nlocale =", clock.config()), 1);
         std::fs::write(desk.config(), text).unwrap();
-        Self { desk, clock, broker, headquarters, car, reader, printer, taps: 0 }
+        Self { desk, clock, broker, headquarters, car, reader, taps: 0 }
     }
 
     async fn client(&self) -> Client {
@@ -242,6 +241,11 @@ async fn from_1970_forward_back_and_ten_years_ahead() {
     // the monotonic clock, and the clock is not believed any more.
     shop.await_delivered().await;
     shop.broker.kill();
+    until("the uplink waits for the broker", async || {
+        let ready = client.request(Method::GET, "/readyz", None).await.ok()?;
+        ready.body.to_string().contains("\"uplink\"").then_some(())
+    })
+    .await;
     shop.clock.set(-DAY_S);
     let back = await_event(&mut till, "gateway.clock", |d| d["offset_ms"].as_i64().unwrap() < 0).await;
     assert_eq!(back["timequality"], "unsynced");
@@ -284,6 +288,8 @@ async fn from_1970_forward_back_and_ten_years_ahead() {
         await_event(&mut till, "gateway.clock", |d| d["offset_ms"].as_i64().unwrap() < -2 * DAY_S * 1000)
             .await;
     assert_eq!(right["timequality"], "synced");
+    // What waits for the broker now has times that run backwards.
+    shop.tap(&mut till).await;
     shop.broker.up().await;
     shop.headquarters.correction(-DECADE_S).await;
     shop.headquarters.gets("card.tapped", |d| d["uid"] == unsent.as_str()).await;
@@ -294,9 +300,9 @@ async fn from_1970_forward_back_and_ten_years_ahead() {
     assert!(stay_s(&left) < 600, "{left}");
 
     // The printer is carried in at last: faces come in the order in which they were asked for.
-    let at = SocketAddr::from(([127, 0, 0, 1], shop.printer));
     let clerk = PrinterProfile { attended: true, ..PrinterProfile::default() };
-    let _printer = PrinterSim::spawn_tcp(at, clerk).await.unwrap();
+    let at = Some(shop.desk.path("card-printer"));
+    let _printer = PrinterSim::spawn_pty(clerk, at).await.unwrap();
     for job in [&first_face, &second_face, &third_face] {
         shop.headquarters.gets("printer.job", |d| d["job"] == job.as_str() && d["state"] == "done").await;
     }

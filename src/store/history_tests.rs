@@ -179,3 +179,34 @@ fn adapters_are_a_bounded_memory() {
         assert_eq!(count(&conn, &format!("adapter WHERE identity = '{identity}'")), 1);
     }
 }
+
+#[test]
+fn what_is_read_is_in_the_order_of_arrival_whatever_the_clock_did() {
+    let conn = empty();
+    for n in 0..3_u8 {
+        let (id, when) = (vec![n; 16], NOW - i64::from(n) * DAY);
+        conn.execute(
+            "INSERT INTO visit (id, link, vin, protocol, started_at, ended_at) VALUES (?1, 'bay-1', '1M8GDM9AXKP042788', 'p', ?2, ?2)",
+            params![id, when],
+        )
+        .unwrap();
+        conn.execute(
+            "INSERT INTO print_job (id, printer, template, fields, state, created_at, changed_at) VALUES (?1, 'p', 't', '{}', 'queued', ?2, ?2)",
+            params![id, when],
+        )
+        .unwrap();
+        conn.execute(
+            "INSERT INTO request (id, kind, target, scope, body_sha256, body, state, created_at) VALUES (?1, 'k', 't', 's', x'', '{}', 'pending', ?2)",
+            params![id, when],
+        )
+        .unwrap();
+    }
+    let reader = crate::store::Reader { conn: &conn };
+    let first = |id: uuid::Uuid| id.as_bytes()[0];
+    let visits = reader.visits_of(&"1M8GDM9AXKP042788".parse().unwrap(), 10).unwrap();
+    assert_eq!(visits.iter().map(|row| first(row.visit)).collect::<Vec<_>>(), [2, 1, 0], "newest first");
+    let jobs = reader.open_print_jobs(&"p".parse().unwrap()).unwrap();
+    assert_eq!(jobs.iter().map(|row| first(row.job)).collect::<Vec<_>>(), [0, 1, 2]);
+    let requests = reader.open_requests("k", None).unwrap();
+    assert_eq!(requests.iter().map(|row| first(row.id)).collect::<Vec<_>>(), [0, 1, 2]);
+}
