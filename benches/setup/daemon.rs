@@ -151,14 +151,15 @@ printer = "face-1"
             .stdout(Stdio::null())
             .stderr(log);
         let began = Instant::now();
-        let child = command.spawn().unwrap();
+        let mut daemon = Daemon { child: command.spawn().unwrap(), ready_after: Duration::ZERO };
         let mut buffer = [0; 256];
         loop {
             let length = notify.recv(&mut buffer).unwrap_or_else(|error| {
                 panic!("never ready ({error}):\n{}", self.log());
             });
             if String::from_utf8_lossy(&buffer[..length]).contains("READY=1") {
-                return Daemon { child, ready_after: began.elapsed() };
+                daemon.ready_after = began.elapsed();
+                return daemon;
             }
         }
     }
