@@ -130,9 +130,10 @@ impl Reader<'_> {
         let mut rows = query.query(params![after.0, i64::try_from(limit).unwrap_or(i64::MAX)])?;
         let (mut events, mut last) = (Vec::new(), after);
         while let Some(row) = rows.next()? {
-            match event_of(row).and_then(|event| in_order(&mut last, event.offset, event)) {
-                Ok(event) => events.push(event),
-                // What comes before it is read first.
+            match event_of(row) {
+                // Out of order, those before it may have come from a page out of its place too.
+                Ok(event) => events.push(in_order(&mut last, event.offset, event)?),
+                // What comes before a rotten one is read first.
                 Err(error) if events.is_empty() || !error.is_damage() => return Err(error),
                 Err(_) => break,
             }
