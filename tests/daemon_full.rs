@@ -276,6 +276,7 @@ async fn a_disk_that_others_fill_is_outlived() {
     assert_eq!(disk.status().await["disk_full"], false);
     until("new work is taken", async || (print(&disk.socket(), 9999).await.0 < 300).then_some(())).await;
     assert_eq!(daemon.pid(), pid);
+    // Those taken before, and the last.
     let wanted = usize::try_from(jobs).unwrap() + 1;
     hq.gets("printer.job", wanted, |data| data["state"] == "done").await;
     daemon.signal(nix::sys::signal::Signal::SIGTERM);

@@ -7,6 +7,12 @@
 //!   whose events are there, and on the disk, are answered so; the others
 //!   get [`StoreError::Uncertain`];
 //! - anything else: everybody of the group gets the error.
+//!
+//! A sync that failed is never just repeated: the kernel may count those pages as
+//! written. The lost transaction lies behind the WAL's end as its index has it,
+//! so the next commit writes its own frames in that place and syncs them. A crash
+//! in between may bring the transaction back, whole: hence "uncertain". A
+//! checkpoint that failed does not count; SQLite copies the same pages again.
 
 use std::time::{Duration, Instant};
 

@@ -96,7 +96,8 @@ impl Store {
             space.give_up_ballast();
             started = start(&path, options, &mut salvaged);
         }
-        let (conn, position, mut opened) = started?;
+        let full = |error: StoreError| if error.is_full() { StoreError::Full } else { error };
+        let (conn, position, mut opened) = started.map_err(full)?;
         opened.salvaged = salvaged;
         let alarm = Arc::new(Alarm::new(folder.clone()));
         hold::tell(&conn, &alarm)?;

@@ -20,6 +20,9 @@ use super::trace::{self, Call, Fault, Tracer};
 /// A player that says nothing for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// A run that went another way, because the machine was slow, is done again so often.
+const TRIES: usize = 10;
+
 /// Whose calls are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Threaded {
@@ -120,22 +123,23 @@ fn play(stage: &str, dir: &Path, out: &Path, fault: Option<(Fault, &[Call], usiz
     Told { said, killed: !ended.success() }
 }
 
-/// The calls of a stage, the same each time.
+/// The calls of a stage, as two times running agree on them: where the machine is
+/// slow, the writer may end a group early.
 fn count(stage: &Stage<'_>, scratch: &Path) -> Vec<Call> {
-    let mut counted: Option<Vec<Call>> = None;
-    for round in 0..2 {
+    let mut before = Vec::new();
+    for round in 0..TRIES {
         let (dir, out) = (scratch.join(format!("count-{round}")), scratch.join("count.trace"));
         copy(stage.from, &dir);
         let told = play(stage.name, &dir, &out, None);
         let calls = trace::calls(&out);
         let (_, story) = story_of(stage.name);
         judge::judge(&dir, &story, &told, None, stage.also);
-        if let Some(before) = &counted {
-            assert_eq!(before, &calls, "{}: the calls are not the same each time", stage.name);
+        if calls == before {
+            return calls;
         }
-        counted = Some(calls);
+        before = calls;
     }
-    counted.unwrap()
+    panic!("{}: the calls are never the same twice", stage.name);
 }
 
 /// What all runs of a stage came to.
@@ -211,10 +215,18 @@ pub fn every_call(stage: &Stage<'_>, at_once: usize) -> Tally {
 fn one(stage: &Stage<'_>, scratch: &Path, calls: &[Call], fault: Fault, place: usize, told: &Mutex<Told>) {
     let dir = scratch.join(format!("{}-{place}", fault.text()));
     let out = scratch.join(format!("{}-{place}.trace", fault.text()));
-    copy(stage.from, &dir);
-    let said = play(stage.name, &dir, &out, Some((fault, calls, place)));
-    told.lock().unwrap().clone_from(&said);
-    assert!(trace::was_hit(&out, fault), "the call never came");
+    let mut tries = 0;
+    let said = loop {
+        copy(stage.from, &dir);
+        let said = play(stage.name, &dir, &out, Some((fault, calls, place)));
+        told.lock().unwrap().clone_from(&said);
+        if trace::was_hit(&out, fault) {
+            break said;
+        }
+        tries += 1;
+        assert!(tries < TRIES, "the call never came");
+        std::fs::remove_dir_all(&dir).unwrap();
+    };
     let (_, story) = story_of(stage.name);
     judge::judge(&dir, &story, &said, Some(fault), stage.also);
     std::fs::remove_dir_all(&dir).unwrap();
