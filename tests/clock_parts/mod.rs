@@ -130,8 +130,10 @@ impl Headquarters {
         if let Some((_, found)) = self.seen.iter().find(|(_, r)| is_it(r)) {
             return found.event.clone();
         }
+        // For all of them: others may come for ever.
+        let deadline = tokio::time::Instant::now() + LONG;
         loop {
-            let received = tokio::time::timeout(LONG, self.received.recv()).await;
+            let received = tokio::time::timeout_at(deadline, self.received.recv()).await;
             let received =
                 received.unwrap_or_else(|_| panic!("{kind} never came; seen: {:#?}", self.summary()));
             let received = received.unwrap();
