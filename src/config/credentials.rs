@@ -101,3 +101,17 @@ impl Credentials {
             .is_some_and(|metadata| metadata.len() > 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_shows_nothing_of_itself() {
+        let secret = Secret(b"hunter2".to_vec());
+        for shown in [format!("{secret:?}"), format!("{:#?}", Some(&secret))] {
+            let bytes = ["hunter2", "104", "68, ", "6875"];
+            assert!(bytes.iter().all(|part| !shown.contains(part)), "{shown}");
+        }
+    }
+}

@@ -39,7 +39,11 @@ impl World {
             }
             for (class, after) in wanted {
                 let rows = self.page(class, after);
-                todo.push_back(Todo::Handed { class, after, rows: rows.iter().map(|row| row.load).collect() });
+                todo.push_back(Todo::Handed {
+                    class,
+                    after,
+                    rows: rows.iter().map(|row| row.load).collect(),
+                });
                 let said = self.session.step(self.now, Input::Rows { class, after, rows });
                 todo.extend(said.into_iter().map(Todo::Said));
             }
@@ -54,6 +58,7 @@ impl World {
             if rows.iter().any(|row| line.sent.contains_key(row)) {
                 // It begins again, minutes later: its wait is a new one.
                 line.skipped.insert(class, 0);
+                line.feeling.insert(class, line.last_token);
             }
             ready.extend(rows);
         }
@@ -86,8 +91,8 @@ impl World {
                 self.leave_out(class);
             }
             Output::Refused { class, .. } => {
+                self.resting.insert(class);
                 if let Some(line) = &mut self.line {
-                    line.resting.insert(class);
                     line.ready.entry(class).or_default().clear();
                 }
             }
@@ -117,8 +122,11 @@ impl World {
         self.passes(class, to, ids)?;
         let known = |id: &&Id| self.row(**id).is_some();
         let there: Vec<Id> = ids.iter().filter(known).copied().collect();
-        let to_tell: Vec<Id> =
-            there.iter().filter(|id| self.row(**id).is_some_and(|row| row.tells.is_empty())).copied().collect();
+        let to_tell: Vec<Id> = there
+            .iter()
+            .filter(|id| self.row(**id).is_some_and(|row| row.tells.is_empty()))
+            .copied()
+            .collect();
         self.disk.aside.extend(there);
         let mark = self.disk.mark.entry(class).or_default();
         *mark = (*mark).max(to);
@@ -139,8 +147,7 @@ impl World {
         for row in rows.iter().filter(|row| row.cursor > from && row.cursor <= to) {
             let id = (class, row.cursor);
             let with_hq = self.hq.has.contains(&id) || self.hq.cannot_take(id);
-            let there =
-                if self.setting.by_headquarters() { with_hq } else { self.broker.had.contains(&id) };
+            let there = if self.setting.by_headquarters() { with_hq } else { self.broker.had.contains(&id) };
             if !there && !aside.contains(&id) && !self.disk.aside.contains(&id) {
                 return broken(format!("{id:?} counts as delivered; nobody has it"));
             }
@@ -179,7 +186,7 @@ impl World {
         self.count_slots(class)?;
         let Some(line) = &mut self.line else { return Ok(()) };
         line.ready.entry(class).or_default().retain(|ready| *ready != id);
-        line.resting.remove(&class);
+        self.resting.remove(&class);
         line.sent.insert(id, Sent::Flying);
         line.last_token = token;
         line.flying.push_back(Flying { token, id, bytes, overtakes: false });
@@ -231,9 +238,9 @@ impl World {
         let from = self.said.get(&class).copied().unwrap_or_default();
         let outstanding = line.sent.keys().filter(|(of, at)| *of == class && *at > from).count();
         ready
-            && (taken || flying == 0)
+            && (flying == 0 || taken && !line.feeling.contains_key(&class))
             && !refused
-            && !line.resting.contains(&class)
+            && !self.resting.contains(&class)
             && outstanding < usize::from(self.setting.window)
             && self.rate == 0
     }
@@ -248,7 +255,7 @@ impl World {
             Outcome::Refused(code) if self.setting.sees_refusals() && is_final(code) => {
                 self.hopeless.insert(flying.id);
                 line.sent.insert(flying.id, Sent::Rejected);
-                line.resting.insert(flying.id.0);
+                self.resting.insert(flying.id.0);
                 outcome
             }
             Outcome::Refused(_) if self.setting.sees_refusals() => {
@@ -265,6 +272,7 @@ impl World {
             }
             Outcome::Accepted => {
                 line.sent.insert(flying.id, Sent::Taken);
+                line.feeling.retain(|class, since| *class != flying.id.0 || flying.token <= *since);
                 self.reach_broker(&flying, &before).map_err(Trouble::Broken)?;
                 outcome
             }

@@ -1,8 +1,7 @@
 //! The world around the machine: the disk, the line, the broker, headquarters, the
 //! clock; and what each deed does to it. The machine is the real one.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::hash::{Hash, Hasher};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use baygate::event::Class;
@@ -10,11 +9,12 @@ use baygate::ident::{Epoch, Seq};
 use baygate::store::Offset;
 use baygate::store::outbox::ClassCursor;
 use baygate::uplink::notes::Notes;
-use baygate::uplink::session::{Input, Limits, Outcome, Policy, Session, Token};
+use baygate::uplink::session::{Input, Limits, Outcome, Policy, Session};
 use baygate::uplink::word::{Judgement, Ours};
 use uuid::Uuid;
 
 use super::deed::{Deed, Setting};
+pub use super::parts::{Disk, Flying, Line, Row, Sent, Trace};
 use super::peers::{Broker, Headquarters, Id, Word};
 
 /// Delivered positions are committed at this interval (the field's).
@@ -28,75 +28,6 @@ pub enum Trouble {
     Lost,
     /// An invariant is broken.
     Broken(String),
-}
-
-/// A row of the log.
-#[derive(Debug, Clone, Hash)]
-pub struct Row {
-    pub cursor: ClassCursor,
-    pub offset: i64,
-    pub bytes: u64,
-    /// A `gateway.gap`: the rows it tells of.
-    pub tells: Vec<Id>,
-}
-
-/// What survives a crash of the gateway.
-#[derive(Debug, Clone, Default, Hash)]
-pub struct Disk {
-    pub log: BTreeMap<Class, Vec<Row>>,
-    pub mark: BTreeMap<Class, ClassCursor>,
-    pub aside: BTreeSet<Id>,
-    pub trimmed: BTreeSet<Id>,
-    pub epoch_no: i64,
-    pub last: BTreeMap<Class, u64>,
-    pub ends: BTreeMap<(i64, Class), u64>,
-    pub offset: i64,
-    pub full: bool,
-}
-
-#[derive(Debug, Clone, Hash)]
-pub struct Flying {
-    pub token: Token,
-    pub id: Id,
-    pub bytes: u64,
-    /// An earlier row of its class was refused while it was on its way.
-    pub overtakes: bool,
-}
-
-/// How a row stands in this connection, by its last publish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Sent {
-    Flying,
-    Taken,
-    /// For now.
-    Refused,
-    /// For ever.
-    Rejected,
-}
-
-/// One connection.
-#[derive(Debug, Clone, Default, Hash)]
-pub struct Line {
-    pub flying: VecDeque<Flying>,
-    pub sent: BTreeMap<Id, Sent>,
-    pub words: VecDeque<Word>,
-    pub live: bool,
-    pub narrow: bool,
-    pub last_token: Token,
-    /// Handed to the machine and not yet sent.
-    pub ready: BTreeMap<Class, VecDeque<Id>>,
-    /// Slots that went to others while the class could have gone.
-    pub skipped: BTreeMap<Class, u32>,
-    /// Refused, and not sent since.
-    pub resting: BTreeSet<Class>,
-}
-
-/// Readable history; no part of the state.
-#[derive(Debug, Clone, Default)]
-pub struct Trace(pub Option<Vec<String>>);
-
-impl Hash for Trace {
-    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 #[derive(Debug, Clone, Hash)]
@@ -114,6 +45,8 @@ pub struct World {
     pub rate: u32,
     /// Dropped silently by a broker that cannot refuse, or refused for ever.
     pub hopeless: BTreeSet<Id>,
+    /// Classes that were refused and nothing sent of since; they back off, also over connections.
+    pub resting: BTreeSet<Class>,
     /// The log grew within this deed.
     pub grown: bool,
     pub trace: Trace,
@@ -133,6 +66,7 @@ impl World {
             said: BTreeMap::new(),
             rate: 0,
             hopeless: BTreeSet::new(),
+            resting: BTreeSet::new(),
             grown: false,
             trace: Trace::default(),
         }
@@ -173,7 +107,8 @@ impl World {
                 (flying > place || last) && !(is_final(code) && self.gap_at(place))
             }
             Deed::Cut(reached) => {
-                self.line.is_some() && (reached == 0 || flying >= reached || reached == super::deed::LAST && flying > 0)
+                self.line.is_some()
+                    && (reached == 0 || flying >= reached || reached == super::deed::LAST && flying > 0)
             }
             Deed::BrokerDies => self.setting.by_headquarters(),
             Deed::Connect { present, narrow } => {
@@ -185,14 +120,18 @@ impl World {
             Deed::WordComes => self.line.as_ref().is_some_and(|line| !line.words.is_empty()),
             Deed::WordAgain => self.line.is_some() && self.hq.last_word.is_some(),
             // One stranger an epoch is enough.
-            Deed::Stranger(_) => self.setting.by_headquarters() && self.line.is_some() && self.disk.epoch_no < 3,
+            Deed::Stranger(_) => {
+                self.setting.by_headquarters() && self.line.is_some() && self.disk.epoch_no < 3
+            }
             Deed::Wait => self.live() && self.session.wake_at().is_some(),
             Deed::Note => self.line.is_some() && self.notes.positions().next().is_some(),
             Deed::Restart => true,
             Deed::Reload => !self.disk.full,
             Deed::Rate(per_s) => self.line.is_some() && per_s != self.rate,
             Deed::DiskFull => true,
-            Deed::Trim(class) => class != Class::Gateway && !self.disk.full && self.oldest_unsent(class).is_some(),
+            Deed::Trim(class) => {
+                class != Class::Gateway && !self.disk.full && self.oldest_unsent(class).is_some()
+            }
         }
     }
 
@@ -311,6 +250,7 @@ impl World {
             self.broker.words = line.words;
         }
         self.notes = Notes::default();
+        self.resting.clear();
         self.session = machine(&self.setting, self.rate);
         self.said = self.disk.mark.clone();
     }

@@ -10,10 +10,7 @@ use proptest::test_runner::{Config, RngSeed};
 pub fn seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| {
-        let seed = match std::env::var("BAYGATE_SEED") {
-            Ok(text) => text.trim().parse().expect("BAYGATE_SEED is a decimal number of 64 bits"),
-            Err(_) => uuid::Uuid::new_v4().as_u64_pair().1,
-        };
+        let seed = number("BAYGATE_SEED").unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().1);
         // Not by `eprintln!`: the harness would keep it to itself where all goes well.
         let _ = writeln!(std::io::stderr(), "BAYGATE_SEED={seed} repeats this run");
         seed
@@ -22,8 +19,13 @@ pub fn seed() -> u64 {
 
 /// How often to roll: `BAYGATE_ROUNDS`, or `usual`.
 pub fn rounds(usual: u32) -> u32 {
-    std::env::var("BAYGATE_ROUNDS")
-        .map_or(usual, |text| text.trim().parse().expect("BAYGATE_ROUNDS is a number"))
+    number("BAYGATE_ROUNDS").map_or(usual, |rounds| u32::try_from(rounds).expect("BAYGATE_ROUNDS fits"))
+}
+
+/// A decimal number from the environment; empty is as good as absent.
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok().filter(|text| !text.trim().is_empty())?;
+    Some(text.trim().parse().unwrap_or_else(|_| panic!("{name}={text} is not a decimal number")))
 }
 
 /// For `#![proptest_config(…)]`: the seed above. Proptest shrinks and prints what
