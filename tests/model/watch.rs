@@ -51,7 +51,9 @@ impl World {
     }
 
     /// The machine has them in its hands: from now on they wait for their slot.
-    fn handed(&mut self, class: Class, after: ClassCursor, rows: Vec<Id>) {
+    fn handed(&mut self, class: Class, after: ClassCursor, mut rows: Vec<Id>) {
+        // What is too large is set aside without a slot.
+        rows.retain(|id| self.row(*id).is_some_and(|row| row.bytes <= self.setting.packet));
         if let Some(line) = &mut self.line {
             let ready = line.ready.entry(class).or_default();
             ready.retain(|(_, at)| *at <= after);
@@ -231,14 +233,15 @@ impl World {
     /// is not feeling its way after a beginning, and is within its window.
     fn could_go(&self, class: Class) -> bool {
         let Some(line) = &self.line else { return false };
-        let ready = line.ready.get(&class).is_some_and(|ready| !ready.is_empty());
+        let Some((_, next)) = line.ready.get(&class).and_then(VecDeque::front) else { return false };
         let flying = line.flying.iter().filter(|flying| flying.id.0 == class).count();
         let taken = line.sent.iter().any(|((of, _), sent)| *of == class && *sent == Sent::Taken);
         let refused = line.sent.iter().any(|((of, _), sent)| *of == class && *sent == Sent::Refused);
         let from = self.said.get(&class).copied().unwrap_or_default();
-        let outstanding = line.sent.keys().filter(|(of, at)| *of == class && *at > from).count();
-        ready
-            && (flying == 0 || taken && !line.feeling.contains_key(&class))
+        // Sent, or too large and waiting for its turn to be set aside.
+        let before = self.disk.log.get(&class).into_iter().flatten();
+        let outstanding = before.filter(|row| row.cursor > from && row.cursor < *next).count();
+        (flying == 0 || taken && !line.feeling.contains_key(&class))
             && !refused
             && !self.resting.contains(&class)
             && outstanding < usize::from(self.setting.window)
