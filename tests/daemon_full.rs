@@ -291,6 +291,7 @@ async fn a_disk_that_others_fill_is_outlived() {
         gaps.iter().map(|gap| (gap["from"].as_u64().unwrap(), gap["to"].as_u64().unwrap())).collect();
     ends.sort_unstable();
     println!("{jobs} jobs taken before the disk was full; telemetry gone: {ends:?}");
+    assert!(ends.windows(2).all(|two| two[0].1 + 1 < two[1].0), "one stretch told in pieces: {ends:?}");
     assert!(disk.buffer(&["verify", "--json"]).await.contains("\"sound\":true"));
     broker.kill();
 }
