@@ -540,6 +540,7 @@ async fn a_rotten_position_is_not_believed() {
         ("the last offset", "UPDATE class_counter SET last_offset = last_offset - 1024"),
         ("the schema's version", "PRAGMA user_version = 3"),
         ("no schema version", "PRAGMA user_version = 0"),
+        ("who speaks", "UPDATE meta SET value = CAST(x'2F73FF' AS TEXT) WHERE key = 'source'"),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("baygate.db");

@@ -227,6 +227,12 @@ pub(super) fn agree(conn: &Connection) -> Result<(), StoreError> {
             return damaged(format!("epoch {no} and its second copy differ"));
         }
     }
+    // Each named value is text; a start that stumbles over one later would not salvage it.
+    let mut query = conn.prepare("SELECT key, value FROM meta")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let _: (String, String) = (row.get(0)?, row.get(1)?);
+    }
     // After a salvage they are only what the rows say; the epoch that begins now sets them anew.
     if meta(conn, "salvaged")?.is_none() {
         counters_agree(conn)?;
