@@ -64,8 +64,10 @@ pub struct Line {
     pub last_token: Token,
     /// Handed to the machine and not yet sent.
     pub ready: BTreeMap<Class, VecDeque<Id>>,
-    /// Classes that began again behind a publish: none of theirs was taken since.
-    pub feeling: BTreeMap<Class, Token>,
+    /// Where a class began again: publishes up to here say nothing about it any more.
+    pub began_again: BTreeMap<Class, Token>,
+    /// Classes of which one was taken since, before headquarters had it: they send without feeling their way.
+    pub steady: BTreeSet<Class>,
     /// Slots that went to others while the class could have gone.
     pub skipped: BTreeMap<Class, u32>,
 }

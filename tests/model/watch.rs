@@ -60,7 +60,8 @@ impl World {
             if rows.iter().any(|row| line.sent.contains_key(row)) {
                 // It begins again, minutes later: its wait is a new one.
                 line.skipped.insert(class, 0);
-                line.feeling.insert(class, line.last_token);
+                line.began_again.insert(class, line.last_token);
+                line.steady.remove(&class);
             }
             ready.extend(rows);
         }
@@ -175,7 +176,9 @@ impl World {
             let before = (class, row.cursor);
             let sent = matches!(line.sent.get(&before), Some(Sent::Flying | Sent::Taken | Sent::Rejected));
             let too_large = row.bytes > self.setting.packet;
-            if !sent && !too_large && !self.disk.aside.contains(&before) {
+            // Headquarters may have it from before a restart, and have said so.
+            let skipped = self.hq.has.contains(&before) || self.hq.cannot_take(before);
+            if !sent && !too_large && !skipped && !self.disk.aside.contains(&before) {
                 return broken(format!("{id:?} is published before {before:?}"));
             }
         }
@@ -230,22 +233,23 @@ impl World {
     }
 
     /// By what everybody can see: it has a row in the machine's hands, was not refused,
-    /// is not feeling its way after a beginning, and is within its window.
+    /// is not feeling its way after a beginning, and is within its window. Counted where the
+    /// broker's word is enough: what waits for headquarters' is held back by that as well.
     fn could_go(&self, class: Class) -> bool {
         let Some(line) = &self.line else { return false };
         let Some((_, next)) = line.ready.get(&class).and_then(VecDeque::front) else { return false };
         let flying = line.flying.iter().filter(|flying| flying.id.0 == class).count();
-        let taken = line.sent.iter().any(|((of, _), sent)| *of == class && *sent == Sent::Taken);
         let refused = line.sent.iter().any(|((of, _), sent)| *of == class && *sent == Sent::Refused);
         let from = self.said.get(&class).copied().unwrap_or_default();
         // Sent, or too large and waiting for its turn to be set aside.
         let before = self.disk.log.get(&class).into_iter().flatten();
         let outstanding = before.filter(|row| row.cursor > from && row.cursor < *next).count();
-        (flying == 0 || taken && !line.feeling.contains_key(&class))
+        (flying == 0 || line.steady.contains(&class))
             && !refused
             && !self.resting.contains(&class)
             && outstanding < usize::from(self.setting.window)
             && self.rate == 0
+            && !self.setting.by_headquarters()
     }
 
     /// The publish at a place ends.
@@ -254,15 +258,21 @@ impl World {
         let place = if place == LAST { line.flying.len().saturating_sub(1) } else { place };
         let Some(flying) = line.flying.remove(place) else { return Ok(()) };
         let before: Vec<Flying> = line.flying.iter().take(place).cloned().collect();
+        // A copy of it that was sent later says how it stands.
+        let last = !line.flying.iter().any(|other| other.id == flying.id && other.token > flying.token);
         let outcome = match outcome {
             Outcome::Refused(code) if self.setting.sees_refusals() && is_final(code) => {
                 self.hopeless.insert(flying.id);
-                line.sent.insert(flying.id, Sent::Rejected);
+                if last {
+                    line.sent.insert(flying.id, Sent::Rejected);
+                }
                 self.resting.insert(flying.id.0);
                 outcome
             }
             Outcome::Refused(_) if self.setting.sees_refusals() => {
-                line.sent.insert(flying.id, Sent::Refused);
+                if last {
+                    line.sent.insert(flying.id, Sent::Refused);
+                }
                 for later in line.flying.iter_mut().skip(place) {
                     later.overtakes |= later.id.0 == flying.id.0;
                 }
@@ -275,7 +285,10 @@ impl World {
             }
             Outcome::Accepted => {
                 line.sent.insert(flying.id, Sent::Taken);
-                line.feeling.retain(|class, since| *class != flying.id.0 || flying.token <= *since);
+                let since = line.began_again.get(&flying.id.0).copied().unwrap_or_default();
+                if flying.token > since && self.said.get(&flying.id.0).is_none_or(|at| *at < flying.id.1) {
+                    line.steady.insert(flying.id.0);
+                }
                 self.reach_broker(&flying, &before).map_err(Trouble::Broken)?;
                 outcome
             }
@@ -294,6 +307,7 @@ impl World {
                 let known = self.broker.had.contains(&earlier)
                     || self.disk.aside.contains(&earlier)
                     || self.hopeless.contains(&earlier)
+                    || self.hq.cannot_take(earlier)
                     || row.bytes > self.setting.packet
                     || before.iter().any(|flying| flying.id == earlier);
                 if !known {
