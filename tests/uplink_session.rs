@@ -275,6 +275,18 @@ fn headquarters_word_counts_and_silence_doubles() {
 }
 
 #[test]
+fn a_word_before_the_puback_shows_that_the_broker_takes() {
+    let mut rig = Rig::new(policy(Confirm::Headquarters));
+    rig.commit(Class::Ledger, &[100; 4]);
+    rig.connect();
+    rig.step(word(Class::Ledger, 1));
+    assert_eq!(rig.sent_of(Class::Ledger), [1, 2, 3, 4], "no longer one at a time");
+    rig.accept_all();
+    rig.step(word(Class::Ledger, 4));
+    assert_eq!(rig.delivered[&Class::Ledger], 4);
+}
+
+#[test]
 fn swallowed_acknowledgements_do_not_pile_up() {
     let mut rig = Rig::new(policy(Confirm::Broker));
     rig.commit(Class::Card, &[100; 1000]);

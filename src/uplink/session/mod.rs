@@ -260,6 +260,8 @@ impl<P: Clone> Session<P> {
                 _ => cursor(to),
             };
             if lane.confirm(to) {
+                // What headquarters has the broker took, though its PUBACK is still on the way.
+                lane.probing &= lane.refused.is_some();
                 lane.resend_in = self.policy.confirm_timeout;
                 lane.resend_at = None;
                 retire(lane, false, out);
