@@ -13,6 +13,8 @@ use baygate::store::{Offset, Store};
 use futures_util::FutureExt as _;
 use store_setup::{fact, options};
 
+/// As many as the store has (`store/pool.rs`).
+const CONNECTIONS: usize = 4;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Found by the soak: pages that the uplink had asked for were given their turn while
@@ -31,7 +33,7 @@ async fn a_query_that_nobody_looks_after_stops_no_other() {
             let query = tokio::spawn(async move {
                 store
                     .read(move |_| {
-                        reading.send(()).unwrap();
+                        let _ = reading.send(());
                         Ok(wait.recv_timeout(DEADLINE).is_ok())
                     })
                     .await
@@ -39,7 +41,8 @@ async fn a_query_that_nobody_looks_after_stops_no_other() {
             (let_go, query)
         })
         .collect();
-    tokio::task::spawn_blocking(move || begun.recv_timeout(DEADLINE)).await.unwrap().unwrap();
+    let all = move || (0..CONNECTIONS).try_for_each(|_| begun.recv_timeout(DEADLINE));
+    tokio::task::spawn_blocking(all).await.unwrap().unwrap();
     // They ask, get in line, and are not looked at again.
     let mut forgotten: Vec<_> =
         (0..8).map(|_| Box::pin(store.read(|reader| reader.events_after(Offset(0), 1)))).collect();
