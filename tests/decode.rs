@@ -90,7 +90,7 @@ rubbish
         [
             json!({"time": 1436509052.249713, "interface": "can0", "id": 68, "message": "Engine",
                    "signals": {"Speed": 1000.0, "Coolant": -116, "Gear": 3}, "labels": {"Gear": "Drive"}}),
-            json!({"time": 1436509052.249800, "interface": "can1", "id": 0x18FE_F100, "message": "Pressure",
+            json!({"time": 1436509052.2498, "interface": "can1", "id": 0x18FE_F100, "message": "Pressure",
                    "signals": {"Pressure": 1.0}, "labels": {}}),
             json!({"time": 1436509053.000003, "interface": "can0", "id": 68, "message": "Engine",
                    "signals": {"Speed": 1000.0}, "labels": {}}),
