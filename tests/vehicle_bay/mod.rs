@@ -148,18 +148,26 @@ impl Bay {
 
     /// Waits until the link's state has this reason (`None`: ready without one).
     pub async fn until_reason(&self, reason: Option<&str>) -> DeviceRow {
+        self.until_state(&format!("reason {reason:?}"), |row| {
+            let ready = row.state.state == baygate::event::device::DeviceStatus::Ready;
+            row.state.reason.as_deref() == reason && (reason.is_some() || ready)
+        })
+        .await
+    }
+
+    /// Waits until the link's state is as wanted.
+    pub async fn until_state(&self, what: &str, wanted: impl Fn(&DeviceRow) -> bool) -> DeviceRow {
         let mut head = self.store.head();
         let deadline = tokio::time::Instant::now() + DEADLINE;
         loop {
             let state = self.state().await;
             if let Some(row) = &state {
-                let ready = row.state.state == baygate::event::device::DeviceStatus::Ready;
-                if row.state.reason.as_deref() == reason && (reason.is_some() || ready) {
+                if wanted(row) {
                     return row.clone();
                 }
             }
             if tokio::time::timeout_at(deadline, head.changed()).await.is_err() {
-                panic!("waited in vain for reason {reason:?}; state: {state:?}");
+                panic!("waited in vain for {what}; state: {state:?}");
             }
         }
     }
