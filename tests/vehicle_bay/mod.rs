@@ -161,10 +161,8 @@ impl Bay {
         let deadline = tokio::time::Instant::now() + DEADLINE;
         loop {
             let state = self.state().await;
-            if let Some(row) = &state {
-                if wanted(row) {
-                    return row.clone();
-                }
+            if let Some(row) = state.as_ref().filter(|row| wanted(row)) {
+                return row.clone();
             }
             if tokio::time::timeout_at(deadline, head.changed()).await.is_err() {
                 panic!("waited in vain for {what}; state: {state:?}");
