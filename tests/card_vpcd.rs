@@ -3,6 +3,8 @@
 
 #[path = "support/counter.rs"]
 mod counter;
+#[path = "support/port.rs"]
+mod port;
 #[path = "support/vpcd_card.rs"]
 mod vpcd_card;
 
@@ -14,11 +16,8 @@ use baygate::event::device::DeviceStatus;
 use baygate::store::devices::{CardInField, DeviceOp};
 use baygate::store::{Batch, Op};
 use counter::{Gateway, vpcd_table};
+use port::free_port;
 use vpcd_card::{CLASSIC_1K_ATR, DOUBTFUL_ATR, PHONE_ATR, Reply, TestCard, bytes, connect, frame, uid_only};
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tap_and_a_removal_are_told_with_all_that_is_known() {

@@ -3,8 +3,10 @@
 //! not ours (`mosquitto_sub`).
 #![allow(dead_code)] // each test file uses its part
 
+#[path = "../support/port.rs"]
+mod port;
+
 use std::collections::VecDeque;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,6 +24,8 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{ChildStdout, Command as TokioCommand};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+pub use port::free_port;
 
 pub const LONG: Duration = Duration::from_secs(60);
 pub const ROOT: &str = "baygate/v1";
@@ -52,10 +56,6 @@ test_event!(Signals, Telemetry, "vehicle.signals");
 
 pub fn source() -> Source {
     Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() }
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Waits for a condition, not for a time.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::steady_port;
+use super::port::free_port;
 use crate::daemon::LONG;
 
 pub struct Broker {
@@ -16,7 +16,7 @@ pub struct Broker {
 impl Broker {
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let port = steady_port();
+        let port = free_port();
         let user = std::env::var("USER").unwrap_or_else(|_| "root".into());
         let config = format!(
             "user {user}\npersistence false\nlistener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 1000000\n"

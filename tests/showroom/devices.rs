@@ -13,8 +13,9 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Shop;
 use super::dice::Dice;
-use super::{Shop, steady_port};
+use super::port::free_port;
 use crate::daemon::{Desk, LONG};
 
 pub type Printer = Arc<Mutex<PrinterSim>>;
@@ -29,7 +30,7 @@ pub struct Devices {
 impl Devices {
     /// One bay on TCP, one on a pseudo-terminal; the printer on TCP.
     pub async fn plug_in(desk: &Desk) -> Self {
-        let address = || SocketAddr::from(([127, 0, 0, 1], steady_port()));
+        let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
         let tcp = VehicleSim::spawn_tcp(address(), Profile::default()).await.unwrap();
         let pty = VehicleSim::spawn_pty(Profile::default(), Some(desk.path("obd"))).await.unwrap();
         let pace = Pace { print: Duration::from_millis(30), ..Pace::default() };

@@ -12,15 +12,15 @@ pub mod dice;
 pub mod faults;
 pub mod headquarters;
 pub mod judge;
+#[path = "../support/port.rs"]
+mod port;
 pub mod snapshot;
 pub mod stream;
 pub mod tap;
 
 use std::collections::HashSet;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -32,25 +32,11 @@ use callers::Answers;
 use commands::Orders;
 use dice::Dice;
 use headquarters::Headquarters;
+use port::free_port;
 use snapshot::Snapshot;
 use stream::Stream;
 
 pub const BASE: &str = "baygate/v1/SH-0042/gw-1";
-
-/// A port that is ours again after its listener was killed: below the range from
-/// which the kernel gives ports to everybody else.
-pub fn steady_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 11_000 + u16::try_from(std::process::id() % 2000).unwrap() * 10;
-    for _ in 0..20_000 {
-        let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 11_000 + (first - 11_000 + step) % 20_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port between 11000 and 31000");
-}
 
 /// What callers and devices share.
 pub struct Shop {
@@ -84,7 +70,7 @@ impl Showroom {
     /// Starts everything. `uplink` is the port the daemon dials; `None`: the broker's.
     pub async fn open(dice: &mut Dice, broker: Broker, uplink: u16, mqtt: &str, acknowledge: bool) -> Self {
         let desk = Desk::new();
-        let reader = steady_port();
+        let reader = free_port();
         let devices = devices::Devices::plug_in(&desk).await;
         desk.write(&format!(
             "[mqtt]\nurl = \"mqtt://127.0.0.1:{uplink}\"\n{mqtt}\n{}\n\

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-use super::steady_port;
+use super::port::free_port;
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -38,7 +38,7 @@ struct Connection {
 
 impl Tap {
     pub async fn on(broker: u16) -> Self {
-        let port = steady_port();
+        let port = free_port();
         let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
         let shared = Arc::new(Shared::default());
         let tapped = Arc::clone(&shared);
