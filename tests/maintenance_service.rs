@@ -130,7 +130,7 @@ async fn a_warning_is_raised_once_and_cleared_at_a_later_visit() {
     assert_eq!(warning.evidence[0].value, "P0420");
     let event = &log(&store, "maintenance.warning").await[0].event;
     assert_eq!(event.subject, format!("vehicle/{VIN}"));
-    assert_eq!(standing(&store, VIN).await, ["catalyst", "dtc-confirmed"]);
+    assert_eq!(standing(&store, VIN).await, ["dtc-confirmed", "catalyst"], "as they were raised");
 
     // The same again at the next visit: nothing new to tell. Another code: the same warning, told again.
     dealt_with(&store, tell(&store, &with_code("P0420")).await).await;

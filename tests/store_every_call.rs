@@ -45,14 +45,14 @@ fn the_writer_at_every_call() {
     assert!(tally.wal_syncs >= commits - 2, "{tally:?}: two of {commits} are refused");
 }
 
-/// A folder as a crash leaves it with a WAL of more than 2,048 pages, after
-/// which the keeper also makes it start over.
-fn with_a_long_wal(dir: &Path) {
+/// A folder as a crash leaves it with a WAL of so many pages: from 1,000 on the keeper
+/// copies it in a lull, from 2,000 on the writer does not wait for one.
+fn with_a_wal(dir: &Path, pages: u32) {
     let grown = tempfile::tempdir().unwrap();
     prepared(grown.path());
     let conn = Connection::open(grown.path().join("baygate.db")).unwrap();
     conn.execute_batch("PRAGMA synchronous = off; PRAGMA wal_autocheckpoint = 0;").unwrap();
-    for turn in 0..2100 {
+    for turn in 0..pages {
         let unsaid = if turn % 2 == 0 { "no" } else { "off" };
         conn.execute("UPDATE meta SET value = ?1 WHERE key = 'clean_shutdown'", [unsaid]).unwrap();
     }
@@ -62,8 +62,16 @@ fn with_a_long_wal(dir: &Path) {
 #[test]
 fn the_keeper_at_every_call() {
     let from = tempfile::tempdir().unwrap();
-    with_a_long_wal(from.path());
+    with_a_wal(from.path(), 1500);
     let tally = every_call(&Stage { name: "keeper", from: from.path(), also: &the_same_epoch }, 16);
+    assert!(tally.calls > 5, "{tally:?}");
+}
+
+#[test]
+fn the_writer_copying_at_every_call() {
+    let from = tempfile::tempdir().unwrap();
+    with_a_wal(from.path(), 2100);
+    let tally = every_call(&Stage { name: "writer-copies", from: from.path(), also: &the_same_epoch }, 8);
     assert!(tally.calls > 10, "{tally:?}");
 }
 

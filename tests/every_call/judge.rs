@@ -52,10 +52,15 @@ pub fn judge(
     fault: Option<Fault>,
     also: &(dyn Fn(&Path, &Opening<'_>) + Sync),
 ) {
-    assert_eq!(told.killed, fault == Some(Fault::Kill), "how the player ended");
+    assert_eq!(told.killed, fault == Some(Fault::Kill), "how the player ended: {:#?}", told.said);
     for line in &told.said {
         assert!(!line.starts_with("WRONG") && !line.contains("panicked"), "{line}");
         assert!(!line.starts_with("trouble"), "it says it is not well: {line}");
+    }
+    if told.said.iter().any(|line| line == "closed") {
+        // Headquarters was ahead: from then on card writes are held, and not before.
+        let held = told.said.iter().any(|line| line == "held");
+        assert_eq!(held, told.is_told("ahead"), "{:#?}", told.said);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {

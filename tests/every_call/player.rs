@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use baygate::event::Event;
 use baygate::health::Health;
-use baygate::store::{Store, StoreError};
+use baygate::store::{HistoryLimits, Store, StoreError};
 use rusqlite::{Connection, OpenFlags};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::layer::{Context, SubscriberExt};
@@ -128,10 +128,20 @@ pub fn play() {
         // Whatever happened, the store says in the end that it is well.
         store.start_background(health.clone(), CancellationToken::new());
         let since = Instant::now();
-        while !health.troubles().is_empty() && since.elapsed() < PATIENCE {
+        // But that card writes are held, which only a person ends.
+        let (held, troubles) = loop {
+            let all = health.troubles();
+            let (held, others): (Vec<_>, Vec<_>) =
+                all.into_iter().partition(|trouble| trouble.code == "card-writes-held");
+            if others.is_empty() || since.elapsed() >= PATIENCE {
+                break (!held.is_empty(), others);
+            }
             std::thread::sleep(Duration::from_millis(5));
+        };
+        if held {
+            say("held");
         }
-        for trouble in health.troubles() {
+        for trouble in troubles {
             say(&format!("trouble {} {}", trouble.part, trouble.code));
         }
         store.close().await;
@@ -208,11 +218,8 @@ impl Player {
                 true
             }
             Step::Sweep => {
-                // The clock cannot be asked to wait for thirty days.
-                let conn = Connection::open(self.dir.join("baygate.db")).unwrap();
-                conn.execute("UPDATE request SET settled_at = 1720000000000 WHERE settled_at < 1790000000000000 AND kind = 'vehicle.scan' AND idempotency_key IS NULL", [])
-                    .unwrap();
-                drop(conn);
+                let history = HistoryLimits { requests: 0, ..HistoryLimits::default() };
+                store.set_history(history).await.unwrap();
                 store
                     .set_limits(story::options(&self.dir).max_bytes, story::sweeping(&self.dir))
                     .await
@@ -244,7 +251,8 @@ impl Player {
         }
     }
 
-    /// Until the WAL was cut back or begun anew: its salt is another then.
+    /// Until the WAL was cut back or begun anew, or will be by whoever writes next, because all of
+    /// it is copied: its index says so (SQLite "WAL-mode File Format", §2.1: mxFrame and nBackfill).
     fn await_cut_back(&self, or_fault: bool) {
         let salt = || {
             std::fs::read(self.dir.join("baygate.db-wal"))
@@ -252,7 +260,14 @@ impl Player {
                 .and_then(|wal| wal.get(16..24).map(<[u8]>::to_vec))
         };
         let (since, at_first) = (Instant::now(), self.salt.get_or_init(salt));
-        while salt() == *at_first && !(or_fault && FAULT.load(Ordering::SeqCst)) {
+        let copied = || {
+            let index = std::fs::read(self.dir.join("baygate.db-shm")).unwrap_or_default();
+            let number = |at: usize| {
+                index.get(at..at + 4).map_or(0, |four| u32::from_ne_bytes(four.try_into().unwrap()))
+            };
+            number(16) > 0 && number(96) >= number(16)
+        };
+        while salt() == *at_first && !copied() && !(or_fault && FAULT.load(Ordering::SeqCst)) {
             assert!(since.elapsed() < PATIENCE, "the WAL is never cut back");
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -46,6 +46,7 @@ pub fn story_of(stage: &str) -> (Threaded, Vec<Step>) {
     match stage {
         "writer" => (Threaded::Writer, story::day()),
         "keeper" => (Threaded::Keeper, story::checkpoints()),
+        "writer-copies" => (Threaded::Writer, story::checkpoints()),
         _ => (Threaded::Opener, story::first()),
     }
 }

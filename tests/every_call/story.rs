@@ -322,7 +322,7 @@ pub fn day() -> Vec<Step> {
     ]
 }
 
-/// What surrounds the keeper's checkpoints: facts before and after.
+/// What surrounds a checkpoint: facts before and after.
 pub fn checkpoints() -> Vec<Step> {
     let fact = |number| one(Part::new(&format!("fact-{number}")).event(event(number, Class::Card, 3000)));
     vec![fact(10), Step::AwaitCutBack, fact(11), fact(12)]
@@ -342,6 +342,7 @@ pub fn parts(story: &[Step]) -> impl Iterator<Item = &Part> {
 }
 
 /// Fills a folder: seven cards, telemetry just below its limit, a request that was settled.
+/// What tells the file from its copies is taken out: the runs begin with copies.
 pub async fn prepared(dir: &Path) {
     let (store, _) = baygate::store::Store::open(&options(dir)).unwrap();
     for number in 0..7 {
@@ -358,4 +359,6 @@ pub async fn prepared(dir: &Path) {
     let settled = RequestOp::Settle { id: id(PREPARED), state: RequestState::Done, outcome: json!({}) };
     store.commit(Batch::new().op(Op::Request(settled))).await.unwrap();
     store.close().await;
+    let conn = rusqlite::Connection::open(dir.join("baygate.db")).unwrap();
+    conn.execute("DELETE FROM meta WHERE key = 'file_birth'", []).unwrap();
 }

@@ -25,7 +25,8 @@ pub struct Disk {
     pub log: BTreeMap<Class, Vec<Row>>,
     pub mark: BTreeMap<Class, ClassCursor>,
     pub aside: BTreeSet<Id>,
-    pub trimmed: BTreeSet<Id>,
+    /// With their size: what was read before may still go out.
+    pub trimmed: BTreeMap<Id, u64>,
     pub epoch_no: i64,
     pub last: BTreeMap<Class, u64>,
     pub ends: BTreeMap<(i64, Class), u64>,

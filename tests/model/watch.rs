@@ -155,7 +155,7 @@ impl World {
                 return broken(format!("{id:?} counts as delivered; nobody has it"));
             }
         }
-        let trimmed = self.disk.trimmed.contains(&(class, to));
+        let trimmed = self.disk.trimmed.contains_key(&(class, to));
         if !trimmed && !rows.iter().any(|row| row.cursor == to) {
             return broken(format!("{class}: {to:?} counts as delivered; there is no such row"));
         }
@@ -182,11 +182,8 @@ impl World {
                 return broken(format!("{id:?} is published before {before:?}"));
             }
         }
-        let bytes = match self.row(id) {
-            Some(row) => row.bytes,
-            None if self.disk.trimmed.contains(&id) => 50,
-            None => return broken(format!("{id:?} is published; no such row")),
-        };
+        let bytes = self.row(id).map(|row| row.bytes).or_else(|| self.disk.trimmed.get(&id).copied());
+        let Some(bytes) = bytes else { return broken(format!("{id:?} is published; no such row")) };
         self.check_window(bytes, token)?;
         self.count_slots(class)?;
         let Some(line) = &mut self.line else { return Ok(()) };

@@ -184,8 +184,9 @@ impl World {
             Deed::DiskFull => self.disk.full = !self.disk.full,
             Deed::Trim(class) => {
                 if let Some(id) = self.oldest_unsent(class) {
+                    let bytes = self.row(id).map_or(0, |row| row.bytes);
                     self.disk.log.entry(class).or_default().retain(|row| row.cursor != id.1);
-                    self.disk.trimmed.insert(id);
+                    self.disk.trimmed.insert(id, bytes);
                     self.commit(Class::Gateway, 50, vec![id]);
                 }
             }
