@@ -32,7 +32,7 @@ struct Run {
 
 fn main() {
     let mut found = Found::default();
-    let events = number("BAYGATE_BENCH_EVENTS", 50_000);
+    let events = number("BAYGATE_BENCH_EVENTS", 200_000);
     let (ours, bare) = compare(events, CALLERS);
     let group = of(&ours, |run| run.group);
     found.figures.push(Figure::ratio(
@@ -47,7 +47,7 @@ fn main() {
         "append: {CALLERS} commits under way at once, {events} events a run, {} events in a transaction on both sides",
         digits(group.round())
     ));
-    let (ours, bare) = compare(events / 50, 1);
+    let (ours, bare) = compare(events / 200, 1);
     found.figures.push(Figure::ratio(
         "durable append, one at a time",
         "/s",
@@ -85,7 +85,7 @@ fn rows(events: usize) -> Vec<NewEvent> {
 
 fn through_the_store(events: usize, callers: usize) -> Run {
     let folder = folder();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let (store, _) = Store::open(&fill::options(folder.path())).unwrap();
         let tasks = callers.div_ceil(IN_A_TASK);
@@ -127,7 +127,7 @@ fn open_bare(path: &Path) -> Connection {
     let conn = Connection::open(path).unwrap();
     conn.execute_batch(
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;
-         PRAGMA journal_size_limit=8388608; PRAGMA cell_size_check=ON;",
+         PRAGMA journal_size_limit=16777216; PRAGMA cell_size_check=ON;",
     )
     .unwrap();
     conn.execute_batch(include_str!("../src/store/schema/001.sql")).unwrap();

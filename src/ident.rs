@@ -171,14 +171,6 @@ impl Vin {
 #[serde(transparent)]
 pub struct Seq(pub u64);
 
-impl Seq {
-    /// The contract's string form in an envelope: 20 decimal digits, so that text order is number order.
-    #[must_use]
-    pub fn to_digits(self) -> String {
-        format!("{:020}", self.0)
-    }
-}
-
 impl fmt::Display for Seq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

@@ -10,8 +10,8 @@ pub mod maintenance;
 pub mod schema;
 pub mod vehicle;
 
+use std::borrow::Cow;
 use std::fmt;
-use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -190,7 +190,7 @@ pub struct Event {
     /// Class.
     pub class: Class,
     /// Type without `baygate.`.
-    pub kind: Arc<str>,
+    pub kind: Cow<'static, str>,
     /// Contract §3 `subject`.
     pub subject: String,
     /// When it happened.
@@ -199,57 +199,87 @@ pub struct Event {
     pub time_quality: TimeQuality,
     /// The boot during which it was committed.
     pub boot: Uuid,
-    /// The `data` member, JSON.
-    pub data: Box<RawValue>,
+    /// The `data` member.
+    pub data: Body,
 }
 
-/// The envelope on the wire, members in the contract's order.
+/// A `data` member as it was committed: JSON text.
+#[derive(Debug, Clone)]
+pub struct Body(Box<str>);
+
+impl Body {
+    /// Out of a row whose seal says that it is what was checked when it was committed: to
+    /// check that it is JSON once more would be the longest step of reading it.
+    pub(crate) fn sealed(text: String) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn get(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Box<RawValue>> for Body {
+    fn from(data: Box<RawValue>) -> Self {
+        Self(data.into())
+    }
+}
+
+/// The envelope on the wire, members in the contract's order; `data` follows as the last.
 #[derive(Serialize)]
 struct CloudEvent<'a> {
     specversion: &'static str,
     id: Uuid,
-    source: String,
+    source: fmt::Arguments<'a>,
     #[serde(rename = "type")]
-    kind: String,
+    kind: fmt::Arguments<'a>,
     time: UtcMillis,
     subject: &'a str,
     datacontenttype: &'static str,
-    dataschema: String,
+    dataschema: fmt::Arguments<'a>,
     epoch: Epoch,
-    sequence: String,
-    classsequence: String,
+    sequence: fmt::Arguments<'a>,
+    classsequence: fmt::Arguments<'a>,
     class: Class,
     boot: Uuid,
     timequality: TimeQuality,
-    data: &'a RawValue,
 }
 
 impl Event {
     /// The CloudEvents 1.0 structured-mode JSON of contract §3.
     ///
     /// # Errors
-    /// Only when `data` is not JSON, which the store refuses to commit.
+    /// None that is known: all members can be written.
     pub fn to_cloudevent(&self, source: &Source) -> Result<Vec<u8>, serde_json::Error> {
         // One piece of memory instead of one that grows: this is done for every event sent.
         let mut envelope = Vec::with_capacity(self.data.get().len() + self.subject.len() + ENVELOPE_BYTES);
-        let members = CloudEvent {
-            specversion: "1.0",
-            id: self.id,
-            source: source.to_string(),
-            kind: format!("baygate.{}", self.kind),
-            time: self.time,
-            subject: &self.subject,
-            datacontenttype: "application/json",
-            dataschema: format!("baygate:{}:1", self.kind),
-            epoch: self.epoch,
-            sequence: self.sequence.to_digits(),
-            classsequence: self.class_sequence.to_digits(),
-            class: self.class,
-            boot: self.boot,
-            timequality: self.time_quality,
-            data: &self.data,
-        };
-        serde_json::to_writer(&mut envelope, &members)?;
+        // Written straight into it: no text is made beforehand.
+        serde_json::to_writer(
+            &mut envelope,
+            &CloudEvent {
+                specversion: "1.0",
+                id: self.id,
+                source: format_args!("{source}"),
+                kind: format_args!("baygate.{}", self.kind),
+                time: self.time,
+                subject: &self.subject,
+                datacontenttype: "application/json",
+                dataschema: format_args!("baygate:{}:1", self.kind),
+                epoch: self.epoch,
+                // So many digits that the order of the text is the order of the numbers.
+                sequence: format_args!("{:020}", self.sequence.0),
+                classsequence: format_args!("{:020}", self.class_sequence.0),
+                class: self.class,
+                boot: self.boot,
+                timequality: self.time_quality,
+            },
+        )?;
+        envelope.pop();
+        for part in [",\"data\":", self.data.get(), "}"] {
+            envelope.extend_from_slice(part.as_bytes());
+        }
         Ok(envelope)
     }
 

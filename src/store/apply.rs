@@ -2,21 +2,20 @@
 //! of its own a batch that fails takes no other with it ([`batch`]); without one
 //! it is cheaper and may leave half of itself behind ([`unguarded`]).
 
-use std::sync::Arc;
-
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{CachedStatement, Connection, params};
 use serde::de::IgnoredAny;
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::epoch::{self, Position};
 use super::outbox::{OutboxOp, class_index};
 use super::requests::RequestOp;
+use super::seal::Content;
 use super::tally::Tally;
 use super::{Batch, Op, StoreError, carry, hold, open};
 use crate::clock::TimeQuality;
 use crate::event::gateway::GatewayStarted;
 use crate::event::{Class, Event, EventData, NewEvent};
+use crate::ident::{Epoch, Seq};
 
 /// What an envelope needs beside `data` and `subject`, in bytes, generously.
 const ENVELOPE_OVERHEAD: usize = 1024;
@@ -36,7 +35,36 @@ pub(super) enum Claim {
     Ledger,
 }
 
-impl Batch {
+/// A fact that the log can take, and the digest of what it says.
+pub(super) struct Fact {
+    pub(super) new: NewEvent,
+    content: Content,
+}
+
+impl Fact {
+    fn check(new: NewEvent) -> Result<Self, StoreError> {
+        check(&new)?;
+        let content = Content::of(new.id.as_bytes(), new.kind, &new.subject, new.data.get());
+        Ok(Self { new, content })
+    }
+}
+
+/// A batch whose events the log can take. Made on the caller's thread: what can be done
+/// there, the one writer need not do.
+pub(super) struct CheckedBatch {
+    pub(super) ops: Vec<Op>,
+    pub(super) facts: Vec<Fact>,
+    pub(super) patient: bool,
+}
+
+impl CheckedBatch {
+    /// # Errors
+    /// [`StoreError::EventTooLarge`], [`StoreError::InvalidEvent`].
+    pub(super) fn new(batch: Batch) -> Result<Self, StoreError> {
+        let facts = batch.events.into_iter().map(Fact::check).collect::<Result<_, _>>()?;
+        Ok(Self { ops: batch.ops, facts, patient: batch.patient })
+    }
+
     pub(super) fn claim(&self) -> Claim {
         let ends_work = |op: &Op| {
             matches!(
@@ -47,10 +75,10 @@ impl Batch {
                     | Op::Request(RequestOp::Settle { .. } | RequestOp::Start { .. })
             )
         };
-        if self.events.iter().any(|event| event.class == Class::Ledger) {
+        if self.facts.iter().any(|fact| fact.new.class == Class::Ledger) {
             Claim::Ledger
         } else if self.ops.iter().all(ends_work)
-            && self.events.iter().all(|event| event.class == Class::Gateway)
+            && self.facts.iter().all(|fact| fact.new.class == Class::Gateway)
         {
             Claim::Upkeep
         } else {
@@ -67,22 +95,52 @@ pub(super) struct Run {
     pub(super) start: Position,
 }
 
+/// What the log adds to an event: made of the new one only after the commit, with its
+/// strings moved, because memory that one thread asks for and another gives back is
+/// what callers and writer wait for each other most (docs/benchmarks.md).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    epoch: Epoch,
+    sequence: Seq,
+    class_sequence: Seq,
+    boot: Uuid,
+}
+
+impl Place {
+    pub(super) fn event(self, new: NewEvent) -> Event {
+        Event {
+            id: new.id,
+            epoch: self.epoch,
+            sequence: self.sequence,
+            class_sequence: self.class_sequence,
+            class: new.class,
+            kind: new.kind.into(),
+            subject: new.subject,
+            time: new.time,
+            time_quality: new.time_quality,
+            boot: self.boot,
+            data: new.data.into(),
+        }
+    }
+}
+
 /// One batch in its own savepoint. The position is only moved when it succeeds.
 pub(super) fn batch(
-    tx: &mut Transaction<'_>,
+    log: &mut Appender<'_>,
     position: &mut Position,
     run: &Run,
-    batch: &Batch,
-) -> Result<Vec<Arc<Event>>, StoreError> {
+    batch: &CheckedBatch,
+) -> Result<Vec<Place>, StoreError> {
     let mut moved = *position;
     let mut tally = Tally::default();
-    let mut savepoint = tx.savepoint()?;
-    let result = unguarded(&savepoint, &mut moved, &mut tally, run, batch)
-        .and_then(|events| tally.write(&savepoint, &moved).map(|()| events));
-    let ended = match &result {
-        Ok(_) => savepoint.commit(),
-        Err(_) => savepoint.rollback().and_then(|()| savepoint.commit()),
-    };
+    let tx = log.tx;
+    tx.execute_batch("SAVEPOINT batch")?;
+    let result = unguarded(log, &mut moved, &mut tally, run, batch)
+        .and_then(|places| tally.write(tx, &moved).map(|()| places));
+    let ended = tx.execute_batch(match &result {
+        Ok(_) => "RELEASE batch",
+        Err(_) => "ROLLBACK TO batch; RELEASE batch",
+    });
     if ended.is_err() && !tx.is_autocommit() {
         // Half a batch must not be committed with the others: give up the whole transaction.
         tx.execute_batch("ROLLBACK")?;
@@ -90,9 +148,9 @@ pub(super) fn batch(
     // SQLite takes back the whole transaction by itself when the disk is full, and
     // with it the savepoint: the batch's own error says why.
     match (result, ended) {
-        (Ok(events), Ok(())) => {
+        (Ok(places), Ok(())) => {
             *position = moved;
-            Ok(events)
+            Ok(places)
         }
         (Ok(_), Err(error)) => Err(error.into()),
         (Err(error), _) => Err(error),
@@ -103,12 +161,13 @@ pub(super) fn batch(
 /// there: the whole transaction has to be given up. What it adds to the counters
 /// is in `tally`, which the caller writes.
 pub(super) fn unguarded(
-    tx: &Connection,
+    log: &mut Appender<'_>,
     position: &mut Position,
     tally: &mut Tally,
     run: &Run,
-    batch: &Batch,
-) -> Result<Vec<Arc<Event>>, StoreError> {
+    batch: &CheckedBatch,
+) -> Result<Vec<Place>, StoreError> {
+    let tx = log.tx;
     for op in &batch.ops {
         match op {
             Op::Device(op) => op.apply(tx),
@@ -134,7 +193,7 @@ pub(super) fn unguarded(
             Op::Clock(op) => op.apply(tx),
         }?;
     }
-    batch.events.iter().map(|event| insert(tx, position, tally, run.boot, event)).collect()
+    batch.facts.iter().map(|fact| log.insert(position, tally, run.boot, fact)).collect()
 }
 
 fn check(new: &NewEvent) -> Result<(), StoreError> {
@@ -161,109 +220,71 @@ pub(super) fn weight(data: &str, subject: &str) -> i64 {
     i64::try_from(data.len() + subject.len() + ROW_OVERHEAD).unwrap_or(i64::MAX)
 }
 
-/// The columns a seal covers.
-pub(super) struct Sealed<'a> {
-    pub(super) numbers: [i64; 6],
-    pub(super) id: &'a [u8],
-    pub(super) kind: &'a str,
-    pub(super) subject: &'a str,
-    pub(super) boot: &'a [u8],
-    pub(super) data: &'a str,
-}
-
-impl Sealed<'_> {
-    /// First 8 bytes of SHA-256 over the columns, each with its length.
-    pub(super) fn seal(&self) -> i64 {
-        let mut hash = Sha256::new();
-        for number in self.numbers {
-            hash.update(number.to_be_bytes());
-        }
-        let parts = [self.id, self.kind.as_bytes(), self.subject.as_bytes(), self.boot, self.data.as_bytes()];
-        for part in parts {
-            hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
-            hash.update(part);
-        }
-        first_eight(&hash.finalize())
-    }
-}
-
-/// The seal of bytes that are no event.
-pub(super) fn seal_of(bytes: &[u8]) -> i64 {
-    first_eight(&Sha256::digest(bytes))
-}
-
-fn first_eight(digest: &[u8]) -> i64 {
-    digest.iter().take(8).fold(0, |seal, byte| (seal << 8) | i64::from(*byte))
-}
-
 /// Appends one event, counters included.
 pub(super) fn append(
     tx: &Connection,
     position: &mut Position,
     boot: Uuid,
-    new: &NewEvent,
-) -> Result<Arc<Event>, StoreError> {
+    new: NewEvent,
+) -> Result<(), StoreError> {
     let mut tally = Tally::default();
-    let event = insert(tx, position, &mut tally, boot, new)?;
-    tally.write(tx, position)?;
-    Ok(event)
+    Appender::on(tx)?.insert(position, &mut tally, boot, &Fact::check(new)?)?;
+    tally.write(tx, position)
 }
 
-fn insert(
-    tx: &Connection,
-    position: &mut Position,
-    tally: &mut Tally,
-    boot: Uuid,
-    new: &NewEvent,
-) -> Result<Arc<Event>, StoreError> {
-    check(new)?;
-    let (class, weight) = (class_index(new.class), weight(new.data.get(), &new.subject));
-    let next = position.next(new.class, weight);
-    let synced = new.time_quality == TimeQuality::Synced;
-    let seal = Sealed {
-        numbers: [next.offset, position.epoch_no, class, next.class_sequence, new.time.0, i64::from(synced)],
-        id: new.id.as_bytes(),
-        kind: new.kind,
-        subject: &new.subject,
-        boot: boot.as_bytes(),
-        data: new.data.get(),
+/// The log within a transaction, as events are appended to it.
+pub(super) struct Appender<'c> {
+    tx: &'c Connection,
+    row: CachedStatement<'c>,
+}
+
+impl<'c> Appender<'c> {
+    pub(super) fn on(tx: &'c Connection) -> Result<Self, StoreError> {
+        let row = tx.prepare_cached(
+            "INSERT INTO event (event_offset, epoch_no, class, class_sequence, id, kind, subject, time, synced,
+                                boot, data, class_bytes, seal)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        )?;
+        Ok(Self { tx, row })
     }
-    .seal();
-    tx.prepare_cached(
-        "INSERT INTO event (event_offset, epoch_no, class, class_sequence, id, kind, subject, time, synced,
-                            boot, data, class_bytes, seal)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-    )?
-    .execute(params![
-        next.offset,
-        position.epoch_no,
-        class,
-        next.class_sequence,
-        new.id.as_bytes().as_slice(),
-        new.kind,
-        new.subject,
-        new.time.0,
-        synced,
-        boot.as_bytes().as_slice(),
-        new.data.get(),
-        next.total_bytes,
-        seal,
-    ])?;
-    tally.add(new.class, next.offset, weight);
-    if new.kind == GatewayStarted::TYPE {
-        open::told(tx)?;
+
+    fn insert(
+        &mut self,
+        position: &mut Position,
+        tally: &mut Tally,
+        boot: Uuid,
+        fact: &Fact,
+    ) -> Result<Place, StoreError> {
+        let new = &fact.new;
+        let (class, weight) = (class_index(new.class), weight(new.data.get(), &new.subject));
+        let next = position.next(new.class, weight);
+        let synced = new.time_quality == TimeQuality::Synced;
+        let numbers =
+            [next.offset, position.epoch_no, class, next.class_sequence, new.time.0, i64::from(synced)];
+        self.row.execute(params![
+            next.offset,
+            position.epoch_no,
+            class,
+            next.class_sequence,
+            new.id.as_bytes().as_slice(),
+            new.kind,
+            new.subject,
+            new.time.0,
+            synced,
+            boot.as_bytes().as_slice(),
+            new.data.get(),
+            next.total_bytes,
+            fact.content.seal(numbers, boot.as_bytes()),
+        ])?;
+        tally.add(new.class, next.offset, weight);
+        if new.kind == GatewayStarted::TYPE {
+            open::told(self.tx)?;
+        }
+        Ok(Place {
+            epoch: position.epoch,
+            sequence: position.sequence(next.offset),
+            class_sequence: super::outbox::sql_seq(next.class_sequence),
+            boot,
+        })
     }
-    Ok(Arc::new(Event {
-        id: new.id,
-        epoch: position.epoch,
-        sequence: position.sequence(next.offset),
-        class_sequence: super::outbox::sql_seq(next.class_sequence),
-        class: new.class,
-        kind: new.kind.into(),
-        subject: new.subject.clone(),
-        time: new.time,
-        time_quality: new.time_quality,
-        boot,
-        data: new.data.clone(),
-    }))
 }

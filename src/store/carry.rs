@@ -9,9 +9,9 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::apply::Sealed;
 use super::epoch::{self, CLASSES, Position, slot};
 use super::outbox::{class_index, seq_sql};
+use super::seal::Sealed;
 use super::{Reader, StoreError};
 use crate::event::gateway::{EpochReason, GatewayClock, GatewayGap};
 use crate::event::{Class, EventData};

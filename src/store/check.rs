@@ -9,9 +9,9 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::apply::Sealed;
 use super::epoch;
 use super::gaps;
+use super::seal::Sealed;
 use super::{StoreError, connection};
 use crate::event::Class;
 

@@ -3,9 +3,8 @@
 //! - a batch fails by itself: the group begins again, each batch in a savepoint, and
 //!   only that one gets its error (savepoints for all would cost half the rate);
 //! - full: ordinary batches get [`StoreError::Full`], the rest is tried once more on the reserve;
-//! - the disk failed: the connection is opened again and the file is asked. Batches
-//!   whose events are there, and on the disk, are answered so; the others
-//!   get [`StoreError::Uncertain`];
+//! - the disk failed at the COMMIT: all get [`StoreError::Uncertain`], and the connection
+//!   is opened again;
 //! - anything else: everybody of the group gets the error.
 //!
 //! A sync that failed is never just repeated: the kernel may count those pages as
@@ -16,14 +15,15 @@
 
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::TransactionBehavior;
 
+use super::apply::{self, Appender};
 use super::epoch::Position;
-use super::queue::{Answer, Entry, answer, fail, refuse_ordinary};
+use super::queue::{Applied, Entry, answer, fail, refuse_ordinary};
 use super::tally::Tally;
 use super::writer::{Writer, used};
-use super::{StoreError, apply, connection};
-use crate::event::{Event, Text};
+use super::{StoreError, connection};
+use crate::event::Text;
 
 /// Work in one transaction, at most, besides the sync; the first batch always goes in.
 const GROUP_WORK: Duration = Duration::from_millis(10);
@@ -40,13 +40,13 @@ enum Guard {
 /// A transaction that did not commit.
 struct Failure {
     error: StoreError,
-    /// What the batches would have been answered, when only the COMMIT failed.
-    answers: Option<Vec<Answer>>,
+    /// What became of the batches, when only the COMMIT failed.
+    applied: Option<Vec<Applied>>,
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self { error, answers: None }
+        Self { error, applied: None }
     }
 }
 
@@ -61,10 +61,10 @@ impl Writer {
             }
             let before = self.parts.position;
             match self.attempt(&entries) {
-                Ok(answers) => {
-                    let rest = entries.split_off(answers.len());
-                    self.publish(answers.iter().any(Result::is_ok));
-                    answer(entries, answers);
+                Ok(applied) => {
+                    let rest = entries.split_off(applied.len());
+                    self.publish(applied.iter().any(Result::is_ok));
+                    answer(entries, applied);
                     entries = rest;
                 }
                 Err(failure) => {
@@ -79,7 +79,7 @@ impl Writer {
                     } else if failure.error.is_full() {
                         return fail(entries, &StoreError::Full);
                     } else if failure.error.is_disk_failure() {
-                        return self.settle(entries, before, failure);
+                        return self.disk_failed(entries, failure);
                     } else {
                         let _ = self.parts.alarm.watch::<()>(Err(failure.error.for_another()));
                         return fail(entries, &failure.error);
@@ -89,11 +89,11 @@ impl Writer {
         }
     }
 
-    /// Tries a group; answers as many of its batches, from the first, as went into the transaction.
-    fn attempt(&mut self, entries: &[Entry]) -> Result<Vec<Answer>, Failure> {
+    /// Tries a group; says what became of as many of its batches, from the first, as went into the transaction.
+    fn attempt(&mut self, entries: &[Entry]) -> Result<Vec<Applied>, Failure> {
         let before = self.parts.position;
         match self.attempt_with(Guard::None, entries)? {
-            Some(answers) => Ok(answers),
+            Some(applied) => Ok(applied),
             None => {
                 self.parts.position = before;
                 Ok(self.attempt_with(Guard::Savepoint, entries)?.unwrap_or_default())
@@ -102,29 +102,29 @@ impl Writer {
     }
 
     /// `None`: a batch failed by itself, and nothing was committed.
-    fn attempt_with(&mut self, guard: Guard, entries: &[Entry]) -> Result<Option<Vec<Answer>>, Failure> {
+    fn attempt_with(&mut self, guard: Guard, entries: &[Entry]) -> Result<Option<Vec<Applied>>, Failure> {
         let parts = &mut self.parts;
-        let mut tx =
+        let tx =
             parts.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
         self.used = used(&tx, &self.wal_pages)?;
-        let mut answers: Vec<Answer> = Vec::with_capacity(entries.len());
+        let mut all: Vec<Applied> = Vec::with_capacity(entries.len());
         let mut tally = Tally::default();
+        let mut log = Appender::on(&tx)?;
         let started = Instant::now();
         let mut refused = false;
         for entry in entries {
-            if !answers.is_empty() && started.elapsed() > GROUP_WORK {
+            if !all.is_empty() && started.elapsed() > GROUP_WORK {
                 break;
             }
             if !parts.space.admits(entry.batch.claim(), self.used) {
                 refused = true;
-                answers.push(Err(StoreError::Full));
+                all.push(Err(StoreError::Full));
                 continue;
             }
+            let (position, batch) = (&mut parts.position, &entry.batch);
             let applied = match guard {
-                Guard::None => {
-                    apply::unguarded(&tx, &mut parts.position, &mut tally, &self.run, &entry.batch)
-                }
-                Guard::Savepoint => apply::batch(&mut tx, &mut parts.position, &self.run, &entry.batch),
+                Guard::None => apply::unguarded(&mut log, position, &mut tally, &self.run, batch),
+                Guard::Savepoint => apply::batch(&mut log, position, &self.run, batch),
             };
             match applied {
                 // The transaction as a whole is lost, or will be: not this batch's own fault.
@@ -132,12 +132,14 @@ impl Writer {
                     return Err(error.into());
                 }
                 Err(_) if guard == Guard::None => {
+                    drop(log);
                     tx.rollback().map_err(StoreError::from)?;
                     return Ok(None);
                 }
-                answer => answers.push(parts.alarm.watch(answer)),
+                applied => all.push(parts.alarm.watch(applied)),
             }
         }
+        drop(log);
         tally.write(&tx, &parts.position)?;
         match tx.commit() {
             Ok(()) => {
@@ -145,14 +147,15 @@ impl Writer {
                     self.more = true;
                     self.tell_full();
                 }
-                Ok(Some(answers))
+                Ok(Some(all))
             }
-            Err(error) => Err(Failure { error: error.into(), answers: Some(answers) }),
+            Err(error) => Err(Failure { error: error.into(), applied: Some(all) }),
         }
     }
 
-    /// Asks the file what became of a commit during which the disk failed.
-    fn settle(&mut self, entries: Vec<Entry>, before: Position, failure: Failure) {
+    /// Nobody can say what became of the commit: the index of the WAL, which all connections
+    /// share, has it not; the file may.
+    fn disk_failed(&mut self, entries: Vec<Entry>, failure: Failure) {
         let what = failure.error.to_string();
         self.parts.alarm.raise(
             "store/disk",
@@ -164,35 +167,14 @@ impl Writer {
             true,
         );
         self.broken = true;
-        let uncertain = || StoreError::Uncertain { what: what.clone() };
-        let Some(answers) = failure.answers else { return fail(entries, &failure.error) };
-        if self.reopen().is_err() {
-            return fail(entries, &uncertain());
+        let Some(applied) = failure.applied else { return fail(entries, &failure.error) };
+        for (entry, own) in entries.into_iter().zip(applied) {
+            let told = own.and(Err(StoreError::Uncertain { what: what.clone() }));
+            let _ = entry.reply.send(told);
         }
-        let last = answers.iter().filter_map(|answer| answer.as_ref().ok()).flatten().last();
-        let kept = self.parts.position != before
-            && last.is_some_and(|last| self.holds(last))
-            && synced(&self.parts.conn);
-        if kept {
-            self.publish(true);
-            answer(entries, answers);
-        } else {
-            for (entry, own) in entries.into_iter().zip(answers) {
-                let told = own.and(Err(uncertain()));
-                let _ = entry.reply.send(told);
-            }
+        if let Err(error) = self.reopen() {
+            tracing::warn!(%error, "the database could not be opened again; the next commit tries");
         }
-    }
-
-    fn holds(&self, event: &Event) -> bool {
-        self.parts
-            .conn
-            .query_row(
-                "SELECT 1 FROM event WHERE event_offset = ?1 AND id = ?2",
-                rusqlite::params![self.parts.position.last_offset, event.id.as_bytes().as_slice()],
-                |_| Ok(()),
-            )
-            .is_ok()
     }
 
     fn reopen(&mut self) -> Result<(), StoreError> {
@@ -237,9 +219,4 @@ impl Writer {
         };
         self.parts.alarm.raise("store/space", code, text, true);
     }
-}
-
-/// Whether everything committed is on the disk: a full checkpoint syncs the WAL first.
-fn synced(conn: &Connection) -> bool {
-    connection::checkpoint(conn, "FULL").is_ok_and(|done| !done.busy)
 }

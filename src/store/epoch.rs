@@ -5,9 +5,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::StoreError;
-use super::apply::seal_of;
 use super::outbox::{self, class_index};
 use super::requests::uuid_from;
+use super::seal::seal_of;
 use crate::clock::UtcMillis;
 use crate::event::Class;
 use crate::event::gateway::EpochReason;

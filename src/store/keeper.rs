@@ -2,13 +2,14 @@
 //! the WAL into the file, checks the file slice by slice in the background, and
 //! keeps the gauges of `/metrics`.
 //!
-//! A passive checkpoint waits for nobody. When the writer went on meanwhile, one
-//! with `RESTART` follows, so that the WAL is written from its beginning again:
-//! what it still has to copy is small, and its busy timeout short, so the writer
-//! waits little. The file is not cut back for that, because a WAL that grows
-//! anew costs twice as much a sync. Only past [`WAL_LONG_PAGES`] it is cut, with
-//! `TRUNCATE`. A reader that holds its snapshot can make the WAL grow: that
-//! counts as used space (`space`), so the file's limit bounds it too.
+//! It checkpoints in a lull: a passive checkpoint waits for nobody, and whoever comes
+//! meanwhile need not wait for it. Without a lull the writer does it by itself
+//! (`writer`): both at once want the same disk, and the WAL is never copied to its end,
+//! where alone it is written from its beginning again. The file is not cut back for
+//! that, because writing over costs half as much a sync as growing anew. Only past
+//! [`WAL_LONG_PAGES`] it is cut, when there is nothing left to copy. A reader that
+//! holds its snapshot can make the WAL grow: that counts as used space (`space`),
+//! so the file's limit bounds it too.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,8 +26,8 @@ use super::check::FullCheck;
 use super::connection::Checkpoint;
 use super::{Reader, StoreError, connection};
 
-/// WAL pages from which its file is cut back: 16 MiB.
-const WAL_LONG_PAGES: i64 = 4096;
+/// WAL pages from which its file is cut back.
+const WAL_LONG_PAGES: i64 = connection::WAL_KEPT_BYTES / 4096;
 /// How often the gauges are set, when anything was committed.
 const GAUGES_EVERY: Duration = Duration::from_secs(15);
 /// The full check rests at least this long after each slice, and nine times as long as the slice took.
@@ -129,26 +130,29 @@ impl Work {
 
     fn checkpoint(&self) {
         let done = connection::checkpoint(&self.conn, "PASSIVE").and_then(|done| {
-            if done.wal_pages > WAL_LONG_PAGES {
+            if done.copied_pages == done.wal_pages && done.wal_pages > WAL_LONG_PAGES {
                 connection::checkpoint(&self.conn, "TRUNCATE")
-            } else if done.copied_pages < done.wal_pages {
-                let done = connection::checkpoint(&self.conn, "RESTART")?;
-                // Whoever writes next writes at the beginning.
-                Ok(Checkpoint { wal_pages: if done.busy { done.wal_pages } else { 0 }, ..done })
             } else {
                 Ok(done)
             }
         });
-        match self.alarm.watch(done) {
+        match watched(&self.alarm, done) {
             // Cut back: a writer that refuses facts because of it does not commit, and would never see it.
-            Ok(done) if done.wal_pages == 0 && !done.busy => self.wal_pages.store(0, Ordering::Relaxed),
-            Ok(_) => {}
-            Err(error) => {
-                tracing::warn!(%error, "checkpoint failed; the WAL grows until the next");
-                metrics::counter!("baygate_store_checkpoint_errors_total").increment(1);
-            }
+            Some(done) if done.wal_pages == 0 && !done.busy => self.wal_pages.store(0, Ordering::Relaxed),
+            _ => {}
         }
     }
+}
+
+/// Tells of a checkpoint that failed.
+pub(super) fn watched(alarm: &Alarm, done: Result<Checkpoint, StoreError>) -> Option<Checkpoint> {
+    alarm
+        .watch(done)
+        .inspect_err(|error| {
+            tracing::warn!(%error, "checkpoint failed; the WAL grows until the next");
+            metrics::counter!("baygate_store_checkpoint_errors_total").increment(1);
+        })
+        .ok()
 }
 
 impl Watch {

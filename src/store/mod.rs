@@ -41,6 +41,7 @@ mod queue;
 pub mod requests;
 pub mod rows;
 mod salvage;
+mod seal;
 mod space;
 mod stats;
 mod tally;
@@ -65,6 +66,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
+
+use apply::CheckedBatch;
 
 use crate::event::{Class, Event, NewEvent};
 use crate::health::Health;
@@ -163,6 +166,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; nothing of the batch took effect.
     pub async fn commit(&self, batch: Batch) -> Result<Vec<Arc<Event>>, StoreError> {
+        let batch = CheckedBatch::new(batch)?;
         let (reply, answer) = oneshot::channel();
         self.writer.send(batch, reply).await?;
         answer.await.map_err(|_| StoreError::Closed)?

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::apply::seal_of;
 use super::requests::uuid_from;
 use super::rows::in_order;
+use super::seal::seal_of;
 use super::{Offset, Reader, StoreError};
 use crate::clock::UtcMillis;
 use crate::event::gateway::EpochReason;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::apply::Claim;
-use super::{Batch, ClassLimit, HistoryLimits, StoreError};
+use super::apply::{CheckedBatch, Claim, Place};
+use super::{ClassLimit, HistoryLimits, StoreError};
 use crate::event::{Class, Event};
 
 /// Batches waiting for the writer, at most; beyond that callers wait.
@@ -24,7 +24,7 @@ pub(super) enum Message {
 
 /// A batch and its caller.
 pub(super) struct Entry {
-    pub(super) batch: Batch,
+    pub(super) batch: CheckedBatch,
     pub(super) reply: oneshot::Sender<Answer>,
 }
 
@@ -35,7 +35,11 @@ pub(super) struct Handle {
 }
 
 impl Handle {
-    pub(super) async fn send(&self, batch: Batch, reply: oneshot::Sender<Answer>) -> Result<(), StoreError> {
+    pub(super) async fn send(
+        &self,
+        batch: CheckedBatch,
+        reply: oneshot::Sender<Answer>,
+    ) -> Result<(), StoreError> {
         self.queue.send(Message::Commit(Entry { batch, reply })).await.map_err(|_| StoreError::Closed)
     }
 
@@ -60,11 +64,17 @@ impl Handle {
     }
 }
 
+/// What became of a batch in its transaction.
+pub(super) type Applied = Result<Vec<Place>, StoreError>;
+
 /// Answers each of a group.
-pub(super) fn answer(entries: Vec<Entry>, answers: Vec<Answer>) {
-    for (entry, answer) in entries.into_iter().zip(answers) {
+pub(super) fn answer(entries: Vec<Entry>, applied: Vec<Applied>) {
+    for (Entry { batch, reply }, applied) in entries.into_iter().zip(applied) {
+        let events = |places: Vec<Place>| {
+            batch.facts.into_iter().zip(places).map(|(fact, place)| Arc::new(place.event(fact.new))).collect()
+        };
         // The caller may have gone; the fact stands all the same.
-        let _ = entry.reply.send(answer);
+        let _ = reply.send(applied.map(events));
     }
 }
 

@@ -5,14 +5,13 @@
 use std::sync::Arc;
 
 use rusqlite::{Row, params};
-use serde_json::value::RawValue;
 
-use super::apply::Sealed;
 use super::outbox::{ClassCursor, LoggedEvent, class_from_index, class_index, seq_sql, sql_seq};
 use super::requests::uuid_from;
+use super::seal::Sealed;
 use super::{Offset, Reader, StoreError};
 use crate::clock::{TimeQuality, UtcMillis};
-use crate::event::{Class, Event};
+use crate::event::{Body, Class, Event};
 use crate::ident::Epoch;
 
 const COLUMNS: &str =
@@ -48,7 +47,7 @@ fn event_of(row: &Row<'_>) -> Result<LoggedEvent, StoreError> {
                 time: UtcMillis(time),
                 time_quality: if synced == 0 { TimeQuality::Unsynced } else { TimeQuality::Synced },
                 boot: uuid_from(&boot).ok()?,
-                data: RawValue::from_string(data).ok()?,
+                data: Body::sealed(data),
             })
         };
         Ok(event().map(|event| LoggedEvent { offset: Offset(offset), cursor, event: Arc::new(event) }))

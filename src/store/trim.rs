@@ -297,7 +297,7 @@ pub(super) fn tell_open_gap(
     let gateway = source.rsplit('/').next().unwrap_or("unknown").to_owned();
     let event = NewEvent::now(format!("gateway/{gateway}"), &told)
         .map_err(|error| StoreError::Corrupt(error.to_string()))?;
-    apply::append(tx, position, boot, &event)?;
+    apply::append(tx, position, boot, event)?;
     tx.prepare_cached("UPDATE gap SET told = 1 WHERE class = ?1 AND epoch_no = ?2 AND from_sequence = ?3")?
         .execute(params![class_index(class), gap.epoch_no, gap.from])?;
     Ok(Step { changed: true, more: true })

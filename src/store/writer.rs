@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::alarm::Alarm;
 use super::apply::Run;
 use super::epoch::{self, Position};
-use super::keeper::Keeper;
+use super::keeper::{Keeper, watched};
 use super::lock::FolderLock;
 use super::queue::{Entry, Handle, Message, QUEUE};
 use super::space::{Space, Used};
@@ -32,8 +32,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(5);
 /// The same while the disk is full: whoever made room does not wait long to see it used.
 const TICK_WHILE_FULL: Duration = Duration::from_secs(1);
-/// WAL pages after which a checkpoint is asked for, and again after each as many more.
+/// WAL pages after which the next lull is for a checkpoint, and again after each as many more. After
+/// twice as many the writer does not wait for a lull.
 const CHECKPOINT_PAGES: u64 = 1000;
+/// Nobody came for so long.
+const LULL: Duration = Duration::from_millis(20);
 
 /// What the writer is made of.
 pub(super) struct Parts {
@@ -97,14 +100,17 @@ impl Writer {
         loop {
             self.parts.alarm.beat();
             let wait = self.wait(held_since);
-            let mut ended = false;
+            let (mut ended, mut lull) = (false, false);
             let mut next = match tokio::time::timeout(wait, inbox.recv()).await {
                 Ok(Some(message)) => Some(message),
                 Ok(None) => {
                     ended = true;
                     None
                 }
-                Err(_) => None,
+                Err(_) => {
+                    lull = wait >= LULL;
+                    None
+                }
             };
             let mut group = Vec::new();
             let mut close = None;
@@ -135,6 +141,7 @@ impl Writer {
                 self.end(close);
                 return;
             }
+            self.look_to_wal(lull);
             self.tick();
             self.upkeep();
         }
@@ -150,7 +157,8 @@ impl Writer {
         if let Some(since) = held_since {
             until = until.min(since + PATIENCE);
         }
-        until.saturating_duration_since(Instant::now())
+        let wait = until.saturating_duration_since(Instant::now());
+        if self.wal_pages.load(Ordering::Relaxed) < self.checkpoint_at { wait } else { wait.min(LULL) }
     }
 
     /// New limits count from the next step of upkeep on.
@@ -199,12 +207,19 @@ impl Writer {
             head.last = Offset(self.parts.position.last_offset);
             head.commits += 1;
         });
+    }
+
+    /// Looks to the WAL between two groups: the keeper copies it in a lull, or the writer when there is none.
+    fn look_to_wal(&mut self, lull: bool) {
         let pages = self.wal_pages.load(Ordering::Relaxed);
         if pages < CHECKPOINT_PAGES {
             self.checkpoint_at = CHECKPOINT_PAGES;
-        } else if pages >= self.checkpoint_at {
+        } else if lull && pages >= self.checkpoint_at {
             self.checkpoint_at = pages + CHECKPOINT_PAGES;
             self.parts.keeper.checkpoint();
+        } else if !self.broken && pages >= self.checkpoint_at + CHECKPOINT_PAGES {
+            self.checkpoint_at = pages;
+            watched(&self.parts.alarm, connection::checkpoint(&self.parts.conn, "PASSIVE"));
         }
     }
 

@@ -4,8 +4,8 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
 use crate::store::StoreError;
-use crate::store::apply::Sealed;
 use crate::store::outbox::seal;
+use crate::store::seal::Sealed;
 
 /// Unreadable places in one table after which the rest is left to the page scan.
 const PATIENCE: u32 = 5_000;

@@ -30,7 +30,9 @@ CREATE TABLE event (
     -- Weight of the class up to and including this row, over the file's life, in bytes:
     -- the difference of two rows is what lies between them, without a scan.
     class_bytes    INTEGER NOT NULL,
-    -- First 8 bytes of SHA-256 over the columns above but class_bytes: damage is seen, not believed.
+    -- First 8 bytes of SHA-256 over offset, epoch, class, class sequence, time, synced (8 bytes each, big-endian),
+    -- the boot with its length, and the SHA-256 over id, kind, subject and data, each with its length
+    -- (8 bytes): damage is seen, not believed.
     seal           INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX event_by_class ON event (class, epoch_no, class_sequence);

@@ -37,12 +37,12 @@ impl Driver {
     async fn carry_out(&mut self, line: &mut Line, output: Output<Packet>) -> Result<(), Failed> {
         match output {
             Output::Publish { token, class, load } => {
-                metrics::counter!("baygate_uplink_published_total", "class" => class.as_str()).increment(1);
+                self.tally.published(class);
                 line.pipe.publish(token, load)?;
             }
             Output::Delivered { class, to } => {
                 let events = self.drain.note(class, to);
-                metrics::counter!("baygate_uplink_acked_total", "class" => class.as_str()).increment(events);
+                self.tally.acked(class, events);
             }
             Output::SetAside { class, rows, reason } => {
                 let sequence = self.drain.set_aside(class, &rows, &reason).await?;

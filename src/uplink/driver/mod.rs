@@ -6,6 +6,7 @@
 mod carry;
 mod incoming;
 mod presence;
+mod tally;
 mod watch;
 
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::tally::Tally;
 use super::backoff::Backoff;
 use super::desk::Desk;
 use super::drain::{Drain, Page, Reading};
@@ -114,6 +116,7 @@ pub(super) struct Driver {
     drain: Drain,
     desk: Desk,
     voice: Voice,
+    tally: Tally,
     connections: Connections,
     backoff: Backoff,
     seen: Head,
@@ -145,6 +148,7 @@ impl Driver {
             drain,
             desk: Desk::new(store.clone(), setup.source.clone(), setup.quality),
             voice: Voice::new(health),
+            tally: Tally::new(),
             connections: Connections::default(),
             backoff: Backoff::new(setup.pace.backoff_first, setup.pace.backoff_most, seed),
             topics,

@@ -33,7 +33,7 @@ use crate::store::outbox::ClassCursor;
 pub const PAGE: usize = 64;
 /// A lane is read again when fewer rows than this are ready: what is sent while a read
 /// is under way.
-const REFILL: usize = 32;
+const REFILL: usize = 48;
 /// A waiting class gets one send slot in this many (contract §4).
 const SLOTS: u32 = 16;
 /// With `confirm = "headquarters"`: rows of one class sent without HQ's word on them, at
@@ -343,8 +343,14 @@ impl<P: Clone> Session<P> {
         if self.lanes.iter().any(Lane::holds_line) {
             return None;
         }
-        let mut waiting: Vec<&Lane<P>> = self.lanes.iter().filter(|lane| self.waits(lane, now)).collect();
-        let first = waiting.first().map(|lane| lane.class);
+        let waiting = || self.lanes.iter().filter(|lane| self.waits(lane, now));
+        let first = waiting().next().map(|lane| lane.class);
+        let most = waiting().map(|lane| lane.skipped).max()?;
+        // As it nearly always is, and this is asked for every event sent.
+        if most + u32::try_from(self.lanes.len()).unwrap_or(SLOTS) < SLOTS {
+            return first;
+        }
+        let mut waiting: Vec<&Lane<P>> = waiting().collect();
         waiting.sort_by_key(|lane| std::cmp::Reverse(lane.skipped));
         let urgent = (0_u32..).zip(&waiting).any(|(place, lane)| lane.skipped + place + 1 >= SLOTS);
         if urgent { waiting.first().map(|lane| lane.class) } else { first }
@@ -364,11 +370,10 @@ impl<P: Clone> Session<P> {
     }
 
     fn count_slot(&mut self, sent: Class, now: Instant) {
-        let waiting: Vec<Class> =
-            self.lanes.iter().filter(|lane| self.waits(lane, now)).map(|lane| lane.class).collect();
-        for lane in &mut self.lanes {
-            lane.skipped =
-                if lane.class == sent || !waiting.contains(&lane.class) { 0 } else { lane.skipped + 1 };
+        let waiting: [bool; Class::ALL.len()] =
+            std::array::from_fn(|at| self.lanes.get(at).is_some_and(|lane| self.waits(lane, now)));
+        for (lane, waits) in self.lanes.iter_mut().zip(waiting) {
+            lane.skipped = if lane.class == sent || !waits { 0 } else { lane.skipped + 1 };
         }
     }
 
