@@ -85,6 +85,7 @@ fn rows(events: usize) -> Vec<NewEvent> {
 
 fn through_the_store(events: usize, callers: usize) -> Run {
     let folder = folder();
+    // One thread: the writer has the other of two cores, as the bare loop has one to itself.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let (store, _) = Store::open(&fill::options(folder.path())).unwrap();

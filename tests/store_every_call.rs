@@ -64,7 +64,7 @@ fn the_keeper_at_every_call() {
     let from = tempfile::tempdir().unwrap();
     with_a_wal(from.path(), 1500);
     let tally = every_call(&Stage { name: "keeper", from: from.path(), also: &the_same_epoch }, 16);
-    assert!(tally.calls > 5, "{tally:?}");
+    assert!(tally.calls >= 8, "{tally:?}");
 }
 
 #[test]
