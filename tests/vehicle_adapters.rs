@@ -6,7 +6,7 @@ mod vehicle_bay;
 
 use baygate::event::vehicle::{DtcState, VehicleReport};
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Profile, VehicleSim};
-use baygate::vehicle::elm327::Adapter;
+use baygate::vehicle::adapter::Adapter;
 use baygate::vehicle::{AdapterError, report, scan};
 use uuid::Uuid;
 use vehicle_bay::bundle;

@@ -20,7 +20,8 @@ use crate::event::vehicle::VehicleReport;
 use crate::ident::DeviceId;
 use crate::maintenance;
 use crate::protocols::Bundle;
-use crate::vehicle::elm327::{Adapter, Trace};
+use crate::vehicle::adapter::Adapter;
+use crate::vehicle::elm327::Trace;
 use crate::vehicle::scan::{self, ScanError};
 use crate::vehicle::{AdapterError, report};
 

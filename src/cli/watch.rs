@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::config::values::{Locale, VehicleLink};
 use crate::event::vehicle::PidValue;
 use crate::protocols::Bundle;
-use crate::vehicle::elm327::Adapter;
+use crate::vehicle::adapter::Adapter;
 use crate::vehicle::gate::Request;
 use crate::vehicle::scan::{Contact, ScanError, contact};
 use crate::vehicle::telemetry::LIVE_PIDS;

@@ -5,6 +5,7 @@
 //! the CLI) can select from this list and never extend it.
 //!
 //! Not here: services that change a car (04, 08, 14, 2E, 2F, 31 …). They have no type.
+//! Whether a driver can address one unit, or several PIDs at once, is the driver's business.
 
 use std::fmt;
 
@@ -16,77 +17,172 @@ pub enum Refused {
     NotHex(String),
     /// A service that is not read-only, or not known.
     #[error(
-        "service {service:02X} is not on the read-only list (01, 02, 03, 06, 07, 09, 0A) and is never sent to a car"
+        "service {service:02X} is not on the read-only list (01, 02, 03, 05, 06, 07, 09, 0A, 19, 21, 22) and is never sent to a car"
     )]
     Service {
         /// The service asked for.
         service: u8,
     },
     /// A read-only service with the wrong number of bytes.
-    #[error("service {service:02X} takes {expected} byte(s) after it; write it like {example}")]
+    #[error("service {service:02X} takes {expected:?} byte(s) after it; write it like {example}")]
     Length {
         /// The service asked for.
         service: u8,
-        /// How many bytes must follow.
-        expected: usize,
+        /// How many bytes may follow.
+        expected: &'static [usize],
         /// A well-formed request.
         example: &'static str,
     },
 }
 
-/// A read-only OBD request (SAE J1979 / ISO 15031-5). Can only be made for the services of the list.
+/// Most bytes behind a service: six PIDs (SAE J1979 §7.1, one single frame).
+const MOST_PARAMETERS: usize = 6;
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Target {
+    /// Every unit that has to do with emissions (7DF, 18DB33F1, or what the bus uses).
+    #[default]
+    Functional,
+    /// One unit, by the arbitration ID its requests carry on CAN (`7E0`, `18DA10F1`), or by
+    /// its node address on an older bus.
+    Unit(u32),
+}
+
+/// A read-only request (SAE J1979 / ISO 15031-5, ISO 14229-1, ISO 14230-3). Can only be
+/// made for the services of the list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Request {
     service: u8,
-    parameters: [u8; 2],
+    parameters: [u8; MOST_PARAMETERS],
     parameter_count: usize,
+    target: Target,
 }
 
 impl Request {
-    const fn with(service: u8, parameters: [u8; 2], parameter_count: usize) -> Self {
-        Self { service, parameters, parameter_count }
+    const fn with<const N: usize>(service: u8, given: [u8; N]) -> Self {
+        let mut parameters = [0; MOST_PARAMETERS];
+        let mut place = 0;
+        while place < N && place < MOST_PARAMETERS {
+            #[allow(clippy::indexing_slicing)] // both within their bounds by the condition
+            {
+                parameters[place] = given[place];
+            }
+            place += 1;
+        }
+        Self { service, parameters, parameter_count: place, target: Target::Functional }
+    }
+
+    /// The same request to one unit.
+    #[must_use]
+    pub const fn to(self, target: Target) -> Self {
+        Self { target, ..self }
+    }
+
+    /// Who is asked.
+    #[must_use]
+    pub const fn target(self) -> Target {
+        self.target
+    }
+
+    /// Service 01: up to six PIDs in one request (CAN only). `None`: none, or more than six.
+    #[must_use]
+    pub fn current_many(pids: &[u8]) -> Option<Self> {
+        let mut parameters = [0; MOST_PARAMETERS];
+        parameters.get_mut(..pids.len()).filter(|room| !room.is_empty())?.copy_from_slice(pids);
+        Some(Self { service: 0x01, parameters, parameter_count: pids.len(), target: Target::Functional })
+    }
+
+    /// Service 22 (ISO 14229-1 §11.2): the record of a data identifier.
+    #[must_use]
+    pub const fn data_by_identifier(did: u16) -> Self {
+        let [high, low] = did.to_be_bytes();
+        Self::with(0x22, [high, low])
+    }
+
+    /// Service 21 (ISO 14230-3): the record of a local identifier, before UDS.
+    #[must_use]
+    pub const fn local_data(identifier: u8) -> Self {
+        Self::with(0x21, [identifier])
+    }
+
+    /// Service 19 02 (ISO 14229-1 §12.3): codes whose status has a bit of `mask`.
+    #[must_use]
+    pub const fn dtcs_by_status(mask: u8) -> Self {
+        Self::with(0x19, [0x02, mask])
+    }
+
+    /// Service 19 04 or 06: snapshot or extended record `record` of a code.
+    #[must_use]
+    pub const fn dtc_record(extended: bool, dtc: [u8; 3], record: u8) -> Self {
+        let [high, middle, low] = dtc;
+        Self::with(0x19, [if extended { 0x06 } else { 0x04 }, high, middle, low, record])
+    }
+
+    /// Service 19 0A: all codes a unit knows.
+    #[must_use]
+    pub const fn supported_dtcs() -> Self {
+        Self::with(0x19, [0x0A])
+    }
+
+    /// Service 19 42: WWH-OBD codes of a functional group by status and severity.
+    #[must_use]
+    pub const fn wwh_dtcs(group: u8, status: u8, severity: u8) -> Self {
+        Self::with(0x19, [0x42, group, status, severity])
+    }
+
+    /// Service 19 55: WWH-OBD codes with permanent status of a functional group.
+    #[must_use]
+    pub const fn wwh_permanent_dtcs(group: u8) -> Self {
+        Self::with(0x19, [0x55, group])
+    }
+
+    /// Service 19 56: codes of a functional group and readiness group.
+    #[must_use]
+    pub const fn dtcs_by_readiness(group: u8, readiness: u8) -> Self {
+        Self::with(0x19, [0x56, group, readiness])
     }
 
     /// Service 01: current data of a PID.
     #[must_use]
     pub const fn current(pid: u8) -> Self {
-        Self::with(0x01, [pid, 0], 1)
+        Self::with(0x01, [pid])
     }
 
     /// Service 02: a PID of a stored freeze frame.
     #[must_use]
     pub const fn freeze_frame(pid: u8, frame: u8) -> Self {
-        Self::with(0x02, [pid, frame], 2)
+        Self::with(0x02, [pid, frame])
     }
 
     /// Service 03: confirmed codes.
     #[must_use]
     pub const fn confirmed_codes() -> Self {
-        Self::with(0x03, [0, 0], 0)
+        Self::with(0x03, [])
     }
 
     /// Service 06: results of a monitor.
     #[must_use]
     pub const fn monitor(mid: u8) -> Self {
-        Self::with(0x06, [mid, 0], 1)
+        Self::with(0x06, [mid])
     }
 
     /// Service 07: pending codes.
     #[must_use]
     pub const fn pending_codes() -> Self {
-        Self::with(0x07, [0, 0], 0)
+        Self::with(0x07, [])
     }
 
     /// Service 09: vehicle information.
     #[must_use]
     pub const fn vehicle_info(info: u8) -> Self {
-        Self::with(0x09, [info, 0], 1)
+        Self::with(0x09, [info])
     }
 
     /// Service 0A: permanent codes.
     #[must_use]
     pub const fn permanent_codes() -> Self {
-        Self::with(0x0A, [0, 0], 0)
+        Self::with(0x0A, [])
     }
 
     /// From hex such as `010C`; spaces are allowed.
@@ -97,22 +193,32 @@ impl Request {
         let digits: String = text.chars().filter(|c| *c != ' ').collect();
         let bytes = hex::decode(&digits).map_err(|_| Refused::NotHex(text.to_owned()))?;
         let (&service, parameters) = bytes.split_first().ok_or_else(|| Refused::NotHex(text.to_owned()))?;
-        let (expected, example) = match service {
-            0x01 => (1, "010C"),
-            0x02 => (2, "020C00"),
-            0x03 => (0, "03"),
-            0x06 => (1, "0601"),
-            0x07 => (0, "07"),
-            0x09 => (1, "0902"),
-            0x0A => (0, "0A"),
+        let (expected, example): (&[usize], _) = match (service, parameters) {
+            (0x01, _) => (&[1, 2, 3, 4, 5, 6], "010C"),
+            (0x02, _) => (&[2], "020C00"),
+            (0x03, _) => (&[0], "03"),
+            (0x05, _) => (&[2], "050101"),
+            (0x06, _) => (&[1], "0601"),
+            (0x07, _) => (&[0], "07"),
+            (0x09, _) => (&[1], "0902"),
+            (0x0A, _) => (&[0], "0A"),
+            (0x19, [0x02, ..]) => (&[2], "1902FF"),
+            (0x19, [0x04 | 0x06, ..]) => (&[5], "1904123456FF"),
+            (0x19, [0x0A, ..]) => (&[1], "190A"),
+            (0x19, [0x42, ..]) => (&[4], "194233FF1E"),
+            (0x19, [0x55, ..]) => (&[2], "195533"),
+            (0x19, [0x56, ..]) => (&[3], "19563301"),
+            (0x21, _) => (&[1], "2101"),
+            (0x22, _) => (&[2], "22F190"),
             _ => return Err(Refused::Service { service }),
         };
-        match (expected, parameters) {
-            (0, []) => Ok(Self::with(service, [0, 0], 0)),
-            (1, &[a]) => Ok(Self::with(service, [a, 0], 1)),
-            (2, &[a, b]) => Ok(Self::with(service, [a, b], 2)),
-            _ => Err(Refused::Length { service, expected, example }),
+        let mut room = [0; MOST_PARAMETERS];
+        match room.get_mut(..parameters.len()) {
+            Some(taken) if expected.contains(&parameters.len()) => taken.copy_from_slice(parameters),
+            _ => return Err(Refused::Length { service, expected, example }),
         }
+        let parameter_count = parameters.len();
+        Ok(Self { service, parameters: room, parameter_count, target: Target::Functional })
     }
 
     /// The service.
@@ -124,7 +230,7 @@ impl Request {
     /// The PID, monitor or information asked for, where the service has one.
     #[must_use]
     pub fn id(self) -> Option<u8> {
-        (self.parameter_count > 0).then_some(self.parameters[0])
+        self.parameters().first().copied()
     }
 
     /// What follows the service.
@@ -139,11 +245,19 @@ impl Request {
     }
 
     /// Whether `payload` is a positive answer to this request: the service with
-    /// bit 6 set, then the id echoed.
+    /// bit 6 set, then what is echoed of the parameters.
     #[must_use]
     pub fn is_answered_by(self, payload: &[u8]) -> bool {
-        payload.first() == Some(&(self.service | 0x40))
-            && self.id().is_none_or(|id| payload.get(1) == Some(&id))
+        let Some((answered, data)) = payload.split_first() else { return false };
+        if *answered != self.service | 0x40 {
+            return false;
+        }
+        match (self.service, self.parameters()) {
+            // Fewer PIDs may come than were asked for, in any order.
+            (0x01, asked) => data.first().is_some_and(|pid| asked.contains(pid)),
+            (0x22, did) => data.starts_with(did),
+            (_, parameters) => parameters.first().is_none_or(|id| data.first() == Some(id)),
+        }
     }
 }
 
@@ -271,6 +385,15 @@ mod tests {
             ("0601", true),
             ("07", true),
             ("0902", true),
+            ("01 0C 0D 05 0B 0F 11", true),
+            ("010C0D050B0F1104", false),
+            ("22F190", true),
+            ("22F190F18C", false),
+            ("1902FF", true),
+            ("1906123456FF", true),
+            ("1901FF", false),
+            ("19", false),
+            ("2101", true),
             ("0A", true),
             ("04", false),
             ("0400", false),
@@ -280,7 +403,6 @@ mod tests {
             ("3101", false),
             ("1101", false),
             ("01", false),
-            ("0100 0C", false),
             ("0300", false),
             ("", false),
             ("ATZ", false),
@@ -290,7 +412,7 @@ mod tests {
         }
         // No service byte outside the list passes with any number of bytes.
         for service in 0..=0xFF_u8 {
-            let listed = [0x01, 0x02, 0x03, 0x06, 0x07, 0x09, 0x0A].contains(&service);
+            let listed = [1, 2, 3, 5, 6, 7, 9, 0x0A, 0x21, 0x22].contains(&service);
             let any = (0..4).any(|n| Request::parse(&format!("{service:02X}{}", "00".repeat(n))).is_ok());
             assert_eq!(any, listed, "{service:02X}");
         }
@@ -318,6 +440,10 @@ mod tests {
             (Request::confirmed_codes(), &[0x47, 0x00], false),
             (Request::current(0x0C), &[0x7F, 0x01, 0x12], false),
             (Request::current(0x0C), &[], false),
+            (Request::current_many(&[0x0C, 0x0D]).unwrap(), &[0x41, 0x0D, 0x00, 0x0C, 0x0C, 0xB2], true),
+            (Request::data_by_identifier(0xF190), &[0x62, 0xF1, 0x90, 0x4C], true),
+            (Request::data_by_identifier(0xF190), &[0x62, 0xF1, 0x8C, 0x4C], false),
+            (Request::dtcs_by_status(0xFF), &[0x59, 0x02, 0xFF], true),
         ] {
             assert_eq!(request.is_answered_by(payload), answered, "{request} {payload:02X?}");
         }

@@ -3,10 +3,12 @@
 //! service that commits them. What does not: transports (`link`), rules and
 //! warnings (`maintenance`), SQL (`store`).
 //!
-//! The way of the data: link bytes → [`elm327`] (request → messages by ECU) →
+//! The way of the data: link bytes → [`adapter`] ([`elm327`]: request → messages by ECU) →
 //! [`obd`], [`pids`] (messages → facts) → [`report`] → [`visit`] (arrived,
 //! report, departed) → the log. Every byte out passes [`gate`].
 
+pub mod adapter;
+pub mod answer;
 pub mod candump;
 pub mod dbc;
 pub mod elm327;
@@ -15,6 +17,7 @@ pub mod gate;
 pub mod obd;
 pub mod pids;
 pub mod polling;
+pub mod protocol;
 pub mod report;
 pub mod scan;
 mod service;

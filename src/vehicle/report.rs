@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
-use super::elm327::{EcuAddress, Protocol};
 use super::gate::Request;
 use super::obd::{self, MonitorStatus, VinReading};
 use super::pids::decode_pid;
+use super::protocol::{EcuAddress, Protocol};
 use crate::clock::UtcMillis;
 use crate::event::vehicle::{
     Adapter, DtcEntry, DtcState, EcuReport, FreezeFrame, Inspection, PidValue, Powertrain, Readiness,

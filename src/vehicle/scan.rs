@@ -7,10 +7,12 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use super::elm327::{Adapter, Answer, EcuAddress, Protocol};
+use super::adapter::Adapter;
+use super::answer::Answer;
 use super::error::AdapterError;
 use super::gate::Request;
 use super::obd::{VinReading, info_bytes};
+use super::protocol::{EcuAddress, Protocol};
 use super::report::{ScanRecord, Told};
 use crate::clock::UtcMillis;
 use crate::event::vehicle::{Adapter as AdapterFacts, RequestError};

@@ -4,17 +4,19 @@
 
 use std::time::Duration;
 
-use super::answer::{Answer, data_lines, interpret};
+use super::answer::{data_lines, interpret};
 use super::baud::{ProbeError, open_probing};
-use super::frame::Protocol;
 use super::port::{Port, PortError, Reply};
 use super::reply::{Line, classify, parse_voltage};
 use super::trace::Trace;
-use crate::config::values::{Transport, VehicleLink};
+use crate::config::values::Transport;
 use crate::link;
 use crate::protocols::{AdapterProfile, Bundle, Use};
+use crate::vehicle::adapter::{Capabilities, Identity};
+use crate::vehicle::answer::Answer;
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::{AtCommand, Outgoing, Request};
+use crate::vehicle::protocol::Protocol;
 
 /// Local commands answer within a few milliseconds; Bluetooth adds some hundred.
 const AT_LIMIT: Duration = Duration::from_secs(2);
@@ -30,38 +32,6 @@ const PENDING_ROUNDS: u32 = 5;
 const BLUETOOTH_ATTEMPTS: u32 = 4;
 /// Pause before asking again a car that said "wait".
 const PENDING_PAUSE: Duration = Duration::from_millis(250);
-
-/// Who the adapter says it is. Not to be believed for what it can do.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Identity {
-    /// `AT I`, or the reset banner.
-    pub name: String,
-    /// `STDI`, on STN-class chips.
-    pub firmware: Option<String>,
-    /// `AT @1`.
-    pub description: Option<String>,
-}
-
-impl Identity {
-    /// Under which what was learned of the adapter is remembered.
-    #[must_use]
-    pub fn key(&self) -> String {
-        [Some(&self.name), self.firmware.as_ref(), self.description.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(String::as_str)
-            .collect::<Vec<_>>()
-            .join(" | ")
-    }
-}
-
-/// What an adapter proved to be able to do; tried once, remembered by [`Identity::key`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-#[serde(default)]
-pub struct Capabilities {
-    /// Understands the digit that ends the wait early.
-    pub response_count: Option<bool>,
-}
 
 /// An open, set-up adapter.
 pub struct Adapter {
@@ -82,12 +52,11 @@ impl Adapter {
     /// # Errors
     /// [`AdapterError`] saying what to do.
     pub async fn open(
-        link: &VehicleLink,
+        transport: &Transport,
         bundle: &Bundle,
         remembered_baud: Option<u32>,
         trace: Option<Trace>,
     ) -> Result<Self, AdapterError> {
-        let VehicleLink::Elm327(transport) = link;
         let (port, baud) = match transport {
             // A Bluetooth serial port has no rate, and each opening dials the adapter anew.
             Transport::Serial { baud: None, .. } if !is_bluetooth(transport) => {

@@ -4,37 +4,12 @@
 
 use std::collections::BTreeMap;
 
-use super::frame::{EcuAddress, Frame};
+use super::frame::Frame;
+use crate::vehicle::answer::{Assembled, Broken, Message};
+use crate::vehicle::protocol::EcuAddress;
 
 /// The longest message of classic ISO-TP (12-bit length).
 const MAX_MESSAGE: usize = 0xFFF;
-
-/// A whole message of one ECU.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Message {
-    /// Who sent it.
-    pub sender: EcuAddress,
-    /// Service, then data.
-    pub payload: Vec<u8>,
-}
-
-/// A message that did not come whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Broken {
-    /// Who sent it.
-    pub sender: EcuAddress,
-    /// What came of it (empty when its beginning is missing).
-    pub beginning: Vec<u8>,
-}
-
-/// What the frames of one reply contained.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Assembled {
-    /// Whole messages, in the order in which they were completed.
-    pub messages: Vec<Message>,
-    /// Messages of which a part is missing.
-    pub broken: Vec<Broken>,
-}
 
 struct Partial {
     payload: Vec<u8>,
@@ -116,7 +91,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::vehicle::elm327::frame::{Protocol, parse};
+    use crate::vehicle::elm327::frame::parse;
+    use crate::vehicle::protocol::Protocol;
 
     fn frames(lines: &[&str]) -> Vec<Frame> {
         lines.iter().map(|line| parse(line, Protocol::Can11At500).unwrap()).collect()

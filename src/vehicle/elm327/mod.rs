@@ -16,7 +16,5 @@ pub mod port;
 pub mod reply;
 pub mod trace;
 
-pub use adapter::{Adapter, Identity};
-pub use answer::Answer;
-pub use frame::{EcuAddress, Protocol};
+pub use adapter::Adapter;
 pub use trace::Trace;

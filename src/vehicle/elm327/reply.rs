@@ -1,75 +1,7 @@
 //! Lines to meanings: which lines of a reply are data and which are the
 //! adapter's own words. Pure. What the data means is read in `frame` and above.
 
-/// The adapter's complaint about a request, stable names for `errors` and logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Complaint {
-    /// `NO DATA`: nobody answered in time. Ambiguous: may be a bus that dozed off.
-    NoData,
-    /// `UNABLE TO CONNECT`: no protocol answered.
-    UnableToConnect,
-    /// `BUS INIT: ...ERROR`: the slow start of an older bus failed.
-    BusInit,
-    /// `BUS BUSY`.
-    BusBusy,
-    /// `BUS ERROR`.
-    BusError,
-    /// `CAN ERROR`: wrong rate, nobody acknowledges, or broken wiring.
-    CanError,
-    /// `DATA ERROR` or a line marked `<DATA ERROR`.
-    DataError,
-    /// A line marked `<RX ERROR`.
-    RxError,
-    /// `BUFFER FULL`: the adapter was too slow for the answer.
-    BufferFull,
-    /// `STOPPED`: a byte came while it worked.
-    Stopped,
-    /// `FB ERROR`: its own output is not what it sees on the bus.
-    FeedBack,
-    /// `ERRnn`: internal error.
-    Internal(u8),
-    /// `NOT CONNECTED` of some clones.
-    NotConnected,
-    /// `?`: the adapter does not know the command.
-    Unknown,
-}
-
-impl Complaint {
-    /// For `errors` of the report.
-    #[must_use]
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::NoData => "no data",
-            Self::UnableToConnect => "unable to connect",
-            Self::BusInit => "bus initialisation failed",
-            Self::BusBusy => "bus busy",
-            Self::BusError => "bus error",
-            Self::CanError => "CAN error",
-            Self::DataError => "data error",
-            Self::RxError => "receive error",
-            Self::BufferFull => "adapter buffer full",
-            Self::Stopped => "stopped",
-            Self::FeedBack => "bus feedback error",
-            Self::Internal(_) => "adapter internal error",
-            Self::NotConnected => "adapter not connected to a car",
-            Self::Unknown => "adapter does not know the command",
-        }
-    }
-
-    /// Whether the car, rather than the adapter, is silent.
-    #[must_use]
-    pub fn is_silence(self) -> bool {
-        matches!(
-            self,
-            Self::NoData
-                | Self::UnableToConnect
-                | Self::BusInit
-                | Self::NotConnected
-                | Self::CanError
-                | Self::BusError
-        )
-    }
-}
+use crate::vehicle::answer::Complaint;
 
 /// One line of a reply.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,8 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::elm327::Adapter;
-use super::elm327::adapter::Capabilities;
+use super::adapter::{Adapter, Capabilities};
 use super::error::{AdapterError, VehicleError};
 use super::polling::{Pace, Polling};
 use super::telemetry::Window;

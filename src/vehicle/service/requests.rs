@@ -8,7 +8,7 @@ use crate::event::Text;
 use crate::event::vehicle::VehicleReport;
 use crate::store::requests::{RequestOp, RequestRow, RequestState};
 use crate::store::{Batch, Op};
-use crate::vehicle::elm327::Adapter;
+use crate::vehicle::adapter::Adapter;
 use crate::vehicle::error::{AdapterError, VehicleError};
 use crate::vehicle::polling::battery_low;
 use crate::vehicle::scan::ScanError;

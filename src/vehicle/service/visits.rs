@@ -14,8 +14,7 @@ use crate::event::vehicle::{
 use crate::ident::Vin;
 use crate::store::visits::VisitOp;
 use crate::store::{Batch, Op};
-use crate::vehicle::elm327::Adapter;
-use crate::vehicle::elm327::adapter::Capabilities;
+use crate::vehicle::adapter::{Adapter, Capabilities};
 use crate::vehicle::error::VehicleError;
 use crate::vehicle::visit::{Action, Presence, Seen};
 

@@ -16,8 +16,10 @@ pub use format::{Format, Value};
 
 use command::Name;
 
-use super::elm327::frame::{self, EcuAddress, Frame, Protocol};
-use super::elm327::isotp::{self, Message};
+use super::answer::Message;
+use super::elm327::frame::{self, Frame};
+use super::elm327::isotp;
+use super::protocol::{EcuAddress, Protocol};
 
 /// A signal set that cannot be used; says line and column.
 #[derive(Debug, thiserror::Error)]
