@@ -10,13 +10,14 @@ MODULES_POWER_CUT := virtio_pci 9p 9pnet_virtio overlay virtio_console virtio_bl
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 CARGO ?= cargo
 
-.PHONY: help demo test lint soak bench bench-build power-cut check install deps-build deps-test
+.PHONY: help demo test lint soak bench bench-build fuzz power-cut check install deps-build deps-test
 
 help:
 	@echo "make demo     install what is needed, build, run the whole product on simulated devices"
 	@echo "make test     install what is needed, run every test"
 	@echo "make soak     half an hour at a hundred times the rate of a store, flat or not (SOAK_MINUTES=1: shorter)"
 	@echo "make bench    install what is needed, measure, print the table of docs/benchmarks.md"
+	@echo "make fuzz     feed every parser with made-up bytes for FUZZ_SECONDS each (usually 60)"
 	@echo "make power-cut  cut a virtual machine's power 20 times under load (CUTS=, SEED=)"
 	@echo "make lint     clippy and rustfmt, warnings are errors"
 	@echo "make install  install the built daemon with its systemd unit on this box"
@@ -51,14 +52,35 @@ soak: deps-test
 		$(CARGO) test --locked --test soak -- --include-ignored --nocapture --test-threads=1
 
 # What the figures mean: docs/benchmarks.md. `make bench SAVE=1` writes them there.
-BENCHES := append drain start idle tap
+BENCHES := append drain start idle tap vehicle decode
+# Some peers are written in Python: installed under target/, not on the machine.
+PACKAGES_BENCH := python3-venv
+PEERS := $(or $(CARGO_TARGET_DIR),target)/peers
 
-bench-build: deps-test
+$(PEERS)/installed: benches/peers/requirements.txt
+	$(call install_missing,$(PACKAGES_BENCH))
+	python3 -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+bench-build: deps-test $(PEERS)/installed
 	$(CARGO) bench --locked --no-run
 
 bench: bench-build
-	@for bench in $(BENCHES); do $(CARGO) bench --locked --quiet --bench $$bench || exit 1; done
+	@for bench in $(BENCHES); do BAYGATE_PEERS=$(abspath $(PEERS))/bin/python $(CARGO) bench --locked --quiet --bench $$bench || exit 1; done
 	@$(CARGO) bench --locked --quiet --bench table
+
+# Each parser of what strangers send (fuzz/fuzz_targets). Coverage needs flags that the stable
+# compiler only takes when told so.
+FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
+
+fuzz: deps-build
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
+	@for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/corpus/$$target; \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target fuzz/corpus/$$target $(wildcard fuzz/seeds/$$target) -- \
+			-max_total_time=$(or $(FUZZ_SECONDS),60) -print_final_stats=1 || exit 1; \
+	done
 
 # Nothing told is lost; and a daemon that does not sync is caught.
 power-cut: deps-test

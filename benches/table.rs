@@ -9,7 +9,7 @@ use std::process::Command;
 
 use setup::figures::{Found, table};
 
-const BENCHES: [&str; 5] = ["append", "drain", "start", "idle", "tap"];
+const BENCHES: [&str; 7] = ["append", "drain", "start", "idle", "tap", "vehicle", "decode"];
 const BEGIN: &str = "<!-- figures: written by `make bench SAVE=1` -->\n";
 const END: &str = "<!-- end of figures -->\n";
 

@@ -29,3 +29,13 @@ pub fn kept(name: &str) -> PathBuf {
 pub fn number(name: &str, usual: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
+
+/// The Python that has the peers written in it (`benches/peers`, installed by `make bench`).
+pub fn peers() -> PathBuf {
+    let python = std::env::var_os("BAYGATE_PEERS").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/peers/bin/python"),
+        PathBuf::from,
+    );
+    assert!(python.exists(), "{} is not there: use `make bench`", python.display());
+    python
+}

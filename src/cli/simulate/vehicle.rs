@@ -10,7 +10,7 @@ use super::super::{Exit, Global};
 use super::{Place, say, unplugged, until_told};
 use crate::ident::Vin;
 use crate::sim::vehicle::{
-    Adapter, Car, CarSpec, Dtc, Engine, Fault, Profile, Recording, ReplaySim, VehicleSim,
+    Adapter, Car, CarSpec, Dtc, Engine, Fault, Profile, Recording, ReplaySim, Script, SpecError, VehicleSim,
 };
 
 #[derive(Debug, clap::Args)]
@@ -62,6 +62,9 @@ pub(super) struct Args {
     /// Every n-th answer has a wrong character / 每 n 个应答出错一次
     #[arg(long, value_name = "N")]
     garble_every: Option<u32>,
+    /// What happens when: faults, key, other cars, ageing sensors / 脚本：故障、点火、换车、传感器漂移
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
     /// Ends by itself / 运行时长
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
@@ -77,8 +80,8 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
     if let Some(path) = &args.replay {
         return replay(path, &args, global).await;
     }
-    let profile = match profile(&args) {
-        Ok(profile) => profile,
+    let (profile, script) = match profile(&args).and_then(|profile| Ok((profile, script(&args)?))) {
+        Ok(both) => both,
         Err(error) => {
             eprintln!("{error:#}");
             return Ok(Exit::Usage);
@@ -89,7 +92,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
         Some(address) => VehicleSim::spawn_tcp(address, profile).await,
         None => VehicleSim::spawn_pty(profile, args.link_to).await,
     };
-    let sim = match sim {
+    let mut sim = match sim {
         Ok(sim) => sim,
         Err(error) => return Ok(unplugged(&error)),
     };
@@ -97,9 +100,24 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
         sim.fault(Fault::GarbleEvery(every));
     }
     announce(global, &sim.name(), place.is_some());
-    until_told(args.duration).await;
+    let played = async {
+        if let Some(script) = &script {
+            script.play(&mut sim).await?;
+        }
+        std::future::pending::<Result<(), SpecError>>().await
+    };
+    tokio::select! {
+        () = until_told(args.duration) => {}
+        ended = played => ended?,
+    }
     sim.stop().await;
     Ok(Exit::Done)
+}
+
+fn script(args: &Args) -> anyhow::Result<Option<Script>> {
+    let Some(path) = &args.script else { return Ok(None) };
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    Ok(Some(Script::from_toml(&text).with_context(|| path.display().to_string())?))
 }
 
 async fn replay(path: &Path, args: &Args, global: &Global) -> anyhow::Result<Exit> {

@@ -90,8 +90,16 @@ impl Car {
         if self.signals.set(name, value) {
             return Ok(());
         }
-        let known = signals::names().collect::<Vec<_>>().join(", ");
-        Err(SpecError::Signal { name: name.to_owned(), known })
+        no_such(name)
+    }
+
+    /// Lets a live signal go slowly to a value, as a sensor that ages.
+    ///
+    /// # Errors
+    /// [`SpecError::Signal`] listing the names that exist.
+    pub fn drift(&mut self, name: &str, to: f64, over: Duration) -> Result<(), SpecError> {
+        let (now, running) = (self.since.elapsed().as_secs_f64(), self.engine == Engine::Running);
+        if self.signals.drift(name, to, now, over.as_secs_f64(), running) { Ok(()) } else { no_such(name) }
     }
 
     /// Turns the key.
@@ -227,6 +235,11 @@ impl Car {
             self.seen.push(payload.to_vec());
         }
     }
+}
+
+fn no_such(name: &str) -> Result<(), SpecError> {
+    let known = signals::names().collect::<Vec<_>>().join(", ");
+    Err(SpecError::Signal { name: name.to_owned(), known })
 }
 
 /// A unit's place (ISO 15765-4 §10.3): 11 bit 7E0 + n and 7E8 + n, 29 bit 18DA node F1.

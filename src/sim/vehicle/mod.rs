@@ -13,6 +13,7 @@ mod format;
 mod isotp;
 mod replay;
 mod request;
+mod script;
 mod settings;
 mod signals;
 mod spec;
@@ -22,6 +23,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
@@ -29,6 +31,7 @@ pub use adapter::{Adapter, Multi};
 pub use car::{Car, Frame};
 pub use fault::Fault;
 pub use replay::{Recording, ReplaySim};
+pub use script::Script;
 pub use spec::{CarSpec, Dtc, Engine, Monitor, SpecError, healthy_monitors};
 
 use crate::sim::presence::Presence;
@@ -148,6 +151,22 @@ impl VehicleSim {
             Some(car) => car.set(signal, value),
             None => Ok(()),
         }
+    }
+
+    /// Lets a live signal go slowly to a value, as a sensor that ages.
+    ///
+    /// # Errors
+    /// [`SpecError::Signal`] listing the names that exist.
+    pub fn drift(&self, signal: &str, to: f64, over: Duration) -> Result<(), SpecError> {
+        match &mut lock(&self.world).car {
+            Some(car) => car.drift(signal, to, over),
+            None => Ok(()),
+        }
+    }
+
+    /// Another adapter stands at the same place, freshly powered.
+    pub fn replace_adapter(&self, adapter: Adapter) {
+        lock(&self.world).elm = elm::Elm::new(adapter);
     }
 
     /// Lets something go wrong.

@@ -78,11 +78,29 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     ROWS.iter().map(|row| row.name)
 }
 
+/// A value that goes from one place to another and stays there.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    from: f64,
+    to: f64,
+    /// Seconds after the car was made.
+    since: f64,
+    /// Seconds.
+    over: f64,
+}
+
+impl Held {
+    fn at(self, seconds: f64) -> f64 {
+        let share = if self.over > 0.0 { ((seconds - self.since) / self.over).clamp(0.0, 1.0) } else { 1.0 };
+        self.from + (self.to - self.from) * share
+    }
+}
+
 /// The live values of one car.
 #[derive(Debug, Clone)]
 pub struct Signals {
-    /// Values set by hand, by parameter; these do not drift.
-    set: BTreeMap<u8, f64>,
+    /// Values set by hand, by parameter; these do not wander.
+    set: BTreeMap<u8, Held>,
     seed: u64,
     drift: bool,
 }
@@ -98,7 +116,17 @@ impl Signals {
     pub fn set(&mut self, name: &str, value: f64) -> bool {
         let row = ROWS.iter().find(|row| row.name == name);
         row.is_some_and(|row| {
-            self.set.insert(row.pid, value);
+            self.set.insert(row.pid, Held { from: value, to: value, since: 0.0, over: 0.0 });
+            true
+        })
+    }
+
+    /// Lets a signal go from where it is `now` (seconds after the car was made) to a value. False: no such name.
+    pub fn drift(&mut self, name: &str, to: f64, now: f64, over: f64, running: bool) -> bool {
+        let row = ROWS.iter().find(|row| row.name == name);
+        row.is_some_and(|row| {
+            let from = self.value(row, running, now);
+            self.set.insert(row.pid, Held { from, to, since: now, over });
             true
         })
     }
@@ -116,7 +144,7 @@ impl Signals {
 
     fn value(&self, row: &Row, running: bool, seconds: f64) -> f64 {
         if let Some(value) = self.set.get(&row.pid) {
-            return *value;
+            return value.at(seconds);
         }
         match (running, row.name) {
             (true, "run_time") => row.running + seconds.floor(),
@@ -173,6 +201,16 @@ mod tests {
             assert!(signals.set(name, value));
             assert_eq!(hex::encode_upper(signals.encode(pid, true, 0.0).unwrap()), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn an_ageing_sensor_goes_there_slowly_and_stays() {
+        let mut signals = Signals::new(1, true);
+        assert!(signals.set("coolant", 90.0) && signals.drift("coolant", 110.0, 100.0, 10.0, true));
+        for (seconds, celsius) in [(100.0, 90), (105.0, 100), (110.0, 110), (500.0, 110)] {
+            assert_eq!(signals.encode(0x05, true, seconds), Some(vec![celsius + 40]), "{seconds}");
+        }
+        assert!(!signals.drift("warp", 9.0, 0.0, 1.0, true));
     }
 
     #[test]

@@ -28,6 +28,9 @@ pub enum SpecError {
     /// Too many units.
     #[error("a simulated car has 1 to 8 control units, not {0}")]
     Units(usize),
+    /// A script does not read, or asks for something that is not there.
+    #[error("the script is not right: {0}")]
+    Script(String),
     /// The car's file does not read.
     #[error("the car's file is not right: {0}")]
     File(String),
