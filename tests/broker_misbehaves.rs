@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bad_broker::{Case, EACH, V3, V5, all, assert_whole, case, classes, fill, oddities};
 use baygate::event::Class;
-use dice::{Dice, rounds, seed};
+use dice::{Dice, rounds};
 use futures_util::future::join_all;
 use mqtt::{Shop, table, until};
 use scripted_broker::{Deed, Greet, Heard, Mood, ScriptedBroker};
@@ -94,7 +94,7 @@ async fn frames_that_look_right_and_are_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn noise_after_the_welcome() {
-    let mut dice = Dice::new(seed("noise after the welcome"));
+    let mut dice = Dice::throw("noise after the welcome");
     let mut running = Vec::new();
     for round in 0..rounds(24) {
         let length = [1, 3, 40, 2000][round % 4];

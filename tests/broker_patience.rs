@@ -21,7 +21,7 @@ use baygate::event::Class;
 use baygate::sim::card::{CardProfile, CardSim, Technology};
 use baygate::uplink::backoff::Backoff;
 use daemon::{Daemon, Desk};
-use dice::{Dice, rounds, seed};
+use dice::{Dice, rounds};
 use mqtt::{Shop, free_port, table, until};
 use nix::sys::signal::Signal;
 use scripted_broker::{Deed, Greet, Mood, ScriptedBroker};
@@ -29,7 +29,7 @@ use scripted_broker::{Deed, Greet, Mood, ScriptedBroker};
 /// Nobody refuses for an hour in a test: the waits add up.
 #[test]
 fn an_hour_of_refusals_is_few_tries_and_never_in_step() {
-    let mut dice = Dice::new(seed("an hour of refusals"));
+    let mut dice = Dice::throw("an hour of refusals");
     let mut starts = Vec::new();
     for _ in 0..50 {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60), dice.number());

@@ -26,7 +26,7 @@ use baygate::config::tables::{Confirm, MqttVersion};
 use baygate::event::Class;
 use baygate::sim::card::{CardProfile, CardSim, Technology};
 use daemon::{Daemon, Desk};
-use dice::{Dice, rounds, seed};
+use dice::{Dice, rounds};
 use fault_proxy::{FaultProxy, Faults};
 use futures_util::future::join_all;
 use mqtt::{BASE, Mosquitto, Shop, free_port, publish, table, until};
@@ -34,7 +34,7 @@ use nix::sys::signal::Signal;
 
 async fn whatever_the_line_does(version: MqttVersion, confirm: Confirm) {
     let name = format!("{version:?}, confirm by {confirm:?}");
-    let mut dice = Dice::new(seed(&name));
+    let mut dice = Dice::throw(&name);
     let broker = Mosquitto::start("").await;
     let proxy = FaultProxy::start(broker.port, dice.fork());
     let hq = Hq::start(broker.port, confirm);
@@ -131,7 +131,7 @@ async fn garbled_bytes_under_tls_cost_only_connections() {
     for (version, confirm) in [(MqttVersion::V5, Confirm::Broker), (MqttVersion::V311, Confirm::Headquarters)]
     {
         let name = format!("garbled, {version:?}");
-        let mut dice = Dice::new(seed(&name));
+        let mut dice = Dice::throw(&name);
         let (encrypted, folder) = (free_port(), tempfile::tempdir().unwrap());
         let ca = certificates(folder.path());
         let at = folder.path().display();
@@ -176,7 +176,7 @@ async fn garbled_bytes_under_tls_cost_only_connections() {
 async fn garbled_bytes_in_plain_text_are_survived() {
     for version in [MqttVersion::V5, MqttVersion::V311] {
         let name = format!("garbled plain text, {version:?}");
-        let mut dice = Dice::new(seed(&name));
+        let mut dice = Dice::throw(&name);
         let broker = Mosquitto::start("").await;
         let proxy = FaultProxy::start_opaque(broker.port, dice.fork());
         let hq = Hq::start(broker.port, Confirm::Broker);
@@ -187,7 +187,7 @@ async fn garbled_bytes_in_plain_text_are_survived() {
             proxy.set(Faults { garble_up, garble_down, ..Faults::default() });
             let before = proxy.accepted();
             until(&format!("{name}: dialled anew"), async || {
-                (proxy.accepted() >= before + rounds(8) as u64).then_some(())
+                (proxy.accepted() >= before + rounds(8)).then_some(())
             })
             .await;
             shop.assert_running();
@@ -231,7 +231,7 @@ fn certificates(folder: &std::path::Path) -> std::path::PathBuf {
 async fn the_daemon_on_a_bad_line(version: &'static str, confirm: Confirm) {
     let word = if confirm == Confirm::Broker { "broker" } else { "headquarters" };
     let name = format!("daemon, MQTT {version}, confirm by {word}");
-    let mut dice = Dice::new(seed(&name));
+    let mut dice = Dice::throw(&name);
     let broker = Mosquitto::start("").await;
     let proxy = FaultProxy::start(broker.port, dice.fork());
     let hq = Hq::start(broker.port, confirm);

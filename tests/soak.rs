@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::cast_precision_loss)]
 
+#[path = "support/dice.rs"]
+mod dice;
 mod mqtt;
 mod soak_parts;
 #[path = "support/daemon.rs"]
@@ -24,6 +26,7 @@ use baygate::api::client::Client;
 use baygate::sim::headquarters::{self, Options};
 use baygate::sim::printer::{PrinterProfile, PrinterSim};
 use baygate::sim::vehicle::{Profile, VehicleSim};
+use dice::Dice;
 use mqtt::{BASE, Mosquitto, free_port, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -149,9 +152,8 @@ fn committed(data: &Path) -> BTreeMap<String, u64> {
 #[ignore = "half an hour: make soak"]
 async fn everything_stays_flat_and_arrives_once() {
     let (minutes, rate) = (setting("SOAK_MINUTES", 30.0), setting("RATE", 100.0));
-    let seed =
-        std::env::var("BAYGATE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand_seed);
-    println!("soak: SOAK_MINUTES={minutes} RATE={rate} BAYGATE_SEED={seed}");
+    let dice = Dice::throw("soak");
+    println!("soak: SOAK_MINUTES={minutes} RATE={rate}");
     let mut broker = Mosquitto::start("").await;
     let desk = Desk::new();
     let data = desk.path("data");
@@ -197,7 +199,7 @@ async fn everything_stays_flat_and_arrives_once() {
         rates: Rates { rate },
         done: Arc::new(Done::default()),
         stop: CancellationToken::new(),
-        seed: Arc::new(Mutex::new(seed)),
+        dice: Arc::new(Mutex::new(dice)),
     };
     let till = load::watch_stream(&shop);
     let mut work = vec![
@@ -306,10 +308,6 @@ async fn everything_stays_flat_and_arrives_once() {
     }
     println!("verdict: {}", if wrong.is_empty() { "flat, everything arrived once" } else { "NOT WELL" });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-}
-
-fn rand_seed() -> u64 {
-    uuid::Uuid::new_v4().as_u64_pair().0
 }
 
 /// Waits until every job is printed and headquarters has everything.

@@ -4,6 +4,8 @@
 //! `BAYGATE_ROUNDS` asks for more rounds.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/buffer_command.rs"]
+mod buffer_command;
 mod page_damage;
 mod sqlite_pages;
 mod store_setup;
@@ -16,9 +18,10 @@ use baygate::event::gateway::EpochReason;
 use baygate::health::Health;
 use baygate::store::outbox::ClassCursor;
 use baygate::store::{Store, StoreError, inspect};
-use page_damage::judge::{command, run_all};
+use buffer_command::command;
+use page_damage::judge::run_all;
 use page_damage::truth::{DELIVERED, all, assert_kept, excused, exported, grown};
-use sqlite_pages::{Dice, Format, HARMS, Harm, Kind, PAGE, Page};
+use sqlite_pages::{Dice, Format, HARMS, Harm, Kind, PAGE, Page, rounds};
 use store_setup::{options, until};
 use tokio_util::sync::CancellationToken;
 
@@ -51,12 +54,11 @@ fn page_cases(format: &Format, dice: &Dice) -> Vec<(String, Page)> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_kind_of_page_harmed_in_every_way() {
-    let dice = Dice::new("every_kind_of_page_harmed_in_every_way");
-    let rounds: u64 = std::env::var("BAYGATE_ROUNDS").ok().map_or(1, |rounds| rounds.parse().unwrap());
+    let dice = Dice::throw("every_kind_of_page_harmed_in_every_way");
     let dir = tempfile::tempdir().unwrap();
     let truth = grown(dir.path()).await;
     let mut cases = Vec::new();
-    for round in 0..rounds {
+    for round in 0..rounds(1) {
         let dice = dice.for_case(&format!("round {round}"));
         for (what, page) in page_cases(&truth.format, &dice) {
             for harm in HARMS {
@@ -82,7 +84,7 @@ async fn every_kind_of_page_harmed_in_every_way() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_first_page_a_short_file_and_a_long_one() {
-    let dice = Dice::new("the_first_page_a_short_file_and_a_long_one");
+    let dice = Dice::throw("the_first_page_a_short_file_and_a_long_one");
     let dir = tempfile::tempdir().unwrap();
     let truth = grown(dir.path()).await;
     let mut cases = Vec::new();
@@ -115,7 +117,7 @@ async fn the_first_page_a_short_file_and_a_long_one() {
     for more in [1, PAGE, 3 * PAGE + 7] {
         let mut bytes = truth.format.bytes.clone();
         let mut dice = dice.for_case(&format!("{more} more"));
-        bytes.extend((0..more).map(|_| dice.next() as u8));
+        bytes.extend((0..more).map(|_| dice.number() as u8));
         cases.push((format!("{more} bytes of garbage behind it"), bytes, BTreeSet::new(), false));
     }
     run_all(cases, truth).await;

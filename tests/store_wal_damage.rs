@@ -2,6 +2,8 @@
 //! was told is given up beyond what the harmed frame held, and a torn end is none.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/buffer_command.rs"]
+mod buffer_command;
 mod page_damage;
 mod sqlite_pages;
 mod store_setup;
@@ -10,11 +12,10 @@ use std::path::Path;
 
 use baygate::event::Class;
 use baygate::event::gateway::EpochReason;
-use baygate::store::tokens::TokenOp;
-use baygate::store::{Batch, Op, Store, inspect};
+use baygate::store::{Batch, Store, inspect};
 use page_damage::truth::{REQUESTS, Truth, all, assert_kept, grown, request};
 use sqlite_pages::{Dice, PAGE};
-use store_setup::{event, options};
+use store_setup::{event, options, token};
 
 /// Commits that are only in the WAL, as a killed process leaves them.
 async fn in_the_wal(dir: &Path) -> (Truth, Vec<u8>, Vec<u8>) {
@@ -24,14 +25,7 @@ async fn in_the_wal(dir: &Path) -> (Truth, Vec<u8>, Vec<u8>) {
         store.commit(fact(n)).await.unwrap();
         store.commit(request(1000 + n)).await.unwrap();
     }
-    let token = TokenOp::Create {
-        id: uuid::Uuid::now_v7(),
-        name: "till".into(),
-        sha256: [7; 32],
-        scopes: vec!["read".into()],
-        till: None,
-    };
-    store.commit(Batch::new().op(Op::Token(token))).await.unwrap();
+    store.commit(token([7; 32])).await.unwrap();
     for n in 40..44 {
         store.commit(fact(n)).await.unwrap();
     }
@@ -49,7 +43,7 @@ fn fact(n: u64) -> Batch {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_wal_that_rotted_gives_up_no_commit() {
     const FRAME: usize = 24 + PAGE;
-    let dice = Dice::new("a_wal_that_rotted_gives_up_no_commit");
+    let dice = Dice::throw("a_wal_that_rotted_gives_up_no_commit");
     let base = tempfile::tempdir().unwrap();
     let (truth, file, wal) = in_the_wal(base.path()).await;
     let frames = (wal.len() - 32) / FRAME;

@@ -5,35 +5,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use baygate::cli::{Exit, Global, buffer};
+use baygate::cli::Exit;
 use baygate::event::gateway::{EpochReason, GapReason, GatewayGap};
 use baygate::event::{Class, EventData};
 use baygate::health::Health;
 use baygate::store::{Batch, Opened, Store, StoreError, inspect};
-use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
 use super::truth::{DELIVERED, EVENTS, LARGE, REQUESTS, Truth, all, assert_kept, exported};
+use crate::buffer_command::command;
 use crate::store_setup::{event, options};
 
 /// Far more than any of it takes: what is longer hangs.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 type Identity = (String, uuid::Uuid, String);
-
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    global: Global,
-    #[command(flatten)]
-    args: buffer::Args,
-}
-
-pub async fn command(dir: &Path, words: &[&str]) -> Result<Exit, String> {
-    let words = ["buffer", "--data-dir", dir.to_str().unwrap()].into_iter().chain(words.iter().copied());
-    let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-    buffer::run(cli.args, &cli.global).await.map_err(|error| format!("{error:#}"))
-}
 
 /// The commands on a harmed file: an end in time, no wrong word, nothing changed.
 async fn look(case: &str, truth: &Truth, dir: &Path, excused: &BTreeSet<i64>) -> bool {
