@@ -27,7 +27,7 @@ use baygate::sim::headquarters::{self, Options};
 use baygate::sim::printer::{PrinterProfile, PrinterSim};
 use baygate::sim::vehicle::{Profile, VehicleSim};
 use dice::Dice;
-use mqtt::{BASE, Mosquitto, free_port, until};
+use mqtt::{BASE, Mosquitto, free_port, until, until_ok};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use soak_parts::gauge::{Sample, verdict};
@@ -313,13 +313,10 @@ async fn everything_stays_flat_and_arrives_once() {
 /// Waits until every job is printed and headquarters has everything.
 async fn settle(books: &Mutex<Books>, shop: &Shop, daemon: &Daemon) {
     let faces = shop.done.faces.load(Ordering::Relaxed);
-    let deadline = Instant::now() + 2 * mqtt::LONG;
-    loop {
+    until_ok(2 * mqtt::LONG, Duration::from_millis(200), async || {
         let printed = books.lock().unwrap().states.get("baygate.printer.job done").copied().unwrap_or(0);
-        if printed >= faces {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{printed} of {faces} faces printed:\n{}", daemon.last_words());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+        let all = (printed >= faces).then_some(());
+        all.ok_or_else(|| format!("{printed} of {faces} faces printed:\n{}", daemon.last_words()))
+    })
+    .await;
 }
