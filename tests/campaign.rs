@@ -8,6 +8,8 @@
 #[path = "support/daemon.rs"]
 mod daemon;
 mod showroom;
+#[path = "support/until.rs"]
+mod until;
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +21,7 @@ use showroom::faults::{Moment, Round, Victim, strike, wait_for};
 use showroom::snapshot::count;
 use showroom::tap::Tap;
 use showroom::{Showroom, callers, judge};
+use until::until_ok;
 
 /// The slowest sources have told something as well, however often the daemon died under them.
 async fn every_source_has_spoken(room: &Showroom) {
@@ -30,38 +33,27 @@ async fn every_source_has_spoken(room: &Showroom) {
 
 /// Until nothing of what is in the log now waits for its delivery, or the minutes are over.
 async fn drained(room: &mut Showroom) -> Vec<judge::Logged> {
-    let began = Instant::now();
-    loop {
+    // Each look is a process.
+    let often = Duration::from_millis(100);
+    let (status, log) = until_ok(LONG * 2, often, async || {
         let status = judge::status(&room.desk).await;
-        let unsent: u64 = status["classes"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|class| class["unsent_rows"].as_u64().unwrap())
-            .sum();
-        if unsent == 0 {
-            assert_eq!(status["quarantined"], 0, "{status}");
-            assert_eq!(status["epochs"], 1, "{status}");
-            let log = judge::log(&room.desk).await;
-            // Nothing came in between the two looks.
-            if status["classes"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|class| class["last"].as_u64().unwrap())
-                .sum::<u64>()
-                == log.len() as u64
-            {
-                return log;
-            }
+        let classes = status["classes"].as_array().unwrap();
+        let sum = |of: &str| classes.iter().map(|class| class[of].as_u64().unwrap()).sum::<u64>();
+        let (unsent, last) = (sum("unsent_rows"), sum("last"));
+        if unsent > 0 {
+            return Err(format!("{unsent} events are not delivered: {status}\n{}", room.last_log()));
         }
-        assert!(
-            began.elapsed() < LONG * 2,
-            "{unsent} events are not delivered: {status}\n{}",
-            room.last_log()
-        );
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+        let log = judge::log(&room.desk).await;
+        // Nothing came in between the two looks.
+        if last != log.len() as u64 {
+            return Err(format!("{last} events, and then {}", log.len()));
+        }
+        Ok((status, log))
+    })
+    .await;
+    assert_eq!(status["quarantined"], 0, "{status}");
+    assert_eq!(status["epochs"], 1, "{status}");
+    log
 }
 
 /// The answers that were given once are given again.
@@ -138,6 +130,7 @@ async fn whatever_is_killed_nothing_is_lost_doubled_or_reordered() {
         }
         println!("{:>6.1} s, round {number}: {round:?}", began.elapsed().as_secs_f64());
         wait_for(&room, round.moment).await;
+        // The drawn moment of the blow: input, nothing is waited for.
         tokio::time::sleep(round.late).await;
         strike(&mut room, &mut dice, &round).await;
     }
@@ -171,6 +164,7 @@ fn assert_delivered_had_its_puback(room: &Showroom, tap: &Tap) {
 async fn break_line(tap: &Tap, dice: &mut Dice) {
     if dice.percent(50) {
         tap.swallow();
+        // How long it stays so is drawn: input, nothing is waited for.
         tokio::time::sleep(dice.pause(300)).await;
     }
     tap.cut();
@@ -187,19 +181,17 @@ async fn counted(room: &Showroom) -> u64 {
 /// It is what was delivered in its life, no more and no less. Counted at once and committed
 /// a moment later: the two must meet.
 async fn assert_each_counted_once(room: &Showroom) {
-    let (began, before) = (Instant::now(), room.at_rest.delivered_count());
-    loop {
+    let before = room.at_rest.delivered_count();
+    until_ok(LONG, Duration::from_millis(100), async || {
         let status = judge::status(&room.desk).await;
         let classes = status["classes"].as_array().unwrap();
         let delivered: u64 = classes.iter().map(|class| class["delivered"].as_u64().unwrap()).sum();
         let counted = counted(room).await;
-        if before + counted == delivered {
-            return;
-        }
-        let meet = began.elapsed() < Duration::from_secs(20);
-        assert!(meet, "delivered: {before} before, {delivered} now; counted since: {counted}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        let met = before + counted == delivered;
+        met.then_some(())
+            .ok_or_else(|| format!("delivered: {before} before, {delivered} now; counted since: {counted}"))
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,6 +230,7 @@ async fn with_the_brokers_word_each_event_has_its_puback_and_counts_once() {
             began.elapsed().as_secs_f64()
         );
         wait_for(&room, moment).await;
+        // The drawn moment of the blow: input, nothing is waited for.
         tokio::time::sleep(dice.pause(60)).await;
         if cut {
             break_line(&tap, &mut dice).await;

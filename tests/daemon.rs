@@ -5,40 +5,25 @@
 
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/headquarters.rs"]
+mod headquarters;
 mod mqtt;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
 use baygate::api::client::{Client, Method};
 use baygate::sim::card::{CardProfile, CardSim, Technology};
-use baygate::sim::headquarters::{self, Received, Verdict};
+use baygate::sim::headquarters::{Received, Verdict};
 use baygate::sim::vehicle::{CarSpec, Profile, VehicleSim};
-use daemon::{Daemon, Desk, LONG, program};
+use daemon::{Daemon, Desk, program};
+use headquarters::Headquarters;
 use mqtt::{BASE, Listener, Mosquitto, free_port, until};
 use nix::sys::signal::Signal;
 use serde_json::json;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
-
-struct Headquarters {
-    received: mpsc::Receiver<Received>,
-    seen: Vec<Received>,
-    _stop: tokio_util::sync::DropGuard,
-}
 
 impl Headquarters {
-    fn open(port: u16) -> Self {
-        let (out, received) = mpsc::channel(10_000);
-        let stop = CancellationToken::new();
-        let broker = SocketAddr::from(([127, 0, 0, 1], port));
-        let options = headquarters::Options { broker, root: "baygate/v1".into(), acknowledge: true };
-        tokio::spawn(headquarters::serve(options, out, stop.clone()));
-        Self { received, seen: Vec::new(), _stop: stop.drop_guard() }
-    }
-
     /// Waits for an event of that type, also among those seen before.
     async fn gets(&mut self, kind: &str, matches: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
         let kind = format!("baygate.{kind}");
@@ -47,10 +32,7 @@ impl Headquarters {
             return found.event.clone();
         }
         loop {
-            let received = tokio::time::timeout(LONG, self.received.recv()).await;
-            let received =
-                received.unwrap_or_else(|_| panic!("{kind} never came; seen: {:?}", self.kinds())).unwrap();
-            self.seen.push(received.clone());
+            let received = self.hears(&kind).await;
             if fits(&received) {
                 return received.event;
             }
@@ -62,20 +44,14 @@ impl Headquarters {
         let started =
             |r: &&Received| r.verdict != Verdict::Duplicate && r.event["type"] == "baygate.gateway.started";
         while self.seen.iter().filter(started).count() < count {
-            let received = tokio::time::timeout(LONG, self.received.recv()).await;
-            self.seen.push(received.expect("every start is told").unwrap());
+            self.hears("every start").await;
         }
     }
 
-    fn kinds(&self) -> Vec<&str> {
-        self.seen.iter().filter_map(|r| r.event["type"].as_str()).collect()
-    }
-
-    /// Exactly once after de-duplication, in order within each class, no forks.
+    /// Exactly once after de-duplication, in order within each class.
     fn assert_whole(&self) {
         let mut next: BTreeMap<(String, String), u64> = BTreeMap::new();
         for received in &self.seen {
-            assert_ne!(received.verdict, Verdict::Fork, "{:?}", received.event);
             if received.verdict == Verdict::Duplicate {
                 continue;
             }

@@ -1,11 +1,12 @@
 //! A bad line between gateway and a real Mosquitto: each fault of
-//! `support/fault_proxy.rs` by itself, then a seeded mixture, while events are
+//! `bad_line/fault.rs` by itself, then a seeded mixture, while events are
 //! being committed. At the end everything is with headquarters, once after
 //! de-duplication and in order within each class, in both versions, whoever's
 //! word counts; with `confirm = "broker"` each event got its PUBACK and none is
 //! counted twice. The last run does it with the real program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod bad_line;
 #[path = "support/daemon.rs"]
 mod daemon;
 #[path = "support/dice.rs"]
@@ -15,220 +16,25 @@ mod fault_proxy;
 mod mqtt;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bad_line::fault::Fault;
+use bad_line::feeder::Feeder;
+use bad_line::hq::Hq;
 use baygate::api::client::{Client, Method};
 use baygate::config::tables::{Confirm, MqttVersion};
 use baygate::event::Class;
 use baygate::sim::card::{CardProfile, CardSim, Technology};
-use baygate::sim::headquarters::{self, Received, Verdict};
-use baygate::store::{Batch, Store};
 use daemon::{Daemon, Desk};
-use dice::{Dice, rounds, seed};
+use dice::{Dice, rounds};
 use fault_proxy::{FaultProxy, Faults};
 use futures_util::future::join_all;
-use mqtt::{BASE, Money, Mosquitto, ROOT, Shop, Signals, Tap, free_port, publish, table, until};
+use mqtt::{BASE, Mosquitto, Shop, free_port, publish, table, until};
 use nix::sys::signal::Signal;
-use tokio::sync::mpsc;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::AbortOnDropHandle;
-
-const CLASSES: [Class; 3] = [Class::Ledger, Class::Card, Class::Telemetry];
-
-/// What headquarters took: class sequences by class, in the order of arrival, and the rest as counts.
-#[derive(Default)]
-struct Taken {
-    fresh: BTreeMap<String, Vec<u64>>,
-    total: u64,
-    duplicates: u64,
-    early: u64,
-}
-
-/// Headquarters, straight at the broker. Where it answers with `ack`, what it took is on its disk before.
-struct Hq {
-    taken: Arc<Mutex<Taken>>,
-    _stop: DropGuard,
-    _journal: tempfile::TempDir,
-}
-
-impl Hq {
-    fn start(port: u16, confirm: Confirm) -> Self {
-        let (out, mut inbox) = mpsc::channel::<Received>(1024);
-        let (stop, folder) = (CancellationToken::new(), tempfile::tempdir().unwrap());
-        let (journal, stopped) = (folder.path().join("journal"), stop.clone());
-        let acknowledge = confirm == Confirm::Headquarters;
-        let options =
-            headquarters::Options { broker: ([127, 0, 0, 1], port).into(), root: ROOT.into(), acknowledge };
-        tokio::spawn(async move { headquarters::serve_journaled(options, &journal, out, stopped).await });
-        let taken = Arc::new(Mutex::new(Taken::default()));
-        let book = Arc::clone(&taken);
-        tokio::spawn(async move {
-            while let Some(received) = inbox.recv().await {
-                let mut taken = book.lock().unwrap();
-                taken.early += u64::from(received.verdict == Verdict::AheadOfOrder);
-                match received.verdict {
-                    Verdict::Duplicate => taken.duplicates += 1,
-                    // What comes beyond a hole is left: it comes again, in its turn.
-                    Verdict::AheadOfOrder if acknowledge => {}
-                    Verdict::Fresh | Verdict::AheadOfOrder => {
-                        let text = |name: &str| received.event[name].as_str().unwrap().to_owned();
-                        let sequence = text("classsequence").parse().unwrap();
-                        taken.fresh.entry(text("class")).or_default().push(sequence);
-                        taken.total += 1;
-                    }
-                    Verdict::Fork => panic!("one key, two ids: {}", received.event),
-                }
-            }
-        });
-        Self { taken, _stop: stop.drop_guard(), _journal: folder }
-    }
-
-    fn total(&self) -> u64 {
-        self.taken.lock().unwrap().total
-    }
-
-    /// Until `total` different events are in.
-    async fn collect(&self, what: &str, total: u64) {
-        until(&format!("{what}: {total} events, has {}", self.total()), async || {
-            (self.total() >= total).then_some(())
-        })
-        .await;
-    }
-
-    /// Exactly 1, 2, 3 … `last` of a class, in this order.
-    fn assert_whole(&self, class: Class, last: u64) {
-        let taken = self.taken.lock().unwrap();
-        let got = taken.fresh.get(class.as_str()).map_or(&[][..], Vec::as_slice);
-        let wrong = (1..=last).zip(got).find(|(expected, got)| expected != *got);
-        assert!(wrong.is_none(), "{class}: (expected, got) {wrong:?}");
-        assert_eq!(got.len() as u64, last, "{class}: too few or too many");
-    }
-}
-
-/// Commits events for as long as it lives, and counts what the log took.
-struct Feeder {
-    counts: Arc<[AtomicU64; 3]>,
-    stop: Arc<AtomicBool>,
-    task: AbortOnDropHandle<()>,
-}
-
-impl Feeder {
-    fn start(store: &Store, mut dice: Dice) -> Self {
-        let counts = Arc::new([const { AtomicU64::new(0) }; 3]);
-        let stop = Arc::new(AtomicBool::new(false));
-        let (store, told, stopped) = (store.clone(), Arc::clone(&counts), Arc::clone(&stop));
-        let task = tokio::spawn(async move {
-            while !stopped.load(Ordering::Relaxed) {
-                let mut batch = Batch::new();
-                let mut of = [0; 3];
-                for _ in 0..dice.between(1, 4) {
-                    let (class, bytes) = (dice.below(3), dice.between(20, 900) as usize);
-                    let n = dice.number() >> 12;
-                    batch = batch.event(match class {
-                        0 => Money::event(n, bytes),
-                        1 => Tap::event(n, bytes),
-                        _ => Signals::event(n, bytes),
-                    });
-                    of[class] += 1;
-                }
-                store.commit(batch).await.unwrap();
-                for (count, new) in told.iter().zip(of) {
-                    count.fetch_add(new, Ordering::Relaxed);
-                }
-                // The pace of the load; nobody waits for it.
-                tokio::time::sleep(Duration::from_millis(dice.between(5, 20))).await;
-            }
-        });
-        Self { counts, stop, task: AbortOnDropHandle::new(task) }
-    }
-
-    fn total(&self) -> u64 {
-        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
-    }
-
-    /// Until that many more are committed.
-    async fn goes_on(&self, more: u64) {
-        let aim = self.total() + more;
-        until("events are committed", async || (self.total() >= aim).then_some(())).await;
-    }
-
-    async fn end(self) -> BTreeMap<Class, u64> {
-        self.stop.store(true, Ordering::Relaxed);
-        self.task.await.unwrap();
-        CLASSES.into_iter().zip(self.counts.iter().map(|count| count.load(Ordering::Relaxed))).collect()
-    }
-}
-
-/// The faults, one by one.
-#[derive(Debug, Clone, Copy)]
-enum Fault {
-    Cut,
-    End,
-    HalfOpen,
-    OnlyUp,
-    OnlyDown,
-    /// Half-open, and whatever is dialled anew is as dead.
-    Mute,
-    Slow,
-    SwallowPubacks,
-    ByteByByte,
-}
-
-impl Fault {
-    const ALL: [Self; 9] = [
-        Self::Cut,
-        Self::End,
-        Self::HalfOpen,
-        Self::OnlyUp,
-        Self::OnlyDown,
-        Self::Mute,
-        Self::Slow,
-        Self::SwallowPubacks,
-        Self::ByteByByte,
-    ];
-
-    fn begin(self, proxy: &FaultProxy) {
-        let well = Faults::default();
-        match self {
-            Self::Cut => proxy.cut(),
-            Self::End => proxy.end(),
-            Self::HalfOpen => proxy.freeze(),
-            Self::OnlyUp => proxy.set(Faults { drop_down: true, ..well }),
-            Self::OnlyDown => proxy.set(Faults { drop_up: true, ..well }),
-            Self::Mute => proxy.set(Faults { drop_up: true, drop_down: true, ..well }),
-            Self::Slow => {
-                proxy.set(Faults { bytes_per_s: Some(32_000), delay: Duration::from_millis(30), ..well })
-            }
-            Self::SwallowPubacks => proxy.set(Faults { swallow_pubacks: true, ..well }),
-            Self::ByteByByte => proxy.set(Faults { byte_by_byte: true, ..well }),
-        }
-    }
-
-    /// Waits for what the fault must lead to, while it lasts.
-    async fn shows(self, proxy: &FaultProxy, shop: &Shop, hq: &Hq, since: (u64, u64)) {
-        let (connections, taken) = since;
-        match self {
-            Self::HalfOpen | Self::OnlyUp | Self::OnlyDown | Self::Mute | Self::SwallowPubacks => {
-                let trouble = shop.await_trouble("no-answer").await;
-                assert!(trouble.text.en.contains("no answer from the broker: "), "{self:?}: {trouble:?}");
-            }
-            Self::Slow | Self::ByteByByte => {
-                // A poor line is still a line.
-                hq.collect(&format!("{self:?}"), taken + 60).await;
-                return;
-            }
-            Self::Cut | Self::End => {}
-        }
-        until(&format!("{self:?}: dialled anew"), async || (proxy.accepted() > connections).then_some(()))
-            .await;
-    }
-}
 
 async fn whatever_the_line_does(version: MqttVersion, confirm: Confirm) {
     let name = format!("{version:?}, confirm by {confirm:?}");
-    let mut dice = Dice::new(seed(&name));
+    let mut dice = Dice::throw(&name);
     let broker = Mosquitto::start("").await;
     let proxy = FaultProxy::start(broker.port, dice.fork());
     let hq = Hq::start(broker.port, confirm);
@@ -325,7 +131,7 @@ async fn garbled_bytes_under_tls_cost_only_connections() {
     for (version, confirm) in [(MqttVersion::V5, Confirm::Broker), (MqttVersion::V311, Confirm::Headquarters)]
     {
         let name = format!("garbled, {version:?}");
-        let mut dice = Dice::new(seed(&name));
+        let mut dice = Dice::throw(&name);
         let (encrypted, folder) = (free_port(), tempfile::tempdir().unwrap());
         let ca = certificates(folder.path());
         let at = folder.path().display();
@@ -370,7 +176,7 @@ async fn garbled_bytes_under_tls_cost_only_connections() {
 async fn garbled_bytes_in_plain_text_are_survived() {
     for version in [MqttVersion::V5, MqttVersion::V311] {
         let name = format!("garbled plain text, {version:?}");
-        let mut dice = Dice::new(seed(&name));
+        let mut dice = Dice::throw(&name);
         let broker = Mosquitto::start("").await;
         let proxy = FaultProxy::start_opaque(broker.port, dice.fork());
         let hq = Hq::start(broker.port, Confirm::Broker);
@@ -381,7 +187,7 @@ async fn garbled_bytes_in_plain_text_are_survived() {
             proxy.set(Faults { garble_up, garble_down, ..Faults::default() });
             let before = proxy.accepted();
             until(&format!("{name}: dialled anew"), async || {
-                (proxy.accepted() >= before + rounds(8) as u64).then_some(())
+                (proxy.accepted() >= before + rounds(8)).then_some(())
             })
             .await;
             shop.assert_running();
@@ -425,7 +231,7 @@ fn certificates(folder: &std::path::Path) -> std::path::PathBuf {
 async fn the_daemon_on_a_bad_line(version: &'static str, confirm: Confirm) {
     let word = if confirm == Confirm::Broker { "broker" } else { "headquarters" };
     let name = format!("daemon, MQTT {version}, confirm by {word}");
-    let mut dice = Dice::new(seed(&name));
+    let mut dice = Dice::throw(&name);
     let broker = Mosquitto::start("").await;
     let proxy = FaultProxy::start(broker.port, dice.fork());
     let hq = Hq::start(broker.port, confirm);

@@ -7,7 +7,7 @@
 //! with a daemon that does not sync, which must be caught.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-#[path = "power_cut/dice.rs"]
+#[path = "support/dice.rs"]
 mod dice;
 #[path = "power_cut/faces.rs"]
 mod faces;
@@ -28,23 +28,12 @@ mod words;
 
 use std::path::Path;
 
-use dice::Dice;
+use dice::{Dice, rounds, seed};
 use host::{Cut, Host};
 use table::Table;
 
 /// Cuts within which a daemon that does not sync must be caught.
 const MUTANT_CUTS: u64 = 3;
-
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
-}
-
-fn seed() -> u64 {
-    let seed = number("BAYGATE_SEED").unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0);
-    println!("BAYGATE_SEED={seed}");
-    seed
-}
 
 #[test]
 #[ignore = "plays the other side, inside the machine"]
@@ -57,7 +46,7 @@ fn plays_the_shop() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "make power-cut"]
 async fn nothing_told_is_lost_when_the_power_is_cut() {
-    let cuts = number("BAYGATE_ROUNDS").unwrap_or(20);
+    let cuts = rounds(20_u64);
     let mut dice = Dice::new(seed());
     let mut host = Host::open("daemon", env!("CARGO_BIN_EXE_baygate").into()).await;
     let mut table = Table::new();

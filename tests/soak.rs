@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::cast_precision_loss)]
 
+#[path = "support/dice.rs"]
+mod dice;
 mod mqtt;
 mod soak_parts;
 #[path = "support/daemon.rs"]
@@ -24,7 +26,8 @@ use baygate::api::client::Client;
 use baygate::sim::headquarters::{self, Options};
 use baygate::sim::printer::{PrinterProfile, PrinterSim};
 use baygate::sim::vehicle::{Profile, VehicleSim};
-use mqtt::{BASE, Mosquitto, free_port, until};
+use dice::Dice;
+use mqtt::{BASE, Mosquitto, free_port, until, until_ok};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use soak_parts::gauge::{Sample, verdict};
@@ -149,9 +152,8 @@ fn committed(data: &Path) -> BTreeMap<String, u64> {
 #[ignore = "half an hour: make soak"]
 async fn everything_stays_flat_and_arrives_once() {
     let (minutes, rate) = (setting("SOAK_MINUTES", 30.0), setting("RATE", 100.0));
-    let seed =
-        std::env::var("BAYGATE_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(rand_seed);
-    println!("soak: SOAK_MINUTES={minutes} RATE={rate} BAYGATE_SEED={seed}");
+    let dice = Dice::throw("soak");
+    println!("soak: SOAK_MINUTES={minutes} RATE={rate}");
     let mut broker = Mosquitto::start("").await;
     let desk = Desk::new();
     let data = desk.path("data");
@@ -197,7 +199,7 @@ async fn everything_stays_flat_and_arrives_once() {
         rates: Rates { rate },
         done: Arc::new(Done::default()),
         stop: CancellationToken::new(),
-        seed: Arc::new(Mutex::new(seed)),
+        dice: Arc::new(Mutex::new(dice)),
     };
     let till = load::watch_stream(&shop);
     let mut work = vec![
@@ -308,20 +310,13 @@ async fn everything_stays_flat_and_arrives_once() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-fn rand_seed() -> u64 {
-    uuid::Uuid::new_v4().as_u64_pair().0
-}
-
 /// Waits until every job is printed and headquarters has everything.
 async fn settle(books: &Mutex<Books>, shop: &Shop, daemon: &Daemon) {
     let faces = shop.done.faces.load(Ordering::Relaxed);
-    let deadline = Instant::now() + 2 * mqtt::LONG;
-    loop {
+    until_ok(2 * mqtt::LONG, Duration::from_millis(200), async || {
         let printed = books.lock().unwrap().states.get("baygate.printer.job done").copied().unwrap_or(0);
-        if printed >= faces {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{printed} of {faces} faces printed:\n{}", daemon.last_words());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+        let all = (printed >= faces).then_some(());
+        all.ok_or_else(|| format!("{printed} of {faces} faces printed:\n{}", daemon.last_words()))
+    })
+    .await;
 }

@@ -2,30 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/buffer_command.rs"]
+mod buffer_command;
 mod store_setup;
 
 use std::path::Path;
 
-use baygate::cli::{Exit, Global, buffer};
+use baygate::cli::Exit;
 use baygate::event::Class;
 use baygate::store::outbox::OutboxOp;
 use baygate::store::{Batch, Op, Store};
-use clap::Parser;
+use buffer_command::command;
 use store_setup::{delivered, fact, options};
-
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    global: Global,
-    #[command(flatten)]
-    args: buffer::Args,
-}
-
-async fn buffer(dir: &Path, words: &[&str]) -> Result<Exit, String> {
-    let words = ["buffer", "--data-dir", dir.to_str().unwrap()].into_iter().chain(words.iter().copied());
-    let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
-    buffer::run(cli.args, &cli.global).await.map_err(|error| format!("{error:#}"))
-}
 
 #[tokio::test]
 async fn the_command_works_beside_a_running_store() {
@@ -49,7 +37,7 @@ async fn the_command_works_beside_a_running_store() {
     ] {
         let output = ["--output", out.to_str().unwrap()];
         let words: Vec<&str> = words.into_iter().chain(output).collect();
-        assert_eq!(buffer(&data, &words).await, Ok(Exit::Done), "{words:?}");
+        assert_eq!(command(&data, &words).await, Ok(Exit::Done), "{words:?}");
         let text = std::fs::read_to_string(&out).unwrap();
         let exported: Vec<u64> = text
             .lines()
@@ -72,22 +60,22 @@ async fn the_command_works_beside_a_running_store() {
         (vec!["backup", copy], Ok(Exit::Done)),
         (vec!["verify", copy], Ok(Exit::Done)),
     ] {
-        assert_eq!(buffer(&data, &words).await, expected, "{words:?}");
+        assert_eq!(command(&data, &words).await, expected, "{words:?}");
     }
-    let refused = buffer(&data, &["backup", copy]).await.unwrap_err();
+    let refused = command(&data, &["backup", copy]).await.unwrap_err();
     assert!(refused.contains(copy), "{refused}");
-    let refused = buffer(&data, &["export", "--class", "cards"]).await.unwrap_err();
+    let refused = command(&data, &["export", "--class", "cards"]).await.unwrap_err();
     assert!(refused.contains("ledger, gateway, card"), "{refused}");
-    let refused = buffer(&dir.path().join("nothing"), &["status"]).await.unwrap_err();
+    let refused = command(&dir.path().join("nothing"), &["status"]).await.unwrap_err();
     assert!(refused.contains("nothing"), "{refused}");
     store.close().await;
     drop(store);
-    assert_eq!(buffer(&data, &["restore", copy]).await, Ok(Exit::Done));
+    assert_eq!(command(&data, &["restore", copy]).await, Ok(Exit::Done));
     // A file that is not sound is a failure, not a success with bad news.
     let raw = rusqlite::Connection::open(data.join("baygate.db")).unwrap();
     raw.execute("DELETE FROM event WHERE class = 2 AND class_sequence = 4", []).unwrap();
     drop(raw);
-    assert_eq!(buffer(&data, &["verify"]).await, Ok(Exit::Failed));
+    assert_eq!(command(&data, &["verify"]).await, Ok(Exit::Failed));
 }
 
 #[test]
@@ -107,8 +95,8 @@ async fn a_restore_under_a_running_daemon_is_refused() {
     assert!(lines.any(|line| line.unwrap() == "holding"));
     let copy = dir.path().join("copy.db");
     let copy = copy.to_str().unwrap();
-    assert_eq!(buffer(dir.path(), &["backup", copy]).await, Ok(Exit::Done));
-    assert_eq!(buffer(dir.path(), &["restore", copy]).await, Ok(Exit::Refused));
+    assert_eq!(command(dir.path(), &["backup", copy]).await, Ok(Exit::Done));
+    assert_eq!(command(dir.path(), &["restore", copy]).await, Ok(Exit::Refused));
     holder.kill().unwrap();
     holder.wait().unwrap();
 }

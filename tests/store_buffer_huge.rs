@@ -5,15 +5,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/buffer_command.rs"]
+mod buffer_command;
 mod store_setup;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use baygate::store::Store;
+use buffer_command::measured;
 use rusqlite::params;
 use sha2::{Digest, Sha256};
 use store_setup::options;
@@ -76,36 +78,13 @@ async fn grown(dir: &Path, events: i64) {
     let _: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).unwrap();
 }
 
-/// Runs a command; its exit status, its last line, its time and the memory it took at most, in kB.
-fn run(dir: &Path, words: &[&str]) -> (i32, String, Duration, u64) {
-    let since = Instant::now();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_baygate"))
-        .args(["buffer", "--locale", "en", "--data-dir"])
-        .arg(dir)
-        .args(words)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .unwrap();
-    let out = BufReader::new(child.stdout.take().unwrap());
-    let last = std::thread::spawn(move || out.lines().map(Result::unwrap).last().unwrap_or_default());
-    let mut most = 0;
-    let status = loop {
-        if let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", child.id())) {
-            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            most = most.max(peak.map_or(0, |kb| kb.trim().trim_end_matches(" kB").parse().unwrap()));
-        }
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if since.elapsed() > DEADLINE {
-            child.kill().unwrap();
-            panic!("{words:?} hangs");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    println!("{:<12} {:>8.1?} {:>7} kB", words[0], since.elapsed(), most);
-    (status.code().unwrap_or(-1), last.join().unwrap(), since.elapsed(), most)
+/// Runs a command; its exit status, its last line, and the memory it took at most, in kB.
+fn run(dir: &Path, words: &[&str]) -> (i32, String, u64) {
+    let run = measured(dir, words, DEADLINE);
+    println!("{:<12} {:>8.1?} {:>7} kB", words[0], run.took, run.most_kb);
+    let said = String::from_utf8(run.output.stdout).unwrap();
+    let last = said.lines().last().unwrap_or_default().to_owned();
+    (run.output.status.code().unwrap_or(-1), last, run.most_kb)
 }
 
 fn lines(path: &Path) -> u64 {
@@ -132,7 +111,7 @@ async fn every_command_ends_in_flat_memory() {
         vec!["backup", copy_text],
         vec!["restore", copy_text],
     ] {
-        let (code, last, _, most) = run(&data, &words);
+        let (code, last, most) = run(&data, &words);
         assert_eq!(code, 0, "{words:?}: {last}");
         assert!(most < MOST_KB, "{words:?} took {most} kB");
     }
@@ -155,10 +134,10 @@ async fn every_command_ends_in_flat_memory() {
     let rows = u64::from(u16::from_be_bytes([page[3], page[4]]));
     file.write_all_at(&[0; 4096], at).unwrap();
     drop(file);
-    let (code, last, _, most) = run(&data, &["verify", "--json"]);
+    let (code, last, most) = run(&data, &["verify", "--json"]);
     assert_eq!(code, 1, "{last}");
     assert!(last.contains("\"sound\":false") && most < MOST_KB, "{last}: {most} kB");
-    let (code, last, _, most) = run(&data, &["export", "--output", out_text]);
+    let (code, last, most) = run(&data, &["export", "--output", out_text]);
     assert_eq!(code, 1, "{last}");
     assert_eq!(lines(&out), events as u64 - rows);
     assert!(most < MOST_KB, "export of a damaged file took {most} kB");

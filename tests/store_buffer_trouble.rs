@@ -4,62 +4,28 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/buffer_command.rs"]
+mod buffer_command;
 mod sqlite_pages;
 mod store_setup;
 
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use baygate::event::Class;
 use baygate::store::{Batch, Store, backup, inspect};
+use buffer_command::measured;
 use sqlite_pages::{Dice, Format, Harm, Kind, PAGE};
 use store_setup::{event, fact, options, positions};
 
 /// Far more than any of it takes: what is longer hangs.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Runs `baygate buffer` to its end; its output, and what memory it took at most, in kB.
-fn measured(dir: &Path, words: &[&str]) -> (Output, u64) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_baygate"))
-        .args(["buffer", "--locale", "en", "--data-dir"])
-        .arg(dir)
-        .args(words)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let drain = |mut from: Box<dyn Read + Send>| {
-        std::thread::spawn(move || {
-            let mut all = Vec::new();
-            from.read_to_end(&mut all).unwrap();
-            all
-        })
-    };
-    let out = drain(Box::new(child.stdout.take().unwrap()));
-    let err = drain(Box::new(child.stderr.take().unwrap()));
-    let (since, mut most) = (Instant::now(), 0);
-    let status = loop {
-        if let Ok(status) = std::fs::read_to_string(format!("/proc/{}/status", child.id())) {
-            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            most = most.max(peak.map_or(0, |kb| kb.trim().trim_end_matches(" kB").parse().unwrap()));
-        }
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        if since.elapsed() > DEADLINE {
-            child.kill().unwrap();
-            panic!("{words:?} hangs");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    (Output { status, stdout: out.join().unwrap(), stderr: err.join().unwrap() }, most)
-}
-
 fn run(dir: &Path, words: &[&str]) -> (i32, String) {
-    let (output, _) = measured(dir, words);
+    let output = measured(dir, words, DEADLINE).output;
     let text = [output.stdout, output.stderr].concat();
     (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
 }
@@ -76,7 +42,7 @@ async fn grown(dir: &Path, events: u64) {
 
 #[tokio::test]
 async fn what_is_no_backup_is_refused_with_a_word_and_touches_nothing() {
-    let dice = Dice::new("what_is_no_backup_is_refused_with_a_word_and_touches_nothing");
+    let dice = Dice::throw("what_is_no_backup_is_refused_with_a_word_and_touches_nothing");
     let dir = tempfile::tempdir().unwrap();
     let (data, good) = (dir.path().join("data"), dir.path().join("good.db"));
     grown(&data, 1000).await;
@@ -339,7 +305,7 @@ async fn a_bar_is_for_terminals_and_help_has_examples() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     grown(&data, 3000).await;
-    let (output, _) = measured(&data, &["verify", "--json"]);
+    let output = measured(&data, &["verify", "--json"], DEADLINE).output;
     assert!(output.stderr.is_empty(), "{output:?}");
     let verdict: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&verdict["sound"], &verdict["rows"]), (&serde_json::json!(true), &serde_json::json!(3000)));

@@ -12,9 +12,8 @@ use baygate::event::Class;
 use baygate::event::gateway::{EpochReason, GapReason, GatewayGap};
 use baygate::health::Health;
 use baygate::store::inspect::Inspection;
-use baygate::store::tokens::TokenOp;
-use baygate::store::{Batch, Op, Opened, Store};
-use store_setup::{event, options, positions, until};
+use baygate::store::{Batch, Opened, Store};
+use store_setup::{event, options, positions, token, until};
 use tokio_util::sync::CancellationToken;
 
 const EVENTS: u64 = 1500;
@@ -22,14 +21,7 @@ const EVENTS: u64 = 1500;
 /// A closed database with events in two classes and a token.
 async fn grown(dir: &Path) -> Opened {
     let (store, opened) = Store::open(&options(dir)).unwrap();
-    let token = TokenOp::Create {
-        id: uuid::Uuid::now_v7(),
-        name: "till".into(),
-        sha256: [7; 32],
-        scopes: vec!["read".into()],
-        till: None,
-    };
-    store.commit(Batch::new().op(Op::Token(token))).await.unwrap();
+    store.commit(token([7; 32])).await.unwrap();
     for _ in 0..EVENTS / 10 {
         let mut batch = Batch::new();
         for _ in 0..10 {

@@ -7,49 +7,30 @@
 
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/headquarters.rs"]
+mod headquarters;
 mod mqtt;
 mod sqlite_pages;
 mod store_setup;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::path::Path;
 
 use baygate::event::Class;
-use baygate::sim::headquarters::{self, Received, Verdict};
+use baygate::sim::headquarters::{Received, Verdict};
 use baygate::store::{Batch, Store, StoreOptions};
-use daemon::{Daemon, Desk, LONG, program};
+use daemon::{Daemon, Desk, program};
+use headquarters::Headquarters;
 use mqtt::{BASE, Mosquitto, publish};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sqlite_pages::{Format, Kind, PAGE};
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
-
-struct Headquarters {
-    received: mpsc::Receiver<Received>,
-    seen: Vec<Received>,
-    _stop: tokio_util::sync::DropGuard,
-}
 
 impl Headquarters {
-    fn open(port: u16) -> Self {
-        let (out, received) = mpsc::channel(10_000);
-        let stop = CancellationToken::new();
-        let broker = SocketAddr::from(([127, 0, 0, 1], port));
-        let options = headquarters::Options { broker, root: "baygate/v1".into(), acknowledge: true };
-        tokio::spawn(headquarters::serve(options, out, stop.clone()));
-        Self { received, seen: Vec::new(), _stop: stop.drop_guard() }
-    }
-
     /// Waits for the next new event that fits.
     async fn next(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         loop {
-            let received = tokio::time::timeout(LONG, self.received.recv()).await;
-            let received =
-                received.unwrap_or_else(|_| panic!("{what} never came: {:?}", self.told())).unwrap();
-            assert_ne!(received.verdict, Verdict::Fork, "a number was used twice: {}", received.event);
-            self.seen.push(received.clone());
+            let received = self.hears(what).await;
             if received.verdict == Verdict::Fresh && fits(&received.event) {
                 return received.event;
             }
@@ -85,11 +66,6 @@ impl Headquarters {
             }
         }
         known
-    }
-
-    fn told(&self) -> Vec<String> {
-        let line = |r: &Received| format!("{:?} {} {}", r.verdict, r.event["type"], r.event["classsequence"]);
-        self.seen.iter().map(line).collect()
     }
 }
 

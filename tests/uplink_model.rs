@@ -10,11 +10,11 @@
 
 mod model {
     pub mod deed;
+    #[path = "../support/dice.rs"]
+    pub mod dice;
     pub mod explore;
     pub mod parts;
     pub mod peers;
-    #[path = "../support/seed.rs"]
-    pub mod seed;
     pub mod watch;
     pub mod world;
 }
@@ -24,8 +24,8 @@ use std::time::Instant;
 use baygate::config::tables::{Confirm, MqttVersion};
 use baygate::event::Class;
 use model::deed::{self, Deed, LAST, Setting};
+use model::dice::{Dice, rounds, seed};
 use model::explore::{Explorer, long, told, turns_good};
-use model::seed::{Dice, rounds, seed};
 use model::world::World;
 
 /// Deeper by `BAYGATE_DEPTH` than usual.
@@ -108,7 +108,7 @@ fn after_a_gateway_event_set_aside() {
 fn long_histories() {
     let seed = seed();
     for round in 0..rounds(200) {
-        let mut dice = Dice(seed ^ u64::from(round) << 32);
+        let mut dice = Dice::new(seed ^ round << 32);
         let setting = deed::any_setting(&mut dice);
         if let Err(failure) = long(setting, &mut dice, 400) {
             panic!("BAYGATE_SEED={seed}, round {round}: {}", told(setting, failure));

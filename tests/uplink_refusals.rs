@@ -3,105 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod mqtt;
+#[path = "support/scripted_broker.rs"]
+mod scripted_broker;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use baygate::config::tables::MqttVersion;
 use baygate::event::Class;
 use mqtt::{BASE, Listener, Money, Mosquitto, Shop, Signals, Tap, publish, table, until};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::task::AbortOnDropHandle;
-
-/// How a scripted broker behaves. Packets are written by hand after MQTT 5 §3 and MQTT 3.1.1 §3.
-#[derive(Clone)]
-struct Script {
-    /// Sent after CONNECT; nothing more happens when it is not a success.
-    connack: &'static [u8],
-    /// PUBACK reason for a topic; `None`: never acknowledged.
-    puback: fn(&str) -> Option<u8>,
-    /// Sent after the first event.
-    then: Option<&'static [u8]>,
-}
-
-const WELCOME_5: &[u8] = &[0x20, 0x03, 0x00, 0x00, 0x00];
-
-struct Scripted {
-    port: u16,
-    connections: Arc<AtomicUsize>,
-    _task: AbortOnDropHandle<()>,
-}
-
-impl Scripted {
-    async fn start(script: Script) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let counted = Arc::clone(&connections);
-        let task = tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                counted.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(converse(stream, script.clone()));
-            }
-        });
-        Self { port, connections, _task: AbortOnDropHandle::new(task) }
-    }
-
-    fn connections(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-}
-
-async fn packet(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
-    let first = stream.read_u8().await?;
-    let (mut length, mut shift) = (0_usize, 0);
-    loop {
-        let byte = stream.read_u8().await?;
-        length |= usize::from(byte & 0x7F) << shift;
-        shift += 7;
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await?;
-    Ok((first, body))
-}
-
-async fn converse(mut stream: TcpStream, script: Script) -> std::io::Result<()> {
-    loop {
-        let (first, body) = packet(&mut stream).await?;
-        match first >> 4 {
-            1 => {
-                stream.write_all(script.connack).await?;
-                if script.connack != WELCOME_5 {
-                    // A garbage broker keeps the line open, to see whether anybody hangs on it.
-                    tokio::time::sleep(Duration::from_secs(60)).await;
-                    return Ok(());
-                }
-            }
-            8 => stream.write_all(&[0x90, 0x07, body[0], body[1], 0x00, 1, 1, 1, 1]).await?,
-            3 => {
-                let length = usize::from(u16::from_be_bytes([body[0], body[1]]));
-                let topic = String::from_utf8_lossy(&body[2..2 + length]).into_owned();
-                if let Some(reason) = (script.puback)(&topic) {
-                    let id = &body[2 + length..4 + length];
-                    stream.write_all(&[0x40, 0x04, id[0], id[1], reason, 0x00]).await?;
-                }
-                if topic.contains("/event/")
-                    && let Some(bytes) = script.then
-                {
-                    stream.write_all(bytes).await?;
-                }
-            }
-            12 => stream.write_all(&[0xD0, 0x00]).await?,
-            _ => {}
-        }
-    }
-}
+use scripted_broker::{Deed, Greet, Heard, Mood, ScriptedBroker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_named_and_a_right_one_is_taken_without_a_restart() {
@@ -178,7 +88,6 @@ async fn without_a_subscriber_nothing_is_delivered_and_readyz_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn brokers_that_refuse_or_babble_are_named_and_tried_again() {
-    let accept = |_: &str| Some(0);
     // (name, version, what comes after CONNECT, expected code)
     for (name, version, connack, code) in [
         (
@@ -206,7 +115,7 @@ async fn brokers_that_refuse_or_babble_are_named_and_tried_again() {
         ("5: silence", MqttVersion::V5, &[], "no-answer"),
         ("3.1.1: silence", MqttVersion::V311, &[], "no-answer"),
     ] {
-        let broker = Scripted::start(Script { connack, puback: accept, then: None }).await;
+        let broker = ScriptedBroker::start(Mood::greets(Greet::Says(connack.to_vec()))).await;
         let mut shop = Shop::open();
         shop.start(table(broker.port, version));
         let found = until(name, async || shop.health.troubles().into_iter().next()).await;
@@ -218,8 +127,7 @@ async fn brokers_that_refuse_or_babble_are_named_and_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_swallows_pubacks_is_left_for_another_try() {
-    let puback = |topic: &str| (!topic.contains("/event/")).then_some(0);
-    let broker = Scripted::start(Script { connack: WELCOME_5, puback, then: None }).await;
+    let broker = ScriptedBroker::start(Mood::on_event(|_| Deed::Ignore)).await;
     let mut shop = Shop::open();
     for n in 1..=300 {
         shop.commit(Signals::event(n, 1000)).await;
@@ -234,12 +142,8 @@ async fn a_broker_that_swallows_pubacks_is_left_for_another_try() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_in_the_middle_of_a_session_is_survived() {
-    let broker = Scripted::start(Script {
-        connack: WELCOME_5,
-        puback: |_| Some(0),
-        then: Some(&[0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]),
-    })
-    .await;
+    let garbage = vec![0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF];
+    let broker = ScriptedBroker::start(Mood::on_event(move |_| Deed::TakeThen(garbage.clone()))).await;
     let mut shop = Shop::open();
     shop.commit(Tap::event(1, 10)).await;
     shop.start(table(broker.port, MqttVersion::V5));
@@ -250,12 +154,10 @@ async fn garbage_in_the_middle_of_a_session_is_survived() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payload_the_broker_calls_invalid_is_set_aside_once() {
-    let broker = Scripted::start(Script {
-        connack: WELCOME_5,
-        puback: |topic| Some(if topic.contains("/event/card/") { 0x99 } else { 0 }),
-        then: None,
-    })
-    .await;
+    let rejects_cards = |heard: &Heard<'_>| {
+        if heard.topic.contains("/event/card/") { Deed::Refuse(0x99) } else { Deed::Take }
+    };
+    let broker = ScriptedBroker::start(Mood::on_event(rejects_cards)).await;
     let mut shop = Shop::open();
     shop.commit(Tap::event(1, 10)).await;
     shop.start(table(broker.port, MqttVersion::V5));

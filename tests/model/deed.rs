@@ -3,7 +3,7 @@
 use baygate::config::tables::{Confirm, MqttVersion};
 use baygate::event::Class;
 
-use super::seed::Dice;
+use super::dice::Dice;
 
 /// What stays the same over a history (but for `Reload`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -127,29 +127,29 @@ pub fn core(setting: &Setting) -> Vec<Deed> {
 /// A setting for a long history.
 pub fn any_setting(dice: &mut Dice) -> Setting {
     Setting {
-        confirm: dice.one_of(&[Confirm::Broker, Confirm::Headquarters]),
-        version: dice.one_of(&[MqttVersion::V5, MqttVersion::V5, MqttVersion::V311]),
-        window: dice.one_of(&[1, 2, 3, 8, 64]),
-        bytes: dice.one_of(&[300, 2_000, 128 * 1024]),
-        packet: dice.one_of(&[1_000, 100_000]),
-        jitter: dice.roll(),
+        confirm: dice.pick(&[Confirm::Broker, Confirm::Headquarters]),
+        version: dice.pick(&[MqttVersion::V5, MqttVersion::V5, MqttVersion::V311]),
+        window: dice.pick(&[1, 2, 3, 8, 64]),
+        bytes: dice.pick(&[300, 2_000, 128 * 1024]),
+        packet: dice.pick(&[1_000, 100_000]),
+        jitter: dice.number(),
     }
 }
 
 /// Any deed: peaceful ones more often, or a history would never get far.
 pub fn any(dice: &mut Dice, setting: &Setting) -> Deed {
-    let class = dice.one_of(&Class::ALL);
+    let class = dice.pick(&Class::ALL);
     loop {
         let deed = match dice.below(100) {
             0..=19 => Deed::Commit(class, 20 + dice.below(setting.packet.min(2_000))),
             20..=20 => Deed::Commit(class, setting.packet + 1 + dice.below(100)),
             21..=49 => Deed::Take(0),
-            50..=54 => Deed::Take(dice.below(8) as usize),
+            50..=54 => Deed::Take(dice.below(8)),
             55..=58 => {
-                let code = dice.one_of(&[0x10_u8, 0x80, 0x83, 0x87, 0x90, 0x91, 0x95, 0x97, 0x99]);
-                Deed::Refuse(dice.below(4) as usize, code)
+                let code = dice.pick(&[0x10_u8, 0x80, 0x83, 0x87, 0x90, 0x91, 0x95, 0x97, 0x99]);
+                Deed::Refuse(dice.below(4), code)
             }
-            59..=60 => Deed::Cut(dice.one_of(&[0, 1, 2, LAST])),
+            59..=60 => Deed::Cut(dice.pick(&[0, 1, 2, LAST])),
             61 if dice.below(2) == 0 => Deed::BrokerDies,
             61 => Deed::BrokerDrops,
             62..=68 => Deed::Connect { present: dice.below(2) == 0, narrow: dice.below(4) == 0 },
@@ -161,7 +161,7 @@ pub fn any(dice: &mut Dice, setting: &Setting) -> Deed {
             89..=93 => Deed::Note,
             94 => Deed::Restart,
             95 if dice.below(4) == 0 => Deed::Reload,
-            96 => Deed::Rate(dice.one_of(&[0, 0, 1, 20])),
+            96 => Deed::Rate(dice.pick(&[0, 0, 1, 20])),
             97 if dice.below(4) == 0 => Deed::DiskFull,
             98 => Deed::Trim(class),
             _ => continue,

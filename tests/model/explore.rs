@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use super::deed::{self, Deed, LAST, Setting};
-use super::seed::Dice;
+use super::dice::Dice;
 use super::world::{Trace, World};
 
 /// Once all behave, everything is delivered within this time: one longest wait for headquarters' word and some.

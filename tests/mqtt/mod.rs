@@ -1,15 +1,17 @@
 //! What the uplink's tests share: a real Mosquitto that can be killed and come
 //! back, a real store on disk, the uplink under test, and a listener that is
 //! not ours (`mosquitto_sub`).
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, unused_imports)] // each test file uses its part
 
 #[path = "../support/port.rs"]
 mod port;
+#[path = "../support/until.rs"]
+mod until;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use baygate::clock::TimeQuality;
 use baygate::config::credentials::Credentials;
@@ -26,8 +28,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use port::free_port;
+pub use until::{LONG, until, until_ok, until_within};
 
-pub const LONG: Duration = Duration::from_secs(60);
 pub const ROOT: &str = "baygate/v1";
 pub const BASE: &str = "baygate/v1/SH-0042/gw-1";
 
@@ -56,18 +58,6 @@ test_event!(Signals, Telemetry, "vehicle.signals");
 
 pub fn source() -> Source {
     Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() }
-}
-
-/// Waits for a condition, not for a time.
-pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = probe().await {
-            return found;
-        }
-        assert!(start.elapsed() < LONG, "waited {LONG:?} in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 /// A real broker.

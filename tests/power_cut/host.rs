@@ -55,7 +55,7 @@ impl Cut {
     pub fn under_load(dice: &mut Dice) -> Self {
         let told = usize::try_from(dice.between(20, 120)).unwrap();
         let moment = Moment::Load(told, Duration::from_millis(dice.between(0, 1500)));
-        Self { moment, keep: None, look_first: true, seed: dice.draw() }
+        Self { moment, keep: None, look_first: true, seed: dice.number() }
     }
 
     pub fn none() -> Self {

@@ -152,6 +152,7 @@ pub async fn strike(room: &mut Showroom, dice: &mut Dice, round: &Round) {
         for victim in &round.victims {
             signal(room, *victim, Signal::SIGSTOP);
         }
+        // As long as was drawn: input, like the moments below; nothing is waited for.
         tokio::time::sleep(round.away).await;
     }
     if round.blow == Blow::Freeze {

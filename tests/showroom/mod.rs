@@ -8,6 +8,7 @@ pub mod broker;
 pub mod callers;
 pub mod commands;
 pub mod devices;
+#[path = "../support/dice.rs"]
 pub mod dice;
 pub mod faults;
 pub mod headquarters;

@@ -24,6 +24,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::dice::Dice;
+
 /// Everything that was done, to be compared with what came in.
 #[derive(Debug, Default)]
 pub struct Done {
@@ -70,18 +72,12 @@ pub struct Shop {
     pub rates: Rates,
     pub done: Arc<Done>,
     pub stop: CancellationToken,
-    pub seed: Arc<Mutex<u64>>,
+    pub dice: Arc<Mutex<Dice>>,
 }
 
 impl Shop {
-    /// `SplitMix64`.
     pub fn random(&self) -> u64 {
-        let mut seed = self.seed.lock().unwrap();
-        *seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = *seed;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        self.dice.lock().unwrap().number()
     }
 
     /// Waits for the next turn, somewhat early or late; false: it is over.

@@ -1,49 +1,17 @@
 //! SQLite's file format, read by the tests themselves ("Database File Format",
 //! sections 1.3 to 1.6 and 4): which page is of which kind and of which table, and
 //! which events lie on it. Shares nothing with the product's own page reader.
-#![allow(dead_code, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../support/dice.rs"]
+mod dice;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub use dice::{Dice, rounds};
+
 pub const PAGE: usize = 4096;
-
-/// A small generator with a seed that can be given again.
-pub struct Dice(pub u64);
-
-impl Dice {
-    /// `BAYGATE_SEED`, else a new one; printed either way.
-    pub fn new(test: &str) -> Self {
-        let seed =
-            std::env::var("BAYGATE_SEED").ok().map(|text| text.parse().unwrap()).unwrap_or_else(|| {
-                let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-                now.as_nanos() as u64 ^ (u64::from(std::process::id()) << 32)
-            });
-        println!("{test}: BAYGATE_SEED={seed}");
-        Self(seed)
-    }
-
-    /// One for each case, so that a case does not depend on the number of throws before it.
-    pub fn for_case(&self, case: &str) -> Self {
-        Self(case.bytes().fold(self.0, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)))
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    pub fn pick<T: Clone>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())].clone()
-    }
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -264,7 +232,7 @@ impl Format {
                 if harm == Harm::Content { flip(at, dice) } else { bytes[base + at] ^= 1 << dice.below(8) }
             }
             Harm::Zeroed => bytes[base..base + PAGE].fill(0),
-            Harm::Random => (0..PAGE).for_each(|at| bytes[base + at] = dice.next() as u8),
+            Harm::Random => (0..PAGE).for_each(|at| bytes[base + at] = dice.number() as u8),
             Harm::Swapped => {
                 let others: Vec<Page> =
                     self.of(page.kind, &page.owner).into_iter().filter(|other| other.no != page.no).collect();

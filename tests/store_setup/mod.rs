@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use baygate::event::{Class, NewEvent, Source};
 use baygate::store::outbox::{ClassCursor, OutboxOp};
+use baygate::store::tokens::TokenOp;
 use baygate::store::{Batch, ClassLimit, Op, Store, StoreOptions};
 
 pub fn options(dir: &Path) -> StoreOptions {
@@ -44,6 +45,12 @@ pub fn fact(class: Class) -> Batch {
 pub fn delivered(class: Class, epoch_no: i64, sequence: u64) -> Batch {
     let to = ClassCursor { epoch_no, class_sequence: baygate::ident::Seq(sequence) };
     Batch::new().op(Op::Outbox(OutboxOp::Delivered { class, to }))
+}
+
+/// A till's token, for reading.
+pub fn token(sha256: [u8; 32]) -> Batch {
+    let (id, name, scopes) = (uuid::Uuid::now_v7(), "till".into(), vec!["read".into()]);
+    Batch::new().op(Op::Token(TokenOp::Create { id, name, sha256, scopes, till: None }))
 }
 
 /// Every event of a class in the log: (epoch number, class sequence).

@@ -1,22 +1,12 @@
-//! Chance that can be repeated: every random run prints its seed, and takes it
-//! again from `BAYGATE_SEED`.
-#![allow(dead_code)] // each test file uses its part
+//! Chance that can be repeated: numbers drawn from the run's one seed.
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)] // each test file uses its part
 
-use std::io::Write as _;
+#[path = "seed.rs"]
+mod seed;
 
-/// The seed of this run, printed so that the run can be repeated. `run` names the run.
-pub fn seed(run: &str) -> u64 {
-    let given = std::env::var("BAYGATE_SEED").ok().and_then(|text| text.trim().parse().ok());
-    let seed = given.unwrap_or_else(|| uuid::Uuid::new_v4().as_u64_pair().0 >> 16);
-    // Past the test harness, which keeps what passing tests print to itself.
-    let _ = writeln!(std::io::stderr(), "{run}: BAYGATE_SEED={seed}");
-    seed
-}
+use std::time::Duration;
 
-/// How many rounds a run takes: `BAYGATE_ROUNDS`, or the usual number.
-pub fn rounds(usual: usize) -> usize {
-    std::env::var("BAYGATE_ROUNDS").ok().and_then(|text| text.trim().parse().ok()).unwrap_or(usual)
-}
+pub use seed::{rounds, seed};
 
 /// `SplitMix64` (Steele, Lea, Flood 2014).
 #[derive(Debug, Clone)]
@@ -25,6 +15,11 @@ pub struct Dice(u64);
 impl Dice {
     pub fn new(seed: u64) -> Self {
         Self(seed)
+    }
+
+    /// From the run's seed. `story` tells apart those that throw side by side.
+    pub fn throw(story: &str) -> Self {
+        Self(seed()).for_case(story)
     }
 
     pub fn number(&mut self) -> u64 {
@@ -40,13 +35,28 @@ impl Dice {
         low + self.number() % (high - low + 1)
     }
 
-    pub fn below(&mut self, limit: usize) -> usize {
-        usize::try_from(self.number() % u64::try_from(limit.max(1)).unwrap_or(1)).unwrap_or(0)
+    /// From 0 to below `limit`, of whatever type it is.
+    pub fn below<N>(&mut self, limit: N) -> N
+    where
+        N: TryFrom<u64>,
+        u64: TryFrom<N>,
+    {
+        let limit = u64::try_from(limit).ok().expect("a limit is not negative");
+        N::try_from(self.number() % limit.max(1)).ok().expect("below the limit")
     }
 
     /// In so many of a thousand cases.
     pub fn chance(&mut self, of_a_thousand: u64) -> bool {
         self.number() % 1000 < of_a_thousand
+    }
+
+    /// In so many of a hundred cases.
+    pub fn percent(&mut self, of_a_hundred: u64) -> bool {
+        self.chance(10 * of_a_hundred)
+    }
+
+    pub fn pick<T: Clone>(&mut self, from: &[T]) -> T {
+        from.get(self.below(from.len())).expect("something to choose from").clone()
     }
 
     pub fn byte(&mut self) -> u8 {
@@ -57,8 +67,18 @@ impl Dice {
         (0..count).map(|_| self.byte()).collect()
     }
 
+    /// Up to `most_ms`.
+    pub fn pause(&mut self, most_ms: u64) -> Duration {
+        Duration::from_millis(self.between(0, most_ms))
+    }
+
     /// A generator of its own, so that one part's use of chance does not move another's.
     pub fn fork(&mut self) -> Self {
         Self(self.number())
+    }
+
+    /// One for each case, so that a case does not depend on the number of throws before it.
+    pub fn for_case(&self, case: &str) -> Self {
+        Self(case.bytes().fold(self.0, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)))
     }
 }

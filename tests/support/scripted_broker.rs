@@ -27,6 +27,8 @@ pub enum Greet {
     Reset,
     /// CONNACK with this code, then it closes.
     Refuse(u8),
+    /// These bytes instead of CONNACK, then nothing.
+    Says(Vec<u8>),
     /// CONNACK, with these MQTT 5 properties.
     Welcome(Vec<u8>),
     /// CONNACK, then nothing.
@@ -289,6 +291,11 @@ async fn converse(stream: TcpStream, mood: Mood, shared: Arc<Shared>) -> std::io
     let mut allowed = usize::MAX;
     match mood.greet {
         Greet::Refuse(code) => return out.write_all(&connack(level, code, &[])).await,
+        Greet::Says(bytes) => {
+            out.write_all(&bytes).await?;
+            for_ever(packets).await;
+            return Ok(());
+        }
         Greet::WelcomeAndSilence => {
             out.write_all(&connack(level, 0, &[])).await?;
             for_ever(packets).await;

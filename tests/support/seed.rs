@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::Write;
+use std::str::FromStr;
 use std::sync::OnceLock;
 
 use proptest::test_runner::{Config, RngSeed};
@@ -18,14 +19,14 @@ pub fn seed() -> u64 {
 }
 
 /// How often to roll: `BAYGATE_ROUNDS`, or `usual`.
-pub fn rounds(usual: u32) -> u32 {
-    number("BAYGATE_ROUNDS").map_or(usual, |rounds| u32::try_from(rounds).expect("BAYGATE_ROUNDS fits"))
+pub fn rounds<N: FromStr>(usual: N) -> N {
+    number("BAYGATE_ROUNDS").unwrap_or(usual)
 }
 
 /// A decimal number from the environment; empty is as good as absent.
-fn number(name: &str) -> Option<u64> {
+fn number<N: FromStr>(name: &str) -> Option<N> {
     let text = std::env::var(name).ok().filter(|text| !text.trim().is_empty())?;
-    Some(text.trim().parse().unwrap_or_else(|_| panic!("{name}={text} is not a decimal number")))
+    Some(text.trim().parse().unwrap_or_else(|_| panic!("{name}={text} is not a decimal number that fits")))
 }
 
 /// For `#![proptest_config(…)]`: the seed above. Proptest shrinks and prints what
@@ -36,29 +37,5 @@ pub fn cases(usual: u32) -> Config {
         rng_seed: RngSeed::Fixed(seed()),
         failure_persistence: None,
         ..Config::default()
-    }
-}
-
-/// Numbers from a seed (`SplitMix64`, Steele, Lea, Flood 2014).
-#[derive(Debug, Clone)]
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// From 0 to below `sides`.
-    pub fn below(&mut self, sides: u64) -> u64 {
-        self.roll() % sides.max(1)
-    }
-
-    pub fn one_of<T: Clone>(&mut self, from: &[T]) -> T {
-        let place = self.below(from.len() as u64) as usize;
-        from.get(place).expect("something to choose from").clone()
     }
 }

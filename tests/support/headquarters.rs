@@ -1,0 +1,43 @@
+//! Headquarters in the test's own process: what came, in the order in which it came.
+#![allow(dead_code)] // each test file uses its part
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::SocketAddr;
+
+use baygate::sim::headquarters::{self, Received, Verdict};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::mqtt::{LONG, ROOT};
+
+/// Answers with `ack`; each file adds what it looks for.
+pub struct Headquarters {
+    received: mpsc::Receiver<Received>,
+    pub seen: Vec<Received>,
+    _stop: DropGuard,
+}
+
+impl Headquarters {
+    pub fn open(port: u16) -> Self {
+        let (out, received) = mpsc::channel(10_000);
+        let stop = CancellationToken::new();
+        let broker = SocketAddr::from(([127, 0, 0, 1], port));
+        let options = headquarters::Options { broker, root: ROOT.into(), acknowledge: true };
+        tokio::spawn(headquarters::serve(options, out, stop.clone()));
+        Self { received, seen: Vec::new(), _stop: stop.drop_guard() }
+    }
+
+    /// The next event, new or not, while `what` is waited for. No number is ever used twice.
+    pub async fn hears(&mut self, what: &str) -> Received {
+        let received = tokio::time::timeout(LONG, self.received.recv()).await;
+        let received = received.unwrap_or_else(|_| panic!("{what} never came: {:#?}", self.told())).unwrap();
+        assert_ne!(received.verdict, Verdict::Fork, "a number was used twice: {}", received.event);
+        self.seen.push(received.clone());
+        received
+    }
+
+    fn told(&self) -> Vec<String> {
+        let line = |r: &Received| format!("{:?} {} {}", r.verdict, r.event["type"], r.event["classsequence"]);
+        self.seen.iter().map(line).collect()
+    }
+}
