@@ -7,7 +7,10 @@ mod vehicle_bay;
 use baygate::cli::{Exit, Global, devices, scan, watch};
 use baygate::config::values::{Locale, VehicleLink};
 use baygate::sim::vehicle::{Adapter, CarSpec, Profile, VehicleSim};
+use baygate::vehicle::adapter::Adapter as CarAdapter;
 use baygate::vehicle::elm327::Trace;
+use baygate::vehicle::gate::Request;
+use baygate::vehicle::{report, scan as full_scan};
 use serde_json::Value;
 use vehicle_bay::bundle;
 
@@ -132,4 +135,82 @@ async fn exit_statuses() {
     let trace = scan_args(&[&link, "--trace", "/proc/none/x"]);
     assert!(scan::run(trace, &global).await.unwrap_err().to_string().contains("trace file"));
     assert_eq!(devices::run(devices::Args {}, &global).await.unwrap(), Exit::Done);
+}
+
+/// Everything of J1979 that the report holds, in order of worth, within the promised time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_scan_asks_all_services_and_takes_less_than_ten_seconds() {
+    let spec = CarSpec {
+        latency_ms: 30,
+        confirmed: vec!["P0420".parse().unwrap()],
+        pending: vec!["P0301".parse().unwrap()],
+        ..CarSpec::default()
+    };
+    let profile = Profile { adapter: Adapter::default(), car: Some(spec) };
+    let sim = VehicleSim::spawn_pty(profile, None).await.unwrap();
+    let link = format!("elm327+serial://{}?baud=38400", sim.path().display());
+    let report = scan::scan_link(&link.parse().unwrap(), &bundle(), None, Locale::En).await.unwrap();
+    let requests = sim.requests();
+    println!("full scan at 30 ms a reply: {} ms, {} requests", report.duration_ms, requests.len());
+    assert!(report.duration_ms < 10_000, "{} ms", report.duration_ms);
+    assert_eq!(report.errors, []);
+    let first = |payload: &[u8]| {
+        let place = requests.iter().position(|request| request.starts_with(payload));
+        place.unwrap_or_else(|| panic!("{} was not asked", hex::encode_upper(payload)))
+    };
+    // Masks, readiness, codes, VIN, freeze frame, live data, monitors, then the long answers.
+    let order: Vec<usize> = [
+        &[0x01, 0x00][..],
+        &[0x01, 0x01],
+        &[0x03],
+        &[0x07],
+        &[0x0A],
+        &[0x09, 0x02],
+        &[0x02, 0x02, 0x00],
+        &[0x02, 0x0C, 0x00],
+        &[0x02, 0x02, 0x01],
+        &[0x01, 0x0C],
+        &[0x06, 0x00],
+        &[0x06, 0x21],
+        &[0x06, 0xA5],
+        &[0x09, 0x06],
+        &[0x09, 0x08],
+        &[0x09, 0x0A],
+        &[0x09, 0x04],
+    ]
+    .map(first)
+    .into();
+    assert!(order.is_sorted(), "{order:?}");
+    assert!(requests.iter().all(|request| request[0] != 0x05), "05 is not used on CAN");
+}
+
+/// The car is driven away, or the plug pulled, in the middle: what was read stands, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_car_that_goes_away_leaves_a_marked_report() {
+    for (name, code) in [("the car", "car-silent"), ("the adapter", "adapter-gone")] {
+        let (mut sim, link) = car().await;
+        let bundle = bundle();
+        let mut adapter = CarAdapter::open(&link.parse().unwrap(), &bundle, None, None).await.unwrap();
+        let (gone, mut going) = tokio::sync::mpsc::unbounded_channel();
+        let whole = code == "adapter-gone";
+        let mut step = move |progress: full_scan::Progress| {
+            if progress.request == Request::current(0x0C) {
+                let _ = gone.send(());
+            }
+        };
+        let id = "bay-1".parse().unwrap();
+        let scanning = full_scan::run(&mut adapter, &bundle, uuid::Uuid::nil(), id, &mut step);
+        let leaving = async {
+            going.recv().await;
+            if whole { sim.vanish().await } else { sim.unplug() }
+        };
+        let (record, ()) = tokio::join!(scanning, leaving);
+        let record = record.unwrap();
+        assert_eq!(record.broke_off.as_deref(), Some(code), "{name}");
+        let report = report::build(&record, &bundle);
+        assert_eq!(report.vin.as_ref().map(|vin| vin.as_str()), Some(VIN), "{name}");
+        assert!(!report.assessable && report.not_assessable_because.contains(&"scan-incomplete".into()));
+        assert_eq!(report.inspection.blocking.contains(&"communication-failed".into()), !whole, "{name}");
+        assert!(!report.errors.is_empty() && report.errors.len() < 8, "{name}: {:?}", report.errors);
+    }
 }

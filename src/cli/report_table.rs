@@ -253,7 +253,7 @@ mod tests {
             time_since_clear_min: None,
             assessable: false,
             not_assessable_because: vec!["monitor-incomplete:catalyst".into()],
-            inspection: Inspection { ready: false, blocking: vec!["mil-on".into()] },
+            inspection: Inspection { ready: false, blocking: vec!["mil-on".into()], notes: Vec::new() },
             errors: Vec::new(),
         }
     }

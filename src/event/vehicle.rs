@@ -270,6 +270,10 @@ pub struct Inspection {
     pub ready: bool,
     /// Stable codes of what blocks it, e.g. `mil-on`, `dtc-confirmed`, `monitor-incomplete:catalyst`.
     pub blocking: Vec<String>,
+    /// Stable codes of what the check may look at and does not by itself fail, e.g. `dtc-pending`,
+    /// `cvn-unknown`, or `monitor-incomplete:catalyst` while few enough are incomplete.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// One request that got no usable answer.

@@ -161,6 +161,12 @@ impl Request {
         Self::with(0x03, [])
     }
 
+    /// Service 05: a test of an oxygen sensor, named by its bit in PID 13 or 1D. Not on CAN.
+    #[must_use]
+    pub const fn oxygen_sensor_test(test: u8, sensor: u8) -> Self {
+        Self::with(0x05, [test, sensor])
+    }
+
     /// Service 06: results of a monitor.
     #[must_use]
     pub const fn monitor(mid: u8) -> Self {

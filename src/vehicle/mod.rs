@@ -14,6 +14,7 @@ pub mod dbc;
 pub mod elm327;
 mod error;
 pub mod gate;
+pub mod inspection;
 pub mod obd;
 pub mod pids;
 pub mod polling;

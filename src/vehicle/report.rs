@@ -1,139 +1,28 @@
 //! What a scan heard to the report of contract §5. Pure. A value that the car
-//! did not give is absent, never zero; a car with codes cleared recently or
-//! monitors incomplete is never called assessable.
+//! did not give is absent, never zero. What a scan heard is kept in [`record`];
+//! what the report means for the annual check is said in `inspection`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use uuid::Uuid;
+mod monitors;
+mod record;
+
+pub use record::{ScanRecord, Told};
 
 use super::gate::Request;
-use super::obd::{self, MonitorStatus, VinReading};
+use super::inspection::{self, SinceClear};
+use super::obd::{self, MonitorStatus};
 use super::pids::decode_pid;
-use super::protocol::{EcuAddress, Protocol};
-use crate::clock::UtcMillis;
+use super::protocol::EcuAddress;
 use crate::event::vehicle::{
-    Adapter, DtcEntry, DtcState, EcuReport, FreezeFrame, Inspection, PidValue, Powertrain, Readiness,
-    RequestError, VehicleReport,
+    DtcEntry, DtcState, EcuReport, FreezeFrame, PidValue, Powertrain, RequestError, VehicleReport,
 };
-use crate::ident::DeviceId;
 use crate::protocols::Bundle;
 
-/// Below these since the last clearing the monitors have had no fair chance. Warm-ups:
-/// a confirmed code needs two drive cycles to come back; distance and time: the
-/// shortest published drive cycles (makers' manuals) take about this much.
-const FEW_WARMUPS: f64 = 3.0;
-const FEW_KILOMETRES: f64 = 50.0;
-const FEW_MINUTES: f64 = 60.0;
 /// No engine idles slower; a starter turns it at 150 to 300 rpm.
 const RUNNING_RPM: f64 = 400.0;
 /// Largest `data` of an event: the envelope around it takes below 1 KiB of the 64.
 const MAX_REPORT_BYTES: usize = 62 * 1024;
-
-/// One positive answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
-    /// The question.
-    pub request: Request,
-    /// Who answered.
-    pub ecu: EcuAddress,
-    /// Answered service, echoed id, data.
-    pub payload: Vec<u8>,
-}
-
-/// Everything a scan heard.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ScanRecord {
-    /// The visit.
-    pub visit: Uuid,
-    /// The vehicle link.
-    pub link: DeviceId,
-    /// The adapter.
-    pub adapter: Adapter,
-    /// The bus.
-    pub protocol: Protocol,
-    /// When the scan began.
-    pub started_at: UtcMillis,
-    /// How long it took, in milliseconds.
-    pub duration_ms: u64,
-    /// Positive answers in order.
-    pub told: Vec<Told>,
-    /// Requests without a usable answer.
-    pub errors: Vec<RequestError>,
-}
-
-impl ScanRecord {
-    /// The payloads one ECU gave to a request.
-    fn payloads(&self, ecu: &EcuAddress, request: Request) -> Vec<&[u8]> {
-        self.told
-            .iter()
-            .filter(|told| told.request == request && told.ecu == *ecu)
-            .map(|told| told.payload.as_slice())
-            .collect()
-    }
-
-    /// ECUs that answered anything, by address.
-    #[must_use]
-    pub fn ecus(&self) -> Vec<EcuAddress> {
-        self.told.iter().map(|told| told.ecu.clone()).collect::<BTreeSet<_>>().into_iter().collect()
-    }
-
-    /// Service 01 PIDs an ECU promises.
-    #[must_use]
-    pub fn supported(&self, ecu: &EcuAddress) -> BTreeSet<u8> {
-        self.masks(ecu, 2, Request::current)
-    }
-
-    /// Freeze-frame PIDs an ECU promises.
-    #[must_use]
-    pub fn supported_in_freeze_frame(&self, ecu: &EcuAddress) -> BTreeSet<u8> {
-        self.masks(ecu, 3, |base| Request::freeze_frame(base, 0))
-    }
-
-    /// Service 09 information an ECU promises.
-    #[must_use]
-    pub fn supported_info(&self, ecu: &EcuAddress) -> BTreeSet<u8> {
-        // Behind service and id stands a count of items on older buses only.
-        let skip = if self.protocol.is_can() { 2 } else { 3 };
-        self.masks(ecu, skip, Request::vehicle_info)
-    }
-
-    fn masks(&self, ecu: &EcuAddress, skip: usize, request: impl Fn(u8) -> Request) -> BTreeSet<u8> {
-        (0..=0xE0_u8)
-            .step_by(0x20)
-            .flat_map(|base| {
-                let masks = self.payloads(ecu, request(base));
-                masks
-                    .into_iter()
-                    .filter_map(|payload| obd::four_bytes(payload, skip))
-                    .flat_map(|mask| obd::supported(base, mask))
-                    .collect::<Vec<u8>>()
-            })
-            .collect()
-    }
-
-    /// The code an ECU's freeze frame was stored for.
-    #[must_use]
-    pub fn freeze_frame_code(&self, ecu: &EcuAddress) -> Option<String> {
-        let payloads = self.payloads(ecu, Request::freeze_frame(0x02, 0));
-        let pair = payloads.first()?.get(3..5)?;
-        let pair: [u8; 2] = pair.try_into().ok()?;
-        (pair != [0, 0]).then(|| obd::dtc_text(pair))
-    }
-
-    /// The VIN: of the first ECU, by address, that gives a good one.
-    #[must_use]
-    pub fn vin(&self) -> VinReading {
-        let readings = self.ecus().into_iter().filter_map(|ecu| {
-            let payloads = self.payloads(&ecu, Request::vehicle_info(0x02));
-            (!payloads.is_empty())
-                .then(|| VinReading::from_info(&obd::info_bytes(&payloads, self.protocol.is_can())))
-        });
-        readings.fold(VinReading::Missing, |best, reading| match (&best, &reading) {
-            (VinReading::Read(_), _) | (_, VinReading::Missing) => best,
-            _ => reading,
-        })
-    }
-}
 
 /// Makes the report.
 #[must_use]
@@ -142,7 +31,9 @@ pub fn build(record: &ScanRecord, bundle: &Bundle) -> VehicleReport {
     let vin = record.vin();
     let number = |pid: &str| first_number(&ecus, pid);
     let (distance, warmups, time) = (number("0131"), number("0130"), number("014E"));
-    let not_assessable_because = reasons_against(record, &ecus, distance, warmups, time);
+    let since = SinceClear { distance_km: distance, warmups, time_min: time };
+    let not_assessable_because = inspection::reasons_against(record, &ecus, since);
+    let powertrain = powertrain(record);
     let odometer_km = number("01A6");
     let mut report = VehicleReport {
         visit: record.visit,
@@ -152,7 +43,7 @@ pub fn build(record: &ScanRecord, bundle: &Bundle) -> VehicleReport {
         link: record.link.clone(),
         adapter: record.adapter.clone(),
         protocol: record.protocol.name().into(),
-        powertrain: powertrain(record),
+        powertrain,
         engine_running: number("010C").map(|rpm| rpm >= RUNNING_RPM),
         started_at: record.started_at,
         duration_ms: record.duration_ms,
@@ -163,7 +54,7 @@ pub fn build(record: &ScanRecord, bundle: &Bundle) -> VehicleReport {
         time_since_clear_min: time.map(whole),
         assessable: not_assessable_because.is_empty(),
         not_assessable_because,
-        inspection: inspection(&ecus),
+        inspection: inspection::foresee(record, &ecus, powertrain, since),
         ecus,
         errors: record.errors.clone(),
     };
@@ -187,9 +78,9 @@ fn ecu_report(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> EcuRepo
         dtcs: codes(record, ecu, bundle),
         freeze_frames: freeze_frames(record, ecu, bundle),
         readiness: monitors.map(|status| status.readiness).unwrap_or_default(),
-        values: values(record, ecu, 0x01, 2, bundle),
-        monitor_tests: Vec::new(),
-        iupr: Vec::new(),
+        values: values(record, ecu, 0x01, 2, &|_| true, bundle),
+        monitor_tests: monitors::tests(record, ecu),
+        iupr: monitors::in_use_ratios(record, ecu),
         calibration_ids: obd::calibration_ids(&info(0x04)),
         cvns: obd::cvns(&info(0x06)),
     }
@@ -232,14 +123,26 @@ fn codes(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> Vec<DtcEntry
 }
 
 fn freeze_frames(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> Vec<FreezeFrame> {
-    let Some(code) = record.freeze_frame_code(ecu) else { return Vec::new() };
-    // Behind the PID stands the frame's number.
-    vec![FreezeFrame { code, values: values(record, ecu, 0x02, 3, bundle) }]
+    let frames = record.freeze_frames(ecu).into_iter();
+    let one = |(frame, code)| {
+        // Behind the PID stands the frame's number.
+        let of_it = |told: &Told| told.request.parameters().get(1) == Some(&frame);
+        FreezeFrame { code, values: values(record, ecu, 0x02, 3, &of_it, bundle) }
+    };
+    frames.map(one).collect()
 }
 
-fn values(record: &ScanRecord, ecu: &EcuAddress, service: u8, skip: usize, bundle: &Bundle) -> Vec<PidValue> {
+fn values(
+    record: &ScanRecord,
+    ecu: &EcuAddress,
+    service: u8,
+    skip: usize,
+    wanted: &dyn Fn(&Told) -> bool,
+    bundle: &Bundle,
+) -> Vec<PidValue> {
     let mut seen = BTreeSet::new();
-    let told = record.told.iter().filter(|told| told.ecu == *ecu && told.request.service() == service);
+    let of_ecu = record.told.iter().filter(|told| told.ecu == *ecu && told.request.service() == service);
+    let told = of_ecu.filter(|told| wanted(told));
     told.filter_map(|told| {
         let row = bundle.pids.get(service, told.request.id()?)?;
         // One value a PID: a second answer of the same ECU repeats the first.
@@ -285,61 +188,13 @@ fn powertrain(record: &ScanRecord) -> Powertrain {
     }
 }
 
-fn incomplete(ecus: &[EcuReport]) -> BTreeSet<&str> {
-    ecus.iter()
-        .flat_map(|ecu| &ecu.readiness)
-        .filter(|(_, state)| **state == Readiness::Incomplete)
-        .map(|(name, _)| name.as_str())
-        .collect()
-}
-
-fn reasons_against(
-    record: &ScanRecord,
-    ecus: &[EcuReport],
-    distance: Option<f64>,
-    warmups: Option<f64>,
-    time: Option<f64>,
-) -> Vec<String> {
-    let mut reasons = Vec::new();
-    let few = |value: Option<f64>, limit: f64| value.is_some_and(|value| value < limit);
-    if few(warmups, FEW_WARMUPS) || few(distance, FEW_KILOMETRES) || few(time, FEW_MINUTES) {
-        reasons.push("codes-cleared-recently".into());
-    }
-    reasons.extend(incomplete(ecus).into_iter().map(|name| format!("monitor-incomplete:{name}")));
-    if ecus.iter().all(|ecu| ecu.readiness.is_empty()) {
-        reasons.push("readiness-unknown".into());
-    }
-    if !record.told.iter().any(|told| told.request == Request::confirmed_codes()) {
-        reasons.push("codes-unknown".into());
-    }
-    reasons
-}
-
-fn inspection(ecus: &[EcuReport]) -> Inspection {
-    let mut blocking = Vec::new();
-    if ecus.iter().any(|ecu| ecu.mil == Some(true)) {
-        blocking.push("mil-on".to_owned());
-    }
-    let stands = |state| ecus.iter().flat_map(|ecu| &ecu.dtcs).any(|dtc| dtc.state.contains(&state));
-    if stands(DtcState::Confirmed) {
-        blocking.push("dtc-confirmed".into());
-    }
-    if stands(DtcState::Permanent) {
-        blocking.push("dtc-permanent".into());
-    }
-    blocking.extend(incomplete(ecus).into_iter().map(|name| format!("monitor-incomplete:{name}")));
-    if ecus.iter().all(|ecu| ecu.readiness.is_empty()) {
-        blocking.push("readiness-unknown".into());
-    }
-    Inspection { ready: blocking.is_empty(), blocking }
-}
-
 /// Keeps the report within an event: the least needed goes first, and it is said.
 fn fit(report: &mut VehicleReport) {
     let too_large =
         |report: &VehicleReport| serde_json::to_vec(report).is_ok_and(|json| json.len() > MAX_REPORT_BYTES);
     type Cut = (&'static str, fn(&mut EcuReport));
-    let cuts: [Cut; 4] = [
+    let cuts: [Cut; 5] = [
+        ("monitor tests that passed", |ecu| ecu.monitor_tests.retain(|test| !test.passed)),
         ("freeze frames", |ecu| ecu.freeze_frames.clear()),
         ("texts of codes", |ecu| ecu.dtcs.iter_mut().for_each(|dtc| dtc.text = None)),
         ("values", |ecu| ecu.values.clear()),

@@ -1,6 +1,11 @@
-//! The questions of a full read-only scan, in order. What lives here: which
-//! requests follow from which answers, repetition of what was promised, and
-//! when to give up. What the answers mean is read in `report`.
+//! The questions of a full read-only scan, in order of their worth: what the car
+//! and its codes are before what it measures, short answers before long ones.
+//! What lives here: which requests follow from which answers, repetition of what
+//! was promised, and when to give up. What the answers mean is read in `report`.
+//!
+//! Other ways of asking plug in at [`Scan::everything`], one line each.
+
+mod asking;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -15,14 +20,16 @@ use super::obd::{VinReading, info_bytes};
 use super::protocol::{EcuAddress, Protocol};
 use super::report::{ScanRecord, Told};
 use crate::clock::UtcMillis;
-use crate::event::vehicle::{Adapter as AdapterFacts, RequestError};
+use crate::event::vehicle::Adapter as AdapterFacts;
 use crate::ident::DeviceId;
 use crate::protocols::Bundle;
 
-/// Freeze-frame PIDs asked for at most.
+/// Freeze-frame PIDs asked for at most, over all frames.
 const FREEZE_FRAME_PIDS: usize = 24;
-/// So many replies in a row that break off mean that the adapter is of no use.
-const BROKEN_IN_A_ROW: u32 = 3;
+/// Freeze frames asked for at most. SAE J1979 §6.2 prescribes frame 0 alone; makers keep a few.
+const FREEZE_FRAMES: u8 = 8;
+/// Tests of oxygen sensors asked for at most: each takes a fifth of a second on an older bus.
+const OXYGEN_SENSOR_TESTS: usize = 24;
 
 /// How far a scan is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +56,25 @@ pub enum ScanError {
         /// What came instead.
         why: String,
     },
+}
+
+/// Why a scan that had begun did not go on.
+#[derive(Debug, thiserror::Error)]
+enum BrokeOff {
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// The adapter works, and no ECU answers any more.
+    #[error("the car fell silent")]
+    CarSilent,
+}
+
+impl BrokeOff {
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Adapter(error) => error.code(),
+            Self::CarSilent => "car-silent",
+        }
+    }
 }
 
 /// Whether the car answers the first question of OBD.
@@ -141,16 +167,20 @@ pub async fn run(
         duration_ms: 0,
         told: Vec::new(),
         errors: Vec::new(),
+        broke_off: None,
     };
-    let mut scan = Scan { adapter, bundle, progress, record, done: 1, planned: 12, broken_in_a_row: 0 };
+    let mut scan =
+        Scan { adapter, bundle, progress, record, done: 1, planned: 20, broken_in_a_row: 0, silent_in_a_row: 0 };
     scan.keep(Request::current(0x00), &first);
-    scan.learn_response_count(&first).await?;
-    scan.current_data().await?;
-    scan.codes().await?;
-    // Some adapters die of an answer of many frames. What the car told before is worth a
-    // report all the same; the adapter's next question tells that it is gone.
-    if let Err(error) = scan.information().await {
-        tracing::warn!(%error, "scan broke off while reading vehicle information");
+    // What the car told before it or the adapter went is worth a report all the same, marked as
+    // such; the adapter's next question tells that it is gone.
+    match scan.everything(&first).await {
+        Err(BrokeOff::Adapter(error)) if !scan.record.has_content() => return Err(error.into()),
+        Err(why) => {
+            tracing::warn!(error = %why, "scan broke off");
+            scan.record.broke_off = Some(why.code().into());
+        }
+        Ok(()) => {}
     }
     scan.record.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(scan.record)
@@ -164,11 +194,30 @@ struct Scan<'a> {
     done: usize,
     planned: usize,
     broken_in_a_row: u32,
+    silent_in_a_row: u32,
 }
 
 impl Scan<'_> {
+    /// Every part of the report, in order of worth.
+    async fn everything(&mut self, first: &Answer) -> Result<(), BrokeOff> {
+        self.learn_response_count(first).await?;
+        self.ask(Request::current(0x01), self.lines_of(0x01)).await?;
+        self.code_lists().await?;
+        self.vin().await?;
+        // Codes by UDS (service 19) plug in here.
+        if self.any_code() {
+            self.freeze_frame().await?;
+        }
+        self.current_data().await?;
+        if !self.record.protocol.is_can() {
+            self.oxygen_sensor_tests().await?;
+        }
+        self.monitor_tests().await?;
+        self.information().await
+    }
+
     /// Tries once, on an answer already known, whether the digit that ends the wait works.
-    async fn learn_response_count(&mut self, first: &Answer) -> Result<(), AdapterError> {
+    async fn learn_response_count(&mut self, first: &Answer) -> Result<(), BrokeOff> {
         if self.adapter.capabilities().response_count.is_some() {
             return Ok(());
         }
@@ -181,19 +230,17 @@ impl Scan<'_> {
         let works = match self.adapter.ask(Request::current(0x00), Some(lines)).await {
             Ok(second) => second.messages == first.messages,
             Err(AdapterError::HalfReply(_)) => false,
-            Err(error) => return Err(error),
+            Err(error) => return Err(error.into()),
         };
         self.adapter.set_response_count(works);
         Ok(())
     }
 
-    /// Masks, then every promised PID that the table can decode.
-    async fn current_data(&mut self) -> Result<(), AdapterError> {
+    /// Masks, then every promised PID that the table can decode and that was not asked before.
+    async fn current_data(&mut self) -> Result<(), BrokeOff> {
         for base in (0x20..=0xE0_u8).step_by(0x20) {
-            if self.promised(base) == 0 {
-                break;
-            }
-            self.ask(Request::current(base), None).await?;
+            let Some(lines) = self.responders(base) else { break };
+            self.ask(Request::current(base), lines).await?;
         }
         let wanted: Vec<u8> = self
             .record
@@ -202,7 +249,7 @@ impl Scan<'_> {
             .flat_map(|ecu| self.record.supported(ecu))
             .collect::<BTreeSet<_>>()
             .into_iter()
-            .filter(|pid| self.bundle.pids.get(0x01, *pid).is_some())
+            .filter(|pid| *pid != 0x01 && self.bundle.pids.get(0x01, *pid).is_some())
             .collect();
         self.planned += wanted.len();
         for pid in wanted {
@@ -212,57 +259,123 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// 03, 07, 0A, and where there is a code its freeze frame.
-    async fn codes(&mut self) -> Result<(), AdapterError> {
+    /// 03, 07, 0A.
+    async fn code_lists(&mut self) -> Result<(), BrokeOff> {
         for request in [Request::confirmed_codes(), Request::pending_codes(), Request::permanent_codes()] {
             self.ask(request, None).await?;
-        }
-        // 43, 47 and 4A with more than a count of zero or padding.
-        let any = self
-            .record
-            .told
-            .iter()
-            .filter(|told| matches!(told.request.service(), 0x03 | 0x07 | 0x0A))
-            .any(|told| told.payload.iter().skip(1).any(|byte| *byte != 0));
-        if any { self.freeze_frame().await } else { Ok(()) }
-    }
-
-    async fn freeze_frame(&mut self) -> Result<(), AdapterError> {
-        self.ask(Request::freeze_frame(0x02, 0), None).await?;
-        let ecus = self.record.ecus();
-        if !ecus.iter().any(|ecu| self.record.freeze_frame_code(ecu).is_some()) {
-            return Ok(());
-        }
-        for base in (0x00..=0xE0_u8).step_by(0x20) {
-            let promised = ecus.iter().any(|ecu| self.record.supported_in_freeze_frame(ecu).contains(&base));
-            if base != 0 && !promised {
-                break;
-            }
-            self.ask(Request::freeze_frame(base, 0), None).await?;
-        }
-        let wanted: BTreeSet<u8> =
-            ecus.iter().flat_map(|ecu| self.record.supported_in_freeze_frame(ecu)).collect();
-        let wanted: Vec<u8> = wanted
-            .into_iter()
-            .filter(|pid| *pid != 0x02 && self.bundle.pids.get(0x02, *pid).is_some())
-            .take(FREEZE_FRAME_PIDS)
-            .collect();
-        self.planned += wanted.len();
-        for pid in wanted {
-            self.ask(Request::freeze_frame(pid, 0), None).await?;
         }
         Ok(())
     }
 
-    /// VIN, verification numbers, ECU names, calibration ids: the longest answers last.
-    async fn information(&mut self) -> Result<(), AdapterError> {
+    /// Whether 43, 47 or 4A held more than a count of zero or padding.
+    fn any_code(&self) -> bool {
+        let lists = self.record.told.iter().filter(|told| matches!(told.request.service(), 0x03 | 0x07 | 0x0A));
+        lists.into_iter().any(|told| told.payload.iter().skip(1).any(|byte| *byte != 0))
+    }
+
+    /// Every frame that has a code, each with its number, by what the ECUs promise for it.
+    async fn freeze_frame(&mut self) -> Result<(), BrokeOff> {
+        let mut room = FREEZE_FRAME_PIDS;
+        for frame in 0..FREEZE_FRAMES {
+            if frame == 0 {
+                self.ask(Request::freeze_frame(0x02, frame), None).await?;
+            } else {
+                // Nobody promised another frame: silence is no failure.
+                self.probe(Request::freeze_frame(0x02, frame)).await?;
+            }
+            let ecus = self.record.ecus();
+            if !ecus.iter().any(|ecu| self.record.freeze_frame_code(ecu, frame).is_some()) {
+                return Ok(());
+            }
+            let promised = |scan: &Self, pid: u8| {
+                ecus.iter().any(|ecu| scan.record.supported_in_freeze_frame(ecu, frame).contains(&pid))
+            };
+            for base in (0x00..=0xE0_u8).step_by(0x20) {
+                if base != 0 && !promised(self, base) {
+                    break;
+                }
+                self.ask(Request::freeze_frame(base, frame), None).await?;
+            }
+            let wanted: Vec<u8> = (0x01..=0xFF)
+                .filter(|pid| *pid != 0x02 && self.bundle.pids.get(0x02, *pid).is_some())
+                .filter(|pid| promised(self, *pid))
+                .take(room)
+                .collect();
+            room -= wanted.len();
+            self.planned += wanted.len();
+            for pid in wanted {
+                self.ask(Request::freeze_frame(pid, frame), None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The VIN, by the mask; a car whose mask could not be read is asked nevertheless.
+    async fn vin(&mut self) -> Result<(), BrokeOff> {
         self.ask(Request::vehicle_info(0x00), None).await?;
-        let promised: BTreeSet<u8> =
-            self.record.ecus().iter().flat_map(|ecu| self.record.supported_info(ecu)).collect();
-        for id in [0x02, 0x06, 0x0A, 0x04] {
-            // A car whose mask could not be read is asked for its VIN nevertheless.
-            if promised.contains(&id) || id == 0x02 && promised.is_empty() {
+        let promised = self.promised_info();
+        if promised.is_empty() || promised.contains(&0x02) {
+            self.ask(Request::vehicle_info(0x02), None).await?;
+        }
+        Ok(())
+    }
+
+    /// 09: verification numbers, in-use ratios (08 spark, 0B compression ignition), names,
+    /// calibration ids: the longest answers last, some adapters die of them.
+    async fn information(&mut self) -> Result<(), BrokeOff> {
+        let promised = self.promised_info();
+        for id in [0x06, 0x08, 0x0B, 0x0A, 0x04] {
+            if promised.contains(&id) {
                 self.ask(Request::vehicle_info(id), None).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn promised_info(&self) -> BTreeSet<u8> {
+        self.record.ecus().iter().flat_map(|ecu| self.record.supported_info(ecu)).collect()
+    }
+
+    /// 06: masks, then every promised monitor. Older buses number tests instead of monitors
+    /// (SAE J1979 §6.6); they are asked the same way.
+    async fn monitor_tests(&mut self) -> Result<(), BrokeOff> {
+        let promised = |scan: &Self| -> BTreeSet<u8> {
+            let ecus = scan.record.ecus();
+            ecus.iter().flat_map(|ecu| scan.record.supported_monitors(ecu)).collect()
+        };
+        for base in (0x00..=0xE0_u8).step_by(0x20) {
+            if base != 0 && !promised(self).contains(&base) {
+                break;
+            }
+            self.ask(Request::monitor(base), None).await?;
+        }
+        let wanted: Vec<u8> = promised(self).into_iter().filter(|mid| mid % 0x20 != 0).collect();
+        self.planned += wanted.len();
+        for mid in wanted {
+            self.ask(Request::monitor(mid), None).await?;
+        }
+        Ok(())
+    }
+
+    /// 05, on older buses alone: each oxygen sensor by its bit of PID 13 or 1D (SAE J1979 §6.5).
+    async fn oxygen_sensor_tests(&mut self) -> Result<(), BrokeOff> {
+        let present = |told: &Told| match told.request.id() {
+            Some(0x13 | 0x1D) if told.request.service() == 0x01 => told.payload.get(2).copied(),
+            _ => None,
+        };
+        let present = self.record.told.iter().filter_map(present).fold(0, |all, sensors| all | sensors);
+        let mut room = OXYGEN_SENSOR_TESTS;
+        for sensor in (0..8).map(|bit| 1_u8 << bit).filter(|bit| present & bit != 0) {
+            let mask = Request::oxygen_sensor_test(0x00, sensor);
+            if !self.ask(mask, None).await? {
+                // Not every car with sensors has the service; one silence says it for all of them.
+                return Ok(());
+            }
+            let wanted: Vec<u8> = self.record.supported_sensor_tests(sensor).into_iter().take(room).collect();
+            room -= wanted.len();
+            self.planned += wanted.len();
+            for test in wanted {
+                self.ask(Request::oxygen_sensor_test(test, sensor), None).await?;
             }
         }
         Ok(())
@@ -273,75 +386,19 @@ impl Scan<'_> {
         self.record.ecus().iter().filter(|ecu| self.record.supported(ecu).contains(&pid)).count()
     }
 
+    /// Of a mask that somebody promises: how many single lines answer it.
+    fn responders(&self, base: u8) -> Option<Option<u8>> {
+        match self.promised(base) {
+            0 => None,
+            count => Some(u8::try_from(count).ok().filter(|n| (1..=15).contains(n))),
+        }
+    }
+
     /// How many lines the answer to a PID has, when that is certain.
     fn lines_of(&self, pid: u8) -> Option<u8> {
         let bytes = self.bundle.pids.get(0x01, pid)?.bytes;
         // Service and PID stand in front; a single frame holds seven bytes.
         let single = bytes + 2 <= 7;
         single.then(|| u8::try_from(self.promised(pid)).ok()).flatten().filter(|n| (1..=15).contains(n))
-    }
-
-    /// Asks; an answer that the masks promised is asked for once more. Keeps answers and errors.
-    async fn ask(&mut self, request: Request, lines: Option<u8>) -> Result<(), AdapterError> {
-        self.planned = self.planned.max(self.done + 1);
-        (self.progress)(Progress { done: self.done, total: self.planned, request });
-        self.done += 1;
-        let mut answer = match self.ask_tolerantly(request, lines).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.note(request, error.code().into());
-                return Err(error);
-            }
-        };
-        let short = lines.is_some_and(|n| answer.as_ref().is_ok_and(|a| a.messages.len() < usize::from(n)));
-        let missing = answer.as_ref().is_ok_and(Answer::is_silence);
-        if short || missing && request.service() == 0x01 {
-            // Without the digit: it may have counted somebody else's line.
-            answer = self.ask_tolerantly(request, None).await?;
-        }
-        match answer {
-            Ok(answer) => {
-                self.keep(request, &answer);
-                if let Some(trouble) = answer.trouble() {
-                    self.note(request, trouble);
-                }
-            }
-            Err(trouble) => self.note(request, trouble),
-        }
-        Ok(())
-    }
-
-    /// A reply that broke off is an entry in `errors`, unless it happens again and again.
-    async fn ask_tolerantly(
-        &mut self,
-        request: Request,
-        lines: Option<u8>,
-    ) -> Result<Result<Answer, String>, AdapterError> {
-        match self.adapter.ask(request, lines).await {
-            Ok(answer) => {
-                self.broken_in_a_row = 0;
-                Ok(Ok(answer))
-            }
-            Err(AdapterError::HalfReply(what)) => {
-                self.broken_in_a_row += 1;
-                if self.broken_in_a_row >= BROKEN_IN_A_ROW {
-                    return Err(AdapterError::Hung(what));
-                }
-                Ok(Err("half a reply".into()))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn keep(&mut self, request: Request, answer: &Answer) {
-        self.record.told.extend(answer.messages.iter().map(|message| Told {
-            request,
-            ecu: message.sender.clone(),
-            payload: message.payload.clone(),
-        }));
-    }
-
-    fn note(&mut self, request: Request, error: String) {
-        self.record.errors.push(RequestError { request: request.to_string(), error });
     }
 }

@@ -43,7 +43,7 @@ pub fn report() -> VehicleReport {
         time_since_clear_min: Some(5_210),
         assessable: true,
         not_assessable_because: Vec::new(),
-        inspection: Inspection { ready: true, blocking: Vec::new() },
+        inspection: Inspection { ready: true, blocking: Vec::new(), notes: Vec::new() },
         errors: Vec::new(),
     }
 }

@@ -1,5 +1,8 @@
 use super::*;
-use crate::event::vehicle::VinCheck;
+use crate::clock::UtcMillis;
+use crate::event::vehicle::{Adapter, Readiness, VinCheck};
+use crate::vehicle::protocol::Protocol;
+use uuid::Uuid;
 
 fn bundle() -> Bundle {
     Bundle::load(std::path::Path::new("firmware-protocols")).unwrap()
@@ -22,6 +25,7 @@ fn record(told: &[(&str, &str, &str)]) -> ScanRecord {
             })
             .collect(),
         errors: Vec::new(),
+        broke_off: None,
     }
 }
 
@@ -120,5 +124,97 @@ fn what_drives_the_car_without_its_fuel_type() {
         let report = build(&record(&told), &bundle());
         assert_eq!(report.powertrain, expected, "{first} {third}");
         assert_eq!(report.engine_running, None, "no engine speed was given");
+    }
+}
+
+#[test]
+fn every_freeze_frame_stands_with_its_own_code_and_values() {
+    let mut told = HEALTHY.to_vec();
+    told.retain(|t| t.0 != "03");
+    told.extend([
+        ("03", "7E8", "43 02 04 20 03 01"),
+        ("020200", "7E8", "42 02 00 04 20"),
+        ("020C00", "7E8", "42 0C 00 25 80"),
+        ("020201", "7E8", "42 02 01 03 01"),
+        ("020C01", "7E8", "42 0C 01 0C B2"),
+        ("020202", "7E8", "42 02 02 00 00"),
+        // Another unit has a frame 1 too, and a late answer to frame 0 is not frame 2.
+        ("020201", "7E9", "42 02 01 07 00"),
+        ("020202", "7E9", "42 02 00 07 00"),
+    ]);
+    let record = record(&told);
+    let report = build(&record, &bundle());
+    let frames = |ecu: usize| -> Vec<(&str, Option<f64>)> {
+        let frames = report.ecus[ecu].freeze_frames.iter();
+        frames.map(|f| (f.code.as_str(), f.values.first().and_then(|v| v.value.as_f64()))).collect()
+    };
+    assert_eq!(frames(0), [("P0420", Some(2400.0)), ("P0301", Some(812.5))]);
+    assert_eq!(frames(1), [("P0700", None)]);
+}
+
+#[test]
+fn what_the_annual_check_would_say() {
+    type Change<'a> = (&'a str, &'a str);
+    let all_done = ("0101", "41 01 00 07 65 00");
+    // (name, changed answers, what blocks, what is only noted besides the missing calibration)
+    let cases: [(&str, &[Change<'_>], &[&str], &[&str]); 7] = [
+        ("healthy", &[all_done], &[], &[]),
+        ("lamp and code", &[("0101", "41 01 81 07 65 00"), ("03", "43 01 04 20")], &["mil-on", "dtc-confirmed"], &[]),
+        ("pending", &[("07", "47 01 04 20")], &[], &["dtc-pending"]),
+        ("permanent", &[("0A", "4A 01 04 20")], &["dtc-permanent"], &[]),
+        (
+            "two incomplete pass",
+            &[("0101", "41 01 00 07 65 05")],
+            &[],
+            &["monitor-incomplete:catalyst", "monitor-incomplete:evap"],
+        ),
+        (
+            "three do not",
+            &[("0101", "41 01 00 07 65 25")],
+            &["monitor-incomplete:catalyst", "monitor-incomplete:evap", "monitor-incomplete:oxygen_sensor"],
+            &[],
+        ),
+        ("cleared a moment ago", &[("0130", "41 30 00")], &[], &["codes-cleared-recently"]),
+    ];
+    for (name, changes, blocking, notes) in cases {
+        let mut told = HEALTHY.to_vec();
+        for (request, payload) in changes {
+            told.retain(|t| t.0 != *request);
+            told.push((request, "7E8", payload));
+        }
+        let inspection = build(&record(&told), &bundle()).inspection;
+        assert_eq!(inspection.blocking, blocking, "{name}");
+        assert_eq!(inspection.ready, blocking.is_empty(), "{name}");
+        let noted: Vec<&str> =
+            inspection.notes.iter().map(String::as_str).filter(|note| !note.ends_with("-unknown")).collect();
+        assert_eq!(noted, notes, "{name}");
+    }
+    let mut nothing = record(&[("010C", "7E8", "41 0C 0C B2")]);
+    nothing.broke_off = Some("car-silent".into());
+    let report = build(&nothing, &bundle());
+    assert_eq!(report.inspection.blocking, ["communication-failed", "readiness-unknown", "codes-unknown"]);
+    assert_eq!(report.not_assessable_because, ["readiness-unknown", "codes-unknown", "scan-incomplete"]);
+}
+
+#[test]
+fn software_that_is_not_what_it_says() {
+    let with = |id: &str, cvn: &str| {
+        let mut report = build(&record(&HEALTHY), &bundle());
+        report.ecus[0].calibration_ids = vec![id.into()];
+        report.ecus[0].cvns = vec![cvn.into()];
+        report
+    };
+    // (id and CVN now, before: A and 11111111; what blocks, what is noted)
+    for (id, cvn, blocks, noted) in [
+        ("A", "11111111", None, None),
+        ("A", "22222222", Some("cvn-changed:7E8"), None),
+        ("B", "22222222", None, Some("calibration-changed:7E8")),
+    ] {
+        let mut report = with(id, cvn);
+        inspection::compare_calibrations(&with("A", "11111111").ecus, &mut report);
+        assert_eq!(report.inspection.blocking.first().map(String::as_str), blocks, "{id} {cvn}");
+        assert_eq!(report.inspection.ready, blocks.is_none());
+        let changed = report.inspection.notes.iter().find(|note| note.starts_with("calibration-changed"));
+        assert_eq!(changed.map(String::as_str), noted, "{id} {cvn}");
     }
 }
