@@ -23,6 +23,7 @@ pub mod scan;
 mod service;
 pub mod signal_set;
 pub mod telemetry;
+pub mod typed;
 pub mod visit;
 
 pub use error::{AdapterError, VehicleError};

@@ -13,7 +13,7 @@ use super::protocol::{EcuAddress, Protocol};
 use crate::clock::UtcMillis;
 use crate::event::vehicle::{
     Adapter, DtcEntry, DtcState, EcuReport, FreezeFrame, Inspection, PidValue, Powertrain, Readiness,
-    RequestError, VehicleReport,
+    RequestError, StoreFacts, VehicleReport,
 };
 use crate::ident::DeviceId;
 use crate::protocols::Bundle;
@@ -166,6 +166,7 @@ pub fn build(record: &ScanRecord, bundle: &Bundle) -> VehicleReport {
         inspection: inspection(&ecus),
         ecus,
         errors: record.errors.clone(),
+        store_facts: StoreFacts::default(),
     };
     fit(&mut report);
     report
