@@ -6,9 +6,13 @@ mod vehicle_bay;
 
 use baygate::config::tables::Poll;
 use baygate::event::device::DeviceStatus;
+use baygate::event::vehicle::{OdometerSource, Purpose};
 use baygate::sim::vehicle::{Adapter, CarSpec, Engine, Fault, Profile, VehicleSim};
 use baygate::store::requests::RequestState;
+use baygate::store::visits::{TypedIn, VisitOp};
+use baygate::store::{Batch, Op, Store};
 use serde_json::json;
+use uuid::Uuid;
 use vehicle_bay::{Bay, open_store};
 
 const A: &str = "1M8GDM9AXKP042788";
@@ -290,5 +294,54 @@ async fn a_dongle_that_is_away_answers_requests_at_once() {
         (row.state, row.outcome.unwrap()["code"].clone()),
         (RequestState::Failed, json!("port-missing"))
     );
+    bay.stop().await;
+}
+
+/// A visit's row as the API would change it.
+async fn type_in(store: &Store, visit: Uuid, typed: TypedIn) {
+    let row = store.read(move |r| r.visit(visit)).await.unwrap().unwrap();
+    let batch = Batch::new()
+        .op(Op::Visit(VisitOp::At { visit, revision: row.revision }))
+        .op(Op::Visit(VisitOp::TypeIn { visit, typed: Box::new(typed), report: None }));
+    store.commit(batch).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_typed_in_is_in_every_later_fact_of_the_visit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let (sim, link) = on_tcp(plugged(CarSpec { vin: None, ..CarSpec::default() })).await;
+    let bay = Bay::start(&store, "bay-10", &link, Poll::Auto);
+    let first = bay.nth("vehicle.report", 1).await;
+    assert_eq!((first.get("vin"), &first["vin_check"]), (None, &json!("missing")));
+    let visit: Uuid = first["visit"].as_str().unwrap().parse().unwrap();
+    let typed = TypedIn {
+        vin: A.parse().ok(),
+        order: Some("R-117".into()),
+        odometer_km: Some(48_210.0),
+        odometer_source: Some(OdometerSource::Dashboard),
+        purpose: Some(Purpose::PostRepair),
+        member: None,
+    };
+    type_in(&store, visit, typed).await;
+    let windows = bay.count("vehicle.signals").await;
+    let window = bay.nth("vehicle.signals", windows + 2).await;
+    assert_eq!((&window["vin"], &window["order"]), (&json!(A), &json!("R-117")));
+
+    assert_eq!(bay.scan().await.state, RequestState::Done);
+    let report = bay.nth("vehicle.report", 2).await;
+    assert_eq!((&report["vin"], &report["vin_typed"]), (&json!(A), &json!(true)));
+    assert_eq!((&report["order"], &report["purpose"]), (&json!("R-117"), &json!("post-repair")));
+    if report["odometer_source"] != json!("obd") {
+        assert_eq!(
+            (&report["odometer_km"], &report["odometer_source"]),
+            (&json!(48210.0), &json!("dashboard"))
+        );
+    }
+
+    sim.unplug();
+    let departed = bay.nth("vehicle.departed", 1).await;
+    assert_eq!((&departed["vin"], &departed["order"]), (&json!(A), &json!("R-117")));
+    assert_eq!((&departed["odometer_km"], &departed["purpose"]), (&json!(48210.0), &json!("post-repair")));
     bay.stop().await;
 }

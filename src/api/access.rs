@@ -106,6 +106,7 @@ pub const TABLE: &[Rule] = &[
     rule(Method::GET, "/v1/vehicles", Access::OneOf(&[Scope::Read])),
     rule(Method::GET, "/v1/vehicles/{vin}", Access::OneOf(&[Scope::Read])),
     rule(Method::POST, "/v1/vehicles/{link}/scan", Access::OneOf(&[Scope::Vehicle])),
+    rule(Method::POST, "/v1/visits/{visit}", Access::OneOf(&[Scope::Vehicle])),
     rule(Method::GET, "/v1/requests/{id}", Access::OneOf(&[Scope::Read, Scope::Vehicle])),
     rule(Method::POST, "/v1/print-jobs", Access::OneOf(&[Scope::Print])),
     rule(Method::GET, "/v1/print-jobs/{id}", Access::OneOf(&[Scope::Print, Scope::Read])),

@@ -255,6 +255,7 @@ mod tests {
             not_assessable_because: vec!["monitor-incomplete:catalyst".into()],
             inspection: Inspection { ready: false, blocking: vec!["mil-on".into()], notes: Vec::new() },
             errors: Vec::new(),
+            store_facts: Default::default(),
         }
     }
 

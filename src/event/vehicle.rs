@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{Class, EventData, Text};
 use crate::clock::UtcMillis;
-use crate::ident::{DeviceId, Vin};
+use crate::ident::{CardNo, DeviceId, Vin};
 
 /// `vehicle.arrived`: a car answers on a link.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -50,8 +50,65 @@ pub enum DepartureReason {
     LinkLost,
 }
 
+/// Why a car is here (contract §7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum Purpose {
+    Intake,
+    PostRepair,
+    Delivery,
+    Appraisal,
+    TestDrive,
+    Courtesy,
+    Stock,
+    PreInspection,
+}
+
+/// Where an odometer reading comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OdometerSource {
+    /// The car told it (PID A6).
+    Obd,
+    /// Somebody read it off the dashboard.
+    Dashboard,
+    /// It stands in the workshop order.
+    Order,
+}
+
+impl OdometerSource {
+    /// Its name in reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Obd => "obd",
+            Self::Dashboard => "dashboard",
+            Self::Order => "order",
+        }
+    }
+}
+
+/// What people in the store said of a visit, as far as it has no place of its own in
+/// an event. Every member is absent until somebody said it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub struct StoreFacts {
+    /// True: `vin` was typed in, the car gave none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vin_typed: Option<bool>,
+    /// Why the car is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub purpose: Option<Purpose>,
+    /// The member's card. Only with a recorded consent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub card_no: Option<CardNo>,
+    /// When the member agreed to be joined to the car.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consent_at: Option<UtcMillis>,
+}
+
 /// `vehicle.departed`: the visit is over.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VehicleDeparted {
     /// The visit that ends.
     pub visit: Uuid,
@@ -67,6 +124,15 @@ pub struct VehicleDeparted {
     pub reason: DepartureReason,
     /// How long the visit lasted, in seconds.
     pub duration_s: u64,
+    /// Odometer as typed in, kilometres.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub odometer_km: Option<f64>,
+    /// `dashboard` or `order`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub odometer_source: Option<OdometerSource>,
+    /// What people said of the visit.
+    #[serde(flatten)]
+    pub store_facts: StoreFacts,
 }
 impl EventData for VehicleDeparted {
     const TYPE: &'static str = "vehicle.departed";
@@ -338,6 +404,9 @@ pub struct VehicleReport {
     pub inspection: Inspection,
     /// Requests that got no usable answer.
     pub errors: Vec<RequestError>,
+    /// What people said of the visit.
+    #[serde(flatten)]
+    pub store_facts: StoreFacts,
 }
 impl EventData for VehicleReport {
     const TYPE: &'static str = "vehicle.report";

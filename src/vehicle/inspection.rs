@@ -33,7 +33,9 @@ pub struct SinceClear {
 impl SinceClear {
     fn is_short(self) -> bool {
         let few = |value: Option<f64>, limit: f64| value.is_some_and(|value| value < limit);
-        few(self.warmups, FEW_WARMUPS) || few(self.distance_km, FEW_KILOMETRES) || few(self.time_min, FEW_MINUTES)
+        few(self.warmups, FEW_WARMUPS)
+            || few(self.distance_km, FEW_KILOMETRES)
+            || few(self.time_min, FEW_MINUTES)
     }
 }
 

@@ -24,6 +24,7 @@ pub mod scan;
 mod service;
 pub mod signal_set;
 pub mod telemetry;
+pub mod typed;
 pub mod uds;
 pub mod visit;
 

@@ -15,7 +15,7 @@ use super::obd::{self, MonitorStatus};
 use super::pids::decode_pid;
 use super::protocol::EcuAddress;
 use crate::event::vehicle::{
-    DtcEntry, DtcState, EcuReport, FreezeFrame, PidValue, Powertrain, RequestError, VehicleReport,
+    DtcEntry, DtcState, EcuReport, FreezeFrame, PidValue, Powertrain, RequestError, StoreFacts, VehicleReport,
 };
 use crate::protocols::Bundle;
 
@@ -57,6 +57,7 @@ pub fn build(record: &ScanRecord, bundle: &Bundle) -> VehicleReport {
         inspection: inspection::foresee(record, &ecus, powertrain, since),
         ecus,
         errors: record.errors.clone(),
+        store_facts: StoreFacts::default(),
     };
     fit(&mut report);
     report

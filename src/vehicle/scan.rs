@@ -169,8 +169,16 @@ pub async fn run(
         errors: Vec::new(),
         broke_off: None,
     };
-    let mut scan =
-        Scan { adapter, bundle, progress, record, done: 1, planned: 20, broken_in_a_row: 0, silent_in_a_row: 0 };
+    let mut scan = Scan {
+        adapter,
+        bundle,
+        progress,
+        record,
+        done: 1,
+        planned: 20,
+        broken_in_a_row: 0,
+        silent_in_a_row: 0,
+    };
     scan.keep(Request::current(0x00), &first);
     // What the car told before it or the adapter went is worth a report all the same, marked as
     // such; the adapter's next question tells that it is gone.
@@ -269,7 +277,8 @@ impl Scan<'_> {
 
     /// Whether 43, 47 or 4A held more than a count of zero or padding.
     fn any_code(&self) -> bool {
-        let lists = self.record.told.iter().filter(|told| matches!(told.request.service(), 0x03 | 0x07 | 0x0A));
+        let lists =
+            self.record.told.iter().filter(|told| matches!(told.request.service(), 0x03 | 0x07 | 0x0A));
         lists.into_iter().any(|told| told.payload.iter().skip(1).any(|byte| *byte != 0))
     }
 

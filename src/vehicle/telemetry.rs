@@ -10,25 +10,67 @@ use crate::event::vehicle::{PidValue, SignalWindow};
 /// (04): asked for every second, a serial line that swallowed two characters of `0104` would
 /// one day clear the car's codes.
 pub const LIVE_PIDS: [u8; 4] = [0x05, 0x0C, 0x0D, 0x42];
-/// Signals a window can hold; more are not sampled by anybody.
-const MAX_SIGNALS: usize = 64;
+/// Signals a window can hold; more are not sampled.
+const MAX_SIGNALS: usize = 512;
+/// Signals that fit into one event of 64 KiB: a name of 64 characters and a unit of 16,
+/// five numbers and their keys take 300 bytes.
+pub const SIGNALS_AN_EVENT: usize = 192;
 
 /// Collects samples until the window is taken.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Window {
     from: Option<UtcMillis>,
     to: Option<UtcMillis>,
-    signals: BTreeMap<String, Sums>,
+    signals: BTreeMap<String, (String, Sums)>,
 }
 
+/// A window that has ended.
 #[derive(Debug, Clone, PartialEq)]
-struct Sums {
-    unit: String,
+pub struct Taken {
+    /// First sample.
+    pub from: UtcMillis,
+    /// Last sample.
+    pub to: UtcMillis,
+    /// By name.
+    pub signals: Vec<SignalWindow>,
+}
+
+/// Minimum, maximum, mean, last and count of one signal's samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sums {
     min: f64,
     max: f64,
-    sum: f64,
+    mean: f64,
     last: f64,
     count: u64,
+}
+
+impl Sums {
+    /// The first sample.
+    #[must_use]
+    pub fn begin(number: f64) -> Self {
+        Self { min: number, max: number, mean: number, last: number, count: 1 }
+    }
+
+    /// The next sample.
+    #[expect(clippy::cast_precision_loss, reason = "a window holds some million samples")]
+    pub fn add(&mut self, number: f64) {
+        self.count += 1;
+        self.min = self.min.min(number);
+        self.max = self.max.max(number);
+        self.last = number;
+        // Each part stays below the largest sample: no sum that overflows, and no
+        // difference either. Rounding may leave the limits by the last digit.
+        let share = 1.0 / self.count as f64;
+        self.mean = (self.mean * (1.0 - share) + number * share).clamp(self.min, self.max);
+    }
+
+    /// As it is told.
+    #[must_use]
+    pub fn window(&self, name: String, unit: String) -> SignalWindow {
+        let Self { min, max, mean, last, count } = *self;
+        SignalWindow { name, unit, min, max, mean: rounded(mean, min, max), last, count }
+    }
 }
 
 impl Window {
@@ -41,61 +83,56 @@ impl Window {
 
     /// Takes a number.
     pub fn add_number(&mut self, name: &str, unit: &str, number: f64, time: UtcMillis) {
-        if !number.is_finite() || self.signals.len() >= MAX_SIGNALS && !self.signals.contains_key(name) {
+        if !number.is_finite() {
             return;
         }
-        self.from.get_or_insert(time);
-        self.to = Some(time);
-        let sums = self.signals.entry(name.to_owned()).or_insert_with(|| Sums {
-            unit: unit.to_owned(),
-            min: number,
-            max: number,
-            sum: 0.0,
-            last: number,
-            count: 0,
-        });
-        sums.min = sums.min.min(number);
-        sums.max = sums.max.max(number);
-        sums.sum += number;
-        sums.last = number;
-        sums.count += 1;
+        if let Some((_, sums)) = self.signals.get_mut(name) {
+            sums.add(number);
+        } else if self.signals.len() < MAX_SIGNALS {
+            self.signals.insert(name.to_owned(), (unit.to_owned(), Sums::begin(number)));
+        } else {
+            return;
+        }
+        // The wall clock may be set back in between.
+        self.from = Some(self.from.map_or(time, |from| from.min(time)));
+        self.to = Some(self.to.map_or(time, |to| to.max(time)));
     }
 
-    /// Ends the window: first and last sample's time and the signals. `None` when there was no sample.
-    #[allow(clippy::cast_precision_loss)] // a window holds some thousand samples
-    pub fn take(&mut self) -> Option<(UtcMillis, UtcMillis, Vec<SignalWindow>)> {
+    /// Ends the window. `None` when there was no sample.
+    pub fn take(&mut self) -> Option<Taken> {
         let taken = std::mem::take(self);
-        let signals = taken
-            .signals
-            .into_iter()
-            .map(|(name, sums)| SignalWindow {
-                name,
-                unit: sums.unit,
-                min: sums.min,
-                max: sums.max,
-                mean: (sums.sum / sums.count as f64 * 1e3).round() / 1e3,
-                last: sums.last,
-                count: sums.count,
-            })
-            .collect();
-        Some((taken.from?, taken.to?, signals))
+        let signals = taken.signals.into_iter().map(|(name, (unit, sums))| sums.window(name, unit)).collect();
+        Some(Taken { from: taken.from?, to: taken.to?, signals })
     }
+}
+
+/// Six significant digits are more than any sensor has, as long as they stay within the samples.
+fn rounded(mean: f64, min: f64, max: f64) -> f64 {
+    const DIGITS: f64 = 6.0;
+    if mean == 0.0 {
+        return mean;
+    }
+    let scale = 10_f64.powf(DIGITS - 1.0 - mean.abs().log10().floor());
+    let rounded = (mean * scale).round() / scale;
+    if rounded.is_finite() { rounded.clamp(min, max) } else { mean }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn a_window_sums_up_and_begins_anew() {
         let mut window = Window::default();
         assert_eq!(window.take(), None);
-        for (time, rpm) in [(1, 800.0), (2, 1000.0), (3, 900.0)] {
+        for (time, rpm) in [(2, 800.0), (1, 1000.0), (3, 900.0)] {
             window.add_number("engine_speed", "rpm", rpm, UtcMillis(time));
         }
         window.add_number("engine_speed", "rpm", f64::NAN, UtcMillis(4));
-        let (from, to, signals) = window.take().unwrap();
-        assert_eq!((from, to), (UtcMillis(1), UtcMillis(3)));
+        let taken = window.take().unwrap();
+        assert_eq!((taken.from, taken.to), (UtcMillis(1), UtcMillis(3)));
         let expected = SignalWindow {
             name: "engine_speed".into(),
             unit: "rpm".into(),
@@ -105,7 +142,86 @@ mod tests {
             last: 900.0,
             count: 3,
         };
-        assert_eq!(signals, [expected]);
+        assert_eq!(taken.signals, [expected]);
         assert_eq!(window.take(), None);
+    }
+
+    #[test]
+    fn small_and_large_values_keep_their_digits() {
+        for (samples, mean) in [
+            (&[0.0001, 0.0003][..], 0.0002),
+            (&[1234567.0, 1234569.0], 1234570.0),
+            (&[1e308, 1e308], 1e308),
+            (&[f64::MAX, f64::MAX, f64::MAX], f64::MAX),
+            (&[-1.0, 1.0], 0.0),
+            (&[f64::MIN, f64::MAX], 0.0),
+        ] {
+            let mut sums = Sums::begin(samples[0]);
+            samples[1..].iter().for_each(|sample| sums.add(*sample));
+            let told = sums.window(String::new(), String::new()).mean;
+            let wanted = mean.clamp(told.min(mean), mean);
+            assert!((told - wanted).abs() <= wanted.abs() * 1e-5, "{samples:?}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_full_window_goes_on_with_what_it_has() {
+        let mut window = Window::default();
+        for n in 0..=MAX_SIGNALS {
+            window.add_number(&format!("s{n}"), "", 1.0, UtcMillis(0));
+        }
+        window.add_number("s0", "", 3.0, UtcMillis(0));
+        let taken = window.take().unwrap();
+        assert_eq!(taken.signals.len(), MAX_SIGNALS);
+        assert_eq!(taken.signals[0].count, 2);
+    }
+
+    #[test]
+    fn full_events_stay_within_the_contracts_64_kib() {
+        let mut window = Window::default();
+        for n in 0..SIGNALS_AN_EVENT {
+            window.add_number(
+                &format!("{n:0>64}"),
+                "0123456789abcdef",
+                -1.234_567_890_123e-300,
+                UtcMillis(0),
+            );
+        }
+        let json = serde_json::to_string(&window.take().unwrap().signals).unwrap();
+        assert!(json.len() < 62 * 1024, "{}", json.len());
+    }
+
+    proptest! {
+        #![proptest_config(crate::seed::cases(64))]
+
+        /// Against a plain model that keeps every sample.
+        #[test]
+        fn windows_agree_with_all_their_samples(
+            samples in proptest::collection::vec((0..5_u8, -1e6_f64..1e6, 0..1000_i64), 0..300),
+        ) {
+            let mut window = Window::default();
+            let mut model: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+            for (signal, number, time) in &samples {
+                window.add_number(&signal.to_string(), "u", *number, UtcMillis(*time));
+                model.entry(signal.to_string()).or_default().push(*number);
+            }
+            let Some(taken) = window.take() else {
+                prop_assert!(samples.is_empty());
+                return Ok(());
+            };
+            prop_assert_eq!(taken.from.0, samples.iter().map(|sample| sample.2).min().unwrap());
+            prop_assert_eq!(taken.to.0, samples.iter().map(|sample| sample.2).max().unwrap());
+            prop_assert_eq!(taken.signals.len(), model.len());
+            for (told, (name, all)) in taken.signals.iter().zip(&model) {
+                prop_assert_eq!(&told.name, name);
+                prop_assert_eq!(told.count as usize, all.len());
+                prop_assert_eq!(told.min, all.iter().copied().fold(f64::INFINITY, f64::min));
+                prop_assert_eq!(told.max, all.iter().copied().fold(f64::NEG_INFINITY, f64::max));
+                prop_assert_eq!(Some(told.last), all.last().copied());
+                prop_assert!((told.min..=told.max).contains(&told.mean));
+                let mean = all.iter().sum::<f64>() / all.len() as f64;
+                prop_assert!((told.mean - mean).abs() <= mean.abs() * 1e-5 + 1e-6, "{} {}", told.mean, mean);
+            }
+        }
     }
 }

@@ -45,6 +45,7 @@ pub fn report() -> VehicleReport {
         not_assessable_because: Vec::new(),
         inspection: Inspection { ready: true, blocking: Vec::new(), notes: Vec::new() },
         errors: Vec::new(),
+        store_facts: Default::default(),
     }
 }
 

@@ -11,6 +11,7 @@ mod prints;
 mod requests;
 mod tokens;
 mod vehicles;
+mod visits;
 
 use std::sync::Arc;
 
@@ -40,6 +41,7 @@ pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(vehicles::vehicles))
         .routes(routes!(vehicles::vehicle))
         .routes(routes!(vehicles::scan))
+        .routes(routes!(visits::type_in))
         .routes(routes!(requests::request))
         .routes(routes!(prints::print))
         .routes(routes!(prints::job, prints::cancel))

@@ -19,7 +19,7 @@ use super::super::state::Shared;
 use super::requests;
 use crate::clock::UtcMillis;
 use crate::event::device::{DeviceKind, DeviceStatus};
-use crate::event::vehicle::DepartureReason;
+use crate::event::vehicle::{DepartureReason, OdometerSource, Purpose};
 use crate::ident::{DeviceId, Vin};
 use crate::store::requests::{NewRequest, RequestState};
 use crate::store::visits::VisitRow;
@@ -65,9 +65,29 @@ pub(super) struct VisitView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     vin: Option<Vin>,
+    /// The VIN was typed in: the car gave none.
+    #[serde(skip_serializing_if = "is_false")]
+    vin_typed: bool,
+    /// A VIN was typed in before the car gave another one, which counts.
+    #[serde(skip_serializing_if = "is_false")]
+    vin_conflict: bool,
     /// The workshop order, when typed in.
     #[serde(skip_serializing_if = "Option::is_none")]
     order: Option<String>,
+    /// Odometer as typed in, kilometres.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    odometer_km: Option<f64>,
+    /// `dashboard` or `order`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    odometer_source: Option<OdometerSource>,
+    /// Why the car is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    purpose: Option<Purpose>,
+    /// A member agreed to be joined to the car.
+    #[serde(skip_serializing_if = "is_false")]
+    consent: bool,
     /// Protocol, e.g. `iso15765-4-11bit-500k`.
     protocol: String,
     /// When it began.
@@ -138,8 +158,14 @@ impl From<VisitRow> for VisitView {
         Self {
             visit: row.visit,
             link: row.link,
+            vin_typed: row.vin.is_some() && !row.vin_is_read,
+            vin_conflict: row.vin_is_read && row.typed.vin.is_some() && row.typed.vin != row.vin,
             vin: row.vin,
-            order: row.order,
+            order: row.typed.order,
+            odometer_km: row.typed.odometer_km,
+            odometer_source: row.typed.odometer_source,
+            purpose: row.typed.purpose,
+            consent: row.typed.member.is_some(),
             protocol: row.protocol,
             started_at: row.started_at,
             ended_at: row.ended_at,
@@ -147,6 +173,11 @@ impl From<VisitRow> for VisitView {
             report: report.as_ref().map(summary),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn summary(report: &Value) -> Summary {

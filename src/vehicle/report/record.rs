@@ -89,7 +89,9 @@ impl ScanRecord {
     pub fn supported_sensor_tests(&self, sensor: u8) -> BTreeSet<u8> {
         let mask = Request::oxygen_sensor_test(0x00, sensor);
         let told = self.told.iter().filter(|told| told.request == mask);
-        told.filter_map(|told| obd::four_bytes(&told.payload, 3)).flat_map(|mask| obd::supported(0, mask)).collect()
+        told.filter_map(|told| obd::four_bytes(&told.payload, 3))
+            .flat_map(|mask| obd::supported(0, mask))
+            .collect()
     }
 
     /// Whether anything was told beyond the first mask.

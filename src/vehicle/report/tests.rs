@@ -159,7 +159,12 @@ fn what_the_annual_check_would_say() {
     // (name, changed answers, what blocks, what is only noted besides the missing calibration)
     let cases: [(&str, &[Change<'_>], &[&str], &[&str]); 7] = [
         ("healthy", &[all_done], &[], &[]),
-        ("lamp and code", &[("0101", "41 01 81 07 65 00"), ("03", "43 01 04 20")], &["mil-on", "dtc-confirmed"], &[]),
+        (
+            "lamp and code",
+            &[("0101", "41 01 81 07 65 00"), ("03", "43 01 04 20")],
+            &["mil-on", "dtc-confirmed"],
+            &[],
+        ),
         ("pending", &[("07", "47 01 04 20")], &[], &["dtc-pending"]),
         ("permanent", &[("0A", "4A 01 04 20")], &["dtc-permanent"], &[]),
         (

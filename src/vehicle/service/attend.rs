@@ -198,7 +198,7 @@ impl Service {
         // In this scan the VIN may have been lost on the way; the visit knows it.
         report.vin = report.vin.or_else(|| self.vin());
         self.engine_running = report.engine_running == Some(true);
-        self.keep_report(&report).await?;
+        self.keep_report(&mut report).await?;
         Ok(Ok(report))
     }
 

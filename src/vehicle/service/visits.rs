@@ -12,14 +12,19 @@ use crate::event::vehicle::{
     Adapter as AdapterFacts, DepartureReason, VehicleArrived, VehicleDeparted, VehicleReport, VehicleSignals,
 };
 use crate::ident::Vin;
-use crate::store::visits::VisitOp;
-use crate::store::{Batch, Op};
+use crate::store::visits::{VisitOp, VisitRow};
+use crate::store::{Batch, Op, StoreError};
 use crate::vehicle::adapter::{Adapter, Capabilities};
 use crate::vehicle::error::VehicleError;
+use crate::vehicle::telemetry::{SIGNALS_AN_EVENT, Taken};
+use crate::vehicle::typed;
 use crate::vehicle::visit::{Action, Presence, Seen};
 
 /// A longer stay across a reboot is a wrong clock: 30 days.
 const LONGEST_STAY: Duration = Duration::from_secs(30 * 86_400);
+
+/// So often may somebody type something in between the reading of a visit and its commit.
+const TYPING_RACES: u32 = 5;
 
 /// The visit now open.
 #[derive(Debug, Clone)]
@@ -62,6 +67,18 @@ impl Service {
         }
     }
 
+    /// A visit begins, or its car became known.
+    async fn greet_car(&mut self) -> Result<(), VehicleError> {
+        self.unanswered.clear();
+        self.window_since = self.now();
+        Ok(())
+    }
+
+    /// A visit is over: nothing of it must be taken for the next car's.
+    fn forget_car(&mut self) {
+        self.engine_running = false;
+    }
+
     pub(super) async fn link_is_down(&mut self) -> Result<(), VehicleError> {
         self.saw(Seen::LinkDown, None).await
     }
@@ -75,31 +92,66 @@ impl Service {
         let before = self.vin();
         let (next, actions) = self.presence.clone().next(seen, self.now(), &self.timing.patience);
         if !actions.is_empty() {
-            let mut visit = self.visit.clone();
-            let mut batch = Batch::new();
-            for action in actions {
-                batch = match action {
-                    Action::Depart(reason) => {
-                        self.depart(batch, visit.take(), before.clone(), reason).await?
-                    }
-                    Action::Arrive(vin) => {
-                        let (added, opened) = self.arrive(batch, vin, surroundings.as_ref())?;
-                        visit = Some(opened);
-                        added
-                    }
-                    Action::Identify(_) => batch,
-                };
+            self.settle_telemetry().await;
+            let departs = actions.iter().any(|action| matches!(action, Action::Depart(_)));
+            let last_window = departs.then(|| self.window.take()).flatten();
+            self.visit = self.carry_out(&actions, before, last_window, surroundings.as_ref()).await?;
+            if departs {
+                self.forget_car();
             }
-            if !batch.ops.is_empty() {
-                self.settle_telemetry().await;
-                self.store.commit(batch).await?;
+            if self.visit.is_some() {
+                self.greet_car().await?;
             }
-            self.visit = visit;
-            self.unanswered.clear();
         }
         // Only now: what the log did not take has not happened.
         self.presence = next;
         Ok(())
+    }
+
+    /// Commits what the state machine decided; returns the visit then open.
+    async fn carry_out(
+        &mut self,
+        actions: &[Action],
+        before: Option<Vin>,
+        last_window: Option<Taken>,
+        surroundings: Option<&Surroundings>,
+    ) -> Result<Option<OpenVisit>, VehicleError> {
+        for attempt in 1.. {
+            let mut visit = self.visit.clone();
+            let mut batch = Batch::new();
+            for action in actions {
+                batch = match action {
+                    Action::Depart(reason) => match visit.take() {
+                        Some(over) => {
+                            self.depart(batch, &over, before.clone(), last_window.clone(), *reason).await?
+                        }
+                        None => batch,
+                    },
+                    Action::Arrive(vin) => {
+                        let (added, opened) = self.arrive(batch, vin.clone(), surroundings)?;
+                        visit = Some(opened);
+                        added
+                    }
+                    Action::Identify(vin) => match &visit {
+                        Some(open) => {
+                            let vin = vin.clone();
+                            batch.op(Op::Visit(VisitOp::Identify { visit: open.id, vin }))
+                        }
+                        None => batch,
+                    },
+                };
+            }
+            if batch.ops.is_empty() {
+                return Ok(visit);
+            }
+            match self.store.commit(batch).await {
+                Ok(_) => return Ok(visit),
+                // Somebody typed something in meanwhile: it goes into the event too.
+                Err(StoreError::NotFound { .. }) if attempt < TYPING_RACES => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.visit.clone())
     }
 
     fn arrive(
@@ -123,44 +175,67 @@ impl Service {
         metrics::counter!("baygate_vehicle_visits_total", "link" => self.table.id.to_string()).increment(1);
         let open = VisitOp::Open { visit: id, link: self.table.id.clone(), vin, protocol };
         let batch = batch.op(Op::Visit(open)).event(NewEvent::now(subject(id), &arrived)?);
-        self.window_since = self.now();
         let opened = OpenVisit { id, began: self.now(), earlier: Duration::ZERO, reported: false };
         Ok((batch, opened))
     }
 
     async fn depart(
-        &mut self,
+        &self,
         batch: Batch,
-        visit: Option<OpenVisit>,
+        visit: &OpenVisit,
         vin: Option<Vin>,
+        last_window: Option<Taken>,
         reason: DepartureReason,
     ) -> Result<Batch, VehicleError> {
-        let Some(visit) = visit else { return Ok(batch) };
-        let last_window = self.window_event(visit.id, vin.clone())?;
-        let rows = self.store.read(|r| r.open_visits()).await?;
-        let order = rows.into_iter().find(|row| row.visit == visit.id).and_then(|row| row.order);
+        let row = self.visit_row(visit.id).await?;
+        let typed = &row.typed;
+        let vin_is_typed = vin.is_none() && typed.vin.is_some();
         let lasted = self.now().saturating_sub(visit.began) + visit.earlier;
         let departed = VehicleDeparted {
             visit: visit.id,
-            vin,
-            order,
+            vin: vin.or_else(|| typed.vin.clone()),
+            order: typed.order.clone(),
             link: self.table.id.clone(),
             reason,
             duration_s: lasted.as_secs(),
+            odometer_km: typed.odometer_km,
+            odometer_source: typed.odometer_source,
+            store_facts: typed::store_facts(typed, vin_is_typed),
         };
         tracing::info!(link = %self.table.id, visit = %visit.id, ?reason, duration_s = departed.duration_s, "vehicle departed");
-        self.engine_running = false;
-        let mut batch = batch.op(Op::Visit(VisitOp::Close { visit: visit.id, reason }));
-        batch.events.extend(last_window);
-        Ok(batch.event(NewEvent::now(subject(visit.id), &departed)?))
+        let mut batch = batch.op(Op::Visit(VisitOp::At { visit: visit.id, revision: row.revision }));
+        batch.events.extend(self.window_events(visit.id, &row, last_window)?);
+        let close = VisitOp::Close { visit: visit.id, reason };
+        Ok(batch.op(Op::Visit(close)).event(NewEvent::now(subject(visit.id), &departed)?))
     }
 
-    /// Commits a report; it belongs to the open visit.
-    pub(super) async fn keep_report(&mut self, report: &VehicleReport) -> Result<(), VehicleError> {
-        let op =
-            VisitOp::Report { visit: report.visit, vin: report.vin.clone(), report: to_raw_value(report)? };
-        let batch = Batch::new().op(Op::Visit(op)).event(NewEvent::now(subject(report.visit), report)?);
-        self.store.commit(batch).await?;
+    /// An open visit as the store has it, with what was typed in.
+    async fn visit_row(&self, visit: Uuid) -> Result<VisitRow, VehicleError> {
+        let row = self.store.read(move |r| r.visit(visit)).await?;
+        Ok(row.ok_or_else(|| StoreError::NotFound { what: format!("visit {visit}") })?)
+    }
+
+    /// Puts what was typed in into a report and commits it; it belongs to the open visit.
+    pub(super) async fn keep_report(&mut self, report: &mut VehicleReport) -> Result<(), VehicleError> {
+        for attempt in 1.. {
+            let row = self.visit_row(report.visit).await?;
+            typed::put_into(report, &row.typed);
+            let report: &VehicleReport = report;
+            let told = VisitOp::Report {
+                visit: report.visit,
+                vin: report.vin.clone(),
+                report: to_raw_value(report)?,
+            };
+            let batch = Batch::new()
+                .op(Op::Visit(VisitOp::At { visit: report.visit, revision: row.revision }))
+                .op(Op::Visit(told))
+                .event(NewEvent::now(subject(report.visit), report)?);
+            match self.store.commit(batch).await {
+                Ok(_) => break,
+                Err(StoreError::NotFound { .. }) if attempt < TYPING_RACES => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         metrics::counter!("baygate_vehicle_reports_total", "link" => self.table.id.to_string()).increment(1);
         tracing::info!(
             link = %self.table.id, visit = %report.visit, ecus = report.ecus.len(),
@@ -182,11 +257,13 @@ impl Service {
         }
         self.window_since = now;
         let Some(visit) = self.visit.as_ref().map(|visit| visit.id) else { return Ok(()) };
-        let Some(event) = self.window_event(visit, self.vin())? else { return Ok(()) };
+        let Some(taken) = self.window.take() else { return Ok(()) };
+        let row = self.visit_row(visit).await?;
+        let events = self.window_events(visit, &row, Some(taken))?;
         self.settle_telemetry().await;
         let store = self.store.clone();
         self.committing = Some(tokio::spawn(async move {
-            let batch = Batch { patient: true, ..Batch::new().event(event) };
+            let batch = Batch { patient: true, events, ..Batch::new() };
             if let Err(error) = store.commit(batch).await {
                 tracing::warn!(%error, "telemetry window not kept");
             }
@@ -203,10 +280,28 @@ impl Service {
         }
     }
 
-    fn window_event(&mut self, visit: Uuid, vin: Option<Vin>) -> Result<Option<NewEvent>, VehicleError> {
-        let Some((from, to, signals)) = self.window.take() else { return Ok(None) };
-        let data = VehicleSignals { visit, vin, order: None, link: self.table.id.clone(), from, to, signals };
-        Ok(Some(NewEvent::now(subject(visit), &data)?))
+    /// A window as events, each within its limit.
+    fn window_events(
+        &self,
+        visit: Uuid,
+        row: &VisitRow,
+        taken: Option<Taken>,
+    ) -> Result<Vec<NewEvent>, VehicleError> {
+        let Some(Taken { from, to, signals }) = taken else { return Ok(Vec::new()) };
+        let mut events = Vec::new();
+        for signals in signals.chunks(SIGNALS_AN_EVENT) {
+            let data = VehicleSignals {
+                visit,
+                vin: row.vin.clone(),
+                order: row.typed.order.clone(),
+                link: self.table.id.clone(),
+                from,
+                to,
+                signals: signals.to_vec(),
+            };
+            events.push(NewEvent::now(subject(visit), &data)?);
+        }
+        Ok(events)
     }
 
     /// What the store remembers of this adapter.
