@@ -52,7 +52,7 @@ soak: deps-test
 		$(CARGO) test --locked --test soak -- --include-ignored --nocapture --test-threads=1
 
 # What the figures mean: docs/benchmarks.md. `make bench SAVE=1` writes them there.
-BENCHES := append drain start idle tap vehicle decode
+BENCHES := append drain start idle tap vehicle decode buses
 # Some peers are written in Python: installed under target/, not on the machine.
 PACKAGES_BENCH := python3-venv
 PEERS := $(or $(CARGO_TARGET_DIR),target)/peers
