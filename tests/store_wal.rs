@@ -27,6 +27,26 @@ async fn the_wal_starts_over_under_steady_writing() {
     assert_eq!(wal_bytes(dir.path()), 0);
 }
 
+/// Copying at every commit would cost a second sync each, and write each page twice.
+#[tokio::test]
+async fn the_file_is_left_alone_until_the_wal_is_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(&options(dir.path())).unwrap();
+    store.commit(Batch::new().event(event(Class::Card, 100))).await.unwrap();
+    let written = || std::fs::metadata(dir.path().join("baygate.db")).unwrap().modified().unwrap();
+    let before = written();
+    // A few pages of the WAL each; it is copied from a thousand pages on.
+    for _ in 0..100 {
+        store.commit(Batch::new().event(event(Class::Card, 100))).await.unwrap();
+    }
+    assert_eq!(written(), before, "the WAL was copied into the file");
+    for _ in 0..300 {
+        store.commit(Batch::new().event(event(Class::Card, 20_000))).await.unwrap();
+    }
+    until("it is copied", || async { written() > before }).await;
+    store.close().await;
+}
+
 #[tokio::test]
 async fn a_reader_that_never_ends_cannot_fill_the_disk_through_the_wal() {
     let dir = tempfile::tempdir().unwrap();

@@ -89,6 +89,38 @@ async fn a_batch_that_fails_takes_no_other_with_it() {
     assert!(matches!(replayed, Err(StoreError::Replayed { .. })), "the key answers after the outcome too");
 }
 
+/// Both in one transaction for certain: a patient batch waits for the next one, and goes ahead of it.
+#[tokio::test]
+async fn what_shares_a_transaction_with_a_batch_that_fails_is_kept_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(&options(dir.path())).unwrap();
+    let taken = request("k", serde_json::json!({"a": 1}));
+    store.commit(insert(taken)).await.unwrap();
+    let mut sequence = 1;
+    for n in 2..6 {
+        let company = store.clone();
+        let mut batch = fact(Class::Card).event(event(Class::Ledger, 10));
+        batch.patient = true;
+        let company = tokio::spawn(async move { company.commit(batch).await });
+        tokio::task::yield_now().await;
+        let bad =
+            fact(Class::Card).op(Op::Request(RequestOp::Insert(request("k", serde_json::json!({"a": n})))));
+        assert!(matches!(store.commit(bad).await, Err(StoreError::KeyConflict)));
+        let kept: Vec<u64> = company.await.unwrap().unwrap().iter().map(|e| e.sequence.0).collect();
+        assert_eq!(kept, [sequence + 1, sequence + 2]);
+        sequence += 2;
+    }
+    let next = store.commit(fact(Class::Card)).await.unwrap();
+    assert_eq!((next[0].sequence.0, next[0].class_sequence.0), (10, 5));
+    let events = store.read(|r| r.events_after(Offset(0), 100)).await.unwrap();
+    let sequences: Vec<u64> = events.iter().map(|e| e.event.sequence.0).collect();
+    assert_eq!(sequences, (1..=10).collect::<Vec<_>>());
+    let stats = store.read(|r| r.stats()).await.unwrap();
+    assert_eq!(stats.classes.iter().map(|class| class.rows).sum::<u64>(), 10);
+    store.close().await;
+    assert!(baygate::store::inspect::verify(dir.path(), &mut |_| {}).unwrap().sound);
+}
+
 #[tokio::test]
 async fn patient_batches_are_held_and_ride_along() {
     let dir = tempfile::tempdir().unwrap();

@@ -8,7 +8,8 @@ use baygate::event::Class;
 use baygate::event::gateway::EpochReason;
 use baygate::store::outbox::OutboxOp;
 use baygate::store::{Batch, Offset, Op};
-use mqtt::{BASE, Listener, Money, Mosquitto, Shop, publish, table, until};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use mqtt::{BASE, Listener, Money, Mosquitto, Shop, Tap, publish, table, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_could_not_be_set_aside_is_not_passed_over() {
@@ -36,6 +37,34 @@ async fn an_event_that_could_not_be_set_aside_is_not_passed_over() {
         (&"ledger".into(), &2.into(), &"rejected".into())
     );
     until("well again", async || shop.health.troubles().is_empty().then_some(())).await;
+    shop.stop().await;
+}
+
+/// `/metrics` of this process: the figure of a class.
+fn figure(metrics: &PrometheusHandle, name: &str, class: Class) -> u64 {
+    let start = format!("{name}{{class=\"{class}\"}} ");
+    let text = metrics.render();
+    let line = text.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or("0");
+    line.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_set_aside_does_not_count_as_acknowledged() {
+    let metrics = PrometheusBuilder::new().install_recorder().unwrap();
+    let broker = Mosquitto::start("").await;
+    let _hq = Listener::start(broker.port, "5", "baygate/v1/#").await;
+    let mut shop = Shop::open();
+    // No other test of this file has this class.
+    for (n, bytes) in [(1, 100), (2, 20_000), (3, 100), (4, 20_000), (5, 20_000), (6, 100)] {
+        shop.commit(Tap::event(n, bytes)).await;
+    }
+    let mut thin = table(broker.port, MqttVersion::V5);
+    thin.max_packet_bytes = 4096;
+    shop.start(thin);
+    shop.await_delivered(Class::Card, 6).await;
+    let aside = figure(&metrics, "baygate_uplink_set_aside_total", Class::Card);
+    let acked = figure(&metrics, "baygate_uplink_acked_total", Class::Card);
+    assert_eq!((aside, acked), (3, 3), "(set aside, acknowledged)");
     shop.stop().await;
 }
 

@@ -374,6 +374,33 @@ fn nothing_goes_aside_when_only_another_topic_passes() {
     assert!(rig.session.hangs_up_at().is_empty());
 }
 
+#[test]
+fn the_class_at_which_the_broker_hangs_up_waits_ever_longer_and_the_others_go_first() {
+    let mut rig = Rig::new(policy(Confirm::Broker));
+    // Alone in its class: nobody can be heard in its place.
+    rig.commit(Class::Card, &[5_000]);
+    let mut waits = Vec::new();
+    for others in 1..=8 {
+        rig.commit(Class::Telemetry, &[100]);
+        rig.connect();
+        let start = rig.now;
+        while !rig.flying.iter().any(|(_, class, _)| *class == Class::Card) {
+            rig.accept_all();
+            assert!(rig.now - start < Duration::from_secs(120), "never tried again: {waits:?}");
+            rig.wait(Duration::from_millis(50));
+        }
+        waits.push(rig.now - start);
+        if waits.last().is_some_and(|wait| !wait.is_zero()) {
+            assert_eq!(rig.delivered[&Class::Telemetry], others, "the others wait with it");
+        }
+        rig.hang_up();
+    }
+    let long = waits.iter().position(|wait| !wait.is_zero());
+    assert!(long.is_some_and(|at| (2..=4).contains(&at)), "{waits:?}");
+    // Each is drawn from the upper half of twice the one before, up to a minute.
+    assert!(waits.is_sorted() && waits[7] >= waits[4] * 3, "{waits:?}");
+}
+
 /// What a broker, a line and a headquarters may do next.
 #[derive(Debug, Clone)]
 enum Deed {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::time::{ClockId, clock_gettime};
 use rhai::{AST, Dynamic, Engine, EvalAltResult, OptimizationLevel, Scope};
 
 use super::car::{self, Car, Missing};
@@ -16,7 +17,8 @@ use super::car::{self, Car, Missing};
 pub struct Limits {
     /// Evaluation steps of one expression.
     pub operations: u64,
-    /// Wall time of all expressions of one rule.
+    /// Processor time of all expressions of one rule: what a busy machine gives to others
+    /// in between is not counted.
     pub time: Duration,
 }
 
@@ -57,7 +59,34 @@ pub(super) struct Evaluator {
     engine: Engine,
     limits: Limits,
     born: Instant,
-    deadline_us: Arc<AtomicU64>,
+    deadline: Arc<Deadline>,
+}
+
+/// When a rule's time is over, in µs. A thread cannot have used more of the processor than has
+/// passed on the wall: while that is within the limit, the dearer clock is not asked.
+struct Deadline {
+    wall_us: AtomicU64,
+    processor_us: AtomicU64,
+}
+
+impl Deadline {
+    const NEVER: Self = Self { wall_us: AtomicU64::new(u64::MAX), processor_us: AtomicU64::new(u64::MAX) };
+
+    fn set(&self, wall: Duration, processor: Duration) {
+        self.wall_us.store(micros(wall), Ordering::Relaxed);
+        self.processor_us.store(micros(processor), Ordering::Relaxed);
+    }
+
+    fn is_over(&self, wall: Duration, processor: impl FnOnce() -> Duration) -> bool {
+        micros(wall) >= self.wall_us.load(Ordering::Relaxed)
+            && micros(processor()) >= self.processor_us.load(Ordering::Relaxed)
+    }
+}
+
+/// What this thread has had of the processor (`CLOCK_THREAD_CPUTIME_ID`, `clock_gettime(2)`).
+/// Where the kernel has no such clock, the limit of steps stands alone.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 impl Evaluator {
@@ -77,12 +106,10 @@ impl Evaluator {
         }
         car::register(&mut engine);
         let born = Instant::now();
-        let deadline_us = Arc::new(AtomicU64::new(u64::MAX));
-        let deadline = Arc::clone(&deadline_us);
-        engine.on_progress(move |_| {
-            (micros(born.elapsed()) >= deadline.load(Ordering::Relaxed)).then_some(Dynamic::UNIT)
-        });
-        Self { engine, limits, born, deadline_us }
+        let deadline = Arc::new(Deadline::NEVER);
+        let watched = Arc::clone(&deadline);
+        engine.on_progress(move |_| watched.is_over(born.elapsed(), processor_time).then_some(Dynamic::UNIT));
+        Self { engine, limits, born, deadline }
     }
 
     pub(super) fn compile(&self, text: &str) -> Result<Expression, CompileError> {
@@ -95,8 +122,8 @@ impl Evaluator {
 
     /// The next rule's time begins.
     pub(super) fn restart_clock(&self) {
-        let deadline = self.born.elapsed().saturating_add(self.limits.time);
-        self.deadline_us.store(micros(deadline), Ordering::Relaxed);
+        let after = |time: Duration| time.saturating_add(self.limits.time);
+        self.deadline.set(after(self.born.elapsed()), after(processor_time()));
     }
 
     pub(super) fn value(&self, expression: &Expression, car: &Arc<Car>) -> Result<Dynamic, Halt> {
@@ -128,4 +155,67 @@ fn halt(mut error: EvalAltResult) -> Halt {
     }
     error.clear_position();
     Halt::Wrong(error.to_string())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { operations: u64::MAX, time: Duration::from_millis(20) };
+
+    /// An evaluator whose rules can lose the processor (`nap`) and use it (`work`), each for so many ms.
+    fn evaluator() -> Evaluator {
+        let mut evaluator = Evaluator::new(LIMITS);
+        let ms = |ms: i64| Duration::from_millis(ms.unsigned_abs());
+        // Stands for a machine that does something else.
+        evaluator.engine.register_fn("nap", move |time: i64| {
+            std::thread::sleep(ms(time));
+            true
+        });
+        evaluator.engine.register_fn("work", move |time: i64| {
+            let end = processor_time() + ms(time);
+            while processor_time() < end {
+                std::hint::spin_loop();
+            }
+            true
+        });
+        evaluator
+    }
+
+    fn truth(evaluator: &Evaluator, text: &str) -> Result<bool, Halt> {
+        let expression = evaluator.compile(text).unwrap();
+        evaluator.restart_clock();
+        evaluator.truth(&expression, &Arc::new(Car::default()))
+    }
+
+    #[test]
+    fn a_machine_busy_with_others_breaks_no_rule() {
+        let evaluator = evaluator();
+        let start = Instant::now();
+        assert_eq!(truth(&evaluator, "nap(30) && nap(30) && 1 < 2"), Ok(true));
+        assert!(start.elapsed() > LIMITS.time * 2);
+    }
+
+    #[test]
+    fn a_rule_without_an_end_is_ended_also_on_a_busy_machine() {
+        let evaluator = evaluator();
+        // Without the clock it would take minutes.
+        let both = |term: &str| format!("({})", vec![term; 15].join(" && "));
+        let endless = both(&both(&both("work(50) && nap(1)")));
+        let before = processor_time();
+        assert_eq!(truth(&evaluator, &endless), Err(Halt::Time));
+        let used = processor_time() - before;
+        assert!(used >= LIMITS.time && used < LIMITS.time * 10, "{used:?}");
+    }
+
+    #[test]
+    fn each_rule_has_its_own_time() {
+        let evaluator = evaluator();
+        for _ in 0..5 {
+            assert_eq!(truth(&evaluator, "work(10)"), Ok(true));
+        }
+        assert_eq!(truth(&evaluator, "work(25) && work(1)"), Err(Halt::Time));
+        assert_eq!(truth(&evaluator, "work(1) && 1 < 2"), Ok(true));
+    }
 }

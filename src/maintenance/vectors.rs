@@ -16,8 +16,8 @@ use crate::clock::UtcMillis;
 use crate::config::ConfigError;
 use crate::event::vehicle::{DtcState, Readiness};
 
-/// A vector is judged by its steps, which are the same everywhere. By the clock it would
-/// be by luck: a box that pauses for a moment while it boots would refuse to start.
+/// A vector is judged by its steps, which are the same everywhere. By the clock a
+/// slow box would refuse to start.
 const VECTOR_TIME: Duration = Duration::from_secs(10);
 
 /// What a rule should say.
