@@ -45,7 +45,7 @@ impl Bundle {
         let mut files = Files::new(dir);
         let pids = pids::load(&mut files, "obd/pids.toml");
         let readiness = readiness::load(&mut files, "obd/readiness.toml");
-        let dtc_texts = dtc_texts::load(&mut files, "obd/dtc-texts.toml");
+        let dtc_texts = dtc_texts::load(&mut files, "obd/dtc");
         let adapters = adapters::load(&mut files, "adapters");
         let version = files.finish()?;
         Ok(Self { pids, readiness, adapters, dtc_texts, version })
