@@ -137,7 +137,10 @@ fn sentence(terms: &Terms, words: &str) -> Result<Text, String> {
             let condition =
                 terms.conditions.get(id).ok_or_else(|| format!("there is no condition {id:?}"))?.get_ref();
             if condition.zh.contains("{}") {
-                Text { zh: insert_zh(&condition.zh, &subject.zh), en: condition.en.replacen("{}", &subject.en, 1) }
+                Text {
+                    zh: insert_zh(&condition.zh, &subject.zh),
+                    en: condition.en.replacen("{}", &subject.en, 1),
+                }
             } else {
                 Text {
                     zh: join_zh(subject.zh, &condition.zh),
@@ -221,8 +224,7 @@ fn bank(place: &str) -> Option<Text> {
             let (bank, number) = (char::from(*bank), char::from(*number));
             let kind = if *kind == b's' { "sensor" } else { "unit" };
             Text {
-                zh: format!("（{bank} 列 {number} 号）"),
-                en: format!(", bank {bank} {kind} {number}"),
+                zh: format!("（{bank} 列 {number} 号）"), en: format!(", bank {bank} {kind} {number}")
             }
         }
         _ => return None,
@@ -249,7 +251,9 @@ fn insert_zh(condition: &str, subject: &str) -> String {
 fn capitalised(text: String) -> String {
     let mut letters = text.chars();
     match letters.next() {
-        Some(first) if first.is_ascii_lowercase() => first.to_ascii_uppercase().to_string() + letters.as_str(),
+        Some(first) if first.is_ascii_lowercase() => {
+            first.to_ascii_uppercase().to_string() + letters.as_str()
+        }
         _ => text,
     }
 }
