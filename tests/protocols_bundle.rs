@@ -96,16 +96,23 @@ fn every_text_is_there_in_both_languages() {
     }
 }
 
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
 /// Copies the shipped bundle and replaces one text of one file.
 fn broken(file: &str, from: &str, to: &str) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
-    for folder in ["obd", "adapters"] {
-        std::fs::create_dir(dir.path().join(folder)).unwrap();
-        for entry in std::fs::read_dir(shipped().join(folder)).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::copy(entry.path(), dir.path().join(folder).join(entry.file_name())).unwrap();
-        }
-    }
+    copy(&shipped(), dir.path());
     let path = dir.path().join(file);
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.contains(from), "{from}");
@@ -134,7 +141,44 @@ fn a_bad_file_says_where_and_what_to_do() {
         (pids, "factor = \"100/255\"", "factor = \"100/\"", "a fraction like", ""),
         (pids, "bytes = 4", "byte = 4", "unknown field `byte`", "did you mean `bytes`?"),
         (pids, "[[pid]]", "[[pid", "obd/pids.toml:7:", ""),
-        ("obd/dtc-texts.toml", "P0300 =", "X0300 =", "\"X0300\" is not a trouble code", "e.g. P0420"),
+        ("obd/dtc/p0.toml", "P0299 =", "X0299 =", "\"X0299\" is not a generic trouble code", "P34 to P39"),
+        ("obd/dtc/p0.toml", "P0299 =", "P1299 =", "\"P1299\" is not a generic trouble code", "obd/makers/"),
+        ("obd/dtc/p2.toml", "P200E =", "P0118 =", "P0118 has two texts", "leave one"),
+        (
+            "obd/dtc/p2.toml",
+            "catalyst@b1 hot",
+            "catalist@b1 hot",
+            "P200E: there is no component \"catalist\"",
+            "",
+        ),
+        (
+            "obd/dtc/p2.toml",
+            "catalyst@b1 hot",
+            "catalyst@b1 hott",
+            "there is no condition \"hott\"",
+            "terms.toml",
+        ),
+        ("obd/dtc/p2.toml", "catalyst@b1 hot", "catalyst@b9 hot", "\"b9\" is no place", "COMPONENT[@PLACE"),
+        (
+            "obd/dtc/terms.toml",
+            "hot = { zh = \"温度过高\"",
+            "hot = { zh = \" \"",
+            "hot lacks a text",
+            "zh and en",
+        ),
+        (
+            "obd/makers/honda.toml",
+            "\"acura\"",
+            "\"accura\"",
+            "there is no brand \"accura\"",
+            "vin/makers.toml",
+        ),
+        ("obd/makers/honda.toml", "P1259 =", "VTEC =", "\"VTEC\" is not a trouble code", "e.g. P1259"),
+        ("vin/makers.toml", "\"LFV\"", "\"LFO\"", "\"LFO\" is no manufacturer identifier", "e.g. LFV"),
+        ("vin/makers.toml", "\"LFV\"", "\"LSV\"", "LSV stands twice", "leave one"),
+        ("vin/makers.toml", "brand = \"byd\"", "brand = \"bvd\"", "there is no brand \"bvd\"", "[brands]"),
+        ("vin/regions.toml", "\"JA-J0\"", "\"JA-K0\"", "is no range", "\"LA-L0\""),
+        ("vin/regions.toml", "\"KL-KR\"", "\"JL-JR\"", "JL belongs to JP and to KR", "correct one"),
         ("obd/readiness.toml", "supported = 15", "supported = 32", "uses a bit beyond 31", "31 (D0)"),
         ("adapters/elm327-v1.5.toml", "\"AT@1\"", "\"03\"", "is not an AT command", "AT@1"),
         ("adapters/stn.toml", "id = \"stn\"", "", "missing field `id`", ""),
@@ -151,4 +195,19 @@ fn a_bad_file_says_where_and_what_to_do() {
 fn a_missing_folder_names_the_setting() {
     let errors = Bundle::load(Path::new("/nonexistent")).unwrap_err();
     assert!(errors.iter().all(|error| error.hint.as_deref().unwrap().contains("gateway.firmware_protocols")));
+}
+
+#[test]
+fn a_broken_file_does_not_hide_the_mistakes_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&shipped(), dir.path());
+    for (file, from) in [("obd/dtc/u0.toml", "U0100 ="), ("vin/regions.toml", "country = [")] {
+        let path = dir.path().join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replacen(from, "garbled garbled", 1)).unwrap();
+    }
+    let errors: Vec<String> = Bundle::load(dir.path()).unwrap_err().iter().map(ToString::to_string).collect();
+    for file in ["obd/dtc/u0.toml:", "vin/regions.toml:"] {
+        assert!(errors.iter().any(|error| error.contains(file)), "{file}: {errors:#?}");
+    }
 }

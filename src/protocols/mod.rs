@@ -7,12 +7,15 @@
 mod adapters;
 mod dtc_texts;
 mod files;
+mod makers;
 mod pids;
 mod readiness;
+mod wmi;
 
 pub use adapters::{AdapterProfile, LongAnswers, Use};
 pub use pids::{PidRow, PidTable, SignalKind, SignalRow, Vector, VectorValue};
 pub use readiness::{MonitorRow, ReadinessTable};
+pub use wmi::{Maker, Seat, VinTables};
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,7 +35,10 @@ pub struct Bundle {
     pub readiness: ReadinessTable,
     /// Adapter profiles.
     pub adapters: Vec<AdapterProfile>,
+    /// Who built a car and where, by its VIN.
+    pub vin: VinTables,
     dtc_texts: BTreeMap<String, Text>,
+    maker_dtc_texts: makers::MakerTexts,
     version: String,
 }
 
@@ -45,16 +51,30 @@ impl Bundle {
         let mut files = Files::new(dir);
         let pids = pids::load(&mut files, "obd/pids.toml");
         let readiness = readiness::load(&mut files, "obd/readiness.toml");
-        let dtc_texts = dtc_texts::load(&mut files, "obd/dtc-texts.toml");
+        let dtc_texts = dtc_texts::load(&mut files, "obd/dtc");
+        let vin = wmi::load(&mut files, "vin/regions.toml", "vin/makers.toml");
+        let maker_dtc_texts = makers::load(&mut files, "obd/makers", &vin);
         let adapters = adapters::load(&mut files, "adapters");
         let version = files.finish()?;
-        Ok(Self { pids, readiness, adapters, dtc_texts, version })
+        Ok(Self { pids, readiness, adapters, vin, dtc_texts, maker_dtc_texts, version })
     }
 
     /// What a generic code (ISO/SAE) means; `None`: not in the list, show the code alone.
     #[must_use]
     pub fn dtc_text(&self, code: &str) -> Option<&Text> {
         self.dtc_texts.get(code)
+    }
+
+    /// Every generic code with its text, in order.
+    pub fn dtc_texts(&self) -> impl Iterator<Item = (&str, &Text)> {
+        self.dtc_texts.iter().map(|(code, text)| (code.as_str(), text))
+    }
+
+    /// What a code means on cars of a brand (a name of `[brands]` in `vin/makers.toml`);
+    /// `None`: not in that maker's list, or there is no list.
+    #[must_use]
+    pub fn maker_dtc_text(&self, brand: &str, code: &str) -> Option<&Text> {
+        self.maker_dtc_texts.get(brand)?.get(code)
     }
 
     /// How many codes have a text.

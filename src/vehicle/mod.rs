@@ -11,6 +11,7 @@ pub mod adapter;
 pub mod answer;
 pub mod candump;
 pub mod dbc;
+pub mod dtc_words;
 pub mod elm327;
 mod error;
 pub mod gate;
@@ -26,6 +27,7 @@ pub mod signal_set;
 pub mod telemetry;
 pub mod typed;
 pub mod uds;
+pub mod vin;
 pub mod visit;
 
 pub use error::{AdapterError, VehicleError};
