@@ -39,7 +39,13 @@ fn main() {
         told = (counted(&report), count);
     }
     let mut found = Found::default();
-    found.figures.push(Figure::ratio("values through a dongle", "/s", median(ours), median(theirs), Some(4.0)));
+    found.figures.push(Figure::ratio(
+        "values through a dongle",
+        "/s",
+        median(ours),
+        median(theirs),
+        Some(4.0),
+    ));
     let (us, them) = (median(our_reports), median(their_reports));
     let mut figure = Figure::ratio("full report", "/h", 3600.0 / us, 3600.0 / them, Some(2.5));
     (figure.ours, figure.peer) = (format!("{} s", digits(us)), format!("{} s", digits(them)));
@@ -131,7 +137,8 @@ fn report_of_peer(car: &Car, frozen: &[String]) -> (f64, f64) {
 
 /// PIDs of the freeze frame in our report, so that the peer asks the same.
 fn frozen(report: &Value) -> Vec<String> {
-    let frames = report["ecus"].as_array().unwrap().iter().flat_map(|ecu| ecu["freeze_frames"].as_array().unwrap());
+    let frames =
+        report["ecus"].as_array().unwrap().iter().flat_map(|ecu| ecu["freeze_frames"].as_array().unwrap());
     let values = frames.flat_map(|frame| frame["values"].as_array().unwrap());
     let pids: BTreeSet<String> = values.map(|value| value["pid"].as_str().unwrap()[2..].to_owned()).collect();
     pids.into_iter().collect()

@@ -7,13 +7,22 @@
 mod adapters;
 mod dtc_texts;
 mod files;
+mod in_use_ratios;
+mod info_types;
 mod makers;
+mod monitor_tests;
+mod numbers;
 mod pids;
 mod readiness;
 mod wmi;
 
 pub use adapters::{AdapterProfile, LongAnswers, Use};
-pub use pids::{PidRow, PidTable, SignalKind, SignalRow, Vector, VectorValue};
+pub use in_use_ratios::{RatioRow, RatioTable, RatioVector};
+pub use info_types::{InfoForm, InfoRow, InfoTable, InfoVector};
+pub use monitor_tests::{
+    MonitorExpectation, MonitorTestTable, MonitorVector, OxygenScaling, ScalingRow, TestRow,
+};
+pub use pids::{Maximum, PidRow, PidTable, SignalKind, SignalRow, Vector, VectorValue};
 pub use readiness::{MonitorRow, ReadinessTable};
 pub use wmi::{Maker, Seat, VinTables};
 
@@ -33,6 +42,12 @@ pub struct Bundle {
     pub pids: PidTable,
     /// Readiness monitors by bit.
     pub readiness: ReadinessTable,
+    /// Service 06 and 05: monitors, tests, units.
+    pub monitor_tests: MonitorTestTable,
+    /// Service 09: the order of the in-use performance counters.
+    pub in_use_ratios: RatioTable,
+    /// Service 09: the info types.
+    pub info_types: InfoTable,
     /// Adapter profiles.
     pub adapters: Vec<AdapterProfile>,
     /// Who built a car and where, by its VIN.
@@ -49,14 +64,29 @@ impl Bundle {
     /// Every error of every file, each with its place and a hint.
     pub fn load(dir: &Path) -> Result<Self, Vec<ProtocolError>> {
         let mut files = Files::new(dir);
-        let pids = pids::load(&mut files, "obd/pids.toml");
+        let pids = pids::load(&mut files);
         let readiness = readiness::load(&mut files, "obd/readiness.toml");
+        let monitor_tests =
+            monitor_tests::load(&mut files, "obd/monitor-tests.toml", "obd/units-and-scaling.toml");
+        let in_use_ratios = in_use_ratios::load(&mut files, "obd/in-use-ratios.toml");
+        let info_types = info_types::load(&mut files, "obd/info-types.toml");
         let dtc_texts = dtc_texts::load(&mut files, "obd/dtc");
         let vin = wmi::load(&mut files, "vin/regions.toml", "vin/makers.toml");
         let maker_dtc_texts = makers::load(&mut files, "obd/makers", &vin);
         let adapters = adapters::load(&mut files, "adapters");
         let version = files.finish()?;
-        Ok(Self { pids, readiness, adapters, vin, dtc_texts, maker_dtc_texts, version })
+        Ok(Self {
+            pids,
+            readiness,
+            monitor_tests,
+            in_use_ratios,
+            info_types,
+            adapters,
+            vin,
+            dtc_texts,
+            maker_dtc_texts,
+            version,
+        })
     }
 
     /// What a generic code (ISO/SAE) means; `None`: not in the list, show the code alone.

@@ -1,18 +1,22 @@
-//! `obd/pids.toml`: service 01 PIDs, their signals and their test vectors.
+//! `obd/pids*.toml`: service 01 PIDs, their signals and their test vectors, one
+//! file a range of PIDs.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 
 use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
 use toml::Spanned;
 
 use super::files::{Files, Place};
+use super::numbers::{Factor, byte_id};
 use crate::event::Text;
 
 /// The only service the table serves; 02 (freeze frames) uses the same rows.
 const SERVICE: u8 = 0x01;
+
+/// Which file holds which PIDs.
+const PID_FILES: [(&str, u8, u8); 3] =
+    [("obd/pids.toml", 0x00, 0x60), ("obd/pids-61-8F.toml", 0x61, 0x8F), ("obd/pids-90-FF.toml", 0x90, 0xFF)];
 
 /// PIDs by service and number.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -31,6 +35,9 @@ pub struct PidRow {
     pub name: Text,
     /// Data bytes after the echoed service and PID.
     pub bytes: usize,
+    /// Some cars send this many bytes more (other banks, later editions of the standard);
+    /// 0 where the length is fixed. A car's answer has `bytes` or `bytes + more_bytes`.
+    pub more_bytes: usize,
     /// Standard and works it was checked against.
     pub source: String,
     /// What the bytes hold.
@@ -56,8 +63,21 @@ pub struct SignalRow {
     pub when_bit: Option<usize>,
     /// This raw value (unsigned) means "no value".
     pub no_value: Option<u64>,
+    /// The car may give another full scale (PIDs 4F and 50).
+    pub maximum: Option<Maximum>,
     /// What the raw value means.
     pub kind: SignalKind,
+}
+
+/// A full scale that another signal of the car may replace: the value is then
+/// `value * given / usual` (SAE J1979 PIDs 4F and 50).
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Maximum {
+    /// The signal that gives it, e.g. `max_lambda`.
+    pub name: String,
+    /// The full scale `factor` and `offset` are made for.
+    pub usual: f64,
 }
 
 /// What a raw value means.
@@ -82,6 +102,8 @@ pub enum SignalKind {
 pub struct Vector {
     /// Data bytes after the echoed service and PID.
     pub data: Vec<u8>,
+    /// Full scales the car gave in PIDs 4F and 50, by signal name.
+    pub maxima: BTreeMap<String, f64>,
     /// Values by signal name.
     pub values: BTreeMap<String, VectorValue>,
 }
@@ -93,6 +115,14 @@ pub enum VectorValue {
     Number(f64),
     /// Exactly.
     Text(String),
+}
+
+impl PidRow {
+    /// The file its row stands in.
+    #[must_use]
+    pub fn file(&self) -> &'static str {
+        PID_FILES.iter().find(|(_, _, last)| self.pid <= *last).map_or("obd", |(name, ..)| name)
+    }
 }
 
 impl PidTable {
@@ -133,6 +163,8 @@ struct RowFile {
     pid: Spanned<String>,
     name: Text,
     bytes: usize,
+    #[serde(default)]
+    more_bytes: usize,
     source: String,
     signals: Vec<Spanned<SignalFile>>,
     vectors: Vec<Spanned<VectorFile>>,
@@ -152,6 +184,7 @@ struct SignalFile {
     unit: String,
     when_bit: Option<usize>,
     no_value: Option<u64>,
+    maximum: Option<Maximum>,
     map: Option<BTreeMap<String, String>>,
     bits: Option<BTreeMap<String, String>>,
 }
@@ -160,39 +193,9 @@ struct SignalFile {
 #[serde(deny_unknown_fields)]
 struct VectorFile {
     data: String,
+    #[serde(default)]
+    maxima: BTreeMap<String, f64>,
     values: BTreeMap<String, toml::Value>,
-}
-
-/// A number, or a fraction like `"100/255"` that no decimal writes exactly.
-struct Factor(f64);
-
-impl<'de> Deserialize<'de> for Factor {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct FactorVisitor;
-        impl Visitor<'_> for FactorVisitor {
-            type Value = Factor;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number or a fraction like \"100/255\"")
-            }
-            fn visit_f64<E: de::Error>(self, value: f64) -> Result<Factor, E> {
-                Ok(Factor(value))
-            }
-            #[allow(clippy::cast_precision_loss)] // factors are small integers
-            fn visit_i64<E: de::Error>(self, value: i64) -> Result<Factor, E> {
-                Ok(Factor(value as f64))
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Factor, E> {
-                let parsed = text.split_once('/').and_then(|(above, below)| {
-                    Some(above.trim().parse::<f64>().ok()? / below.trim().parse::<f64>().ok()?)
-                });
-                parsed
-                    .filter(|value| value.is_finite())
-                    .map(Factor)
-                    .ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_any(FactorVisitor)
-    }
 }
 
 /// The file while it is checked: where it is, and where errors go.
@@ -201,18 +204,22 @@ struct Check<'f> {
     place: Place,
 }
 
-pub(super) fn load(files: &mut Files, name: &str) -> PidTable {
-    let Some((file, place)) = files.read::<File>(name) else {
-        return PidTable::default();
-    };
-    let mut check = Check { files, place };
+pub(super) fn load(files: &mut Files) -> PidTable {
     let mut rows = BTreeMap::new();
-    for row in file.pid {
-        let span = row.span();
-        let Some(row) = check.row(row.into_inner()) else { continue };
-        let pid = row.pid;
-        if rows.insert((SERVICE, pid), row).is_some() {
-            check.error(span, format!("PID {pid:02X} stands twice"), "keep one row a PID");
+    for (name, first, last) in PID_FILES {
+        let Some((file, place)) = files.read::<File>(name) else { continue };
+        let mut check = Check { files, place };
+        for row in file.pid {
+            let span = row.span();
+            let Some(row) = check.row(row.into_inner()) else { continue };
+            let pid = row.pid;
+            if !(first..=last).contains(&pid) {
+                let what = format!("PID {pid:02X} does not belong into {name}");
+                check.error(span.clone(), what, "pids.toml ends at 60, pids-61-8F.toml at 8F");
+            }
+            if rows.insert((SERVICE, pid), row).is_some() {
+                check.error(span, format!("PID {pid:02X} stands twice"), "keep one row a PID");
+            }
         }
     }
     PidTable { rows }
@@ -226,7 +233,7 @@ impl Check<'_> {
     fn row(&mut self, row: RowFile) -> Option<PidRow> {
         let span = row.pid.span();
         let text = row.pid.into_inner();
-        let pid = (text.len() == 2).then(|| u8::from_str_radix(&text, 16).ok()).flatten();
+        let pid = byte_id(&text);
         if pid.is_none() {
             self.error(span.clone(), format!("pid {text:?} is not a PID"), "two hex digits, e.g. \"0C\"");
         }
@@ -245,22 +252,47 @@ impl Check<'_> {
             );
         }
         if row.signals.is_empty() || row.bytes == 0 {
-            self.error(span, format!("PID {text} holds nothing"), "give `bytes` and at least one signal");
+            self.error(
+                span.clone(),
+                format!("PID {text} holds nothing"),
+                "give `bytes` and at least one signal",
+            );
         }
-        let bits = row.bytes.saturating_mul(8);
+        let longest = row.bytes.saturating_add(row.more_bytes);
+        let bits = longest.saturating_mul(8);
         let signals: Vec<SignalRow> =
             row.signals.into_iter().filter_map(|signal| self.signal(signal, bits)).collect();
+        self.names(&span, &signals);
+        let lengths = [row.bytes, longest];
         let vectors =
-            row.vectors.into_iter().filter_map(|vector| self.vector(vector, row.bytes, &signals)).collect();
+            row.vectors.into_iter().filter_map(|vector| self.vector(vector, lengths, &signals)).collect();
         Some(PidRow {
             service: SERVICE,
             pid: pid?,
             name: row.name,
             bytes: row.bytes,
+            more_bytes: row.more_bytes,
             source: row.source,
             signals,
             vectors,
         })
+    }
+
+    /// One name may stand for several scalings, each with its own bit: the first that is there counts.
+    fn names(&mut self, span: &Range<usize>, signals: &[SignalRow]) {
+        for (place, signal) in signals.iter().enumerate() {
+            let earlier = signals.get(..place).unwrap_or_default();
+            let again = earlier.iter().any(|other| {
+                other.name == signal.name && (other.when_bit.is_none() || other.when_bit == signal.when_bit)
+            });
+            if again {
+                self.error(
+                    span.clone(),
+                    format!("signal {:?} stands twice", signal.name),
+                    "give each scaling of one name its own `when_bit`",
+                );
+            }
+        }
     }
 
     fn signal(&mut self, signal: Spanned<SignalFile>, bits: usize) -> Option<SignalRow> {
@@ -277,7 +309,10 @@ impl Check<'_> {
                 "check bytes, bit_offset, bit_length (1 to 32) and when_bit",
             );
         }
-        let numeric = signal.factor.is_some() || signal.offset.is_some() || signal.signed;
+        let numeric = signal.factor.is_some()
+            || signal.offset.is_some()
+            || signal.signed
+            || signal.maximum.as_ref().is_some_and(|maximum| maximum.usual > 0.0);
         let kind = match (signal.map, signal.bits) {
             (None, None) => Some(SignalKind::Number {
                 factor: signal.factor.map_or(1.0, |factor| factor.0),
@@ -300,18 +335,26 @@ impl Check<'_> {
             signed: signal.signed,
             when_bit: signal.when_bit,
             no_value: signal.no_value,
+            maximum: signal.maximum,
             kind: kind.filter(|_| fits)?,
         })
     }
 
-    fn vector(&mut self, vector: Spanned<VectorFile>, bytes: usize, signals: &[SignalRow]) -> Option<Vector> {
+    fn vector(
+        &mut self,
+        vector: Spanned<VectorFile>,
+        lengths: [usize; 2],
+        signals: &[SignalRow],
+    ) -> Option<Vector> {
         let span = vector.span();
-        let VectorFile { data, values } = vector.into_inner();
-        let decoded = hex::decode(&data).ok().filter(|data| data.len() == bytes);
+        let VectorFile { data, maxima, values } = vector.into_inner();
+        let decoded = hex::decode(data.replace(' ', "")).ok().filter(|data| lengths.contains(&data.len()));
         if decoded.is_none() {
+            let [bytes, longest] = lengths;
+            let length = if bytes == longest { bytes.to_string() } else { format!("{bytes} or {longest}") };
             self.error(
                 span.clone(),
-                format!("data {data:?} is not {bytes} bytes of hex"),
+                format!("data {data:?} is not {length} bytes of hex"),
                 "write the data bytes after the echoed service and PID",
             );
         }
@@ -340,7 +383,7 @@ impl Check<'_> {
             }
             expected.insert(name, value);
         }
-        Some(Vector { data: decoded?, values: expected })
+        Some(Vector { data: decoded?, maxima, values: expected })
     }
 }
 

@@ -4,7 +4,8 @@
 //! and nothing else, so data (protocol files, requests over HTTP, arguments of
 //! the CLI) can select from this list and never extend it.
 //!
-//! Not here: services that change a car (04, 08, 14, 2E, 2F, 31 …). They have no type.
+//! Not here: services that change a car (04, 14, 2E, 2F, 31 …). They have no type. Of 08
+//! (control of a system) only the question which tests a unit has is a request.
 //! Whether a driver can address one unit, or several PIDs at once, is the driver's business.
 
 use std::fmt;
@@ -177,6 +178,21 @@ impl Request {
     #[must_use]
     pub const fn pending_codes() -> Self {
         Self::with(0x07, [])
+    }
+
+    /// Service 08 on CAN: which controls after `base` a unit has. Only the masks 00, 20 … E0
+    /// can be asked for (SAE J1979 appendix F: those ids answer with a mask and control
+    /// nothing); `None` for every other id, which would act on the car.
+    #[must_use]
+    pub const fn control_support(base: u8) -> Option<Self> {
+        if base % 0x20 == 0 { Some(Self::with(0x08, [base])) } else { None }
+    }
+
+    /// The same on ISO 9141-2, ISO 14230-4 and SAE J1850, where the data bytes A to E always
+    /// follow and are zero in this question (SAE J1979 appendix F).
+    #[must_use]
+    pub const fn control_support_older_bus(base: u8) -> Option<Self> {
+        if base % 0x20 == 0 { Some(Self::with(0x08, [base, 0, 0, 0, 0, 0])) } else { None }
     }
 
     /// Service 09: vehicle information.
@@ -422,6 +438,36 @@ mod tests {
             let any = (0..4).any(|n| Request::parse(&format!("{service:02X}{}", "00".repeat(n))).is_ok());
             assert_eq!(any, listed, "{service:02X}");
         }
+    }
+
+    #[test]
+    fn of_service_08_only_the_masks_can_be_asked_for() {
+        for id in 0..=0xFF_u8 {
+            for (request, length) in
+                [(Request::control_support(id), 1), (Request::control_support_older_bus(id), 6)]
+            {
+                assert_eq!(
+                    request.is_some(),
+                    matches!(id, 0 | 0x20 | 0x40 | 0x60 | 0x80 | 0xA0 | 0xC0 | 0xE0)
+                );
+                let Some(request) = request else { continue };
+                assert_eq!((request.service(), request.id()), (0x08, Some(id)));
+                assert_eq!(request.parameters().len(), length);
+                assert!(request.parameters()[1..].iter().all(|byte| *byte == 0));
+                assert!(request.is_answered_by(&[0x48, id, 0, 0, 0, 1]));
+            }
+            // Text, whatever it says, never becomes a request of this service.
+            for more in ["", "00", "0000000000"] {
+                assert!(matches!(
+                    Request::parse(&format!("08{id:02X}{more}")),
+                    Err(Refused::Service { service: 8 })
+                ));
+            }
+        }
+        // Source of both forms: SAE J1699-3 test source, format of the service 08 support request.
+        assert_eq!(Outgoing::Obd(Request::control_support(0x20).unwrap()).wire(), b"0820\r");
+        let older = Request::control_support_older_bus(0).unwrap();
+        assert_eq!(Outgoing::Obd(older).wire(), b"08000000000000\r");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::event::vehicle::{Readiness, VinCheck};
 use crate::ident::Vin;
-use crate::protocols::ReadinessTable;
+use crate::protocols::{InfoForm, ReadinessTable};
 
 /// A payload is not what its service prescribes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -127,6 +127,20 @@ impl VinReading {
     }
 }
 
+/// The items of an info type as texts, by its form. Empty items (a unit that holds
+/// nothing) are left out; counters are read by [`super::in_use_ratio`].
+#[must_use]
+pub fn info_items(form: InfoForm, bytes: &[u8]) -> Vec<String> {
+    match form {
+        InfoForm::Count => bytes.first().map(ToString::to_string).into_iter().collect(),
+        InfoForm::Text(size) => {
+            bytes.chunks(size.max(1)).map(printable).filter(|text| !text.is_empty()).collect()
+        }
+        InfoForm::Hex(size) => bytes.chunks_exact(size.max(1)).map(hex::encode_upper).collect(),
+        InfoForm::Counters => Vec::new(),
+    }
+}
+
 /// Calibration ids of 09 04: 16 characters each.
 #[must_use]
 pub fn calibration_ids(bytes: &[u8]) -> Vec<String> {
@@ -147,9 +161,53 @@ pub fn ecu_name(bytes: &[u8]) -> Option<String> {
     Some(printable(short).trim_matches('-').to_owned()).filter(|name| !name.is_empty())
 }
 
+/// One PID of a stored freeze frame (service 02).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FreezeFrameData<'a> {
+    /// The PID; 02 is the code that froze the frame.
+    pub pid: u8,
+    /// Which frame; 00 is the one every car keeps (SAE J1979 service 02).
+    pub frame: u8,
+    /// Data bytes behind the frame's number, as in service 01.
+    pub data: &'a [u8],
+}
+
+impl<'a> FreezeFrameData<'a> {
+    /// Reads a payload that begins with 42. `None`: another service, or nothing behind it.
+    #[must_use]
+    pub fn read(payload: &'a [u8]) -> Option<Self> {
+        match payload {
+            [0x42, pid, frame, data @ ..] => Some(Self { pid: *pid, frame: *frame, data }),
+            _ => None,
+        }
+    }
+
+    /// The code of PID 02; `None`: another PID, or no frame is stored (`0000`).
+    #[must_use]
+    pub fn code(&self) -> Option<String> {
+        let code: [u8; 2] = self.data.get(..2)?.try_into().ok()?;
+        (self.pid == 0x02 && code != [0, 0]).then(|| dtc_text(code))
+    }
+
+    /// The mask of PIDs 00, 20, 40 …: which PIDs this frame holds. `None`: not a mask.
+    #[must_use]
+    pub fn supported(&self) -> Option<Vec<u8>> {
+        let mask = four_bytes(self.data, 0)?;
+        (self.pid % 0x20 == 0).then(|| supported(self.pid, mask))
+    }
+}
+
 fn printable(bytes: &[u8]) -> String {
     let text: String = bytes.iter().filter(|b| (0x20..0x7F).contains(*b)).map(|b| char::from(*b)).collect();
     text.trim().to_owned()
+}
+
+/// PID 41: the monitors in this drive cycle. `unsupported` also means switched off for the
+/// rest of this cycle (a cold day switches the evaporative monitor off); the lamp and the
+/// count of PID 01 are not repeated here (SAE J1979: byte A is zero).
+#[must_use]
+pub fn drive_cycle_readiness(data: [u8; 4], table: &ReadinessTable) -> BTreeMap<String, Readiness> {
+    MonitorStatus::read(data, table).readiness
 }
 
 /// What PID 01 says (data bytes A to D).
@@ -260,6 +318,89 @@ mod tests {
     }
 
     #[test]
+    fn vins_that_begin_or_end_in_0_1_2_are_whole_on_every_bus() {
+        // The last digits of the number of items and of a message must not eat those of the VIN.
+        for vin in [
+            "0000000000000000X",
+            "1G1JC5444R7252367",
+            "2C3KA43R08H129580",
+            "LSVAG2186E2100001",
+            "LSVAG2186E2100022",
+        ] {
+            let can = [&[0x49, 0x02, 0x01], vin.as_bytes()].concat();
+            assert_eq!(info_bytes(&[&can], true), vin.as_bytes());
+            // Older buses: five numbered messages of four bytes, three zeros first; in any order.
+            let padded = [&[0, 0, 0], vin.as_bytes()].concat();
+            let mut messages: Vec<Vec<u8>> = padded
+                .chunks(4)
+                .enumerate()
+                .map(|(place, data)| [&[0x49, 0x02, place as u8 + 1], data].concat())
+                .collect();
+            messages.reverse();
+            let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+            let expected = VinReading::Read(Vin::new(vin).unwrap());
+            assert_eq!(VinReading::from_info(&info_bytes(&messages, false)), expected, "{vin}");
+            assert_eq!(VinReading::from_info(&info_bytes(&[&can], true)), expected, "{vin}");
+        }
+    }
+
+    #[test]
+    fn several_items_on_older_buses() {
+        // Two calibration ids are eight messages, two verification numbers two.
+        let ids = b"JMB*36761500\0\0\0\0JMB*4787261111\0\0";
+        let messages: Vec<Vec<u8>> = ids
+            .chunks(4)
+            .enumerate()
+            .map(|(place, data)| [&[0x49, 0x04, place as u8 + 1], data].concat())
+            .collect();
+        let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+        assert_eq!(calibration_ids(&info_bytes(&messages, false)), ["JMB*36761500", "JMB*4787261111"]);
+        let numbers = [bytes("49 06 02 16 E0 62 BE"), bytes("49 06 01 17 91 BC 82")];
+        let numbers: Vec<&[u8]> = numbers.iter().map(Vec::as_slice).collect();
+        assert_eq!(cvns(&info_bytes(&numbers, false)), ["1791BC82", "16E062BE"]);
+        // More items than one on CAN.
+        let can = [&bytes("49 04 02")[..], ids].concat();
+        assert_eq!(calibration_ids(&info_bytes(&[&can], true)).len(), 2);
+    }
+
+    #[test]
+    fn freeze_frames_tell_their_number() {
+        // Source: ISO 15031-5:2006, example of service 02 (engine speed 2080 rpm of frame 00).
+        let payload = bytes("42 0C 00 20 80");
+        let read = FreezeFrameData::read(&payload).unwrap();
+        assert_eq!((read.pid, read.frame, read.data, read.code()), (0x0C, 0, &[0x20, 0x80][..], None));
+        for (payload, frame, code) in [
+            ("42 02 00 01 33", 0, Some("P0133")),
+            ("42 02 03 C1 58", 3, Some("U0158")),
+            ("42 02 00 00 00", 0, None),
+            ("42 02 00 01", 0, None),
+        ] {
+            let payload = bytes(payload);
+            let read = FreezeFrameData::read(&payload).unwrap();
+            assert_eq!((read.frame, read.code().as_deref()), (frame, code));
+        }
+        let mask = bytes("42 00 00 40 00 00 01");
+        assert_eq!(FreezeFrameData::read(&mask).unwrap().supported(), Some(vec![0x02, 0x20]));
+        assert_eq!(FreezeFrameData::read(&bytes("41 0C 00 20")), None);
+        assert_eq!(FreezeFrameData::read(&[0x42, 0x0C]), None);
+    }
+
+    #[test]
+    fn this_drive_cycle() {
+        let table =
+            crate::protocols::Bundle::load(std::path::Path::new("firmware-protocols")).unwrap().readiness;
+        // Source: ELM327 data sheet bytes of PID 01, read as PID 41: evaporative system not complete.
+        let readiness = drive_cycle_readiness([0x00, 0x07, 0x65, 0x04], &table);
+        assert_eq!(readiness["evap"], Readiness::Incomplete);
+        assert_eq!(readiness["catalyst"], Readiness::Complete);
+        assert_eq!(readiness["secondary_air"], Readiness::Unsupported);
+        let diesel = drive_cycle_readiness([0x00, 0x1D, 0xEB, 0x42], &table);
+        assert_eq!(diesel["misfire"], Readiness::Incomplete);
+        assert_eq!(diesel["particulate_filter"], Readiness::Incomplete);
+        assert_eq!(diesel["nmhc_catalyst"], Readiness::Complete);
+    }
+
+    #[test]
     fn calibration_and_names() {
         // Source: ELM327 data sheet, calibration id and CVN examples; SAE J1979 table of info type 0A.
         let mut two = b"JMB*36761500".to_vec();
@@ -277,6 +418,10 @@ mod tests {
         #[test]
         fn never_panics(payload in proptest::collection::vec(any::<u8>(), 0..64), can in any::<bool>()) {
             let _ = dtcs(&payload, can);
+            let _ = FreezeFrameData::read(&payload).map(|read| (read.code(), read.supported()));
+            for form in [InfoForm::Count, InfoForm::Text(0), InfoForm::Text(17), InfoForm::Hex(4), InfoForm::Counters] {
+                let _ = info_items(form, &payload);
+            }
             let _ = VinReading::from_info(&info_bytes(&[&payload], can));
             let _ = (calibration_ids(&payload), cvns(&payload), ecu_name(&payload), four_bytes(&payload, 2));
         }

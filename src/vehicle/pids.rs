@@ -1,24 +1,59 @@
 //! Service 01 and 02 data to values, by the rows of `firmware-protocols/`. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
 use super::obd::DecodeError;
+use super::vectors::VectorFailure;
 use crate::event::vehicle::PidValue;
-use crate::protocols::{Bundle, PidRow, SignalKind, SignalRow, Vector, VectorValue};
+use crate::protocols::{PidRow, PidTable, SignalKind, SignalRow, Vector, VectorValue};
 
-/// The values in the data bytes of a PID (after the echoed service and PID).
-/// A signal that says "no value" is absent, never zero.
+/// Full scales that a car gave for some signals (PIDs 4F and 50), by the names of those
+/// PIDs' signals (`max_lambda`, `max_mass_air_flow` …). One that is not there, or that the
+/// car left at zero, keeps the usual scale.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Maxima(BTreeMap<String, f64>);
+
+impl Maxima {
+    /// From an ECU's decoded values; those of PIDs 4F and 50 count, all others are passed by.
+    #[must_use]
+    pub fn of(values: &[PidValue]) -> Self {
+        let given = values.iter().filter(|value| matches!(value.pid.get(2..), Some("4F" | "50")));
+        Self(given.filter_map(|value| Some((value.name.clone(), value.value.as_f64()?))).collect())
+    }
+
+    fn scale(&self, signal: &SignalRow) -> f64 {
+        let Some(maximum) = &signal.maximum else { return 1.0 };
+        self.0.get(&maximum.name).filter(|given| **given > 0.0).map_or(1.0, |given| given / maximum.usual)
+    }
+}
+
+/// The values in the data bytes of a PID (after the echoed service and PID), with the
+/// usual full scales. A signal that says "no value" is absent, never zero.
 ///
 /// # Errors
 /// [`DecodeError`] when there are fewer bytes than the row says.
 pub fn decode_pid(row: &PidRow, data: &[u8]) -> Result<Vec<PidValue>, DecodeError> {
-    let data = data.get(..row.bytes).ok_or_else(|| DecodeError {
+    decode_pid_within(row, data, &Maxima::default())
+}
+
+/// The same with the full scales that this ECU gave in PIDs 4F and 50.
+///
+/// # Errors
+/// [`DecodeError`] when there are fewer bytes than the row says.
+pub fn decode_pid_within(row: &PidRow, data: &[u8], maxima: &Maxima) -> Result<Vec<PidValue>, DecodeError> {
+    let longest = row.bytes.saturating_add(row.more_bytes);
+    let data = data.get(..longest).or_else(|| data.get(..row.bytes)).ok_or_else(|| DecodeError {
         what: format!("PID {:02X}{:02X}", row.service, row.pid),
         found: data.len(),
         expected: row.bytes,
     })?;
+    let mut seen = BTreeSet::new();
     let value_of = |signal: &SignalRow| {
-        signal_value(signal, data).map(|value| PidValue {
+        let value = signal_value(signal, data, maxima)?;
+        // One name with several scalings: the first that is there.
+        seen.insert(signal.name.clone()).then(|| PidValue {
             pid: format!("{:02X}{:02X}", row.service, row.pid),
             name: signal.name.clone(),
             value,
@@ -28,7 +63,7 @@ pub fn decode_pid(row: &PidRow, data: &[u8]) -> Result<Vec<PidValue>, DecodeErro
     Ok(row.signals.iter().filter_map(value_of).collect())
 }
 
-fn signal_value(signal: &SignalRow, data: &[u8]) -> Option<Value> {
+fn signal_value(signal: &SignalRow, data: &[u8], maxima: &Maxima) -> Option<Value> {
     if signal.when_bit.is_some_and(|place| bits(data, place, 1) != Some(1)) {
         return None;
     }
@@ -38,7 +73,7 @@ fn signal_value(signal: &SignalRow, data: &[u8]) -> Option<Value> {
     }
     match &signal.kind {
         SignalKind::Number { factor, offset } => {
-            let value = number(raw, signal) * factor + offset;
+            let value = (number(raw, signal) * factor + offset) * maxima.scale(signal);
             // A millionth is finer than any signal; it keeps 0.1 from printing as 0.30000000000000004.
             serde_json::Number::from_f64((value * 1e6).round() / 1e6).map(Value::Number)
         }
@@ -66,32 +101,14 @@ fn bits(data: &[u8], offset: usize, length: usize) -> Option<u64> {
     })
 }
 
-/// A vector of the protocol files that the code does not confirm.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error(
-    "obd/pids.toml: PID {pid:02X}, data {data}: {signal} is {found} and should be {expected}; correct the row or the vector"
-)]
-pub struct VectorFailure {
-    /// The PID.
-    pub pid: u8,
-    /// The vector's data, hex.
-    pub data: String,
-    /// The signal.
-    pub signal: String,
-    /// By the vector.
-    pub expected: String,
-    /// By the code.
-    pub found: String,
-}
-
-/// Decodes every vector of the bundle's PID table; what differs is returned.
-#[must_use]
-pub fn verify_vectors(bundle: &Bundle) -> Vec<VectorFailure> {
-    bundle.pids.iter().flat_map(|row| row.vectors.iter().flat_map(|vector| failures(row, vector))).collect()
+/// Vectors of the PID table that the code does not confirm.
+pub(super) fn vector_failures(table: &PidTable) -> Vec<VectorFailure> {
+    table.iter().flat_map(|row| row.vectors.iter().flat_map(|vector| failures(row, vector))).collect()
 }
 
 fn failures(row: &PidRow, vector: &Vector) -> Vec<VectorFailure> {
-    let values = decode_pid(row, &vector.data).unwrap_or_default();
+    let maxima = Maxima(vector.maxima.clone());
+    let values = decode_pid_within(row, &vector.data, &maxima).unwrap_or_default();
     let mut names: Vec<&str> = values.iter().map(|value| value.name.as_str()).collect();
     names.extend(vector.values.keys().map(String::as_str));
     names.sort_unstable();
@@ -102,9 +119,8 @@ fn failures(row: &PidRow, vector: &Vector) -> Vec<VectorFailure> {
             let found = values.iter().find(|value| value.name == name).map(|value| &value.value);
             let expected = vector.values.get(name);
             (!agrees(found, expected)).then(|| VectorFailure {
-                pid: row.pid,
-                data: hex::encode_upper(&vector.data),
-                signal: name.to_owned(),
+                file: row.file(),
+                what: format!("PID {:02X}, data {}: {name}", row.pid, hex::encode_upper(&vector.data)),
                 expected: expected.map_or("absent".into(), |value| format!("{value:?}")),
                 found: found.map_or("absent".into(), ToString::to_string),
             })
@@ -125,20 +141,29 @@ fn agrees(found: Option<&Value>, expected: Option<&VectorValue>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocols::Bundle;
+
+    fn bundle() -> &'static Bundle {
+        static BUNDLE: LazyLock<Bundle> =
+            LazyLock::new(|| Bundle::load(std::path::Path::new("firmware-protocols")).unwrap());
+        &BUNDLE
+    }
 
     #[test]
     fn the_shipped_table_confirms_its_vectors() {
-        let bundle = Bundle::load(std::path::Path::new("firmware-protocols")).unwrap();
-        assert_eq!(verify_vectors(&bundle), []);
+        let bundle = bundle();
+        assert_eq!(vector_failures(&bundle.pids), []);
         assert!(bundle.pids.len() > 20);
     }
 
     #[test]
     fn published_examples_and_short_data() {
-        let bundle = Bundle::load(std::path::Path::new("firmware-protocols")).unwrap();
+        let bundle = bundle();
         let value = |pid: u8, data: &[u8]| {
             decode_pid(bundle.pids.get(1, pid).unwrap(), data).map(|values| values[0].value.as_f64().unwrap())
         };
@@ -149,12 +174,88 @@ mod tests {
         assert!(value(0x0C, &[0x1A]).is_err());
     }
 
+    fn decoded(pid: u8, data: &[u8]) -> BTreeMap<String, Value> {
+        let bundle = bundle();
+        let values = decode_pid(bundle.pids.get(1, pid).unwrap(), data).unwrap();
+        values.into_iter().map(|value| (value.name, value.value)).collect()
+    }
+
+    #[test]
+    fn support_bits_lengths_and_scalings_of_one_name() {
+        // 8B, only the trigger is supported: everything else is absent, not "no".
+        let trigger = decoded(0x8B, &[0x10, 0xFF, 0x33, 0xFF, 0xFF, 0xFF, 0xFF]);
+        assert_eq!(trigger.keys().collect::<Vec<_>>(), ["dpf_regeneration_trigger"]);
+        assert!(decoded(0x83, &[0; 9]).is_empty());
+        // 6B: the same sensor at 1 and at 4 degrees a bit.
+        assert_eq!(decoded(0x6B, &[0x01, 0x64, 0, 0, 0])["egr_temperature_11"], 60.0);
+        assert_eq!(decoded(0x6B, &[0x10, 0x64, 0, 0, 0])["egr_temperature_11"], 360.0);
+        assert_eq!(decoded(0x6B, &[0x11, 0x64, 0, 0, 0])["egr_temperature_11"], 60.0);
+        // 06 of an engine with three banks, and with two (a stray byte is no bank).
+        assert_eq!(decoded(0x06, &[0x80, 0x90]).len(), 2);
+        assert_eq!(decoded(0x06, &[0x80]).len(), 1);
+        // 68 has room for two sensors or for six; padding in between is not a third sensor.
+        assert_eq!(decoded(0x68, &[0x3F, 0x50, 0x51, 0, 0]).len(), 2);
+        assert_eq!(decoded(0x68, &[0x3F, 0x50, 0x51, 0x52, 0x53, 0x54, 0x55]).len(), 6);
+    }
+
+    #[test]
+    fn a_car_may_give_other_full_scales() {
+        let bundle = bundle();
+        let values = |pid: u8, data: &[u8], maxima: &Maxima| {
+            decode_pid_within(bundle.pids.get(1, pid).unwrap(), data, maxima).unwrap()
+        };
+        // Source: ISO 15031-5:2006 table B.60: data A of PID 4F is 4, raw 7D00 is lambda 1.953.
+        let mut told = values(0x4F, &[0x04, 0, 0, 0], &Maxima::default());
+        told.extend(values(0x50, &[0x0A, 0, 0, 0], &Maxima::default()));
+        assert_eq!(told.len(), 2, "zero keeps the usual scale and is no value");
+        let maxima = Maxima::of(&told);
+        let first = |pid: u8, data: &[u8]| values(pid, data, &maxima)[0].value.as_f64().unwrap();
+        assert!((first(0x44, &[0x7D, 0x00]) - 1.953).abs() < 0.001);
+        assert!((first(0x34, &[0x7D, 0x00, 0x80, 0x00]) - 1.953).abs() < 0.001);
+        assert_eq!(first(0x10, &[0xFF, 0xFF]), 100.0);
+        assert_eq!(first(0x0B, &[0x65]), 101.0);
+        assert_eq!(values(0x44, &[0x80, 0x00], &Maxima::default())[0].value, 1.0);
+    }
+
     proptest! {
         #![proptest_config(crate::seed::cases(256))]
 
+        /// An encoder that knows the row but not the decoder: raw numbers placed bit by bit come
+        /// back as numbers; what has no support bit stays away.
+        #[test]
+        fn what_a_car_packs_is_unpacked(seed in any::<u64>(), pid in 0x65_u8..0x9F) {
+            let bundle = bundle();
+            let Some(row) = bundle.pids.get(1, pid) else { return Ok(()) };
+            let mut data = vec![0_u8; row.bytes + row.more_bytes];
+            let mut set = |from: usize, length: usize, raw: u64| {
+                for n in 0..length {
+                    let place = from + n;
+                    let mask = 0x80 >> (place % 8);
+                    if raw >> (length - 1 - n) & 1 == 1 { data[place / 8] |= mask } else { data[place / 8] &= !mask }
+                }
+            };
+            let mut expected = BTreeMap::new();
+            for (place, signal) in row.signals.iter().enumerate() {
+                let SignalKind::Number { factor, offset } = signal.kind else { continue };
+                let Some(bit) = signal.when_bit else { continue };
+                if expected.contains_key(&signal.name) || seed >> (place % 64) & 1 == 0 { continue }
+                let raw = seed.wrapping_mul(place as u64 + 3) % (1 << (signal.bit_length - 1));
+                if signal.no_value == Some(raw) { continue }
+                set(bit, 1, 1);
+                set(signal.bit_offset, signal.bit_length, raw);
+                expected.insert(signal.name.clone(), raw as f64 * factor + offset);
+            }
+            let found: BTreeMap<_, _> =
+                decode_pid(row, &data).unwrap().into_iter().map(|value| (value.name, value.value)).collect();
+            for (name, value) in &expected {
+                let found = found.get(name).and_then(Value::as_f64);
+                prop_assert!(found.is_some_and(|found| (found - value).abs() < 1e-5), "{name}: {found:?}, {value}");
+            }
+        }
+
         #[test]
         fn never_panics(data in proptest::collection::vec(any::<u8>(), 0..48)) {
-            let bundle = Bundle::load(std::path::Path::new("firmware-protocols")).unwrap();
+            let bundle = bundle();
             for row in bundle.pids.iter() {
                 let _ = decode_pid(row, &data);
             }
