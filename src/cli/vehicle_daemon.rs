@@ -7,41 +7,23 @@ use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{Exit, Global, daemon, report_table};
+use super::{Exit, Global, daemon};
 use crate::api::client::{Client, ClientError, Method};
 use crate::config::values::Locale;
-use crate::event::vehicle::VehicleReport;
 use crate::ident::DeviceId;
-use crate::protocols::Bundle;
 
 /// A scan that the daemon could not answer at once is followed so long.
 const FOLLOW: Duration = Duration::from_secs(120);
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
-/// Asks the daemon for a scan and prints the report with its warnings.
-///
-/// # Errors
-/// Only when the report cannot be printed.
-pub(super) async fn scan(id: &DeviceId, bundle: &Bundle, global: &Global) -> anyhow::Result<Exit> {
+/// Asks the daemon for a scan: the report with its warnings, or the exit status when there
+/// is none, the reason being told.
+pub(super) async fn scan(id: &DeviceId, global: &Global) -> Result<Value, Exit> {
     let asked = async {
         let client = daemon::connect(global).await?;
         Ok(ask(&client, id, global.language()).await?)
     };
-    let report = match asked.await {
-        Ok(report) => report,
-        Err(error) => return Ok(refused(&error)),
-    };
-    if global.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-        return Ok(Exit::Done);
-    }
-    let locale = global.language();
-    let warnings = report.get("warnings").and_then(Value::as_array).cloned().unwrap_or_default();
-    let report: VehicleReport = serde_json::from_value(report)?;
-    let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    print!("{}", report_table::render(&report, bundle, locale, coloured));
-    print_warnings(&warnings, locale);
-    Ok(Exit::Done)
+    asked.await.map_err(|error| refused(&error))
 }
 
 async fn ask(client: &Client, id: &DeviceId, locale: Locale) -> Result<Value, ClientError> {
@@ -87,21 +69,6 @@ fn refused(error: &anyhow::Error) -> Exit {
         Some(ClientError::Refused { status: 502 | 504, .. }) => Exit::Device,
         _ => usual,
     }
-}
-
-/// Behind the report's table.
-pub(super) fn print_warnings(warnings: &[Value], locale: Locale) {
-    for warning in warnings {
-        println!("  ! {}", warning_line(warning, locale));
-    }
-}
-
-fn warning_line(warning: &Value, locale: Locale) -> String {
-    let text = |name: &str| {
-        let pointer = format!("/{name}/{}", locale.pick("zh", "en"));
-        warning.pointer(&pointer).and_then(Value::as_str).unwrap_or("").to_owned()
-    };
-    format!("{}  {}", text("title"), text("advice"))
 }
 
 /// Prints the telemetry windows of a configured link as they are committed: the signals

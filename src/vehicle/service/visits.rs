@@ -16,10 +16,14 @@ use crate::store::visits::VisitOp;
 use crate::store::{Batch, Op};
 use crate::vehicle::adapter::{Adapter, Capabilities};
 use crate::vehicle::error::VehicleError;
+use crate::vehicle::inspection;
 use crate::vehicle::visit::{Action, Presence, Seen};
 
 /// A longer stay across a reboot is a wrong clock: 30 days.
 const LONGEST_STAY: Duration = Duration::from_secs(30 * 86_400);
+
+/// Visits of a car looked through for one with a report.
+const VISITS_TO_COMPARE: usize = 5;
 
 /// The visit now open.
 #[derive(Debug, Clone)]
@@ -153,6 +157,19 @@ impl Service {
         let mut batch = batch.op(Op::Visit(VisitOp::Close { visit: visit.id, reason }));
         batch.events.extend(last_window);
         Ok(batch.event(NewEvent::now(subject(visit.id), &departed)?))
+    }
+
+    /// Holds the report's calibrations against those of the car's last visit.
+    pub(super) async fn compare_with_last_visit(&self, report: &mut VehicleReport) -> Result<(), VehicleError> {
+        let Some(vin) = report.vin.clone() else { return Ok(()) };
+        let visits = self.store.read(move |r| r.visits_of(&vin, VISITS_TO_COMPARE)).await?;
+        let earlier = visits.iter().filter(|visit| visit.visit != report.visit);
+        let last = earlier.into_iter().find_map(|visit| visit.report.as_ref());
+        // A report of an older version that cannot be read is nothing to compare with.
+        if let Some(last) = last.and_then(|json| serde_json::from_str::<VehicleReport>(json.get()).ok()) {
+            inspection::compare_calibrations(&last.ecus, report);
+        }
+        Ok(())
     }
 
     /// Commits a report; it belongs to the open visit.
