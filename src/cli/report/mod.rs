@@ -16,7 +16,7 @@ use jiff::tz::TimeZone;
 use crate::clock::UtcMillis;
 use crate::config::Config;
 use crate::config::values::Locale;
-use crate::event::maintenance::{MaintenanceWarning, Severity};
+use crate::event::maintenance::{Evidence, MaintenanceWarning, Severity};
 use crate::event::vehicle::{DtcEntry, DtcState, EcuReport, MonitorTest, PidValue, Readiness, VehicleReport};
 use crate::protocols::Bundle;
 
@@ -112,6 +112,23 @@ impl<'a> View<'a> {
         }
     }
 
+    /// One piece of a warning's evidence: name, value, limit.
+    fn evidence_text(&self, evidence: &Evidence) -> String {
+        let name = words::evidence(&evidence.name, self.bundle, self.locale);
+        let unit = evidence.unit.as_deref().unwrap_or("");
+        let value = match &evidence.value {
+            serde_json::Value::Bool(true) => self.pick("是", "yes").to_owned(),
+            serde_json::Value::Bool(false) => self.pick("否", "no").to_owned(),
+            value => with_unit(&figure(value), unit),
+        };
+        match &evidence.limit {
+            Some(limit) => {
+                format!("{name} {value} ({} {})", self.pick("限值", "limit"), with_unit(&figure(limit), unit))
+            }
+            None => format!("{name} {value}"),
+        }
+    }
+
     /// A PID of one signal has a name for people; of several, the signal's own goes with it.
     fn value_name(&self, value: &PidValue) -> String {
         let pid = value.pid.get(2..).and_then(|pid| u8::from_str_radix(pid, 16).ok());
@@ -147,23 +164,27 @@ fn weight(state: Readiness) -> u8 {
 }
 
 /// A number as people read it: two decimals, and none that are zero. JSON has them all.
-fn figure(number: &serde_json::Value) -> String {
+pub(super) fn figure(number: &serde_json::Value) -> String {
     match number {
         serde_json::Value::String(text) => text.clone(),
         number => number.as_f64().map_or_else(|| number.to_string(), rounded),
     }
 }
 
-fn rounded(value: f64) -> String {
+pub(super) fn rounded(value: f64) -> String {
     ((value * 100.0).round() / 100.0).to_string()
 }
 
 /// `degC` is `°C` for people.
-fn with_unit(figure: &str, unit: &str) -> String {
-    match unit {
+pub(super) fn unit_for_people(unit: &str) -> &str {
+    if unit == "degC" { "°C" } else { unit }
+}
+
+/// A figure with its unit.
+pub(super) fn with_unit(figure: &str, unit: &str) -> String {
+    match unit_for_people(unit) {
         "" => figure.to_owned(),
         "%" => format!("{figure}%"),
-        "degC" => format!("{figure} °C"),
         unit => format!("{figure} {unit}"),
     }
 }

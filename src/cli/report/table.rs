@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::{View, figure, rounded, with_unit, words};
+use super::{View, rounded, with_unit, words};
 use crate::event::maintenance::{MaintenanceWarning, Severity};
 use crate::event::vehicle::{DtcEntry, EcuReport, MonitorTest, Readiness};
 
@@ -173,11 +173,7 @@ impl<'a> Page<'a> {
         let advice = safe(locale.pick(&warning.advice.zh, &warning.advice.en));
         self.line(&format!("  {}{advice}", " ".repeat(LABEL)));
         for evidence in &warning.evidence {
-            let value = with_unit(&figure(&evidence.value), evidence.unit.as_deref().unwrap_or(""));
-            let limit = evidence.limit.as_ref().map(|limit| {
-                format!("  {} {}", self.pick("限值", "limit"), figure(limit))
-            });
-            let text = format!("{}: {value}{}", evidence.name, limit.unwrap_or_default());
+            let text = self.view.evidence_text(evidence);
             let line = format!("  {}{}", " ".repeat(LABEL), self.paint.quiet(&safe(&text)));
             self.line(&line);
         }

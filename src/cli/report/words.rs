@@ -4,7 +4,7 @@
 use crate::config::values::Locale;
 use crate::event::maintenance::{Confidence, Severity};
 use crate::event::vehicle::{DtcState, Powertrain, Readiness, VinCheck};
-use crate::protocols::Bundle;
+use crate::protocols::{Bundle, PidRow};
 
 /// A stable code of `inspection` or `not_assessable_because`.
 pub fn reason(code: &str, bundle: &Bundle, locale: Locale) -> String {
@@ -116,6 +116,32 @@ pub fn odometer_source(source: &str, locale: Locale) -> String {
     }
 }
 
+/// What a warning's evidence is called: as the car's value of that name, or by the rules' own words.
+pub fn evidence(name: &str, bundle: &Bundle, locale: Locale) -> String {
+    let (zh, en) = match name {
+        "codes" => ("故障码", "codes"),
+        "count" => ("数量", "count"),
+        "mil_on" => ("故障灯", "malfunction lamp"),
+        "monitors" => ("监测", "monitors"),
+        "voltage" | "system_voltage" => ("电压", "voltage"),
+        "long_trim" => ("长期燃油修正", "long-term fuel trim"),
+        "short_trim" => ("短期燃油修正", "short-term fuel trim"),
+        "trim" | "total" => ("燃油修正合计", "fuel trim in total"),
+        "trim_bank_1" => ("1 列燃油修正合计", "fuel trim bank 1 in total"),
+        "run_time" => ("起动后时间", "time since start"),
+        "distance_since_clear" => ("清码后里程", "distance since clearing"),
+        "time_since_clear" => ("清码后时间", "time since clearing"),
+        "warmups_since_clear" => ("清码后暖机次数", "warm-ups since clearing"),
+        _ => {
+            let of_one_signal =
+                |row: &&PidRow| matches!(row.signals.as_slice(), [only] if only.name == name);
+            let row = bundle.pids.iter().find(of_one_signal);
+            return row.map_or_else(|| name.to_owned(), |row| locale.pick(&row.name.zh, &row.name.en).to_owned());
+        }
+    };
+    locale.pick(zh, en).to_owned()
+}
+
 /// What a request asked for.
 pub fn request(request: &str, bundle: &Bundle, locale: Locale) -> String {
     let bytes = hex::decode(request).unwrap_or_default();
@@ -225,6 +251,13 @@ mod tests {
             assert!(zh.chars().any(|c| c > '\u{2E80}') && en.is_ascii(), "{code}: {zh}, {en}");
         }
         assert_eq!(reason("from-the-future:x", &bundle(), Locale::ZhCn), "from-the-future:x");
+    }
+
+    #[test]
+    fn evidence_of_the_shipped_rules() {
+        for (name, zh) in [("coolant_temperature", "冷却液温度"), ("codes", "故障码"), ("x", "x")] {
+            assert_eq!(evidence(name, &bundle(), Locale::ZhCn), zh);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The sheet the customer gets: who, what, the verdict, what to do, and what it rests on.
 
 use super::Html;
-use crate::cli::report::{View, figure, rounded, with_unit, words};
+use crate::cli::report::{View, rounded, words};
 use crate::event::maintenance::{MaintenanceWarning, Severity};
 use crate::event::vehicle::Readiness;
 
@@ -133,11 +133,7 @@ fn one_warning(html: &mut Html, view: View<'_>, warning: &MaintenanceWarning) {
     html.text(view.pick(&warning.advice.zh, &warning.advice.en));
     html.markup("<p class=\"evidence\">").text(words::confidence(warning.confidence, view.locale));
     for evidence in &warning.evidence {
-        let value = with_unit(&figure(&evidence.value), evidence.unit.as_deref().unwrap_or(""));
-        html.markup(" · ").text(&evidence.name).markup(" ").text(&value);
-        if let Some(limit) = &evidence.limit {
-            html.markup(" (").text(view.pick("限值", "limit")).markup(" ").text(&figure(limit)).markup(")");
-        }
+        html.markup(" · ").text(&view.evidence_text(evidence));
     }
     html.markup("</p></td></tr>");
 }
