@@ -351,3 +351,30 @@ async fn watch_draws_in_place_and_gives_the_terminal_back() {
     let after = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
     assert_eq!(after.local_flags, before.local_flags);
 }
+
+/// The page beside the report: written, in the asked language, with the store's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_writes_a_page_to_hand_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = CarSpec { confirmed: vec!["P0420".parse().unwrap()], ..CarSpec::default() };
+    let profile = Profile { adapter: Adapter::default(), car: Some(spec) };
+    let sim = VehicleSim::spawn_pty(profile, None).await.unwrap();
+    let link = format!("elm327+serial://{}?baud=38400", sim.path().display());
+    let page = dir.path().join("report.html");
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_baygate"))
+        .args(["scan", &link, "--json", "--locale", "zh-CN", "--store-name", "<星河> & 店", "--html"])
+        .arg(&page)
+        .arg("--config")
+        .arg(dir.path().join("none.toml"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["inspection"]["blocking"], serde_json::json!(["mil-on", "dtc-confirmed"]));
+    let page = std::fs::read_to_string(&page).unwrap();
+    for word in ["&lt;星河&gt; &amp; 店", VIN, "P0420", "预计不通过", "发动机故障灯点亮"] {
+        assert!(page.contains(word), "{word}");
+    }
+}
