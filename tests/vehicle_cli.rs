@@ -6,7 +6,8 @@ mod vehicle_bay;
 
 use baygate::cli::{Exit, Global, devices, scan, watch};
 use baygate::config::values::{Locale, VehicleLink};
-use baygate::sim::vehicle::{Adapter, CarSpec, Profile, VehicleSim};
+use baygate::event::vehicle::{VehicleReport, VinCheck};
+use baygate::sim::vehicle::{Adapter, CarSpec, Profile, Recording, ReplaySim, VehicleSim};
 use baygate::vehicle::adapter::Adapter as CarAdapter;
 use baygate::vehicle::elm327::Trace;
 use baygate::vehicle::gate::Request;
@@ -212,5 +213,170 @@ async fn a_car_that_goes_away_leaves_a_marked_report() {
         assert!(!report.assessable && report.not_assessable_because.contains(&"scan-incomplete".into()));
         assert_eq!(report.inspection.blocking.contains(&"communication-failed".into()), !whole, "{name}");
         assert!(!report.errors.is_empty() && report.errors.len() < 8, "{name}: {:?}", report.errors);
+    }
+}
+
+/// What differs between a scan and its replay: times, and the VIN that a trace does not hold.
+fn without_times_and_vin(mut report: VehicleReport) -> Value {
+    report.vin = None;
+    report.vin_check = VinCheck::Missing;
+    let mut report = serde_json::to_value(report).unwrap();
+    for name in ["visit", "started_at", "duration_ms"] {
+        report.as_object_mut().unwrap().remove(name);
+    }
+    report
+}
+
+async fn replayed(trace: &str) -> (VehicleReport, std::collections::BTreeMap<String, u64>) {
+    let recording = Recording::read(trace).unwrap();
+    let sim = ReplaySim::spawn_tcp("127.0.0.1:0".parse().unwrap(), recording).await.unwrap();
+    let link = format!("elm327+tcp://{}", sim.name());
+    let report = scan::scan_link(&link.parse().unwrap(), &bundle(), None, Locale::En).await.unwrap();
+    (report, sim.missed())
+}
+
+/// The lines of a trace as exchanges: what was sent, with what came back.
+fn exchanges(trace: &str) -> Vec<Vec<&str>> {
+    let mut exchanges: Vec<Vec<&str>> = Vec::new();
+    for line in trace.lines().skip(1) {
+        match serde_json::from_str::<Value>(line).unwrap()["dir"].as_str() {
+            Some("tx") => exchanges.push(vec![line]),
+            _ => exchanges.last_mut().unwrap().push(line),
+        }
+    }
+    exchanges
+}
+
+fn command(exchange: &[&str]) -> String {
+    let sent: Value = serde_json::from_str(exchange[0]).unwrap();
+    String::from_utf8(hex::decode(sent["hex"].as_str().unwrap()).unwrap()).unwrap().trim().to_owned()
+}
+
+/// Contract §1: a trace played back gives the same report, in any order of asking, and with
+/// a hole in it all but what the hole held. On every kind of bus.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replayed_trace_gives_the_same_report() {
+    for protocol in [6, 7, 3, 5] {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = CarSpec {
+            protocol,
+            latency_ms: 2,
+            confirmed: vec!["P0420".parse().unwrap()],
+            pending: vec!["P0301".parse().unwrap()],
+            ..CarSpec::default()
+        };
+        let profile = Profile { adapter: Adapter::default(), car: Some(spec) };
+        let sim = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile).await.unwrap();
+        let link = format!("elm327+tcp://{}", sim.addr().unwrap());
+        let path = dir.path().join("car.jsonl");
+        let trace = Trace::begin(Box::new(std::fs::File::create(&path).unwrap()), &link);
+        let original =
+            scan::scan_link(&link.parse().unwrap(), &bundle(), Some(trace), Locale::En).await.unwrap();
+        assert_eq!(original.vin.as_ref().map(|vin| vin.as_str()), Some(VIN));
+        let original = without_times_and_vin(original);
+        let trace = std::fs::read_to_string(&path).unwrap();
+
+        let (again, missed) = replayed(&trace).await;
+        assert_eq!((again.vin.clone(), again.vin_check), (None, VinCheck::Missing), "a masked VIN is no VIN");
+        assert_eq!(missed.len(), 0, "{missed:?}");
+        assert_eq!(without_times_and_vin(again), original, "protocol {protocol}");
+
+        // Recorded in another order: what follows the first contact, backwards.
+        let mut parts = exchanges(&trace);
+        let first = parts.iter().position(|exchange| command(exchange).starts_with("0100")).unwrap();
+        parts[first + 1..].reverse();
+        let header = trace.lines().next().unwrap();
+        let (again, missed) = replayed(&format!("{header}\n{}", parts.concat().join("\n"))).await;
+        assert_eq!(missed.len(), 0, "{missed:?}");
+        assert_eq!(without_times_and_vin(again), original, "protocol {protocol}, backwards");
+
+        // With a hole.
+        parts.retain(|exchange| !command(exchange).starts_with("010C"));
+        let (again, missed) = replayed(&format!("{header}\n{}", parts.concat().join("\n"))).await;
+        assert_eq!(missed.keys().collect::<Vec<_>>(), ["010C"]);
+        let failed: Vec<_> = again.errors.iter().filter(|error| error.request == "010C").collect();
+        assert_eq!(failed.len(), 1);
+        assert_eq!(failed[0].error, "no data");
+    }
+}
+
+/// `watch` on a terminal of its own: drawn in place, ended by a key, and given back.
+#[tokio::test(flavor = "multi_thread")]
+async fn watch_draws_in_place_and_gives_the_terminal_back() {
+    use std::io::{Read, Write};
+    let dir = tempfile::tempdir().unwrap();
+    let (_sim, link) = car().await;
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let before = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
+    let terminal = || std::process::Stdio::from(pty.slave.try_clone().unwrap());
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_baygate"))
+        .args(["watch", &link, "0C", "05", "--locale", "zh-CN", "--config"])
+        .arg(dir.path().join("none.toml"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdin(terminal())
+        .stdout(terminal())
+        .stderr(terminal())
+        .spawn()
+        .unwrap();
+    let mut master = std::fs::File::from(pty.master);
+    let mut keyboard = master.try_clone().unwrap();
+    let (told, mut telling) = tokio::sync::mpsc::unbounded_channel::<Vec<u8>>();
+    std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(n) = master.read(&mut piece) {
+            if n == 0 || told.send(piece[..n].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    let mut screen = Vec::new();
+    let deadline = tokio::time::Instant::now() + vehicle_bay::DEADLINE;
+    while String::from_utf8_lossy(&screen).matches("\x1b[H").count() < 3 {
+        let piece = tokio::time::timeout_at(deadline, telling.recv()).await;
+        screen.extend(piece.expect("three pictures").expect("it still runs"));
+    }
+    let shown = String::from_utf8_lossy(&screen).into_owned();
+    for word in ["\x1b[?1049h", "发动机转速", "冷却液温度", "rpm", "°C", "最小", "个/秒"] {
+        assert!(shown.contains(word), "{word} in {shown:?}");
+    }
+    keyboard.write_all(b"q").unwrap();
+    let ended = tokio::task::spawn_blocking(move || child.wait().unwrap());
+    assert!(tokio::time::timeout_at(deadline, ended).await.expect("q ends it").unwrap().success());
+    while let Ok(Some(piece)) =
+        tokio::time::timeout(std::time::Duration::from_millis(200), telling.recv()).await
+    {
+        screen.extend(piece);
+    }
+    let shown = String::from_utf8_lossy(&screen).into_owned();
+    let (_, after) = shown.split_once("\x1b[?25h\x1b[?1049l").expect("the terminal is given back");
+    assert!(after.contains("发动机转速"), "the last picture stays: {after:?}");
+    let after = nix::sys::termios::tcgetattr(&pty.slave).unwrap();
+    assert_eq!(after.local_flags, before.local_flags);
+}
+
+/// The page beside the report: written, in the asked language, with the store's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_writes_a_page_to_hand_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = CarSpec { confirmed: vec!["P0420".parse().unwrap()], ..CarSpec::default() };
+    let profile = Profile { adapter: Adapter::default(), car: Some(spec) };
+    let sim = VehicleSim::spawn_pty(profile, None).await.unwrap();
+    let link = format!("elm327+serial://{}?baud=38400", sim.path().display());
+    let page = dir.path().join("report.html");
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_baygate"))
+        .args(["scan", &link, "--json", "--locale", "zh-CN", "--store-name", "<星河> & 店", "--html"])
+        .arg(&page)
+        .arg("--config")
+        .arg(dir.path().join("none.toml"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["inspection"]["blocking"], serde_json::json!(["mil-on", "dtc-confirmed"]));
+    let page = std::fs::read_to_string(&page).unwrap();
+    for word in ["&lt;星河&gt; &amp; 店", VIN, "P0420", "预计不通过", "发动机故障灯点亮"] {
+        assert!(page.contains(word), "{word}");
     }
 }

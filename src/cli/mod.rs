@@ -14,7 +14,7 @@ mod man;
 pub mod pair;
 mod print;
 pub mod protocol_files;
-pub mod report_table;
+pub mod report;
 mod run;
 pub mod scan;
 mod schema;

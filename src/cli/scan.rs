@@ -10,12 +10,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::report_table;
+use super::report::{self as page, View};
 use super::vehicle_target::{Target, no_trace_through_daemon, refuse, unknown_target};
 use super::{Exit, Global, protocol_files, vehicle_daemon};
 use crate::clock::UtcMillis;
 use crate::config::Config;
 use crate::config::values::{Locale, VehicleLink};
+use crate::event::maintenance::MaintenanceWarning;
 use crate::event::vehicle::VehicleReport;
 use crate::ident::DeviceId;
 use crate::maintenance;
@@ -31,7 +32,7 @@ use crate::vehicle::{AdapterError, report};
   baygate scan elm327+serial:///dev/rfcomm0
   baygate scan elm327+tcp://192.168.0.10:35000 --json
   baygate scan elm327+serial:///dev/ttyUSB0?baud=38400 --trace car.jsonl
-  baygate scan bay-1")]
+  baygate scan bay-1 --html report.html --store-name \"Galaxy Motors\"")]
 pub struct Args {
     /// A LINK, or the id of a configured [[vehicle]] / 链路地址或配置中的 id
     #[arg(value_name = "LINK|ID", value_parser = Target::parse)]
@@ -39,42 +40,85 @@ pub struct Args {
     /// Writes every byte with its time, VIN masked / 记录全部字节与时间，VIN 已遮盖
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
+    /// Writes the report as a page to print and hand out, too / 另存为可打印的网页报告
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// The store's name on the page; default: gateway.store / 报告上的门店名称
+    #[arg(long, value_name = "NAME", requires = "html")]
+    pub store_name: Option<String>,
 }
 
 /// Runs the command.
 ///
 /// # Errors
-/// Configuration, protocol files or trace file cannot be used.
+/// Configuration, protocol files, trace file or page cannot be used.
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
     let locale = global.language();
     let config = protocol_files::configuration(global)?;
     let bundle = protocol_files::load(config.as_ref())?;
-    let link = match args.target.resolve(config.as_ref()) {
-        Ok(Target::Link(link)) => link,
-        Ok(Target::Configured(id)) if args.trace.is_none() => {
-            return vehicle_daemon::scan(&id, &bundle, global).await;
-        }
+    let outcome = match args.target.clone().resolve(config.as_ref()) {
+        Ok(Target::Link(link)) => alone(&link, &args, &bundle, config.as_ref(), locale).await?,
+        Ok(Target::Configured(id)) if args.trace.is_none() => vehicle_daemon::scan(&id, global).await,
         Ok(Target::Configured(id)) => return Ok(no_trace_through_daemon(&id, locale)),
         Err(error) => return Ok(unknown_target(&error)),
     };
-    let trace = args
-        .trace
-        .map(|path| {
-            let file = File::create(&path).with_context(|| format!("trace file {}", path.display()))?;
-            anyhow::Ok(Trace::begin(Box::new(file), &link.to_string()))
-        })
-        .transpose()?;
-    let report = match scan_link(&link, &bundle, trace, locale).await {
-        Ok(report) => report,
-        Err(error) => return Ok(refuse(&error, locale)),
+    match outcome {
+        Ok(report) => show(report, &args, &bundle, config.as_ref(), global),
+        Err(exit) => Ok(exit),
+    }
+}
+
+/// Scans a link that no daemon has: the report with its warnings, or the exit status when
+/// there is none, the reason being told.
+async fn alone(
+    link: &VehicleLink,
+    args: &Args,
+    bundle: &Bundle,
+    config: Option<&Config>,
+    locale: Locale,
+) -> anyhow::Result<Result<Value, Exit>> {
+    let begin = |path: &PathBuf| {
+        let file = File::create(path).with_context(|| format!("trace file {}", path.display()))?;
+        anyhow::Ok(Trace::begin(Box::new(file), &link.to_string()))
     };
-    let warnings = warnings(&report, config.as_ref())?;
+    let trace = args.trace.as_ref().map(begin).transpose()?;
+    match scan_link(link, bundle, trace, locale).await {
+        Ok(report) => Ok(Ok(joined(&report, warnings(&report, config)?)?)),
+        Err(error) => Ok(Err(refuse(&error, locale))),
+    }
+}
+
+/// Prints the report, and writes the page where one is wanted.
+fn show(
+    joined: Value,
+    args: &Args,
+    bundle: &Bundle,
+    config: Option<&Config>,
+    global: &Global,
+) -> anyhow::Result<Exit> {
     if global.json {
-        println!("{}", serde_json::to_string_pretty(&joined(&report, warnings)?)?);
-    } else {
+        println!("{}", serde_json::to_string_pretty(&joined)?);
+    }
+    let warnings = joined.get("warnings").cloned().unwrap_or_else(|| Value::Array(Vec::new()));
+    let warnings: Vec<MaintenanceWarning> = serde_json::from_value(warnings)?;
+    let report: VehicleReport = serde_json::from_value(joined)?;
+    let store =
+        args.store_name.clone().or_else(|| config.map(|config| config.gateway.source.store.to_string()));
+    let view = View {
+        report: &report,
+        warnings: &warnings,
+        bundle,
+        locale: global.language(),
+        zone: &page::zone(config),
+        store: store.as_deref(),
+    };
+    if !global.json {
         let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        print!("{}", report_table::render(&report, &bundle, locale, coloured));
-        vehicle_daemon::print_warnings(&warnings.unwrap_or_default(), locale);
+        print!("{}", page::table::render(view, coloured));
+    }
+    if let Some(path) = &args.html {
+        std::fs::write(path, page::html::render(view)).with_context(|| format!("page {}", path.display()))?;
+        eprintln!("{} {}", view.locale.pick("报告已写入", "report written to"), path.display());
     }
     Ok(Exit::Done)
 }
@@ -114,7 +158,7 @@ pub async fn scan_link(
 ) -> Result<VehicleReport, ScanError> {
     let bar = progress_bar();
     bar.set_message(locale.pick("连接适配器", "opening the adapter").to_owned());
-    let scanned = scan_with_bar(link, bundle, trace, &bar).await;
+    let scanned = scan_with_bar(link, bundle, trace, locale, &bar).await;
     bar.finish_and_clear();
     scanned
 }
@@ -123,13 +167,15 @@ async fn scan_with_bar(
     link: &VehicleLink,
     bundle: &Bundle,
     trace: Option<Trace>,
+    locale: Locale,
     bar: &ProgressBar,
 ) -> Result<VehicleReport, ScanError> {
     let mut adapter = Adapter::open(link, bundle, None, trace).await?;
     let mut step = |progress: scan::Progress| {
         bar.set_length(progress.total as u64);
         bar.set_position(progress.done as u64);
-        bar.set_message(progress.request.to_string());
+        let request = progress.request.to_string();
+        bar.set_message(format!("{request} {}", page::request_in_words(&request, bundle, locale)));
     };
     // Nobody configured this link: it has no id of its own.
     let id = DeviceId::new("scan").map_err(|error| AdapterError::Gone(error.to_string()))?;

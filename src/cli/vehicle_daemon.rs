@@ -3,14 +3,17 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::{Exit, Global, daemon, report_table};
+use super::report::{figure, with_unit};
+use super::watch::{Shown, signal_name, wanted_to_end};
+use super::{Exit, Global, daemon};
 use crate::api::client::{Client, ClientError, Method};
+use crate::api::sse::SseEvent;
 use crate::config::values::Locale;
-use crate::event::vehicle::VehicleReport;
+use crate::event::vehicle::SignalWindow;
 use crate::ident::DeviceId;
 use crate::protocols::Bundle;
 
@@ -18,30 +21,14 @@ use crate::protocols::Bundle;
 const FOLLOW: Duration = Duration::from_secs(120);
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
-/// Asks the daemon for a scan and prints the report with its warnings.
-///
-/// # Errors
-/// Only when the report cannot be printed.
-pub(super) async fn scan(id: &DeviceId, bundle: &Bundle, global: &Global) -> anyhow::Result<Exit> {
+/// Asks the daemon for a scan: the report with its warnings, or the exit status when there
+/// is none, the reason being told.
+pub(super) async fn scan(id: &DeviceId, global: &Global) -> Result<Value, Exit> {
     let asked = async {
         let client = daemon::connect(global).await?;
         Ok(ask(&client, id, global.language()).await?)
     };
-    let report = match asked.await {
-        Ok(report) => report,
-        Err(error) => return Ok(refused(&error)),
-    };
-    if global.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-        return Ok(Exit::Done);
-    }
-    let locale = global.language();
-    let warnings = report.get("warnings").and_then(Value::as_array).cloned().unwrap_or_default();
-    let report: VehicleReport = serde_json::from_value(report)?;
-    let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    print!("{}", report_table::render(&report, bundle, locale, coloured));
-    print_warnings(&warnings, locale);
-    Ok(Exit::Done)
+    asked.await.map_err(|error| refused(&error))
 }
 
 async fn ask(client: &Client, id: &DeviceId, locale: Locale) -> Result<Value, ClientError> {
@@ -89,21 +76,6 @@ fn refused(error: &anyhow::Error) -> Exit {
     }
 }
 
-/// Behind the report's table.
-pub(super) fn print_warnings(warnings: &[Value], locale: Locale) {
-    for warning in warnings {
-        println!("  ! {}", warning_line(warning, locale));
-    }
-}
-
-fn warning_line(warning: &Value, locale: Locale) -> String {
-    let text = |name: &str| {
-        let pointer = format!("/{name}/{}", locale.pick("zh", "en"));
-        warning.pointer(&pointer).and_then(Value::as_str).unwrap_or("").to_owned()
-    };
-    format!("{}  {}", text("title"), text("advice"))
-}
-
 /// Prints the telemetry windows of a configured link as they are committed: the signals
 /// that are `wanted`, all when that is empty.
 ///
@@ -113,6 +85,7 @@ pub(super) async fn watch(
     id: &DeviceId,
     rounds: Option<u64>,
     wanted: &[String],
+    bundle: &Bundle,
     global: &Global,
 ) -> anyhow::Result<Exit> {
     let opened = async {
@@ -123,37 +96,73 @@ pub(super) async fn watch(
         Ok(events) => events,
         Err(error) => return Ok(refused(&error)),
     };
-    tokio::pin!(events);
     if !global.json && std::io::stderr().is_terminal() {
         let zh = format!("{id} 由守护进程轮询，约每 10 秒一行；没有车时没有数据，按 Ctrl-C 结束");
         let en =
             format!("{id} is polled by the daemon: a line about every 10 s, none without a car; Ctrl-C ends");
         eprintln!("{}", global.language().pick(&zh, &en));
     }
-    let mut printed = 0;
-    while rounds.is_none_or(|rounds| printed < rounds) {
-        let event = tokio::select! {
-            event = events.next() => event,
-            _ = tokio::signal::ctrl_c() => return Ok(Exit::Done),
-        };
-        let event = match event {
-            Some(Ok(event)) => event,
-            Some(Err(error)) => return Ok(refused(&error.into())),
-            None => return Ok(Exit::Done),
-        };
-        let envelope: Value = serde_json::from_str(&event.data).unwrap_or_default();
-        let Some(data) = envelope.get("data").filter(|data| data["link"] == id.as_str()) else { continue };
-        let Some(data) = only(data, wanted) else {
+    let mut shown = Shown::begin(id.to_string(), global);
+    let followed = follow(id, rounds, wanted, bundle, global, events, &mut shown).await;
+    // The terminal is given back before anything is said on it.
+    shown.end(bundle);
+    match followed {
+        Ok(()) => Ok(Exit::Done),
+        Err(Stopped::Refused(error)) => Ok(refused(&error)),
+        Err(Stopped::NotPolled) => {
             let zh = format!("{id} 的轮询中没有 {}；守护进程只轮询部分 PID", wanted.join("、"));
             let en =
                 format!("{id} is not polled for {}; the daemon chooses what it polls", wanted.join(", "));
             eprintln!("{}", global.language().pick(&zh, &en));
-            return Ok(Exit::Failed);
+            Ok(Exit::Failed)
+        }
+    }
+}
+
+enum Stopped {
+    Refused(anyhow::Error),
+    /// The windows have none of the wanted signals.
+    NotPolled,
+}
+
+async fn follow(
+    id: &DeviceId,
+    rounds: Option<u64>,
+    wanted: &[String],
+    bundle: &Bundle,
+    global: &Global,
+    events: impl Stream<Item = Result<SseEvent, ClientError>>,
+    shown: &mut Shown,
+) -> Result<(), Stopped> {
+    tokio::pin!(events);
+    let mut printed = 0;
+    let ending = wanted_to_end(shown.screen.is_some());
+    tokio::pin!(ending);
+    while rounds.is_none_or(|rounds| printed < rounds) {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = &mut ending => return Ok(()),
         };
-        print_window(&data, global.json);
+        let event = match event {
+            Some(Ok(event)) => event,
+            Some(Err(error)) => return Err(Stopped::Refused(error.into())),
+            None => return Ok(()),
+        };
+        let envelope: Value = serde_json::from_str(&event.data).unwrap_or_default();
+        let Some(data) = envelope.get("data").filter(|data| data["link"] == id.as_str()) else { continue };
+        let data = only(data, wanted).ok_or(Stopped::NotPolled)?;
+        if shown.screen.is_some() {
+            let signals: Vec<SignalWindow> =
+                serde_json::from_value(data["signals"].clone()).unwrap_or_default();
+            if shown.window(&signals, bundle).is_err() {
+                return Ok(());
+            }
+        } else {
+            print_window(&data, bundle, global);
+        }
         printed += 1;
     }
-    Ok(Exit::Done)
+    Ok(())
 }
 
 /// The window with the wanted signals alone; nothing when it has none of them.
@@ -166,8 +175,8 @@ fn only(data: &Value, wanted: &[String]) -> Option<Value> {
     (wanted.is_empty() || !signals.is_empty()).then_some(data)
 }
 
-fn print_window(data: &Value, json: bool) {
-    if json {
+fn print_window(data: &Value, bundle: &Bundle, global: &Global) {
+    if global.json {
         println!("{data}");
         return;
     }
@@ -175,7 +184,10 @@ fn print_window(data: &Value, json: bool) {
     let signals = data["signals"].as_array().cloned().unwrap_or_default();
     let shown: Vec<String> = signals
         .iter()
-        .map(|signal| format!("{} {} {}", text(signal, "name"), signal["last"], text(signal, "unit")))
+        .map(|signal| {
+            let name = signal_name(bundle, "", &text(signal, "name"), global.language());
+            format!("{name} {}", with_unit(&figure(&signal["last"]), &text(signal, "unit")))
+        })
         .collect();
     println!("{}  {}", text(data, "to"), shown.join(" · "));
 }

@@ -1,17 +1,25 @@
-//! `baygate watch`: live values of one vehicle until interrupted.
+//! `baygate watch`: live values of one vehicle until interrupted: like `top` on a
+//! terminal, lines elsewhere, JSON Lines with `--json`.
+
+mod board;
+mod screen;
 
 use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::board::Board;
+use self::screen::Screen;
+pub(super) use self::screen::wanted_to_end;
+use super::report::{figure, with_unit};
 use super::vehicle_target::{Target, refuse, refuse_adapter, unknown_target};
 use super::{Exit, Global, protocol_files, vehicle_daemon};
 use crate::clock::UtcMillis;
 use crate::config::Config;
 use crate::config::values::{Locale, VehicleLink};
-use crate::event::vehicle::PidValue;
+use crate::event::vehicle::{PidValue, SignalWindow};
 use crate::protocols::Bundle;
 use crate::vehicle::adapter::Adapter;
 use crate::vehicle::gate::Request;
@@ -63,7 +71,8 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
         Ok(Target::Configured(id)) => {
             let wanted =
                 if args.pids.is_empty() { Vec::new() } else { names_of(&args.pids, config.as_ref())? };
-            return vehicle_daemon::watch(&id, args.rounds, &wanted, global).await;
+            let bundle = protocol_files::load(config.as_ref())?;
+            return vehicle_daemon::watch(&id, args.rounds, &wanted, &bundle, global).await;
         }
         Err(error) => return Ok(unknown_target(&error)),
     };
@@ -79,12 +88,17 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
         }
     }
     let watch = Watch { bundle, requests, json: global.json, rounds: args.rounds };
-    tokio::select! {
-        ended = watch.run(&link) => match ended {
-            Ok(()) => Ok(Exit::Done),
-            Err(error) => Ok(refuse_any(&error, locale)),
-        },
-        _ = tokio::signal::ctrl_c() => Ok(Exit::Done),
+    let mut shown = Shown::begin(link.to_string(), global);
+    let keys = shown.screen.is_some();
+    let ended = tokio::select! {
+        ended = watch.run(&link, &mut shown) => ended,
+        () = wanted_to_end(keys) => Ok(()),
+    };
+    // The terminal is given back before anything is said on it.
+    shown.end(&watch.bundle);
+    match ended {
+        Ok(()) => Ok(Exit::Done),
+        Err(error) => Ok(refuse_any(&error, locale)),
     }
 }
 
@@ -113,7 +127,7 @@ struct Watch {
 }
 
 impl Watch {
-    async fn run(&self, link: &VehicleLink) -> Result<(), ScanError> {
+    async fn run(&self, link: &VehicleLink, shown: &mut Shown) -> Result<(), ScanError> {
         let mut adapter = Adapter::open(link, &self.bundle, None, None).await?;
         if let Contact::Silent(why) = contact(&mut adapter).await? {
             return Err(ScanError::NoAnswer { why });
@@ -128,7 +142,7 @@ impl Watch {
                 round.extend(self.ask(&mut adapter, *request).await?);
             }
             // The reader of our output left: done.
-            if self.print(&round).is_err() {
+            if shown.round(&round, self).is_err() {
                 return Ok(());
             }
             done += 1;
@@ -155,26 +169,87 @@ impl Watch {
         });
         Ok(values.collect())
     }
+}
 
-    fn print(&self, round: &[(String, PidValue)]) -> std::io::Result<()> {
-        let mut out = std::io::stdout().lock();
-        let time = UtcMillis::now();
-        if self.json {
-            for (ecu, value) in round {
-                let line = json!({
-                    "time": time, "ecu": ecu, "pid": value.pid, "name": value.name,
-                    "value": value.value, "unit": value.unit
-                });
-                writeln!(out, "{line}")?;
-            }
-        } else {
-            let shown: Vec<String> = round
-                .iter()
-                .map(|(ecu, value)| format!("{ecu} {} {} {}", value.name, value.value, value.unit))
-                .collect();
-            writeln!(out, "{time}  {}", shown.join(" · "))?;
+/// Where the values go, and what was seen of them.
+pub(super) struct Shown {
+    title: String,
+    locale: Locale,
+    board: Board,
+    pub(super) screen: Option<Screen>,
+}
+
+impl Shown {
+    pub(super) fn begin(title: String, global: &Global) -> Self {
+        let screen = if global.json { None } else { Screen::enter() };
+        let board = Board::new(Instant::now().into_std());
+        let mut shown = Self { title, locale: global.language(), board, screen };
+        shown.title.push_str(shown.locale.pick("  按 q 结束", "  q ends"));
+        shown
+    }
+
+    fn round(&mut self, round: &[(String, PidValue)], watch: &Watch) -> std::io::Result<()> {
+        self.board.take(round, Instant::now().into_std());
+        if self.screen.is_some() { self.draw(&watch.bundle) } else { print(round, watch, self.locale) }
+    }
+
+    /// What the daemon sampled over a window.
+    pub(super) fn window(&mut self, signals: &[SignalWindow], bundle: &Bundle) -> std::io::Result<()> {
+        self.board.take_window(signals, Instant::now().into_std());
+        self.draw(bundle)
+    }
+
+    fn draw(&self, bundle: &Bundle) -> std::io::Result<()> {
+        let Some(screen) = &self.screen else { return Ok(()) };
+        screen.draw(&self.lines(bundle, Screen::size().1))
+    }
+
+    fn lines(&self, bundle: &Bundle, height: usize) -> Vec<String> {
+        let name = |pid: &str, signal: &str| signal_name(bundle, pid, signal, self.locale);
+        self.board.lines(&self.title, &name, self.locale, Instant::now().into_std(), height)
+    }
+
+    /// Gives the terminal back and leaves the last picture on it.
+    pub(super) fn end(mut self, bundle: &Bundle) {
+        if self.screen.take().is_some() {
+            println!("{}", self.lines(bundle, usize::MAX).join("\n"));
         }
-        out.flush()
+    }
+}
+
+fn print(round: &[(String, PidValue)], watch: &Watch, locale: Locale) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    let time = UtcMillis::now();
+    if watch.json {
+        for (ecu, value) in round {
+            let line = json!({
+                "time": time, "ecu": ecu, "pid": value.pid, "name": value.name,
+                "value": value.value, "unit": value.unit
+            });
+            writeln!(out, "{line}")?;
+        }
+    } else {
+        let one = |(ecu, value): &(String, PidValue)| {
+            let name = signal_name(&watch.bundle, &value.pid, &value.name, locale);
+            format!("{ecu} {name} {}", with_unit(&figure(&value.value), &value.unit))
+        };
+        writeln!(out, "{time}  {}", round.iter().map(one).collect::<Vec<_>>().join(" · "))?;
+    }
+    out.flush()
+}
+
+/// A signal's name for people: its PID's where that has one signal, else with its own. The
+/// daemon's windows tell no PID: there it is looked for by the signal.
+pub(super) fn signal_name(bundle: &Bundle, pid: &str, signal: &str, locale: Locale) -> String {
+    let number = pid.get(2..).and_then(|pid| u8::from_str_radix(pid, 16).ok());
+    let row = match number {
+        Some(pid) => bundle.pids.get(0x01, pid),
+        None => bundle.pids.iter().find(|row| row.signals.iter().any(|known| known.name == signal)),
+    };
+    match row {
+        Some(row) if row.signals.len() == 1 => locale.pick(&row.name.zh, &row.name.en).to_owned(),
+        Some(row) => format!("{} · {signal}", locale.pick(&row.name.zh, &row.name.en)),
+        None => signal.to_owned(),
     }
 }
 

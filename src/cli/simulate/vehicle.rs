@@ -1,5 +1,6 @@
 //! `baygate simulate vehicle`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -139,8 +140,24 @@ async fn replay(path: &Path, args: &Args, global: &Global) -> anyhow::Result<Exi
     };
     announce(global, &sim.name(), args.place.listen.is_some());
     until_told(args.duration).await;
+    tell_missed(global, &sim.missed());
     sim.stop().await;
     Ok(Exit::Done)
+}
+
+/// What was asked and the trace does not have: the same report cannot come of it.
+fn tell_missed(global: &Global, missed: &BTreeMap<String, u64>) {
+    if missed.is_empty() {
+        return;
+    }
+    say(global, &json!({ "missed": missed }), |locale| {
+        let list: Vec<String> = missed.iter().map(|(request, times)| format!("{request} ×{times}")).collect();
+        format!(
+            "{} {}",
+            locale.pick("记录中没有的请求：", "requests the trace does not have:"),
+            list.join(", ")
+        )
+    });
 }
 
 fn announce(global: &Global, name: &str, tcp: bool) {

@@ -6,10 +6,14 @@
 //! for bytes from the adapter.
 //!
 //! The host need not ask in the same order: a command is looked up from where the
-//! last one was found onwards, then from the beginning. What was never asked gets `?`.
+//! last one was found onwards, then from the beginning, then with or without the digit
+//! that ends the wait. A request that was never recorded gets `NO DATA` and is counted,
+//! an adapter's command gets `?`.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -22,6 +26,8 @@ use crate::sim::transport::{Address, Endpoint, Input};
 const LONGEST: usize = 1_000_000;
 /// Characters of a command at most.
 const COMMAND: usize = 256;
+/// Different requests counted that the recording does not have.
+const MOST_MISSED: usize = 256;
 
 #[derive(Deserialize)]
 struct Record {
@@ -100,21 +106,27 @@ impl Recording {
         Ok(Self { exchanges, position: 0 })
     }
 
-    /// The answer of then to this command.
-    fn answer(&mut self, command: &[u8]) -> Vec<(Duration, Vec<u8>)> {
+    /// The answer of then to this command; `None`: it was never asked.
+    fn answer(&mut self, command: &[u8]) -> Option<Vec<(Duration, Vec<u8>)>> {
         let wanted = plain(command);
-        let order = (self.position..self.exchanges.len()).chain(0..self.position);
-        let found = order
-            .into_iter()
-            .find(|index| self.exchanges.get(*index).is_some_and(|exchange| exchange.command == wanted));
-        match found {
-            Some(index) => {
-                self.position = index + 1;
-                self.exchanges.get(index).map(|exchange| exchange.answer.clone()).unwrap_or_default()
-            }
-            None => vec![(Duration::ZERO, b"?\r\r>".to_vec())],
-        }
+        let index = self.find(|known| known == wanted).or_else(|| {
+            let request = without_count(&wanted)?;
+            self.find(|known| without_count(known) == Some(request))
+        })?;
+        self.position = index + 1;
+        self.exchanges.get(index).map(|exchange| exchange.answer.clone())
     }
+
+    fn find(&self, is_wanted: impl Fn(&[u8]) -> bool) -> Option<usize> {
+        let mut order = (self.position..self.exchanges.len()).chain(0..self.position);
+        order.find(|index| self.exchanges.get(*index).is_some_and(|exchange| is_wanted(&exchange.command)))
+    }
+}
+
+/// A request to the car without the digit for the number of answers: whole bytes of hex.
+fn without_count(command: &[u8]) -> Option<&[u8]> {
+    let is_request = command.len() >= 2 && command.iter().all(u8::is_ascii_hexdigit);
+    is_request.then(|| command.get(..command.len() / 2 * 2)).flatten()
 }
 
 /// Without what the chip does not look at.
@@ -122,9 +134,15 @@ fn plain(command: &[u8]) -> Vec<u8> {
     command.iter().filter(|byte| !byte.is_ascii_whitespace()).map(u8::to_ascii_uppercase).collect()
 }
 
+/// Requests that the recording does not have, and how often each was asked.
+type Missed = Arc<Mutex<BTreeMap<String, u64>>>;
+
 /// Control of a playback. Dropping it stops it.
 #[derive(Debug)]
-pub struct ReplaySim(Presence);
+pub struct ReplaySim {
+    presence: Presence,
+    missed: Missed,
+}
 
 impl ReplaySim {
     /// Starts on a pseudo-terminal; `link` points at it while it is there.
@@ -132,7 +150,7 @@ impl ReplaySim {
     /// # Errors
     /// No terminal to be had, or the link's place is taken.
     pub async fn spawn_pty(recording: Recording, link: Option<PathBuf>) -> io::Result<Self> {
-        Presence::begin(Playback(recording), Address::Pty { link }).await.map(Self)
+        Self::begin(recording, Address::Pty { link }).await
     }
 
     /// Starts on a TCP listener; port 0 lets the system choose.
@@ -140,26 +158,65 @@ impl ReplaySim {
     /// # Errors
     /// The address is taken.
     pub async fn spawn_tcp(address: std::net::SocketAddr, recording: Recording) -> io::Result<Self> {
-        Presence::begin(Playback(recording), Address::Tcp(address)).await.map(Self)
+        Self::begin(recording, Address::Tcp(address)).await
+    }
+
+    async fn begin(recording: Recording, address: Address) -> io::Result<Self> {
+        let missed = Missed::default();
+        let playback = Playback { recording, missed: Arc::clone(&missed) };
+        Ok(Self { presence: Presence::begin(playback, address).await?, missed })
+    }
+
+    /// What was asked that the recording does not have, and how often.
+    #[must_use]
+    pub fn missed(&self) -> BTreeMap<String, u64> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Path or `host:port`.
     #[must_use]
     pub fn name(&self) -> String {
-        self.0.name()
+        self.presence.name()
     }
 
     /// Stops and takes the transport away.
     pub async fn stop(self) {
-        self.0.end().await;
+        self.presence.end().await;
     }
 }
 
-struct Playback(Recording);
+struct Playback {
+    recording: Recording,
+    missed: Missed,
+}
+
+impl Playback {
+    fn answer(&mut self, command: &[u8]) -> Vec<(Duration, Vec<u8>)> {
+        if let Some(answer) = self.recording.answer(command) {
+            return answer;
+        }
+        let command = plain(command);
+        let reply: &[u8] = match without_count(&command) {
+            Some(request) => {
+                self.count(String::from_utf8_lossy(request).into_owned());
+                b"NO DATA\r\r>"
+            }
+            None => b"?\r\r>",
+        };
+        vec![(Duration::ZERO, reply.to_vec())]
+    }
+
+    fn count(&self, request: String) {
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        if missed.len() < MOST_MISSED || missed.contains_key(&request) {
+            *missed.entry(request).or_default() += 1;
+        }
+    }
+}
 
 impl Device for Playback {
     fn power_cycle(&mut self) {
-        self.0.position = 0;
+        self.recording.position = 0;
     }
 
     async fn serve(&mut self, mut endpoint: Endpoint) {
@@ -168,7 +225,7 @@ impl Device for Playback {
             let bytes = match endpoint.read().await {
                 Ok(Input::Bytes(bytes)) => bytes,
                 Ok(Input::Left) => {
-                    self.0.position = 0;
+                    self.recording.position = 0;
                     command.clear();
                     continue;
                 }
@@ -181,7 +238,7 @@ impl Device for Playback {
                     }
                     continue;
                 }
-                for (pause, piece) in self.0.answer(&std::mem::take(&mut command)) {
+                for (pause, piece) in self.answer(&std::mem::take(&mut command)) {
                     tokio::time::sleep(pause).await;
                     endpoint.write(&piece).await;
                 }
@@ -208,7 +265,7 @@ mod tests {
     fn a_command_gets_its_next_answer_then_the_first_again() {
         let mut recording = Recording::read(TRACE).unwrap();
         let mut ask = |command: &[u8]| {
-            let pieces = recording.answer(command).into_iter().map(|(_, piece)| piece);
+            let pieces = recording.answer(command).unwrap_or_default().into_iter().map(|(_, piece)| piece);
             String::from_utf8(pieces.collect::<Vec<_>>().concat()).unwrap()
         };
         for (command, answer) in [
@@ -216,12 +273,14 @@ mod tests {
             (b"01 0C", "A\r\r>"),
             (b"010C", "B\r\r>"),
             (b"010C", "A\r\r>"),
-            (b"010D", "?\r\r>"),
+            (b"010C1", "B\r\r>"),
+            (b"010D", ""),
+            (b"ATRV", ""),
         ] {
             assert_eq!(ask(command), answer);
         }
         let pauses: Vec<_> =
-            Recording::read(TRACE).unwrap().answer(b"ATZ").into_iter().map(|(p, _)| p).collect();
+            Recording::read(TRACE).unwrap().answer(b"ATZ").unwrap().into_iter().map(|(p, _)| p).collect();
         assert_eq!(pauses, [Duration::from_micros(27_600), Duration::from_micros(1_500)]);
     }
 

@@ -197,6 +197,7 @@ impl Service {
         let mut report = report::build(&record, &bundle);
         // In this scan the VIN may have been lost on the way; the visit knows it.
         report.vin = report.vin.or_else(|| self.vin());
+        self.compare_with_last_visit(&mut report).await?;
         self.engine_running = report.engine_running == Some(true);
         self.keep_report(&mut report).await?;
         Ok(Ok(report))

@@ -16,6 +16,7 @@ use crate::store::visits::{VisitOp, VisitRow};
 use crate::store::{Batch, Op, StoreError};
 use crate::vehicle::adapter::{Adapter, Capabilities};
 use crate::vehicle::error::VehicleError;
+use crate::vehicle::inspection;
 use crate::vehicle::telemetry::{SIGNALS_AN_EVENT, Taken};
 use crate::vehicle::typed;
 use crate::vehicle::visit::{Action, Presence, Seen};
@@ -25,6 +26,8 @@ const LONGEST_STAY: Duration = Duration::from_secs(30 * 86_400);
 
 /// So often may somebody type something in between the reading of a visit and its commit.
 const TYPING_RACES: u32 = 5;
+/// Visits of a car looked through for one with a report.
+const VISITS_TO_COMPARE: usize = 5;
 
 /// The visit now open.
 #[derive(Debug, Clone)]
@@ -207,6 +210,22 @@ impl Service {
         batch.events.extend(self.window_events(visit.id, &row, last_window)?);
         let close = VisitOp::Close { visit: visit.id, reason };
         Ok(batch.op(Op::Visit(close)).event(NewEvent::now(subject(visit.id), &departed)?))
+    }
+
+    /// Holds the report's calibrations against those of the car's last visit.
+    pub(super) async fn compare_with_last_visit(
+        &self,
+        report: &mut VehicleReport,
+    ) -> Result<(), VehicleError> {
+        let Some(vin) = report.vin.clone() else { return Ok(()) };
+        let visits = self.store.read(move |r| r.visits_of(&vin, VISITS_TO_COMPARE)).await?;
+        let earlier = visits.iter().filter(|visit| visit.visit != report.visit);
+        let last = earlier.into_iter().find_map(|visit| visit.report.as_ref());
+        // A report of an older version that cannot be read is nothing to compare with.
+        if let Some(last) = last.and_then(|json| serde_json::from_str::<VehicleReport>(json.get()).ok()) {
+            inspection::compare_calibrations(&last.ecus, report);
+        }
+        Ok(())
     }
 
     /// An open visit as the store has it, with what was typed in.
