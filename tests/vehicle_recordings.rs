@@ -17,8 +17,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 const VIN: &str = "1M8GDM9AXKP042788";
 
 async fn recordings(desk: &Desk) -> Vec<Value> {
-    let Ok(client) = Client::connect(&desk.path("control.sock")).await else { return Vec::new() };
-    let mut client = client;
+    let Ok(client) = Client::connect(desk.path("control.sock")).await else { return Vec::new() };
     let reply = client.request(Method::GET, &format!("/v1/vehicles/{VIN}"), None).await.unwrap();
     let Ok(car) = reply.accepted() else { return Vec::new() };
     car["recordings"].as_array().cloned().unwrap_or_default()
