@@ -4,13 +4,12 @@
 mod dbc;
 mod signals;
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use super::{Exit, Global};
+use super::{Exit, Global, packed};
 use crate::config::values::Locale;
 use crate::vehicle::dbc::Database;
 use crate::vehicle::signal_set::SignalSet;
@@ -106,8 +105,7 @@ fn output() -> BufWriter<io::StdoutLock<'static>> {
 fn open(input: Option<&Path>) -> anyhow::Result<Box<dyn BufRead>> {
     Ok(match input {
         Some(path) if path != Path::new("-") => {
-            let file = File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
-            Box::new(BufReader::with_capacity(CHUNK_BYTES, file))
+            packed::open(path).with_context(|| format!("{}: cannot be read", path.display()))?
         }
         _ => Box::new(BufReader::with_capacity(CHUNK_BYTES, io::stdin())),
     })

@@ -11,6 +11,7 @@ mod decode;
 mod demo;
 pub mod devices;
 mod man;
+mod packed;
 pub mod pair;
 mod print;
 pub mod protocol_files;

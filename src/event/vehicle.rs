@@ -301,7 +301,7 @@ pub struct MonitorTest {
 }
 
 /// What one ECU told.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EcuReport {
     /// Response address, hex, e.g. `7E8`.
     pub address: String,

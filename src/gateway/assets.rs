@@ -58,6 +58,9 @@ pub fn verify(assets: &Assets, config: &Config) -> Vec<String> {
             findings.push(format!("printer {:?}: {error}", printer.id.as_str()));
         }
     }
+    for table in &config.vehicles {
+        findings.extend(vehicle::sources::load(table).1);
+    }
     findings.sort();
     findings.dedup();
     findings

@@ -38,6 +38,7 @@ mod open;
 pub mod outbox;
 mod pool;
 mod queue;
+pub mod recordings;
 pub mod requests;
 pub mod rows;
 mod salvage;
@@ -157,6 +158,8 @@ pub struct Store {
     background: keeper::Calls,
     /// Whether headquarters may have seen an event of this run.
     shown: Arc<AtomicBool>,
+    /// The data folder, for files beside the database.
+    folder: Arc<std::path::Path>,
 }
 
 impl Store {

@@ -8,7 +8,9 @@
 //! report, departed) → the log. Every byte out passes [`gate`].
 
 pub mod adapter;
+pub mod agenda;
 pub mod answer;
+pub mod battery;
 pub mod candump;
 pub mod dbc;
 pub mod dtc_words;
@@ -19,13 +21,17 @@ pub mod in_use_ratio;
 pub mod inspection;
 pub mod monitor_test;
 pub mod obd;
+pub mod passive;
 pub mod pids;
 pub mod polling;
+pub mod powertrain;
 pub mod protocol;
+pub mod recording;
 pub mod report;
 pub mod scan;
 mod service;
 pub mod signal_set;
+pub mod sources;
 pub mod telemetry;
 pub mod typed;
 pub mod uds;

@@ -13,14 +13,13 @@ use super::gate::Request;
 use super::inspection::{self, SinceClear};
 use super::obd::{self, MonitorStatus};
 use super::pids::decode_pid;
+use super::powertrain::{self, Evidence};
 use super::protocol::EcuAddress;
 use crate::event::vehicle::{
     DtcEntry, DtcState, EcuReport, FreezeFrame, PidValue, Powertrain, RequestError, StoreFacts, VehicleReport,
 };
 use crate::protocols::Bundle;
 
-/// No engine idles slower; a starter turns it at 150 to 300 rpm.
-const RUNNING_RPM: f64 = 400.0;
 /// Largest `data` of an event: the envelope around it takes below 1 KiB of the 64.
 const MAX_REPORT_BYTES: usize = 62 * 1024;
 
@@ -44,7 +43,7 @@ pub fn build(record: &ScanRecord, bundle: &Bundle) -> VehicleReport {
         adapter: record.adapter.clone(),
         protocol: record.protocol.name().into(),
         powertrain,
-        engine_running: number("010C").map(|rpm| rpm >= RUNNING_RPM),
+        engine_running: powertrain::engine_running(powertrain, number("010C")),
         started_at: record.started_at,
         duration_ms: record.duration_ms,
         odometer_km,
@@ -167,30 +166,18 @@ fn whole(value: f64) -> u32 {
     value.clamp(0.0, f64::from(u32::MAX)) as u32
 }
 
-/// By PID 51 (fuel type; SAE J1979-DA table of PID 51), else by what the engine's ECU measures.
+/// What says what drives the car: PID 51 or identifier F451, and the PIDs promised.
 fn powertrain(record: &ScanRecord) -> Powertrain {
-    let fuel = record
-        .told
-        .iter()
-        .find(|told| told.request == Request::current(0x51))
-        .and_then(|told| told.payload.get(2).copied());
-    let promised: BTreeSet<u8> = record.ecus().iter().flat_map(|ecu| record.supported(ecu)).collect();
-    match fuel {
-        Some(0x08) => Powertrain::Bev,
-        Some(0x10..=0x16) => Powertrain::Hybrid,
-        Some(0x01..=0x07 | 0x09..=0x0F | 0x17..=0x1D) => Powertrain::Ice,
-        // 5B: hybrid or electric car's battery charge (SAE J1979-DA); 0C: engine speed.
-        _ => match (promised.contains(&0x5B), promised.contains(&0x0C)) {
-            (true, true) => Powertrain::Hybrid,
-            (true, false) => Powertrain::Bev,
-            (false, true) => Powertrain::Ice,
-            (false, false) => Powertrain::Unknown,
-        },
-    }
+    let byte = |request: Request, at: usize| {
+        record.told.iter().find(|told| told.request == request).and_then(|told| told.payload.get(at).copied())
+    };
+    let fuel = byte(Request::current(0x51), 2).or_else(|| byte(Request::data_by_identifier(0xF451), 3));
+    let pids = record.ecus().iter().flat_map(|ecu| record.supported(ecu)).collect();
+    powertrain::detect(&Evidence { fuel, pids })
 }
 
 /// Keeps the report within an event: the least needed goes first, and it is said.
-fn fit(report: &mut VehicleReport) {
+pub(super) fn fit(report: &mut VehicleReport) {
     let too_large =
         |report: &VehicleReport| serde_json::to_vec(report).is_ok_and(|json| json.len() > MAX_REPORT_BYTES);
     type Cut = (&'static str, fn(&mut EcuReport));

@@ -5,11 +5,8 @@ use std::collections::BTreeMap;
 use crate::clock::UtcMillis;
 use crate::event::vehicle::{PidValue, SignalWindow};
 
-/// Live PIDs sampled in the background: coolant, engine speed, road speed, control module
-/// voltage. A handful: each question costs the adapter about 50 to 200 ms. Not engine load
-/// (04): asked for every second, a serial line that swallowed two characters of `0104` would
-/// one day clear the car's codes.
-pub const LIVE_PIDS: [u8; 4] = [0x05, 0x0C, 0x0D, 0x42];
+/// Live PIDs of a car of which nothing is known (`powertrain::live_pids` chooses for the others).
+pub const LIVE_PIDS: [u8; 4] = [0x05, 0x0C, 0x0D, 0x5B];
 /// Signals a window can hold; more are not sampled.
 const MAX_SIGNALS: usize = 512;
 /// Signals that fit into one event of 64 KiB: a name of 64 characters and a unit of 16,

@@ -53,6 +53,8 @@ pub fn quick() -> Timing {
             look: Duration::from_millis(100),
             running: Duration::from_millis(200),
             engine_off: Duration::from_millis(300),
+            engine_off_most: Duration::from_millis(600),
+            low_for: Duration::from_millis(300),
             silent_first: Duration::from_millis(200),
             silent_most: Duration::from_millis(800),
             vin: Duration::from_millis(1000),
@@ -60,6 +62,17 @@ pub fn quick() -> Timing {
         },
         retry_first: Duration::from_millis(200),
         retry_most: Duration::from_millis(800),
+    }
+}
+
+/// A `[[vehicle]]` without files.
+pub fn table(id: &str, link: &str, poll: Poll) -> VehicleTable {
+    VehicleTable {
+        id: id.parse().unwrap(),
+        link: link.parse().unwrap(),
+        dbc: Vec::new(),
+        signals: Vec::new(),
+        poll,
     }
 }
 
@@ -78,16 +91,14 @@ impl Bay {
     }
 
     pub fn start_timed(store: &Store, id: &str, link: &str, poll: Poll, timing: Timing) -> Self {
-        let table = VehicleTable {
-            id: id.parse().unwrap(),
-            link: link.parse().unwrap(),
-            dbc: Vec::new(),
-            signals: Vec::new(),
-            poll,
-        };
+        Self::start_table(store, table(id, link, poll), timing)
+    }
+
+    pub fn start_table(store: &Store, table: VehicleTable, timing: Timing) -> Self {
+        let id = table.id.to_string();
         let (health, stop) = (Health::default(), CancellationToken::new());
         let task = serve_link_timed(table, bundle(), store.clone(), health.clone(), stop.clone(), timing);
-        Self { store: store.clone(), health, id: id.into(), stop, task: Some(tokio::spawn(task)) }
+        Self { store: store.clone(), health, id, stop, task: Some(tokio::spawn(task)) }
     }
 
     /// Stops it and returns how long that took.

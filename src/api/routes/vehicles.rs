@@ -21,6 +21,7 @@ use crate::clock::UtcMillis;
 use crate::event::device::{DeviceKind, DeviceStatus};
 use crate::event::vehicle::{DepartureReason, OdometerSource, Purpose};
 use crate::ident::{DeviceId, Vin};
+use crate::store::recordings::RecordingFile;
 use crate::store::requests::{NewRequest, RequestState};
 use crate::store::visits::VisitRow;
 use crate::store::{Reader, StoreError};
@@ -150,6 +151,30 @@ pub(super) struct CarView {
     warnings: Vec<Value>,
     /// Its visits, newest first, at most 50.
     visits: Vec<VisitView>,
+    /// What was heard on the link in the minute before a warning, newest first: files in
+    /// `recordings/` of `gateway.data_dir`, for `simulate vehicle --replay` or `decode --dbc`.
+    recordings: Vec<RecordingView>,
+}
+
+/// A file of what was heard.
+#[derive(Serialize, ToSchema)]
+pub(super) struct RecordingView {
+    /// Its name.
+    file: String,
+    /// In which visit.
+    #[schema(value_type = String, format = "uuid")]
+    visit: Uuid,
+    /// Its size.
+    bytes: u64,
+    /// When it was written.
+    #[schema(value_type = String, format = "date-time")]
+    saved_at: UtcMillis,
+}
+
+impl From<RecordingFile> for RecordingView {
+    fn from(file: RecordingFile) -> Self {
+        Self { file: file.file, visit: file.visit, bytes: file.bytes, saved_at: file.saved_at }
+    }
 }
 
 impl From<VisitRow> for VisitView {
@@ -250,13 +275,16 @@ pub(super) async fn vehicle(
     if visits.is_empty() {
         return Err(unknown());
     }
+    let recordings = shared.context.store.recordings().await?;
+    let ours = |file: &RecordingFile| visits.iter().any(|visit| visit.visit == file.visit);
+    let recordings = recordings.into_iter().filter(ours).map(RecordingView::from).collect();
     let last = visits.iter().find_map(|visit| visit.report.as_ref());
     let mut report: Option<Value> = last.and_then(|report| serde_json::from_str(report.get()).ok());
     if let Some(Value::Object(members)) = &mut report {
         members.insert("warnings".into(), json!(warnings));
     }
     let visits = visits.into_iter().map(VisitView::from).collect();
-    Ok(Json(CarView { vin: id, report, warnings, visits }))
+    Ok(Json(CarView { vin: id, report, warnings, visits, recordings }))
 }
 
 /// One full read-only report of the car on a link. Waits up to 10 s for it,

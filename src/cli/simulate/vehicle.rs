@@ -7,12 +7,15 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::json;
 
-use super::super::{Exit, Global};
+use super::super::{Exit, Global, packed};
 use super::{Place, say, unplugged, until_told};
 use crate::ident::Vin;
 use crate::sim::vehicle::{
     Adapter, Car, CarSpec, Dtc, Engine, Fault, Profile, Recording, ReplaySim, Script, SpecError, VehicleSim,
 };
+
+/// Larger is no trace of a session: an hour has about 30 MiB.
+const MOST_TRACE_BYTES: u64 = 256 << 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -21,7 +24,7 @@ pub(super) struct Args {
     /// Stable path that points at the pseudo-terminal / 伪终端的固定路径
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     link_to: Option<PathBuf>,
-    /// Plays a trace of `baygate scan --trace` back instead / 回放记录
+    /// Plays a trace of `baygate scan --trace` or a recording of the daemon (.zst) back instead / 回放记录
     #[arg(long, value_name = "FILE", conflicts_with_all = ["adapter", "no_car", "car", "vin", "dtc"])]
     replay: Option<PathBuf>,
     /// Behaviour of the adapter, e.g. clone-v2-1; a wrong name lists all / 适配器类型
@@ -122,7 +125,7 @@ fn script(args: &Args) -> anyhow::Result<Option<Script>> {
 }
 
 async fn replay(path: &Path, args: &Args, global: &Global) -> anyhow::Result<Exit> {
-    let read = std::fs::read_to_string(path).map_err(anyhow::Error::from);
+    let read = packed::read_to_string(path, MOST_TRACE_BYTES).map_err(anyhow::Error::from);
     let recording = match read.and_then(|text| Ok(Recording::read(&text)?)) {
         Ok(recording) => recording,
         Err(error) => {

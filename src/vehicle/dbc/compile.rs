@@ -83,18 +83,71 @@ impl Database {
     /// The message of an arbitration ID.
     #[must_use]
     pub fn message(&self, id: u32, extended: bool) -> Option<&Message> {
-        let at = if extended {
+        self.messages.get(self.place(id, extended)?)
+    }
+
+    /// Where in [`Database::messages`] the message of an arbitration ID stands.
+    #[must_use]
+    pub fn place(&self, id: u32, extended: bool) -> Option<usize> {
+        if extended {
             self.extended.get(&id).copied()
         } else {
             self.standard.get(usize::try_from(id).ok()?).copied().flatten()
-        };
-        self.messages.get(at?)
+        }
     }
 
     /// A decoder over this database.
     #[must_use]
     pub fn decoder(&self) -> Decoder<'_> {
-        Decoder { database: self, selectors: Vec::new() }
+        Decoder { database: self, selectors: Selectors::default() }
+    }
+}
+
+/// Raw values of a message's multiplexers, by signal; `None`: not there. Kept from frame
+/// to frame, so that decoding allocates nothing.
+#[derive(Debug, Default)]
+pub struct Selectors(Vec<Option<u64>>);
+
+impl Selectors {
+    fn read(&mut self, message: &Message, data: &[u8]) {
+        if message.multiplexers.is_empty() {
+            return;
+        }
+        self.0.clear();
+        self.0.resize(message.signals.len(), None);
+        for &at in &message.multiplexers {
+            let signal = message.signals.get(at).filter(|signal| self.select(signal));
+            let raw = signal.and_then(|signal| signal.raw(data));
+            if let Some(slot) = self.0.get_mut(at) {
+                *slot = raw;
+            }
+        }
+    }
+
+    fn select(&self, signal: &Signal) -> bool {
+        let Some(selection) = &signal.selected_by else { return true };
+        let Some(Some(raw)) = self.0.get(selection.multiplexer) else { return false };
+        selection.ranges.iter().any(|(low, high)| (low..=high).contains(&raw))
+    }
+}
+
+impl Message {
+    /// Gives each signal that the frame holds, with its place in [`Message::signals`]
+    /// and its raw bits, to `take`.
+    pub fn decode<'m>(
+        &'m self,
+        data: &[u8],
+        selectors: &mut Selectors,
+        mut take: impl FnMut(usize, &'m Signal, u64),
+    ) {
+        selectors.read(self, data);
+        for (at, signal) in self.signals.iter().enumerate() {
+            if selectors.select(signal)
+                && let Some(raw) = signal.raw(data)
+            {
+                take(at, signal, raw);
+            }
+        }
     }
 }
 
@@ -102,50 +155,24 @@ impl Database {
 #[derive(Debug)]
 pub struct Decoder<'d> {
     database: &'d Database,
-    /// Raw values of the current message's multiplexers, by signal; `None`: not there.
-    selectors: Vec<Option<u64>>,
+    selectors: Selectors,
 }
 
 impl<'d> Decoder<'d> {
-    /// Gives each signal that the frame holds, with its raw bits, to `take`.
-    /// `None` when the database has no such message.
+    /// Gives each signal that the frame holds, with its raw bits and value, to `take`.
     pub fn decode(
         &mut self,
         message: &'d Message,
         data: &[u8],
         mut take: impl FnMut(&'d Signal, u64, Value),
     ) {
-        if !message.multiplexers.is_empty() {
-            self.selectors.clear();
-            self.selectors.resize(message.signals.len(), None);
-        }
-        for &at in &message.multiplexers {
-            let raw =
-                message.signals.get(at).filter(|signal| self.is_selected(signal)).and_then(|s| s.raw(data));
-            if let Some(slot) = self.selectors.get_mut(at) {
-                *slot = raw;
-            }
-        }
-        for signal in &message.signals {
-            if !self.is_selected(signal) {
-                continue;
-            }
-            if let Some(raw) = signal.raw(data) {
-                take(signal, raw, signal.value(raw));
-            }
-        }
+        message.decode(data, &mut self.selectors, |_, signal, raw| take(signal, raw, signal.value(raw)));
     }
 
     /// The message of an arbitration ID.
     #[must_use]
     pub fn message(&self, id: u32, extended: bool) -> Option<&'d Message> {
         self.database.message(id, extended)
-    }
-
-    fn is_selected(&self, signal: &Signal) -> bool {
-        let Some(selection) = &signal.selected_by else { return true };
-        let Some(Some(raw)) = self.selectors.get(selection.multiplexer) else { return false };
-        selection.ranges.iter().any(|(low, high)| (low..=high).contains(&raw))
     }
 }
 

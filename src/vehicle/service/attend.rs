@@ -9,17 +9,18 @@ use super::visits::Surroundings;
 use crate::clock::UtcMillis;
 use crate::config::tables::Poll;
 use crate::event::device::DeviceStatus;
-use crate::event::vehicle::{Adapter as AdapterFacts, VehicleReport};
+use crate::event::vehicle::{Adapter as AdapterFacts, PidValue, RequestError, VehicleReport};
 use crate::vehicle::adapter::Adapter;
+use crate::vehicle::battery::CAR_VOLTS;
 use crate::vehicle::error::{AdapterError, VehicleError};
 use crate::vehicle::gate::Request;
 use crate::vehicle::obd::VinReading;
 use crate::vehicle::pids::decode_pid;
-use crate::vehicle::polling::{CAR_VOLTS, Decision, Situation};
+use crate::vehicle::polling::{Decision, Situation, Traffic};
+use crate::vehicle::powertrain;
 use crate::vehicle::protocol::Protocol;
 use crate::vehicle::report;
 use crate::vehicle::scan::{self, Contact, ScanError};
-use crate::vehicle::telemetry::LIVE_PIDS;
 use crate::vehicle::visit::{Presence, Seen, SeenVin};
 
 /// So many good looks after a spoilt reply make the link well again.
@@ -28,8 +29,8 @@ const GOOD_LOOKS: u32 = 3;
 const SPOILT_IN_A_ROW: u32 = 3;
 /// A live PID without an answer so often is left out for the rest of the visit.
 const MISSES: u8 = 3;
-/// Engine speed above which the engine runs, 1/min.
-const RUNNING_RPM: f64 = 400.0;
+/// Above this the car moves, km/h: a standing one may show one.
+const MOVING_KMH: f64 = 2.0;
 
 /// What can end a look: the log (the task ends) or the adapter (it is opened anew).
 enum LookError {
@@ -69,6 +70,7 @@ impl Service {
                     if changed.is_err() {
                         return Ok(AdapterError::Gone("the log is closed".into()));
                     }
+                    self.save_at_warning().await?;
                     match self.serve_requests(adapter).await? {
                         Some(error) if error.is_fatal() => return Ok(error),
                         Some(error) => self.spoilt(&error).await?,
@@ -99,12 +101,17 @@ impl Service {
     async fn look(&mut self, adapter: &mut Adapter, plug: &mut Plug) -> Result<(), LookError> {
         let volts = adapter.voltage().await?;
         let powered = plug.blind || volts.is_none_or(|volts| volts >= CAR_VOLTS);
+        let running = self.engine_running || self.moving;
+        let level = self.battery.look(self.now(), volts, running, self.timing.pace.low_for);
+        self.keep_rest().await?;
         let decision = if self.table.poll == Poll::Auto {
             let situation = Situation {
                 now: self.now(),
                 volts,
                 visit: self.visit.is_some(),
-                running: self.engine_running,
+                running,
+                battery: level,
+                traffic: Traffic::Unheard,
             };
             self.polling.decide(situation, &self.timing.pace)
         } else {
@@ -133,6 +140,7 @@ impl Service {
             Contact::Silent(why) => {
                 self.bus_silent = true;
                 self.engine_running = false;
+                self.moving = false;
                 if self.visit.is_none() {
                     self.polling.was_silent(&self.timing.pace);
                 }
@@ -171,6 +179,7 @@ impl Service {
             }
         }
         self.sample(adapter, volts).await?;
+        self.sample_makers(adapter).await?;
         Ok(self.end_window().await?)
     }
 
@@ -199,6 +208,13 @@ impl Service {
         report.vin = report.vin.or_else(|| self.vin());
         self.compare_with_last_visit(&mut report).await?;
         self.engine_running = report.engine_running == Some(true);
+        self.powertrain = report.powertrain;
+        self.make_agenda(report.vin.as_ref());
+        if let Err(error) = self.report_makers(adapter, &mut report).await {
+            // The report is there; what is wrong with the adapter shows at the next look.
+            let error = error.to_string();
+            report.errors.push(RequestError { request: "signals".into(), error });
+        }
         self.keep_report(&mut report).await?;
         Ok(Ok(report))
     }
@@ -208,7 +224,7 @@ impl Service {
         if let Some(volts) = volts {
             self.window.add_number("adapter_voltage", "V", volts, time);
         }
-        for pid in LIVE_PIDS {
+        for &pid in powertrain::live_pids(self.powertrain) {
             let left_out = self.unanswered.iter().any(|(missed, times)| *missed == pid && *times >= MISSES);
             let Some(row) = self.bundle.pids.get(0x01, pid).filter(|_| !left_out) else { continue };
             let answer = adapter.ask(Request::current(pid), None).await?;
@@ -225,13 +241,22 @@ impl Service {
             };
             let time = UtcMillis::now();
             for value in values {
-                if pid == 0x0C {
-                    self.engine_running = value.value.as_f64().is_some_and(|rpm| rpm >= RUNNING_RPM);
-                }
+                self.heard(pid, &value);
                 self.window.add(&value, time);
             }
         }
         Ok(())
+    }
+
+    /// Engine and road speed tell whether the car is awake by itself.
+    fn heard(&mut self, pid: u8, value: &PidValue) {
+        match (pid, value.value.as_f64()) {
+            (0x0C, rpm) => {
+                self.engine_running = powertrain::engine_running(self.powertrain, rpm) == Some(true);
+            }
+            (0x0D, Some(kmh)) => self.moving = kmh >= MOVING_KMH,
+            _ => {}
+        }
     }
 
     fn missed(&mut self, pid: u8) {
@@ -241,7 +266,7 @@ impl Service {
         }
     }
 
-    fn count_garbage(&self, garbage: usize) {
+    pub(super) fn count_garbage(&self, garbage: usize) {
         if garbage > 0 {
             metrics::counter!("baygate_vehicle_garbage_total", "link" => self.table.id.to_string())
                 .increment(garbage as u64);

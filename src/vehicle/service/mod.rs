@@ -1,10 +1,13 @@
 //! One vehicle link as a supervised task: opens it, attends it, opens it again.
 //! What lives here: the outer loop with its retries and the link's
-//! `device.state`. `attend` looks at the car, `visits` commits what happened,
-//! `requests` answers scans that somebody asked for.
+//! `device.state`. `attend` looks at the car, `makers` asks it its makers' own signals,
+//! `visits` commits what happened, `requests` answers scans that somebody asked for,
+//! `recordings` writes down what was heard when a warning fires.
 
 mod attend;
 mod listen;
+mod makers;
+mod recordings;
 mod requests;
 mod visits;
 
@@ -14,14 +17,21 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::adapter::{Adapter, Capabilities};
+use super::agenda::Agenda;
+use super::battery::Battery;
+use super::elm327::Trace;
 use super::error::{AdapterError, VehicleError};
 use super::polling::{Pace, Polling};
+use super::recording::{Form, Recording};
+use super::sources::Sources;
 use super::telemetry::Window;
 use super::visit::{Patience, Presence};
 use crate::config::tables::{Poll, VehicleTable};
 use crate::config::values::VehicleLink;
 use crate::event::device::{DeviceKind, DeviceStatus};
+use crate::event::vehicle::Powertrain;
 use crate::health::{Health, Trouble};
+use crate::ident::Vin;
 use crate::link;
 use crate::protocols::Bundle;
 use crate::store::Store;
@@ -94,6 +104,7 @@ pub async fn serve_link_timed(
         ended = service.run() => ended,
     };
     health.well(&part);
+    health.well(&service.sources_part());
     ended
 }
 
@@ -116,8 +127,24 @@ struct Service {
     /// The last question to the bus got no answer.
     bus_silent: bool,
     engine_running: bool,
-    /// The battery is too low for background polling.
+    /// The car moved when last asked: a hybrid may drive with its engine off.
+    moving: bool,
+    /// By the last report.
+    powertrain: Powertrain,
+    battery: Battery,
+    /// The battery is too low for background polling, and that was told.
     battery_low: bool,
+    /// What the battery rested at was written down for this visit.
+    rest_kept: bool,
+    /// Files of the configuration.
+    sources: Sources,
+    /// Makers' commands for the car at hand, and for which VIN they were chosen.
+    agenda: Agenda,
+    agenda_for: Option<Option<Vin>>,
+    /// What was heard lately.
+    recording: Recording,
+    /// Warnings of the open visit that were seen.
+    warnings_seen: Vec<uuid::Uuid>,
     /// Live PIDs the car at hand did not answer, with how often.
     unanswered: Vec<(u8, u8)>,
     /// Rate found by probing, tried first next time.
@@ -149,7 +176,16 @@ impl Service {
             vin_read_at: Duration::ZERO,
             bus_silent: false,
             engine_running: false,
+            moving: false,
+            powertrain: Powertrain::Unknown,
+            battery: Battery::default(),
             battery_low: false,
+            rest_kept: false,
+            sources: Sources::default(),
+            agenda: Agenda::default(),
+            agenda_for: None,
+            recording: Recording::new(Form::Trace),
+            warnings_seen: Vec::new(),
             unanswered: Vec::new(),
             baud: None,
             remembered: Capabilities::default(),
@@ -164,6 +200,7 @@ impl Service {
     }
 
     async fn run(&mut self) -> Result<(), VehicleError> {
+        self.load_sources().await;
         self.recover_visit().await?;
         self.device.set(DeviceStatus::Starting, None, None).await?;
         let mut pause = self.timing.retry_first;
@@ -183,7 +220,8 @@ impl Service {
     }
 
     async fn open_and_attend(&mut self) -> Result<AdapterError, VehicleError> {
-        let opened = Adapter::open(&self.table.link, &self.bundle, self.baud, None).await;
+        let trace = Trace::begin(self.recording.writer(), &self.table.link.to_string());
+        let opened = Adapter::open(&self.table.link, &self.bundle, self.baud, Some(trace)).await;
         let mut adapter = match opened {
             Ok(adapter) => adapter,
             Err(error) => return Ok(error),

@@ -10,7 +10,6 @@ use crate::store::requests::{RequestOp, RequestRow, RequestState};
 use crate::store::{Batch, Op};
 use crate::vehicle::adapter::Adapter;
 use crate::vehicle::error::{AdapterError, VehicleError};
-use crate::vehicle::polling::battery_low;
 use crate::vehicle::scan::ScanError;
 
 /// The kind of request this service takes.
@@ -52,7 +51,8 @@ impl Service {
         }
         let error = match self.scan(adapter).await? {
             Ok(report) => {
-                let outcome = outcome_of(&report)?;
+                let running = report.engine_running == Some(true) || self.moving;
+                let outcome = outcome_of(&report, self.battery.is_below(report.adapter.voltage_v, running))?;
                 for request in &requests {
                     self.settle(request, RequestState::Done, outcome.clone()).await?;
                 }
@@ -87,11 +87,9 @@ impl Service {
 }
 
 /// The report; a low battery is said beside it.
-fn outcome_of(report: &VehicleReport) -> Result<Value, VehicleError> {
+fn outcome_of(report: &VehicleReport, battery_low: bool) -> Result<Value, VehicleError> {
     let mut outcome = serde_json::to_value(report)?;
-    if battery_low(report.adapter.voltage_v, report.engine_running == Some(true))
-        && let Some(fields) = outcome.as_object_mut()
-    {
+    if battery_low && let Some(fields) = outcome.as_object_mut() {
         let text = Text::new(
             "电瓶电压过低，已停止后台轮询；请勿长时间打开点火开关",
             "the battery is low: background polling has stopped; do not leave the ignition on for long",

@@ -9,12 +9,15 @@ use super::Service;
 use crate::clock::{self, Reading, TimeQuality, UtcMillis};
 use crate::event::NewEvent;
 use crate::event::vehicle::{
-    Adapter as AdapterFacts, DepartureReason, VehicleArrived, VehicleDeparted, VehicleReport, VehicleSignals,
+    Adapter as AdapterFacts, DepartureReason, Powertrain, VehicleArrived, VehicleDeparted, VehicleReport,
+    VehicleSignals,
 };
 use crate::ident::Vin;
 use crate::store::visits::{VisitOp, VisitRow};
 use crate::store::{Batch, Op, StoreError};
 use crate::vehicle::adapter::{Adapter, Capabilities};
+use crate::vehicle::agenda::Agenda;
+use crate::vehicle::battery::{Chemistry, RESTS};
 use crate::vehicle::error::VehicleError;
 use crate::vehicle::inspection;
 use crate::vehicle::telemetry::{SIGNALS_AN_EVENT, Taken};
@@ -59,7 +62,8 @@ impl Service {
         self.presence = Presence::recovered(row.vin, self.now());
         self.visit =
             Some(OpenVisit { id: row.visit, began: Duration::ZERO, earlier, reported: row.report.is_some() });
-        Ok(())
+        self.overlook_old_warnings(row.visit).await?;
+        self.greet_car().await
     }
 
     /// The car's VIN in this visit, when known.
@@ -72,14 +76,42 @@ impl Service {
 
     /// A visit begins, or its car became known.
     async fn greet_car(&mut self) -> Result<(), VehicleError> {
+        if self.visit.is_none() {
+            return Ok(());
+        }
         self.unanswered.clear();
         self.window_since = self.now();
+        let vin = self.vin();
+        self.make_agenda(vin.as_ref());
+        if let Some(vin) = vin {
+            let rests = self.store.read(move |r| r.resting_volts(&vin, RESTS)).await?;
+            self.battery.learn(Chemistry::of_rests(&rests));
+        }
         Ok(())
     }
 
     /// A visit is over: nothing of it must be taken for the next car's.
     fn forget_car(&mut self) {
         self.engine_running = false;
+        self.moving = false;
+        self.powertrain = Powertrain::Unknown;
+        self.rest_kept = false;
+        self.agenda_for = None;
+        self.agenda = Agenda::default();
+        self.recording.clear();
+        self.warnings_seen.clear();
+    }
+
+    /// Writes down what the battery rested at, once a visit.
+    pub(super) async fn keep_rest(&mut self) -> Result<(), VehicleError> {
+        let (Some(visit), Some(volts), false) = (&self.visit, self.battery.rested_volts(), self.rest_kept)
+        else {
+            return Ok(());
+        };
+        let rested = VisitOp::Rested { visit: visit.id, volts };
+        self.store.commit(Batch::new().op(Op::Visit(rested))).await?;
+        self.rest_kept = true;
+        Ok(())
     }
 
     pub(super) async fn link_is_down(&mut self) -> Result<(), VehicleError> {
@@ -102,11 +134,10 @@ impl Service {
             if departs {
                 self.forget_car();
             }
-            if self.visit.is_some() {
-                self.greet_car().await?;
-            }
+            // Only now: what the log did not take has not happened.
+            self.presence = next;
+            return self.greet_car().await;
         }
-        // Only now: what the log did not take has not happened.
         self.presence = next;
         Ok(())
     }
@@ -239,7 +270,7 @@ impl Service {
         for attempt in 1.. {
             let row = self.visit_row(report.visit).await?;
             typed::put_into(report, &row.typed);
-            let report: &VehicleReport = report;
+            let report = &*report;
             let told = VisitOp::Report {
                 visit: report.visit,
                 vin: report.vin.clone(),

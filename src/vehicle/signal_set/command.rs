@@ -1,8 +1,37 @@
-//! One command of a set: what is asked, who answers, under which name it goes.
+//! One command of a set: what is asked, who answers, under which name it goes, and
+//! whether it can be asked of a car through the read-only gate.
+
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::format::Format;
+use super::years::Years;
+use crate::vehicle::gate::{Refused, Request, Target};
+
+/// A command is asked at most so often, whatever `freq` says, …
+const MOST_OFTEN: Duration = Duration::from_secs(1);
+/// … and at least so often.
+const MOST_RARELY: Duration = Duration::from_secs(3600);
+/// The tester on CAN and KWP (ISO 15765-4, ISO 14230-4).
+const TESTER: u8 = 0xF1;
+
+/// Why a command is never asked; its answers can be decoded nevertheless.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NotAsked {
+    /// The gate.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// `eax`, or `tst` other than F1: the driver has no such addresses.
+    #[error("it needs extended addresses (`eax`, `tst`)")]
+    Addresses,
+    /// `din` or `dout`: something else is to be sent before or after it.
+    #[error("it needs other requests around it (`din`, `dout`)")]
+    Around,
+    /// `hdr` is none of an 11-bit or 29-bit CAN bus.
+    #[error("its header {0} is none of a CAN bus")]
+    Header(String),
+}
 
 /// A request and the signals in its answer.
 #[derive(Debug, Clone, Deserialize)]
@@ -16,6 +45,10 @@ pub struct Command {
     request: Vec<u8>,
     extended_address: Option<u8>,
     priority: u32,
+    tester: u8,
+    needs_others: bool,
+    every: Duration,
+    years: Years,
     options: Vec<(String, String)>,
     signals: Vec<Signal>,
 }
@@ -25,11 +58,20 @@ pub struct Command {
 pub struct Signal {
     /// Its name in the set.
     pub id: String,
+    /// What people call it.
+    #[serde(default)]
+    pub name: String,
+    /// Where a display shows it, e.g. `Engine`.
+    #[serde(default)]
+    pub path: String,
+    /// The set's own word for what it measures, e.g. `fuelTankLevel`.
+    #[serde(rename = "suggestedMetric")]
+    pub metric: Option<String>,
     /// How it is decoded.
     pub fmt: Format,
 }
 
-/// The keys as they stand in the file. The others steer polling and displays.
+/// The keys as they stand in the file.
 #[derive(Debug, Deserialize)]
 struct Written {
     hdr: String,
@@ -42,16 +84,13 @@ struct Written {
     fcm1: bool,
     proto: Option<String>,
     cmd: std::collections::BTreeMap<String, String>,
-    filter: Option<Filter>,
-    signals: Vec<Signal>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Filter {
-    from: Option<u32>,
-    to: Option<u32>,
+    /// Seconds between two questions.
+    freq: Option<f64>,
+    din: Option<serde::de::IgnoredAny>,
+    dout: Option<serde::de::IgnoredAny>,
     #[serde(default)]
-    years: Vec<u32>,
+    filter: Years,
+    signals: Vec<Signal>,
 }
 
 impl TryFrom<Written> for Command {
@@ -75,6 +114,7 @@ impl TryFrom<Written> for Command {
         let extended_address = written.eax.as_deref().map(|eax| byte("eax", eax)).transpose()?;
         // 18: the priority of diagnostics on 29-bit CAN (ISO 15765-4).
         let priority = written.pri.as_deref().map_or(Ok(0x18), |pri| byte("pri", pri))?;
+        let tester = written.tst.as_deref().map_or(Ok(TESTER), |tst| byte("tst", tst))?;
         Ok(Self {
             options: options(&written),
             header: written.hdr.to_ascii_uppercase(),
@@ -82,6 +122,10 @@ impl TryFrom<Written> for Command {
             request,
             extended_address,
             priority: priority.into(),
+            tester,
+            needs_others: written.din.is_some() || written.dout.is_some(),
+            every: every(written.freq),
+            years: written.filter,
             signals: written.signals,
         })
     }
@@ -107,24 +151,14 @@ fn options(written: &Written) -> Vec<(String, String)> {
     add("fc", written.fcm1.then_some("1"));
     add("p", written.proto.as_deref());
     add("c", written.pri.as_deref());
-    add("f", written.filter.as_ref().map(Filter::text).as_deref());
+    add("f", written.filter.text().as_deref());
     options
 }
 
-impl Filter {
-    /// `2018-2020`, `2018-`, `-2020`, single years, with `;` between them.
-    fn text(&self) -> String {
-        let mut parts = match (self.from, self.to) {
-            (Some(from), Some(to)) if from < to => vec![format!("{from}-{to}")],
-            (from, to) => {
-                from.map(|from| format!("{from}-")).into_iter().chain(to.map(|to| format!("-{to}"))).collect()
-            }
-        };
-        let mut years = self.years.clone();
-        years.sort_unstable();
-        parts.extend(years.iter().map(u32::to_string));
-        parts.join(";")
-    }
+/// A minute where the set does not say.
+fn every(seconds: Option<f64>) -> Duration {
+    let wanted = Duration::try_from_secs_f64(seconds.unwrap_or(60.0)).unwrap_or(MOST_RARELY);
+    wanted.clamp(MOST_OFTEN, MOST_RARELY)
 }
 
 /// A command's name, taken apart: `HDR[.RAX].CMD[|options]`.
@@ -178,6 +212,43 @@ impl Command {
         let shared = self.options.iter().filter(|(key, value)| both(key, value)).count();
         let all = self.options.len() + name.options.len();
         i32::try_from(3 * shared).unwrap_or(i32::MAX) - i32::try_from(all).unwrap_or(i32::MAX)
+    }
+
+    /// The model years it is for.
+    #[must_use]
+    pub fn years(&self) -> &Years {
+        &self.years
+    }
+
+    /// How long to wait between two questions: the set's `freq`, within reason.
+    #[must_use]
+    pub fn every(&self) -> Duration {
+        self.every
+    }
+
+    /// The question, if it may and can be asked.
+    ///
+    /// # Errors
+    /// [`NotAsked`] says why not.
+    pub fn question(&self) -> Result<Request, NotAsked> {
+        let request = Request::parse(&hex::encode(&self.request))?;
+        if self.needs_others {
+            return Err(NotAsked::Around);
+        }
+        if self.has_extended_address() || self.tester != TESTER {
+            return Err(NotAsked::Addresses);
+        }
+        let unknown = || NotAsked::Header(self.header.clone());
+        let header = u32::from_str_radix(&self.header, 16).map_err(|_| unknown())?;
+        Ok(match (self.header.len(), header) {
+            // ISO 15765-4: everybody, on 11 bits and on 29.
+            (3, 0x7DF) | (4, 0xDB33) => request,
+            (3, 0..=0x7FF) => request.to(Target::Unit(header)),
+            (4, 0xDA00..=0xDAFF) => {
+                request.to(Target::Unit(self.priority << 24 | header << 8 | u32::from(TESTER)))
+            }
+            _ => return Err(unknown()),
+        })
     }
 
     /// Whether its frames carry an address byte before ISO-TP's own.

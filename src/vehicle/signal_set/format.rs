@@ -15,6 +15,7 @@ pub struct Format {
     length_bits: usize,
     bytes_reversed: bool,
     signed: bool,
+    unit: String,
     meaning: Meaning,
 }
 
@@ -57,6 +58,7 @@ struct Written {
     max: Option<f64>,
     nullmin: Option<f64>,
     nullmax: Option<f64>,
+    unit: Option<String>,
     map: Option<BTreeMap<String, Named>>,
 }
 
@@ -75,6 +77,7 @@ impl TryFrom<Written> for Format {
         if !(1..=MAX_BITS).contains(&written.len) {
             return Err(format!("`len` is {}: 1 to {MAX_BITS} bits can be decoded", written.len));
         }
+        let unit = written.unit.clone().unwrap_or_default();
         let meaning = match written.map {
             Some(map) => Meaning::Texts(texts(map)?),
             None => number(&written)?,
@@ -84,6 +87,7 @@ impl TryFrom<Written> for Format {
             length_bits: written.len,
             bytes_reversed: written.blsb,
             signed: written.sign,
+            unit,
             meaning,
         })
     }
@@ -120,6 +124,12 @@ fn number(written: &Written) -> Result<Meaning, String> {
 }
 
 impl Format {
+    /// The unit as the set writes it; empty for texts.
+    #[must_use]
+    pub fn unit(&self) -> &str {
+        &self.unit
+    }
+
     /// The value in a message's data, which begins behind service and identifier.
     /// `None`: the message is too short, the null rule holds, or the map has no text.
     #[must_use]

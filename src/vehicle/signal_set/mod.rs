@@ -1,18 +1,20 @@
 //! OBDb signal sets (v3 JSON): makers' own identifiers with the signals in their
-//! answers. What lives here: the file's form, finding a command by its name, an
-//! adapter's printed answer to values. What does not: asking a car, choosing a
-//! set for it. The sets themselves are CC-BY-SA and not part of this program:
-//! users drop them in.
+//! answers. What lives here: the file's form, finding a command by its name, which
+//! commands a car is asked, its answers to values. What does not: asking a car. The
+//! sets themselves are CC-BY-SA and not part of this program: users drop them in.
 
 mod command;
 mod format;
+mod years;
 
 use std::collections::HashMap;
 
 use serde::Deserialize;
+use wildmatch::WildMatch;
 
-pub use command::{Command, Signal};
+pub use command::{Command, NotAsked, Signal};
 pub use format::{Format, Value};
+pub use years::{Years, model_year};
 
 use command::Name;
 
@@ -20,6 +22,7 @@ use super::answer::Message;
 use super::elm327::frame::{self, Frame};
 use super::elm327::isotp;
 use super::protocol::{EcuAddress, Protocol};
+use crate::ident::Vin;
 
 /// A signal set that cannot be used; says line and column.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,9 @@ pub struct SignalSetError(#[from] pub serde_json::Error);
 #[derive(Debug, Clone, Deserialize)]
 pub struct SignalSet {
     commands: Vec<Command>,
+    /// Ours: patterns of the VINs the set is for, `*` and `?` as in file names.
+    #[serde(default)]
+    vin: Vec<String>,
 }
 
 impl SignalSet {
@@ -39,6 +45,25 @@ impl SignalSet {
     /// The first place that is no signal set.
     pub fn from_json(bytes: &[u8]) -> Result<Self, SignalSetError> {
         Ok(serde_json::from_slice(bytes)?)
+    }
+
+    /// The same for a file: `path:line:column: what is wrong`.
+    ///
+    /// # Errors
+    /// One line for people.
+    pub fn from_file(path: &std::path::Path, bytes: &[u8]) -> Result<Self, String> {
+        Self::from_json(bytes).map_err(|SignalSetError(error)| {
+            format!("{}:{}:{}: {error}", path.display(), error.line(), error.column())
+        })
+    }
+
+    /// Whether a car is one of those it is for. Without patterns it is for every car on
+    /// its link; a car that gave no VIN is for no pattern.
+    #[must_use]
+    pub fn is_for(&self, vin: Option<&Vin>) -> bool {
+        let matches =
+            |vin: &Vin| self.vin.iter().any(|pattern| WildMatch::new(pattern).matches(vin.as_str()));
+        self.vin.is_empty() || vin.is_some_and(matches)
     }
 
     /// Its commands, as the file orders them.
@@ -62,14 +87,20 @@ impl Command {
     /// line, spaces allowed, several units and messages interleaved.
     #[must_use]
     pub fn decode(&self, response: &str) -> Vec<(&str, Value)> {
-        let messages = self.messages(response);
+        let values = self.values(&self.messages(response));
+        values.into_iter().map(|(signal, value)| (signal.id.as_str(), value)).collect()
+    }
+
+    /// The signals in whole messages of its unit, each once.
+    #[must_use]
+    pub fn values(&self, messages: &[Message]) -> Vec<(&Signal, Value)> {
         let mut found: HashMap<&str, Value> = HashMap::new();
         for data in messages.iter().filter_map(|message| self.data(&message.payload)) {
             let signals = self.signals().iter();
             found.extend(signals.filter_map(|signal| Some((signal.id.as_str(), signal.fmt.decode(data)?))));
         }
-        let ids = self.signals().iter().map(|signal| signal.id.as_str());
-        ids.filter_map(|id| found.remove(id).map(|value| (id, value))).collect()
+        let signals = self.signals().iter();
+        signals.filter_map(|signal| found.remove(signal.id.as_str()).map(|value| (signal, value))).collect()
     }
 
     /// The whole messages of the unit that this command is for.
@@ -93,7 +124,8 @@ impl Command {
 
     /// What another unit answered is not this command's. Where the set does not
     /// name the unit, the usual one counts if it answered at all.
-    fn of_its_unit(&self, messages: Vec<Message>) -> Vec<Message> {
+    #[must_use]
+    pub fn of_its_unit(&self, messages: Vec<Message>) -> Vec<Message> {
         let is_from = |message: &Message, id: &str| message.sender.0.split('/').next() == Some(id);
         if let Some(id) = self.answer_id() {
             return messages.into_iter().filter(|message| is_from(message, &id)).collect();

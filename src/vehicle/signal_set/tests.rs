@@ -90,3 +90,68 @@ fn a_garbled_set_is_refused_with_its_place() {
         assert!(error.contains(place), "{error}");
     }
 }
+
+#[test]
+fn every_key_is_kept() {
+    let set = SignalSet::from_json(SET.as_bytes()).unwrap();
+    let coolant = set.command("7E0.0105").unwrap();
+    assert_eq!(coolant.every().as_secs(), 5);
+    let signal = &coolant.signals()[0];
+    assert_eq!((signal.name.as_str(), signal.path.as_str()), ("Coolant", "Engine"));
+    assert_eq!((signal.metric.as_deref(), signal.fmt.unit()), (Some("engineCoolantTemperature"), "celsius"));
+    for (freq, seconds) in [("0.25", 1), ("10", 10), ("1e9", 3600), ("-1", 3600)] {
+        let text =
+            format!(r#"{{"commands":[{{"hdr":"7E0","cmd":{{"22":"F190"}},"freq":{freq},"signals":[]}}]}}"#);
+        assert_eq!(SignalSet::from_json(text.as_bytes()).unwrap().commands()[0].every().as_secs(), seconds);
+    }
+}
+
+#[test]
+fn only_what_the_gate_lets_through_is_asked() {
+    use crate::vehicle::gate::Target;
+    // (command, what is asked of whom, or why not)
+    for (command, expected) in [
+        (r#""hdr":"7E0","cmd":{"22":"1E12"}"#, Ok(("221E12", Target::Unit(0x7E0)))),
+        (r#""hdr":"7DF","cmd":{"01":"0C"}"#, Ok(("010C", Target::Functional))),
+        (r#""hdr":"7e4","cmd":{"21":"01"}"#, Ok(("2101", Target::Unit(0x7E4)))),
+        (r#""hdr":"DA10","cmd":{"22":"F190"}"#, Ok(("22F190", Target::Unit(0x18DA_10F1)))),
+        (r#""hdr":"DA10","pri":"14","cmd":{"22":"F190"}"#, Ok(("22F190", Target::Unit(0x14DA_10F1)))),
+        (r#""hdr":"DB33","cmd":{"01":"0C"}"#, Ok(("010C", Target::Functional))),
+        (r#""hdr":"7E0","cmd":{"04":""}"#, Err("never sent")),
+        (r#""hdr":"7E0","cmd":{"2E":"F19000"}"#, Err("never sent")),
+        (r#""hdr":"7E0","cmd":{"14":"FFFFFF"}"#, Err("never sent")),
+        (r#""hdr":"7E0","cmd":{"31":"0101"}"#, Err("never sent")),
+        (r#""hdr":"7E0","cmd":{"10":"03"}"#, Err("never sent")),
+        (r#""hdr":"7E0","cmd":{"22":"F1"}"#, Err("byte(s)")),
+        (r#""hdr":"6F1","eax":"07","cmd":{"22":"DDBC"}"#, Err("extended addresses")),
+        (r#""hdr":"DA10","tst":"F0","cmd":{"22":"DDBC"}"#, Err("extended addresses")),
+        (r#""hdr":"7E0","din":"1003","cmd":{"22":"DDBC"}"#, Err("around it")),
+        (r#""hdr":"686A","cmd":{"01":"0C"}"#, Err("none of a CAN bus")),
+        (r#""hdr":"800","cmd":{"01":"0C"}"#, Err("none of a CAN bus")),
+    ] {
+        let text = format!(r#"{{"commands":[{{{command},"freq":1,"signals":[]}}]}}"#);
+        let set = SignalSet::from_json(text.as_bytes()).unwrap();
+        let question = set.commands()[0].question();
+        match (question, expected) {
+            (Ok(asked), Ok((wanted, target))) => {
+                assert_eq!((asked.to_string().as_str(), asked.target()), (wanted, target), "{command}");
+            }
+            (Err(error), Err(why)) => assert!(error.to_string().contains(why), "{command}: {error}"),
+            (question, _) => panic!("{command}: {question:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_set_says_whose_it_is() {
+    let set = |vin: &str| SignalSet::from_json(format!(r#"{{"commands":[]{vin}}}"#).as_bytes()).unwrap();
+    let car: Vin = "KMHL14JA5KA000001".parse().unwrap();
+    for (vin, fits, unknown) in [
+        ("", true, true),
+        (r#","vin":[]"#, true, true),
+        (r#","vin":["LSV*","KMH?14*"]"#, true, false),
+        (r#","vin":["LSV*"]"#, false, false),
+    ] {
+        assert_eq!((set(vin).is_for(Some(&car)), set(vin).is_for(None)), (fits, unknown), "{vin}");
+    }
+}

@@ -1,0 +1,164 @@
+//! Which of the makers' own commands a car is asked, and which is due. Pure: the
+//! service asks. A command that gets no answer a few times is left out for the visit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::gate::Request;
+use super::signal_set::{Command, SignalSet, model_year};
+use crate::ident::Vin;
+
+/// Commands of all sets for one car, at most.
+const MOST_COMMANDS: usize = 256;
+/// Questions without an answer until a command is left out.
+const MISSES: u8 = 3;
+
+/// What one car is asked.
+#[derive(Debug, Clone, Default)]
+pub struct Agenda {
+    items: Vec<Item>,
+}
+
+#[derive(Debug, Clone)]
+struct Item {
+    set: Arc<SignalSet>,
+    command: usize,
+    request: Request,
+    due: Duration,
+    misses: u8,
+}
+
+/// A command that is due.
+#[derive(Debug, Clone)]
+pub struct Due {
+    place: usize,
+    /// What to ask.
+    pub request: Request,
+    set: Arc<SignalSet>,
+    command: usize,
+}
+
+impl Due {
+    /// Its command.
+    #[must_use]
+    pub fn command(&self) -> Option<&Command> {
+        self.set.commands().get(self.command)
+    }
+}
+
+impl Agenda {
+    /// The commands that fit a car, all due. `latest`: the latest model year there can be.
+    #[must_use]
+    pub fn for_car(sets: &[Arc<SignalSet>], vin: Option<&Vin>, latest: u16) -> Self {
+        let year = vin.and_then(|vin| model_year(vin, latest));
+        let fitting = sets.iter().filter(|set| set.is_for(vin)).flat_map(|set| {
+            let commands = set.commands().iter().enumerate();
+            commands.filter(|(_, command)| command.years().fit(year)).filter_map(|(place, command)| {
+                let request = command.question().ok()?;
+                Some(Item { set: Arc::clone(set), command: place, request, due: Duration::ZERO, misses: 0 })
+            })
+        });
+        Self { items: fitting.take(MOST_COMMANDS).collect() }
+    }
+
+    /// How many commands are not left out.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.items.iter().filter(|item| item.misses < MISSES).count()
+    }
+
+    /// Whether there is nothing to ask.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The command that is due the longest.
+    #[must_use]
+    pub fn next(&self, now: Duration) -> Option<Due> {
+        let waiting = self.items.iter().enumerate();
+        let due = waiting.filter(|(_, item)| item.misses < MISSES && item.due <= now);
+        let (place, item) = due.min_by_key(|(_, item)| item.due)?;
+        Some(Due { place, request: item.request, set: Arc::clone(&item.set), command: item.command })
+    }
+
+    /// A command was asked; it is due again after its time.
+    pub fn asked(&mut self, due: &Due, now: Duration, answered: bool) {
+        let every = due.command().map_or(Duration::MAX, Command::every);
+        if let Some(item) = self.items.get_mut(due.place) {
+            item.due = now.saturating_add(every);
+            item.misses = if answered { 0 } else { item.misses.saturating_add(1) };
+        }
+    }
+
+    /// Everything that is not left out is due now: for a report.
+    pub fn all_due(&mut self) {
+        self.items.iter_mut().for_each(|item| item.due = Duration::ZERO);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(text: &str) -> Arc<SignalSet> {
+        Arc::new(SignalSet::from_json(text.as_bytes()).unwrap())
+    }
+
+    fn command(header: &str, did: &str, freq: u32, filter: &str) -> String {
+        format!(r#"{{"hdr":"{header}","cmd":{{"22":"{did}"}},"freq":{freq}{filter},"signals":[]}}"#)
+    }
+
+    fn texts(agenda: &Agenda, now: u64) -> Vec<String> {
+        let mut agenda = agenda.clone();
+        let now = Duration::from_secs(now);
+        std::iter::from_fn(|| {
+            let due = agenda.next(now)?;
+            agenda.asked(&due, now, true);
+            Some(due.request.to_string())
+        })
+        .collect()
+    }
+
+    #[test]
+    fn a_car_is_asked_what_fits_it() {
+        let commands = [
+            command("7E0", "0001", 1, ""),
+            command("7E0", "0002", 1, r#","filter":{"to":2017}"#),
+            command("7E0", "0003", 1, r#","filter":{"from":2018}"#),
+            r#"{"hdr":"7E0","cmd":{"2E":"000101"},"freq":1,"signals":[]}"#.to_owned(),
+        ]
+        .join(",");
+        let everybodys = set(&format!(r#"{{"commands":[{commands}]}}"#));
+        let theirs = set(&format!(r#"{{"vin":["KMH*"],"commands":[{}]}}"#, command("7E4", "0101", 1, "")));
+        let sets = [everybodys, theirs];
+        for (vin, expected) in [
+            (None, vec!["220001"]),
+            (Some("LSVAG2186E2100001"), vec!["220001", "220002"]), // E: 2014
+            (Some("LSVAG2186K2100001"), vec!["220001", "220003"]), // K: 2019
+            (Some("KMHAG2186K2100001"), vec!["220001", "220003", "220101"]),
+        ] {
+            let vin: Option<Vin> = vin.map(|vin| vin.parse().unwrap());
+            assert_eq!(texts(&Agenda::for_car(&sets, vin.as_ref(), 2027), 0), expected, "{vin:?}");
+        }
+    }
+
+    #[test]
+    fn each_has_its_own_time_and_the_silent_are_left_out() {
+        let commands = [command("7E0", "0001", 5, ""), command("7E0", "0002", 20, "")].join(",");
+        let mut agenda = Agenda::for_car(&[set(&format!(r#"{{"commands":[{commands}]}}"#))], None, 2027);
+        let mut asked = Vec::new();
+        for second in 0..60 {
+            let now = Duration::from_secs(second);
+            while let Some(due) = agenda.next(now) {
+                let answered = due.request.to_string() == "220001";
+                agenda.asked(&due, now, answered);
+                asked.push((second, due.request.parameters()[1]));
+            }
+        }
+        let second: Vec<u64> = asked.iter().filter(|(_, did)| *did == 2).map(|(second, _)| *second).collect();
+        assert_eq!(second, [0, 20, 40], "then left out");
+        assert_eq!(asked.iter().filter(|(_, did)| *did == 1).count(), 12);
+        assert_eq!(agenda.len(), 1);
+    }
+}

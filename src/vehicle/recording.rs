@@ -1,0 +1,218 @@
+//! The last minute of a link, kept in memory and written down when a warning fires.
+//! What lives here: the bounded ring and the form of what is kept. What does not: the
+//! file (`store::recordings`) and the masking of VINs (the trace, which writes into
+//! the ring).
+//!
+//! A link of an adapter is kept as a trace (`baygate simulate vehicle --replay` plays it
+//! back), one of a bus as a candump log (`baygate decode --dbc` reads it).
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::clock::UtcMillis;
+
+/// Lines older than this are forgotten: a scan takes ten seconds, its rules a moment.
+const KEPT_FOR: Duration = Duration::from_secs(60);
+/// And the oldest, beyond so many bytes: a scan has about 60 KiB.
+const KEPT_BYTES: usize = 1 << 20;
+/// A line costs so much beside its text.
+const LINE_BYTES: usize = 48;
+
+/// How the lines of a ring are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// JSON Lines of an adapter's session.
+    Trace,
+    /// candump's log.
+    Candump,
+}
+
+impl Form {
+    /// How a file of it ends, compressed.
+    #[must_use]
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Trace => "trace.jsonl.zst",
+            Self::Candump => "candump.log.zst",
+        }
+    }
+}
+
+/// Handle to a ring; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Recording {
+    ring: Arc<Mutex<Ring>>,
+    form: Form,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    lines: VecDeque<(Instant, Box<[u8]>)>,
+    bytes: usize,
+    /// The beginning of a line.
+    partial: Vec<u8>,
+}
+
+impl Recording {
+    /// An empty one.
+    #[must_use]
+    pub fn new(form: Form) -> Self {
+        Self { ring: Arc::default(), form }
+    }
+
+    /// Its form.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.form
+    }
+
+    /// Keeps whole lines.
+    pub fn push(&self, text: &[u8]) {
+        self.push_at(text, Instant::now());
+    }
+
+    fn push_at(&self, text: &[u8], now: Instant) {
+        let mut ring = self.lock();
+        for &byte in text {
+            ring.partial.push(byte);
+            if byte == b'\n' || ring.partial.len() > KEPT_BYTES {
+                let line = std::mem::take(&mut ring.partial).into_boxed_slice();
+                ring.bytes += line.len() + LINE_BYTES;
+                ring.lines.push_back((now, line));
+            }
+        }
+        ring.forget(now);
+    }
+
+    /// Forgets everything: the next car's visit begins.
+    pub fn clear(&self) {
+        let mut ring = self.lock();
+        ring.lines.clear();
+        ring.bytes = 0;
+    }
+
+    /// What is kept, as a file. `None`: nothing that would tell anything.
+    #[must_use]
+    pub fn written(&self, link: &str) -> Option<Vec<u8>> {
+        self.written_at(link, Instant::now())
+    }
+
+    fn written_at(&self, link: &str, now: Instant) -> Option<Vec<u8>> {
+        let mut ring = self.lock();
+        ring.forget(now);
+        let mut lines = ring.lines.iter().map(|(_, line)| &**line).peekable();
+        let mut out = Vec::with_capacity(ring.bytes);
+        if self.form == Form::Trace {
+            // An answer without its question plays back as nothing; headers of sessions
+            // in between are for none of the bytes behind them.
+            let is_question = |line: &[u8]| contains(line, b"\"dir\":\"tx\"");
+            while lines.next_if(|line| !is_question(line)).is_some() {}
+            let header =
+                json!({"baygate_trace": 1, "link": link, "started_at": UtcMillis::now(), "vin_masked": true});
+            out.extend_from_slice(format!("{header}\n").as_bytes());
+        }
+        lines.peek()?;
+        for line in lines.filter(|line| self.form == Form::Candump || !contains(line, b"\"baygate_trace\"")) {
+            out.extend_from_slice(line);
+        }
+        Some(out)
+    }
+
+    /// As a place to write a trace to.
+    #[must_use]
+    pub fn writer(&self) -> Box<dyn Write + Send + Sync> {
+        Box::new(Writer(self.clone()))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ring {
+    fn forget(&mut self, now: Instant) {
+        while let Some((time, line)) = self.lines.front() {
+            if self.bytes <= KEPT_BYTES && now.saturating_duration_since(*time) <= KEPT_FOR {
+                return;
+            }
+            self.bytes -= line.len() + LINE_BYTES;
+            self.lines.pop_front();
+        }
+    }
+}
+
+fn contains(line: &[u8], part: &[u8]) -> bool {
+    line.windows(part.len()).any(|window| window == part)
+}
+
+struct Writer(Recording);
+
+impl Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.push(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(recording: &Recording, now: Instant) -> Option<Vec<String>> {
+        let written = String::from_utf8(recording.written_at("elm327+tcp://x:1", now)?).unwrap();
+        Some(written.lines().map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn a_trace_begins_with_a_header_and_a_question() {
+        let recording = Recording::new(Form::Trace);
+        let now = Instant::now();
+        assert_eq!(text(&recording, now), None);
+        recording.push_at(b"{\"baygate_trace\":1}\n{\"t_ms\":1,\"dir\":\"rx\"}\n", now);
+        assert_eq!(text(&recording, now), None, "an answer alone");
+        let question = "{\"t_ms\":2,\"dir\":\"tx\",\"hex\":\"30\"}";
+        // In pieces, as a formatter writes.
+        for piece in question.as_bytes().chunks(3) {
+            recording.push_at(piece, now);
+        }
+        recording.push_at(b"\n{\"baygate_trace\":1}\n{\"t_ms\":3,\"dir\":\"rx\"}\n{\"t_ms\":4", now);
+        let lines = text(&recording, now).unwrap();
+        assert!(lines[0].contains("\"baygate_trace\":1") && lines[0].contains("\"vin_masked\":true"));
+        assert_eq!(lines[1..], [question.to_owned(), "{\"t_ms\":3,\"dir\":\"rx\"}".to_owned()]);
+        recording.clear();
+        assert_eq!(text(&recording, now), None);
+    }
+
+    #[test]
+    fn it_is_bounded_in_time_and_size() {
+        let recording = Recording::new(Form::Candump);
+        let begun = Instant::now();
+        for second in 0..120_u32 {
+            recording.push_at(
+                format!("({second}.0) can0 044#00\n").as_bytes(),
+                begun + Duration::from_secs(second.into()),
+            );
+        }
+        let lines = text(&recording, begun + Duration::from_secs(119)).unwrap();
+        assert_eq!((lines.len(), lines[0].as_str()), (61, "(59.0) can0 044#00"));
+        assert_eq!(text(&recording, begun + Duration::from_secs(200)), None);
+
+        let line = [b'x'; 1000];
+        for _ in 0..3000 {
+            recording.push_at(&line, begun);
+            recording.push_at(b"\n", begun);
+        }
+        recording.push_at(&[b'y'; 3 << 20], begun);
+        let ring = recording.lock();
+        assert!(ring.bytes <= KEPT_BYTES + LINE_BYTES && ring.partial.len() <= KEPT_BYTES + 1);
+        assert_eq!(ring.bytes, ring.lines.iter().map(|(_, line)| line.len() + LINE_BYTES).sum::<usize>());
+    }
+}

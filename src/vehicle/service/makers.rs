@@ -1,0 +1,161 @@
+//! Makers' own signals: the commands of signal sets that fit the car at hand, asked
+//! through the gate like everything else, into windows and reports.
+
+use std::time::Duration;
+
+use serde_json::Value as Json;
+use tokio::time::Instant;
+
+use super::Service;
+use crate::clock::UtcMillis;
+use crate::event::Text;
+use crate::event::vehicle::{EcuReport, PidValue, RequestError, VehicleReport};
+use crate::health::Trouble;
+use crate::ident::Vin;
+use crate::vehicle::adapter::Adapter;
+use crate::vehicle::agenda::{Agenda, Due};
+use crate::vehicle::error::AdapterError;
+use crate::vehicle::report;
+use crate::vehicle::signal_set::Value;
+use crate::vehicle::sources;
+
+/// Commands asked between two looks, so that voltage and requests are not kept waiting.
+const AT_A_LOOK: usize = 6;
+/// How long a report waits for makers' signals.
+const FOR_A_REPORT: Duration = Duration::from_secs(4);
+/// This program was not written before this year: a clock before it is wrong.
+const THIS_YEAR: u16 = 2026;
+
+impl Service {
+    /// Loads the files of the configuration; what is refused is told, the rest is used.
+    pub(super) async fn load_sources(&mut self) {
+        if self.table.signals.is_empty() && self.table.dbc.is_empty() {
+            return;
+        }
+        let table = self.table.clone();
+        let Ok((sources, refused)) = tokio::task::spawn_blocking(move || sources::load(&table)).await else {
+            return;
+        };
+        tracing::info!(link = %self.table.id, signal_sets = sources.sets.len(), databases = sources.databases.len(), refused = refused.len(), "files loaded");
+        for refused in &refused {
+            tracing::warn!(link = %self.table.id, refused, "file refused");
+        }
+        let part = self.sources_part();
+        if refused.is_empty() {
+            self.health.well(&part);
+        } else {
+            let list = refused.join("; ");
+            self.health.trouble(Trouble {
+                part,
+                code: "file-refused".into(),
+                text: Text::new(
+                    format!("以下文件无法使用，其余照常：{list}"),
+                    format!("these files cannot be used, the others are: {list}"),
+                ),
+                blocks_ready: false,
+            });
+        }
+        self.sources = sources;
+    }
+
+    /// Under which part of the health refused files stand.
+    pub(super) fn sources_part(&self) -> String {
+        format!("link/{}/files", self.table.id)
+    }
+
+    /// The car at hand is another one, or its VIN became known.
+    pub(super) fn make_agenda(&mut self, vin: Option<&Vin>) {
+        if self.sources.sets.is_empty() || self.agenda_for.as_ref().is_some_and(|known| known.as_ref() == vin)
+        {
+            return;
+        }
+        self.agenda = Agenda::for_car(&self.sources.sets, vin, latest_model_year());
+        self.agenda_for = Some(vin.cloned());
+        tracing::debug!(link = %self.table.id, commands = self.agenda.len(), "makers' commands for this car");
+    }
+
+    /// Asks what is due, into the window.
+    pub(super) async fn sample_makers(&mut self, adapter: &mut Adapter) -> Result<(), AdapterError> {
+        for _ in 0..AT_A_LOOK {
+            let Some(due) = self.agenda.next(self.now()) else { break };
+            for (_, values) in self.ask_maker(adapter, &due).await?.0 {
+                let time = UtcMillis::now();
+                values.iter().for_each(|value| self.window.add(value, time));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks everything that fits, into a report. What failed is listed.
+    pub(super) async fn report_makers(
+        &mut self,
+        adapter: &mut Adapter,
+        report: &mut VehicleReport,
+    ) -> Result<(), AdapterError> {
+        if self.agenda.is_empty() {
+            return Ok(());
+        }
+        self.agenda.all_due();
+        let until = Instant::now() + FOR_A_REPORT;
+        let begun = self.now();
+        while let Some(due) = self.agenda.next(begun) {
+            if Instant::now() >= until {
+                let error = "left out: the report would have taken too long".to_owned();
+                report.errors.push(RequestError { request: "signals".into(), error });
+                break;
+            }
+            let (answers, failed) = self.ask_maker(adapter, &due).await?;
+            for (address, values) in answers {
+                match report.ecus.iter_mut().find(|ecu| ecu.address == address) {
+                    Some(ecu) => ecu.values.extend(values),
+                    None => report.ecus.push(EcuReport { address, values, ..EcuReport::default() }),
+                }
+            }
+            report
+                .errors
+                .extend(failed.map(|error| RequestError { request: due.request.to_string(), error }));
+        }
+        report::fit(report);
+        Ok(())
+    }
+
+    /// One command: its values by control unit, and why it gave none.
+    async fn ask_maker(&mut self, adapter: &mut Adapter, due: &Due) -> Result<Asked, AdapterError> {
+        let answer = adapter.ask(due.request, None).await?;
+        self.count_garbage(answer.garbage);
+        let failed = answer.trouble();
+        let Some(command) = due.command() else { return Ok((Vec::new(), failed)) };
+        let messages = command.of_its_unit(answer.messages);
+        let now = self.now();
+        self.agenda.asked(due, now, !messages.is_empty());
+        let mut answers: Vec<(String, Vec<PidValue>)> = Vec::new();
+        for message in &messages {
+            let values: Vec<PidValue> = command
+                .values(std::slice::from_ref(message))
+                .into_iter()
+                .map(|(signal, value)| PidValue {
+                    pid: due.request.to_string(),
+                    name: signal.id.clone(),
+                    value: match value {
+                        Value::Number(number) => Json::from(number),
+                        Value::Text(text) => Json::String(text),
+                    },
+                    unit: signal.fmt.unit().to_owned(),
+                })
+                .collect();
+            if !values.is_empty() {
+                answers.push((message.sender.to_string(), values));
+            }
+        }
+        Ok((answers, failed))
+    }
+}
+
+type Asked = (Vec<(String, Vec<PidValue>)>, Option<String>);
+
+/// Next year's models are sold this year.
+fn latest_model_year() -> u16 {
+    let today = UtcMillis::now().to_string();
+    let year = today.get(..4).and_then(|year| year.parse().ok()).unwrap_or(THIS_YEAR);
+    year.max(THIS_YEAR) + 1
+}
