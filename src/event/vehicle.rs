@@ -339,3 +339,54 @@ impl EventData for VehicleReport {
     const TYPE: &'static str = "vehicle.report";
     const CLASS: Class = Class::Vehicle;
 }
+
+/// What came of clearing codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClearOutcome {
+    /// Every unit that answered cleared its codes.
+    Cleared,
+    /// Some did, some refused.
+    Partly,
+    /// All that answered refused.
+    Refused,
+    /// Sent; nobody said what came of it (no answer, the adapter restarted, a power cut).
+    Unknown,
+}
+
+/// `vehicle.cleared`: codes were cleared, or may have been, on a person's confirmation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VehicleCleared {
+    /// The visit.
+    pub visit: Uuid,
+    /// The car, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vin: Option<Vin>,
+    /// The workshop order, when typed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// The vehicle link's configured id.
+    pub link: DeviceId,
+    /// The confirmation that was used up for it.
+    pub confirmation: Uuid,
+    /// Who asked: the token's id, or `control`.
+    pub asked_by: String,
+    /// Where the person said yes: the till, or `control`.
+    pub confirmed_by: String,
+    /// The person's name as typed in.
+    pub operator: String,
+    /// `obd` (service 04) or `uds` (service 14).
+    pub method: String,
+    /// The codes the last report before it had.
+    pub codes: Vec<String>,
+    /// What came of it.
+    pub outcome: ClearOutcome,
+    /// Units that cleared, by response address.
+    pub units: Vec<String>,
+    /// Units that refused, with the negative response code, hex.
+    pub refused: Vec<String>,
+}
+impl EventData for VehicleCleared {
+    const TYPE: &'static str = "vehicle.cleared";
+    const CLASS: Class = Class::Vehicle;
+}

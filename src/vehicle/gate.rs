@@ -4,10 +4,15 @@
 //! and nothing else, so data (protocol files, requests over HTTP, arguments of
 //! the CLI) can select from this list and never extend it.
 //!
-//! Not here: services that change a car (04, 08, 14, 2E, 2F, 31 …). They have no type.
+//! Not here: services that change a car (08, 2E, 2F, 31 …). They have no type. Clearing codes
+//! (04, 14) has one that only a used-up confirmation of a person makes: [`clear`].
 //! Whether a driver can address one unit, or several PIDs at once, is the driver's business.
 
 use std::fmt;
+
+pub mod clear;
+
+use clear::ClearBytes;
 
 /// What the gate refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -339,6 +344,8 @@ pub enum Outgoing {
     /// A request whose number of answer lines is known (1 to 15): the adapter
     /// need not wait for more.
     ObdCounted(Request, u8),
+    /// Clears codes, as a person in the store confirmed.
+    Clear(ClearBytes),
 }
 
 impl Outgoing {
@@ -350,6 +357,7 @@ impl Outgoing {
             Self::At(command) => format!("{}\r", command.text()).into_bytes(),
             Self::Obd(request) => format!("{request}\r").into_bytes(),
             Self::ObdCounted(request, lines) => format!("{request}{:X}\r", lines.clamp(1, 15)).into_bytes(),
+            Self::Clear(bytes) => bytes.wire().into(),
         }
     }
 
@@ -366,7 +374,7 @@ impl Outgoing {
     pub fn request(self) -> Option<Request> {
         match self {
             Self::Obd(request) | Self::ObdCounted(request, _) => Some(request),
-            Self::Probe | Self::At(_) => None,
+            Self::Probe | Self::At(_) | Self::Clear(_) => None,
         }
     }
 }

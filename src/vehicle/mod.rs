@@ -10,6 +10,7 @@
 pub mod adapter;
 pub mod answer;
 pub mod candump;
+pub mod clear;
 pub mod dbc;
 pub mod elm327;
 mod error;

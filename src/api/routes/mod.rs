@@ -4,6 +4,7 @@
 #![allow(unused_qualifications)] // utoipa's macros write them
 
 mod cards;
+mod confirmations;
 mod events;
 mod health;
 mod pairings;
@@ -40,6 +41,9 @@ pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(vehicles::vehicles))
         .routes(routes!(vehicles::vehicle))
         .routes(routes!(vehicles::scan))
+        .routes(routes!(confirmations::ask))
+        .routes(routes!(confirmations::list))
+        .routes(routes!(confirmations::decide))
         .routes(routes!(requests::request))
         .routes(routes!(prints::print))
         .routes(routes!(prints::job, prints::cancel))

@@ -4,6 +4,7 @@
 //! `requests` answers scans that somebody asked for.
 
 mod attend;
+mod clearing;
 mod listen;
 mod requests;
 mod visits;
