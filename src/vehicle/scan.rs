@@ -185,7 +185,6 @@ pub async fn run(
     if let Err(error) = scan.information().await {
         tracing::warn!(%error, "scan broke off while reading vehicle information");
     }
-    scan.enhanced().await;
     scan.record.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(scan.record)
 }
@@ -300,21 +299,6 @@ impl Scan<'_> {
             }
         }
         Ok(())
-    }
-
-    /// What UDS adds on CAN; a car or adapter that fails at it loses nothing else.
-    async fn enhanced(&mut self) {
-        if !self.record.protocol.is_can() {
-            return;
-        }
-        let known = self.record.ecus();
-        match uds::read::enhance(self.adapter, self.bundle, &known, uds::read::ENHANCE_BUDGET).await {
-            Ok(heard) => {
-                self.record.told.extend(heard.told);
-                self.record.errors.extend(heard.errors);
-            }
-            Err(error) => tracing::warn!(%error, "scan broke off while reading by UDS"),
-        }
     }
 
     /// How many ECUs promise a PID.
