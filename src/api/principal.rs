@@ -74,6 +74,8 @@ pub enum Principal {
         scopes: Vec<Scope>,
         /// Its hash, to see whether it still lives.
         sha256: [u8; 32],
+        /// The till it was paired to: somebody stands there. A script's token has none.
+        till: Option<String>,
     },
 }
 
@@ -84,6 +86,16 @@ impl Principal {
         match self {
             Self::Control => true,
             Self::Token { scopes, .. } => wanted.iter().any(|scope| scopes.contains(scope)),
+        }
+    }
+
+    /// Where a person speaks through it: a till, or a user at the control socket. A token
+    /// made for a script speaks for no person.
+    #[must_use]
+    pub fn person(&self) -> Option<&str> {
+        match self {
+            Self::Control => Some("control"),
+            Self::Token { till, .. } => till.as_deref(),
         }
     }
 
@@ -150,7 +162,7 @@ pub(super) async fn of(
     let sha256 = hash(token);
     let row = shared.context.store.read(move |r| r.token_by_hash(&sha256)).await?.ok_or_else(no_token)?;
     let scopes = row.scopes.iter().filter_map(|scope| scope.parse().ok()).collect();
-    Ok(Principal::Token { id: row.id, scopes, sha256 })
+    Ok(Principal::Token { id: row.id, scopes, sha256, till: row.till })
 }
 
 /// The holder of the ticket in an address; `None` when there is no ticket.

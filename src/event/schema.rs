@@ -39,6 +39,7 @@ pub fn event_types() -> Vec<EventType> {
     entry::<vehicle::VehicleArrived>(&mut kinds);
     entry::<vehicle::VehicleReport>(&mut kinds);
     entry::<vehicle::VehicleDeparted>(&mut kinds);
+    entry::<vehicle::VehicleCleared>(&mut kinds);
     entry::<maintenance::MaintenanceWarning>(&mut kinds);
     entry::<maintenance::MaintenanceCleared>(&mut kinds);
     entry::<device::DeviceState>(&mut kinds);

@@ -242,6 +242,10 @@ pub struct DtcEntry {
     pub source: String,
     /// The UDS status byte, when from UDS.
     pub status_raw: Option<u8>,
+    /// The failure type behind the code (SAE J2012-DA appendix A), two hex digits, when from
+    /// UDS and more than 00.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_type: Option<String>,
     /// What it means; absent when not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<Text>,
@@ -327,6 +331,10 @@ pub struct EcuReport {
     pub calibration_ids: Vec<String>,
     /// Calibration verification numbers, hex.
     pub cvns: Vec<String>,
+    /// Part and version numbers told by UDS: `part_number`, `software_version`,
+    /// `hardware_number`, `supplier_software_version`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub identification: BTreeMap<String, String>,
 }
 
 /// Whether the annual check would pass.
@@ -410,5 +418,56 @@ pub struct VehicleReport {
 }
 impl EventData for VehicleReport {
     const TYPE: &'static str = "vehicle.report";
+    const CLASS: Class = Class::Vehicle;
+}
+
+/// What came of clearing codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ClearOutcome {
+    /// Every unit that answered cleared its codes.
+    Cleared,
+    /// Some did, some refused.
+    Partly,
+    /// All that answered refused.
+    Refused,
+    /// Sent; nobody said what came of it (no answer, the adapter restarted, a power cut).
+    Unknown,
+}
+
+/// `vehicle.cleared`: codes were cleared, or may have been, on a person's confirmation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VehicleCleared {
+    /// The visit.
+    pub visit: Uuid,
+    /// The car, when known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vin: Option<Vin>,
+    /// The workshop order, when typed in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// The vehicle link's configured id.
+    pub link: DeviceId,
+    /// The confirmation that was used up for it.
+    pub confirmation: Uuid,
+    /// Who asked: the token's id, or `control`.
+    pub asked_by: String,
+    /// Where the person said yes: the till, or `control`.
+    pub confirmed_by: String,
+    /// The person's name as typed in.
+    pub operator: String,
+    /// `obd` (service 04) or `uds` (service 14).
+    pub method: String,
+    /// The codes the last report before it had.
+    pub codes: Vec<String>,
+    /// What came of it.
+    pub outcome: ClearOutcome,
+    /// Units that cleared, by response address.
+    pub units: Vec<String>,
+    /// Units that refused, with the negative response code, hex.
+    pub refused: Vec<String>,
+}
+impl EventData for VehicleCleared {
+    const TYPE: &'static str = "vehicle.cleared";
     const CLASS: Class = Class::Vehicle;
 }

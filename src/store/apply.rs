@@ -175,6 +175,7 @@ pub(super) fn unguarded(
             Op::Warning(op) => op.apply(tx),
             Op::Job(op) => op.apply(tx),
             Op::Request(op) => op.apply(tx),
+            Op::Confirmation(op) => op.apply(tx),
             Op::Cursor(op) => op.apply(tx),
             Op::Outbox(OutboxOp::BeginEpoch { reason }) => {
                 // The old epoch's counters first: the new one begins behind them.

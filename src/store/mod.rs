@@ -21,6 +21,7 @@ mod check;
 pub mod clock_mark;
 pub mod commands;
 mod commit;
+pub mod confirmations;
 mod connection;
 pub mod cursors;
 pub mod devices;
@@ -103,6 +104,8 @@ pub enum Op {
     Job(jobs::JobOp),
     /// Requests.
     Request(requests::RequestOp),
+    /// What a person in the store must say yes to.
+    Confirmation(confirmations::ConfirmationOp),
     /// Cursors of local readers.
     Cursor(cursors::CursorOp),
     /// Delivery to headquarters.

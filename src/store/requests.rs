@@ -134,7 +134,7 @@ fn change(tx: &Connection, id: Uuid, sql: &str, more: &[&dyn rusqlite::ToSql]) -
     }
 }
 
-fn insert(tx: &Connection, new: &NewRequest) -> Result<(), StoreError> {
+pub(super) fn insert(tx: &Connection, new: &NewRequest) -> Result<(), StoreError> {
     let body = new.body.to_string();
     let digest = Sha256::new()
         .chain_update(new.kind)

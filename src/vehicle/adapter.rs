@@ -3,9 +3,11 @@
 //! behind it. What does not: bytes (the drivers), and what to ask (above).
 
 use super::answer::Answer;
+use super::clear::ClearAnswer;
 use super::elm327::{self, Trace};
 use super::error::AdapterError;
 use super::gate::Request;
+use super::gate::clear::ClearRequest;
 use super::protocol::Protocol;
 use crate::config::values::VehicleLink;
 use crate::protocols::Bundle;
@@ -146,6 +148,16 @@ impl Adapter {
     pub async fn close_protocol(&mut self) -> Result<(), AdapterError> {
         match self {
             Self::Elm327(adapter) => adapter.close_protocol().await,
+        }
+    }
+
+    /// Clears codes, once: whatever comes back, nothing is sent again.
+    ///
+    /// # Errors
+    /// [`AdapterError`]; whether the car cleared is then not known.
+    pub async fn clear(&mut self, request: ClearRequest) -> Result<ClearAnswer, AdapterError> {
+        match self {
+            Self::Elm327(adapter) => adapter.clear(request).await,
         }
     }
 

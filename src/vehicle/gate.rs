@@ -4,11 +4,16 @@
 //! and nothing else, so data (protocol files, requests over HTTP, arguments of
 //! the CLI) can select from this list and never extend it.
 //!
-//! Not here: services that change a car (04, 14, 2E, 2F, 31 …). They have no type. Of 08
-//! (control of a system) only the question which tests a unit has is a request.
+//! Not here: services that change a car (2E, 2F, 31 …). They have no type. Of 08 (control of a
+//! system) only the question which tests a unit has is a request; clearing codes (04, 14) has
+//! a type that only a used-up confirmation of a person makes: [`clear`].
 //! Whether a driver can address one unit, or several PIDs at once, is the driver's business.
 
 use std::fmt;
+
+pub mod clear;
+
+use clear::ClearBytes;
 
 /// What the gate refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -362,6 +367,8 @@ pub enum Outgoing {
     /// A request whose number of answer lines is known (1 to 15): the adapter
     /// need not wait for more.
     ObdCounted(Request, u8),
+    /// Clears codes, as a person in the store confirmed.
+    Clear(ClearBytes),
 }
 
 impl Outgoing {
@@ -373,6 +380,7 @@ impl Outgoing {
             Self::At(command) => format!("{}\r", command.text()).into_bytes(),
             Self::Obd(request) => format!("{request}\r").into_bytes(),
             Self::ObdCounted(request, lines) => format!("{request}{:X}\r", lines.clamp(1, 15)).into_bytes(),
+            Self::Clear(bytes) => bytes.wire().into(),
         }
     }
 
@@ -389,7 +397,7 @@ impl Outgoing {
     pub fn request(self) -> Option<Request> {
         match self {
             Self::Obd(request) | Self::ObdCounted(request, _) => Some(request),
-            Self::Probe | Self::At(_) => None,
+            Self::Probe | Self::At(_) | Self::Clear(_) => None,
         }
     }
 }

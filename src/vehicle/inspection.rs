@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use super::gate::Request;
 use super::report::ScanRecord;
 use crate::event::vehicle::{DtcState, EcuReport, Inspection, Powertrain, Readiness, VehicleReport};
 
@@ -143,5 +142,5 @@ fn readiness_unknown(ecus: &[EcuReport]) -> bool {
 }
 
 fn codes_unknown(record: &ScanRecord) -> bool {
-    !record.told.iter().any(|told| told.request == Request::confirmed_codes())
+    !record.told.iter().any(|told| matches!(told.request.service(), 0x03 | 0x19))
 }

@@ -12,6 +12,7 @@ pub mod agenda;
 pub mod answer;
 pub mod battery;
 pub mod candump;
+pub mod clear;
 pub mod dbc;
 pub mod dtc_words;
 pub mod elm327;

@@ -15,6 +15,7 @@ use super::obd::{self, MonitorStatus};
 use super::pids::decode_pid;
 use super::powertrain::{self, Evidence};
 use super::protocol::EcuAddress;
+use super::uds;
 use crate::event::vehicle::{
     DtcEntry, DtcState, EcuReport, FreezeFrame, PidValue, Powertrain, RequestError, StoreFacts, VehicleReport,
 };
@@ -75,14 +76,19 @@ fn ecu_report(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> EcuRepo
         name: obd::ecu_name(&info(0x0A)).or_else(|| name_by_address(&ecu.0)),
         mil: monitors.as_ref().map(|status| status.mil),
         dtc_count: monitors.as_ref().map(|status| status.dtc_count),
-        dtcs: codes(record, ecu, bundle),
-        freeze_frames: freeze_frames(record, ecu, bundle),
+        dtcs: [codes(record, ecu, bundle), uds::report::codes(&record.told, ecu, bundle)].concat(),
+        freeze_frames: [
+            freeze_frames(record, ecu, bundle),
+            uds::report::snapshots(&record.told, ecu, bundle),
+        ]
+        .concat(),
         readiness: monitors.map(|status| status.readiness).unwrap_or_default(),
         values: values(record, ecu, 0x01, 2, &|_| true, bundle),
         monitor_tests: monitors::tests(record, ecu),
         iupr: monitors::in_use_ratios(record, ecu),
         calibration_ids: obd::calibration_ids(&info(0x04)),
         cvns: obd::cvns(&info(0x06)),
+        identification: uds::report::identification(&record.told, ecu),
     }
 }
 
@@ -118,6 +124,7 @@ fn codes(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> Vec<DtcEntry
             state: state.into_iter().collect(),
             source: "obd".into(),
             status_raw: None,
+            failure_type: None,
         })
         .collect()
 }

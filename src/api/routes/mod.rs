@@ -4,6 +4,7 @@
 #![allow(unused_qualifications)] // utoipa's macros write them
 
 mod cards;
+mod confirmations;
 mod events;
 mod health;
 mod pairings;
@@ -42,6 +43,9 @@ pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(vehicles::vehicle))
         .routes(routes!(vehicles::scan))
         .routes(routes!(visits::type_in))
+        .routes(routes!(confirmations::ask))
+        .routes(routes!(confirmations::list))
+        .routes(routes!(confirmations::decide))
         .routes(routes!(requests::request))
         .routes(routes!(prints::print))
         .routes(routes!(prints::job, prints::cancel))

@@ -30,6 +30,7 @@ pub fn report() -> VehicleReport {
         state: state.to_vec(),
         source: "obd".into(),
         status_raw: None,
+        failure_type: None,
         text,
     };
     let engine = EcuReport {
@@ -63,6 +64,7 @@ pub fn report() -> VehicleReport {
         iupr: vec![json!({"name": "catalyst"})],
         calibration_ids: vec!["37805-5AA-C710".into()],
         cvns: vec!["17F2A0B1".into()],
+        identification: Default::default(),
     };
     VehicleReport {
         visit: uuid::Uuid::nil(),

@@ -290,6 +290,8 @@ fn unit(spec: &CarSpec, index: u8) -> Ecu {
         most_parameters: spec.most_parameters,
         obd: spec.obd,
         uds: true,
+        j1979_2: spec.j1979_2,
+        failure_type: spec.failure_type,
         pending_replies: 0,
         waiting: Waiting::default(),
     }

@@ -61,8 +61,12 @@ pub struct Ecu {
     pub most_parameters: usize,
     /// Answers J1979 services at all (a battery car's unit may not).
     pub obd: bool,
-    /// Answers UDS services 22, 19, 3E.
+    /// Answers UDS services 14, 19, 22, 3E.
     pub uds: bool,
+    /// OBD on UDS: also the groups and identifiers of SAE J1979-2.
+    pub j1979_2: bool,
+    /// Third byte of its codes (SAE J2012-DA appendix A).
+    pub failure_type: u8,
     /// `7F xx 78` sent before the next answer.
     pub pending_replies: u8,
     /// Consecutive frames on hold.
@@ -81,6 +85,7 @@ impl Ecu {
             0x04 => Ok(self.clear(now)),
             0x06 if now.can => self.results(rest),
             0x09 => self.identity(rest, now.can),
+            0x14 if self.uds => self.uds_clear(rest, now),
             0x19 if self.uds => self.uds_codes(rest),
             0x22 if self.uds => self.uds_data(rest, now),
             0x3E if self.uds && rest.first() == Some(&0x80) => Ok(Vec::new()),
@@ -114,7 +119,7 @@ impl Ecu {
         if message.len() == 1 { Err(0x12) } else { Ok(vec![message]) }
     }
 
-    fn parameter(&self, pid: u8, now: &Moment<'_>) -> Option<Vec<u8>> {
+    pub(super) fn parameter(&self, pid: u8, now: &Moment<'_>) -> Option<Vec<u8>> {
         let Readiness { continuous, supported, incomplete } = self.readiness;
         match pid {
             _ if pid.is_multiple_of(0x20) => mask(pid, |id| self.supports(id)).map(|mask| mask.to_vec()),
@@ -175,7 +180,7 @@ impl Ecu {
         if bytes.is_empty() { vec![filled(&[])] } else { bytes.chunks(6).map(filled).collect() }
     }
 
-    fn clear(&mut self, now: &mut Moment<'_>) -> Vec<Vec<u8>> {
+    pub(super) fn clear(&mut self, now: &mut Moment<'_>) -> Vec<Vec<u8>> {
         self.confirmed.clear();
         self.pending.clear();
         self.freeze = None;
@@ -251,56 +256,14 @@ impl Ecu {
             _ => false,
         }
     }
-
-    /// ISO 14229-1 §12.3, sub-functions 01 (count) and 02 (by status mask).
-    fn uds_codes(&self, wanted: &[u8]) -> Answer {
-        let (kind, wanted_mask) = match wanted {
-            [kind @ (0x01 | 0x02), mask] => (*kind, *mask),
-            [_, ..] => return Err(0x12),
-            [] => return Err(0x13),
-        };
-        // Confirmed with lamp 8x, failed now 0x01, pending 0x04.
-        let status = |list: &[Dtc], status: u8| list.iter().map(|d| (*d, status)).collect::<Vec<_>>();
-        let all = [status(&self.confirmed, 0xAF), status(&self.pending, 0x27)].concat();
-        let chosen: Vec<_> = all.iter().filter(|(_, status)| status & wanted_mask != 0).collect();
-        if kind == 0x01 {
-            let [high, low] = u16::try_from(chosen.len()).unwrap_or(u16::MAX).to_be_bytes();
-            return Ok(vec![vec![0x59, 0x01, 0xFF, 0x01, high, low]]);
-        }
-        let mut message = vec![0x59, 0x02, 0xFF];
-        for (dtc, status) in chosen {
-            message.extend(dtc.bytes());
-            message.extend([0x00, *status]);
-        }
-        Ok(vec![message])
-    }
-
-    /// ISO 14229-1 §11.2: F190 is the VIN, F4xx the J1979 parameters (SAE J1979-2).
-    fn uds_data(&self, wanted: &[u8], now: &Moment<'_>) -> Answer {
-        let mut message = vec![0x62];
-        for id in wanted.chunks(2) {
-            let value = match id {
-                [0xF1, 0x90] => self.vin.clone().map(String::into_bytes),
-                [0xF1, 0x97] => Some(self.name.clone().into_bytes()),
-                [0xF4, pid] => self.parameter(*pid, now),
-                [_, _] => None,
-                _ => return Err(0x13),
-            };
-            if let Some(value) = value {
-                message.extend(id);
-                message.extend(value);
-            }
-        }
-        if message.len() == 1 { Err(0x31) } else { Ok(vec![message]) }
-    }
 }
 
 /// Messages, or the code of the negative reply.
-type Answer = Result<Vec<Vec<u8>>, u8>;
+pub(super) type Answer = Result<Vec<Vec<u8>>, u8>;
 
 /// Which of the 32 numbers after `base` exist; the last bit says that a later mask has any.
 /// Nothing when neither does, except for mask 00.
-fn mask(base: u8, exists: impl Fn(u8) -> bool) -> Option<[u8; 4]> {
+pub(super) fn mask(base: u8, exists: impl Fn(u8) -> bool) -> Option<[u8; 4]> {
     let mut bits = 0_u32;
     for step in 1..=31_u8 {
         if base.checked_add(step).is_some_and(&exists) {
@@ -314,7 +277,7 @@ fn mask(base: u8, exists: impl Fn(u8) -> bool) -> Option<[u8; 4]> {
 }
 
 /// Text filled up with zeros to `length`.
-fn text(text: &str, length: usize) -> Vec<u8> {
+pub(super) fn text(text: &str, length: usize) -> Vec<u8> {
     let mut bytes = text.as_bytes().to_vec();
     bytes.resize(length, 0);
     bytes

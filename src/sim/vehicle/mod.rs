@@ -18,6 +18,7 @@ mod settings;
 mod signals;
 mod spec;
 mod task;
+mod uds;
 
 use std::io;
 use std::net::SocketAddr;

@@ -137,6 +137,10 @@ pub struct CarSpec {
     pub units: u8,
     /// Answers J1979. False: only UDS, as some battery cars.
     pub obd: bool,
+    /// Answers OBD on UDS (SAE J1979-2).
+    pub j1979_2: bool,
+    /// Failure type of its codes on UDS: their third byte.
+    pub failure_type: u8,
     /// Most parameters in one service 01 request.
     pub most_parameters: usize,
     /// Fills up CAN frames.
@@ -165,6 +169,8 @@ impl Default for CarSpec {
             monitors: None,
             units: 2,
             obd: true,
+            j1979_2: false,
+            failure_type: 0,
             most_parameters: 6,
             padding: 0,
             seed: 1,

@@ -2,6 +2,8 @@
 //! identity, and asking with the repetitions that adapters and cars make
 //! necessary. Which questions are asked, and when, is decided above.
 
+mod clearing;
+
 use std::time::Duration;
 
 use super::answer::{data_lines, interpret};

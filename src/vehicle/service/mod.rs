@@ -5,6 +5,7 @@
 //! `recordings` writes down what was heard when a warning fires.
 
 mod attend;
+mod clearing;
 mod listen;
 mod makers;
 mod recordings;

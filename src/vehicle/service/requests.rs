@@ -9,6 +9,7 @@ use crate::event::vehicle::VehicleReport;
 use crate::store::requests::{RequestOp, RequestRow, RequestState};
 use crate::store::{Batch, Op};
 use crate::vehicle::adapter::Adapter;
+use crate::vehicle::clear::WHAT;
 use crate::vehicle::error::{AdapterError, VehicleError};
 use crate::vehicle::scan::ScanError;
 
@@ -16,19 +17,22 @@ use crate::vehicle::scan::ScanError;
 pub const SCAN: &str = "vehicle.scan";
 
 impl Service {
-    async fn open_requests(&self) -> Result<Vec<RequestRow>, VehicleError> {
+    pub(super) async fn open_requests_of(&self, kind: &'static str) -> Result<Vec<RequestRow>, VehicleError> {
         let target = self.table.id.to_string();
-        Ok(self.store.read(move |r| r.open_requests(SCAN, Some(&target))).await?)
+        Ok(self.store.read(move |r| r.open_requests(kind, Some(&target))).await?)
     }
 
     pub(super) async fn has_request(&self) -> Result<bool, VehicleError> {
-        Ok(!self.open_requests().await?.is_empty())
+        Ok(!self.open_requests_of(SCAN).await?.is_empty() || !self.open_requests_of(WHAT).await?.is_empty())
     }
 
     /// Settles every open request as failed.
     pub(super) async fn refuse_requests(&self, code: &str, text: &Text) -> Result<(), VehicleError> {
-        for request in self.open_requests().await? {
+        for request in self.open_requests_of(SCAN).await? {
             self.settle_failed(&request, code, text).await?;
+        }
+        for request in self.open_requests_of(WHAT).await? {
+            self.refuse_clearing(&request, code, text).await?;
         }
         Ok(())
     }
@@ -41,7 +45,10 @@ impl Service {
         &mut self,
         adapter: &mut Adapter,
     ) -> Result<Option<AdapterError>, VehicleError> {
-        let requests = self.open_requests().await?;
+        if let Some(error) = self.serve_clearing(adapter).await? {
+            return Ok(Some(error));
+        }
+        let requests = self.open_requests_of(SCAN).await?;
         if requests.is_empty() {
             return Ok(None);
         }
