@@ -36,6 +36,16 @@ pub enum StoreError {
         "the disk or the buffer limit is full; free space in `gateway.data_dir` or raise `buffer.max_bytes`"
     )]
     Full,
+    /// No file can be made in the data folder.
+    #[error(
+        "no file can be made in {folder}: {source}; free space on its disk, or inodes by deleting small files (`df -i` shows them)"
+    )]
+    NoNewFiles {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// SQLite did not take a setting that durability rests on.
     #[error(
         "database setting {setting} is {actual:?} and must be {expected:?}; the file system of `gateway.data_dir` may not support it: use a local disk"

@@ -96,8 +96,7 @@ impl Store {
             space.give_up_ballast();
             started = start(&path, options, &mut salvaged);
         }
-        let full = |error: StoreError| if error.is_full() { StoreError::Full } else { error };
-        let (conn, position, mut opened) = started.map_err(full)?;
+        let (conn, position, mut opened) = started.map_err(|error| plainly(folder, error))?;
         opened.salvaged = salvaged;
         let alarm = Arc::new(Alarm::new(folder.clone()));
         hold::tell(&conn, &alarm)?;
@@ -118,6 +117,25 @@ impl Store {
         let shown = Arc::new(AtomicBool::new(false));
         let folder = Arc::from(folder.as_path());
         Ok((Self { writer, head, readers, alarm, background, shown, folder }, opened))
+    }
+}
+
+/// What a start that failed should say. SQLite tells only that it could not open a file, also where
+/// the disk has space left and no inodes: asked of the system with as many files as SQLite makes
+/// (the WAL and its index).
+fn plainly(folder: &Path, error: StoreError) -> StoreError {
+    if error.is_full() {
+        return StoreError::Full;
+    }
+    if !error.is_disk_failure() {
+        return error;
+    }
+    let probes = ["baygate.probe-1", "baygate.probe-2"].map(|name| folder.join(name));
+    let refused = probes.iter().find_map(|probe| std::fs::File::create(probe).err());
+    probes.iter().for_each(|probe| drop(std::fs::remove_file(probe)));
+    match refused {
+        Some(source) => StoreError::NoNewFiles { folder: folder.to_owned(), source },
+        None => error,
     }
 }
 
