@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::adapter::Adapter;
 use super::answer::Answer;
+use super::batch::{Batch, Promises};
 use super::error::AdapterError;
 use super::gate::Request;
 use super::obd::{VinReading, info_bytes};
@@ -144,7 +145,7 @@ pub async fn run(
     };
     let mut scan = Scan { adapter, bundle, progress, record, done: 1, planned: 12, broken_in_a_row: 0 };
     scan.keep(Request::current(0x00), &first);
-    scan.learn_response_count(&first).await?;
+    scan.adapter.learn(&first, &bundle.pids).await?;
     scan.current_data().await?;
     scan.codes().await?;
     // Some adapters die of an answer of many frames. What the car told before is worth a
@@ -167,26 +168,6 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    /// Tries once, on an answer already known, whether the digit that ends the wait works.
-    async fn learn_response_count(&mut self, first: &Answer) -> Result<(), AdapterError> {
-        if self.adapter.capabilities().response_count.is_some() {
-            return Ok(());
-        }
-        let lines = u8::try_from(first.messages.len()).ok().filter(|n| (1..=15).contains(n));
-        let (Some(lines), true) = (lines, self.adapter.may_try_response_count()) else {
-            self.adapter.set_response_count(false);
-            return Ok(());
-        };
-        self.adapter.set_response_count(true);
-        let works = match self.adapter.ask(Request::current(0x00), Some(lines)).await {
-            Ok(second) => second.messages == first.messages,
-            Err(AdapterError::HalfReply(_)) => false,
-            Err(error) => return Err(error),
-        };
-        self.adapter.set_response_count(works);
-        Ok(())
-    }
-
     /// Masks, then every promised PID that the table can decode.
     async fn current_data(&mut self) -> Result<(), AdapterError> {
         for base in (0x20..=0xE0_u8).step_by(0x20) {
@@ -204,10 +185,26 @@ impl Scan<'_> {
             .into_iter()
             .filter(|pid| self.bundle.pids.get(0x01, *pid).is_some())
             .collect();
-        self.planned += wanted.len();
-        for pid in wanted {
-            let lines = self.lines_of(pid);
-            self.ask(Request::current(pid), lines).await?;
+        let promises: Promises =
+            self.record.ecus().into_iter().map(|ecu| (ecu.clone(), self.record.supported(&ecu))).collect();
+        let batch = Batch { table: &self.bundle.pids, promises: &promises, broken_in_a_row: BROKEN_IN_A_ROW };
+        let (done, planned, progress) = (&mut self.done, &mut self.planned, &mut *self.progress);
+        *planned += wanted.len().div_ceil(self.adapter.most_pids());
+        let mut before = |request| {
+            *planned = (*planned).max(*done + 1);
+            progress(Progress { done: *done, total: *planned, request });
+            *done += 1;
+        };
+        let outcomes = batch.ask(self.adapter, &wanted, &mut before).await.map_err(|error| match error {
+            AdapterError::HalfReply(what) => AdapterError::Hung(what),
+            error => error,
+        })?;
+        for outcome in outcomes {
+            let request = Request::current(outcome.pid);
+            self.keep(request, &Answer { messages: outcome.messages, ..Answer::default() });
+            if let Some(trouble) = outcome.trouble {
+                self.note(request, trouble);
+            }
         }
         Ok(())
     }
@@ -271,14 +268,6 @@ impl Scan<'_> {
     /// How many ECUs promise a PID.
     fn promised(&self, pid: u8) -> usize {
         self.record.ecus().iter().filter(|ecu| self.record.supported(ecu).contains(&pid)).count()
-    }
-
-    /// How many lines the answer to a PID has, when that is certain.
-    fn lines_of(&self, pid: u8) -> Option<u8> {
-        let bytes = self.bundle.pids.get(0x01, pid)?.bytes;
-        // Service and PID stand in front; a single frame holds seven bytes.
-        let single = bytes + 2 <= 7;
-        single.then(|| u8::try_from(self.promised(pid)).ok()).flatten().filter(|n| (1..=15).contains(n))
     }
 
     /// Asks; an answer that the masks promised is asked for once more. Keeps answers and errors.

@@ -1,21 +1,24 @@
 //! An adapter as a thing that can be asked. What lives here: opening, set-up,
 //! identity, and asking with the repetitions that adapters and cars make
-//! necessary. Which questions are asked, and when, is decided above.
+//! necessary. What it can do is tried in `probe`, whom it addresses stands in
+//! `address`. Which questions are asked, and when, is decided above.
 
 use std::time::Duration;
 
 use super::answer::{data_lines, interpret};
 use super::baud::{ProbeError, open_probing};
+use super::frame;
 use super::port::{Port, PortError, Reply};
 use super::reply::{Line, classify, parse_voltage};
 use super::trace::Trace;
 use crate::config::values::Transport;
 use crate::link;
-use crate::protocols::{AdapterProfile, Bundle, Use};
-use crate::vehicle::adapter::{Capabilities, Identity};
-use crate::vehicle::answer::Answer;
+use crate::protocols::{AdapterProfile, Bundle};
+use crate::vehicle::adapter::{Capabilities, Identity, Waits};
+use crate::vehicle::answer::{Answer, Complaint};
+use crate::vehicle::batch::MOST_PIDS;
 use crate::vehicle::error::AdapterError;
-use crate::vehicle::gate::{AtCommand, Outgoing, Request};
+use crate::vehicle::gate::{AtCommand, Outgoing, Request, Target, UnitAddress};
 use crate::vehicle::protocol::Protocol;
 
 /// Local commands answer within a few milliseconds; Bluetooth adds some hundred.
@@ -32,18 +35,49 @@ const PENDING_ROUNDS: u32 = 5;
 const BLUETOOTH_ATTEMPTS: u32 = 4;
 /// Pause before asking again a car that said "wait".
 const PENDING_PAUSE: Duration = Duration::from_millis(250);
+/// Lines of an answer beyond those of a VIN: long.
+const LONG_LINES: usize = 4;
+/// Bytes of two printed CAN frames: an adapter that died behind them died of a long answer.
+const LONG_BYTES: usize = 40;
+/// PIDs in a request when the adapter dies of long answers: service, and two with two bytes, in one frame.
+const PIDS_IN_A_FRAME: usize = 2;
+/// Silences that an immediate repetition disproved; after so many it no longer gives up early.
+const TOO_HASTY: u32 = 2;
 
 /// An open, set-up adapter.
 pub struct Adapter {
     port: Port,
     identity: Identity,
     profile: Option<AdapterProfile>,
-    protocol: Option<Protocol>,
-    capabilities: Capabilities,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) capabilities: Capabilities,
     baud: Option<u32>,
     restarts: u32,
     /// It restarted outside a question to the car.
     needs_set_up: bool,
+    /// How it is told to wait now; `None`: not told since it was set up.
+    pub(super) waits: Option<Waits>,
+    /// Whom its header addresses now.
+    pub(super) addressed: Target,
+    /// The header was changed since the protocol was chosen.
+    pub(super) header_changed: bool,
+    /// The protocol was assumed, nobody answered on it yet.
+    pub(super) assumed: bool,
+    /// How many PIDs in a request the car at hand takes.
+    car_takes: usize,
+    /// The last request, when the car kept silent on it.
+    silent_on: Option<Request>,
+    too_hasty: u32,
+    /// Data lines of the last reply.
+    lines_told: usize,
+}
+
+/// How often a request may yet be repeated, for each reason.
+struct Repeats {
+    waits: u32,
+    spoilt: u32,
+    restarts: u32,
+    reconnects: u32,
 }
 
 impl Adapter {
@@ -78,6 +112,14 @@ impl Adapter {
             baud,
             restarts: 0,
             needs_set_up: false,
+            waits: None,
+            addressed: Target::Functional,
+            header_changed: false,
+            assumed: false,
+            car_takes: MOST_PIDS,
+            silent_on: None,
+            too_hasty: 0,
+            lines_told: 0,
         };
         let reset = match adapter.exchange(Outgoing::At(AtCommand::Reset), RESET_LIMIT).await {
             // Some clones forget the prompt after a reset; the resync behind it brought one.
@@ -125,15 +167,24 @@ impl Adapter {
         self.capabilities = capabilities;
     }
 
-    /// Whether what is known of its kind allows the response-count digit at all.
-    #[must_use]
-    pub fn may_try_response_count(&self) -> bool {
-        self.profile.as_ref().is_none_or(|profile| profile.response_count == Use::Probe)
+    /// What is known of its kind.
+    pub(super) fn profile(&self) -> Option<&AdapterProfile> {
+        self.profile.as_ref()
     }
 
-    /// Remembers whether the response-count digit works.
-    pub fn set_response_count(&mut self, works: bool) {
-        self.capabilities.response_count = Some(works);
+    /// How many PIDs one request may hold, with this adapter and this car.
+    #[must_use]
+    pub fn most_pids(&self) -> usize {
+        // SAE J1979: several PIDs in one request on CAN only.
+        let works =
+            self.capabilities.multi_pid == Some(true) && self.protocol.is_some_and(Protocol::is_can);
+        let most = if self.capabilities.long_answers == Some(false) { PIDS_IN_A_FRAME } else { MOST_PIDS };
+        if works { self.car_takes.min(most) } else { 1 }
+    }
+
+    /// The car at hand takes only so many PIDs in one request.
+    pub fn limit_pids(&mut self, most: usize) {
+        self.car_takes = most.clamp(1, self.car_takes);
     }
 
     /// Voltage at the socket, in volts. `None`: the adapter cannot tell.
@@ -150,8 +201,22 @@ impl Adapter {
     /// # Errors
     /// [`AdapterError`].
     pub async fn close_protocol(&mut self) -> Result<(), AdapterError> {
+        self.address_all().await?;
+        self.forget_car();
+        self.at(AtCommand::ProtocolClose).await?;
+        if std::mem::take(&mut self.header_changed) {
+            // A header that was set outlives the protocol; choosing one anew sets it back.
+            self.at(AtCommand::ProtocolAuto).await?;
+        }
+        Ok(())
+    }
+
+    /// The next car may speak another protocol and take more PIDs at once.
+    fn forget_car(&mut self) {
         self.protocol = None;
-        self.at(AtCommand::ProtocolClose).await.map(|_| ())
+        self.assumed = false;
+        self.car_takes = MOST_PIDS;
+        self.silent_on = None;
     }
 
     /// Asks the car. Silence and refusals are answers; errors are the adapter's.
@@ -160,31 +225,111 @@ impl Adapter {
     /// # Errors
     /// [`AdapterError`]. After [`AdapterError::HalfReply`] the adapter can be asked on.
     pub async fn ask(&mut self, request: Request, lines: Option<u8>) -> Result<Answer, AdapterError> {
+        if let Some(complaint) = self.beyond_its_power(request) {
+            return Ok(Answer { complaints: vec![complaint], ..Answer::default() });
+        }
+        let answer = self.ask_until_answered(request, lines).await;
+        match &answer {
+            Ok(answer) => self.notice_haste(request, answer),
+            // It died of several PIDs: a verdict too.
+            Err(AdapterError::Hung(_)) if request.service() == 0x01 && request.parameters().len() > 1 => {
+                self.capabilities.multi_pid = Some(false);
+            }
+            Err(_) => {}
+        }
+        answer
+    }
+
+    async fn ask_until_answered(
+        &mut self,
+        request: Request,
+        lines: Option<u8>,
+    ) -> Result<Answer, AdapterError> {
         let counted = lines.filter(|_| self.capabilities.response_count == Some(true));
         let command = counted.map_or(Outgoing::Obd(request), |n| Outgoing::ObdCounted(request, n));
-        let mut waits = 0;
-        let mut spoilt = false;
-        let mut restarted = false;
+        let mut left = Repeats { waits: PENDING_ROUNDS, spoilt: 1, restarts: 1, reconnects: 1 };
         loop {
+            if let Some(complaint) = self.address(request.target()).await? {
+                return Ok(Answer { complaints: vec![complaint], ..Answer::default() });
+            }
+            let connected = self.protocol.is_some();
             let answer = self.ask_once(command, request).await?;
             if answer.restarted || answer.settings_lost {
-                if restarted {
+                let long = self.lines_told + 1 >= LONG_LINES;
+                self.set_up_again(answer.settings_lost).await?;
+                if left.restarts == 0 && long {
+                    // Its supply does not last for answers of that length.
+                    self.capabilities.long_answers = Some(false);
+                    return Ok(Answer { complaints: vec![Complaint::LongAnswer], ..Answer::default() });
+                }
+                if left.restarts == 0 {
                     return Err(AdapterError::Restarting);
                 }
-                restarted = true;
-                self.set_up_again(answer.settings_lost).await?;
-            } else if answer.is_spoilt() && !spoilt {
-                spoilt = true;
-            } else if !answer.pending.is_empty() && waits < PENDING_ROUNDS {
-                waits += 1;
+                left.restarts -= 1;
+            } else if left.reconnects > 0 && (connected && lost_bus(&answer) || is_stubborn(&answer)) {
+                left.reconnects -= 1;
+                if !self.reconnect().await? {
+                    return Ok(answer);
+                }
+            } else if answer.is_spoilt() && left.spoilt > 0 {
+                left.spoilt -= 1;
+            } else if !answer.pending.is_empty() && left.waits > 0 {
+                left.waits -= 1;
                 tokio::time::sleep(PENDING_PAUSE).await;
             } else {
+                self.doubt_assumption(&answer).await?;
+                if self.lines_told >= LONG_LINES && !answer.messages.is_empty() {
+                    self.capabilities.long_answers.get_or_insert(true);
+                }
                 return Ok(answer);
             }
         }
     }
 
-    async fn ask_once(&mut self, command: Outgoing, request: Request) -> Result<Answer, AdapterError> {
+    /// After the bus was lost: `ATPC`, then 0100 (not `ATZ`). Whether anybody answers.
+    async fn reconnect(&mut self) -> Result<bool, AdapterError> {
+        self.close_protocol().await?;
+        let request = Request::current(0x00);
+        let answer = self.ask_once(Outgoing::Obd(request), request).await?;
+        Ok(answer.restarted || !answer.messages.is_empty())
+    }
+
+    /// What this adapter was seen to fail at is not asked of it again.
+    fn beyond_its_power(&self, request: Request) -> Option<Complaint> {
+        let known = self.capabilities;
+        if known.long_requests == Some(false) && request.parameters().len() > 1 {
+            return Some(Complaint::CutsRequests);
+        }
+        // Calibration ids, names, ratios: several lines from every unit.
+        let long = request.service() == 0x09 && matches!(request.id(), Some(0x04 | 0x08 | 0x0A | 0x0B))
+            || request.service() == 0x19;
+        (known.long_answers == Some(false) && long).then_some(Complaint::LongAnswer)
+    }
+
+    /// A silence that the same question disproves at once: it gave up too early.
+    fn notice_haste(&mut self, request: Request, answer: &Answer) {
+        let silent = answer.messages.is_empty() && answer.complaints.contains(&Complaint::NoData);
+        if self.waits == Some(Waits::Aggressive)
+            && self.silent_on == Some(request)
+            && !answer.messages.is_empty()
+        {
+            self.too_hasty += 1;
+            if self.too_hasty >= TOO_HASTY {
+                self.capabilities.waits = Some(Waits::Adaptive);
+            }
+        }
+        self.silent_on = silent.then_some(request);
+    }
+
+    pub(super) async fn ask_once(
+        &mut self,
+        command: Outgoing,
+        request: Request,
+    ) -> Result<Answer, AdapterError> {
+        self.lines_told = 0;
+        if !self.needs_set_up {
+            self.wait_as_learned().await?;
+        }
         if std::mem::take(&mut self.needs_set_up) {
             return Ok(Answer { restarted: true, ..Answer::default() });
         }
@@ -195,6 +340,7 @@ impl Adapter {
             Err(error) => return Err(error),
         };
         let data = data_lines(&reply);
+        self.lines_told = data.len();
         if self.protocol.is_none()
             && let Some(first) = data.first()
         {
@@ -202,13 +348,28 @@ impl Adapter {
         }
         // Without data the header form does not matter.
         let protocol = self.protocol.unwrap_or(Protocol::Can11At500);
-        Ok(interpret(&reply, request, protocol))
+        let mut answer = interpret(&reply, request, protocol);
+        if let Target::Unit(address) = request.target()
+            && let Some(unit) = UnitAddress::on(protocol, address)
+        {
+            // Adapters without a filter print what others say meanwhile.
+            let asked = unit.answers_as();
+            answer.messages.retain(|message| message.sender == asked);
+            answer.refusals.retain(|(sender, _)| *sender == asked);
+        }
+        if answer.restarted {
+            // A second banner, or the reply to a command it forgot, may still be on its way.
+            self.resync().await?;
+        }
+        Ok(answer)
     }
 
     async fn protocol_of(&mut self, data_line: &str) -> Result<Option<Protocol>, AdapterError> {
         let reply = self.at(AtCommand::ProtocolNumber).await?;
         let told = reply.lines.iter().find_map(|line| Protocol::from_number(line));
-        Ok(told.or_else(|| Protocol::guess(data_line)))
+        // Some clones always tell the same number: the line's form decides whether it can be.
+        let possible = told.filter(|protocol| frame::parse(data_line, *protocol).is_ok());
+        Ok(possible.or_else(|| Protocol::guess(data_line)).or(told))
     }
 
     async fn identify(&mut self, bundle: &Bundle, reset: &Reply) -> Result<(), AdapterError> {
@@ -235,8 +396,11 @@ impl Adapter {
             let said = headers.lines.first().map_or("nothing", String::as_str);
             return Err(AdapterError::NotElm(format!("it answered {said:?} to ATH1")));
         }
-        self.at(AtCommand::AdaptiveTiming).await?;
-        self.protocol = None;
+        if self.header_changed {
+            self.at(AtCommand::ReceiveUsual).await?;
+        }
+        (self.waits, self.addressed, self.header_changed) = (None, Target::Functional, false);
+        self.forget_car();
         self.at(AtCommand::ProtocolAuto).await?;
         Ok(())
     }
@@ -253,8 +417,8 @@ impl Adapter {
     }
 
     /// One local command; what the adapter's profile says to skip is answered with nothing.
-    async fn at(&mut self, command: AtCommand) -> Result<Reply, AdapterError> {
-        if self.profile.as_ref().is_some_and(|profile| profile.skips(command.text())) {
+    pub(super) async fn at(&mut self, command: AtCommand) -> Result<Reply, AdapterError> {
+        if self.profile.as_ref().is_some_and(|profile| profile.skips(&command.text())) {
             return Ok(Reply::default());
         }
         // A banner lay before the command: local commands work nevertheless, set-up follows from `ask`.
@@ -268,25 +432,62 @@ impl Adapter {
     }
 
     async fn exchange(&mut self, command: Outgoing, limit: Duration) -> Result<Reply, AdapterError> {
-        match self.port.exchange(command, limit).await {
-            Ok(reply) => {
-                self.needs_set_up |= lost_settings(command, &reply);
-                Ok(reply)
+        let (error, bytes) = match self.port.exchange(command, limit).await {
+            Ok(reply) if lost_settings(command, &reply) => {
+                self.needs_set_up = true;
+                self.resync().await?;
+                return Ok(reply);
             }
+            Ok(reply) => return Ok(reply),
+            Err(PortError::Gone(error)) => return Err(AdapterError::Gone(error.to_string())),
+            Err(PortError::Restarted) => return Err(AdapterError::Restarting),
+            Err(error @ PortError::NoPrompt { bytes, .. }) => (error, bytes),
+            Err(error @ PortError::Flood) => (error, 0),
+        };
+        let what = command.text();
+        tracing::debug!(command = what, %error, "exchange failed");
+        match self.port.resync().await {
+            Ok(()) => Err(AdapterError::HalfReply(what)),
             Err(PortError::Gone(error)) => Err(AdapterError::Gone(error.to_string())),
-            Err(PortError::Restarted) => Err(AdapterError::Restarting),
-            Err(error @ (PortError::NoPrompt { .. } | PortError::Flood)) => {
-                let what = command.text();
-                tracing::debug!(command = what, %error, "exchange failed");
-                match self.port.resync().await {
-                    Ok(()) => Err(AdapterError::HalfReply(what)),
-                    Err(PortError::Gone(error)) => Err(AdapterError::Gone(error.to_string())),
-                    Err(PortError::Flood) => Err(AdapterError::Garbled(error.to_string())),
-                    Err(_) => Err(AdapterError::Hung(what)),
+            Err(PortError::Flood) => Err(AdapterError::Garbled(error.to_string())),
+            Err(_) => {
+                if command.request().is_some() && bytes >= LONG_BYTES {
+                    self.capabilities.long_answers = Some(false);
                 }
+                Err(AdapterError::Hung(what))
             }
         }
     }
+
+    /// Waits until it is idle, whatever it was about to say.
+    async fn resync(&mut self) -> Result<(), AdapterError> {
+        match self.port.resync().await {
+            Ok(()) | Err(PortError::Restarted) => {
+                // Said twice, it is set up again once.
+                self.port.forget_restart();
+                Ok(())
+            }
+            Err(PortError::Gone(error)) => Err(AdapterError::Gone(error.to_string())),
+            Err(error @ PortError::Flood) => Err(AdapterError::Garbled(error.to_string())),
+            Err(error @ PortError::NoPrompt { .. }) => Err(AdapterError::Hung(error.to_string())),
+        }
+    }
+}
+
+/// A clone that says so needs another try, on a bus it never was on too.
+fn is_stubborn(answer: &Answer) -> bool {
+    answer.messages.is_empty() && answer.complaints.contains(&Complaint::NotConnected)
+}
+
+/// The adapter found nobody on a bus that it knew.
+fn lost_bus(answer: &Answer) -> bool {
+    let is_lost = |complaint: &Complaint| {
+        matches!(
+            complaint,
+            Complaint::CanError | Complaint::BusError | Complaint::BusInit | Complaint::UnableToConnect
+        )
+    };
+    answer.is_silence() && answer.complaints.iter().any(is_lost)
 }
 
 /// The first line of free text; `?` and `OK` are none.

@@ -144,6 +144,11 @@ impl Port {
         Err(PortError::NoPrompt { limit: PROBE_LIMIT * 2, bytes })
     }
 
+    /// Forgets that a banner came while nobody looked.
+    pub fn forget_restart(&mut self) {
+        self.restarted = false;
+    }
+
     /// How many bytes came since the stream was opened.
     #[must_use]
     pub fn bytes_received(&self) -> usize {

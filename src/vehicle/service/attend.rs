@@ -11,8 +11,8 @@ use crate::config::tables::Poll;
 use crate::event::device::DeviceStatus;
 use crate::event::vehicle::{Adapter as AdapterFacts, VehicleReport};
 use crate::vehicle::adapter::Adapter;
+use crate::vehicle::batch::{Batch, Promises};
 use crate::vehicle::error::{AdapterError, VehicleError};
-use crate::vehicle::gate::Request;
 use crate::vehicle::obd::VinReading;
 use crate::vehicle::pids::decode_pid;
 use crate::vehicle::polling::{CAR_VOLTS, Decision, Situation};
@@ -207,24 +207,27 @@ impl Service {
         if let Some(volts) = volts {
             self.window.add_number("adapter_voltage", "V", volts, time);
         }
-        for pid in LIVE_PIDS {
-            let left_out = self.unanswered.iter().any(|(missed, times)| *missed == pid && *times >= MISSES);
-            let Some(row) = self.bundle.pids.get(0x01, pid).filter(|_| !left_out) else { continue };
-            let answer = adapter.ask(Request::current(pid), None).await?;
-            self.count_garbage(answer.garbage);
+        let left_out =
+            |pid: u8| self.unanswered.iter().any(|(missed, times)| *missed == pid && *times >= MISSES);
+        let wanted: Vec<u8> = LIVE_PIDS.into_iter().filter(|pid| !left_out(*pid)).collect();
+        let bundle = std::sync::Arc::clone(&self.bundle);
+        let batch = Batch { table: &bundle.pids, promises: &Promises::new(), broken_in_a_row: 1 };
+        for outcome in batch.ask(adapter, &wanted, &mut |_| {}).await? {
+            let Some(row) = bundle.pids.get(0x01, outcome.pid) else { continue };
+            self.count_garbage(outcome.garbage);
             // Of several ECUs the first by address, the engine's.
-            let values = answer
+            let values = outcome
                 .messages
                 .first()
                 .and_then(|message| message.payload.get(2..))
                 .and_then(|data| decode_pid(row, data).ok());
             let Some(values) = values else {
-                self.missed(pid);
+                self.missed(outcome.pid);
                 continue;
             };
             let time = UtcMillis::now();
             for value in values {
-                if pid == 0x0C {
+                if outcome.pid == 0x0C {
                     self.engine_running = value.value.as_f64().is_some_and(|rpm| rpm >= RUNNING_RPM);
                 }
                 self.window.add(&value, time);
