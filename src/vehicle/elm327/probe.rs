@@ -93,21 +93,19 @@ impl Adapter {
     async fn learn_multi_pid(&mut self, first: &Answer, table: &PidTable) -> Result<(), AdapterError> {
         self.capabilities.multi_pid = Some(false);
         let may = self.profile().is_none_or(|profile| profile.multi_pid == Use::Probe);
-        let known = first.messages.iter().find_map(|message| Some((message, companion(message, table)?)));
-        let (Some((message, pid)), true) = (known, may) else { return Ok(()) };
-        let Some(request) = Request::current_many(&[0x00, pid]) else { return Ok(()) };
+        let known = first.messages.iter().find_map(|message| Some((message, short_pair(message, table)?)));
+        let (Some((message, pair)), true) = (known, may) else { return Ok(()) };
+        let Some(request) = Request::current_many(&pair) else { return Ok(()) };
         let answer = match self.ask(request, None).await {
             Err(AdapterError::HalfReply(_)) => return Ok(()),
             other => other?,
         };
         let told = answer.messages.iter().find(|told| told.sender == message.sender);
-        let parts = told.map(|told| batch::split(&told.payload, &[0x00, pid], table)).unwrap_or_default();
-        let mask = message.payload.get(2..6);
-        let same_mask = parts.iter().any(|(part, data)| *part == 0x00 && Some(*data) == mask);
-        if same_mask && parts.len() == 2 {
+        let parts = told.map(|told| batch::split(&told.payload, &pair, table)).unwrap_or_default();
+        if parts.len() == pair.len() {
             self.capabilities.multi_pid = Some(true);
             self.capabilities.long_requests = Some(true);
-        } else if same_mask {
+        } else if !parts.is_empty() {
             // The adapter, or the car, saw the first one only.
             return self.learn_long_requests().await;
         } else if !answer.complaints.contains(&Complaint::Unknown) {
@@ -141,9 +139,11 @@ impl Adapter {
     }
 }
 
-/// A PID of known length that the unit promises, to be asked together with the mask. Not 04:
-/// a line that swallows characters must not make "clear codes" of the request.
-fn companion(mask: &Message, table: &PidTable) -> Option<u8> {
+/// Two PIDs that the unit promises and whose answer fits one frame, so that nothing but their
+/// number is tried. Not 04: a line that swallows characters must not make "clear codes" of it.
+fn short_pair(mask: &Message, table: &PidTable) -> Option<[u8; 2]> {
     let promised = obd::supported(0x00, obd::four_bytes(&mask.payload, 2)?);
-    promised.into_iter().find(|pid| *pid != 0x04 && table.get(0x01, *pid).is_some())
+    let short = |pid: &u8| *pid != 0x04 && table.get(0x01, *pid).is_some_and(|row| row.bytes <= 2);
+    let mut short = promised.into_iter().filter(short);
+    Some([short.next()?, short.next()?])
 }
