@@ -287,3 +287,33 @@ async fn half_a_reply_is_an_error_and_no_end() {
     assert!(matches!(error, AdapterError::HalfReply(_)), "{error}");
     assert_eq!(told(&adapter.ask(rpm, None).await.unwrap()), RPM);
 }
+
+/// A clone that dies of several PIDs in one request dies of it once: the verdict is remembered by
+/// its identity, through the store, and the next session reports without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadly_trial_is_made_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let path = dir.path().join("obd");
+    let clone = SimAdapter::named("clone-hangs-multi-unannounced").unwrap();
+    let profile = Profile { adapter: clone, car: Some(car(6)) };
+    let mut sim = VehicleSim::spawn_pty(profile, Some(path.clone())).await.unwrap();
+    let link = format!("elm327+serial://{}?baud=38400", path.display());
+    let bay = Bay::start(&store, "bay-1", &link, Poll::Auto);
+    bay.until_state("hung", |row| {
+        matches!(row.state.reason.as_deref(), Some("adapter-hung" | "adapter-silent"))
+    })
+    .await;
+    assert_eq!(bay.count("vehicle.report").await, 0);
+    sim.vanish().await;
+    sim.return_().await;
+    let report = bay.nth("vehicle.report", 1).await;
+    assert_eq!(report["errors"], serde_json::json!([]));
+    bay.nth("vehicle.signals", 2).await;
+    bay.until_reason(None).await;
+    let several = sim.requests().iter().filter(|r| r[0] == 1 && r.len() > 2).count();
+    assert_eq!(several, 0, "it never reached the car, and was not tried again");
+    let stored = store.read(|r| r.adapter("ELM327 v1.5")).await.unwrap().unwrap();
+    assert!(stored.contains("\"multi_pid\":false"), "{stored}");
+    bay.stop().await;
+}

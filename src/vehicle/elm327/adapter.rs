@@ -13,7 +13,7 @@ use super::reply::{Line, classify, parse_voltage};
 use super::trace::Trace;
 use crate::config::values::Transport;
 use crate::link;
-use crate::protocols::{AdapterProfile, Bundle};
+use crate::protocols::{AdapterProfile, Bundle, LongAnswers};
 use crate::vehicle::adapter::{Capabilities, Identity, Waits};
 use crate::vehicle::answer::{Answer, Complaint};
 use crate::vehicle::batch::MOST_PIDS;
@@ -278,7 +278,7 @@ impl Adapter {
                 tokio::time::sleep(PENDING_PAUSE).await;
             } else {
                 self.doubt_assumption(&answer).await?;
-                if self.lines_told >= LONG_LINES && !answer.messages.is_empty() {
+                if self.lines_told >= LONG_LINES && !answer.messages.is_empty() && self.may_grow() {
                     self.capabilities.long_answers.get_or_insert(true);
                 }
                 return Ok(answer);
@@ -304,6 +304,11 @@ impl Adapter {
         let long = request.service() == 0x09 && matches!(request.id(), Some(0x04 | 0x08 | 0x0A | 0x0B))
             || request.service() == 0x19;
         (known.long_answers == Some(false) && long).then_some(Complaint::LongAnswer)
+    }
+
+    /// Whether a long answer that came well proves anything: of some kinds the next one may not.
+    fn may_grow(&self) -> bool {
+        self.profile.as_ref().is_none_or(|profile| profile.long_answers == LongAnswers::Fine)
     }
 
     /// A silence that the same question disproves at once: it gave up too early.
@@ -382,6 +387,10 @@ impl Adapter {
         self.identity.name = told.or(banner).unwrap_or_else(|| "unknown".into());
         self.profile = bundle.adapter(&self.identity.name).cloned();
         self.identity.firmware = text_line(&self.at(AtCommand::StnIdentity).await?);
+        // STN chips call themselves ELM327 too: what they say of themselves as STN counts more.
+        if let Some(known) = self.identity.firmware.as_deref().and_then(|firmware| bundle.adapter(firmware)) {
+            self.profile = Some(known.clone());
+        }
         self.identity.description = text_line(&self.at(AtCommand::Description).await?);
         Ok(())
     }

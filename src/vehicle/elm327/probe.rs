@@ -64,8 +64,10 @@ impl Adapter {
 
     async fn learn_waits(&mut self, first: &Answer) -> Result<(), AdapterError> {
         self.capabilities.waits = Some(Waits::Adaptive);
+        let may = self.profile().is_none_or(|profile| profile.aggressive_timing == Use::Probe);
         for waits in [Waits::Aggressive, Waits::Adaptive, Waits::Short] {
-            if self.tell_waits(waits).await? {
+            if (may || waits != Waits::Aggressive) && self.tell_waits(waits).await? {
+                // Asking must not set it back meanwhile; whether it stays so is seen below.
                 self.capabilities.waits = Some(waits);
                 if waits == Waits::Adaptive || self.repeats(first, None).await? {
                     return Ok(());
@@ -92,7 +94,12 @@ impl Adapter {
 
     async fn learn_multi_pid(&mut self, first: &Answer, table: &PidTable) -> Result<(), AdapterError> {
         self.capabilities.multi_pid = Some(false);
-        let may = self.profile().is_none_or(|profile| profile.multi_pid == Use::Probe);
+        let profile = self.profile();
+        let cuts = profile.is_some_and(|profile| profile.long_requests == Use::Never);
+        let may = !cuts && profile.is_none_or(|profile| profile.multi_pid == Use::Probe);
+        if cuts {
+            self.capabilities.long_requests = Some(false);
+        }
         let known = first.messages.iter().find_map(|message| Some((message, short_pair(message, table)?)));
         let (Some((message, pair)), true) = (known, may) else { return Ok(()) };
         let Some(request) = Request::current_many(&pair) else { return Ok(()) };
