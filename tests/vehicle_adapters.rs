@@ -166,12 +166,12 @@ async fn every_adapter_of_the_table() {
             "clone-two-bytes-unannounced",
             Capabilities { multi_pid: no, long_requests: no, ..learned["clone-two-bytes-unannounced"] },
         ),
-        (
-            "clone-no-adaptive",
-            Capabilities { waits: Some(Waits::Short), ..learned["clone-no-adaptive"] },
-        ),
+        ("clone-no-adaptive", Capabilities { waits: Some(Waits::Short), ..learned["clone-no-adaptive"] }),
         ("clone-browns-out-long", Capabilities { long_answers: no, ..learned["clone-browns-out-long"] }),
-        ("genuine-v1-4b", Capabilities { waits: Some(Waits::Aggressive), stn: no, ..learned["genuine-v1-4b"] }),
+        (
+            "genuine-v1-4b",
+            Capabilities { waits: Some(Waits::Aggressive), stn: no, ..learned["genuine-v1-4b"] },
+        ),
     ] {
         assert_eq!(learned[name], expected, "{name}");
     }
@@ -234,4 +234,19 @@ async fn every_protocol() {
         assert_eq!(report.ecus[0].calibration_ids, ["37805-5AA-C710"], "{name}");
         assert_eq!(report.ecus[0].name.as_deref(), Some("ECM"), "{name}");
     }
+}
+
+#[test]
+fn the_command_lists_them() {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_baygate"))
+        .args(["simulate", "vehicle", "--adapter", "list", "--json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let names: Vec<String> = String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap()["adapter"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(names, SimAdapter::all().unwrap().into_keys().collect::<Vec<_>>());
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use baygate::config::tables::Poll;
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Fault, Profile, VehicleSim};
 use baygate::vehicle::AdapterError;
-use baygate::vehicle::adapter::Adapter;
+use baygate::vehicle::adapter::{Adapter, Waits};
 use baygate::vehicle::answer::Answer;
 use baygate::vehicle::gate::{Request, Target};
 use baygate::vehicle::protocol::Protocol;
@@ -124,8 +124,7 @@ async fn no_data_is_doubted_once_where_there_is_a_promise() {
         let first = adapter.ask(Request::current(0x00), None).await.unwrap();
         let bundle = bundle();
         let sender = first.messages[0].sender.clone();
-        let promises: Promises =
-            if promised { [(sender, [0x0C].into())].into() } else { Promises::new() };
+        let promises: Promises = if promised { [(sender, [0x0C].into())].into() } else { Promises::new() };
         for _ in 0..faults {
             sim.fault(Fault::DropReply);
         }
@@ -160,9 +159,11 @@ async fn a_lost_bus_is_looked_for_anew() {
 /// One unit is asked by its own address, and afterwards all of them again.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_unit_alone_and_all_again() {
-    for (protocol, units) in
-        [(6, [(0x7E0, "7E8"), (0x7E1, "7E9")]), (9, [(0x18DA_10F1, "18DAF110"), (0x18DA_18F1, "18DAF118")]), (5, [(0x10, "10"), (0x18, "18")])]
-    {
+    for (protocol, units) in [
+        (6, [(0x7E0, "7E8"), (0x7E1, "7E9")]),
+        (9, [(0x18DA_10F1, "18DAF110"), (0x18DA_18F1, "18DAF118")]),
+        (5, [(0x10, "10"), (0x18, "18")]),
+    ] {
         let (_sim, mut adapter) = on_pty(profile(CarSpec { units: 2, ..car(protocol) })).await;
         let rpm = Request::current(0x0C);
         let all: Vec<String> = units.iter().map(|(_, name)| format!("{name} 410C1AF8")).collect();
@@ -236,6 +237,37 @@ async fn settings_lost_without_a_word() {
     }
 }
 
+/// Told to give up early, it gives up too early on this car: it is told to wait longer again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adapter_that_gives_up_too_early() {
+    let hasty = std::sync::atomic::AtomicBool::new(false);
+    let asked = AtomicUsize::new(0);
+    let dongle = Dongle::on_tcp(script(move |command| {
+        match command {
+            "ATAT2" => hasty.store(true, Ordering::SeqCst),
+            "ATAT1" => hasty.store(false, Ordering::SeqCst),
+            "010C" if hasty.load(Ordering::SeqCst) && asked.fetch_add(1, Ordering::SeqCst) % 2 == 0 => {
+                return b"NO DATA\r\r>".to_vec();
+            }
+            _ => {}
+        }
+        good(command).into_bytes()
+    }))
+    .await;
+    let mut adapter = open(&dongle.link).await;
+    let first = adapter.ask(Request::current(0x00), None).await.unwrap();
+    adapter.learn(&first, &bundle().pids).await.unwrap();
+    assert_eq!(adapter.capabilities().waits, Some(Waits::Aggressive));
+    for _ in 0..5 {
+        adapter.ask(Request::current(0x0C), None).await.unwrap();
+    }
+    assert_eq!(adapter.capabilities().waits, Some(Waits::Adaptive));
+    let answer = adapter.ask(Request::current(0x0C), None).await.unwrap();
+    assert_eq!(told(&answer), ["7E8 410C0CB2"]);
+    let heard = dongle.heard_text();
+    assert!(heard.rfind("ATAT1\r") > heard.rfind("ATAT2\r"), "{heard}");
+}
+
 /// The promise to answer is given again and again: bounded, and told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_car_that_only_promises() {
@@ -257,12 +289,8 @@ async fn a_hung_adapter_is_used_again_when_it_comes_back() {
     let store = open_store(dir.path());
     let link = dir.path().join("obd");
     let mut sim = VehicleSim::spawn_pty(profile(CarSpec::default()), Some(link.clone())).await.unwrap();
-    let bay = Bay::start(
-        &store,
-        "bay-1",
-        &format!("elm327+serial://{}?baud=38400", link.display()),
-        Poll::Auto,
-    );
+    let bay =
+        Bay::start(&store, "bay-1", &format!("elm327+serial://{}?baud=38400", link.display()), Poll::Auto);
     bay.nth("vehicle.report", 1).await;
     sim.fault(Fault::Freeze);
     bay.until_state("hung", |row| {

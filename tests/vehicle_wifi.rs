@@ -72,8 +72,11 @@ impl Air {
                 .map_err(|error| format!("simulator: {error}"))?;
             // Its first line says that it listens.
             let mut line = String::new();
-            std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line)
-                .unwrap();
+            std::io::BufRead::read_line(
+                &mut std::io::BufReader::new(child.stdout.take().unwrap()),
+                &mut line,
+            )
+            .unwrap();
             air.dongles.push(child);
             assert!(line.contains(DONGLE), "{line:?}");
         }
@@ -95,7 +98,8 @@ fn two_dongles_at_one_address() {
             // Past the harness, which keeps what passing tests print.
             let _ = std::io::Write::write_all(
                 &mut std::io::stderr(),
-                format!("two_dongles_at_one_address SKIPPED: no network namespaces here ({error})\n").as_bytes(),
+                format!("two_dongles_at_one_address SKIPPED: no network namespaces here ({error})\n")
+                    .as_bytes(),
             );
             return;
         }

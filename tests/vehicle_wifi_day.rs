@@ -96,7 +96,8 @@ async fn eight_hours_of_a_link_that_comes_and_goes() {
         if long {
             long_drops += 1;
             let facts = bay.facts().await;
-            let (arrived, departed) = (of_kind(&facts, "vehicle.arrived"), of_kind(&facts, "vehicle.departed"));
+            let (arrived, departed) =
+                (of_kind(&facts, "vehicle.arrived"), of_kind(&facts, "vehicle.departed"));
             assert_eq!(arrived.len(), departed.len(), "away for longer than its patience ends a visit");
         }
         sim.return_().await;

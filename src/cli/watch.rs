@@ -137,11 +137,7 @@ impl Watch {
         Ok(())
     }
 
-    async fn ask(
-        &self,
-        adapter: &mut Adapter,
-        pids: &[u8],
-    ) -> Result<Vec<(String, PidValue)>, AdapterError> {
+    async fn ask(&self, adapter: &mut Adapter, pids: &[u8]) -> Result<Vec<(String, PidValue)>, AdapterError> {
         let table = &self.bundle.pids;
         let batch = Batch { table, promises: &Promises::new(), broken_in_a_row: 3 };
         let outcomes = match batch.ask(adapter, pids, &mut |_| {}).await {

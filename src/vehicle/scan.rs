@@ -22,6 +22,8 @@ use crate::protocols::Bundle;
 
 /// Freeze-frame PIDs asked for at most.
 const FREEZE_FRAME_PIDS: usize = 24;
+/// The digit behind a request counts so many lines at most.
+const MOST_LINES: u8 = 15;
 /// So many replies in a row that break off mean that the adapter is of no use.
 const BROKEN_IN_A_ROW: u32 = 3;
 
@@ -171,10 +173,13 @@ impl Scan<'_> {
     /// Masks, then every promised PID that the table can decode.
     async fn current_data(&mut self) -> Result<(), AdapterError> {
         for base in (0x20..=0xE0_u8).step_by(0x20) {
-            if self.promised(base) == 0 {
+            let promised = self.promised(base);
+            if promised == 0 {
                 break;
             }
-            self.ask(Request::current(base), None).await?;
+            // A mask is a line from each that promised it.
+            self.ask(Request::current(base), u8::try_from(promised).ok().filter(|n| *n <= MOST_LINES))
+                .await?;
         }
         let wanted: Vec<u8> = self
             .record
@@ -235,7 +240,8 @@ impl Scan<'_> {
             if base != 0 && !promised {
                 break;
             }
-            self.ask(Request::freeze_frame(base, 0), None).await?;
+            let lines = (base != 0).then(|| self.freeze_frame_lines(base, &ecus)).flatten();
+            self.ask(Request::freeze_frame(base, 0), lines).await?;
         }
         let wanted: BTreeSet<u8> =
             ecus.iter().flat_map(|ecu| self.record.supported_in_freeze_frame(ecu)).collect();
@@ -246,9 +252,21 @@ impl Scan<'_> {
             .collect();
         self.planned += wanted.len();
         for pid in wanted {
-            self.ask(Request::freeze_frame(pid, 0), None).await?;
+            let lines = self.freeze_frame_lines(pid, &ecus);
+            self.ask(Request::freeze_frame(pid, 0), lines).await?;
         }
         Ok(())
+    }
+
+    /// How many lines the answer to a freeze-frame PID has, when that is certain.
+    fn freeze_frame_lines(&self, pid: u8, ecus: &[EcuAddress]) -> Option<u8> {
+        let mask = pid.is_multiple_of(0x20).then_some(4);
+        let bytes = mask.or_else(|| self.bundle.pids.get(0x02, pid).map(|row| row.bytes))?;
+        let promised =
+            ecus.iter().filter(|ecu| self.record.supported_in_freeze_frame(ecu).contains(&pid)).count();
+        // Service, PID and frame number stand in front; a single frame holds seven bytes.
+        let single = bytes + 3 <= 7;
+        u8::try_from(promised).ok().filter(|n| single && (1..=MOST_LINES).contains(n))
     }
 
     /// VIN, verification numbers, ECU names, calibration ids: the longest answers last.

@@ -58,7 +58,9 @@ impl Adapter {
     /// asks 0100: CAN at the usual rate is taken, with identifiers as wide as the address.
     async fn assume(&mut self, address: u32) -> Result<Option<Protocol>, AdapterError> {
         let protocol = if address > 0x7FF { Protocol::Can29At500 } else { Protocol::Can11At500 };
-        if UnitAddress::on(protocol, address).is_none() || !self.accepts(AtCommand::Protocol(protocol)).await? {
+        if UnitAddress::on(protocol, address).is_none()
+            || !self.accepts(AtCommand::Protocol(protocol)).await?
+        {
             return Ok(None);
         }
         self.protocol = Some(protocol);

@@ -350,8 +350,9 @@ mod tests {
             Just(""),
         ];
         let end = prop_oneof![Just("\r"), Just("\r\n"), Just("\r\r"), Just("\0\r\0")];
-        proptest::collection::vec((line, end), 0..12)
-            .prop_map(|lines| lines.into_iter().map(|(line, end)| format!("{line}{end}")).collect::<String>() + ">")
+        proptest::collection::vec((line, end), 0..12).prop_map(|lines| {
+            lines.into_iter().map(|(line, end)| format!("{line}{end}")).collect::<String>() + ">"
+        })
     }
 
     /// The reply as the port reads it when it comes in these pieces, each after the reader is idle.
