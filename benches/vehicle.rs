@@ -28,7 +28,7 @@ fn main() {
     let seconds = number("BAYGATE_BENCH_SECONDS", 6);
     let car = Car::plug_in();
     let (mut ours, mut theirs, mut our_reports, mut their_reports) = (vec![], vec![], vec![], vec![]);
-    let mut told = (0, 0);
+    let mut told = (0, 0.0);
     for _ in 0..RUNS {
         ours.push(values(&car, seconds));
         theirs.push(values_of_peer(&car, seconds));

@@ -155,6 +155,8 @@ fn the_longest_adapter_pattern_wins() {
     for (identity, id) in [
         ("ELM327 v1.5", "elm327-v1.5"),
         ("ELM327 v2.1", "elm327-v2.1"),
+        ("ELM327 v1.3a", "elm327-v1.3"),
+        ("STN2120 v5.6.2", "stn"),
         ("elm327 v2.2", "elm327"),
         ("STN1110 v4.0.1", "stn"),
     ] {

@@ -13,9 +13,9 @@ use vehicle_bay::dongle::{Dongle, good};
 use vehicle_bay::{Bay, open_store};
 
 /// Commands of the adapter that cannot change a car.
-const AT: [&str; 14] = [
-    "ATZ", "ATE0", "ATL0", "ATS0", "ATH1", "ATAT1", "ATSP0", "ATDPN", "ATPC", "ATFE", "ATI", "AT@1", "STDI",
-    "ATRV",
+const AT: [&str; 18] = [
+    "ATZ", "ATE0", "ATL0", "ATS0", "ATH1", "ATAT1", "ATAT2", "ATST19", "ATST32", "ATSP0", "ATDPN", "ATPC",
+    "ATFE", "ATI", "AT@1", "STDI", "ATRV", "ATAR",
 ];
 
 /// Read-only services, with the number of hex digits that may follow; one more is the count of lines.
@@ -23,7 +23,8 @@ fn is_read_only(command: &str) -> bool {
     let digits = command.len();
     command.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
         && match command.get(..2) {
-            Some("01" | "06" | "09") => digits == 4 || digits == 5,
+            Some("01") => (4..=15).contains(&digits),
+            Some("06" | "09") => digits == 4 || digits == 5,
             Some("02") => digits == 6 || digits == 7,
             Some("03" | "07" | "0A") => digits == 2 || digits == 3,
             _ => false,

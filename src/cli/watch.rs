@@ -22,6 +22,7 @@ use crate::config::values::{Locale, VehicleLink};
 use crate::event::vehicle::{PidValue, SignalWindow};
 use crate::protocols::Bundle;
 use crate::vehicle::adapter::Adapter;
+use crate::vehicle::batch::{Batch, Promises};
 use crate::vehicle::gate::Request;
 use crate::vehicle::scan::{Contact, ScanError, contact};
 use crate::vehicle::telemetry::LIVE_PIDS;
@@ -132,15 +133,15 @@ impl Watch {
         if let Contact::Silent(why) = contact(&mut adapter).await? {
             return Err(ScanError::NoAnswer { why });
         }
+        let first = adapter.ask(Request::current(0x00), None).await?;
+        adapter.learn(&first, &self.bundle.pids).await?;
+        let pids: Vec<u8> = self.requests.iter().flat_map(|request| request.parameters()).copied().collect();
         let mut tick = interval(ROUND);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut done = 0;
         while self.rounds.is_none_or(|rounds| done < rounds) {
             tick.tick().await;
-            let mut round = Vec::new();
-            for request in &self.requests {
-                round.extend(self.ask(&mut adapter, *request).await?);
-            }
+            let round = self.ask(&mut adapter, &pids).await?;
             // The reader of our output left: done.
             if shown.round(&round, self).is_err() {
                 return Ok(());
@@ -150,22 +151,19 @@ impl Watch {
         Ok(())
     }
 
-    async fn ask(
-        &self,
-        adapter: &mut Adapter,
-        request: Request,
-    ) -> Result<Vec<(String, PidValue)>, AdapterError> {
-        let Some(row) = request.id().and_then(|pid| self.bundle.pids.get(0x01, pid)) else {
-            return Ok(Vec::new());
-        };
-        let answer = match adapter.ask(request, None).await {
-            Ok(answer) => answer,
+    async fn ask(&self, adapter: &mut Adapter, pids: &[u8]) -> Result<Vec<(String, PidValue)>, AdapterError> {
+        let table = &self.bundle.pids;
+        let batch = Batch { table, promises: &Promises::new(), broken_in_a_row: 3 };
+        let outcomes = match batch.ask(adapter, pids, &mut |_| {}).await {
             Err(error) if error.is_fatal() => return Err(error),
-            Err(_) => return Ok(Vec::new()),
+            other => other.unwrap_or_default(),
         };
-        let values = answer.messages.iter().flat_map(|message| {
-            let decoded = message.payload.get(2..).and_then(|data| decode_pid(row, data).ok());
-            decoded.into_iter().flatten().map(|value| (message.sender.to_string(), value))
+        let values = outcomes.iter().flat_map(|outcome| {
+            outcome.messages.iter().flat_map(|message| {
+                let data = message.payload.get(2..).unwrap_or_default();
+                let decoded = table.get(0x01, outcome.pid).and_then(|row| decode_pid(row, data).ok());
+                decoded.into_iter().flatten().map(|value| (message.sender.to_string(), value))
+            })
         });
         Ok(values.collect())
     }

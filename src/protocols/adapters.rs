@@ -27,7 +27,8 @@ pub enum LongAnswers {
     /// They arrive.
     #[default]
     Fine,
-    /// The adapter may stop answering: ask for them last, and set up again afterwards.
+    /// The adapter may stop answering: no more PIDs in a request than fit the lines of a VIN,
+    /// however well earlier answers came.
     Freeze,
 }
 
@@ -48,6 +49,10 @@ pub struct AdapterProfile {
     pub multi_pid: Use,
     /// The digit behind a request that ends the wait early.
     pub response_count: Use,
+    /// `ATAT2`, which gives up on a silent car early.
+    pub aggressive_timing: Use,
+    /// Requests of more than two bytes; `never`: it cuts them off.
+    pub long_requests: Use,
     /// Answers of many frames.
     pub long_answers: LongAnswers,
 }
@@ -88,6 +93,10 @@ struct File {
     #[serde(default)]
     response_count: Use,
     #[serde(default)]
+    aggressive_timing: Use,
+    #[serde(default)]
+    long_requests: Use,
+    #[serde(default)]
     long_answers: LongAnswers,
 }
 
@@ -122,6 +131,8 @@ pub(super) fn load(files: &mut Files, folder: &str) -> Vec<AdapterProfile> {
             skip: file.skip.iter().map(|command| normalised(command.get_ref())).collect(),
             multi_pid: file.multi_pid,
             response_count: file.response_count,
+            aggressive_timing: file.aggressive_timing,
+            long_requests: file.long_requests,
             long_answers: file.long_answers,
         });
     }

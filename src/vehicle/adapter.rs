@@ -10,7 +10,7 @@ use super::gate::Request;
 use super::gate::clear::ClearRequest;
 use super::protocol::Protocol;
 use crate::config::values::VehicleLink;
-use crate::protocols::Bundle;
+use crate::protocols::{Bundle, PidTable};
 
 /// Who the adapter says it is. Not to be believed for what it can do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -37,11 +37,36 @@ impl Identity {
 }
 
 /// What an adapter proved to be able to do; tried once, remembered by [`Identity::key`].
+/// `None`: not tried yet, or what came proved nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
 pub struct Capabilities {
     /// Understands the digit that ends the wait early.
     pub response_count: Option<bool>,
+    /// Sends several PIDs of one request on, and their answer back.
+    pub multi_pid: Option<bool>,
+    /// Reads more than two bytes of a request.
+    pub long_requests: Option<bool>,
+    /// Survives answers of more than three lines.
+    pub long_answers: Option<bool>,
+    /// How it is told to wait for answers.
+    pub waits: Option<Waits>,
+    /// Knows the commands of STN-class chips.
+    pub stn: Option<bool>,
+}
+
+/// How an adapter waits for answers, from quick to slow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Waits {
+    /// Adapts itself, and gives up early.
+    Aggressive,
+    /// Adapts itself.
+    Adaptive,
+    /// Does not adapt; told to wait 100 ms.
+    Short,
+    /// Does not adapt; waits 200 ms.
+    Usual,
 }
 
 /// An open, set-up adapter.
@@ -116,18 +141,28 @@ impl Adapter {
         }
     }
 
-    /// Whether what is known of its kind allows the response-count digit at all.
-    #[must_use]
-    pub fn may_try_response_count(&self) -> bool {
+    /// Tries, each once, what is not known yet of the adapter. `first` is the answer to 0100.
+    ///
+    /// # Errors
+    /// [`AdapterError`]: it died of a trial, which is remembered as a verdict.
+    pub async fn learn(&mut self, first: &Answer, table: &PidTable) -> Result<(), AdapterError> {
         match self {
-            Self::Elm327(adapter) => adapter.may_try_response_count(),
+            Self::Elm327(adapter) => adapter.learn(first, table).await,
         }
     }
 
-    /// Remembers whether the response-count digit works.
-    pub fn set_response_count(&mut self, works: bool) {
+    /// How many PIDs one request may hold, with this adapter and this car.
+    #[must_use]
+    pub fn most_pids(&self) -> usize {
         match self {
-            Self::Elm327(adapter) => adapter.set_response_count(works),
+            Self::Elm327(adapter) => adapter.most_pids(),
+        }
+    }
+
+    /// The car at hand takes only so many PIDs in one request.
+    pub fn limit_pids(&mut self, most: usize) {
+        match self {
+            Self::Elm327(adapter) => adapter.limit_pids(most),
         }
     }
 

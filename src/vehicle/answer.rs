@@ -63,6 +63,12 @@ pub enum Complaint {
     NotConnected,
     /// `?`: the adapter does not know the command.
     Unknown,
+    /// Not asked: the adapter cuts requests off after two bytes.
+    CutsRequests,
+    /// Not asked, or asked in vain: the adapter dies of long answers.
+    LongAnswer,
+    /// Not asked: no unit can be addressed so on this bus, or with this adapter.
+    NoAddress,
 }
 
 impl Complaint {
@@ -84,6 +90,9 @@ impl Complaint {
             Self::Internal(_) => "adapter internal error",
             Self::NotConnected => "adapter not connected to a car",
             Self::Unknown => "adapter does not know the command",
+            Self::CutsRequests => "adapter reads only two bytes of a request",
+            Self::LongAnswer => "adapter fails on long answers",
+            Self::NoAddress => "the unit cannot be addressed",
         }
     }
 

@@ -13,6 +13,7 @@ use std::fmt;
 
 pub mod clear;
 
+use super::protocol::{EcuAddress, HeaderForm, Protocol};
 use clear::ClearBytes;
 
 /// What the gate refused.
@@ -268,7 +269,7 @@ impl Request {
     /// Whether the answer holds the VIN (personal data: masked in traces).
     #[must_use]
     pub fn asks_for_vin(self) -> bool {
-        // 22 F802: the same on cars with OBD on UDS (SAE J1979-2).
+        // F190 is the VIN (ISO 14229-1 annex C); 22 F802: the same on cars with OBD on UDS (SAE J1979-2).
         matches!((self.service, self.parameters()), (0x09, [0x02]) | (0x22, [0xF1, 0x90] | [0xF8, 0x02]))
     }
 
@@ -296,6 +297,57 @@ impl fmt::Display for Request {
     }
 }
 
+/// A unit that an ELM327 may be told to address. Only addresses of diagnosis exist: ISO 15765-4
+/// (7E0–7E7; 18DAxxF1), the makers' own in 700–7FF that signal sets name, and the physical
+/// header of ISO 14230-2. Answers (7E8–7EF) and the functional 7DF are nobody's request address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UnitAddress(Place);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Place {
+    Can11(u16),
+    Can29(u8),
+    Kwp(u8),
+}
+
+impl UnitAddress {
+    /// The unit `address` of [`Target::Unit`] on this bus. `None`: no address of diagnosis there.
+    #[must_use]
+    pub fn on(protocol: Protocol, address: u32) -> Option<Self> {
+        let [_, _, node, _] = address.to_be_bytes();
+        Some(Self(match (protocol, address) {
+            (Protocol::Can11At500 | Protocol::Can11At250, 0x700..=0x7DE | 0x7E0..=0x7E7 | 0x7F0..=0x7FF) => {
+                Place::Can11(u16::try_from(address).ok()?)
+            }
+            (Protocol::Can29At500 | Protocol::Can29At250, _) if address & 0xFFFF_00FF == 0x18DA_00F1 => {
+                Place::Can29(node)
+            }
+            (Protocol::KwpSlow | Protocol::KwpFast, 0x01..=0xEF) => Place::Kwp(u8::try_from(address).ok()?),
+            _ => return None,
+        }))
+    }
+
+    /// Who answers from there: the sender as lines show it (on CAN by ISO 15765-4: 8 above, or turned round).
+    #[must_use]
+    pub fn answers_as(self) -> EcuAddress {
+        EcuAddress(match self.0 {
+            Place::Can11(id) => format!("{:03X}", id + 8),
+            Place::Can29(node) => format!("18DAF1{node:02X}"),
+            Place::Kwp(node) => format!("{node:02X}"),
+        })
+    }
+
+    /// What follows `ATSH` (data sheet: the priority of 29 bits is set apart, by `ATCP`).
+    fn header(self) -> String {
+        match self.0 {
+            Place::Can11(id) => format!("{id:03X}"),
+            Place::Can29(node) => format!("DA{node:02X}F1"),
+            // ISO 14230-2 §4.1: physical addressing; the chip puts the length in.
+            Place::Kwp(node) => format!("80{node:02X}F1"),
+        }
+    }
+}
+
 /// Adapter commands that may be sent (ELM327 v1.x/2.x data sheet). None of them
 /// changes what the adapter sends to the car by itself, or its stored settings
 /// beyond the protocol memory of `AT SP`.
@@ -313,8 +365,16 @@ pub enum AtCommand {
     HeadersOn,
     /// `ATAT1`: adaptive timing, the default.
     AdaptiveTiming,
+    /// `ATAT2`: adaptive timing that waits less.
+    AggressiveTiming,
+    /// `ATST19`: waits 100 ms (25 steps of 4 ms), twice the 50 ms a unit may take.
+    ShortWait,
+    /// `ATST32`: waits 200 ms, the default.
+    UsualWait,
     /// `ATSP0`: find the protocol by yourself.
     ProtocolAuto,
+    /// `ATSPn`: this protocol.
+    Protocol(Protocol),
     /// `ATDPN`: the protocol's number.
     ProtocolNumber,
     /// `ATPC`: close the protocol (after the bus was lost).
@@ -329,20 +389,34 @@ pub enum AtCommand {
     StnIdentity,
     /// `ATRV`: voltage at the socket.
     Voltage,
+    /// `ATSH…`: requests go to one unit.
+    Header(UnitAddress),
+    /// `ATSH…`: requests go to all units again, in the bus's own way.
+    FunctionalHeader(Protocol),
+    /// `ATCP18`: the first byte of 29-bit ids (ISO 15765-4).
+    Priority,
+    /// `ATCRA…`: only what this unit answers is printed.
+    ReceiveOnly(UnitAddress),
+    /// `ATAR`: the usual answers are printed again.
+    ReceiveUsual,
 }
 
 impl AtCommand {
     /// The command as written, without CR.
     #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
+    pub fn text(self) -> String {
+        let fixed = match self {
             Self::Reset => "ATZ",
             Self::EchoOff => "ATE0",
             Self::LinefeedsOff => "ATL0",
             Self::SpacesOff => "ATS0",
             Self::HeadersOn => "ATH1",
             Self::AdaptiveTiming => "ATAT1",
+            Self::AggressiveTiming => "ATAT2",
+            Self::ShortWait => "ATST19",
+            Self::UsualWait => "ATST32",
             Self::ProtocolAuto => "ATSP0",
+            Self::Protocol(protocol) => return format!("ATSP{}", protocol.number()),
             Self::ProtocolNumber => "ATDPN",
             Self::ProtocolClose => "ATPC",
             Self::ForgetEvents => "ATFE",
@@ -350,7 +424,18 @@ impl AtCommand {
             Self::Description => "AT@1",
             Self::StnIdentity => "STDI",
             Self::Voltage => "ATRV",
-        }
+            Self::Header(unit) => return format!("ATSH{}", unit.header()),
+            Self::FunctionalHeader(protocol) => match protocol.header() {
+                HeaderForm::Can11 => "ATSH7DF",
+                HeaderForm::Can29 => "ATSHDB33F1",
+                // ISO 14230-4 §4: functional, all emission-related units; the chip puts the length in.
+                HeaderForm::ThreeBytes { .. } => "ATSHC033F1",
+            },
+            Self::Priority => "ATCP18",
+            Self::ReceiveOnly(unit) => return format!("ATCRA{}", unit.answers_as()),
+            Self::ReceiveUsual => "ATAR",
+        };
+        fixed.into()
     }
 }
 
@@ -489,6 +574,38 @@ mod tests {
             (Outgoing::ObdCounted(Request::current(0x0C), 2), "010C2\r"),
         ] {
             assert_eq!(outgoing.wire(), bytes.as_bytes());
+        }
+    }
+
+    #[test]
+    fn only_addresses_of_diagnosis_exist() {
+        use Protocol as P;
+        for (protocol, address, header, answers) in [
+            (P::Can11At500, 0x7E0, "ATSH7E0", "ATCRA7E8"),
+            (P::Can11At250, 0x7E7, "ATSH7E7", "ATCRA7EF"),
+            (P::Can11At500, 0x710, "ATSH710", "ATCRA718"),
+            (P::Can29At500, 0x18DA_10F1, "ATSHDA10F1", "ATCRA18DAF110"),
+            (P::KwpFast, 0x10, "ATSH8010F1", "ATCRA10"),
+        ] {
+            let unit = UnitAddress::on(protocol, address).unwrap();
+            assert_eq!(AtCommand::Header(unit).text(), header);
+            assert_eq!(AtCommand::ReceiveOnly(unit).text(), answers);
+        }
+        for (protocol, address) in [
+            (P::Can11At500, 0x7DF),
+            (P::Can11At500, 0x7E8),
+            (P::Can11At500, 0x6FF),
+            (P::Can11At500, 0x800),
+            (P::Can11At500, 0x18DA_10F1),
+            (P::Can29At500, 0x7E0),
+            (P::Can29At500, 0x18DB_33F1),
+            (P::Can29At500, 0x18DA_10F2),
+            (P::Can29At250, 0x0CF0_0400),
+            (P::Iso9141, 0x10),
+            (P::J1850Vpw, 0x10),
+            (P::KwpSlow, 0xF1),
+        ] {
+            assert_eq!(UnitAddress::on(protocol, address), None, "{address:X}");
         }
     }
 

@@ -10,6 +10,7 @@
 pub mod adapter;
 pub mod agenda;
 pub mod answer;
+pub mod batch;
 pub mod battery;
 pub mod candump;
 pub mod clear;

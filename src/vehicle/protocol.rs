@@ -61,6 +61,22 @@ impl Protocol {
         })
     }
 
+    /// The number of `AT SP`.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::J1850Pwm => 1,
+            Self::J1850Vpw => 2,
+            Self::Iso9141 => 3,
+            Self::KwpSlow => 4,
+            Self::KwpFast => 5,
+            Self::Can11At500 => 6,
+            Self::Can29At500 => 7,
+            Self::Can11At250 => 8,
+            Self::Can29At250 => 9,
+        }
+    }
+
     /// For adapters that do not tell: from the form of an answer to 0100.
     #[must_use]
     pub fn guess(line: &str) -> Option<Self> {

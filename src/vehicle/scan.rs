@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::adapter::Adapter;
 use super::answer::Answer;
+use super::batch::{Batch, Promises};
 use super::error::AdapterError;
 use super::gate::Request;
 use super::obd::{VinReading, info_bytes};
@@ -24,6 +25,7 @@ use crate::clock::UtcMillis;
 use crate::event::vehicle::Adapter as AdapterFacts;
 use crate::ident::DeviceId;
 use crate::protocols::Bundle;
+use asking::BROKEN_IN_A_ROW;
 
 /// Freeze-frame PIDs asked for at most, over all frames.
 const FREEZE_FRAME_PIDS: usize = 24;
@@ -31,6 +33,10 @@ const FREEZE_FRAME_PIDS: usize = 24;
 const FREEZE_FRAMES: u8 = 8;
 /// Tests of oxygen sensors asked for at most: each takes a fifth of a second on an older bus.
 const OXYGEN_SENSOR_TESTS: usize = 24;
+/// The digit behind a request counts so many lines at most.
+const MOST_LINES: u8 = 15;
+/// PIDs asked before it is looked at whether the car still answers.
+const PIDS_A_BATCH: usize = 12;
 
 /// How far a scan is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,7 +247,7 @@ struct Scan<'a> {
 impl Scan<'_> {
     /// Every part of the report, in order of worth.
     async fn everything(&mut self, first: &Answer) -> Result<(), BrokeOff> {
-        self.learn_response_count(first).await?;
+        self.adapter.learn(first, &self.bundle.pids).await?;
         self.ask(Request::current(0x01), self.lines_of(0x01)).await?;
         self.code_lists().await?;
         self.vin().await?;
@@ -255,26 +261,6 @@ impl Scan<'_> {
         }
         self.monitor_tests().await?;
         self.information().await
-    }
-
-    /// Tries once, on an answer already known, whether the digit that ends the wait works.
-    async fn learn_response_count(&mut self, first: &Answer) -> Result<(), BrokeOff> {
-        if self.adapter.capabilities().response_count.is_some() {
-            return Ok(());
-        }
-        let lines = u8::try_from(first.messages.len()).ok().filter(|n| (1..=15).contains(n));
-        let (Some(lines), true) = (lines, self.adapter.may_try_response_count()) else {
-            self.adapter.set_response_count(false);
-            return Ok(());
-        };
-        self.adapter.set_response_count(true);
-        let works = match self.adapter.ask(Request::current(0x00), Some(lines)).await {
-            Ok(second) => second.messages == first.messages,
-            Err(AdapterError::HalfReply(_)) => false,
-            Err(error) => return Err(error.into()),
-        };
-        self.adapter.set_response_count(works);
-        Ok(())
     }
 
     /// Masks, then every promised PID that the table can decode and that was not asked before.
@@ -292,10 +278,32 @@ impl Scan<'_> {
             .into_iter()
             .filter(|pid| *pid != 0x01 && self.bundle.pids.get(0x01, *pid).is_some())
             .collect();
-        self.planned += wanted.len();
-        for pid in wanted {
-            let lines = self.lines_of(pid);
-            self.ask(Request::current(pid), lines).await?;
+        let promises: Promises =
+            self.record.ecus().into_iter().map(|ecu| (ecu.clone(), self.record.supported(&ecu))).collect();
+        let batch = Batch { table: &self.bundle.pids, promises: &promises, broken_in_a_row: BROKEN_IN_A_ROW };
+        self.planned += wanted.len().div_ceil(self.adapter.most_pids());
+        for pids in wanted.chunks(PIDS_A_BATCH) {
+            let (done, planned, progress) = (&mut self.done, &mut self.planned, &mut *self.progress);
+            let mut before = |request| {
+                *planned = (*planned).max(*done + 1);
+                progress(Progress { done: *done, total: *planned, request });
+                *done += 1;
+            };
+            let outcomes = batch.ask(self.adapter, pids, &mut before).await.map_err(|error| match error {
+                AdapterError::HalfReply(what) => AdapterError::Hung(what),
+                error => error,
+            })?;
+            let silent = outcomes.iter().all(|outcome| outcome.messages.is_empty());
+            for outcome in outcomes {
+                let request = Request::current(outcome.pid);
+                self.keep(request, &Answer { messages: outcome.messages, ..Answer::default() });
+                if let Some(trouble) = outcome.trouble {
+                    self.note(request, trouble);
+                }
+            }
+            if silent {
+                self.is_the_car_there().await?;
+            }
         }
         Ok(())
     }
@@ -336,7 +344,8 @@ impl Scan<'_> {
                 if base != 0 && !promised(self, base) {
                     break;
                 }
-                self.ask(Request::freeze_frame(base, frame), None).await?;
+                let lines = (base != 0).then(|| self.freeze_frame_lines(base, frame, &ecus)).flatten();
+                self.ask(Request::freeze_frame(base, frame), lines).await?;
             }
             let wanted: Vec<u8> = (0x01..=0xFF)
                 .filter(|pid| *pid != 0x02 && self.bundle.pids.get(0x02, *pid).is_some())
@@ -346,10 +355,24 @@ impl Scan<'_> {
             room -= wanted.len();
             self.planned += wanted.len();
             for pid in wanted {
-                self.ask(Request::freeze_frame(pid, frame), None).await?;
+                let lines = self.freeze_frame_lines(pid, frame, &ecus);
+                self.ask(Request::freeze_frame(pid, frame), lines).await?;
             }
         }
         Ok(())
+    }
+
+    /// How many lines the answer to a freeze-frame PID has, when that is certain.
+    fn freeze_frame_lines(&self, pid: u8, frame: u8, ecus: &[EcuAddress]) -> Option<u8> {
+        let mask = pid.is_multiple_of(0x20).then_some(4);
+        let bytes = mask.or_else(|| self.bundle.pids.get(0x02, pid).map(|row| row.bytes))?;
+        let promised = ecus
+            .iter()
+            .filter(|ecu| self.record.supported_in_freeze_frame(ecu, frame).contains(&pid))
+            .count();
+        // Service, PID and frame number stand in front; a single frame holds seven bytes.
+        let single = bytes + 3 <= 7;
+        u8::try_from(promised).ok().filter(|n| single && (1..=MOST_LINES).contains(n))
     }
 
     /// The VIN, by the mask; a car whose mask could not be read is asked nevertheless.

@@ -27,7 +27,7 @@ pub(super) struct Args {
     /// Plays a trace of `baygate scan --trace` or a recording of the daemon (.zst) back instead / 回放记录
     #[arg(long, value_name = "FILE", conflicts_with_all = ["adapter", "no_car", "car", "vin", "dtc"])]
     replay: Option<PathBuf>,
-    /// Behaviour of the adapter, e.g. clone-v2-1; a wrong name lists all / 适配器类型
+    /// Behaviour of the adapter, e.g. clone-v2-1; "list" prints all / 适配器类型，list 列出全部
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
     /// The adapter lies on the desk / 未插在车上
@@ -84,6 +84,9 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
     if let Some(path) = &args.replay {
         return replay(path, &args, global).await;
     }
+    if args.adapter.as_deref() == Some("list") {
+        return list(global);
+    }
     let (profile, script) = match profile(&args).and_then(|profile| Ok((profile, script(&args)?))) {
         Ok(both) => both,
         Err(error) => {
@@ -122,6 +125,15 @@ fn script(args: &Args) -> anyhow::Result<Option<Script>> {
     let Some(path) = &args.script else { return Ok(None) };
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     Ok(Some(Script::from_toml(&text).with_context(|| path.display().to_string())?))
+}
+
+/// Prints the adapters that can be simulated.
+fn list(global: &Global) -> anyhow::Result<Exit> {
+    for (name, adapter) in Adapter::all()? {
+        let says = adapter.stn.as_deref().unwrap_or(&adapter.banner);
+        say(global, &json!({ "adapter": name, "says": says }), |_| format!("{name:32}{says}"));
+    }
+    Ok(Exit::Done)
 }
 
 async fn replay(path: &Path, args: &Args, global: &Global) -> anyhow::Result<Exit> {

@@ -29,6 +29,8 @@ pub struct Adapter {
     pub banner: String,
     /// Commands (without `AT`, by beginning) it answers with `?`.
     pub unknown: Vec<String>,
+    /// Commands it answers with `OK` and does not carry out.
+    pub ignores: Vec<String>,
     /// Commands after which it never answers again.
     pub hangs: Vec<String>,
     /// Reads only so many bytes of a request.
@@ -37,6 +39,20 @@ pub struct Adapter {
     pub multi: Multi,
     /// Dies after so many frames of one answer.
     pub freeze_after_frames: Option<usize>,
+    /// Its supply dips after so many frames of one answer: the banner, settings lost.
+    pub brown_out_after_frames: Option<usize>,
+    /// Loses its settings, without a word, after so many requests to the car; 0: never.
+    pub forgets_after: usize,
+    /// Says `NOT CONNECTED` to so many requests after a reset.
+    pub not_connected_first: usize,
+    /// Says this in a line of its own before each answer of the car.
+    pub says_first: Option<String>,
+    /// Answer to `ATDPN`, whatever the bus.
+    pub protocol_number: Option<String>,
+    /// Prints the banner, with its prompt, twice.
+    pub banner_twice: bool,
+    /// From a reply's last line to its prompt.
+    pub prompt_late_ms: u64,
     /// Flow control modes 1 and 2 bring consecutive frames.
     pub flow_modes: bool,
     /// Understands the digit after a request that ends the wait early.
@@ -49,10 +65,14 @@ pub struct Adapter {
     pub linefeeds: bool,
     /// Prints the padding of single frames with headers on.
     pub pads: bool,
-    /// Sprinkles its output with 00 bytes.
+    /// Doubles its output with 00 bytes.
     pub nulls: bool,
-    /// Writes pieces of so many bytes (0: whole replies).
+    /// Sprinkles its output with 00 bytes here and there.
+    pub nulls_at_random: bool,
+    /// Writes pieces of so many bytes (0: whole replies) …
     pub split_bytes: usize,
+    /// … so long apart.
+    pub split_ms: u64,
     /// Rate at which it understands; 0: any.
     pub baud: u32,
     /// From `ATZ` to the banner.
@@ -68,10 +88,18 @@ impl Default for Adapter {
         Self {
             banner: "ELM327 v1.5".into(),
             unknown: Vec::new(),
+            ignores: Vec::new(),
             hangs: Vec::new(),
             request_bytes: 7,
             multi: Multi::Whole,
             freeze_after_frames: None,
+            brown_out_after_frames: None,
+            forgets_after: 0,
+            not_connected_first: 0,
+            says_first: None,
+            protocol_number: None,
+            banner_twice: false,
+            prompt_late_ms: 0,
             flow_modes: true,
             count_digit: true,
             voltage_offset: 0.0,
@@ -79,7 +107,9 @@ impl Default for Adapter {
             linefeeds: false,
             pads: false,
             nulls: false,
+            nulls_at_random: false,
             split_bytes: 0,
+            split_ms: 1,
             baud: 0,
             reset_ms: 20,
             quiet_percent: 100,
@@ -116,7 +146,7 @@ mod tests {
 
     #[test]
     fn at_least_twenty_adapters_read() {
-        assert!(Adapter::all().unwrap().len() >= 20);
+        assert!(Adapter::all().unwrap().len() >= 35);
         assert_eq!(Adapter::named("clone-9600").unwrap().baud, 9600);
         assert!(Adapter::named("none").unwrap_err().to_string().contains("stn1110"));
     }

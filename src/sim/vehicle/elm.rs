@@ -49,6 +49,10 @@ pub struct Elm {
     pub(super) answered: u32,
     /// Hangs until power is cut.
     pub(super) dead: bool,
+    /// Requests to the car since the settings are as they are.
+    pub(super) requests: usize,
+    /// Where the next 00 byte falls.
+    dice: u32,
 }
 
 impl Elm {
@@ -65,6 +69,8 @@ impl Elm {
             garble_every: 0,
             answered: 0,
             dead: false,
+            requests: 0,
+            dice: 1,
         }
     }
 
@@ -127,7 +133,25 @@ impl Elm {
         self.closing("STOPPED")
     }
 
+    /// What the host reads of `bytes`.
+    pub fn as_written(&mut self, bytes: &[u8]) -> Vec<u8> {
+        if !self.adapter.nulls_at_random {
+            return bytes.to_vec();
+        }
+        let mut written = Vec::with_capacity(bytes.len() * 2);
+        for &byte in bytes {
+            // Numerical Recipes' generator: any will do.
+            self.dice = self.dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if self.dice >> 29 == 0 {
+                written.push(0);
+            }
+            written.push(byte);
+        }
+        written
+    }
+
     fn reset(&mut self) {
+        self.requests = 0;
         self.settings = Settings::fresh(&self.adapter);
         self.connected = None;
         self.line.clear();
@@ -163,6 +187,9 @@ impl Elm {
         if begins(&self.adapter.unknown) {
             return self.say("?");
         }
+        if begins(&self.adapter.ignores) {
+            return self.say("OK");
+        }
         match command {
             "Z" | "WS" => {
                 let after = Duration::from_millis(if command == "Z" { self.adapter.reset_ms } else { 2 });
@@ -180,6 +207,9 @@ impl Elm {
             "RV" => self.say(&self.voltage(car)),
             "IGN" => self.say(if car.is_some_and(Car::awake) { "ON" } else { "OFF" }),
             "DP" => self.say(&self.protocol_in_words()),
+            "DPN" if self.adapter.protocol_number.is_some() => {
+                self.say(self.adapter.protocol_number.as_deref().unwrap_or("A0"))
+            }
             "DPN" => {
                 let letter = if self.settings.automatic { "A" } else { "" };
                 self.say(&format!("{letter}{:X}", self.protocol()))
@@ -245,7 +275,8 @@ impl Elm {
 
     fn banner(&self) -> Vec<u8> {
         let end = self.end();
-        format!("{end}{end}{}{end}{end}>", self.adapter.banner).into_bytes()
+        let banner = format!("{end}{end}{}{end}{end}>", self.adapter.banner);
+        banner.repeat(if self.adapter.banner_twice { 2 } else { 1 }).into_bytes()
     }
 
     /// A last line and the prompt.
@@ -259,11 +290,22 @@ impl Elm {
     }
 
     fn now(&self, bytes: Vec<u8>) -> Reaction {
-        Reaction { steps: VecDeque::from([Step { after: Duration::ZERO, bytes }]), stoppable: false }
+        let steps = self.prompted(Step { after: Duration::ZERO, bytes });
+        Reaction { steps: steps.into(), stoppable: false }
+    }
+
+    /// A last step, whose prompt may come late.
+    pub(super) fn prompted(&self, mut step: Step) -> Vec<Step> {
+        let late = Duration::from_millis(self.adapter.prompt_late_ms);
+        if late.is_zero() || step.bytes.pop_if(|byte| *byte == b'>').is_none() {
+            return vec![step];
+        }
+        vec![step, Step { after: late, bytes: b">".to_vec() }]
     }
 
     /// Loses the settings, as `LV RESET` says.
     pub(super) fn forget(&mut self) {
+        self.requests = 0;
         self.settings = Settings::fresh(&self.adapter);
         self.connected = None;
     }

@@ -46,6 +46,13 @@ impl Elm {
                 }
             }
         }
+        self.requests += 1;
+        if self.requests <= self.adapter.not_connected_first {
+            return Reaction { steps: self.ending("NOT CONNECTED"), stoppable: true };
+        }
+        if self.adapter.forgets_after > 0 && self.requests > self.adapter.forgets_after {
+            self.forget();
+        }
         let fault = self.faults.pop_front();
         self.ask(&bytes, count, fault, car)
     }
@@ -69,7 +76,7 @@ impl Elm {
             if text.starts_with("LV RESET") || text.starts_with("ERR94") {
                 self.forget();
             }
-            steps.push_back(Step { after: Duration::from_millis(2), bytes: self.closing(text) });
+            steps.extend(self.ending(text));
             return Reaction { steps, stoppable: true };
         }
         let car = car.filter(|car| car.awake());
@@ -81,9 +88,15 @@ impl Elm {
         match outcome {
             Err(text) => {
                 let after = self.patience(latency) * if search { 3 } else { 1 };
-                steps.push_back(Step { after, bytes: self.closing(text) });
+                steps.extend(self.prompted(Step { after, bytes: self.closing(text) }));
             }
             Ok(timeline) => {
+                if let Some(line) = &self.adapter.says_first {
+                    steps.push_back(Step {
+                        after: Duration::ZERO,
+                        bytes: format!("{line}{}", self.end()).into(),
+                    });
+                }
                 let lines = self.print(timeline, count, latency);
                 steps.extend(self.spoil(lines, fault));
             }
@@ -93,6 +106,10 @@ impl Elm {
             return Reaction { steps, stoppable: false };
         }
         Reaction { steps, stoppable: true }
+    }
+
+    fn ending(&self, text: &str) -> VecDeque<Step> {
+        self.prompted(Step { after: Duration::from_millis(2), bytes: self.closing(text) }).into()
     }
 
     /// What the chip says when nobody is on the bus.
@@ -189,9 +206,14 @@ impl Elm {
                 self.dead = true;
                 return steps;
             }
+            if self.adapter.brown_out_after_frames == Some(steps.len()) && steps.len() < total {
+                let bytes = self.brown_out();
+                steps.push(Step { after: Duration::from_millis(30), bytes });
+                return steps;
+            }
         }
         let wait = if steps.len() >= wanted { Duration::ZERO } else { self.quiet(latency) };
-        steps.push(Step { after: wait, bytes: format!("{end}>").into() });
+        steps.extend(self.prompted(Step { after: wait, bytes: format!("{end}>").into() }));
         steps
     }
 

@@ -109,14 +109,15 @@ impl Player {
     }
 
     async fn write(&self, endpoint: &mut Endpoint, bytes: &[u8]) {
-        let split = match lock(&self.world).elm.adapter.split_bytes {
-            0 => bytes.len().max(1),
-            split => split,
+        let (bytes, split, gap) = {
+            let elm = &mut lock(&self.world).elm;
+            (elm.as_written(bytes), elm.adapter.split_bytes, elm.adapter.split_ms)
         };
+        let split = if split == 0 { bytes.len().max(1) } else { split };
         for piece in bytes.chunks(split) {
             endpoint.write(piece).await;
             if split < bytes.len() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::sleep(Duration::from_millis(gap)).await;
             }
         }
     }

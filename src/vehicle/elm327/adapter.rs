@@ -1,51 +1,61 @@
-//! An adapter as a thing that can be asked. What lives here: opening, set-up,
-//! identity, and asking with the repetitions that adapters and cars make
-//! necessary. Which questions are asked, and when, is decided above.
+//! An open adapter. What lives here: opening, identity, set-up and setting up again,
+//! and one exchange with what finds back into step. How the car is asked stands in
+//! `ask`, whom in `address`, what the adapter can do is tried in `probe`.
 
 mod clearing;
 
 use std::time::Duration;
 
-use super::answer::{data_lines, interpret};
 use super::baud::{ProbeError, open_probing};
 use super::port::{Port, PortError, Reply};
 use super::reply::{Line, classify, parse_voltage};
 use super::trace::Trace;
 use crate::config::values::Transport;
 use crate::link;
-use crate::protocols::{AdapterProfile, Bundle, Use};
-use crate::vehicle::adapter::{Capabilities, Identity};
-use crate::vehicle::answer::Answer;
+use crate::protocols::{AdapterProfile, Bundle};
+use crate::vehicle::adapter::{Capabilities, Identity, Waits};
+use crate::vehicle::batch::MOST_PIDS;
 use crate::vehicle::error::AdapterError;
-use crate::vehicle::gate::{AtCommand, Outgoing, Request};
+use crate::vehicle::gate::{AtCommand, Outgoing, Request, Target};
 use crate::vehicle::protocol::Protocol;
 
 /// Local commands answer within a few milliseconds; Bluetooth adds some hundred.
 const AT_LIMIT: Duration = Duration::from_secs(2);
 /// `AT Z` blinks all lamps first.
 const RESET_LIMIT: Duration = Duration::from_secs(4);
-/// A request on a connected bus: P2* is 5 s after each "wait".
-const ASK_LIMIT: Duration = Duration::from_secs(7);
-/// A search tries all protocols, the 5-baud starts among them.
-const SEARCH_LIMIT: Duration = Duration::from_secs(25);
-/// How often a car may say "wait" before it counts as not answering.
-const PENDING_ROUNDS: u32 = 5;
 /// Attempts at the first prompt while a Bluetooth serial port connects.
 const BLUETOOTH_ATTEMPTS: u32 = 4;
-/// Pause before asking again a car that said "wait".
-const PENDING_PAUSE: Duration = Duration::from_millis(250);
+/// Bytes of two printed CAN frames: an adapter that died behind them died of a long answer.
+const LONG_BYTES: usize = 40;
+/// PIDs in a request when the adapter dies of long answers: service, and two with two bytes, in one frame.
+const PIDS_IN_A_FRAME: usize = 2;
 
 /// An open, set-up adapter.
 pub struct Adapter {
     port: Port,
     identity: Identity,
     profile: Option<AdapterProfile>,
-    protocol: Option<Protocol>,
-    capabilities: Capabilities,
+    pub(super) protocol: Option<Protocol>,
+    pub(super) capabilities: Capabilities,
     baud: Option<u32>,
     restarts: u32,
     /// It restarted outside a question to the car.
-    needs_set_up: bool,
+    pub(super) needs_set_up: bool,
+    /// How it is told to wait now; `None`: not told since it was set up.
+    pub(super) waits: Option<Waits>,
+    /// Whom its header addresses now.
+    pub(super) addressed: Target,
+    /// The header was changed since the protocol was chosen.
+    pub(super) header_changed: bool,
+    /// The protocol was assumed, nobody answered on it yet.
+    pub(super) assumed: bool,
+    /// How many PIDs in a request the car at hand takes.
+    car_takes: usize,
+    /// The last request, when the car kept silent on it.
+    pub(super) silent_on: Option<Request>,
+    pub(super) too_hasty: u32,
+    /// Data lines of the last reply.
+    pub(super) lines_told: usize,
 }
 
 impl Adapter {
@@ -80,6 +90,14 @@ impl Adapter {
             baud,
             restarts: 0,
             needs_set_up: false,
+            waits: None,
+            addressed: Target::Functional,
+            header_changed: false,
+            assumed: false,
+            car_takes: MOST_PIDS,
+            silent_on: None,
+            too_hasty: 0,
+            lines_told: 0,
         };
         let reset = match adapter.exchange(Outgoing::At(AtCommand::Reset), RESET_LIMIT).await {
             // Some clones forget the prompt after a reset; the resync behind it brought one.
@@ -127,15 +145,23 @@ impl Adapter {
         self.capabilities = capabilities;
     }
 
-    /// Whether what is known of its kind allows the response-count digit at all.
-    #[must_use]
-    pub fn may_try_response_count(&self) -> bool {
-        self.profile.as_ref().is_none_or(|profile| profile.response_count == Use::Probe)
+    /// What is known of its kind.
+    pub(super) fn profile(&self) -> Option<&AdapterProfile> {
+        self.profile.as_ref()
     }
 
-    /// Remembers whether the response-count digit works.
-    pub fn set_response_count(&mut self, works: bool) {
-        self.capabilities.response_count = Some(works);
+    /// How many PIDs one request may hold, with this adapter and this car.
+    #[must_use]
+    pub fn most_pids(&self) -> usize {
+        // SAE J1979: several PIDs in one request on CAN only.
+        let works = self.capabilities.multi_pid == Some(true) && self.protocol.is_some_and(Protocol::is_can);
+        let most = if self.capabilities.long_answers == Some(false) { PIDS_IN_A_FRAME } else { MOST_PIDS };
+        if works { self.car_takes.min(most) } else { 1 }
+    }
+
+    /// The car at hand takes only so many PIDs in one request.
+    pub fn limit_pids(&mut self, most: usize) {
+        self.car_takes = most.clamp(1, self.car_takes);
     }
 
     /// Voltage at the socket, in volts. `None`: the adapter cannot tell.
@@ -152,65 +178,22 @@ impl Adapter {
     /// # Errors
     /// [`AdapterError`].
     pub async fn close_protocol(&mut self) -> Result<(), AdapterError> {
+        self.address_all().await?;
+        self.forget_car();
+        self.at(AtCommand::ProtocolClose).await?;
+        if std::mem::take(&mut self.header_changed) {
+            // A header that was set outlives the protocol; choosing one anew sets it back.
+            self.at(AtCommand::ProtocolAuto).await?;
+        }
+        Ok(())
+    }
+
+    /// The next car may speak another protocol and take more PIDs at once.
+    fn forget_car(&mut self) {
         self.protocol = None;
-        self.at(AtCommand::ProtocolClose).await.map(|_| ())
-    }
-
-    /// Asks the car. Silence and refusals are answers; errors are the adapter's.
-    /// `lines`: how many lines the answer has, when that is certain.
-    ///
-    /// # Errors
-    /// [`AdapterError`]. After [`AdapterError::HalfReply`] the adapter can be asked on.
-    pub async fn ask(&mut self, request: Request, lines: Option<u8>) -> Result<Answer, AdapterError> {
-        let counted = lines.filter(|_| self.capabilities.response_count == Some(true));
-        let command = counted.map_or(Outgoing::Obd(request), |n| Outgoing::ObdCounted(request, n));
-        let mut waits = 0;
-        let mut spoilt = false;
-        let mut restarted = false;
-        loop {
-            let answer = self.ask_once(command, request).await?;
-            if answer.restarted || answer.settings_lost {
-                if restarted {
-                    return Err(AdapterError::Restarting);
-                }
-                restarted = true;
-                self.set_up_again(answer.settings_lost).await?;
-            } else if answer.is_spoilt() && !spoilt {
-                spoilt = true;
-            } else if !answer.pending.is_empty() && waits < PENDING_ROUNDS {
-                waits += 1;
-                tokio::time::sleep(PENDING_PAUSE).await;
-            } else {
-                return Ok(answer);
-            }
-        }
-    }
-
-    async fn ask_once(&mut self, command: Outgoing, request: Request) -> Result<Answer, AdapterError> {
-        if std::mem::take(&mut self.needs_set_up) {
-            return Ok(Answer { restarted: true, ..Answer::default() });
-        }
-        let limit = if self.protocol.is_some() { ASK_LIMIT } else { SEARCH_LIMIT };
-        let reply = match self.exchange(command, limit).await {
-            Ok(reply) => reply,
-            Err(AdapterError::Restarting) => return Ok(Answer { restarted: true, ..Answer::default() }),
-            Err(error) => return Err(error),
-        };
-        let data = data_lines(&reply);
-        if self.protocol.is_none()
-            && let Some(first) = data.first()
-        {
-            self.protocol = self.protocol_of(first).await?;
-        }
-        // Without data the header form does not matter.
-        let protocol = self.protocol.unwrap_or(Protocol::Can11At500);
-        Ok(interpret(&reply, request, protocol))
-    }
-
-    async fn protocol_of(&mut self, data_line: &str) -> Result<Option<Protocol>, AdapterError> {
-        let reply = self.at(AtCommand::ProtocolNumber).await?;
-        let told = reply.lines.iter().find_map(|line| Protocol::from_number(line));
-        Ok(told.or_else(|| Protocol::guess(data_line)))
+        self.assumed = false;
+        self.car_takes = MOST_PIDS;
+        self.silent_on = None;
     }
 
     async fn identify(&mut self, bundle: &Bundle, reset: &Reply) -> Result<(), AdapterError> {
@@ -223,6 +206,10 @@ impl Adapter {
         self.identity.name = told.or(banner).unwrap_or_else(|| "unknown".into());
         self.profile = bundle.adapter(&self.identity.name).cloned();
         self.identity.firmware = text_line(&self.at(AtCommand::StnIdentity).await?);
+        // STN chips call themselves ELM327 too: what they say of themselves as STN counts more.
+        if let Some(known) = self.identity.firmware.as_deref().and_then(|firmware| bundle.adapter(firmware)) {
+            self.profile = Some(known.clone());
+        }
         self.identity.description = text_line(&self.at(AtCommand::Description).await?);
         Ok(())
     }
@@ -237,14 +224,17 @@ impl Adapter {
             let said = headers.lines.first().map_or("nothing", String::as_str);
             return Err(AdapterError::NotElm(format!("it answered {said:?} to ATH1")));
         }
-        self.at(AtCommand::AdaptiveTiming).await?;
-        self.protocol = None;
+        if self.header_changed {
+            self.at(AtCommand::ReceiveUsual).await?;
+        }
+        (self.waits, self.addressed, self.header_changed) = (None, Target::Functional, false);
+        self.forget_car();
         self.at(AtCommand::ProtocolAuto).await?;
         Ok(())
     }
 
     /// After a restart that nobody asked for.
-    async fn set_up_again(&mut self, search_blocked: bool) -> Result<(), AdapterError> {
+    pub(super) async fn set_up_again(&mut self, search_blocked: bool) -> Result<(), AdapterError> {
         self.restarts += 1;
         self.needs_set_up = false;
         metrics::counter!("baygate_vehicle_adapter_restarts_total").increment(1);
@@ -255,8 +245,8 @@ impl Adapter {
     }
 
     /// One local command; what the adapter's profile says to skip is answered with nothing.
-    async fn at(&mut self, command: AtCommand) -> Result<Reply, AdapterError> {
-        if self.profile.as_ref().is_some_and(|profile| profile.skips(command.text())) {
+    pub(super) async fn at(&mut self, command: AtCommand) -> Result<Reply, AdapterError> {
+        if self.profile.as_ref().is_some_and(|profile| profile.skips(&command.text())) {
             return Ok(Reply::default());
         }
         // A banner lay before the command: local commands work nevertheless, set-up follows from `ask`.
@@ -269,24 +259,49 @@ impl Adapter {
         }
     }
 
-    async fn exchange(&mut self, command: Outgoing, limit: Duration) -> Result<Reply, AdapterError> {
-        match self.port.exchange(command, limit).await {
-            Ok(reply) => {
-                self.needs_set_up |= lost_settings(command, &reply);
-                Ok(reply)
+    pub(super) async fn exchange(
+        &mut self,
+        command: Outgoing,
+        limit: Duration,
+    ) -> Result<Reply, AdapterError> {
+        let (error, bytes) = match self.port.exchange(command, limit).await {
+            Ok(reply) if lost_settings(command, &reply) => {
+                self.needs_set_up = true;
+                self.resync().await?;
+                return Ok(reply);
+            }
+            Ok(reply) => return Ok(reply),
+            Err(PortError::Gone(error)) => return Err(AdapterError::Gone(error.to_string())),
+            Err(PortError::Restarted) => return Err(AdapterError::Restarting),
+            Err(error @ PortError::NoPrompt { bytes, .. }) => (error, bytes),
+            Err(error @ PortError::Flood) => (error, 0),
+        };
+        let what = command.text();
+        tracing::debug!(command = what, %error, "exchange failed");
+        match self.port.resync().await {
+            Ok(()) => Err(AdapterError::HalfReply(what)),
+            Err(PortError::Gone(error)) => Err(AdapterError::Gone(error.to_string())),
+            Err(PortError::Flood) => Err(AdapterError::Garbled(error.to_string())),
+            Err(_) => {
+                if command.request().is_some() && bytes >= LONG_BYTES {
+                    self.capabilities.long_answers = Some(false);
+                }
+                Err(AdapterError::Hung(what))
+            }
+        }
+    }
+
+    /// Waits until it is idle, whatever it was about to say.
+    pub(super) async fn resync(&mut self) -> Result<(), AdapterError> {
+        match self.port.resync().await {
+            Ok(()) | Err(PortError::Restarted) => {
+                // Said twice, it is set up again once.
+                self.port.forget_restart();
+                Ok(())
             }
             Err(PortError::Gone(error)) => Err(AdapterError::Gone(error.to_string())),
-            Err(PortError::Restarted) => Err(AdapterError::Restarting),
-            Err(error @ (PortError::NoPrompt { .. } | PortError::Flood)) => {
-                let what = command.text();
-                tracing::debug!(command = what, %error, "exchange failed");
-                match self.port.resync().await {
-                    Ok(()) => Err(AdapterError::HalfReply(what)),
-                    Err(PortError::Gone(error)) => Err(AdapterError::Gone(error.to_string())),
-                    Err(PortError::Flood) => Err(AdapterError::Garbled(error.to_string())),
-                    Err(_) => Err(AdapterError::Hung(what)),
-                }
-            }
+            Err(error @ PortError::Flood) => Err(AdapterError::Garbled(error.to_string())),
+            Err(error @ PortError::NoPrompt { .. }) => Err(AdapterError::Hung(error.to_string())),
         }
     }
 }

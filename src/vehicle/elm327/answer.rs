@@ -27,15 +27,21 @@ pub fn data_lines(reply: &Reply) -> Vec<String> {
 pub fn interpret(reply: &Reply, request: Request, protocol: Protocol) -> Answer {
     let mut answer = Answer { garbage: reply.garbage, ..Answer::default() };
     let mut frames = Vec::new();
+    let mut headless = false;
     for line in &reply.lines {
         match classify(line) {
             Line::Data(digits) => match frame::parse(&digits, protocol) {
                 Ok(frame) => frames.push(frame),
                 Err(error) => {
                     tracing::debug!(%error, "line dropped");
+                    headless |= has_no_header(&digits, request);
                     answer.garbage += 1;
                 }
             },
+            Line::Text(text) if is_numbered(&text) => {
+                headless = true;
+                answer.garbage += 1;
+            }
             Line::Complaint(complaint) => answer.complaints.push(complaint),
             Line::Banner(_) => answer.restarted = true,
             Line::SettingsLost => answer.settings_lost = true,
@@ -44,7 +50,22 @@ pub fn interpret(reply: &Reply, request: Request, protocol: Protocol) -> Answer 
         }
     }
     let assembled = if protocol.is_can() { isotp::assemble(&frames) } else { isotp::single_frames(frames) };
-    answer.sort(assembled, request)
+    let mut answer = answer.sort(assembled, request);
+    // It was told to print headers: it restarted without a word.
+    answer.restarted |= headless && answer.messages.is_empty();
+    answer
+}
+
+/// A whole answer without a header in front (`ATH0`, the state after a reset).
+fn has_no_header(digits: &str, request: Request) -> bool {
+    hex::decode(digits).is_ok_and(|bytes| request.is_answered_by(&bytes))
+}
+
+/// A line of a long answer as printed without headers: `0: 49 02 01 31 44 34`.
+fn is_numbered(text: &str) -> bool {
+    let Some((number, data)) = text.split_once(':') else { return false };
+    let is_hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit() || b == b' ');
+    number.len() == 1 && is_hex(number) && !data.trim().is_empty() && is_hex(data)
 }
 
 #[cfg(test)]
@@ -104,6 +125,30 @@ mod tests {
         assert!(answer.restarted);
         assert!(read(&["LV RESET"], Request::current(0), Protocol::Can11At500).restarted);
         assert!(read(&["ERR94"], Request::current(0), Protocol::Can11At500).settings_lost);
+    }
+
+    #[test]
+    fn an_adapter_without_headers_forgot_its_settings() {
+        let vin = Request::vehicle_info(2);
+        for (name, lines, request, protocol, restarted) in [
+            ("11-bit", &["410C0CB2"][..], Request::current(0x0C), Protocol::Can11At500, true),
+            ("29-bit", &["41 0C 0C B2"], Request::current(0x0C), Protocol::Can29At500, true),
+            ("KWP", &["410C0CB2"], Request::current(0x0C), Protocol::KwpFast, true),
+            ("J1850", &["410C0CB2"], Request::current(0x0C), Protocol::J1850Pwm, true),
+            (
+                "long, two units interleaved",
+                &["014", "0: 49 02 01 31 44 34", "008", "0: 49 02 01 31 32 33", "1: 47 50 30 30 52 35 35"],
+                vin,
+                Protocol::Can11At500,
+                true,
+            ),
+            ("29-bit, long", &["014", "0:490201314434", "1:47503030523535"], vin, Protocol::Can29At250, true),
+            ("with headers", &["7E804410C0CB2"], Request::current(0x0C), Protocol::Can11At500, false),
+            ("garbage", &["7E8!!"], Request::current(0x0C), Protocol::Can11At500, false),
+            ("half a line", &["7E80441"], Request::current(0x0C), Protocol::Can11At500, false),
+        ] {
+            assert_eq!(read(lines, request, protocol).restarted, restarted, "{name}");
+        }
     }
 
     #[test]

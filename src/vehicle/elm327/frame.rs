@@ -55,6 +55,10 @@ pub fn parse(digits: &str, protocol: Protocol) -> Result<Frame, FrameError> {
 
 fn can(digits: &str, id_digits: usize, half: impl Fn() -> FrameError) -> Result<Frame, FrameError> {
     let (id, data) = digits.split_at_checked(id_digits).ok_or_else(&half)?;
+    // 29 bits, normal fixed addressing (ISO 15765-2 §8.4): priority, DA, target, source.
+    if id_digits == 8 && id.get(2..4) != Some("DA") {
+        return Err(half());
+    }
     let data = hex::decode(data).map_err(|_| half())?;
     // A classic frame has at most 8 data bytes; more is two lines run together.
     if data.is_empty() || data.len() > 8 {

@@ -1,18 +1,22 @@
 //! Driver for ELM327-compatible adapters: request in, messages of each ECU out.
 //! The way of the data is the order of the files: bytes → `lines` → `reply` →
-//! `frame` → `isotp`; `port` keeps step with the adapter, `adapter` sets it up
-//! and asks. What the messages mean is read in `obd`.
+//! `frame` → `isotp`; `port` keeps step with the adapter, `adapter` sets it up,
+//! `ask` asks, `address` says whom, `probe` finds out what it can do. What the
+//! messages mean is read in `obd`.
 //!
 //! Source of the command set and replies: ELM327 data sheets v1.4b and v2.3.
 //! No version string is believed: what an adapter can do is tried.
 
 pub mod adapter;
+mod address;
 pub mod answer;
+mod ask;
 pub mod baud;
 pub mod frame;
 pub mod isotp;
 pub mod lines;
 pub mod port;
+mod probe;
 pub mod reply;
 pub mod trace;
 

@@ -144,6 +144,11 @@ impl Port {
         Err(PortError::NoPrompt { limit: PROBE_LIMIT * 2, bytes })
     }
 
+    /// Forgets that a banner came while nobody looked.
+    pub fn forget_restart(&mut self) {
+        self.restarted = false;
+    }
+
     /// How many bytes came since the stream was opened.
     #[must_use]
     pub fn bytes_received(&self) -> usize {
@@ -259,8 +264,12 @@ fn is_echo(line: &str, command: Outgoing) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::vehicle::elm327::answer::interpret;
     use crate::vehicle::gate::{AtCommand, Request};
+    use crate::vehicle::protocol::Protocol;
 
     /// Writes `script` as soon as a command came, in the given chunks.
     fn adapter(script: Vec<&'static [u8]>) -> Port {
@@ -309,5 +318,83 @@ mod tests {
         let error =
             port.exchange(Outgoing::At(AtCommand::Voltage), Duration::from_secs(1)).await.unwrap_err();
         assert!(matches!(error, PortError::Restarted), "{error}");
+    }
+
+    /// What an adapter writes, in the orders and mixtures of the field; the request it answers.
+    fn reply_text() -> impl Strategy<Value = String> {
+        let line = prop_oneof![
+            Just("7E8064100BE7FB813"),
+            Just("7E8 06 41 00 BE 7F B8 13 "),
+            Just("7E81014490201314434"),
+            Just("7E82147503030523535"),
+            Just("7E82242313233343536"),
+            Just("7E906410098000001"),
+            Just("7E8037F0178"),
+            Just("SEARCHING..."),
+            Just("SEARCHING...7E8064100BE7FB813"),
+            Just("BUS INIT: OK"),
+            Just("BUS INIT: ...ERROR"),
+            Just("NO DATA"),
+            Just("UNABLE TO CONNECT"),
+            Just("7E80641 <RX ERROR"),
+            Just("BUFFER FULL"),
+            Just("STOPPED"),
+            Just("ERR94"),
+            Just("LV RESET"),
+            Just("!LP ALERT"),
+            Just("ELM327 v1.5"),
+            Just("+CONNECTED"),
+            Just("0: 49 02 01 31 44 34"),
+            Just("0100"),
+            Just("?"),
+            Just(""),
+        ];
+        let end = prop_oneof![Just("\r"), Just("\r\n"), Just("\r\r"), Just("\0\r\0")];
+        proptest::collection::vec((line, end), 0..12).prop_map(|lines| {
+            lines.into_iter().map(|(line, end)| format!("{line}{end}")).collect::<String>() + ">"
+        })
+    }
+
+    /// The reply as the port reads it when it comes in these pieces, each after the reader is idle.
+    fn exchanged(text: &str, cuts: &[usize]) -> Reply {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let (ours, mut theirs) = tokio::io::duplex(1 << 12);
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (text.len() + 1)).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<Vec<u8>> =
+                cuts.windows(2).map(|pair| text.as_bytes()[pair[0]..pair[1]].to_vec()).collect();
+            tokio::spawn(async move {
+                let mut buffer = [0; 64];
+                let _ = theirs.read(&mut buffer).await;
+                for piece in pieces.into_iter().filter(|piece| !piece.is_empty()) {
+                    theirs.write_all(&piece).await.unwrap();
+                    // The reader takes each piece before the next one is written.
+                    tokio::task::yield_now().await;
+                }
+                std::future::pending::<()>().await;
+            });
+            let mut port = Port::new(Box::new(ours), None);
+            port.exchange(Outgoing::Obd(Request::current(0)), Duration::from_secs(10)).await.unwrap()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(crate::seed::cases(256))]
+
+        /// Every split of the byte stream gives the same reply, and the same meaning.
+        #[test]
+        fn every_split_means_the_same(text in reply_text(), cuts in proptest::collection::vec(any::<usize>(), 0..40)) {
+            let whole = exchanged(&text, &[]);
+            let cut = exchanged(&text, &cuts);
+            prop_assert_eq!(&cut, &whole);
+            let bytewise: Vec<usize> = (0..text.len()).collect();
+            prop_assert_eq!(&exchanged(&text, &bytewise), &whole);
+            for protocol in (1_u8..10).filter_map(|n| Protocol::from_number(&n.to_string())) {
+                let request = Request::current(0);
+                prop_assert_eq!(interpret(&cut, request, protocol), interpret(&whole, request, protocol));
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::vehicle::gate::Request;
 use crate::vehicle::report::Told;
 
 /// So many replies in a row that break off mean that the adapter is of no use.
-const BROKEN_IN_A_ROW: u32 = 3;
+pub(super) const BROKEN_IN_A_ROW: u32 = 3;
 /// So many promised answers in a row that do not come make it worth asking whether the car is there.
 const SILENT_IN_A_ROW: u32 = 3;
 
@@ -61,7 +61,7 @@ impl Scan<'_> {
     }
 
     /// A car that was driven away answers nothing more, each question after a pause.
-    async fn is_the_car_there(&mut self) -> Result<(), BrokeOff> {
+    pub(super) async fn is_the_car_there(&mut self) -> Result<(), BrokeOff> {
         self.silent_in_a_row = 0;
         match self.ask_tolerantly(Request::current(0x00), None).await? {
             Ok(answer) if answer.is_silence() => Err(BrokeOff::CarSilent),
@@ -107,7 +107,7 @@ impl Scan<'_> {
         }));
     }
 
-    fn note(&mut self, request: Request, error: String) {
+    pub(super) fn note(&mut self, request: Request, error: String) {
         self.record.errors.push(RequestError { request: request.to_string(), error });
     }
 }

@@ -11,9 +11,9 @@ use crate::config::tables::Poll;
 use crate::event::device::DeviceStatus;
 use crate::event::vehicle::{Adapter as AdapterFacts, PidValue, RequestError, VehicleReport};
 use crate::vehicle::adapter::Adapter;
+use crate::vehicle::batch::{Batch, Promises};
 use crate::vehicle::battery::CAR_VOLTS;
 use crate::vehicle::error::{AdapterError, VehicleError};
-use crate::vehicle::gate::Request;
 use crate::vehicle::obd::VinReading;
 use crate::vehicle::pids::decode_pid;
 use crate::vehicle::polling::{Decision, Situation, Traffic};
@@ -224,24 +224,28 @@ impl Service {
         if let Some(volts) = volts {
             self.window.add_number("adapter_voltage", "V", volts, time);
         }
-        for &pid in powertrain::live_pids(self.powertrain) {
-            let left_out = self.unanswered.iter().any(|(missed, times)| *missed == pid && *times >= MISSES);
-            let Some(row) = self.bundle.pids.get(0x01, pid).filter(|_| !left_out) else { continue };
-            let answer = adapter.ask(Request::current(pid), None).await?;
-            self.count_garbage(answer.garbage);
+        let left_out =
+            |pid: u8| self.unanswered.iter().any(|(missed, times)| *missed == pid && *times >= MISSES);
+        let wanted: Vec<u8> =
+            powertrain::live_pids(self.powertrain).iter().copied().filter(|pid| !left_out(*pid)).collect();
+        let bundle = std::sync::Arc::clone(&self.bundle);
+        let batch = Batch { table: &bundle.pids, promises: &Promises::new(), broken_in_a_row: 1 };
+        for outcome in batch.ask(adapter, &wanted, &mut |_| {}).await? {
+            let Some(row) = bundle.pids.get(0x01, outcome.pid) else { continue };
+            self.count_garbage(outcome.garbage);
             // Of several ECUs the first by address, the engine's.
-            let values = answer
+            let values = outcome
                 .messages
                 .first()
                 .and_then(|message| message.payload.get(2..))
                 .and_then(|data| decode_pid(row, data).ok());
             let Some(values) = values else {
-                self.missed(pid);
+                self.missed(outcome.pid);
                 continue;
             };
             let time = UtcMillis::now();
             for value in values {
-                self.heard(pid, &value);
+                self.heard(outcome.pid, &value);
                 self.window.add(&value, time);
             }
         }

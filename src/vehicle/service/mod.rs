@@ -231,7 +231,10 @@ impl Service {
         tracing::info!(link = %self.table.id, adapter = adapter.identity().key(), baud = adapter.found_baud(), "adapter ready");
         self.recall_capabilities(&mut adapter).await?;
         self.well().await?;
-        self.attend(&mut adapter).await
+        let error = self.attend(&mut adapter).await?;
+        // It may have died of a trial: not to be tried again.
+        self.remember_capabilities(adapter.identity().key(), adapter.capabilities()).await?;
+        Ok(error)
     }
 
     /// The link works.

@@ -1,0 +1,83 @@
+//! Whom requests go to: all units, or one by its own address. What lives here:
+//! switching the adapter's header and filter between the two, always through the
+//! gate's typed addresses. What does not: who is asked what (above).
+
+use super::adapter::Adapter;
+use super::reply::{Line, classify};
+use crate::vehicle::answer::{Answer, Complaint};
+use crate::vehicle::error::AdapterError;
+use crate::vehicle::gate::{AtCommand, Target, UnitAddress};
+use crate::vehicle::protocol::{HeaderForm, Protocol};
+
+impl Adapter {
+    /// Makes requests go to `target`. `Some`: that cannot be done, and why.
+    pub(super) async fn address(&mut self, target: Target) -> Result<Option<Complaint>, AdapterError> {
+        if self.addressed == target {
+            return Ok(None);
+        }
+        self.address_all().await?;
+        let Target::Unit(address) = target else { return Ok(None) };
+        let protocol = match self.protocol {
+            Some(protocol) => protocol,
+            None => match self.assume(address).await? {
+                Some(protocol) => protocol,
+                None => return Ok(Some(Complaint::NoAddress)),
+            },
+        };
+        let Some(unit) = UnitAddress::on(protocol, address) else { return Ok(Some(Complaint::NoAddress)) };
+        self.header_changed = true;
+        self.addressed = target;
+        if protocol.header() == HeaderForm::Can29 {
+            self.at(AtCommand::Priority).await?;
+        }
+        if !self.accepts(AtCommand::Header(unit)).await? {
+            self.address_all().await?;
+            return Ok(Some(Complaint::NoAddress));
+        }
+        if protocol.is_can() {
+            // Where this is not known, the usual answers are printed: enough for 7E0–7E7.
+            self.at(AtCommand::ReceiveOnly(unit)).await?;
+        }
+        Ok(None)
+    }
+
+    /// Requests go to all units again.
+    pub(super) async fn address_all(&mut self) -> Result<(), AdapterError> {
+        if self.addressed == Target::Functional {
+            return Ok(());
+        }
+        self.addressed = Target::Functional;
+        if let Some(protocol) = self.protocol {
+            self.at(AtCommand::FunctionalHeader(protocol)).await?;
+        }
+        self.at(AtCommand::ReceiveUsual).await?;
+        Ok(())
+    }
+
+    /// A car that is silent on 0100 (a battery car) has no known protocol, and the search for one
+    /// asks 0100: CAN at the usual rate is taken, with identifiers as wide as the address.
+    async fn assume(&mut self, address: u32) -> Result<Option<Protocol>, AdapterError> {
+        let protocol = if address > 0x7FF { Protocol::Can29At500 } else { Protocol::Can11At500 };
+        if UnitAddress::on(protocol, address).is_none()
+            || !self.accepts(AtCommand::Protocol(protocol)).await?
+        {
+            return Ok(None);
+        }
+        self.protocol = Some(protocol);
+        self.assumed = true;
+        Ok(Some(protocol))
+    }
+
+    /// An assumed protocol on which nobody answered is none: the next functional request searches.
+    pub(super) async fn doubt_assumption(&mut self, answer: &Answer) -> Result<(), AdapterError> {
+        if !std::mem::take(&mut self.assumed) || !answer.is_silence() {
+            return Ok(());
+        }
+        self.close_protocol().await
+    }
+
+    pub(super) async fn accepts(&mut self, command: AtCommand) -> Result<bool, AdapterError> {
+        let reply = self.at(command).await?;
+        Ok(reply.lines.iter().any(|line| classify(line) == Line::Ok))
+    }
+}

@@ -1,0 +1,212 @@
+//! One question to the car, until it is answered or is known not to be. What lives here:
+//! the repetitions that adapters and cars make necessary, each bounded, and what is learned
+//! on the way about an adapter that fails. What does not: set-up (`adapter`), trials (`probe`).
+
+use std::time::Duration;
+
+use super::adapter::Adapter;
+use super::answer::{data_lines, interpret};
+use super::frame;
+use crate::protocols::LongAnswers;
+use crate::vehicle::adapter::Waits;
+use crate::vehicle::answer::{Answer, Complaint};
+use crate::vehicle::error::AdapterError;
+use crate::vehicle::gate::{AtCommand, Outgoing, Request, Target, UnitAddress};
+use crate::vehicle::protocol::Protocol;
+
+/// A request on a connected bus: P2* is 5 s after each "wait".
+const ASK_LIMIT: Duration = Duration::from_secs(7);
+/// A search tries all protocols, the 5-baud starts among them.
+const SEARCH_LIMIT: Duration = Duration::from_secs(25);
+/// How often a car may say "wait" before it counts as not answering.
+const PENDING_ROUNDS: u32 = 5;
+/// Pause before asking again a car that said "wait".
+const PENDING_PAUSE: Duration = Duration::from_millis(250);
+/// Lines of an answer beyond those of a VIN: long.
+const LONG_LINES: usize = 4;
+/// Silences that an immediate repetition disproved; after so many it no longer gives up early.
+const TOO_HASTY: u32 = 2;
+
+/// How often a request may yet be repeated, for each reason.
+struct Repeats {
+    waits: u32,
+    spoilt: u32,
+    restarts: u32,
+    reconnects: u32,
+}
+
+impl Adapter {
+    /// Asks the car. Silence and refusals are answers; errors are the adapter's.
+    /// `lines`: how many lines the answer has, when that is certain.
+    ///
+    /// # Errors
+    /// [`AdapterError`]. After [`AdapterError::HalfReply`] the adapter can be asked on.
+    pub async fn ask(&mut self, request: Request, lines: Option<u8>) -> Result<Answer, AdapterError> {
+        if let Some(complaint) = self.beyond_its_power(request) {
+            return Ok(Answer { complaints: vec![complaint], ..Answer::default() });
+        }
+        let answer = self.ask_until_answered(request, lines).await;
+        match &answer {
+            Ok(answer) => self.notice_haste(request, answer),
+            // It died of several PIDs: a verdict too.
+            Err(AdapterError::Hung(_)) if request.service() == 0x01 && request.parameters().len() > 1 => {
+                self.capabilities.multi_pid = Some(false);
+            }
+            Err(_) => {}
+        }
+        answer
+    }
+
+    async fn ask_until_answered(
+        &mut self,
+        request: Request,
+        lines: Option<u8>,
+    ) -> Result<Answer, AdapterError> {
+        let counted = lines.filter(|_| self.capabilities.response_count == Some(true));
+        let command = counted.map_or(Outgoing::Obd(request), |n| Outgoing::ObdCounted(request, n));
+        let mut left = Repeats { waits: PENDING_ROUNDS, spoilt: 1, restarts: 1, reconnects: 1 };
+        loop {
+            if let Some(complaint) = self.address(request.target()).await? {
+                return Ok(Answer { complaints: vec![complaint], ..Answer::default() });
+            }
+            let connected = self.protocol.is_some();
+            let answer = self.ask_once(command, request).await?;
+            if answer.restarted || answer.settings_lost {
+                let long = self.lines_told + 1 >= LONG_LINES;
+                self.set_up_again(answer.settings_lost).await?;
+                if left.restarts == 0 && long {
+                    // Its supply does not last for answers of that length.
+                    self.capabilities.long_answers = Some(false);
+                    return Ok(Answer { complaints: vec![Complaint::LongAnswer], ..Answer::default() });
+                }
+                if left.restarts == 0 {
+                    return Err(AdapterError::Restarting);
+                }
+                left.restarts -= 1;
+            } else if left.reconnects > 0 && (connected && lost_bus(&answer) || is_stubborn(&answer)) {
+                left.reconnects -= 1;
+                if !self.reconnect().await? {
+                    return Ok(answer);
+                }
+            } else if answer.is_spoilt() && left.spoilt > 0 {
+                left.spoilt -= 1;
+            } else if !answer.pending.is_empty() && left.waits > 0 {
+                left.waits -= 1;
+                tokio::time::sleep(PENDING_PAUSE).await;
+            } else {
+                self.doubt_assumption(&answer).await?;
+                if self.lines_told >= LONG_LINES && !answer.messages.is_empty() && self.may_grow() {
+                    self.capabilities.long_answers.get_or_insert(true);
+                }
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// After the bus was lost: `ATPC`, then 0100 (not `ATZ`). Whether anybody answers.
+    async fn reconnect(&mut self) -> Result<bool, AdapterError> {
+        self.close_protocol().await?;
+        let request = Request::current(0x00);
+        let answer = self.ask_once(Outgoing::Obd(request), request).await?;
+        Ok(answer.restarted || !answer.messages.is_empty())
+    }
+
+    /// What this adapter was seen to fail at is not asked of it again.
+    fn beyond_its_power(&self, request: Request) -> Option<Complaint> {
+        let known = self.capabilities;
+        if known.long_requests == Some(false) && request.parameters().len() > 1 {
+            return Some(Complaint::CutsRequests);
+        }
+        // Calibration ids, names, ratios: several lines from every unit.
+        let long = request.service() == 0x09 && matches!(request.id(), Some(0x04 | 0x08 | 0x0A | 0x0B))
+            || request.service() == 0x19;
+        (known.long_answers == Some(false) && long).then_some(Complaint::LongAnswer)
+    }
+
+    /// Whether a long answer that came well proves anything: of some kinds the next one may not.
+    fn may_grow(&self) -> bool {
+        self.profile().is_none_or(|profile| profile.long_answers == LongAnswers::Fine)
+    }
+
+    /// A silence that the same question disproves at once: it gave up too early.
+    fn notice_haste(&mut self, request: Request, answer: &Answer) {
+        let silent = answer.messages.is_empty() && answer.complaints.contains(&Complaint::NoData);
+        if self.waits == Some(Waits::Aggressive)
+            && self.silent_on == Some(request)
+            && !answer.messages.is_empty()
+        {
+            self.too_hasty += 1;
+            if self.too_hasty >= TOO_HASTY {
+                self.capabilities.waits = Some(Waits::Adaptive);
+            }
+        }
+        self.silent_on = silent.then_some(request);
+    }
+
+    pub(super) async fn ask_once(
+        &mut self,
+        command: Outgoing,
+        request: Request,
+    ) -> Result<Answer, AdapterError> {
+        self.lines_told = 0;
+        if !self.needs_set_up {
+            self.wait_as_learned().await?;
+        }
+        if std::mem::take(&mut self.needs_set_up) {
+            return Ok(Answer { restarted: true, ..Answer::default() });
+        }
+        let limit = if self.protocol.is_some() { ASK_LIMIT } else { SEARCH_LIMIT };
+        let reply = match self.exchange(command, limit).await {
+            Ok(reply) => reply,
+            Err(AdapterError::Restarting) => return Ok(Answer { restarted: true, ..Answer::default() }),
+            Err(error) => return Err(error),
+        };
+        let data = data_lines(&reply);
+        self.lines_told = data.len();
+        if self.protocol.is_none()
+            && let Some(first) = data.first()
+        {
+            self.protocol = self.protocol_of(first).await?;
+        }
+        // Without data the header form does not matter.
+        let protocol = self.protocol.unwrap_or(Protocol::Can11At500);
+        let mut answer = interpret(&reply, request, protocol);
+        if let Target::Unit(address) = request.target()
+            && let Some(unit) = UnitAddress::on(protocol, address)
+        {
+            // Adapters without a filter print what others say meanwhile.
+            let asked = unit.answers_as();
+            answer.messages.retain(|message| message.sender == asked);
+            answer.refusals.retain(|(sender, _)| *sender == asked);
+        }
+        if answer.restarted {
+            // A second banner, or the reply to a command it forgot, may still be on its way.
+            self.resync().await?;
+        }
+        Ok(answer)
+    }
+
+    async fn protocol_of(&mut self, data_line: &str) -> Result<Option<Protocol>, AdapterError> {
+        let reply = self.at(AtCommand::ProtocolNumber).await?;
+        let told = reply.lines.iter().find_map(|line| Protocol::from_number(line));
+        // Some clones always tell the same number: the line's form decides whether it can be.
+        let possible = told.filter(|protocol| frame::parse(data_line, *protocol).is_ok());
+        Ok(possible.or_else(|| Protocol::guess(data_line)).or(told))
+    }
+}
+
+/// A clone that says so needs another try, on a bus it never was on too.
+fn is_stubborn(answer: &Answer) -> bool {
+    answer.messages.is_empty() && answer.complaints.contains(&Complaint::NotConnected)
+}
+
+/// The adapter found nobody on a bus that it knew.
+fn lost_bus(answer: &Answer) -> bool {
+    let is_lost = |complaint: &Complaint| {
+        matches!(
+            complaint,
+            Complaint::CanError | Complaint::BusError | Complaint::BusInit | Complaint::UnableToConnect
+        )
+    };
+    answer.is_silence() && answer.complaints.iter().any(is_lost)
+}
