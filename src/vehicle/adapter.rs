@@ -3,6 +3,7 @@
 //! behind it. What does not: bytes (the drivers), and what to ask (above).
 
 use super::answer::Answer;
+use super::can::Node;
 use super::elm327::{self, Trace};
 use super::error::AdapterError;
 use super::gate::Request;
@@ -46,6 +47,8 @@ pub struct Capabilities {
 pub enum Adapter {
     /// An ELM327, one of its clones, or an STN chip.
     Elm327(Box<elm327::Adapter>),
+    /// No adapter in between, or one that passes frames on: SocketCAN, slcan.
+    Can(Box<Node>),
 }
 
 impl Adapter {
@@ -64,6 +67,12 @@ impl Adapter {
                 let adapter = elm327::Adapter::open(transport, bundle, remembered_baud, trace).await?;
                 Ok(Self::Elm327(Box::new(adapter)))
             }
+            VehicleLink::Can { .. } | VehicleLink::Slcan { .. } => {
+                if trace.is_some() {
+                    tracing::warn!("traces are of ELM327 adapters only; record a bus with candump -l");
+                }
+                Ok(Self::Can(Box::new(Node::open(link).await?)))
+            }
         }
     }
 
@@ -72,6 +81,7 @@ impl Adapter {
     pub fn identity(&self) -> &Identity {
         match self {
             Self::Elm327(adapter) => adapter.identity(),
+            Self::Can(node) => node.identity(),
         }
     }
 
@@ -80,6 +90,7 @@ impl Adapter {
     pub fn protocol(&self) -> Option<Protocol> {
         match self {
             Self::Elm327(adapter) => adapter.protocol(),
+            Self::Can(node) => node.protocol(),
         }
     }
 
@@ -88,6 +99,7 @@ impl Adapter {
     pub fn found_baud(&self) -> Option<u32> {
         match self {
             Self::Elm327(adapter) => adapter.found_baud(),
+            Self::Can(_) => None,
         }
     }
 
@@ -96,6 +108,7 @@ impl Adapter {
     pub fn restarts(&self) -> u32 {
         match self {
             Self::Elm327(adapter) => adapter.restarts(),
+            Self::Can(_) => 0,
         }
     }
 
@@ -104,6 +117,8 @@ impl Adapter {
     pub fn capabilities(&self) -> Capabilities {
         match self {
             Self::Elm327(adapter) => adapter.capabilities(),
+            // Nothing to be found out: the count of answers is ours to keep.
+            Self::Can(_) => Capabilities { response_count: Some(true) },
         }
     }
 
@@ -111,6 +126,7 @@ impl Adapter {
     pub fn remember(&mut self, capabilities: Capabilities) {
         match self {
             Self::Elm327(adapter) => adapter.remember(capabilities),
+            Self::Can(_) => {}
         }
     }
 
@@ -119,6 +135,7 @@ impl Adapter {
     pub fn may_try_response_count(&self) -> bool {
         match self {
             Self::Elm327(adapter) => adapter.may_try_response_count(),
+            Self::Can(_) => true,
         }
     }
 
@@ -126,6 +143,24 @@ impl Adapter {
     pub fn set_response_count(&mut self, works: bool) {
         match self {
             Self::Elm327(adapter) => adapter.set_response_count(works),
+            Self::Can(_) => {}
+        }
+    }
+
+    /// What limits it though it works, as code and words for `device.state`.
+    #[must_use]
+    pub fn limitation(&self) -> Option<(&'static str, String)> {
+        match self {
+            Self::Elm327(_) => None,
+            Self::Can(node) => node.limitation(),
+        }
+    }
+
+    /// The bus began to talk after silence, since the last call: a sign of a car that costs it nothing.
+    pub fn stirred(&mut self) -> bool {
+        match self {
+            Self::Elm327(_) => false,
+            Self::Can(node) => node.stirred(),
         }
     }
 
@@ -136,6 +171,8 @@ impl Adapter {
     pub async fn voltage(&mut self) -> Result<Option<f64>, AdapterError> {
         match self {
             Self::Elm327(adapter) => adapter.voltage().await,
+            // No bus carries it; but what happened on this one since is looked at.
+            Self::Can(node) => node.check().await.map(|()| None),
         }
     }
 
@@ -146,6 +183,10 @@ impl Adapter {
     pub async fn close_protocol(&mut self) -> Result<(), AdapterError> {
         match self {
             Self::Elm327(adapter) => adapter.close_protocol().await,
+            Self::Can(node) => {
+                node.forget();
+                Ok(())
+            }
         }
     }
 
@@ -157,6 +198,7 @@ impl Adapter {
     pub async fn ask(&mut self, request: Request, lines: Option<u8>) -> Result<Answer, AdapterError> {
         match self {
             Self::Elm327(adapter) => adapter.ask(request, lines).await,
+            Self::Can(node) => node.ask(request, lines).await,
         }
     }
 }

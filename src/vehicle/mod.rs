@@ -9,6 +9,7 @@
 
 pub mod adapter;
 pub mod answer;
+pub mod can;
 pub mod candump;
 pub mod dbc;
 pub mod elm327;

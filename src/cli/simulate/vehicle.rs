@@ -10,7 +10,8 @@ use super::super::{Exit, Global};
 use super::{Place, say, unplugged, until_told};
 use crate::ident::Vin;
 use crate::sim::vehicle::{
-    Adapter, Car, CarSpec, Dtc, Engine, Fault, Profile, Recording, ReplaySim, VehicleSim,
+    Adapter, BusSim, Car, CarSpec, Dtc, Engine, Fault, Profile, Recording, ReplaySim, SlcanProfile, SlcanSim,
+    VehicleSim,
 };
 
 #[derive(Debug, clap::Args)]
@@ -20,6 +21,12 @@ pub(super) struct Args {
     /// Stable path that points at the pseudo-terminal / 伪终端的固定路径
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     link_to: Option<PathBuf>,
+    /// The car is on this CAN interface, without a dongle / 直接接在 CAN 接口上
+    #[arg(long, value_name = "INTERFACE", conflicts_with_all = ["listen", "link_to", "adapter", "no_car", "replay", "slcan"])]
+    can: Option<String>,
+    /// An slcan adapter instead of an ELM327 / slcan 适配器
+    #[arg(long, conflicts_with_all = ["adapter", "no_car", "replay"])]
+    slcan: bool,
     /// Plays a trace of `baygate scan --trace` back instead / 回放记录
     #[arg(long, value_name = "FILE", conflicts_with_all = ["adapter", "no_car", "car", "vin", "dtc"])]
     replay: Option<PathBuf>,
@@ -84,6 +91,12 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
+    if let Some(interface) = &args.can {
+        return on_interface(interface, profile, &args, global).await;
+    }
+    if args.slcan {
+        return on_slcan(profile, &args, global).await;
+    }
     let place = args.place.listen;
     let sim = match place {
         Some(address) => VehicleSim::spawn_tcp(address, profile).await,
@@ -97,6 +110,41 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
         sim.fault(Fault::GarbleEvery(every));
     }
     announce(global, &sim.name(), place.is_some());
+    until_told(args.duration).await;
+    sim.stop().await;
+    Ok(Exit::Done)
+}
+
+async fn on_interface(
+    interface: &str,
+    profile: Profile,
+    args: &Args,
+    global: &Global,
+) -> anyhow::Result<Exit> {
+    let car = match BusSim::spawn(interface, &profile.car.unwrap_or_default()) {
+        Ok(car) => car,
+        Err(error) => return Ok(unplugged(&error)),
+    };
+    announce_link(global, interface, &format!("can://{interface}"));
+    until_told(args.duration).await;
+    drop(car);
+    Ok(Exit::Done)
+}
+
+async fn on_slcan(profile: Profile, args: &Args, global: &Global) -> anyhow::Result<Exit> {
+    let (behaviour, car) = (SlcanProfile::default(), profile.car.unwrap_or_default());
+    let bitrate = if car.protocol >= 8 { 250_000 } else { 500_000 };
+    let sim = match args.place.listen {
+        Some(address) => SlcanSim::spawn_tcp(address, behaviour, &car).await,
+        None => SlcanSim::spawn_pty(behaviour, &car, args.link_to.clone()).await,
+    };
+    let sim = match sim {
+        Ok(sim) => sim,
+        Err(error) => return Ok(unplugged(&error)),
+    };
+    let name = sim.name();
+    let scheme = if args.place.listen.is_some() { "tcp" } else { "serial" };
+    announce_link(global, &name, &format!("slcan+{scheme}://{name}?bitrate={bitrate}"));
     until_told(args.duration).await;
     sim.stop().await;
     Ok(Exit::Done)
@@ -126,7 +174,10 @@ async fn replay(path: &Path, args: &Args, global: &Global) -> anyhow::Result<Exi
 }
 
 fn announce(global: &Global, name: &str, tcp: bool) {
-    let link = format!("elm327+{}://{name}", if tcp { "tcp" } else { "serial" });
+    announce_link(global, name, &format!("elm327+{}://{name}", if tcp { "tcp" } else { "serial" }));
+}
+
+fn announce_link(global: &Global, name: &str, link: &str) {
     say(global, &json!({ "device": "vehicle", "listening": name, "link": link }), |locale| {
         format!("{} {link}", locale.pick("模拟车辆位于", "simulated vehicle at"))
     });

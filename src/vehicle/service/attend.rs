@@ -15,7 +15,7 @@ use crate::vehicle::error::{AdapterError, VehicleError};
 use crate::vehicle::gate::Request;
 use crate::vehicle::obd::VinReading;
 use crate::vehicle::pids::decode_pid;
-use crate::vehicle::polling::{CAR_VOLTS, Decision, Situation};
+use crate::vehicle::polling::{CAR_VOLTS, Decision, Polling, Situation};
 use crate::vehicle::protocol::Protocol;
 use crate::vehicle::report;
 use crate::vehicle::scan::{self, Contact, ScanError};
@@ -79,7 +79,13 @@ impl Service {
                     match self.look(adapter, &mut plug).await {
                         Ok(()) => {
                             spoilt_in_a_row = 0;
-                            self.good_look().await?;
+                            match adapter.limitation() {
+                                Some((code, detail)) => {
+                                    self.device.set(DeviceStatus::Degraded, Some(code), Some(detail)).await?;
+                                    self.good_since_trouble = Some(0);
+                                }
+                                None => self.good_look().await?,
+                            }
                         }
                         Err(LookError::Service(error)) => return Err(error),
                         Err(LookError::Adapter(error)) => {
@@ -98,6 +104,10 @@ impl Service {
 
     async fn look(&mut self, adapter: &mut Adapter, plug: &mut Plug) -> Result<(), LookError> {
         let volts = adapter.voltage().await?;
+        if adapter.stirred() && self.visit.is_none() {
+            // Asked at once, however long the pause after silence had become.
+            self.polling = Polling::default();
+        }
         let powered = plug.blind || volts.is_none_or(|volts| volts >= CAR_VOLTS);
         let decision = if self.table.poll == Poll::Auto {
             let situation = Situation {
