@@ -41,6 +41,12 @@ fn told(report: &VehicleReport) -> Value {
     for key in ["visit", "link", "adapter", "started_at", "duration_ms", "signals", "link_voltage_v"] {
         report.as_object_mut().unwrap().remove(key);
     }
+    // The engine runs on while it is asked.
+    for ecu in report["ecus"].as_array_mut().unwrap() {
+        for value in ecu["values"].as_array_mut().unwrap() {
+            value.as_object_mut().unwrap().remove("value");
+        }
+    }
     report
 }
 

@@ -161,7 +161,12 @@ fn can_interfaces(roots: &Roots) -> Vec<Device> {
         })
         .map(|name| Device {
             kind: Kind::Can,
-            toml: format!("[[vehicle]]\nid = \"bay-N\"\nlink = \"can://{name}?bitrate=500000\""),
+            // A virtual one has no bit rate.
+            toml: if net.join(&name).join("device").exists() {
+                format!("[[vehicle]]\nid = \"bay-N\"\nlink = \"can://{name}?bitrate=500000\"")
+            } else {
+                format!("[[vehicle]]\nid = \"bay-N\"\nlink = \"can://{name}\"")
+            },
             name,
             stable_path: None,
             held_by: None,

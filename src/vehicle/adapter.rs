@@ -69,7 +69,9 @@ impl Adapter {
             }
             VehicleLink::Can { .. } | VehicleLink::Slcan { .. } => {
                 if trace.is_some() {
-                    tracing::warn!("traces are of ELM327 adapters only; record a bus with candump -l");
+                    tracing::error!(
+                        "no trace is written: only ELM327 links have one; record a bus with candump -l"
+                    );
                 }
                 Ok(Self::Can(Box::new(Node::open(link).await?)))
             }

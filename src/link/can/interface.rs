@@ -15,6 +15,10 @@ use tokio::net::UnixStream;
 pub const HELPER: &str = "/run/baygate-can/socket";
 /// The helper takes the interface down and up again; drivers need some hundred milliseconds.
 const HELPER_LIMIT: Duration = Duration::from_secs(5);
+/// Pause before a controller that left the bus comes back.
+const RESTART_MS: u32 = 200;
+/// Type of a CAN interface in `/sys/class/net/*/type` (linux/if_arp.h).
+const ARPHRD_CAN: &str = "280";
 /// How often an interface that is away is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -139,6 +143,42 @@ pub fn state(name: &str) -> Result<State, InterfaceError> {
     })
 }
 
+/// Sets an interface up: down, bit rate, listen-only or not, back from bus-off by itself, up.
+/// Needs CAP_NET_ADMIN: this is the helper's work, which is no part of the daemon.
+///
+/// # Errors
+/// Words for the daemon's operator.
+pub fn apply(name: &str, bitrate: u32, listen_only: bool) -> Result<(), String> {
+    // Before anything else: another kind of interface would be down by the time it refuses.
+    let kind = std::fs::read_to_string(format!("/sys/class/net/{name}/type")).unwrap_or_default();
+    if kind.trim() != ARPHRD_CAN {
+        return Err(format!("{name} is no CAN interface of this box"));
+    }
+    let told = |what: &'static str| {
+        move |error: socketcan::Error| format!("{what}: {error}; does the adapter's driver know it?")
+    };
+    let interface = CanInterface::open(name).map_err(|error| error.to_string())?;
+    interface.bring_down().map_err(told("taking it down"))?;
+    interface.set_bitrate(bitrate, None).map_err(told("its bit rate"))?;
+    // A driver that does not know the mode refuses it only when it is wanted.
+    let mode = interface.set_ctrlmode(CanCtrlMode::ListenOnly, listen_only);
+    if listen_only {
+        mode.map_err(told("listen-only"))?;
+    }
+    // Some drivers restart by themselves and refuse this.
+    if let Err(error) = interface.set_restart_ms(RESTART_MS) {
+        tracing::debug!(interface = name, %error, "no automatic restart");
+    }
+    interface.bring_up().map_err(told("bringing it up"))
+}
+
+/// Frames the interface received since it was made; `None`: not known. Costs nothing on a
+/// full bus, where looking at the frames themselves would.
+#[must_use]
+pub fn received(name: &str) -> Option<u64> {
+    std::fs::read_to_string(format!("/sys/class/net/{name}/statistics/rx_packets")).ok()?.trim().parse().ok()
+}
+
 /// Returns as soon as the interface is there and up.
 pub async fn comes_up(name: &str) {
     while !state(name).is_ok_and(|state| state.up) {
@@ -180,5 +220,57 @@ pub async fn set_up_by(
             "the helper cannot be asked ({error}); enable it: systemctl enable --now baygate-can.socket"
         ))),
         Err(_) => Err(refused("the helper does not answer; see journalctl -u 'baygate-can@*'".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// A helper that says this, and what it was asked.
+    async fn asked(says: &'static str, listen_only: bool) -> (Result<(), InterfaceError>, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("socket");
+        let listener = UnixListener::bind(&place).unwrap();
+        let helper = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut line = vec![0; 100];
+            let count = stream.read(&mut line).await.unwrap();
+            stream.write_all(says.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&line[..count]).into_owned()
+        });
+        (set_up_by(&place, "can0", 500_000, listen_only).await, helper.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn the_helper_is_asked_and_believed() {
+        assert_eq!(asked("ok\n", false).await, (Ok(()), "can0 500000\n".into()));
+        assert_eq!(asked("ok\n", true).await.1, "can0 500000 listen-only\n");
+        let (refused, _) = asked("can0 is no CAN interface of this box\n", false).await;
+        let error = refused.unwrap_err();
+        assert_eq!(error.reason(), "bitrate-not-set");
+        assert!(error.to_string().contains("no CAN interface of this box"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn without_the_helper_it_is_said_how_to_get_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = set_up_by(&dir.path().join("none"), "can0", 500_000, false).await.unwrap_err();
+        assert!(error.to_string().contains("systemctl enable --now baygate-can.socket"), "{error}");
+    }
+
+    #[test]
+    fn what_the_system_says_has_a_name() {
+        for (errno, reason) in [
+            (Errno::ENODEV, "interface-missing"),
+            (Errno::ENETDOWN, "interface-down"),
+            (Errno::EAFNOSUPPORT, "no-can"),
+            (Errno::EIO, "interface-error"),
+        ] {
+            assert_eq!(InterfaceError::from_io("can0", errno.into()).reason(), reason);
+        }
+        assert_eq!(state("no-such-can").unwrap_err().reason(), "interface-missing");
     }
 }

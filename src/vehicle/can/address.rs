@@ -56,6 +56,11 @@ pub(super) fn answer_id(request: Id) -> Option<Id> {
     Some(Id::extended(number & 0x1FFF_0000 | source << 8 | target))
 }
 
+/// The kernel's filters while nothing is asked: what units answer, of whichever length.
+pub(super) fn answers() -> Vec<Pass> {
+    [FUNCTIONAL_11, FUNCTIONAL_29].iter().flat_map(|to| passes(*to, Target::Functional)).collect()
+}
+
 /// The kernel's filters while a request to `to` is open.
 pub(super) fn passes(to: Id, target: Target) -> Vec<Pass> {
     match (target, to.is_extended()) {

@@ -85,6 +85,22 @@ impl Bus {
     }
 }
 
+/// What for the bus is joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Join {
+    /// To send.
+    Ask,
+    /// To hear what is there before anything is sent, as silently as the adapter can.
+    Hear,
+    /// The adapter must confirm that it will send nothing.
+    ProvenSilent,
+}
+
+/// Ends an answer that is nothing else.
+fn is_final(said: &Said) -> bool {
+    matches!(said, Said::Done | Said::Failed)
+}
+
 /// An slcan adapter on a byte stream.
 pub(super) struct Slcan {
     stream: Box<dyn ByteStream>,
@@ -116,12 +132,12 @@ impl Slcan {
         let serial = slcan
             .ask(Command::Serial, |said| matches!(said, Said::Serial(_) | Said::Failed | Said::Done))
             .await?;
-        match (&version, &serial) {
-            (None, None) if slcan.waiting.iter().any(|said| *said == Said::Garbage) => {
-                return Err(AdapterError::NotSlcan("it answers with something else".into()));
-            }
-            (None, None) => return Err(AdapterError::NotSlcan("it does not answer".into())),
-            _ => {}
+        let told = matches!(version, Some(Said::Version(_))) || matches!(serial, Some(Said::Serial(_)));
+        if !told && slcan.waiting.contains(&Said::Garbage) {
+            return Err(AdapterError::NotSlcan("it answers with something else".into()));
+        }
+        if version.is_none() && serial.is_none() {
+            return Err(AdapterError::NotSlcan("it does not answer".into()));
         }
         if let Some(Said::Version(version)) = version {
             slcan.name.push_str(&format!(" V{version}"));
@@ -133,34 +149,41 @@ impl Slcan {
         Ok(slcan)
     }
 
-    /// Joins the bus. `proven`: the adapter must say that it did so.
-    pub(super) async fn join(&mut self, bitrate: u32, listen_only: bool) -> Result<(), AdapterError> {
+    /// Joins the bus.
+    pub(super) async fn join(&mut self, bitrate: u32, how: Join) -> Result<(), AdapterError> {
         let rate = Rate::of(bitrate).ok_or_else(|| {
             AdapterError::NotSlcan(format!("slcan has no bit rate of {bitrate} bit/s; use 500000 or 250000"))
         })?;
-        let ends = |said: &Said| matches!(said, Said::Done | Said::Failed);
         // Some answer BEL to closing what is closed.
-        self.ask(Command::Close, ends).await?;
+        self.leave().await?;
         self.waiting.clear();
-        if self.ask(Command::Rate(rate), ends).await? == Some(Said::Failed) {
+        if self.ask(Command::Rate(rate), is_final).await? == Some(Said::Failed) {
             return Err(AdapterError::NotSlcan(format!("it refuses the bit rate {bitrate}")));
         }
-        let command = if listen_only { Command::Listen } else { Command::Open };
-        match self.ask(command, ends).await? {
-            Some(Said::Done) => Ok(()),
-            // Some firmwares never answer; only listening must be proven.
-            None if !listen_only => Ok(()),
-            None => Err(AdapterError::NotListenOnly("the adapter does not confirm L".into())),
-            Some(_) if listen_only => Err(AdapterError::NotListenOnly("the adapter refuses L".into())),
-            Some(_) => Err(AdapterError::NotSlcan("it refuses to join the bus".into())),
+        let command = if how == Join::Ask { Command::Open } else { Command::Listen };
+        match (self.ask(command, is_final).await?, how) {
+            (Some(Said::Failed), Join::Ask) => {
+                Err(AdapterError::NotSlcan("it refuses to join the bus".into()))
+            }
+            // It does not know `L`. Most of what listening shows is heard so, too.
+            (Some(Said::Failed), Join::Hear) => {
+                self.ask(Command::Open, is_final).await?;
+                Ok(())
+            }
+            (Some(Said::Failed), Join::ProvenSilent) => {
+                Err(AdapterError::NotListenOnly("the adapter refuses L".into()))
+            }
+            (None, Join::ProvenSilent) => {
+                Err(AdapterError::NotListenOnly("the adapter does not confirm L".into()))
+            }
+            // Some firmwares never answer; then only frames tell.
+            _ => Ok(()),
         }
     }
 
-    /// Leaves the bus at once.
-    pub(super) async fn leave(&mut self) {
-        if let Err(error) = self.write(Command::Close).await {
-            tracing::debug!(%error, "slcan adapter not told to leave the bus");
-        }
+    /// Leaves the bus.
+    pub(super) async fn leave(&mut self) -> Result<(), AdapterError> {
+        self.ask(Command::Close, is_final).await.map(|_| ())
     }
 
     async fn write(&mut self, command: Command) -> Result<(), AdapterError> {

@@ -2,7 +2,7 @@
 //! the controller before the bus is opened. Over the kernel the mode is read back from
 //! the driver; an slcan adapter must confirm `L`.
 
-use super::bus::{Bus, Slcan};
+use super::bus::{Bus, Join, Slcan};
 use super::tally::Tally;
 use crate::config::values::VehicleLink;
 use crate::link::can::{BusTrouble, CanSocket, Heard, InterfaceError, interface};
@@ -33,7 +33,7 @@ impl Ear {
                 let mut slcan = Slcan::open(transport).await?;
                 let rate = bitrate
                     .ok_or_else(|| AdapterError::NotSlcan("listening needs bitrate= in the link".into()))?;
-                slcan.join(rate, true).await?;
+                slcan.join(rate, Join::ProvenSilent).await?;
                 (Bus::Slcan(Box::new(slcan)), transport.to_string())
             }
             VehicleLink::Elm327(_) => {

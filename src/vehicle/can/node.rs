@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{self, Width};
-use super::bus::{Bus, Slcan};
+use super::bus::{Bus, Join, Slcan};
 use super::isotp::{Conversations, Event, Form, Next, Output, Sender};
 use super::tally::Tally;
 use crate::config::values::{Transport, VehicleLink};
@@ -68,6 +68,8 @@ pub struct Node {
     known: BTreeSet<Id>,
     conversations: Conversations,
     tally: Tally,
+    /// Frames the interface had received when it was last looked at.
+    received: Option<u64>,
     begun: Instant,
 }
 
@@ -90,7 +92,10 @@ impl Node {
         let mut node = Self::new(bus, name, format!("SocketCAN {name}"), state.bitrate);
         match node.listen(LISTEN).await? {
             FirstSound::Nonsense => Err(node.wrong_rate()),
-            FirstSound::Silence | FirstSound::Traffic => Ok(node),
+            FirstSound::Silence | FirstSound::Traffic => {
+                node.forget();
+                Ok(node)
+            }
         }
     }
 
@@ -104,9 +109,9 @@ impl Node {
         node.other_rates = rates;
         node.may_try_rates = bitrate.is_none();
         loop {
-            node.join(true).await?;
+            node.join(Join::Hear).await?;
             if node.listen(LISTEN).await? != FirstSound::Nonsense {
-                node.join(false).await?;
+                node.join(Join::Ask).await?;
                 return Ok(node);
             }
             node.leave().await;
@@ -126,6 +131,7 @@ impl Node {
             known: BTreeSet::new(),
             conversations: Conversations::new(MOST_BYTES),
             tally: Tally::new(name),
+            received: None,
             begun: Instant::now(),
         }
     }
@@ -157,7 +163,18 @@ impl Node {
 
     /// The bus began to talk since the last call, after it had been silent: a car woke or came.
     pub fn stirred(&mut self) -> bool {
+        let before = self.received;
+        if self.look_at_counter() > before && before.is_some() {
+            self.tally.stir(self.begun.elapsed());
+        }
         self.tally.stirred()
+    }
+
+    fn look_at_counter(&mut self) -> Option<u64> {
+        if let Bus::Kernel(socket) = &self.bus {
+            self.received = interface::received(socket.interface());
+        }
+        self.received
     }
 
     /// Hears what the bus had to say since the last question.
@@ -175,7 +192,7 @@ impl Node {
         self.width = None;
         self.known.clear();
         self.conversations.clear();
-        self.bus.pass(&[]);
+        self.bus.pass(&address::answers());
         if self.may_try_rates {
             self.other_rates = RATES.into_iter().filter(|rate| Some(*rate) != self.bitrate).collect();
         }
@@ -198,12 +215,12 @@ impl Node {
             }
             self.leave().await;
             self.other_rate()?;
-            self.join(true).await?;
+            self.join(Join::Hear).await?;
             if self.listen(LISTEN).await? == FirstSound::Nonsense {
                 self.leave().await;
                 return Err(self.wrong_rate());
             }
-            self.join(false).await?;
+            self.join(Join::Ask).await?;
         }
     }
 
@@ -278,6 +295,8 @@ impl Node {
                 break;
             }
         }
+        // Some interfaces count what we send, too.
+        self.look_at_counter();
         self.known.extend(asking.answered.iter().copied());
         let mut answer = Answer::default();
         if asking.is_empty() {
@@ -375,16 +394,18 @@ impl Node {
         Ok(())
     }
 
-    async fn join(&mut self, listen_only: bool) -> Result<(), AdapterError> {
+    async fn join(&mut self, how: Join) -> Result<(), AdapterError> {
         match &mut self.bus {
-            Bus::Slcan(slcan) => slcan.join(self.bitrate.unwrap_or(RATES[0]), listen_only).await,
+            Bus::Slcan(slcan) => slcan.join(self.bitrate.unwrap_or(RATES[0]), how).await,
             Bus::Kernel(_) => Ok(()),
         }
     }
 
     async fn leave(&mut self) {
-        if let Bus::Slcan(slcan) = &mut self.bus {
-            slcan.leave().await;
+        if let Bus::Slcan(slcan) = &mut self.bus
+            && let Err(error) = slcan.leave().await
+        {
+            tracing::debug!(%error, "slcan adapter not told to leave the bus");
         }
     }
 

@@ -48,6 +48,11 @@ impl Tally {
 
     pub(super) fn frame(&mut self, now: Duration) {
         self.frames = self.frames.saturating_add(1);
+        self.stir(now);
+    }
+
+    /// There is life on the bus.
+    pub(super) fn stir(&mut self, now: Duration) {
         self.stirred |= self.last_frame.is_none_or(|last| now.saturating_sub(last) >= ASLEEP_AFTER);
         self.last_frame = Some(now);
     }
