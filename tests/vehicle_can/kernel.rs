@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use baygate::link::can::Id;
 use socket2::{Domain, Protocol, Socket, Type};
-use socketcan::{CanAddr, CanSocket, EmbeddedFrame as _, ExtendedId, Socket as _, SocketOptions, StandardId};
+use socketcan::{CanAddr, CanSocket, ExtendedId, Socket as _, SocketOptions, StandardId};
 
 const PF_CAN: i32 = 29;
 const CAN_ISOTP: i32 = 6;

@@ -21,8 +21,8 @@ pub(super) struct Args {
     /// Stable path that points at the pseudo-terminal / 伪终端的固定路径
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     link_to: Option<PathBuf>,
-    /// The car is on this CAN interface, without a dongle / 直接接在 CAN 接口上
-    #[arg(long, value_name = "INTERFACE", conflicts_with_all = ["listen", "link_to", "adapter", "no_car", "replay", "slcan"])]
+    /// On a CAN interface of the kernel, without a dongle / 直接接在 CAN 接口上
+    #[arg(long, value_name = "INTERFACE", group = "place", conflicts_with_all = ["link_to", "adapter", "no_car", "replay", "slcan"])]
     can: Option<String>,
     /// An slcan adapter instead of an ELM327 / slcan 适配器
     #[arg(long, conflicts_with_all = ["adapter", "no_car", "replay"])]
