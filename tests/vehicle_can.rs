@@ -30,6 +30,10 @@ const A_FRAME: Duration = Duration::from_micros(230);
 /// Nothing on a vcan takes so long.
 const SOON: Duration = Duration::from_secs(3);
 
+/// They have a processor of the machine for themselves. No test may move from one to the
+/// other: a vcan delivers on the processor that sent, and frames would overtake each other.
+const LONG_ONES: [&str; 2] = ["every_length_to_the_kernel", "every_form_both_ways"];
+
 /// The host's side: boots, and runs every other test of this file inside.
 #[test]
 #[ignore = "make can"]
@@ -42,9 +46,18 @@ fn in_the_machine() {
          for name in 0 1 2 3 4 5 6 7 8 9; do\n\
          ip link add vcan$name type vcan && ip link set vcan$name mtu 72 up || exit 99\n\
          done\n\
-         cd {root} && {program} --ignored --test-threads=3 --nocapture --skip in_the_machine 2>&1 | \
-         while read -r line; do echo \"$line\" >&3; case $line in 'test result: ok'*) touch /run/well;; esac; done\n\
-         [ -e /run/well ]\n",
+         cd {root}\n\
+         part() {{\n\
+         name=$1; shift\n\
+         {{ taskset -c $name {program} --ignored --test-threads=1 --nocapture \"$@\" 2>&1; echo $? > /run/$name; }} |\n\
+         while read -r line; do echo \"$name $line\" >&3; done\n\
+         }}\n\
+         part 0 {long} &\n\
+         part 1 --skip {skip_long} --skip in_the_machine\n\
+         wait\n\
+         [ \"$(cat /run/0 /run/1)\" = \"$(printf '0\\n0')\" ]\n",
+        long = LONG_ONES.join(" "),
+        skip_long = LONG_ONES.join(" --skip "),
         root = env!("CARGO_MANIFEST_DIR"),
         program = std::env::current_exe().unwrap().display(),
     );
@@ -124,7 +137,7 @@ async fn from_the_kernel(
         let mut receiver = Receiver::new(form, (length % blocks) as u8, 0);
         let whole = payload(length);
         kernel.write(&whole);
-        let came = 'message: loop {
+        let came = loop {
             let heard = tokio::time::timeout(SOON, socket.hear())
                 .await
                 .unwrap_or_else(|_| panic!("{length}: silence"));
@@ -136,11 +149,10 @@ async fn from_the_kernel(
                 }
                 socket.send(&Frame::new(OURS, &reply, form.frame_bytes > 8).unwrap()).await.unwrap();
             }
-            for event in step.events {
-                match event {
-                    Event::Whole(payload) => break 'message payload,
-                    Event::Broken { why, .. } => panic!("{length}: {why:?}"),
-                }
+            match step.events.into_iter().next() {
+                Some(Event::Whole(payload)) => break payload,
+                Some(Event::Broken { why, .. }) => panic!("{length}: {why:?}"),
+                None => {}
             }
         };
         assert_eq!(came, whole, "{length}");
@@ -254,7 +266,7 @@ async fn a_full_scan_over_the_bus() {
         assert_eq!(report.adapter.identity, "SocketCAN vcan6");
         assert_eq!(report.errors, []);
         assert_eq!(report.vin.unwrap().as_str(), "1M8GDM9AXKP042788");
-        assert!(report.ecus.iter().any(|ecu| ecu.dtcs.iter().any(|dtc| dtc.code.to_string() == "P0420")));
+        assert!(report.ecus.iter().any(|ecu| ecu.dtcs.iter().any(|dtc| dtc.code == "P0420")));
         drop(sim);
     }
 }
