@@ -4,6 +4,8 @@ set -eu
 cd "$(dirname "$0")/.."
 install -D -m 0755 target/release/baygate /usr/bin/baygate
 install -D -m 0644 systemd/baygate.service /etc/systemd/system/baygate.service
+install -D -m 0644 systemd/baygate-can.socket /etc/systemd/system/baygate-can.socket
+install -D -m 0644 systemd/baygate-can@.service /etc/systemd/system/baygate-can@.service
 install -D -m 0644 systemd/60-baygate.rules /etc/udev/rules.d/60-baygate.rules
 install -D -m 0644 systemd/60-baygate.polkit.rules /etc/polkit-1/rules.d/60-baygate.rules
 install -D -m 0644 systemd/baygate.sysusers /usr/lib/sysusers.d/baygate.conf
@@ -25,5 +27,6 @@ udevadm trigger --subsystem-match=tty --subsystem-match=usbmisc --subsystem-matc
 modprobe -r pn533_usb 2>/dev/null || true
 echo "Edit /etc/baygate/baygate.toml (baygate devices prints lines for it), then:"
 echo "  baygate check && sudo systemctl enable --now baygate"
+echo "CAN links with bitrate= also need: sudo systemctl enable --now baygate-can.socket"
 echo "Card readers of kind pcsc also need: sudo apt-get install pcscd"
 echo "To use pair, token, scan ID and print without sudo: sudo adduser \$USER baygate-admin"

@@ -119,7 +119,7 @@ async fn exit_statuses() {
     assert_eq!(watch::run(unknown, &json).await.unwrap(), Exit::Usage);
 
     // Held: the locks of a first scan that is under way.
-    let VehicleLink::Elm327(transport) = link.parse().unwrap();
+    let VehicleLink::Elm327(transport) = link.parse().unwrap() else { panic!("{link} is an ELM327") };
     let held = baygate::link::open(&transport, None).await.unwrap();
     assert_eq!(scan::run(scan_args(&[&link]), &global).await.unwrap(), Exit::Device);
     drop(held);

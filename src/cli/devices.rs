@@ -161,9 +161,12 @@ fn can_interfaces(roots: &Roots) -> Vec<Device> {
         })
         .map(|name| Device {
             kind: Kind::Can,
-            toml: format!(
-                "# CAN links come with a later version:\n# [[vehicle]]\n# id = \"bay-N\"\n# link = \"can://{name}\""
-            ),
+            // A virtual one has no bit rate.
+            toml: if net.join(&name).join("device").exists() {
+                format!("[[vehicle]]\nid = \"bay-N\"\nlink = \"can://{name}?bitrate=500000\"")
+            } else {
+                format!("[[vehicle]]\nid = \"bay-N\"\nlink = \"can://{name}\"")
+            },
             name,
             stable_path: None,
             held_by: None,
@@ -329,7 +332,7 @@ mod tests {
         let text =
             format!("[gateway]\nstore = \"S\"\nid = \"g\"\ndata_dir = \"/tmp/x\"\n{}", lines.join("\n"));
         let config = crate::config::parse("t.toml".as_ref(), &text).unwrap();
-        assert_eq!((config.vehicles.len(), config.printers.len()), (3, 1));
+        assert_eq!((config.vehicles.len(), config.printers.len()), (4, 1));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod asyncapi;
 pub mod buffer;
+mod can_helper;
 mod check;
 mod completions;
 pub mod daemon;
@@ -77,6 +78,8 @@ enum Command {
     Completions(completions::Args),
     /// Print the man page / 输出手册页
     Man(man::Args),
+    #[command(hide = true)]
+    CanHelper(can_helper::Args),
 }
 
 /// Options every command takes.
@@ -192,6 +195,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Schema(args) => schema::run(args, &global).await,
         Command::Completions(args) => completions::run(args, &global).await,
         Command::Man(args) => man::run(args, &global).await,
+        Command::CanHelper(args) => can_helper::run(args, &global).await,
     }
 }
 

@@ -319,13 +319,77 @@ impl fmt::Display for TransportUrl {
 pub enum VehicleLink {
     /// An ELM327-compatible dongle.
     Elm327(Transport),
+    /// A CAN interface of the kernel.
+    Can {
+        /// Its name, like `can0`.
+        interface: String,
+        /// Bits a second, to be set by the helper; `None`: the interface is used as it is.
+        bitrate: Option<u32>,
+    },
+    /// An slcan adapter.
+    Slcan {
+        /// How it is reached.
+        transport: Transport,
+        /// Bits a second on the bus; `None`: found by listening.
+        bitrate: Option<u32>,
+    },
+}
+
+/// Bit rates that an interface may be given (ISO 15765-4 knows 250 and 500 kbit/s; makers' buses the others).
+pub const CAN_BITRATES: [u32; 6] = [100_000, 125_000, 250_000, 500_000, 800_000, 1_000_000];
+
+/// Whether a name may be that of a network interface (IFNAMSIZ is 16 with the end mark).
+#[must_use]
+pub fn is_interface_name(name: &str) -> bool {
+    (1..16).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        && !name.starts_with(['.', '-'])
+}
+
+fn can_bitrate(found: &[(String, String)]) -> Result<Option<u32>, String> {
+    let bitrate = number(found, "bitrate")?;
+    match bitrate {
+        Some(rate) if !CAN_BITRATES.contains(&rate) => {
+            let known = CAN_BITRATES.map(|rate| rate.to_string()).join(", ");
+            Err(format!("bitrate={rate} is not a bit rate of cars; use one of {known}"))
+        }
+        bitrate => Ok(bitrate),
+    }
+}
+
+impl VehicleLink {
+    fn slcan(scheme: &str, text: &str) -> Result<Self, String> {
+        let mut bare = Url::parse(&text.replacen(&format!("slcan+{scheme}"), scheme, 1))
+            .map_err(|error| format!("{text:?}: {error}"))?;
+        let pairs: Vec<(String, String)> = bare.query_pairs().into_owned().collect();
+        let (ours, others): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(key, _)| key == "bitrate");
+        if ours.len() > 1 {
+            return Err("parameter \"bitrate\" stands twice".into());
+        }
+        bare.set_query(None);
+        if !others.is_empty() {
+            bare.query_pairs_mut().extend_pairs(others);
+        }
+        Ok(Self::Slcan { transport: Transport::parse(scheme, &bare)?, bitrate: can_bitrate(&ours)? })
+    }
+
+    fn can(text: &str) -> Result<Self, String> {
+        // As above: the host of an unknown scheme is opaque, and loses nothing by that.
+        let url = Url::parse(text).map_err(|error| format!("{text:?}: {error}"))?;
+        let interface = url.host_str().unwrap_or_default().to_owned();
+        if !is_interface_name(&interface) || !matches!(url.path(), "" | "/") || url.port().is_some() {
+            return Err("a CAN link needs the interface's name, like can://can0?bitrate=500000".into());
+        }
+        let bitrate = can_bitrate(&parameters(&url, &["bitrate"])?)?;
+        Ok(Self::Can { interface, bitrate })
+    }
 }
 parsed_value!(VehicleLink);
 
 impl FromStr for VehicleLink {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let hint = "write it like \"elm327+serial:///dev/rfcomm0\" or \"elm327+tcp://192.168.0.10:35000\"";
+        let hint = "write it like \"elm327+serial:///dev/rfcomm0\", \"elm327+tcp://192.168.0.10:35000\" or \"can://can0?bitrate=500000\"";
         let url =
             Url::parse(text).map_err(|error| format!("{text:?} is not a vehicle link ({error}); {hint}"))?;
         match url.scheme().split_once('+') {
@@ -335,12 +399,11 @@ impl FromStr for VehicleLink {
                 let bare = Url::parse(&bare).map_err(|error| format!("{text:?}: {error}; {hint}"))?;
                 Transport::parse(scheme, &bare).map(Self::Elm327)
             }
-            Some(("elm327", "bt")) | None if matches!(url.scheme(), "elm327+bt" | "can" | "doip") => {
+            Some(("elm327", "bt")) | None if matches!(url.scheme(), "elm327+bt" | "doip") => {
                 Err(format!("links of kind {:?} are not in this version yet; {hint}", url.scheme()))
             }
-            Some(("slcan", _)) => {
-                Err(format!("links of kind {:?} are not in this version yet; {hint}", url.scheme()))
-            }
+            Some(("slcan", scheme @ ("serial" | "tcp"))) => Self::slcan(scheme, text),
+            None if url.scheme() == "can" => Self::can(text),
             _ => Err(format!("{:?} is not a kind of vehicle link; {hint}", url.scheme())),
         }
     }
@@ -350,6 +413,16 @@ impl fmt::Display for VehicleLink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Elm327(transport) => write!(f, "elm327+{transport}"),
+            Self::Can { interface, bitrate: None } => write!(f, "can://{interface}"),
+            Self::Can { interface, bitrate: Some(bitrate) } => {
+                write!(f, "can://{interface}?bitrate={bitrate}")
+            }
+            Self::Slcan { transport, bitrate: None } => write!(f, "slcan+{transport}"),
+            Self::Slcan { transport, bitrate: Some(bitrate) } => {
+                let transport = transport.to_string();
+                let joint = if transport.contains('?') { '&' } else { '?' };
+                write!(f, "slcan+{transport}{joint}bitrate={bitrate}")
+            }
         }
     }
 }
@@ -368,6 +441,12 @@ mod tests {
             "elm327+serial:///dev/rfcomm0",
             "elm327+tcp://192.168.0.10:35000?interface=wlan1",
             "elm327+tcp://127.0.0.1:35000",
+            "can://can0?bitrate=500000",
+            "can://vcan0",
+            "slcan+serial:///dev/ttyACM0?bitrate=500000",
+            "slcan+serial:///dev/ttyACM0?baud=115200&bitrate=250000",
+            "slcan+serial:///dev/ttyACM0",
+            "slcan+tcp://10.0.0.5:3333?bitrate=500000",
         ] {
             assert_eq!(link.parse::<VehicleLink>().map(|l| l.to_string()), Ok(link.to_owned()));
         }
@@ -388,8 +467,16 @@ mod tests {
             ("elm327+tcp://192.168.0.10", "needs a port"),
             ("elm327+serial:///dev/x?bauds=1", "not known here; known: baud"),
             ("elm327+serial:///dev/x?baud=fast", "not a number"),
-            ("can://can0", "not in this version yet"),
-            ("slcan+tcp://h:1?bitrate=500000", "not in this version yet"),
+            ("can:///can0", "needs the interface's name"),
+            ("can://can0/x", "needs the interface's name"),
+            ("can://a-name-too-long-for-it", "needs the interface's name"),
+            ("can://can0?bitrate=5", "not a bit rate of cars"),
+            ("can://can0?rate=5", "not known here; known: bitrate"),
+            ("slcan+tcp://h:1?bitrate=fast", "not a number"),
+            ("slcan+tcp://h:1?bitrate=500000&bitrate=250000", "stands twice"),
+            ("slcan+tcp://h?bitrate=500000", "needs a port"),
+            ("slcan+bt://AA", "not a kind of vehicle link"),
+            ("doip://h", "not in this version yet"),
             ("bluetooth", "not a vehicle link"),
             ("usb://x", "not a kind of vehicle link"),
         ] {

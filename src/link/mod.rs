@@ -1,6 +1,8 @@
-//! Byte transports: serial ports and TCP connections, opened exclusively and
-//! with errors that say what to do. What does not live here: what the bytes mean.
+//! Byte transports: serial ports and TCP connections, opened exclusively and with
+//! errors that say what to do; CAN sockets ([`can`]).
+//! What does not live here: what the bytes mean.
 
+pub mod can;
 mod holder;
 mod serial;
 

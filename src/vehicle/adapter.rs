@@ -3,6 +3,7 @@
 //! behind it. What does not: bytes (the drivers), and what to ask (above).
 
 use super::answer::Answer;
+use super::can::Node;
 use super::clear::ClearAnswer;
 use super::elm327::{self, Trace};
 use super::error::AdapterError;
@@ -73,6 +74,8 @@ pub enum Waits {
 pub enum Adapter {
     /// An ELM327, one of its clones, or an STN chip.
     Elm327(Box<elm327::Adapter>),
+    /// No adapter in between, or one that passes frames on: SocketCAN, slcan.
+    Can(Box<Node>),
 }
 
 impl Adapter {
@@ -91,6 +94,14 @@ impl Adapter {
                 let adapter = elm327::Adapter::open(transport, bundle, remembered_baud, trace).await?;
                 Ok(Self::Elm327(Box::new(adapter)))
             }
+            VehicleLink::Can { .. } | VehicleLink::Slcan { .. } => {
+                if trace.is_some() {
+                    tracing::error!(
+                        "no trace is written: only ELM327 links have one; record a bus with candump -l"
+                    );
+                }
+                Ok(Self::Can(Box::new(Node::open(link).await?)))
+            }
         }
     }
 
@@ -99,6 +110,7 @@ impl Adapter {
     pub fn identity(&self) -> &Identity {
         match self {
             Self::Elm327(adapter) => adapter.identity(),
+            Self::Can(node) => node.identity(),
         }
     }
 
@@ -107,6 +119,7 @@ impl Adapter {
     pub fn protocol(&self) -> Option<Protocol> {
         match self {
             Self::Elm327(adapter) => adapter.protocol(),
+            Self::Can(node) => node.protocol(),
         }
     }
 
@@ -115,6 +128,7 @@ impl Adapter {
     pub fn found_baud(&self) -> Option<u32> {
         match self {
             Self::Elm327(adapter) => adapter.found_baud(),
+            Self::Can(_) => None,
         }
     }
 
@@ -123,6 +137,7 @@ impl Adapter {
     pub fn restarts(&self) -> u32 {
         match self {
             Self::Elm327(adapter) => adapter.restarts(),
+            Self::Can(_) => 0,
         }
     }
 
@@ -131,6 +146,14 @@ impl Adapter {
     pub fn capabilities(&self) -> Capabilities {
         match self {
             Self::Elm327(adapter) => adapter.capabilities(),
+            // Nothing to be found out: a bus takes what the standard allows.
+            Self::Can(_) => Capabilities {
+                response_count: Some(true),
+                multi_pid: Some(true),
+                long_requests: Some(true),
+                long_answers: Some(true),
+                ..Capabilities::default()
+            },
         }
     }
 
@@ -138,6 +161,7 @@ impl Adapter {
     pub fn remember(&mut self, capabilities: Capabilities) {
         match self {
             Self::Elm327(adapter) => adapter.remember(capabilities),
+            Self::Can(_) => {}
         }
     }
 
@@ -148,6 +172,8 @@ impl Adapter {
     pub async fn learn(&mut self, first: &Answer, table: &PidTable) -> Result<(), AdapterError> {
         match self {
             Self::Elm327(adapter) => adapter.learn(first, table).await,
+            // Nothing to be tried: a bus takes what the standard allows.
+            Self::Can(_) => Ok(()),
         }
     }
 
@@ -156,6 +182,7 @@ impl Adapter {
     pub fn most_pids(&self) -> usize {
         match self {
             Self::Elm327(adapter) => adapter.most_pids(),
+            Self::Can(node) => node.most_pids(),
         }
     }
 
@@ -163,6 +190,24 @@ impl Adapter {
     pub fn limit_pids(&mut self, most: usize) {
         match self {
             Self::Elm327(adapter) => adapter.limit_pids(most),
+            Self::Can(node) => node.limit_pids(most),
+        }
+    }
+
+    /// What limits it though it works, as code and words for `device.state`.
+    #[must_use]
+    pub fn limitation(&self) -> Option<(&'static str, String)> {
+        match self {
+            Self::Elm327(_) => None,
+            Self::Can(node) => node.limitation(),
+        }
+    }
+
+    /// The bus began to talk after silence, since the last call: a sign of a car that costs it nothing.
+    pub fn stirred(&mut self) -> bool {
+        match self {
+            Self::Elm327(_) => false,
+            Self::Can(node) => node.stirred(),
         }
     }
 
@@ -173,6 +218,8 @@ impl Adapter {
     pub async fn voltage(&mut self) -> Result<Option<f64>, AdapterError> {
         match self {
             Self::Elm327(adapter) => adapter.voltage().await,
+            // No bus carries it; but what happened on this one since is looked at.
+            Self::Can(node) => node.check().await.map(|()| None),
         }
     }
 
@@ -183,6 +230,10 @@ impl Adapter {
     pub async fn close_protocol(&mut self) -> Result<(), AdapterError> {
         match self {
             Self::Elm327(adapter) => adapter.close_protocol().await,
+            Self::Can(node) => {
+                node.forget();
+                Ok(())
+            }
         }
     }
 
@@ -193,6 +244,7 @@ impl Adapter {
     pub async fn clear(&mut self, request: ClearRequest) -> Result<ClearAnswer, AdapterError> {
         match self {
             Self::Elm327(adapter) => adapter.clear(request).await,
+            Self::Can(node) => node.clear(request).await,
         }
     }
 
@@ -204,6 +256,7 @@ impl Adapter {
     pub async fn ask(&mut self, request: Request, lines: Option<u8>) -> Result<Answer, AdapterError> {
         match self {
             Self::Elm327(adapter) => adapter.ask(request, lines).await,
+            Self::Can(node) => node.ask(request, lines).await,
         }
     }
 }

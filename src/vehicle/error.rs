@@ -4,6 +4,7 @@
 use crate::event::Text;
 use crate::event::device::DeviceStatus;
 use crate::link::LinkError;
+use crate::link::can::InterfaceError;
 use crate::store::StoreError;
 
 /// The adapter cannot be used, or not now.
@@ -45,6 +46,34 @@ pub enum AdapterError {
         "the adapter hangs since {0}; it is opened anew, pull it out and plug it in again if it stays so"
     )]
     Hung(String),
+    /// The CAN interface cannot be used.
+    #[error(transparent)]
+    Interface(#[from] InterfaceError),
+    /// Everything on the bus is an error.
+    #[error(
+        "{bus} was left at once: at {tried} bit/s everything on the bus is an error, a wrong rate disturbs the car; write bitrate=500000 or bitrate=250000 into the link"
+    )]
+    WrongBitRate {
+        /// Interface or adapter.
+        bus: String,
+        /// The rate, or `?`.
+        tried: String,
+    },
+    /// The controller left the bus.
+    #[error(
+        "{0} went off the bus after too many errors; check bit rate and wiring; it comes back by itself where bitrate= stands in the link, else by hand: ip link set {0} type can restart"
+    )]
+    BusOff(String),
+    /// What is to listen only might send.
+    #[error(
+        "listen-only cannot be proven ({0}); nothing is opened: use another adapter, or poll = \"on-request\""
+    )]
+    NotListenOnly(String),
+    /// Not an slcan adapter.
+    #[error(
+        "the device is no usable slcan adapter ({0}); check the link's address and the adapter's firmware"
+    )]
+    NotSlcan(String),
     /// It restarts again and again.
     #[error("the adapter restarts again and again; check its plug and the car's battery")]
     Restarting,
@@ -64,6 +93,11 @@ impl AdapterError {
             Self::HalfReply(_) => "half-reply",
             Self::Hung(_) => "adapter-hung",
             Self::Restarting => "adapter-restarting",
+            Self::Interface(interface) => interface.reason(),
+            Self::WrongBitRate { .. } => "wrong-bitrate",
+            Self::BusOff(_) => "bus-off",
+            Self::NotListenOnly(_) => "not-listen-only",
+            Self::NotSlcan(_) => "not-slcan",
         }
     }
 
@@ -80,6 +114,11 @@ impl AdapterError {
             Self::Link(LinkError::Busy { .. } | LinkError::Denied { .. } | LinkError::Other { .. })
             | Self::NotElm(_)
             | Self::Silent => DeviceStatus::Failed,
+            Self::Interface(InterfaceError::Missing { .. } | InterfaceError::Down { .. }) => {
+                DeviceStatus::Absent
+            }
+            Self::Interface(_) | Self::NotListenOnly(_) | Self::NotSlcan(_) => DeviceStatus::Failed,
+            Self::WrongBitRate { .. } | Self::BusOff(_) => DeviceStatus::Degraded,
             Self::Link(_) | Self::Gone(_) => DeviceStatus::Absent,
             Self::Garbled(_) | Self::Spoilt(_) | Self::HalfReply(_) | Self::Hung(_) | Self::Restarting => {
                 DeviceStatus::Degraded
@@ -117,6 +156,19 @@ impl AdapterError {
             }
             Self::HalfReply(what) => format!("适配器对 {what} 的应答中断；若经常发生请更换适配器"),
             Self::Hung(what) => format!("适配器自 {what} 起无响应，正在重新打开；若持续请拔下重插"),
+            Self::Interface(interface) => interface.zh(),
+            Self::WrongBitRate { bus, tried } => format!(
+                "已立即离开 {bus}：在 {tried} bit/s 下总线上全是错误，错误的速率会干扰车辆；请在 link 中写 bitrate=500000 或 bitrate=250000"
+            ),
+            Self::BusOff(bus) => format!(
+                "{bus} 因错误过多已脱离总线（bus-off）；请检查速率和接线；link 中写有 bitrate= 时自动恢复，否则请执行：ip link set {bus} type can restart"
+            ),
+            Self::NotListenOnly(why) => {
+                format!("无法证实只听模式（{why}），未打开；请更换适配器或改为 poll = \"on-request\"")
+            }
+            Self::NotSlcan(why) => {
+                format!("该设备不是可用的 slcan 适配器（{why}）；请检查地址和适配器固件")
+            }
             Self::Restarting => "适配器反复重启；请检查插头和车辆电瓶".into(),
         };
         Text::new(zh, self.to_string())

@@ -86,6 +86,13 @@ impl Request {
         Self { target, ..self }
     }
 
+    /// Service and parameters, as a bus without an adapter carries them; whoever frames them
+    /// (ISO-TP) adds no more than control bytes.
+    #[must_use]
+    pub fn payload(self) -> Vec<u8> {
+        [&[self.service], self.parameters()].concat()
+    }
+
     /// Who is asked.
     #[must_use]
     pub const fn target(self) -> Target {

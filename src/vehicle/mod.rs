@@ -12,6 +12,7 @@ pub mod agenda;
 pub mod answer;
 pub mod batch;
 pub mod battery;
+pub mod can;
 pub mod candump;
 pub mod clear;
 pub mod dbc;

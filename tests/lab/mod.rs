@@ -15,6 +15,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+#[allow(unused_imports)] // as above
 pub use disk::{Cached, Disk};
 
 /// An emulated processor on a busy host now and then misses its timer while the kernel

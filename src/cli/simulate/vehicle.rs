@@ -11,7 +11,8 @@ use super::super::{Exit, Global, packed};
 use super::{Place, say, unplugged, until_told};
 use crate::ident::Vin;
 use crate::sim::vehicle::{
-    Adapter, Car, CarSpec, Dtc, Engine, Fault, Profile, Recording, ReplaySim, Script, SpecError, VehicleSim,
+    Adapter, BusSim, Car, CarSpec, Dtc, Engine, Fault, Profile, Recording, ReplaySim, Script, SlcanProfile,
+    SlcanSim, SpecError, VehicleSim,
 };
 
 /// Larger is no trace of a session: an hour has about 30 MiB.
@@ -24,6 +25,12 @@ pub(super) struct Args {
     /// Stable path that points at the pseudo-terminal / 伪终端的固定路径
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     link_to: Option<PathBuf>,
+    /// On a CAN interface of the kernel, without a dongle / 直接接在 CAN 接口上
+    #[arg(long, value_name = "INTERFACE", group = "place", conflicts_with_all = ["link_to", "adapter", "no_car", "replay", "slcan"])]
+    can: Option<String>,
+    /// An slcan adapter instead of an ELM327 / slcan 适配器
+    #[arg(long, conflicts_with_all = ["adapter", "no_car", "replay"])]
+    slcan: bool,
     /// Plays a trace of `baygate scan --trace` or a recording of the daemon (.zst) back instead / 回放记录
     #[arg(long, value_name = "FILE", conflicts_with_all = ["adapter", "no_car", "car", "vin", "dtc"])]
     replay: Option<PathBuf>,
@@ -94,6 +101,12 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
+    if let Some(interface) = &args.can {
+        return on_interface(interface, profile, &args, global).await;
+    }
+    if args.slcan {
+        return on_slcan(profile, &args, global).await;
+    }
     let place = args.place.listen;
     let sim = match place {
         Some(address) => VehicleSim::spawn_tcp(address, profile).await,
@@ -133,6 +146,41 @@ fn list(global: &Global) -> anyhow::Result<Exit> {
         let says = adapter.stn.as_deref().unwrap_or(&adapter.banner);
         say(global, &json!({ "adapter": name, "says": says }), |_| format!("{name:32}{says}"));
     }
+    Ok(Exit::Done)
+}
+
+async fn on_interface(
+    interface: &str,
+    profile: Profile,
+    args: &Args,
+    global: &Global,
+) -> anyhow::Result<Exit> {
+    let car = match BusSim::spawn(interface, &profile.car.unwrap_or_default()) {
+        Ok(car) => car,
+        Err(error) => return Ok(unplugged(&error)),
+    };
+    announce_link(global, interface, &format!("can://{interface}"));
+    until_told(args.duration).await;
+    drop(car);
+    Ok(Exit::Done)
+}
+
+async fn on_slcan(profile: Profile, args: &Args, global: &Global) -> anyhow::Result<Exit> {
+    let (behaviour, car) = (SlcanProfile::default(), profile.car.unwrap_or_default());
+    let bitrate = if car.protocol >= 8 { 250_000 } else { 500_000 };
+    let sim = match args.place.listen {
+        Some(address) => SlcanSim::spawn_tcp(address, behaviour, &car).await,
+        None => SlcanSim::spawn_pty(behaviour, &car, args.link_to.clone()).await,
+    };
+    let sim = match sim {
+        Ok(sim) => sim,
+        Err(error) => return Ok(unplugged(&error)),
+    };
+    let name = sim.name();
+    let scheme = if args.place.listen.is_some() { "tcp" } else { "serial" };
+    announce_link(global, &name, &format!("slcan+{scheme}://{name}?bitrate={bitrate}"));
+    until_told(args.duration).await;
+    sim.stop().await;
     Ok(Exit::Done)
 }
 
@@ -176,7 +224,10 @@ fn tell_missed(global: &Global, missed: &BTreeMap<String, u64>) {
 }
 
 fn announce(global: &Global, name: &str, tcp: bool) {
-    let link = format!("elm327+{}://{name}", if tcp { "tcp" } else { "serial" });
+    announce_link(global, name, &format!("elm327+{}://{name}", if tcp { "tcp" } else { "serial" }));
+}
+
+fn announce_link(global: &Global, name: &str, link: &str) {
     say(global, &json!({ "device": "vehicle", "listening": name, "link": link }), |locale| {
         format!("{} {link}", locale.pick("模拟车辆位于", "simulated vehicle at"))
     });

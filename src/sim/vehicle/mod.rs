@@ -1,10 +1,12 @@
 //! A simulated ELM327 adapter with a car behind it, over a pseudo-terminal or TCP.
-//! Written from the public datasheet and standards; shares nothing with the driver.
+//! Written from the public datasheet and standards; shares nothing with the driver. The
+//! same car straight on a CAN bus: [`BusSim`], [`SlcanSim`].
 //!
 //! Bytes → [`elm`] (AT commands, printing) → [`request`] (protocol search, flow control,
 //! faults) → [`car`] (addresses, framing) → [`ecu`] (services).
 
 mod adapter;
+mod bus;
 mod car;
 mod ecu;
 mod elm;
@@ -16,6 +18,7 @@ mod request;
 mod script;
 mod settings;
 mod signals;
+mod slcan;
 mod spec;
 mod task;
 mod uds;
@@ -29,10 +32,12 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 pub use adapter::{Adapter, Multi};
+pub use bus::BusSim;
 pub use car::{Car, Frame};
 pub use fault::Fault;
 pub use replay::{Recording, ReplaySim};
 pub use script::Script;
+pub use slcan::{SlcanProfile, SlcanSim};
 pub use spec::{CarSpec, Dtc, Engine, Monitor, SpecError, healthy_monitors};
 
 use crate::sim::presence::Presence;

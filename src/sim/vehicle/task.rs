@@ -35,8 +35,12 @@ struct Playing {
 }
 
 pub(super) fn lock(world: &Mutex<World>) -> std::sync::MutexGuard<'_, World> {
+    lock_any(world)
+}
+
+pub(super) fn lock_any<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // A panicking test must not take the simulator's state with it.
-    world.lock().unwrap_or_else(PoisonError::into_inner)
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Device for Player {

@@ -65,6 +65,15 @@ impl ClearRequest {
     pub(in crate::vehicle) fn into_outgoing(self) -> Outgoing {
         Outgoing::Clear(ClearBytes(self.way))
     }
+
+    /// The same for a frame on the bus.
+    #[must_use]
+    pub(in crate::vehicle) fn into_payload(self) -> &'static [u8] {
+        match self.way {
+            Way::Obd => &[0x04],
+            Way::Uds => &[0x14, 0xFF, 0xFF, 0xFF],
+        }
+    }
 }
 
 /// The bytes of a [`ClearRequest`]; made by nothing else.

@@ -16,7 +16,7 @@ use crate::vehicle::battery::CAR_VOLTS;
 use crate::vehicle::error::{AdapterError, VehicleError};
 use crate::vehicle::obd::VinReading;
 use crate::vehicle::pids::decode_pid;
-use crate::vehicle::polling::{Decision, Situation, Traffic};
+use crate::vehicle::polling::{Decision, Polling, Situation, Traffic};
 use crate::vehicle::powertrain;
 use crate::vehicle::protocol::Protocol;
 use crate::vehicle::report;
@@ -81,7 +81,13 @@ impl Service {
                     match self.look(adapter, &mut plug).await {
                         Ok(()) => {
                             spoilt_in_a_row = 0;
-                            self.good_look().await?;
+                            match adapter.limitation() {
+                                Some((code, detail)) => {
+                                    self.device.set(DeviceStatus::Degraded, Some(code), Some(detail)).await?;
+                                    self.good_since_trouble = Some(0);
+                                }
+                                None => self.good_look().await?,
+                            }
                         }
                         Err(LookError::Service(error)) => return Err(error),
                         Err(LookError::Adapter(error)) => {
@@ -100,6 +106,10 @@ impl Service {
 
     async fn look(&mut self, adapter: &mut Adapter, plug: &mut Plug) -> Result<(), LookError> {
         let volts = adapter.voltage().await?;
+        if adapter.stirred() && self.visit.is_none() {
+            // Asked at once, however long the pause after silence had become.
+            self.polling = Polling::default();
+        }
         let powered = plug.blind || volts.is_none_or(|volts| volts >= CAR_VOLTS);
         let running = self.engine_running || self.moving;
         let level = self.battery.look(self.now(), volts, running, self.timing.pace.low_for);

@@ -1,38 +1,90 @@
 //! `poll = "listen-only"`: the link is held open and nothing is ever written.
 
 use super::Service;
-use crate::config::values::VehicleLink;
+use crate::config::values::{Transport, VehicleLink};
 use crate::event::Text;
 use crate::event::device::DeviceStatus;
 use crate::link;
+use crate::vehicle::can::Ear;
 use crate::vehicle::elm327::port::{Port, PortError};
 use crate::vehicle::error::{AdapterError, VehicleError};
 
+/// Whoever hears and cannot speak.
+enum Listener {
+    Elm327(Box<Port>),
+    Can(Box<Ear>),
+}
+
+impl Listener {
+    async fn open(link: &VehicleLink) -> Result<Self, AdapterError> {
+        match link {
+            VehicleLink::Elm327(transport) => Self::port(transport).await,
+            VehicleLink::Can { .. } | VehicleLink::Slcan { .. } => {
+                Ok(Self::Can(Box::new(Ear::open(link).await?)))
+            }
+        }
+    }
+
+    async fn port(transport: &Transport) -> Result<Self, AdapterError> {
+        Ok(Self::Elm327(Box::new(Port::new(link::open(transport, None).await?, None))))
+    }
+
+    /// Bytes, or on CAN frames, heard. Safe to cancel.
+    async fn hear(&mut self) -> Result<usize, AdapterError> {
+        match self {
+            Self::Elm327(port) => port.listen().await.map_err(|error| match error {
+                PortError::Gone(error) => AdapterError::Gone(error.to_string()),
+                error => AdapterError::Garbled(error.to_string()),
+            }),
+            Self::Can(ear) => ear.hear().await,
+        }
+    }
+
+    fn counter(&self) -> &'static str {
+        match self {
+            Self::Elm327(_) => "baygate_vehicle_heard_bytes_total",
+            Self::Can(_) => "baygate_vehicle_heard_frames_total",
+        }
+    }
+
+    fn limitation(&self) -> Option<(&'static str, String)> {
+        match self {
+            Self::Elm327(_) => None,
+            Self::Can(ear) => ear.limitation(),
+        }
+    }
+}
+
 impl Service {
     pub(super) async fn listen(&mut self) -> Result<AdapterError, VehicleError> {
-        let VehicleLink::Elm327(transport) = self.table.link.clone();
-        let stream = match link::open(&transport, None).await {
-            Ok(stream) => stream,
-            Err(error) => return Ok(error.into()),
+        let mut listener = match Listener::open(&self.table.link).await {
+            Ok(listener) => listener,
+            Err(error) => return Ok(error),
         };
-        let mut port = Port::new(stream, None);
-        let detail = "nothing is sent to this link; set poll = \"auto\" or \"on-request\" to read cars";
-        self.device.set(DeviceStatus::Ready, Some("listen-only"), Some(detail.into())).await?;
         let mut head = self.store.head();
         loop {
+            match listener.limitation() {
+                Some((code, detail)) => {
+                    self.device.set(DeviceStatus::Degraded, Some(code), Some(detail)).await?;
+                }
+                None => {
+                    let detail =
+                        "nothing is sent to this link; set poll = \"auto\" or \"on-request\" to read cars";
+                    self.device.set(DeviceStatus::Ready, Some("listen-only"), Some(detail.into())).await?;
+                }
+            }
             let refusal = Text::new(
                 "该链路配置为只听（listen-only），不发送任何请求；请改为 poll = \"on-request\"",
                 "this link is configured listen-only and sends nothing; set poll = \"on-request\"",
             );
             self.refuse_requests("listen-only", &refusal).await?;
             tokio::select! {
-                heard = port.listen() => match heard {
-                    Ok(bytes) => {
-                        metrics::counter!("baygate_vehicle_heard_bytes_total", "link" => self.table.id.to_string())
-                            .increment(bytes as u64);
+                heard = listener.hear() => match heard {
+                    Ok(count) => {
+                        metrics::counter!(listener.counter(), "link" => self.table.id.to_string())
+                            .increment(count as u64);
                     }
-                    Err(PortError::Gone(error)) => return Ok(AdapterError::Gone(error.to_string())),
-                    Err(error) => return Ok(AdapterError::Garbled(error.to_string())),
+                    Err(error) => return Ok(error),
                 },
                 changed = head.changed() => if changed.is_err() {
                     return Ok(AdapterError::Gone("the log is closed".into()));

@@ -268,11 +268,18 @@ impl Service {
     /// Waits, while visits may run out of patience. Ends early when the port
     /// comes back or somebody asks for a scan.
     async fn wait_for_retry(&mut self, pause: Duration) -> Result<(), VehicleError> {
-        let VehicleLink::Elm327(transport) = self.table.link.clone();
+        let link = self.table.link.clone();
         let mut head = self.store.head();
         // Somebody may have asked since the requests were last looked at.
         head.mark_changed();
-        let retry = link::wait_for_return(&transport, pause);
+        let retry = async {
+            match &link {
+                VehicleLink::Elm327(transport) | VehicleLink::Slcan { transport, .. } => {
+                    link::wait_for_return(transport, pause).await;
+                }
+                VehicleLink::Can { interface, .. } => link::can::wait_for_return(interface, pause).await,
+            }
+        };
         tokio::pin!(retry);
         loop {
             tokio::select! {

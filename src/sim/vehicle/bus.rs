@@ -1,0 +1,157 @@
+//! A simulated car straight on a CAN bus: on an interface of the kernel, or behind a
+//! simulated slcan adapter. Written from linux/can.h and the Lawicel manual; shares
+//! nothing with the driver.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use socketcan::{CanFrame, CanSocket, EmbeddedFrame as _, ExtendedId, Id, Socket as _, StandardId};
+use tokio::time::Instant;
+
+use super::car::{Car, Frame};
+use super::spec::{CarSpec, Engine, SpecError};
+use super::task::lock_any;
+
+/// How long the thread that reads the bus may be deaf to the end.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Frames that wait for their time, earliest first.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    frames: BTreeMap<(Instant, u64), Frame>,
+    count: u64,
+}
+
+impl Schedule {
+    pub(super) fn add(&mut self, answers: Vec<(Duration, Frame)>) {
+        let now = Instant::now();
+        for (after, frame) in answers {
+            self.count += 1;
+            self.frames.insert((now + after, self.count), frame);
+        }
+    }
+
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.frames.keys().next().map(|(at, _)| *at)
+    }
+
+    pub(super) fn due(&mut self) -> Option<Frame> {
+        let first = self.frames.first_entry()?;
+        (first.key().0 <= Instant::now()).then(|| first.remove())
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.frames.clear();
+    }
+}
+
+/// A car on an interface of the kernel. Dropping it takes the car away.
+#[derive(Debug)]
+pub struct BusSim {
+    car: Arc<Mutex<Car>>,
+    stop: Arc<std::sync::atomic::AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl BusSim {
+    /// Puts the car on the bus.
+    ///
+    /// # Errors
+    /// There is no such interface, or the car is not right.
+    pub fn spawn(interface: &str, spec: &CarSpec) -> io::Result<Self> {
+        let car = Arc::new(Mutex::new(Car::new(spec).map_err(io::Error::other)?));
+        let socket = CanSocket::open(interface)?;
+        socket.set_read_timeout(LOOK_EVERY)?;
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let (theirs, stopped) = (Arc::clone(&car), Arc::clone(&stop));
+        let thread = std::thread::Builder::new().name("simulated-car".into()).spawn(move || {
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                if let Err(error) = turn(&socket, &theirs)
+                    && !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+                {
+                    // Down: the car is still there when the bus comes back.
+                    std::thread::sleep(LOOK_EVERY);
+                }
+            }
+        })?;
+        Ok(Self { car, stop, thread: Some(thread) })
+    }
+
+    /// Turns the key to a position.
+    pub fn engine(&self, engine: Engine) {
+        lock_any(&self.car).turn(engine);
+    }
+
+    /// Another car on the same bus.
+    ///
+    /// # Errors
+    /// [`SpecError`] naming what is wrong with the car.
+    pub fn swap(&self, spec: &CarSpec) -> Result<(), SpecError> {
+        *lock_any(&self.car) = Car::new(spec)?;
+        Ok(())
+    }
+
+    /// Lets the engine's unit send `7F xx 78` so many times before its next answer.
+    pub fn postpone(&self, times: u8) {
+        lock_any(&self.car).postpone(times);
+    }
+
+    /// Request payloads that reached the car, oldest first.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Vec<u8>> {
+        lock_any(&self.car).seen().to_vec()
+    }
+}
+
+impl Drop for BusSim {
+    fn drop(&mut self) {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One frame in, and the answers out at their times.
+fn turn(socket: &CanSocket, car: &Mutex<Car>) -> io::Result<()> {
+    let mut waiting = Schedule::default();
+    if let Some(frame) = read(socket)? {
+        waiting.add(lock_any(car).on_frame(&frame));
+    }
+    while let Some(at) = waiting.next_at() {
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        while let Some(frame) = waiting.due() {
+            write(socket, &frame)?;
+        }
+        // Flow control comes between, and what another unit is asked.
+        socket.set_nonblocking(true)?;
+        while let Ok(Some(frame)) = read(socket) {
+            waiting.add(lock_any(car).on_frame(&frame));
+        }
+        socket.set_nonblocking(false)?;
+    }
+    Ok(())
+}
+
+fn read(socket: &CanSocket) -> io::Result<Option<Frame>> {
+    let CanFrame::Data(frame) = socket.read_frame()? else { return Ok(None) };
+    let (id, extended) = match frame.id() {
+        Id::Standard(id) => (u32::from(id.as_raw()), false),
+        Id::Extended(id) => (id.as_raw(), true),
+    };
+    Ok(Some(Frame { id, extended, data: frame.data().to_vec() }))
+}
+
+fn write(socket: &CanSocket, frame: &Frame) -> io::Result<()> {
+    let id = if frame.extended {
+        ExtendedId::new(frame.id).map(Id::Extended)
+    } else {
+        u16::try_from(frame.id).ok().and_then(StandardId::new).map(Id::Standard)
+    };
+    match id.and_then(|id| CanFrame::new(id, &frame.data)) {
+        Some(frame) => socket.write_frame(&frame),
+        None => Ok(()),
+    }
+}

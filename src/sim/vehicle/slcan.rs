@@ -1,0 +1,348 @@
+//! A simulated slcan adapter on a car's bus (Lawicel CAN232 manual): over a
+//! pseudo-terminal or TCP. At a wrong bit rate it hears only errors. Shares nothing
+//! with the driver.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::bus::Schedule;
+use super::car::{Car, Frame};
+use super::spec::{CarSpec, Engine, SpecError};
+use super::task::lock_any;
+use crate::sim::presence::{Device, Presence};
+use crate::sim::transport::{Address, Endpoint, Input};
+
+/// Frames that a bus with traffic carries, one every so often.
+const CHATTER: Duration = Duration::from_millis(20);
+/// Bits a second of `S0` to `S8`.
+const RATES: [u32; 9] = [10_000, 20_000, 50_000, 100_000, 125_000, 250_000, 500_000, 800_000, 1_000_000];
+
+/// How the adapter behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlcanProfile {
+    /// Sends `z`, `Z` for frames it took.
+    pub acknowledges: bool,
+    /// Answers `O`, `L`, `S`, `C` at all.
+    pub confirms: bool,
+    /// Knows `L`.
+    pub listens: bool,
+    /// Frames carry four digits of time.
+    pub stamps: bool,
+    /// Writes so many bytes at once; 0: all.
+    pub split_bytes: usize,
+    /// A frame between each two lines that is none.
+    pub garbage: bool,
+    /// Other units talk on the bus all the time.
+    pub chatter: bool,
+}
+
+impl Default for SlcanProfile {
+    fn default() -> Self {
+        Self {
+            acknowledges: true,
+            confirms: true,
+            listens: true,
+            stamps: false,
+            split_bytes: 0,
+            garbage: false,
+            chatter: false,
+        }
+    }
+}
+
+/// What the handle and the task share.
+#[derive(Debug)]
+struct World {
+    profile: SlcanProfile,
+    car: Car,
+    /// `C`, `L`, `O`.
+    mode: Mode,
+    rate: Option<u32>,
+    line: String,
+    bus_error: bool,
+    waiting: Schedule,
+    /// Every command and how often a frame was sent at a wrong rate, for tests.
+    heard: Vec<String>,
+    sent_at_wrong_rate: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Closed,
+    Listening,
+    Open,
+}
+
+/// Control of the adapter. Dropping it takes the device away.
+#[derive(Debug)]
+pub struct SlcanSim {
+    world: Arc<Mutex<World>>,
+    presence: Presence,
+}
+
+impl SlcanSim {
+    /// Starts on a pseudo-terminal; `link` points at it while it is there.
+    ///
+    /// # Errors
+    /// No terminal to be had, or the car is not right.
+    pub async fn spawn_pty(profile: SlcanProfile, car: &CarSpec, link: Option<PathBuf>) -> io::Result<Self> {
+        Self::spawn(profile, car, Address::Pty { link }).await
+    }
+
+    /// Starts on a TCP listener.
+    ///
+    /// # Errors
+    /// The address is taken, or the car is not right.
+    pub async fn spawn_tcp(address: SocketAddr, profile: SlcanProfile, car: &CarSpec) -> io::Result<Self> {
+        Self::spawn(profile, car, Address::Tcp(address)).await
+    }
+
+    async fn spawn(profile: SlcanProfile, car: &CarSpec, address: Address) -> io::Result<Self> {
+        let world = Arc::new(Mutex::new(World {
+            profile,
+            car: Car::new(car).map_err(io::Error::other)?,
+            mode: Mode::Closed,
+            rate: None,
+            line: String::new(),
+            bus_error: false,
+            waiting: Schedule::default(),
+            heard: Vec::new(),
+            sent_at_wrong_rate: 0,
+        }));
+        let presence = Presence::begin(Player(Arc::clone(&world)), address).await?;
+        Ok(Self { world, presence })
+    }
+
+    /// Path or `host:port`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.presence.name()
+    }
+
+    /// Turns the key to a position.
+    pub fn engine(&self, engine: Engine) {
+        lock_any(&self.world).car.turn(engine);
+    }
+
+    /// Lets the engine's unit send `7F xx 78` so many times before its next answer.
+    pub fn postpone(&self, times: u8) {
+        lock_any(&self.world).car.postpone(times);
+    }
+
+    /// Another car on the same bus.
+    ///
+    /// # Errors
+    /// [`SpecError`] naming what is wrong with the car.
+    pub fn swap(&self, spec: &CarSpec) -> Result<(), SpecError> {
+        lock_any(&self.world).car = Car::new(spec)?;
+        Ok(())
+    }
+
+    /// Request payloads that reached the car, oldest first.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Vec<u8>> {
+        lock_any(&self.world).car.seen().to_vec()
+    }
+
+    /// Lines that came, oldest first.
+    #[must_use]
+    pub fn heard(&self) -> Vec<String> {
+        lock_any(&self.world).heard.clone()
+    }
+
+    /// Frames that were sent while the bit rate was wrong: each disturbed the car.
+    #[must_use]
+    pub fn sent_at_wrong_rate(&self) -> u32 {
+        lock_any(&self.world).sent_at_wrong_rate
+    }
+
+    /// Pulls the cable. Returns when it is gone.
+    pub async fn vanish(&mut self) {
+        self.presence.vanish().await;
+    }
+
+    /// Puts the device back. Returns when it is there.
+    pub async fn come_back(&mut self) {
+        self.presence.come_back().await;
+    }
+
+    /// Takes the device away for good.
+    pub async fn stop(self) {
+        self.presence.end().await;
+    }
+}
+
+struct Player(Arc<Mutex<World>>);
+
+impl Device for Player {
+    fn power_cycle(&mut self) {
+        let mut world = lock_any(&self.0);
+        (world.mode, world.rate, world.bus_error) = (Mode::Closed, None, false);
+        world.line.clear();
+        world.waiting.clear();
+    }
+
+    async fn serve(&mut self, mut endpoint: Endpoint) {
+        let mut chatter = Instant::now();
+        loop {
+            let next = lock_any(&self.0).waiting.next_at();
+            let talks = lock_any(&self.0).profile.chatter;
+            tokio::select! {
+                () = sleep_until(next.unwrap_or(chatter)), if next.is_some() => {
+                    let line = lock_any(&self.0).due();
+                    self.write(&mut endpoint, &line).await;
+                }
+                () = sleep_until(chatter), if talks => {
+                    chatter = Instant::now() + CHATTER;
+                    let line = lock_any(&self.0).chat();
+                    self.write(&mut endpoint, &line).await;
+                }
+                input = endpoint.read() => match input {
+                    Ok(Input::Bytes(bytes)) => {
+                        let answer: Vec<u8> =
+                            bytes.iter().flat_map(|byte| lock_any(&self.0).take(*byte)).collect();
+                        self.write(&mut endpoint, &answer).await;
+                    }
+                    Ok(Input::Left) => {}
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+}
+
+impl Player {
+    async fn write(&self, endpoint: &mut Endpoint, bytes: &[u8]) {
+        let split = match lock_any(&self.0).profile.split_bytes {
+            0 => bytes.len().max(1),
+            split => split,
+        };
+        for piece in bytes.chunks(split) {
+            endpoint.write(piece).await;
+            if split < bytes.len() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+}
+
+impl World {
+    /// A byte from the host; what is said to it.
+    fn take(&mut self, byte: u8) -> Vec<u8> {
+        if byte != b'\r' {
+            if self.line.len() < 200 {
+                self.line.push(char::from(byte));
+            }
+            return Vec::new();
+        }
+        let line = std::mem::take(&mut self.line);
+        if line.is_empty() {
+            return b"\r".to_vec();
+        }
+        if self.heard.len() < 10_000 {
+            self.heard.push(line.clone());
+        }
+        self.obey(&line)
+    }
+
+    fn obey(&mut self, line: &str) -> Vec<u8> {
+        let (letter, rest) = line.split_at_checked(1).unwrap_or((line, ""));
+        let done = match letter {
+            "S" if self.mode == Mode::Closed => {
+                let digit: Option<usize> = rest.parse().ok();
+                self.rate = digit.and_then(|digit| RATES.get(digit).copied());
+                self.rate.is_some()
+            }
+            "O" if self.mode == Mode::Closed && self.rate.is_some() => self.enter(Mode::Open),
+            "L" if self.profile.listens && self.mode == Mode::Closed && self.rate.is_some() => {
+                self.enter(Mode::Listening)
+            }
+            "C" if self.mode != Mode::Closed => self.enter(Mode::Closed),
+            "V" => return b"V1013\r".to_vec(),
+            "N" => return b"NSIM1\r".to_vec(),
+            "F" if self.mode != Mode::Closed => {
+                let flags = if std::mem::take(&mut self.bus_error) { 0xA4 } else { 0 };
+                return format!("F{flags:02X}\r").into_bytes();
+            }
+            "t" | "T" if self.mode == Mode::Open => return self.transmit(letter == "T", rest),
+            _ => false,
+        };
+        match (self.profile.confirms, done) {
+            (false, _) => Vec::new(),
+            (true, true) => b"\r".to_vec(),
+            (true, false) => b"\x07".to_vec(),
+        }
+    }
+
+    fn enter(&mut self, mode: Mode) -> bool {
+        self.mode = mode;
+        self.bus_error = false;
+        self.waiting.clear();
+        true
+    }
+
+    /// Protocols 6 and 7 are at 500 kbit/s, 8 and 9 at 250 (`AT SP` of the ELM327 data sheet).
+    fn rate_is_right(&self) -> bool {
+        self.rate == Some(if self.car.protocol() >= 8 { 250_000 } else { 500_000 })
+    }
+
+    fn transmit(&mut self, wide: bool, text: &str) -> Vec<u8> {
+        let Some(frame) = parse(wide, text) else { return b"\x07".to_vec() };
+        if !self.rate_is_right() {
+            self.bus_error = true;
+            self.sent_at_wrong_rate += 1;
+        } else if !self.car.awake() {
+            // Nobody acknowledges.
+            self.bus_error = true;
+        } else {
+            let answers = self.car.on_frame(&frame);
+            self.waiting.add(answers);
+        }
+        match (self.profile.acknowledges, wide) {
+            (false, _) => b"\r".to_vec(),
+            (true, false) => b"z\r".to_vec(),
+            (true, true) => b"Z\r".to_vec(),
+        }
+    }
+
+    /// Frames whose time has come, as lines.
+    fn due(&mut self) -> Vec<u8> {
+        let mut lines = Vec::new();
+        while let Some(frame) = self.waiting.due() {
+            lines.extend(self.print(&frame));
+        }
+        lines
+    }
+
+    /// A frame of the car's own talk, or at a wrong rate an error.
+    fn chat(&mut self) -> Vec<u8> {
+        match self.mode {
+            Mode::Closed => Vec::new(),
+            _ if !self.rate_is_right() => {
+                self.bus_error = true;
+                Vec::new()
+            }
+            _ => self.print(&Frame { id: 0x280, extended: false, data: vec![0x49, 0x0E, 0, 0, 0, 0, 0, 0] }),
+        }
+    }
+
+    fn print(&self, frame: &Frame) -> Vec<u8> {
+        let id = if frame.extended { format!("T{:08X}", frame.id) } else { format!("t{:03X}", frame.id) };
+        let time = if self.profile.stamps { "1A2B" } else { "" };
+        let garbage = if self.profile.garbage { "t7E8ZZ\rW\0\n\r" } else { "" };
+        format!("{garbage}{id}{:X}{}{time}\r", frame.data.len(), hex::encode_upper(&frame.data)).into_bytes()
+    }
+}
+
+fn parse(wide: bool, text: &str) -> Option<Frame> {
+    let (id, rest) = text.split_at_checked(if wide { 8 } else { 3 })?;
+    let (length, data) = rest.split_at_checked(1)?;
+    let length: usize = length.parse().ok().filter(|length| *length <= 8)?;
+    let data = hex::decode(data).ok().filter(|data| data.len() == length)?;
+    Some(Frame { id: u32::from_str_radix(id, 16).ok()?, extended: wide, data })
+}

@@ -1,0 +1,97 @@
+//! Who is who on a diagnostic CAN bus (ISO 15765-4 §10.4, ISO 15765-2 normal fixed
+//! addressing). Pure.
+
+use crate::link::can::{Id, Pass};
+use crate::vehicle::gate::Target;
+
+/// The functional address of 11 bits.
+const FUNCTIONAL_11: Id = Id::standard(0x7DF);
+/// The functional address of 29 bits.
+const FUNCTIONAL_29: Id = Id::extended(0x18DB_33F1);
+/// Physical address of 29 bits, between a unit and the tester F1.
+const PHYSICAL_29: u32 = 0x18DA_0000;
+const TESTER: u32 = 0xF1;
+
+/// Length of the IDs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Width {
+    Eleven,
+    TwentyNine,
+}
+
+impl Width {
+    pub(super) fn of(id: u32) -> Self {
+        if id <= 0x7FF { Self::Eleven } else { Self::TwentyNine }
+    }
+}
+
+/// Where a request goes.
+pub(super) fn request_id(width: Width, target: Target) -> Id {
+    match (target, width) {
+        (Target::Functional, Width::Eleven) => FUNCTIONAL_11,
+        (Target::Functional, Width::TwentyNine) => FUNCTIONAL_29,
+        (Target::Unit(id), Width::Eleven) => Id::standard(id),
+        (Target::Unit(id), Width::TwentyNine) => Id::extended(id),
+    }
+}
+
+/// The unit that answers functional requests with this ID; `None`: it is no such answer.
+pub(super) fn unit_of(answer: Id) -> Option<Id> {
+    let number = answer.number();
+    match answer.is_extended() {
+        false => (0x7E8..=0x7EF).contains(&number).then(|| Id::standard(number - 8)),
+        true => (number & 0x1FFF_FF00 == PHYSICAL_29 | TESTER << 8)
+            .then(|| Id::extended(PHYSICAL_29 | (number & 0xFF) << 8 | TESTER)),
+    }
+}
+
+/// What a unit answers with when asked by `request`: 8 more on 11 bits, source and target
+/// swapped on 29.
+pub(super) fn answer_id(request: Id) -> Option<Id> {
+    let number = request.number();
+    if !request.is_extended() {
+        return Some(Id::standard(number + 8)).filter(|_| number + 8 <= 0x7FF);
+    }
+    let (target, source) = (number >> 8 & 0xFF, number & 0xFF);
+    Some(Id::extended(number & 0x1FFF_0000 | source << 8 | target))
+}
+
+/// The kernel's filters while nothing is asked: what units answer, of whichever length.
+pub(super) fn answers() -> Vec<Pass> {
+    [FUNCTIONAL_11, FUNCTIONAL_29].iter().flat_map(|to| passes(*to, Target::Functional)).collect()
+}
+
+/// The kernel's filters while a request to `to` is open.
+pub(super) fn passes(to: Id, target: Target) -> Vec<Pass> {
+    match (target, to.is_extended()) {
+        (Target::Functional, false) => vec![Pass { id: Id::standard(0x7E8), mask: 0x7F8 }],
+        (Target::Functional, true) => {
+            vec![Pass { id: Id::extended(PHYSICAL_29 | TESTER << 8), mask: 0x1FFF_FF00 }]
+        }
+        (Target::Unit(_), _) => answer_id(to).map(|id| Pass { id, mask: 0x1FFF_FFFF }).into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_and_their_answers() {
+        // Source: ISO 15765-4 tables of legislated IDs; the 29-bit pair is of the ELM327 data sheet.
+        for (answer, unit) in [
+            (Id::standard(0x7E8), Some(Id::standard(0x7E0))),
+            (Id::standard(0x7EF), Some(Id::standard(0x7E7))),
+            (Id::standard(0x7E7), None),
+            (Id::extended(0x7E8), None),
+            (Id::extended(0x18DA_F110), Some(Id::extended(0x18DA_10F1))),
+            (Id::extended(0x18DA_F210), None),
+        ] {
+            assert_eq!(unit_of(answer), unit, "{answer}");
+            if let Some(unit) = unit {
+                assert_eq!(answer_id(unit), Some(answer));
+            }
+        }
+        assert_eq!(answer_id(Id::standard(0x7F9)), None);
+    }
+}

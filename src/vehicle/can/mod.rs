@@ -1,0 +1,17 @@
+//! Cars on a CAN bus without a dongle in between: over the kernel's SocketCAN, or over
+//! an slcan adapter.
+//!
+//! The way of the data: frames ([`crate::link::can`], [`slcan`]) → [`isotp`] (messages) →
+//! [`Node`] (requests and answers). Bytes to a car come from the gate's requests;
+//! the only others are the flow control frames that ISO-TP makes.
+
+mod address;
+mod bus;
+pub mod isotp;
+mod listen;
+mod node;
+pub mod slcan;
+mod tally;
+
+pub use listen::Ear;
+pub use node::Node;

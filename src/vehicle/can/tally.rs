@@ -1,0 +1,167 @@
+//! What a bus suffered: counted for the metrics, judged for the link's state. No I/O.
+
+use std::time::Duration;
+
+use crate::link::can::BusTrouble;
+
+/// So many frames of nonsense without one good frame: the bit rate is wrong.
+const NONSENSE: u32 = 3;
+/// So long the loss of frames is told.
+const TOLD_FOR: Duration = Duration::from_secs(60);
+/// A bus without a frame for so long sleeps.
+const ASLEEP_AFTER: Duration = Duration::from_secs(5);
+
+/// Counts of one bus.
+#[derive(Debug, Clone)]
+pub(super) struct Tally {
+    bus: String,
+    /// Since the question began.
+    frames: u32,
+    nonsense: u32,
+    unacknowledged: bool,
+    dropped: u32,
+    /// By the controller, before the kernel saw them.
+    overrun: u32,
+    lost_at: Option<Duration>,
+    last_frame: Option<Duration>,
+    stirred: bool,
+}
+
+impl Tally {
+    pub(super) fn new(bus: &str) -> Self {
+        Self {
+            bus: bus.to_owned(),
+            frames: 0,
+            nonsense: 0,
+            unacknowledged: false,
+            dropped: 0,
+            overrun: 0,
+            lost_at: None,
+            last_frame: None,
+            stirred: false,
+        }
+    }
+
+    pub(super) fn begin_question(&mut self) {
+        (self.frames, self.nonsense, self.unacknowledged) = (0, 0, false);
+    }
+
+    pub(super) fn frame(&mut self, now: Duration) {
+        self.frames = self.frames.saturating_add(1);
+        self.stir(now);
+    }
+
+    /// There is life on the bus.
+    pub(super) fn stir(&mut self, now: Duration) {
+        self.stirred |= self.last_frame.is_none_or(|last| now.saturating_sub(last) >= ASLEEP_AFTER);
+        self.last_frame = Some(now);
+    }
+
+    pub(super) fn trouble(&mut self, trouble: BusTrouble, now: Duration) {
+        for (kind, is) in [
+            ("bus-off", trouble.bus_off),
+            ("restarted", trouble.restarted),
+            ("nonsense", trouble.nonsense),
+            ("unacknowledged", trouble.unacknowledged),
+            ("passive", trouble.passive),
+            ("overrun", trouble.overrun),
+        ] {
+            if is {
+                metrics::counter!("baygate_vehicle_can_errors_total", "bus" => self.bus.clone(), "kind" => kind)
+                    .increment(1);
+            }
+        }
+        self.nonsense = self.nonsense.saturating_add(u32::from(trouble.nonsense));
+        self.unacknowledged |= trouble.unacknowledged;
+        if trouble.overrun {
+            self.overrun = self.overrun.saturating_add(1);
+            self.lost_at = Some(now);
+        }
+    }
+
+    /// The kernel's count since the socket was opened.
+    pub(super) fn dropped(&mut self, dropped: u32, now: Duration) {
+        let more = dropped.wrapping_sub(self.dropped);
+        if more > 0 {
+            metrics::counter!("baygate_vehicle_can_dropped_total", "bus" => self.bus.clone())
+                .increment(more.into());
+            self.dropped = dropped;
+            self.lost_at = Some(now);
+        }
+    }
+
+    pub(super) fn frames_in_question(&self) -> u32 {
+        self.frames
+    }
+
+    /// The bit rate is wrong: errors, and not one frame.
+    pub(super) fn is_nonsense(&self) -> bool {
+        self.frames == 0 && self.nonsense >= NONSENSE
+    }
+
+    /// Errors at all, and not one frame: an adapter tells by one flag what the kernel tells by
+    /// a frame each. Only while listening: an asking adapter sets the same flag when nobody
+    /// acknowledges.
+    pub(super) fn is_flagged(&self) -> bool {
+        self.frames == 0 && self.nonsense > 0
+    }
+
+    pub(super) fn unacknowledged(&self) -> bool {
+        self.unacknowledged
+    }
+
+    pub(super) fn stirred(&mut self) -> bool {
+        std::mem::take(&mut self.stirred)
+    }
+
+    pub(super) fn limitation(&self, now: Duration) -> Option<(&'static str, String)> {
+        self.lost_at.filter(|lost| now.saturating_sub(*lost) < TOLD_FOR)?;
+        let Self { bus, dropped, overrun, .. } = self;
+        Some((
+            "frames-lost",
+            format!(
+                "{bus}: {dropped} frame(s) were dropped because this box did not read them in time, the controller lost some {overrun} time(s); raise net.core.rmem_max, or relieve the box"
+            ),
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_good_frame_proves_the_bit_rate() {
+        let now = Duration::ZERO;
+        let nonsense = BusTrouble { nonsense: true, ..BusTrouble::default() };
+        let mut tally = Tally::new("can0");
+        (0..NONSENSE).for_each(|_| tally.trouble(nonsense, now));
+        assert!(tally.is_nonsense());
+        tally.frame(now);
+        assert!(!tally.is_nonsense());
+    }
+
+    #[test]
+    fn lost_frames_are_told_for_a_minute() {
+        let mut tally = Tally::new("can0");
+        let second = Duration::from_secs;
+        assert_eq!(tally.limitation(second(0)), None);
+        tally.dropped(7, second(1));
+        let (code, words) = tally.limitation(second(2)).unwrap();
+        assert!(code == "frames-lost" && words.contains("7 frame(s)"), "{words}");
+        tally.dropped(7, second(50));
+        assert_eq!(tally.limitation(second(61)), None);
+    }
+
+    #[test]
+    fn a_bus_stirs_once_after_silence() {
+        let mut tally = Tally::new("can0");
+        let second = Duration::from_secs;
+        tally.frame(second(1));
+        assert!(tally.stirred() && !tally.stirred());
+        tally.frame(second(3));
+        assert!(!tally.stirred());
+        tally.frame(second(20));
+        assert!(tally.stirred());
+    }
+}

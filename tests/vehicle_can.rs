@@ -1,0 +1,480 @@
+//! CAN on the kernel's own sockets: against its ISO-TP (`CAN_ISOTP`), a simulated car
+//! on `vcan`, interfaces that go down, frames that are lost. Most build machines have
+//! no CAN in their kernel: `make can` runs this file in a virtual machine of the lab.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "vehicle_can/kernel.rs"]
+mod kernel;
+mod lab;
+mod vehicle_bay;
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use baygate::config::tables::Poll;
+use baygate::config::values::{Locale, VehicleLink};
+use baygate::link::can::{CanSocket, Frame, Heard, Id, interface};
+use baygate::sim::vehicle::{BusSim, CarSpec, Engine, SlcanProfile, SlcanSim};
+use baygate::vehicle::adapter::Adapter as Link;
+use baygate::vehicle::can::isotp::{Conversations, Event, Form, Next, Output, Receiver, Sender};
+use kernel::{KernelIsoTp, Options, error_frame, raw_write};
+use vehicle_bay::{Bay, bundle, open_store};
+
+/// A whole run of the machine, on a loaded host.
+const LONG: Duration = Duration::from_secs(600);
+/// A frame takes so long at 500 kbit/s, and none on vcan: the kernel's sender begins to wait
+/// for flow control when it has heard its own frame, and ignores one that comes before.
+const A_FRAME: Duration = Duration::from_micros(230);
+/// Nothing on a vcan takes so long.
+const SOON: Duration = Duration::from_secs(3);
+
+/// They have a processor of the machine for themselves. No test may move from one to the
+/// other: a vcan delivers on the processor that sent, and frames would overtake each other.
+const LONG_ONES: [&str; 2] = ["every_length_to_the_kernel", "every_form_both_ways"];
+
+/// The host's side: boots, and runs every other test of this file inside.
+#[test]
+#[ignore = "make can"]
+fn in_the_machine() {
+    let folder = lab::target("can-lab");
+    std::fs::create_dir_all(&folder).unwrap();
+    let script = format!(
+        "export PATH=/usr/sbin:/usr/bin:/sbin:/bin RUST_BACKTRACE=1\n\
+         echo 8388608 > /proc/sys/net/core/rmem_max\n\
+         for name in 0 1 2 3 4 5 6 7 8 9; do\n\
+         ip link add vcan$name type vcan && ip link set vcan$name mtu 72 up || exit 99\n\
+         done\n\
+         cd {root}\n\
+         part() {{\n\
+         name=$1; shift\n\
+         {{ taskset -c $name {program} --ignored --test-threads=1 --nocapture \"$@\" 2>&1; echo $? > /run/$name; }} |\n\
+         while read -r line; do echo \"$name $line\" >&3; done\n\
+         }}\n\
+         part 0 {long} &\n\
+         part 1 --skip {skip_long} --skip in_the_machine\n\
+         wait\n\
+         [ \"$(cat /run/0 /run/1)\" = \"$(printf '0\\n0')\" ]\n",
+        long = LONG_ONES.join(" "),
+        skip_long = LONG_ONES.join(" --skip "),
+        root = env!("CARGO_MANIFEST_DIR"),
+        program = std::env::current_exe().unwrap().display(),
+    );
+    let begun = Instant::now();
+    let setup = lab::Setup { folder: &folder, script: &script, disk: None, network: false, memory_mib: 1024 };
+    let machine = lab::Machine::boot(&setup);
+    println!("up after {:.1} s", begun.elapsed().as_secs_f64());
+    loop {
+        let left = LONG.checked_sub(begun.elapsed()).expect("the machine takes too long");
+        match machine.hear(left) {
+            lab::Heard::Line(line) if line.starts_with("exit ") => {
+                assert_eq!(line, "exit 0", "{}", machine.console());
+                break;
+            }
+            lab::Heard::Line(line) => println!("  {line}"),
+            lab::Heard::Nothing | lab::Heard::End => panic!("the machine went silent: {}", machine.console()),
+        }
+    }
+    println!("all of it took {:.1} s", begun.elapsed().as_secs_f64());
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn payload(length: usize) -> Vec<u8> {
+    (0..length).map(|place| (place.wrapping_mul(31) ^ (place >> 5) ^ length) as u8).collect()
+}
+
+const OURS: Id = Id::standard(0x7E0);
+const THEIRS: Id = Id::standard(0x7E8);
+
+/// We send, the kernel puts together.
+async fn to_the_kernel(interface: &str, form: Form, options: Options, lengths: impl Iterator<Item = usize>) {
+    let kernel = KernelIsoTp::open(interface, OURS, THEIRS, options);
+    let mut socket = CanSocket::open(interface).unwrap();
+    socket.pass(&[baygate::link::can::Pass { id: THEIRS, mask: 0x7FF }]).unwrap();
+    let begun = Instant::now();
+    for length in lengths {
+        let whole = payload(length);
+        let mut sender = Sender::new(form, whole.clone()).unwrap();
+        loop {
+            match sender.next(begun.elapsed()) {
+                Next::Send(data) => {
+                    let frame = Frame::new(OURS, &data, form.frame_bytes > 8).unwrap();
+                    socket.send(&frame).await.unwrap();
+                }
+                Next::Wait(until) => {
+                    let pause = until.saturating_sub(begun.elapsed());
+                    if let Ok(heard) = tokio::time::timeout(pause, socket.hear()).await
+                        && let Heard::Frame(frame) = heard.unwrap()
+                    {
+                        sender.on_frame(frame.data(), begun.elapsed());
+                    }
+                }
+                Next::Done => break,
+                Next::Failed(error) => panic!("{length}: {error}"),
+            }
+        }
+        assert_eq!(kernel.read(), whole, "{length}");
+    }
+}
+
+/// The kernel sends, we put together; in blocks of `length % blocks`.
+async fn from_the_kernel(
+    interface: &str,
+    form: Form,
+    options: Options,
+    blocks: usize,
+    lengths: impl Iterator<Item = usize>,
+) {
+    let kernel = KernelIsoTp::open(interface, OURS, THEIRS, options);
+    let mut socket = CanSocket::open(interface).unwrap();
+    socket.pass(&[baygate::link::can::Pass { id: THEIRS, mask: 0x7FF }]).unwrap();
+    let begun = Instant::now();
+    for length in lengths {
+        let mut receiver = Receiver::new(form, (length % blocks) as u8, 0);
+        let whole = payload(length);
+        kernel.write(&whole);
+        let came = loop {
+            let heard = tokio::time::timeout(SOON, socket.hear())
+                .await
+                .unwrap_or_else(|_| panic!("{length}: silence"));
+            let Heard::Frame(frame) = heard.unwrap() else { continue };
+            let step = receiver.on_frame(frame.data(), 1 << 20, begun.elapsed());
+            if let Some(reply) = step.reply {
+                if blocks > 1 {
+                    std::thread::sleep(A_FRAME);
+                }
+                socket.send(&Frame::new(OURS, &reply, form.frame_bytes > 8).unwrap()).await.unwrap();
+            }
+            match step.events.into_iter().next() {
+                Some(Event::Whole(payload)) => break payload,
+                Some(Event::Broken { why, .. }) => panic!("{length}: {why:?}"),
+                None => {}
+            }
+        };
+        assert_eq!(came, whole, "{length}");
+    }
+    assert_eq!(socket.dropped(), 0);
+}
+
+#[test]
+#[ignore = "make can"]
+fn every_length_to_the_kernel() {
+    runtime().block_on(to_the_kernel("vcan3", Form::default(), Options::default(), 1..=4095));
+}
+
+#[test]
+#[ignore = "make can"]
+fn every_length_from_the_kernel() {
+    runtime().block_on(from_the_kernel("vcan4", Form::default(), Options::default(), 1, 1..=4095));
+}
+
+#[test]
+#[ignore = "make can"]
+fn every_form_both_ways() {
+    let lengths = || (1..140).chain((140..4095).step_by(331)).chain([4095, 4096, 5000, 8000]);
+    runtime().block_on(async {
+        for bytes in [12, 24, 64] {
+            let options = Options { frame_bytes: bytes, ..Options::default() };
+            let form = Form::default().fd(bytes);
+            to_the_kernel("vcan2", form, options, lengths()).await;
+            from_the_kernel("vcan2", form, options, 40, lengths()).await;
+        }
+        // We are F1, the kernel is 10.
+        let options = Options { addresses: Some((0xF1, 0x10)), ..Options::default() };
+        to_the_kernel("vcan2", Form::extended(0x10, 0xF1), options, lengths()).await;
+        from_the_kernel("vcan2", Form::extended(0x10, 0xF1), options, 7, lengths()).await;
+        // The kernel asks for small blocks with 300 µs between frames, and wants 55 as padding.
+        let options = Options { block_size: 3, st_min: 0xF3, padding: Some(0x55), ..Options::default() };
+        let form = Form { padding: Some(0x55), ..Form::default() };
+        to_the_kernel("vcan2", form, options, (1..400).step_by(7)).await;
+        let unpadded = Form { padding: None, ..Form::default() };
+        from_the_kernel("vcan2", unpadded, Options::default(), 3, lengths()).await;
+        to_the_kernel("vcan2", unpadded, Options::default(), lengths()).await;
+    });
+}
+
+#[test]
+#[ignore = "make can"]
+fn four_conversations_at_once() {
+    const MESSAGES: usize = 10;
+    let senders: Vec<_> = (0..4_u32)
+        .map(|unit| {
+            let (ours, theirs) = (Id::standard(0x7E0 + unit), Id::standard(0x7E8 + unit));
+            let kernel = KernelIsoTp::open("vcan5", ours, theirs, Options::default());
+            move || (0..MESSAGES).for_each(|round| kernel.write(&payload(4095 - round * 4 - unit as usize)))
+        })
+        .collect();
+    let came = runtime().block_on(async {
+        let mut socket = CanSocket::open("vcan5").unwrap();
+        socket.pass(&[baygate::link::can::Pass { id: Id::standard(0x7E8), mask: 0x7F8 }]).unwrap();
+        let mut all = Conversations::new(32 * 1024);
+        for unit in 0..4 {
+            let (ours, theirs) = (Id::standard(0x7E0 + unit), Id::standard(0x7E8 + unit));
+            assert!(all.listen(theirs, ours, Form::default(), 8, 0));
+        }
+        let threads: Vec<_> = senders.into_iter().map(std::thread::spawn).collect();
+        let (begun, mut came, mut open, mut most) = (Instant::now(), Vec::new(), [false; 4], 0);
+        while came.len() < 4 * MESSAGES {
+            let heard = tokio::time::timeout(SOON, socket.hear()).await.expect("silence").unwrap();
+            let Heard::Frame(frame) = heard else { continue };
+            let unit = (frame.id().number() - 0x7E8) as usize;
+            open[unit] = true;
+            most = most.max(open.iter().filter(|open| **open).count());
+            for output in all.on_frame(&frame, begun.elapsed()) {
+                match output {
+                    Output::Send(flow) => {
+                        std::thread::sleep(A_FRAME);
+                        socket.send(&flow).await.unwrap();
+                    }
+                    Output::Event(from, Event::Whole(payload)) => {
+                        open[unit] = false;
+                        came.push((from, payload));
+                    }
+                    Output::Event(from, Event::Broken { why, .. }) => panic!("{from}: {why:?}"),
+                }
+            }
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        assert!(most >= 2, "they did not overlap");
+        came
+    });
+    assert!(came.iter().all(|(_, came)| *came == payload(came.len())));
+    for unit in 0..4 {
+        assert_eq!(came.iter().filter(|(from, _)| from.number() == 0x7E8 + unit).count(), MESSAGES);
+    }
+}
+
+fn car(protocol: u8) -> CarSpec {
+    let confirmed = vec!["P0420".parse().unwrap()];
+    CarSpec { protocol, units: 3, latency_ms: 5, drift: false, confirmed, ..CarSpec::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make can"]
+async fn a_full_scan_over_the_bus() {
+    for (protocol, name) in [(6, "iso15765-4-11bit-500k"), (7, "iso15765-4-29bit-500k")] {
+        let sim = BusSim::spawn("vcan6", &car(protocol)).unwrap();
+        let begun = Instant::now();
+        let link = "can://vcan6?bitrate=500000".parse().unwrap();
+        let report = baygate::cli::scan::scan_link(&link, &bundle(), None, Locale::En).await.unwrap();
+        println!("a full scan took {:.2} s", begun.elapsed().as_secs_f64());
+        assert_eq!((report.protocol.as_str(), report.ecus.len()), (name, 3));
+        assert_eq!(report.adapter.identity, "SocketCAN vcan6");
+        assert_eq!(report.errors, []);
+        assert_eq!(report.vin.unwrap().as_str(), "1M8GDM9AXKP042788");
+        assert!(report.ecus.iter().any(|ecu| ecu.dtcs.iter().any(|dtc| dtc.code == "P0420")));
+        drop(sim);
+    }
+}
+
+fn ip(words: &str) {
+    assert!(Command::new("ip").args(words.split(' ')).status().unwrap().success(), "ip {words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make can"]
+async fn the_daemon_survives_what_happens_to_a_bus() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let sim = BusSim::spawn("vcan0", &car(6)).unwrap();
+    let bay = Bay::start(&store, "bay-1", "can://vcan0", Poll::Auto);
+    bay.nth("vehicle.report", 1).await;
+    // Down and up again within the patience.
+    ip("link set vcan0 down");
+    bay.until_reason(Some("interface-down")).await;
+    ip("link set vcan0 up");
+    bay.until_reason(None).await;
+    // The controller left the bus, and came back.
+    let raw = kernel::raw("vcan0");
+    raw_write(&raw, &error_frame(0x40, [0; 8]));
+    bay.until_reason(Some("bus-off")).await;
+    bay.until_reason(None).await;
+    // "Wait", three times.
+    sim.postpone(3);
+    bay.scan().await;
+    assert_eq!(bay.count("vehicle.arrived").await, 1);
+    sim.engine(Engine::Off);
+    bay.nth("vehicle.departed", 1).await;
+    sim.engine(Engine::Running);
+    bay.nth("vehicle.arrived", 2).await;
+    for request in sim.requests() {
+        assert!([1, 2, 3, 7, 9, 0x0A].contains(&request[0]), "{request:02X?}");
+    }
+    bay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make can"]
+async fn lost_frames_are_counted_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let link: VehicleLink = "can://vcan1".parse().unwrap();
+    let mut link = Link::open(&link, &bundle(), None, None).await.unwrap();
+    assert_eq!(link.limitation(), None);
+    // Nobody reads meanwhile.
+    let raw = kernel::raw("vcan1");
+    let frame = [0xE8, 7, 0, 0, 8, 0, 0, 0, 3, 0x7F, 1, 0x12, 5, 6, 7, 8];
+    (0..60_000).for_each(|_| raw_write(&raw, &frame));
+    link.voltage().await.unwrap();
+    // The count comes with the first frame after the gap.
+    raw_write(&raw, &frame);
+    link.voltage().await.unwrap();
+    let (code, words) = link.limitation().expect("frames were lost");
+    println!("{words}");
+    assert_eq!(code, "frames-lost");
+    drop(link);
+
+    // The same through the daemon, whose runtime is held up for a moment.
+    let bay = Bay::start(&store, "bay-1", "can://vcan1", Poll::Auto);
+    bay.until_reason(Some("no-obd-answer")).await;
+    let flood = Arc::new(AtomicBool::new(true));
+    let flooding = Arc::clone(&flood);
+    let thread = std::thread::spawn(move || {
+        while flooding.load(Ordering::Relaxed) {
+            (0..20_000).for_each(|_| raw_write(&raw, &frame));
+        }
+    });
+    bay.until_reason(Some("frames-lost")).await;
+    flood.store(false, Ordering::Relaxed);
+    thread.join().unwrap();
+    bay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make can"]
+async fn first_contact_listens_and_a_wrong_rate_is_left_at_once() {
+    let raw = kernel::raw("vcan7");
+    let wrong = Arc::new(AtomicBool::new(true));
+    let going = Arc::clone(&wrong);
+    let thread = std::thread::spawn(move || {
+        // A stuff error, as a controller at the wrong rate reports it.
+        while going.load(Ordering::Relaxed) {
+            raw_write(&raw, &error_frame(0x88, [0, 0, 0x04, 0, 0, 0, 0, 0]));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    });
+    let mut witness = CanSocket::open("vcan7").unwrap();
+    let link: VehicleLink = "can://vcan7".parse().unwrap();
+    let error = Link::open(&link, &bundle(), None, None).await.err().expect("only errors");
+    assert_eq!(error.code(), "wrong-bitrate");
+    wrong.store(false, Ordering::Relaxed);
+    thread.join().unwrap();
+    while let Some(heard) = witness.heard().unwrap() {
+        assert!(!matches!(heard, Heard::Frame(_)), "something was sent: {heard:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make can"]
+async fn listen_only_is_refused_where_it_cannot_be_proven() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    for (id, link) in [("bay-1", "can://vcan8"), ("bay-2", "can://vcan8?bitrate=500000")] {
+        let bay = Bay::start(&store, id, link, Poll::ListenOnly);
+        bay.until_reason(Some("not-listen-only")).await;
+        bay.stop().await;
+    }
+    let bay = Bay::start(&store, "bay-3", "can://can7", Poll::Auto);
+    bay.until_reason(Some("interface-missing")).await;
+    bay.stop().await;
+}
+
+#[test]
+#[ignore = "make can"]
+fn commands_as_a_user_types_them() {
+    let program = env!("CARGO_BIN_EXE_baygate");
+    let mut sim = Command::new(program)
+        .args(["simulate", "vehicle", "--can", "vcan9", "--dtc", "P0171", "--latency-ms", "5"])
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let report = loop {
+        let scan = Command::new(program).args(["scan", "can://vcan9", "--json"]).output().unwrap();
+        if scan.status.success() {
+            break String::from_utf8(scan.stdout).unwrap();
+        }
+        assert!(Instant::now() < deadline, "{}", String::from_utf8_lossy(&scan.stderr));
+    };
+    sim.kill().unwrap();
+    sim.wait().unwrap();
+    assert!(report.contains("P0171"), "{report}");
+    let devices = Command::new(program).args(["devices", "--json"]).output().unwrap();
+    let devices = String::from_utf8(devices.stdout).unwrap();
+    assert!(devices.contains("can://vcan9"), "{devices}");
+}
+
+/// As systemd does for `baygate-can.socket`: each connection gets a helper of its own.
+fn helper_socket() {
+    let place = std::path::Path::new(interface::HELPER);
+    std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(place).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let stream = std::os::fd::OwnedFd::from(stream.unwrap());
+            let mut helper = Command::new(env!("CARGO_BIN_EXE_baygate"));
+            helper.arg("can-helper").stdin(stream.try_clone().unwrap()).stdout(stream);
+            helper.spawn().unwrap().wait().unwrap();
+        }
+    });
+}
+
+/// The kernel's own slcan driver has bit rates as hardware has: it stands for a real
+/// controller, with the simulated adapter behind it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make can"]
+async fn the_helper_sets_an_interface_up_and_the_daemon_asks_for_it() {
+    const N_SLCAN: &str = "17";
+    helper_socket();
+    let sim = SlcanSim::spawn_pty(SlcanProfile::default(), &car(8), None).await.unwrap();
+    let mut ldattach = Command::new("ldattach").args(["--debug", N_SLCAN, &sim.name()]).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    // Kernels name it slcan0 or can0.
+    let name = loop {
+        let there = ["slcan0", "can0"].into_iter().find(|name| interface::state(name).is_ok());
+        if let Some(name) = there {
+            break name;
+        }
+        let all: Vec<_> =
+            std::fs::read_dir("/sys/class/net").unwrap().map(|net| net.unwrap().file_name()).collect();
+        assert!(Instant::now() < deadline, "the kernel made no interface: {all:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert!(!interface::state(name).unwrap().up);
+    let link = format!("can://{name}?bitrate=250000").parse().unwrap();
+    let report = baygate::cli::scan::scan_link(&link, &bundle(), None, Locale::En).await.unwrap();
+    assert_eq!((report.protocol.as_str(), report.ecus.len()), ("iso15765-4-11bit-250k", 3));
+    let state = interface::state(name).unwrap();
+    assert_eq!((state.up, state.bitrate, state.listen_only), (true, Some(250_000), false));
+    assert!(sim.heard().contains(&"S5".to_owned()), "{:?}", sim.heard());
+    // Up already, at another rate: the helper changes it.
+    let link = format!("can://{name}?bitrate=500000").parse().unwrap();
+    let _ = Link::open(&link, &bundle(), None, None).await;
+    assert_eq!(interface::state(name).unwrap().bitrate, Some(500_000));
+    // Listening: the helper sets the mode, the driver reports it, the adapter is told `L`.
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let bay = Bay::start(&store, "bay-1", &format!("can://{name}?bitrate=250000"), Poll::ListenOnly);
+    bay.until_reason(Some("listen-only")).await;
+    let requests = sim.requests().len();
+    bay.scan().await;
+    bay.stop().await;
+    let state = interface::state(name).unwrap();
+    assert_eq!((state.listen_only, state.bitrate), (true, Some(250_000)));
+    assert!(sim.heard().contains(&"L".to_owned()), "{:?}", sim.heard());
+    assert_eq!(sim.requests().len(), requests, "nothing was asked");
+    let as_it_is = format!("can://{name}").parse().unwrap();
+    let error = Link::open(&as_it_is, &bundle(), None, None).await.err().expect("it cannot ask so");
+    assert!(error.to_string().contains("listen-only"), "{error}");
+    // And back.
+    let link = format!("can://{name}?bitrate=250000").parse().unwrap();
+    Link::open(&link, &bundle(), None, None).await.unwrap();
+    assert!(!interface::state(name).unwrap().listen_only);
+    let refused = interface::set_up("lo", 500_000, false).await.unwrap_err();
+    assert!(refused.to_string().contains("no CAN interface"), "{refused}");
+    ldattach.kill().unwrap();
+    ldattach.wait().unwrap();
+}

@@ -1,0 +1,258 @@
+//! slcan links through real pseudo-terminals and TCP, against the simulated adapter,
+//! which shares no codec with the driver.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod vehicle_bay;
+
+use std::time::Duration;
+
+use baygate::config::tables::Poll;
+use baygate::config::values::{Locale, VehicleLink};
+use baygate::event::vehicle::VehicleReport;
+use baygate::sim::vehicle::{Adapter, CarSpec, Engine, Profile, SlcanProfile, SlcanSim, VehicleSim};
+use baygate::store::requests::RequestState;
+use baygate::vehicle::adapter::Adapter as Link;
+use baygate::vehicle::gate::{Request, Target};
+use serde_json::Value;
+use vehicle_bay::{Bay, bundle, open_store};
+
+fn car(protocol: u8) -> CarSpec {
+    CarSpec {
+        protocol,
+        units: 3,
+        latency_ms: 5,
+        drift: false,
+        confirmed: vec!["P0420".parse().unwrap(), "P0301".parse().unwrap()],
+        ..CarSpec::default()
+    }
+}
+
+async fn on_tcp(profile: SlcanProfile, car: &CarSpec) -> SlcanSim {
+    SlcanSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile, car).await.unwrap()
+}
+
+async fn scan(link: &str) -> VehicleReport {
+    baygate::cli::scan::scan_link(&link.parse().unwrap(), &bundle(), None, Locale::En).await.unwrap()
+}
+
+/// What does not depend on the way to the car.
+fn told(report: &VehicleReport) -> Value {
+    let mut report = serde_json::to_value(report).unwrap();
+    for key in ["visit", "link", "adapter", "started_at", "duration_ms", "signals", "link_voltage_v"] {
+        report.as_object_mut().unwrap().remove(key);
+    }
+    // The engine runs on while it is asked.
+    for ecu in report["ecus"].as_array_mut().unwrap() {
+        for value in ecu["values"].as_array_mut().unwrap() {
+            value.as_object_mut().unwrap().remove("value");
+        }
+    }
+    report
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_report_as_through_a_dongle() {
+    for (protocol, bitrate) in [(6, 500_000), (7, 500_000), (8, 250_000), (9, 250_000)] {
+        let car = car(protocol);
+        let dongle = Profile { adapter: Adapter::default(), car: Some(car.clone()) };
+        let dongle = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), dongle).await.unwrap();
+        let expected = told(&scan(&format!("elm327+tcp://{}", dongle.name())).await);
+
+        let sim = SlcanSim::spawn_pty(SlcanProfile::default(), &car, None).await.unwrap();
+        let report = scan(&format!("slcan+serial://{}?bitrate={bitrate}", sim.name())).await;
+        assert_eq!(report.adapter.identity, "slcan V1013 NSIM1");
+        assert_eq!(report.adapter.voltage_v, None);
+        assert_eq!(report.errors, [], "{protocol}");
+        assert_eq!(told(&report), expected, "{protocol}");
+        assert_eq!(report.ecus.len(), 3);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn adapters_of_every_kind() {
+    let expected = {
+        let sim = on_tcp(SlcanProfile::default(), &car(6)).await;
+        told(&scan(&format!("slcan+tcp://{}?bitrate=500000", sim.name())).await)
+    };
+    let usual = SlcanProfile::default();
+    for (name, profile) in [
+        ("no acknowledgements", SlcanProfile { acknowledges: false, ..usual }),
+        (
+            "says nothing but frames and its version",
+            SlcanProfile { confirms: false, acknowledges: false, ..usual },
+        ),
+        ("time stamps", SlcanProfile { stamps: true, ..usual }),
+        ("byte by byte", SlcanProfile { split_bytes: 1, ..usual }),
+        ("garbage between the lines", SlcanProfile { garbage: true, split_bytes: 3, ..usual }),
+        ("a bus that talks", SlcanProfile { chatter: true, ..usual }),
+        ("all of it", SlcanProfile { stamps: true, garbage: true, chatter: true, split_bytes: 7, ..usual }),
+    ] {
+        let sim = on_tcp(profile, &car(6)).await;
+        let report = scan(&format!("slcan+tcp://{}?bitrate=500000", sim.name())).await;
+        assert_eq!(told(&report), expected, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bus_that_talks_tells_its_rate_before_a_byte_is_sent() {
+    let talks = SlcanProfile { chatter: true, ..SlcanProfile::default() };
+    let sim = on_tcp(talks, &car(8)).await;
+    let report = scan(&format!("slcan+tcp://{}", sim.name())).await;
+    assert_eq!(report.protocol, "iso15765-4-11bit-250k");
+    assert_eq!(sim.sent_at_wrong_rate(), 0);
+    let heard = sim.heard();
+    let place = |line: &str| {
+        heard.iter().position(|heard| heard == line).unwrap_or_else(|| panic!("{line}: {heard:?}"))
+    };
+    assert!(place("S6") < place("L") && place("L") < place("S5") && place("S5") < place("O"), "{heard:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_rate_is_left_at_once() {
+    let talks = SlcanProfile { chatter: true, ..SlcanProfile::default() };
+    let sim = on_tcp(talks, &car(8)).await;
+    let link: VehicleLink = format!("slcan+tcp://{}?bitrate=500000", sim.name()).parse().unwrap();
+    let error = Link::open(&link, &bundle(), None, None).await.err().expect("the rate is wrong");
+    assert_eq!(error.code(), "wrong-bitrate");
+    assert!(error.to_string().contains("500000"), "{error}");
+    let heard = sim.heard();
+    assert_eq!((heard.last().map(String::as_str), sim.sent_at_wrong_rate()), (Some("C"), 0), "{heard:?}");
+}
+
+/// A gateway says nothing before it is asked: then one frame is the price.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_bus_costs_one_frame_at_the_wrong_rate() {
+    let sim = on_tcp(SlcanProfile::default(), &car(9)).await;
+    let report = scan(&format!("slcan+tcp://{}", sim.name())).await;
+    assert_eq!((report.protocol.as_str(), sim.sent_at_wrong_rate()), ("iso15765-4-29bit-250k", 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_unit_can_be_asked_and_may_take_its_time() {
+    let sim = on_tcp(SlcanProfile::default(), &car(6)).await;
+    let link: VehicleLink = format!("slcan+tcp://{}?bitrate=500000", sim.name()).parse().unwrap();
+    let mut link = Link::open(&link, &bundle(), None, None).await.unwrap();
+    sim.postpone(2);
+    let answer = link.ask(Request::vehicle_info(2).to(Target::Unit(0x7E0)), None).await.unwrap();
+    assert_eq!(answer.messages.len(), 1, "{answer:?}");
+    assert_eq!(answer.messages[0].payload.len(), 20);
+    assert_eq!(link.voltage().await.unwrap(), None);
+    sim.engine(Engine::Off);
+    let answer = link.ask(Request::current(0), None).await.unwrap();
+    assert!(answer.is_silence(), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn visits_begin_and_end_and_a_pulled_adapter_comes_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let place = dir.path().join("slcan");
+    let mut sim = SlcanSim::spawn_pty(SlcanProfile::default(), &car(6), Some(place.clone())).await.unwrap();
+    let link = format!("slcan+serial://{}?bitrate=500000", place.display());
+    let bay = Bay::start(&store, "bay-1", &link, Poll::Auto);
+    let arrived = bay.nth("vehicle.arrived", 1).await;
+    assert_eq!(arrived["protocol"], "iso15765-4-11bit-500k");
+    assert!(arrived["vin"].is_string());
+    bay.nth("vehicle.report", 1).await;
+    bay.nth("vehicle.signals", 1).await;
+    // Pulled and back within the patience: the same visit.
+    sim.vanish().await;
+    bay.until_state("the adapter is away", |row| row.state.reason.is_some()).await;
+    sim.come_back().await;
+    bay.until_reason(None).await;
+    assert_eq!(bay.scan().await.state, RequestState::Done);
+    assert_eq!(bay.count("vehicle.arrived").await, 1);
+    sim.engine(Engine::Off);
+    bay.nth("vehicle.departed", 1).await;
+    // Another car; nothing measures a voltage here.
+    sim.swap(&CarSpec { vin: Some("LSVAA4187E2123456".into()), ..car(8) }).unwrap();
+    sim.engine(Engine::Off);
+    bay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listen_only_is_confirmed_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let talks = SlcanProfile { chatter: true, ..SlcanProfile::default() };
+    let sim = on_tcp(talks, &car(6)).await;
+    let bay =
+        Bay::start(&store, "bay-1", &format!("slcan+tcp://{}?bitrate=500000", sim.name()), Poll::ListenOnly);
+    bay.until_reason(Some("listen-only")).await;
+    bay.scan().await;
+    bay.stop().await;
+    let heard = sim.heard();
+    assert!(heard.contains(&"L".into()), "{heard:?}");
+    assert!(heard.iter().all(|line| ["C", "V", "N", "F", "L", "S6"].contains(&line.as_str())), "{heard:?}");
+
+    for profile in [SlcanProfile { listens: false, ..talks }, SlcanProfile { confirms: false, ..talks }] {
+        let sim = on_tcp(profile, &car(6)).await;
+        let link = format!("slcan+tcp://{}?bitrate=500000", sim.name());
+        let bay = Bay::start(&store, "bay-2", &link, Poll::ListenOnly);
+        bay.until_reason(Some("not-listen-only")).await;
+        bay.stop().await;
+        assert!(!sim.heard().contains(&"O".into()), "never opened to send: {:?}", sim.heard());
+    }
+}
+
+/// Invariant 6 for slcan: a day at the bay, every line against a list written down here.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_line_of_a_day_belongs_to_the_list() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let sim = on_tcp(SlcanProfile::default(), &car(6)).await;
+    let bay = Bay::start(&store, "bay-1", &format!("slcan+tcp://{}", sim.name()), Poll::Auto);
+    bay.nth("vehicle.report", 1).await;
+    sim.postpone(3);
+    bay.scan().await;
+    sim.engine(Engine::Off);
+    bay.nth("vehicle.departed", 1).await;
+    sim.engine(Engine::Running);
+    bay.nth("vehicle.arrived", 2).await;
+    bay.stop().await;
+    let heard = sim.heard();
+    assert!(heard.len() > 100, "a whole day: {}", heard.len());
+    for line in &heard {
+        let frame = |ids: &[&str], digits: usize| {
+            let rest = line.get(1..)?;
+            let (id, rest) = rest.split_at_checked(digits)?;
+            let data = hex::decode(rest.strip_prefix('8')?).ok()?;
+            ids.iter().any(|known| id.starts_with(known)).then_some(data)
+        };
+        let data = match line.as_bytes()[0] {
+            b't' => frame(&["7DF", "7E0", "7E1", "7E2"], 3),
+            b'T' => frame(&["18DB33F1", "18DA"], 8),
+            _ => {
+                assert!(["C", "V", "N", "F", "L", "O", "S5", "S6"].contains(&line.as_str()), "{line}");
+                continue;
+            }
+        };
+        let data = data.unwrap_or_else(|| panic!("{line}"));
+        match data.as_slice() {
+            [0x30, 0, 0, 0, 0, 0, 0, 0] => {
+                assert!(!line.starts_with("t7DF") && !line.starts_with("T18DB"), "{line}")
+            }
+            [length @ 1..=7, service, ..] => {
+                let fits = match service {
+                    0x01 | 0x06 | 0x09 => *length == 2,
+                    0x02 => *length == 3,
+                    0x03 | 0x07 | 0x0A => *length == 1,
+                    _ => false,
+                };
+                assert!(fits, "{line}");
+            }
+            _ => panic!("{line}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_slcan_adapter_is_said_so() {
+    let profile = Profile { adapter: Adapter::default(), car: Some(car(6)) };
+    let dongle = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile).await.unwrap();
+    let link: VehicleLink = format!("slcan+tcp://{}?bitrate=500000", dongle.name()).parse().unwrap();
+    let opened =
+        tokio::time::timeout(Duration::from_secs(20), Link::open(&link, &bundle(), None, None)).await;
+    let error = opened.expect("in time").err().expect("an ELM327 is no slcan adapter");
+    assert_eq!(error.code(), "not-slcan", "{error}");
+}
