@@ -138,6 +138,8 @@ pub fn evidence(name: &str, bundle: &Bundle, locale: Locale) -> String {
         "voltage" | "system_voltage" => ("电压", "voltage"),
         "long_trim" => ("长期燃油修正", "long-term fuel trim"),
         "short_trim" => ("短期燃油修正", "short-term fuel trim"),
+        "long_trim_bank_1" => ("长期燃油修正 1 列", "long-term fuel trim bank 1"),
+        "long_trim_bank_2" => ("长期燃油修正 2 列", "long-term fuel trim bank 2"),
         "trim" | "total" => ("燃油修正合计", "fuel trim in total"),
         "trim_bank_1" => ("1 列燃油修正合计", "fuel trim bank 1 in total"),
         "run_time" => ("起动后时间", "time since start"),
