@@ -128,9 +128,11 @@ impl<'a> View<'a> {
         let words = |text: &Text| self.pick(&text.zh, &text.en).to_owned();
         let monitor = id(&test.mid).and_then(|mid| tables.monitor(mid)).map(words);
         let what = id(&test.tid).and_then(|tid| tables.test(tid)).map(|row| words(&row.name));
-        match (monitor, what) {
+        match monitor {
             // On older buses the first id is no monitor, and the name says so.
-            (Some(monitor), Some(what)) if self.report.protocol.starts_with("iso15765") => {
+            Some(monitor) if self.report.protocol.starts_with("iso15765") => {
+                // Most tests are the maker's own and have a number alone.
+                let what = what.unwrap_or_else(|| format!("{} {}", self.pick("测试", "test"), test.tid));
                 format!("{monitor}{}{what}", self.pick("：", ": "))
             }
             _ => test.name.clone(),
