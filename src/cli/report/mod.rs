@@ -110,7 +110,8 @@ impl<'a> View<'a> {
     /// Who built the car, and its model year, by the VIN.
     fn make(&self) -> Option<String> {
         let vin = self.report.vin.as_ref()?;
-        let year = Timestamp::from_millisecond(self.report.started_at.0).ok()?.to_zoned(self.zone.clone()).year();
+        let year =
+            Timestamp::from_millisecond(self.report.started_at.0).ok()?.to_zoned(self.zone.clone()).year();
         let facts = vin::read(vin, &self.bundle.vin, u16::try_from(year).ok()?);
         let maker = facts.maker.map(|maker| self.pick(&maker.name.zh, &maker.name.en).to_owned());
         let year = facts.model_year.map(|year| match self.locale {
@@ -145,7 +146,9 @@ impl<'a> View<'a> {
         let one = |ratio: &serde_json::Value| {
             let key = ratio.get("monitor")?.as_str()?;
             let name = match key {
-                "general" => self.pick("点火循环 / 一般条件", "ignition cycles / general conditions").to_owned(),
+                "general" => {
+                    self.pick("点火循环 / 一般条件", "ignition cycles / general conditions").to_owned()
+                }
                 key => words::monitor(key, self.bundle, self.locale),
             };
             let bank = number(ratio, "bank").map(|bank| match self.locale {

@@ -160,7 +160,7 @@ pub fn evidence(name: &str, bundle: &Bundle, locale: Locale) -> String {
 pub fn request(request: &str, bundle: &Bundle, locale: Locale) -> String {
     let bytes = hex::decode(request).unwrap_or_default();
     let (zh, en) = match bytes.as_slice() {
-        [0x01, id] if id % 0x20 == 0 => ("支持的数据项", "which values there are"),
+        [0x01, id] if id.is_multiple_of(0x20) => ("支持的数据项", "which values there are"),
         [0x01, id, ..] => {
             let row = bundle.pids.get(0x01, *id);
             return row.map_or_else(String::new, |row| locale.pick(&row.name.zh, &row.name.en).to_owned());

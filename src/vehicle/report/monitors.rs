@@ -24,7 +24,11 @@ pub(super) fn tests(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> V
 }
 
 /// In-use performance ratios of an ECU: 09 08 for spark, 09 0B for compression ignition.
-pub(super) fn in_use_ratios(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> Vec<serde_json::Value> {
+pub(super) fn in_use_ratios(
+    record: &ScanRecord,
+    ecu: &EcuAddress,
+    bundle: &Bundle,
+) -> Vec<serde_json::Value> {
     let of = |info: u8| {
         let payloads = record.payloads(ecu, Request::vehicle_info(info));
         let items = info_bytes(&payloads, record.protocol.is_can());
