@@ -155,6 +155,10 @@ async fn a_full_scan_asks_all_services_and_takes_less_than_ten_seconds() {
     println!("full scan at 30 ms a reply: {} ms, {} requests", report.duration_ms, requests.len());
     assert!(report.duration_ms < 10_000, "{} ms", report.duration_ms);
     assert_eq!(report.errors, []);
+    let engine = &report.ecus[0];
+    assert_eq!(engine.monitor_tests.len(), 10, "{:?}", engine.monitor_tests);
+    assert!(engine.monitor_tests.iter().all(|test| test.passed));
+    assert!(engine.iupr.len() > 2 && !engine.cvns.is_empty(), "{:?}", engine.iupr);
     let first = |payload: &[u8]| {
         let place = requests.iter().position(|request| request.starts_with(payload));
         place.unwrap_or_else(|| panic!("{} was not asked", hex::encode_upper(payload)))

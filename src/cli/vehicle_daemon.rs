@@ -153,7 +153,7 @@ async fn follow(
         let data = only(data, wanted).ok_or(Stopped::NotPolled)?;
         if shown.screen.is_some() {
             let signals: Vec<SignalWindow> =
-                serde_json::from_value(data["signals"].clone()).unwrap_or_default();
+                serde_json::from_value(data.get("signals").cloned().unwrap_or_default()).unwrap_or_default();
             if shown.window(&signals, bundle).is_err() {
                 return Ok(());
             }

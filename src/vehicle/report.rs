@@ -9,6 +9,7 @@ mod record;
 
 pub use record::{ScanRecord, Told};
 
+use super::dtc_words::dtc_words;
 use super::gate::Request;
 use super::inspection::{self, SinceClear};
 use super::obd::{self, MonitorStatus};
@@ -84,8 +85,8 @@ fn ecu_report(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> EcuRepo
         .concat(),
         readiness: monitors.map(|status| status.readiness).unwrap_or_default(),
         values: values(record, ecu, 0x01, 2, &|_| true, bundle),
-        monitor_tests: monitors::tests(record, ecu),
-        iupr: monitors::in_use_ratios(record, ecu),
+        monitor_tests: monitors::tests(record, ecu, bundle),
+        iupr: monitors::in_use_ratios(record, ecu, bundle),
         calibration_ids: obd::calibration_ids(&info(0x04)),
         cvns: obd::cvns(&info(0x06)),
         identification: uds::report::identification(&record.told, ecu),
@@ -103,6 +104,8 @@ fn name_by_address(address: &str) -> Option<String> {
 }
 
 fn codes(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> Vec<DtcEntry> {
+    let vin = record.vin();
+    let brand = vin.vin().and_then(|vin| bundle.vin.maker(vin)).map(|maker| maker.brand.as_str());
     let lists = [
         (DtcState::Confirmed, Request::confirmed_codes()),
         (DtcState::Pending, Request::pending_codes()),
@@ -119,7 +122,7 @@ fn codes(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> Vec<DtcEntry
     states
         .into_iter()
         .map(|(code, state)| DtcEntry {
-            text: bundle.dtc_text(&code).cloned(),
+            text: dtc_words(bundle, brand, &code),
             code,
             state: state.into_iter().collect(),
             source: "obd".into(),

@@ -414,7 +414,7 @@ impl Scan<'_> {
             }
             self.ask(Request::monitor(base), None).await?;
         }
-        let wanted: Vec<u8> = promised(self).into_iter().filter(|mid| mid % 0x20 != 0).collect();
+        let wanted: Vec<u8> = promised(self).into_iter().filter(|mid| !mid.is_multiple_of(0x20)).collect();
         self.planned += wanted.len();
         for mid in wanted {
             self.ask(Request::monitor(mid), None).await?;

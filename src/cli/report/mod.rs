@@ -16,9 +16,11 @@ use jiff::tz::TimeZone;
 use crate::clock::UtcMillis;
 use crate::config::Config;
 use crate::config::values::Locale;
+use crate::event::Text;
 use crate::event::maintenance::{Evidence, MaintenanceWarning, Severity};
 use crate::event::vehicle::{DtcEntry, DtcState, EcuReport, MonitorTest, PidValue, Readiness, VehicleReport};
 use crate::protocols::Bundle;
+use crate::vehicle::vin;
 
 /// What is shown, in which language, and for whom.
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +105,67 @@ impl<'a> View<'a> {
     fn lamp(&self) -> Option<bool> {
         let told: Vec<bool> = self.report.ecus.iter().filter_map(|ecu| ecu.mil).collect();
         (!told.is_empty()).then(|| told.contains(&true))
+    }
+
+    /// Who built the car, and its model year, by the VIN.
+    fn make(&self) -> Option<String> {
+        let vin = self.report.vin.as_ref()?;
+        let year =
+            Timestamp::from_millisecond(self.report.started_at.0).ok()?.to_zoned(self.zone.clone()).year();
+        let facts = vin::read(vin, &self.bundle.vin, u16::try_from(year).ok()?);
+        let maker = facts.maker.map(|maker| self.pick(&maker.name.zh, &maker.name.en).to_owned());
+        let year = facts.model_year.map(|year| match self.locale {
+            Locale::ZhCn => format!("{year} 年款"),
+            Locale::En => format!("model year {year}"),
+        });
+        let told: Vec<String> = [maker, year].into_iter().flatten().collect();
+        (!told.is_empty()).then(|| told.join(self.pick("，", ", ")))
+    }
+
+    /// What a test looked at. The report has it in English; the tables have both languages.
+    fn test_name(&self, test: &MonitorTest) -> String {
+        let tables = &self.bundle.monitor_tests;
+        let id = |hex: &str| u8::from_str_radix(hex, 16).ok();
+        let words = |text: &Text| self.pick(&text.zh, &text.en).to_owned();
+        let monitor = id(&test.mid).and_then(|mid| tables.monitor(mid)).map(words);
+        let what = id(&test.tid).and_then(|tid| tables.test(tid)).map(|row| words(&row.name));
+        match monitor {
+            // On older buses the first id is no monitor, and the name says so.
+            Some(monitor) if self.report.protocol.starts_with("iso15765") => {
+                // Most tests are the maker's own and have a number alone.
+                let what = what.unwrap_or_else(|| format!("{} {}", self.pick("测试", "test"), test.tid));
+                format!("{monitor}{}{what}", self.pick("：", ": "))
+            }
+            _ => test.name.clone(),
+        }
+    }
+
+    /// In-use ratios: monitor and how often it completed against how often it could have.
+    fn ratios(&self, ecu: &EcuReport) -> Vec<(String, String)> {
+        let number = |ratio: &serde_json::Value, name: &str| ratio.get(name).map(figure);
+        let one = |ratio: &serde_json::Value| {
+            let key = ratio.get("monitor")?.as_str()?;
+            let name = match key {
+                "general" => {
+                    self.pick("点火循环 / 一般条件", "ignition cycles / general conditions").to_owned()
+                }
+                key => words::monitor(key, self.bundle, self.locale),
+            };
+            let bank = number(ratio, "bank").map(|bank| match self.locale {
+                Locale::ZhCn => format!(" {bank} 列"),
+                Locale::En => format!(" bank {bank}"),
+            });
+            let counts = match (number(ratio, "completed"), number(ratio, "conditions")) {
+                (Some(completed), Some(conditions)) => format!("{completed} / {conditions}"),
+                (None, conditions) => {
+                    format!("{} / {}", number(ratio, "ignition_cycles")?, conditions?)
+                }
+                (Some(completed), None) => completed,
+            };
+            let ratio = number(ratio, "ratio").map(|ratio| format!(" = {ratio}")).unwrap_or_default();
+            Some((format!("{name}{}", bank.unwrap_or_default()), format!("{counts}{ratio}")))
+        };
+        ecu.iupr.iter().filter_map(one).collect()
     }
 
     fn ecu_name(ecu: &EcuReport) -> String {

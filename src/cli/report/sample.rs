@@ -16,8 +16,8 @@ pub fn value(pid: &str, name: &str, value: serde_json::Value, unit: &str) -> Pid
 
 pub fn report() -> VehicleReport {
     let test = |name: &str, value: f64, passed: bool| MonitorTest {
-        mid: "21".into(),
-        tid: "80".into(),
+        mid: "F0".into(),
+        tid: "FE".into(),
         name: name.into(),
         value,
         min: 0.0,
@@ -61,7 +61,10 @@ pub fn report() -> VehicleReport {
             value("0105", "coolant_temperature", json!(88.0), "degC"),
         ],
         monitor_tests: vec![test("Heated catalyst", 0.42, true), test("Catalyst B1", 0.7, false)],
-        iupr: vec![json!({"name": "catalyst"})],
+        iupr: vec![
+            json!({"monitor": "general", "ignition_cycles": 3337, "conditions": 1024}),
+            json!({"monitor": "catalyst", "bank": 1, "completed": 824, "conditions": 945, "ratio": 0.871958}),
+        ],
         calibration_ids: vec!["37805-5AA-C710".into()],
         cvns: vec!["17F2A0B1".into()],
         identification: Default::default(),

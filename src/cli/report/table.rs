@@ -90,6 +90,9 @@ impl<'a> Page<'a> {
         let note = if well { self.paint.good(note) } else { self.paint.careful(note) };
         let vin = report.vin.as_ref().map_or("—", |vin| vin.as_str());
         self.line(&format!("{}  {note}", self.paint.title(&format!("VIN {vin}"))));
+        if let Some(make) = self.view.make() {
+            self.row("厂家", "Make", &safe(&make));
+        }
         let time = self.view.time(report.started_at);
         let store = self.view.store.map(|store| format!("{store}  ")).unwrap_or_default();
         self.row("检测时间", "Read at", &format!("{time}  {store}"));
@@ -264,7 +267,7 @@ impl<'a> Page<'a> {
         };
         let value = with_unit(&rounded(test.value), &test.unit);
         let limits = format!("{} … {}", rounded(test.min), rounded(test.max));
-        let name = padded(&safe(&test.name), NAME);
+        let name = padded(&safe(&self.view.test_name(test)), NAME);
         let place = self.paint.quiet(&format!("{} {}.{}", ecu.address, test.mid, test.tid));
         let line = format!("  {name}{}{}{result}  {place}", padded(&value, 16), padded(&limits, 24));
         self.line(&line);
@@ -284,9 +287,9 @@ impl<'a> Page<'a> {
                 self.row(zh, en, &safe(&list.join(", ")));
             }
         }
-        if !ecu.iupr.is_empty() {
-            let count = ecu.iupr.len().to_string();
-            self.row("在用监测频率", "In-use ratios", &format!("{count} {}", self.pick("项", "")));
+        for (monitor, counts) in self.view.ratios(ecu) {
+            let label = format!("{} {monitor}", self.pick("监测频率", "In-use ratio"));
+            self.line(&format!("  {}{}", padded(&safe(&label), NAME + 6), safe(&counts)));
         }
     }
 

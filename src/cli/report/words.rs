@@ -138,6 +138,8 @@ pub fn evidence(name: &str, bundle: &Bundle, locale: Locale) -> String {
         "voltage" | "system_voltage" => ("电压", "voltage"),
         "long_trim" => ("长期燃油修正", "long-term fuel trim"),
         "short_trim" => ("短期燃油修正", "short-term fuel trim"),
+        "long_trim_bank_1" => ("长期燃油修正 1 列", "long-term fuel trim bank 1"),
+        "long_trim_bank_2" => ("长期燃油修正 2 列", "long-term fuel trim bank 2"),
         "trim" | "total" => ("燃油修正合计", "fuel trim in total"),
         "trim_bank_1" => ("1 列燃油修正合计", "fuel trim bank 1 in total"),
         "run_time" => ("起动后时间", "time since start"),
@@ -158,7 +160,7 @@ pub fn evidence(name: &str, bundle: &Bundle, locale: Locale) -> String {
 pub fn request(request: &str, bundle: &Bundle, locale: Locale) -> String {
     let bytes = hex::decode(request).unwrap_or_default();
     let (zh, en) = match bytes.as_slice() {
-        [0x01, id] if id % 0x20 == 0 => ("支持的数据项", "which values there are"),
+        [0x01, id] if id.is_multiple_of(0x20) => ("支持的数据项", "which values there are"),
         [0x01, id, ..] => {
             let row = bundle.pids.get(0x01, *id);
             return row.map_or_else(String::new, |row| locale.pick(&row.name.zh, &row.name.en).to_owned());

@@ -1,35 +1,38 @@
-//! Where the decoders of monitor tests and in-use ratios plug into the report. The
-//! payloads are in the record as the car sent them (`46 MID …`, `49 08 …`, `49 0B …`,
-//! on older buses `45 TID …` and `46 TID …`); without a decoder the report has none.
+//! Monitor tests and in-use ratios of a record, by ECU. The payloads are in the record
+//! as the car sent them; what their bytes mean is read in `monitor_test` and `in_use_ratio`.
 
 use super::record::{ScanRecord, Told};
 use crate::event::vehicle::MonitorTest;
+use crate::protocols::Bundle;
+use crate::vehicle::gate::Request;
+use crate::vehicle::in_use_ratio;
+use crate::vehicle::monitor_test::{MonitorResults, older_bus_result, oxygen_sensor_result};
+use crate::vehicle::obd::info_bytes;
 use crate::vehicle::protocol::EcuAddress;
 
-/// Results of the on-board monitors of an ECU (services 06, and 05 on older buses).
-pub(super) fn tests(record: &ScanRecord, ecu: &EcuAddress) -> Vec<MonitorTest> {
-    let is_result = |told: &&Told| {
-        told.ecu == *ecu
-            && matches!(told.request.service(), 0x05 | 0x06)
-            && told.request.id().is_some_and(|id| id % 0x20 != 0)
+/// Results of the on-board monitors of an ECU: service 06, and 05 on older buses. A monitor
+/// that has not run has no result.
+pub(super) fn tests(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> Vec<MonitorTest> {
+    let is_can = record.protocol.is_can();
+    let results = |told: &Told| match told.request.service() {
+        0x06 if is_can => MonitorResults::from_can(&told.payload, bundle).tests,
+        0x06 => older_bus_result(&told.payload).into_iter().collect(),
+        0x05 => oxygen_sensor_result(&told.payload, bundle).into_iter().collect(),
+        _ => Vec::new(),
     };
-    record.told.iter().filter(is_result).flat_map(|told| test_results(&told.payload)).collect()
+    record.told.iter().filter(|told| told.ecu == *ecu).flat_map(results).collect()
 }
 
-/// In-use performance ratios of an ECU (09 08 for spark, 09 0B for compression ignition).
-pub(super) fn in_use_ratios(record: &ScanRecord, ecu: &EcuAddress) -> Vec<serde_json::Value> {
-    let is_ratio = |told: &&Told| {
-        told.ecu == *ecu && told.request.service() == 0x09 && matches!(told.request.id(), Some(0x08 | 0x0B))
+/// In-use performance ratios of an ECU: 09 08 for spark, 09 0B for compression ignition.
+pub(super) fn in_use_ratios(
+    record: &ScanRecord,
+    ecu: &EcuAddress,
+    bundle: &Bundle,
+) -> Vec<serde_json::Value> {
+    let of = |info: u8| {
+        let payloads = record.payloads(ecu, Request::vehicle_info(info));
+        let items = info_bytes(&payloads, record.protocol.is_can());
+        in_use_ratio::in_use_ratios(info, &items, &bundle.in_use_ratios)
     };
-    record.told.iter().filter(is_ratio).flat_map(|told| ratios(&told.payload)).collect()
-}
-
-/// The decoder of service 06 payloads goes here.
-fn test_results(_payload: &[u8]) -> Vec<MonitorTest> {
-    Vec::new()
-}
-
-/// The decoder of in-use ratios goes here.
-fn ratios(_payload: &[u8]) -> Vec<serde_json::Value> {
-    Vec::new()
+    [0x08, 0x0B].into_iter().flat_map(of).collect()
 }

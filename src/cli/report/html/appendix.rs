@@ -30,9 +30,9 @@ fn one_ecu(html: &mut Html, view: View<'_>, ecu: &EcuReport) {
     for (zh, en, list) in lists.into_iter().filter(|(_, _, list)| !list.is_empty()) {
         html.markup("<p>").text(view.pick(zh, en)).markup(": ").text(&list.join(", ")).markup("</p>");
     }
-    for ratio in &ecu.iupr {
-        html.markup("<p class=\"quiet\">").text(view.pick("在用监测频率", "In-use ratio")).markup(": ");
-        html.text(&ratio.to_string()).markup("</p>");
+    for (monitor, counts) in view.ratios(ecu) {
+        html.markup("<p class=\"quiet\">").text(view.pick("在用监测频率", "In-use ratio")).markup(" ");
+        html.text(&monitor).markup(": ").text(&counts).markup("</p>");
     }
     for frame in &ecu.freeze_frames {
         html.markup("<h3>")
@@ -70,7 +70,7 @@ fn tests(html: &mut Html, view: View<'_>) {
     for (ecu, test) in tests {
         html.markup(if test.passed { "<tr><td class=\"good\">" } else { "<tr><td class=\"bad\">" });
         html.text(if test.passed { view.pick("通过", "passed") } else { view.pick("未通过", "failed") });
-        html.markup("</td><td>").text(&test.name).markup("</td><td>");
+        html.markup("</td><td>").text(&view.test_name(test)).markup("</td><td>");
         html.text(&with_unit(&rounded(test.value), &test.unit)).markup("</td><td class=\"quiet\">");
         html.text(&format!("{} … {}", rounded(test.min), rounded(test.max)))
             .markup("</td><td class=\"quiet\">");

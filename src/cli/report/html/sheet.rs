@@ -52,7 +52,9 @@ fn car(html: &mut Html, view: View<'_>) {
         }
     });
     fact(html, "里程", "Odometer", &odometer);
-    fact(html, "动力", "Powertrain", words::powertrain(report.powertrain, view.locale));
+    let powertrain = words::powertrain(report.powertrain, view.locale).to_owned();
+    let car = [view.make(), Some(powertrain)].into_iter().flatten().collect::<Vec<_>>();
+    fact(html, "车辆", "Car", &car.join(view.pick("，", ", ")));
     let volts = report.adapter.voltage_v.map_or("—".to_owned(), |volts| format!("{volts:.1} V"));
     let volts = match report.engine_running {
         Some(true) => format!("{volts} ({})", view.pick("发动机运转", "engine running")),

@@ -35,7 +35,9 @@ fn spoken(report: &mut VehicleReport, warnings: &mut [MaintenanceWarning], words
     for ecu in &mut report.ecus {
         (ecu.address, ecu.name) = (given(), Some(given()));
         (ecu.calibration_ids, ecu.cvns) = (vec![given()], vec![given()]);
-        ecu.iupr = vec![serde_json::json!(words)];
+        ecu.iupr = vec![
+            serde_json::json!({"monitor": words, "bank": words, "completed": words, "conditions": words, "ratio": words}),
+        ];
         ecu.readiness = [(given(), crate::event::vehicle::Readiness::Incomplete)].into();
         for dtc in &mut ecu.dtcs {
             (dtc.code, dtc.text) = (given(), Some(crate::event::Text::new(words, words)));

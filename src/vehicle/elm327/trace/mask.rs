@@ -39,10 +39,10 @@ impl VinMask {
         if digits.len() < 8 {
             return None;
         }
-        let older_bus = digits.len() % 2 == 0 && !text.starts_with("18DA");
+        let older_bus = digits.len().is_multiple_of(2) && !text.starts_with("18DA");
         let header = match older_bus {
             true => 6,
-            false if digits.len() % 2 == 1 => 3,
+            false if !digits.len().is_multiple_of(2) => 3,
             false => 8,
         };
         let (head, tail) = text.split_at_checked(header)?;
