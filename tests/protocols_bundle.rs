@@ -230,7 +230,13 @@ fn a_bad_file_says_where_and_what_to_do() {
             "pids.toml ends at 60",
         ),
         (pids, "more_bytes = 1", "more_bytes = 2", "is not 1 or 3 bytes of hex", "data bytes after"),
-        (pids, "usual = 255", "usual = -255", "maximum of \"intake_manifold_pressure\" is not above zero", "full scale"),
+        (
+            pids,
+            "usual = 255",
+            "usual = -255",
+            "maximum of \"intake_manifold_pressure\" is not above zero",
+            "full scale",
+        ),
         (
             "obd/pids-61-8F.toml",
             "when_bit = 3 },\n  { name = \"egr_temperature_12\"",

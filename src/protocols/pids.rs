@@ -316,10 +316,8 @@ impl Check<'_> {
                 "give the full scale that factor and offset are made for",
             );
         }
-        let numeric = signal.factor.is_some()
-            || signal.offset.is_some()
-            || signal.signed
-            || signal.maximum.is_some();
+        let numeric =
+            signal.factor.is_some() || signal.offset.is_some() || signal.signed || signal.maximum.is_some();
         let kind = match (signal.map, signal.bits) {
             (None, None) => Some(SignalKind::Number {
                 factor: signal.factor.map_or(1.0, |factor| factor.0),
