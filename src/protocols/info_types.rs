@@ -114,7 +114,7 @@ pub(super) fn load(files: &mut Files, name: &str) -> InfoTable {
             (FormFile::Hex, Some(bytes)) => Some(InfoForm::Hex(bytes)),
             _ => None,
         };
-        match (byte_id(&row.info).filter(|info| info % 0x20 != 0), form) {
+        match (byte_id(&row.info).filter(|info| !info.is_multiple_of(0x20)), form) {
             (Some(id), Some(form)) if !table.rows.contains_key(&id) => {
                 table.rows.insert(id, InfoRow { name: row.name, form });
             }

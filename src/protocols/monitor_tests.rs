@@ -182,7 +182,7 @@ pub(super) fn load(files: &mut Files, tests: &str, scalings: &str) -> MonitorTes
         for row in file.monitor {
             let span = row.span();
             let MonitorFile { mid, name } = row.into_inner();
-            let id = byte_id(&mid).filter(|id| id % 0x20 != 0);
+            let id = byte_id(&mid).filter(|id| !id.is_multiple_of(0x20));
             keep(files, &place, span, &mut table.monitors, id, name, &format!("monitor id {mid:?}"));
         }
         for row in file.test {

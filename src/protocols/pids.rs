@@ -309,10 +309,15 @@ impl Check<'_> {
                 "check bytes, bit_offset, bit_length (1 to 32) and when_bit",
             );
         }
-        let numeric = signal.factor.is_some()
-            || signal.offset.is_some()
-            || signal.signed
-            || signal.maximum.as_ref().is_some_and(|maximum| maximum.usual > 0.0);
+        if signal.maximum.as_ref().is_some_and(|maximum| maximum.usual <= 0.0) {
+            self.error(
+                span.clone(),
+                format!("the usual maximum of {name:?} is not above zero"),
+                "give the full scale that factor and offset are made for",
+            );
+        }
+        let numeric =
+            signal.factor.is_some() || signal.offset.is_some() || signal.signed || signal.maximum.is_some();
         let kind = match (signal.map, signal.bits) {
             (None, None) => Some(SignalKind::Number {
                 factor: signal.factor.map_or(1.0, |factor| factor.0),

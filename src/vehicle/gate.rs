@@ -198,14 +198,14 @@ impl Request {
     /// nothing); `None` for every other id, which would act on the car.
     #[must_use]
     pub const fn control_support(base: u8) -> Option<Self> {
-        if base % 0x20 == 0 { Some(Self::with(0x08, [base])) } else { None }
+        if base.is_multiple_of(0x20) { Some(Self::with(0x08, [base])) } else { None }
     }
 
     /// The same on ISO 9141-2, ISO 14230-4 and SAE J1850, where the data bytes A to E always
     /// follow and are zero in this question (SAE J1979 appendix F).
     #[must_use]
     pub const fn control_support_older_bus(base: u8) -> Option<Self> {
-        if base % 0x20 == 0 { Some(Self::with(0x08, [base, 0, 0, 0, 0, 0])) } else { None }
+        if base.is_multiple_of(0x20) { Some(Self::with(0x08, [base, 0, 0, 0, 0, 0])) } else { None }
     }
 
     /// Service 09: vehicle information.

@@ -33,7 +33,7 @@ impl MonitorResults {
         for record in records.chunks_exact(RESULT_BYTES) {
             let [mid, tid, scaling, value, value_low, min, min_low, max, max_low] = *record else { continue };
             // 00, 20, 40 …: a mask of supported monitors.
-            if mid % 0x20 == 0 {
+            if mid.is_multiple_of(0x20) {
                 break;
             }
             let raw = [[value, value_low], [min, min_low], [max, max_low]].map(u16::from_be_bytes);
@@ -96,7 +96,7 @@ fn name(mid: u8, tid: u8, table: &MonitorTestTable) -> String {
 pub fn older_bus_result(payload: &[u8]) -> Option<MonitorTest> {
     let [0x46, tid, component, value, value_low, limit, limit_low, ..] = *payload else { return None };
     // 00, 20, 40 …: a mask (`46`, test, `FF`, four bytes).
-    if tid % 0x20 == 0 {
+    if tid.is_multiple_of(0x20) {
         return None;
     }
     let value = u16::from_be_bytes([value, value_low]);
@@ -125,7 +125,7 @@ pub fn oxygen_sensor_result(payload: &[u8], bundle: &Bundle) -> Option<MonitorTe
         [0x45, tid, sensor, value, min, max] => (tid, sensor, [value, min, max]),
         _ => return None,
     };
-    if tid % 0x20 == 0 {
+    if tid.is_multiple_of(0x20) {
         return None;
     }
     let [value, min, max] = raw;

@@ -60,6 +60,22 @@ pub fn supported(base: u8, mask: [u8; 4]) -> Vec<u8> {
         .collect()
 }
 
+/// The ids a mask answer promises, of any service that has masks: `41`, `42`, `45`, `46`, `48`
+/// or `49`, then 00, 20, 40 … `None`: no mask. Between id and mask stand the frame's number (42),
+/// on older buses the sensor (45), a filler (46) and the message's number (49); source:
+/// ISO 15031-5:2006 and freediag (`do_j1979_getmodeinfo`).
+#[must_use]
+pub fn support_mask(payload: &[u8], is_can: bool) -> Option<Vec<u8>> {
+    let (service, base) = (*payload.first()?, *payload.get(1)?);
+    let skip = match (service, is_can) {
+        (0x41 | 0x48, _) | (0x46 | 0x49, true) => 2,
+        (0x42, _) | (0x45 | 0x46 | 0x49, false) => 3,
+        _ => return None,
+    };
+    let mask = four_bytes(payload, skip)?;
+    base.is_multiple_of(0x20).then(|| supported(base, mask))
+}
+
 /// The four data bytes of a mask or of PID 01, behind `skip` bytes of service, id (and frame number).
 #[must_use]
 pub fn four_bytes(payload: &[u8], skip: usize) -> Option<[u8; 4]> {
@@ -193,7 +209,7 @@ impl<'a> FreezeFrameData<'a> {
     #[must_use]
     pub fn supported(&self) -> Option<Vec<u8>> {
         let mask = four_bytes(self.data, 0)?;
-        (self.pid % 0x20 == 0).then(|| supported(self.pid, mask))
+        self.pid.is_multiple_of(0x20).then(|| supported(self.pid, mask))
     }
 }
 
@@ -364,6 +380,26 @@ mod tests {
     }
 
     #[test]
+    fn masks_of_every_service_and_bus() {
+        for (payload, is_can, ids) in [
+            ("41 00 80 00 00 01", true, Some(vec![0x01, 0x20])),
+            ("41 20 80 00 00 00", false, Some(vec![0x21])),
+            ("42 00 00 40 00 00 00", true, Some(vec![0x02])),
+            ("45 00 01 C0 00 00 00", false, Some(vec![0x01, 0x02])),
+            ("46 00 C0 00 00 00", true, Some(vec![0x01, 0x02])),
+            ("46 00 FF C0 00 00 00", false, Some(vec![0x01, 0x02])),
+            ("48 00 00 00 00 00", true, Some(vec![])),
+            ("49 00 54 00 00 00", true, Some(vec![0x02, 0x04, 0x06])),
+            ("49 00 01 FC 00 00 00", false, Some(vec![1, 2, 3, 4, 5, 6])),
+            ("41 0C 1A F8 00 00", true, None),
+            ("43 00 00 00 00 00", true, None),
+            ("49 00 54", true, None),
+        ] {
+            assert_eq!(support_mask(&bytes(payload), is_can), ids, "{payload}");
+        }
+    }
+
+    #[test]
     fn freeze_frames_tell_their_number() {
         // Source: ISO 15031-5:2006, example of service 02 (engine speed 2080 rpm of frame 00).
         let payload = bytes("42 0C 00 20 80");
@@ -418,6 +454,7 @@ mod tests {
         #[test]
         fn never_panics(payload in proptest::collection::vec(any::<u8>(), 0..64), can in any::<bool>()) {
             let _ = dtcs(&payload, can);
+            let _ = support_mask(&payload, can);
             let _ = FreezeFrameData::read(&payload).map(|read| (read.code(), read.supported()));
             for form in [InfoForm::Count, InfoForm::Text(0), InfoForm::Text(17), InfoForm::Hex(4), InfoForm::Counters] {
                 let _ = info_items(form, &payload);
