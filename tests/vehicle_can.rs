@@ -24,6 +24,8 @@ use vehicle_bay::{Bay, bundle, open_store};
 
 /// A whole run of the machine, on a loaded host.
 const LONG: Duration = Duration::from_secs(600);
+/// The shorter messages have half of all bytes.
+const HALF: usize = 2895;
 /// A frame takes so long at 500 kbit/s, and none on vcan: the kernel's sender begins to wait
 /// for flow control when it has heard its own frame, and ignores one that comes before.
 const A_FRAME: Duration = Duration::from_micros(230);
@@ -32,7 +34,7 @@ const SOON: Duration = Duration::from_secs(3);
 
 /// They have a processor of the machine for themselves. No test may move from one to the
 /// other: a vcan delivers on the processor that sent, and frames would overtake each other.
-const LONG_ONES: [&str; 2] = ["every_length_to_the_kernel", "every_form_both_ways"];
+const LONG_ONES: [&str; 2] = ["every_length_to_the_kernel", "every_longer_length_from_the_kernel"];
 
 /// The host's side: boots, and runs every other test of this file inside.
 #[test]
@@ -138,10 +140,15 @@ async fn from_the_kernel(
         let whole = payload(length);
         kernel.write(&whole);
         let came = loop {
-            let heard = tokio::time::timeout(SOON, socket.hear())
-                .await
-                .unwrap_or_else(|_| panic!("{length}: silence"));
-            let Heard::Frame(frame) = heard.unwrap() else { continue };
+            // What is there already is read without asking the runtime: there are a million.
+            let heard = match socket.heard().unwrap() {
+                Some(heard) => heard,
+                None => {
+                    let heard = tokio::time::timeout(SOON, socket.hear()).await;
+                    heard.unwrap_or_else(|_| panic!("{length}: silence")).unwrap()
+                }
+            };
+            let Heard::Frame(frame) = heard else { continue };
             let step = receiver.on_frame(frame.data(), 1 << 20, begun.elapsed());
             if let Some(reply) = step.reply {
                 if blocks > 1 {
@@ -169,7 +176,14 @@ fn every_length_to_the_kernel() {
 #[test]
 #[ignore = "make can"]
 fn every_length_from_the_kernel() {
-    runtime().block_on(from_the_kernel("vcan4", Form::default(), Options::default(), 1, 1..=4095));
+    runtime().block_on(from_the_kernel("vcan4", Form::default(), Options::default(), 1, 1..=HALF));
+}
+
+#[test]
+#[ignore = "make can"]
+fn every_longer_length_from_the_kernel() {
+    let lengths = HALF + 1..=4095;
+    runtime().block_on(from_the_kernel("vcan3", Form::default(), Options::default(), 1, lengths));
 }
 
 #[test]
