@@ -91,7 +91,10 @@ async fn facts_go_into_the_report_that_stands_and_into_the_log() {
     assert_eq!(answer["notices"], json!([]));
     assert_eq!(answer["card_no"], "8800-1");
     let view = &answer["visit"];
-    assert_eq!((&view["vin"], &view["vin_typed"], &view["order"]), (&json!(READ), &json!(true), &json!("R-117")));
+    assert_eq!(
+        (&view["vin"], &view["vin_typed"], &view["order"]),
+        (&json!(READ), &json!(true), &json!("R-117"))
+    );
     assert_eq!((&view["odometer_km"], &view["odometer_source"]), (&json!(48210.0), &json!("dashboard")));
     assert_eq!((&view["purpose"], &view["consent"]), (&json!("pre-inspection"), &json!(true)));
 

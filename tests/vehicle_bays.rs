@@ -50,7 +50,9 @@ async fn one_that_hangs_and_one_that_floods_disturb_nobody() {
     // The two are in trouble, and it is said.
     for bay in &bad {
         let state = bay
-            .until_state("trouble", |row| matches!(row.state.state, DeviceStatus::Degraded | DeviceStatus::Failed))
+            .until_state("trouble", |row| {
+                matches!(row.state.state, DeviceStatus::Degraded | DeviceStatus::Failed)
+            })
             .await;
         assert!(state.state.detail.is_some());
     }

@@ -52,8 +52,11 @@ async fn a_warning_leaves_what_was_heard_before_it() {
     assert_eq!(packed.len() as u64, kept[0]["bytes"].as_u64().unwrap());
     assert_eq!(packed[..4], [0x28, 0xB5, 0x2F, 0xFD], "a zstd frame");
     let mut text = String::new();
-    std::io::Read::read_to_string(&mut ruzstd::decoding::StreamingDecoder::new(&packed[..]).unwrap(), &mut text)
-        .unwrap();
+    std::io::Read::read_to_string(
+        &mut ruzstd::decoding::StreamingDecoder::new(&packed[..]).unwrap(),
+        &mut text,
+    )
+    .unwrap();
     assert!(text.lines().count() > 50, "a whole scan");
     // The VIN as an adapter prints it: hex of its characters, wherever a frame is cut.
     for part in ["474D39", "4B5030"] {
@@ -71,7 +74,8 @@ async fn a_warning_leaves_what_was_heard_before_it() {
     let mut lines = BufReader::new(replay.stdout.take().unwrap()).lines();
     let said = lines.next_line().await.unwrap().unwrap();
     let said: Value = serde_json::from_str(&said).unwrap();
-    let address = said.as_object().unwrap().values().find_map(|v| v.as_str().filter(|v| v.contains("127.0.0.1:")));
+    let address =
+        said.as_object().unwrap().values().find_map(|v| v.as_str().filter(|v| v.contains("127.0.0.1:")));
     let address = address.unwrap_or_else(|| panic!("{said}")).rsplit('/').next().unwrap().to_owned();
     let scan = program()
         .args(["scan", "--json", "--config"])

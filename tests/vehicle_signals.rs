@@ -57,7 +57,12 @@ fn values<'a>(report: &'a Value, address: &str) -> Vec<(&'a str, &'a Value, &'a 
     let ecus = report["ecus"].as_array().unwrap();
     let ecu = ecus.iter().find(|ecu| ecu["address"] == address).unwrap();
     let text = |value: &'a Value, member: &str| value[member].as_str().unwrap();
-    ecu["values"].as_array().unwrap().iter().map(|v| (text(v, "name"), &v["value"], text(v, "unit"))).collect()
+    ecu["values"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| (text(v, "name"), &v["value"], text(v, "unit")))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,11 +77,9 @@ async fn a_car_is_asked_what_fits_it_and_nothing_else() {
     let report = bay.nth("vehicle.report", 1).await;
     assert_eq!(report["vin"], "1D4GP00R55B123456");
     let told = values(&report, "7E8");
-    for expected in [
-        ("OIL_LIFE", &json!(75.0), "percent"),
-        ("GEAR", &json!("D"), ""),
-        ("FITS", &json!(258.0), "scalar"),
-    ] {
+    for expected in
+        [("OIL_LIFE", &json!(75.0), "percent"), ("GEAR", &json!("D"), ""), ("FITS", &json!(258.0), "scalar")]
+    {
         assert!(told.contains(&expected), "{expected:?} in {told:?}");
     }
     assert!(!told.iter().any(|(name, ..)| ["TOO_NEW", "SOC", "NEVER"].contains(name)), "{told:?}");

@@ -333,7 +333,10 @@ async fn what_was_typed_in_is_in_every_later_fact_of_the_visit() {
     assert_eq!((&report["vin"], &report["vin_typed"]), (&json!(A), &json!(true)));
     assert_eq!((&report["order"], &report["purpose"]), (&json!("R-117"), &json!("post-repair")));
     if report["odometer_source"] != json!("obd") {
-        assert_eq!((&report["odometer_km"], &report["odometer_source"]), (&json!(48210.0), &json!("dashboard")));
+        assert_eq!(
+            (&report["odometer_km"], &report["odometer_source"]),
+            (&json!(48210.0), &json!("dashboard"))
+        );
     }
 
     sim.unplug();

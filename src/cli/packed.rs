@@ -48,7 +48,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("f");
         let text = "(1.0) can0 044#00\n".repeat(10_000);
-        for bytes in [text.clone().into_bytes(), compress_to_vec(text.as_bytes(), CompressionLevel::Fastest)] {
+        for bytes in [text.clone().into_bytes(), compress_to_vec(text.as_bytes(), CompressionLevel::Fastest)]
+        {
             std::fs::write(&file, bytes).unwrap();
             assert_eq!(read_to_string(&file, 1 << 20).unwrap(), text);
             assert!(read_to_string(&file, 1000).is_err());

@@ -131,7 +131,13 @@ fn list(folder: &Path) -> Result<Vec<RecordingFile>, StoreError> {
         } else if let (Some((number, visit)), Ok(about)) = (parts(&name), entry.metadata()) {
             let modified = about.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             let saved_at = modified.and_then(|time| i64::try_from(time.as_millis()).ok()).unwrap_or(0);
-            files.push(RecordingFile { file: name, visit, bytes: about.len(), saved_at: UtcMillis(saved_at), number });
+            files.push(RecordingFile {
+                file: name,
+                visit,
+                bytes: about.len(),
+                saved_at: UtcMillis(saved_at),
+                number,
+            });
         }
     }
     files.sort_by(|a, b| b.number.cmp(&a.number));

@@ -141,7 +141,8 @@ impl Battery {
     }
 
     fn watch_rest(&mut self, now: Duration, volts: f64, running: bool) {
-        let stepped = self.last_volts.is_some_and(|last| (per_12(volts) - per_12(last)).abs() >= LOAD_STEP_VOLTS);
+        let stepped =
+            self.last_volts.is_some_and(|last| (per_12(volts) - per_12(last)).abs() >= LOAD_STEP_VOLTS);
         self.last_volts = Some(volts);
         if running || stepped || per_12(volts) >= CHARGING_VOLTS {
             self.resting_since = None;
@@ -231,7 +232,7 @@ mod tests {
             (506, 14.0, true, Fine), // started
             (600, 11.7, false, Doubtful),
             (605, 11.7, false, Low),
-            (606, 0.2, false, Fine), // unplugged
+            (606, 0.2, false, Fine),  // unplugged
             (607, 11.9, false, Fine), // the next car
         ] {
             let got = battery.look(Duration::from_secs(second), Some(volts), running, LOW_FOR);

@@ -150,8 +150,10 @@ mod tests {
             ("Mux.B", 14.0, 14.0, 14.0, 1),
             ("Wide.P", 1.5, 1.5, 1.5, 1),
         ];
-        let expected: Vec<_> =
-            expected.iter().map(|(name, min, max, last, count)| ((*name).to_owned(), *min, *max, *last, *count)).collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(name, min, max, last, count)| ((*name).to_owned(), *min, *max, *last, *count))
+            .collect();
         assert_eq!(told(&mut passive), expected);
         assert_eq!(passive.take(), None, "a window begins anew");
     }

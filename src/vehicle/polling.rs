@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use super::battery::{CAR_VOLTS, Level};
 
-
 /// A step of voltage that ignition, starter or charging make, and noise does not.
 const STEP_VOLTS: f64 = 0.3;
 /// Share of a new reading in the level that steps are measured from: a battery that
@@ -135,7 +134,8 @@ impl Polling {
         if stepped || due && !sleeps {
             self.last_asked = Some(now);
             if visit && !running {
-                let most = if volts.is_some() { pace.engine_off_most } else { pace.engine_off_most.min(BLIND_MOST) };
+                let most =
+                    if volts.is_some() { pace.engine_off_most } else { pace.engine_off_most.min(BLIND_MOST) };
                 self.off_pause = Some((pause * 2).min(most).max(pace.engine_off));
             }
             Decision::Ask

@@ -196,7 +196,10 @@ mod tests {
         let recording = Recording::new(Form::Candump);
         let begun = Instant::now();
         for second in 0..120_u32 {
-            recording.push_at(format!("({second}.0) can0 044#00\n").as_bytes(), begun + Duration::from_secs(second.into()));
+            recording.push_at(
+                format!("({second}.0) can0 044#00\n").as_bytes(),
+                begun + Duration::from_secs(second.into()),
+            );
         }
         let lines = text(&recording, begun + Duration::from_secs(119)).unwrap();
         assert_eq!((lines.len(), lines[0].as_str()), (61, "(59.0) can0 044#00"));

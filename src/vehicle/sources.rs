@@ -85,7 +85,9 @@ mod tests {
         };
         let (sources, refused) = load(&table);
         assert_eq!((sources.sets.len(), sources.databases.len(), refused.len()), (1, 1, 3));
-        for (error, words) in refused.iter().zip(["garbled.json:2:", "missing.json: cannot be read", "garbled.dbc:3:"]) {
+        for (error, words) in
+            refused.iter().zip(["garbled.json:2:", "missing.json: cannot be read", "garbled.dbc:3:"])
+        {
             assert!(error.contains(words), "{error}");
         }
     }

@@ -177,7 +177,12 @@ mod tests {
     fn full_events_stay_within_the_contracts_64_kib() {
         let mut window = Window::default();
         for n in 0..SIGNALS_AN_EVENT {
-            window.add_number(&format!("{n:0>64}"), "0123456789abcdef", -1.234_567_890_123e-300, UtcMillis(0));
+            window.add_number(
+                &format!("{n:0>64}"),
+                "0123456789abcdef",
+                -1.234_567_890_123e-300,
+                UtcMillis(0),
+            );
         }
         let json = serde_json::to_string(&window.take().unwrap().signals).unwrap();
         assert!(json.len() < 62 * 1024, "{}", json.len());

@@ -194,7 +194,8 @@ fn report_of(row: &VisitRow) -> Result<Option<VehicleReport>, Problem> {
 /// The car's latest odometer reading before this visit.
 async fn last_reading(shared: &Shared, entry: &Entry, row: &VisitRow) -> Result<Option<Reading>, Problem> {
     let typed = entry.vin.as_deref().and_then(|vin| typed::vin_of(vin).ok());
-    let known: Option<Vin> = row.vin.clone().filter(|_| row.vin_is_read).or(typed).or_else(|| row.vin.clone());
+    let known: Option<Vin> =
+        row.vin.clone().filter(|_| row.vin_is_read).or(typed).or_else(|| row.vin.clone());
     let (Some(vin), Some(_)) = (known, entry.odometer_km) else { return Ok(None) };
     let this = row.visit;
     let visits = shared.context.store.read(move |r| r.visits_of(&vin, EARLIER)).await?;

@@ -65,7 +65,8 @@ impl Service {
 
     /// The car at hand is another one, or its VIN became known.
     pub(super) fn make_agenda(&mut self, vin: Option<&Vin>) {
-        if self.sources.sets.is_empty() || self.agenda_for.as_ref().is_some_and(|known| known.as_ref() == vin) {
+        if self.sources.sets.is_empty() || self.agenda_for.as_ref().is_some_and(|known| known.as_ref() == vin)
+        {
             return;
         }
         self.agenda = Agenda::for_car(&self.sources.sets, vin, latest_model_year());
@@ -110,7 +111,9 @@ impl Service {
                     None => report.ecus.push(EcuReport { address, values, ..EcuReport::default() }),
                 }
             }
-            report.errors.extend(failed.map(|error| RequestError { request: due.request.to_string(), error }));
+            report
+                .errors
+                .extend(failed.map(|error| RequestError { request: due.request.to_string(), error }));
         }
         report::fit(report);
         Ok(())

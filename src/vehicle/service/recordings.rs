@@ -21,7 +21,9 @@ impl Service {
         self.warnings_seen.extend(fresh);
         let Some(text) = self.recording.written(&self.table.link.to_string()) else { return Ok(()) };
         match self.store.keep_recording(visit, self.recording.form().extension(), text).await {
-            Ok(file) => tracing::info!(link = %self.table.id, %visit, file, "recorded what led to the warning"),
+            Ok(file) => {
+                tracing::info!(link = %self.table.id, %visit, file, "recorded what led to the warning")
+            }
             Err(error) => tracing::warn!(link = %self.table.id, %visit, %error, "no recording kept"),
         }
         Ok(())

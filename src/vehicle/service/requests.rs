@@ -89,9 +89,7 @@ impl Service {
 /// The report; a low battery is said beside it.
 fn outcome_of(report: &VehicleReport, battery_low: bool) -> Result<Value, VehicleError> {
     let mut outcome = serde_json::to_value(report)?;
-    if battery_low
-        && let Some(fields) = outcome.as_object_mut()
-    {
+    if battery_low && let Some(fields) = outcome.as_object_mut() {
         let text = Text::new(
             "电瓶电压过低，已停止后台轮询；请勿长时间打开点火开关",
             "the battery is low: background polling has stopped; do not leave the ignition on for long",

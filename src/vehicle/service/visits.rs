@@ -9,7 +9,8 @@ use super::Service;
 use crate::clock::{self, Reading, TimeQuality, UtcMillis};
 use crate::event::NewEvent;
 use crate::event::vehicle::{
-    Adapter as AdapterFacts, DepartureReason, Powertrain, VehicleArrived, VehicleDeparted, VehicleReport, VehicleSignals,
+    Adapter as AdapterFacts, DepartureReason, Powertrain, VehicleArrived, VehicleDeparted, VehicleReport,
+    VehicleSignals,
 };
 use crate::ident::Vin;
 use crate::store::visits::{VisitOp, VisitRow};
@@ -100,7 +101,8 @@ impl Service {
 
     /// Writes down what the battery rested at, once a visit.
     pub(super) async fn keep_rest(&mut self) -> Result<(), VehicleError> {
-        let (Some(visit), Some(volts), false) = (&self.visit, self.battery.rested_volts(), self.rest_kept) else {
+        let (Some(visit), Some(volts), false) = (&self.visit, self.battery.rested_volts(), self.rest_kept)
+        else {
             return Ok(());
         };
         let rested = VisitOp::Rested { visit: visit.id, volts };
@@ -250,8 +252,11 @@ impl Service {
             let row = self.visit_row(report.visit).await?;
             typed::put_into(report, &row.typed);
             let report = &*report;
-            let told =
-                VisitOp::Report { visit: report.visit, vin: report.vin.clone(), report: to_raw_value(report)? };
+            let told = VisitOp::Report {
+                visit: report.visit,
+                vin: report.vin.clone(),
+                report: to_raw_value(report)?,
+            };
             let batch = Batch::new()
                 .op(Op::Visit(VisitOp::At { visit: report.visit, revision: row.revision }))
                 .op(Op::Visit(told))

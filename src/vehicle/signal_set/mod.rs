@@ -61,7 +61,8 @@ impl SignalSet {
     /// its link; a car that gave no VIN is for no pattern.
     #[must_use]
     pub fn is_for(&self, vin: Option<&Vin>) -> bool {
-        let matches = |vin: &Vin| self.vin.iter().any(|pattern| WildMatch::new(pattern).matches(vin.as_str()));
+        let matches =
+            |vin: &Vin| self.vin.iter().any(|pattern| WildMatch::new(pattern).matches(vin.as_str()));
         self.vin.is_empty() || vin.is_some_and(matches)
     }
 

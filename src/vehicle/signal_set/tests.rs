@@ -100,7 +100,8 @@ fn every_key_is_kept() {
     assert_eq!((signal.name.as_str(), signal.path.as_str()), ("Coolant", "Engine"));
     assert_eq!((signal.metric.as_deref(), signal.fmt.unit()), (Some("engineCoolantTemperature"), "celsius"));
     for (freq, seconds) in [("0.25", 1), ("10", 10), ("1e9", 3600), ("-1", 3600)] {
-        let text = format!(r#"{{"commands":[{{"hdr":"7E0","cmd":{{"22":"F190"}},"freq":{freq},"signals":[]}}]}}"#);
+        let text =
+            format!(r#"{{"commands":[{{"hdr":"7E0","cmd":{{"22":"F190"}},"freq":{freq},"signals":[]}}]}}"#);
         assert_eq!(SignalSet::from_json(text.as_bytes()).unwrap().commands()[0].every().as_secs(), seconds);
     }
 }

@@ -38,10 +38,20 @@ fn a_typed_vin_fills_and_never_overrides() {
     let read = visit(Some(GOOD), true, TypedIn::default());
     for (case, visit, entry, expected) in [
         ("fills", &silent, vin(" 1m8gdm9axkp-042788 "), Ok((GOOD, vec![]))),
-        ("other form of check digit", &silent, vin("LSVAG218XE2100001"), Ok(("LSVAG218XE2100001", vec![Notice::VinCheckDigit]))),
+        (
+            "other form of check digit",
+            &silent,
+            vin("LSVAG218XE2100001"),
+            Ok(("LSVAG218XE2100001", vec![Notice::VinCheckDigit])),
+        ),
         ("typing again", &retyped, vin(GOOD), Ok((GOOD, vec![]))),
         ("the same as read", &read, vin(GOOD), Ok((GOOD, vec![]))),
-        ("another than read", &read, vin(OTHER), Err(TypedError::VinConflict { read: GOOD.parse().unwrap() })),
+        (
+            "another than read",
+            &read,
+            vin(OTHER),
+            Err(TypedError::VinConflict { read: GOOD.parse().unwrap() }),
+        ),
         ("an O for a 0", &silent, vin("1M8GDM9AXKPO42788"), Err(TypedError::VinForm)),
         ("too short", &silent, vin("1M8GDM9AXKP04278"), Err(TypedError::VinForm)),
     ] {
