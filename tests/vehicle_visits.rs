@@ -6,14 +6,14 @@ mod vehicle_bay;
 
 use baygate::config::tables::Poll;
 use baygate::event::device::DeviceStatus;
-use baygate::event::vehicle::{OdometerSource, Purpose};
+use baygate::event::vehicle::{DepartureReason, OdometerSource, Purpose};
 use baygate::sim::vehicle::{Adapter, CarSpec, Engine, Fault, Profile, VehicleSim};
 use baygate::store::requests::RequestState;
 use baygate::store::visits::{TypedIn, VisitOp};
 use baygate::store::{Batch, Op, Store};
 use serde_json::json;
 use uuid::Uuid;
-use vehicle_bay::{Bay, open_store};
+use vehicle_bay::{Bay, open_store, quick};
 
 const A: &str = "1M8GDM9AXKP042788";
 const B: &str = "1D4GP00R55B123456";
@@ -343,5 +343,49 @@ async fn what_was_typed_in_is_in_every_later_fact_of_the_visit() {
     let departed = bay.nth("vehicle.departed", 1).await;
     assert_eq!((&departed["vin"], &departed["order"]), (&json!(A), &json!("R-117")));
     assert_eq!((&departed["odometer_km"], &departed["purpose"]), (&json!(48210.0), &json!("post-repair")));
+    bay.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_battery_is_judged_by_what_it_rested_at_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    // Two visits in which this car's battery rested at what only lithium rests at.
+    for volts in [13.3, 13.2] {
+        let visit = Uuid::now_v7();
+        let (link, vin) = ("bay-11".parse().unwrap(), A.parse().ok());
+        let open = VisitOp::Open { visit, link, vin, protocol: "iso9141-2".into() };
+        let close = VisitOp::Close { visit, reason: DepartureReason::Unplugged };
+        let ops = [open, VisitOp::Rested { visit, volts }, close].map(Op::Visit).to_vec();
+        store.commit(Batch { ops, ..Batch::new() }).await.unwrap();
+    }
+    // 12.5 V: a good lead-acid battery, an empty lithium one.
+    let spec = |vin| CarSpec { engine: Engine::On, voltage: Some(12.5), ..car(vin) };
+    let (sim, link) = on_tcp(plugged(spec(B))).await;
+    let bay = Bay::start(&store, "bay-11", &link, Poll::Auto);
+    assert_eq!(bay.nth("vehicle.report", 1).await["vin"], B);
+    let windows = bay.count("vehicle.signals").await;
+    bay.nth("vehicle.signals", windows + 2).await;
+    bay.until_reason(None).await;
+
+    sim.unplug();
+    bay.nth("vehicle.departed", 1).await;
+    sim.plug(&spec(A)).unwrap();
+    assert_eq!(bay.nth("vehicle.arrived", 2).await["vin"], A);
+    let state = bay.until_reason(Some("battery-low")).await.state;
+    assert!(state.detail.unwrap().contains("12.5 V"));
+    let asked = sim.requests().len();
+    // A requested scan runs once and warns; nothing is asked before and after it.
+    let outcome = bay.scan().await.outcome.unwrap();
+    assert_eq!(outcome["notices"][0]["code"], "battery-low");
+    let after = sim.requests().len();
+    assert!(after > asked);
+    // Recovering a little is not enough; a charger is.
+    sim.battery(Some(12.9));
+    // Five looks: nothing is to happen, so there is nothing to wait for.
+    tokio::time::sleep(5 * quick().pace.look).await;
+    assert_eq!(sim.requests().len(), after);
+    sim.battery(Some(13.5));
+    bay.until_reason(None).await;
     bay.stop().await;
 }

@@ -341,10 +341,10 @@ pub struct VehicleTable {
     pub id: DeviceId,
     /// How the car is reached.
     pub link: VehicleLink,
-    /// DBC files for passive decoding (a later version).
+    /// DBC files for passive decoding.
     #[serde(default)]
     pub dbc: Vec<PathBuf>,
-    /// Signal-set files (a later version).
+    /// Signal sets (OBDb v3 JSON): makers' own signals, asked of the cars they fit.
     #[serde(default)]
     pub signals: Vec<PathBuf>,
     /// How eagerly the car is asked.

@@ -1,5 +1,5 @@
 //! Reports for the maintenance tests.
-#![allow(clippy::unwrap_used)]
+#![allow(dead_code, clippy::unwrap_used)] // each test file uses its part
 
 use baygate::clock::UtcMillis;
 use baygate::event::vehicle::{

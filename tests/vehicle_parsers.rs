@@ -1,0 +1,98 @@
+//! Files and answers that users and cars bring may hold anything: whatever it is, the
+//! parsers refuse it or read it, and decoding goes on.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "support/seed.rs"]
+mod seed;
+
+use std::sync::Arc;
+
+use baygate::clock::UtcMillis;
+use baygate::vehicle::dbc::Database;
+use baygate::vehicle::passive::Passive;
+use baygate::vehicle::signal_set::SignalSet;
+use proptest::prelude::*;
+
+const DBC: &str = r#"VERSION ""
+NS_ :
+	CM_
+BS_:
+BU_: ECM
+BO_ 68 Engine: 8 ECM
+ SG_ Speed M : 0|16@1+ (0.25,0) [0|16383] "rpm" X
+ SG_ Coolant m3M : 23|8@0- (1,-40) [-40|215] "C" X
+ SG_ Third m1 : 24|33@1+ (1E-5,0) [0|15] "" X
+BO_ 2566844672 Pressure: 64 ECM
+ SG_ Pressure : 480|32@1- (1,0) [0|0] "bar" X
+VAL_ 68 Speed 0 "Park" 3 "Drive" ;
+SIG_VALTYPE_ 2566844672 Pressure : 1;
+SG_MUL_VAL_ 68 Third Coolant 1-5, 7-9;
+"#;
+
+const SET: &str = r#"{"commands":[
+{"hdr":"7E0","rax":"7E8","cmd":{"22":"1E12"},"freq":1,"filter":{"from":2018,"years":[2010]},"signals":[
+{"id":"A","fmt":{"bix":3,"len":13,"sign":true,"max":9,"mul":2,"div":3,"add":1,"nullmin":0,"unit":"scalar"}},
+{"id":"B","fmt":{"len":8,"blsb":true,"map":{"1":{"description":"x","value":"y"}}}}]},
+{"hdr":"DA10","rax":"10","pri":"14","eax":"07","tst":"F1","cmd":{"01":"0C"},"freq":0.5,"signals":[
+{"id":"C","fmt":{"bix":90,"len":64,"max":1}}]}]}"#;
+
+/// A text with some bytes changed, put in or taken out.
+fn spoilt(text: &'static str) -> impl Strategy<Value = Vec<u8>> {
+    let change = (0..text.len(), 0..4_u8, any::<u8>(), 0..40_usize);
+    proptest::collection::vec(change, 0..6).prop_map(move |changes| {
+        let mut bytes = text.as_bytes().to_vec();
+        for (place, kind, byte, count) in changes {
+            let place = place.min(bytes.len().saturating_sub(1));
+            match kind {
+                0 if !bytes.is_empty() => bytes[place] = byte,
+                1 => bytes.insert(place, byte),
+                2 => drop(bytes.drain(place..(place + count).min(bytes.len()))),
+                _ => {
+                    let copy: Vec<u8> = bytes[place..(place + count).min(bytes.len())].to_vec();
+                    bytes.splice(place..place, copy);
+                }
+            }
+        }
+        bytes
+    })
+}
+
+fn frames() -> impl Strategy<Value = Vec<(u32, bool, Vec<u8>)>> {
+    let id = prop_oneof![Just(68_u32), Just(0x18FE_F100), any::<u32>()];
+    proptest::collection::vec((id, any::<bool>(), proptest::collection::vec(any::<u8>(), 0..70)), 0..20)
+}
+
+proptest! {
+    #![proptest_config(seed::cases(400))]
+
+    #[test]
+    fn databases(bytes in spoilt(DBC), frames in frames()) {
+        match Database::from_bytes(&bytes) {
+            Err(error) => prop_assert!(error.line > 0 && error.column > 0 && !error.reason.is_empty()),
+            Ok(database) => {
+                let mut passive = Passive::new(Arc::new(database));
+                for (id, extended, data) in &frames {
+                    passive.decode_frame(*id, *extended, data, UtcMillis(0));
+                }
+                for signal in passive.take().into_iter().flat_map(|taken| taken.signals) {
+                    prop_assert!(signal.min <= signal.mean && signal.mean <= signal.max, "{signal:?}");
+                    prop_assert!(signal.count > 0 && signal.min.is_finite() && signal.max.is_finite());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn signal_sets(bytes in spoilt(SET), answer in "([0-9A-Fa-f ]{0,40}\n?){0,4}", any_answer in ".{0,40}", year in any::<Option<u16>>()) {
+        if let Ok(set) = SignalSet::from_json(&bytes) {
+            for command in set.commands() {
+                let _ = (command.decode(&answer), command.decode(&any_answer), command.years().fit(year));
+                // Whatever the file says: what comes out of the gate is read-only.
+                if let Ok(request) = command.question() {
+                    prop_assert!([0x01, 0x02, 0x03, 0x05, 0x06, 0x07, 0x09, 0x0A, 0x19, 0x21, 0x22].contains(&request.service()));
+                }
+                prop_assert!((1..=3600).contains(&command.every().as_secs()));
+            }
+        }
+    }
+}
