@@ -317,6 +317,7 @@ fn a_bad_file_says_where_and_what_to_do() {
         ("obd/units-and-scaling.toml", "id = \"02\"", "id = \"01\"", "scaling id \"01\" stands twice", ""),
         ("obd/in-use-ratios.toml", "info = \"08\"", "info = \"09\"", "cannot be read", "\"08\" or \"0B\""),
         ("obd/info-types.toml", "info = \"02\"", "info = \"01\"", "no id of its own", "two hex digits once"),
+        ("j1939/failure-modes.toml", "31 =", "32 =", "\"32\" is not a failure mode", "from 0 to 31"),
         ("obd/readiness.toml", "supported = 15", "supported = 32", "uses a bit beyond 31", "31 (D0)"),
         ("adapters/elm327-v1.5.toml", "\"AT@1\"", "\"03\"", "is not an AT command", "AT@1"),
         ("adapters/stn.toml", "id = \"stn\"", "", "missing field `id`", ""),

@@ -6,6 +6,7 @@
 
 mod adapters;
 mod dtc_texts;
+mod failure_modes;
 mod files;
 mod in_use_ratios;
 mod info_types;
@@ -54,6 +55,7 @@ pub struct Bundle {
     pub vin: VinTables,
     dtc_texts: BTreeMap<String, Text>,
     maker_dtc_texts: makers::MakerTexts,
+    failure_modes: BTreeMap<u8, Text>,
     version: String,
 }
 
@@ -73,6 +75,7 @@ impl Bundle {
         let dtc_texts = dtc_texts::load(&mut files, "obd/dtc");
         let vin = wmi::load(&mut files, "vin/regions.toml", "vin/makers.toml");
         let maker_dtc_texts = makers::load(&mut files, "obd/makers", &vin);
+        let failure_modes = failure_modes::load(&mut files, "j1939/failure-modes.toml");
         let adapters = adapters::load(&mut files, "adapters");
         let version = files.finish()?;
         Ok(Self {
@@ -85,6 +88,7 @@ impl Bundle {
             vin,
             dtc_texts,
             maker_dtc_texts,
+            failure_modes,
             version,
         })
     }
@@ -105,6 +109,12 @@ impl Bundle {
     #[must_use]
     pub fn maker_dtc_text(&self, brand: &str, code: &str) -> Option<&Text> {
         self.maker_dtc_texts.get(brand)?.get(code)
+    }
+
+    /// What failure mode `mode` (0 to 31) of a J1939 code says.
+    #[must_use]
+    pub fn failure_mode(&self, mode: u8) -> Option<&Text> {
+        self.failure_modes.get(&mode)
     }
 
     /// How many codes have a text.

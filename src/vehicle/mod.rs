@@ -22,6 +22,7 @@ mod error;
 pub mod gate;
 pub mod in_use_ratio;
 pub mod inspection;
+pub mod j1939;
 pub mod monitor_test;
 pub mod obd;
 pub mod passive;
