@@ -1,5 +1,6 @@
 //! `baygate simulate vehicle`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use anyhow::Context;
 use serde_json::json;
 
 use super::super::{Exit, Global};
-use super::{Place, say, unplugged, until_told};
+use super::{say, unplugged, until_told};
 use crate::ident::Vin;
 use crate::sim::vehicle::{
     Adapter, Car, CarSpec, Dtc, Engine, Fault, Profile, Recording, ReplaySim, VehicleSim,
@@ -15,8 +16,12 @@ use crate::sim::vehicle::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[command(flatten)]
-    place: Place,
+    /// On a pseudo-terminal / 使用伪终端
+    #[arg(long, conflicts_with = "listen")]
+    pty: bool,
+    /// On a TCP address, e.g. 127.0.0.1:35000 / 监听 TCP 地址
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
     /// Stable path that points at the pseudo-terminal / 伪终端的固定路径
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     link_to: Option<PathBuf>,
@@ -74,11 +79,17 @@ fn signal(text: &str) -> Result<(String, f64), String> {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
-    if let Some(path) = &args.replay {
-        return replay(path, &args, global).await;
-    }
     if args.adapter.as_deref() == Some("list") {
         return list(global);
+    }
+    // Not asked for by the parser, so that the list can be had without.
+    if !args.pty && args.listen.is_none() {
+        let zh = "请用 --pty 或 --listen ADDR 指定模拟器的位置";
+        eprintln!("{}", global.language().pick(zh, "say where it shall be: --pty or --listen ADDR"));
+        return Ok(Exit::Usage);
+    }
+    if let Some(path) = &args.replay {
+        return replay(path, &args, global).await;
     }
     let profile = match profile(&args) {
         Ok(profile) => profile,
@@ -87,7 +98,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let place = args.place.listen;
+    let place = args.listen;
     let sim = match place {
         Some(address) => VehicleSim::spawn_tcp(address, profile).await,
         None => VehicleSim::spawn_pty(profile, args.link_to).await,
@@ -123,7 +134,7 @@ async fn replay(path: &Path, args: &Args, global: &Global) -> anyhow::Result<Exi
             return Ok(Exit::Usage);
         }
     };
-    let sim = match args.place.listen {
+    let sim = match args.listen {
         Some(address) => ReplaySim::spawn_tcp(address, recording).await,
         None => ReplaySim::spawn_pty(recording, args.link_to.clone()).await,
     };
@@ -131,7 +142,7 @@ async fn replay(path: &Path, args: &Args, global: &Global) -> anyhow::Result<Exi
         Ok(sim) => sim,
         Err(error) => return Ok(unplugged(&error)),
     };
-    announce(global, &sim.name(), args.place.listen.is_some());
+    announce(global, &sim.name(), args.listen.is_some());
     until_told(args.duration).await;
     sim.stop().await;
     Ok(Exit::Done)
