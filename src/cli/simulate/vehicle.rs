@@ -17,7 +17,7 @@ use crate::sim::vehicle::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// On a pseudo-terminal / 使用伪终端
-    #[arg(long, conflicts_with = "listen")]
+    #[arg(long, conflicts_with = "listen", required_unless_present_any = ["listen", "adapter"])]
     pty: bool,
     /// On a TCP address, e.g. 127.0.0.1:35000 / 监听 TCP 地址
     #[arg(long, value_name = "ADDR")]
@@ -82,7 +82,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
     if args.adapter.as_deref() == Some("list") {
         return list(global);
     }
-    // Not asked for by the parser, so that the list can be had without.
+    // With --adapter the parser does not ask for it, so that the list can be had without.
     if !args.pty && args.listen.is_none() {
         let zh = "请用 --pty 或 --listen ADDR 指定模拟器的位置";
         eprintln!("{}", global.language().pick(zh, "say where it shall be: --pty or --listen ADDR"));
