@@ -246,7 +246,9 @@ async fn an_adapter_that_gives_up_too_early() {
         match command {
             "ATAT2" => hasty.store(true, Ordering::SeqCst),
             "ATAT1" => hasty.store(false, Ordering::SeqCst),
-            "010C" if hasty.load(Ordering::SeqCst) && asked.fetch_add(1, Ordering::SeqCst) % 2 == 0 => {
+            "010C"
+                if hasty.load(Ordering::SeqCst) && asked.fetch_add(1, Ordering::SeqCst).is_multiple_of(2) =>
+            {
                 return b"NO DATA\r\r>".to_vec();
             }
             _ => {}

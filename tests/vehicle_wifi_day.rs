@@ -14,7 +14,7 @@ use baygate::sim::vehicle::{Adapter, CarSpec, Profile, VehicleSim};
 use baygate::vehicle::Timing;
 use baygate::vehicle::polling::Pace;
 use baygate::vehicle::visit::Patience;
-use dice::{Dice, seed};
+use dice::Dice;
 use serde_json::Value;
 use vehicle_bay::{Bay, open_store};
 
@@ -36,6 +36,8 @@ fn timing() -> Timing {
             look: scaled(usual.pace.look),
             running: scaled(usual.pace.running),
             engine_off: scaled(usual.pace.engine_off),
+            engine_off_most: scaled(usual.pace.engine_off_most),
+            low_for: scaled(usual.pace.low_for),
             silent_first: scaled(usual.pace.silent_first),
             silent_most: scaled(usual.pace.silent_most),
             vin: scaled(usual.pace.vin),
@@ -65,7 +67,7 @@ fn open_files() -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_hours_of_a_link_that_comes_and_goes() {
-    let mut dice = Dice::new(seed("wifi day"));
+    let mut dice = Dice::throw("wifi day");
     let dir = tempfile::tempdir().unwrap();
     let store = open_store(dir.path());
     let adapter = Adapter::named("wifi-v1-5").unwrap();

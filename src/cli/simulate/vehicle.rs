@@ -1,6 +1,7 @@
 //! `baygate simulate vehicle`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use anyhow::Context;
 use serde_json::json;
 
 use super::super::{Exit, Global, packed};
-use super::{Place, say, unplugged, until_told};
+use super::{say, unplugged, until_told};
 use crate::ident::Vin;
 use crate::sim::vehicle::{
     Adapter, BusSim, Car, CarSpec, Dtc, Engine, Fault, Profile, Recording, ReplaySim, Script, SlcanProfile,
@@ -20,13 +21,17 @@ const MOST_TRACE_BYTES: u64 = 256 << 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    #[command(flatten)]
-    place: Place,
+    /// On a pseudo-terminal / 使用伪终端
+    #[arg(long, conflicts_with = "listen", required_unless_present_any = ["listen", "adapter", "can"])]
+    pty: bool,
+    /// On a TCP address, e.g. 127.0.0.1:35000 / 监听 TCP 地址
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
     /// Stable path that points at the pseudo-terminal / 伪终端的固定路径
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     link_to: Option<PathBuf>,
     /// On a CAN interface of the kernel, without a dongle / 直接接在 CAN 接口上
-    #[arg(long, value_name = "INTERFACE", group = "place", conflicts_with_all = ["link_to", "adapter", "no_car", "replay", "slcan"])]
+    #[arg(long, value_name = "INTERFACE", conflicts_with_all = ["pty", "listen", "link_to", "adapter", "no_car", "replay", "slcan"])]
     can: Option<String>,
     /// An slcan adapter instead of an ELM327 / slcan 适配器
     #[arg(long, conflicts_with_all = ["adapter", "no_car", "replay"])]
@@ -88,11 +93,20 @@ fn signal(text: &str) -> Result<(String, f64), String> {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
-    if let Some(path) = &args.replay {
-        return replay(path, &args, global).await;
-    }
     if args.adapter.as_deref() == Some("list") {
         return list(global);
+    }
+    // With --adapter the parser does not ask for it, so that the list can be had without.
+    if !args.pty && args.listen.is_none() && args.can.is_none() {
+        let zh = "请用 --pty、--listen ADDR 或 --can INTERFACE 指定模拟器的位置";
+        eprintln!(
+            "{}",
+            global.language().pick(zh, "say where it shall be: --pty, --listen ADDR or --can INTERFACE")
+        );
+        return Ok(Exit::Usage);
+    }
+    if let Some(path) = &args.replay {
+        return replay(path, &args, global).await;
     }
     let (profile, script) = match profile(&args).and_then(|profile| Ok((profile, script(&args)?))) {
         Ok(both) => both,
@@ -107,7 +121,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
     if args.slcan {
         return on_slcan(profile, &args, global).await;
     }
-    let place = args.place.listen;
+    let place = args.listen;
     let sim = match place {
         Some(address) => VehicleSim::spawn_tcp(address, profile).await,
         None => VehicleSim::spawn_pty(profile, args.link_to).await,
@@ -168,7 +182,7 @@ async fn on_interface(
 async fn on_slcan(profile: Profile, args: &Args, global: &Global) -> anyhow::Result<Exit> {
     let (behaviour, car) = (SlcanProfile::default(), profile.car.unwrap_or_default());
     let bitrate = if car.protocol >= 8 { 250_000 } else { 500_000 };
-    let sim = match args.place.listen {
+    let sim = match args.listen {
         Some(address) => SlcanSim::spawn_tcp(address, behaviour, &car).await,
         None => SlcanSim::spawn_pty(behaviour, &car, args.link_to.clone()).await,
     };
@@ -177,7 +191,7 @@ async fn on_slcan(profile: Profile, args: &Args, global: &Global) -> anyhow::Res
         Err(error) => return Ok(unplugged(&error)),
     };
     let name = sim.name();
-    let scheme = if args.place.listen.is_some() { "tcp" } else { "serial" };
+    let scheme = if args.listen.is_some() { "tcp" } else { "serial" };
     announce_link(global, &name, &format!("slcan+{scheme}://{name}?bitrate={bitrate}"));
     until_told(args.duration).await;
     sim.stop().await;
@@ -193,7 +207,7 @@ async fn replay(path: &Path, args: &Args, global: &Global) -> anyhow::Result<Exi
             return Ok(Exit::Usage);
         }
     };
-    let sim = match args.place.listen {
+    let sim = match args.listen {
         Some(address) => ReplaySim::spawn_tcp(address, recording).await,
         None => ReplaySim::spawn_pty(recording, args.link_to.clone()).await,
     };
@@ -201,7 +215,7 @@ async fn replay(path: &Path, args: &Args, global: &Global) -> anyhow::Result<Exi
         Ok(sim) => sim,
         Err(error) => return Ok(unplugged(&error)),
     };
-    announce(global, &sim.name(), args.place.listen.is_some());
+    announce(global, &sim.name(), args.listen.is_some());
     until_told(args.duration).await;
     tell_missed(global, &sim.missed());
     sim.stop().await;
