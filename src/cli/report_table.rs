@@ -218,6 +218,7 @@ mod tests {
                 state: vec![DtcState::Confirmed, DtcState::Permanent],
                 source: "obd".into(),
                 status_raw: None,
+                failure_type: None,
                 text: Some(crate::event::Text::new("催化器效率低", "Catalyst efficiency low")),
             }],
             freeze_frames: Vec::new(),
@@ -232,6 +233,7 @@ mod tests {
             iupr: Vec::new(),
             calibration_ids: vec!["37805".into()],
             cvns: Vec::new(),
+            identification: Default::default(),
         };
         VehicleReport {
             visit: uuid::Uuid::nil(),

@@ -176,6 +176,10 @@ pub struct DtcEntry {
     pub source: String,
     /// The UDS status byte, when from UDS.
     pub status_raw: Option<u8>,
+    /// The failure type behind the code (SAE J2012-DA appendix A), two hex digits, when from
+    /// UDS and more than 00.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure_type: Option<String>,
     /// What it means; absent when not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<Text>,
@@ -261,6 +265,10 @@ pub struct EcuReport {
     pub calibration_ids: Vec<String>,
     /// Calibration verification numbers, hex.
     pub cvns: Vec<String>,
+    /// Part and version numbers told by UDS: `part_number`, `software_version`,
+    /// `hardware_number`, `supplier_software_version`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub identification: BTreeMap<String, String>,
 }
 
 /// Whether the annual check would pass.

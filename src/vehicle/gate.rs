@@ -246,7 +246,7 @@ impl Request {
     /// Whether the answer holds the VIN (personal data: masked in traces).
     #[must_use]
     pub fn asks_for_vin(self) -> bool {
-        self.service == 0x09 && self.id() == Some(0x02)
+        matches!((self.service, self.parameters()), (0x09, [0x02]) | (0x22, [0xF1, 0x90] | [0xF8, 0x02]))
     }
 
     /// Whether `payload` is a positive answer to this request: the service with

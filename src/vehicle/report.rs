@@ -10,6 +10,7 @@ use super::gate::Request;
 use super::obd::{self, MonitorStatus, VinReading};
 use super::pids::decode_pid;
 use super::protocol::{EcuAddress, Protocol};
+use super::uds;
 use crate::clock::UtcMillis;
 use crate::event::vehicle::{
     Adapter, DtcEntry, DtcState, EcuReport, FreezeFrame, Inspection, PidValue, Powertrain, Readiness,
@@ -184,14 +185,19 @@ fn ecu_report(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> EcuRepo
         name: obd::ecu_name(&info(0x0A)).or_else(|| name_by_address(&ecu.0)),
         mil: monitors.as_ref().map(|status| status.mil),
         dtc_count: monitors.as_ref().map(|status| status.dtc_count),
-        dtcs: codes(record, ecu, bundle),
-        freeze_frames: freeze_frames(record, ecu, bundle),
+        dtcs: [codes(record, ecu, bundle), uds::report::codes(&record.told, ecu, bundle)].concat(),
+        freeze_frames: [
+            freeze_frames(record, ecu, bundle),
+            uds::report::snapshots(&record.told, ecu, bundle),
+        ]
+        .concat(),
         readiness: monitors.map(|status| status.readiness).unwrap_or_default(),
         values: values(record, ecu, 0x01, 2, bundle),
         monitor_tests: Vec::new(),
         iupr: Vec::new(),
         calibration_ids: obd::calibration_ids(&info(0x04)),
         cvns: obd::cvns(&info(0x06)),
+        identification: uds::report::identification(&record.told, ecu),
     }
 }
 
@@ -227,6 +233,7 @@ fn codes(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> Vec<DtcEntry
             state: state.into_iter().collect(),
             source: "obd".into(),
             status_raw: None,
+            failure_type: None,
         })
         .collect()
 }
@@ -309,7 +316,7 @@ fn reasons_against(
     if ecus.iter().all(|ecu| ecu.readiness.is_empty()) {
         reasons.push("readiness-unknown".into());
     }
-    if !record.told.iter().any(|told| told.request == Request::confirmed_codes()) {
+    if !record.told.iter().any(|told| matches!(told.request.service(), 0x03 | 0x19)) {
         reasons.push("codes-unknown".into());
     }
     reasons

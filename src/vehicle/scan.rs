@@ -14,6 +14,7 @@ use super::gate::Request;
 use super::obd::{VinReading, info_bytes};
 use super::protocol::{EcuAddress, Protocol};
 use super::report::{ScanRecord, Told};
+use super::uds;
 use crate::clock::UtcMillis;
 use crate::event::vehicle::{Adapter as AdapterFacts, RequestError};
 use crate::ident::DeviceId;
@@ -74,7 +75,18 @@ pub async fn contact(adapter: &mut Adapter) -> Result<Contact, AdapterError> {
         Some(protocol) if !answer.messages.is_empty() => {
             Contact::Answers(protocol, answer.messages.into_iter().map(|message| message.sender).collect())
         }
-        _ => Contact::Silent(answer.trouble().unwrap_or_else(|| "no data".into())),
+        _ => by_uds(adapter, &answer).await?,
+    })
+}
+
+/// A battery car, or one of SAE J1979-2, is silent on 0100 and may answer UDS.
+async fn by_uds(adapter: &mut Adapter, silence: &Answer) -> Result<Contact, AdapterError> {
+    let units = uds::find::units(adapter, uds::find::LOOK_BUDGET).await?;
+    Ok(match adapter.protocol() {
+        Some(protocol) if !units.is_empty() => {
+            Contact::Answers(protocol, units.into_iter().map(|unit| unit.address).collect())
+        }
+        _ => Contact::Silent(silence.trouble().unwrap_or_else(|| "no data".into())),
     })
 }
 
@@ -105,6 +117,12 @@ pub async fn read_vin(adapter: &mut Adapter) -> Result<VinReading, AdapterError>
         if !answer.refusals.is_empty() {
             break;
         }
+        if answer.is_silence()
+            && reading == VinReading::Missing
+            && adapter.protocol().is_some_and(Protocol::is_can)
+        {
+            return uds::find::vin(adapter, uds::find::LOOK_BUDGET).await;
+        }
     }
     Ok(reading)
 }
@@ -129,19 +147,34 @@ pub async fn run(
         voltage_v,
     };
     let first = adapter.ask(Request::current(0x00), None).await?;
-    let Some(protocol) = adapter.protocol().filter(|_| !first.messages.is_empty()) else {
-        return Err(ScanError::NoAnswer { why: first.trouble().unwrap_or_else(|| "no data".into()) });
+    let mut heard = uds::read::Heard::default();
+    let answers = adapter.protocol().filter(|_| !first.messages.is_empty());
+    let protocol = match answers {
+        Some(protocol) => protocol,
+        None => match uds::read::silent_car(adapter, bundle).await? {
+            Some((protocol, told)) => {
+                heard = told;
+                protocol
+            }
+            None => {
+                return Err(ScanError::NoAnswer { why: first.trouble().unwrap_or_else(|| "no data".into()) });
+            }
+        },
     };
-    let record = ScanRecord {
+    let mut record = ScanRecord {
         visit,
         link,
         adapter: facts,
         protocol,
         started_at,
         duration_ms: 0,
-        told: Vec::new(),
-        errors: Vec::new(),
+        told: heard.told,
+        errors: heard.errors,
     };
+    if answers.is_none() {
+        record.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        return Ok(record);
+    }
     let mut scan = Scan { adapter, bundle, progress, record, done: 1, planned: 12, broken_in_a_row: 0 };
     scan.keep(Request::current(0x00), &first);
     scan.learn_response_count(&first).await?;

@@ -35,6 +35,7 @@ pub fn report() -> VehicleReport {
             iupr: Vec::new(),
             calibration_ids: Vec::new(),
             cvns: Vec::new(),
+            identification: Default::default(),
         }],
         odometer_km: None,
         odometer_source: None,
@@ -49,7 +50,14 @@ pub fn report() -> VehicleReport {
 }
 
 pub fn dtc(code: &str, state: &[DtcState]) -> DtcEntry {
-    DtcEntry { code: code.into(), state: state.to_vec(), source: "obd".into(), status_raw: None, text: None }
+    DtcEntry {
+        code: code.into(),
+        state: state.to_vec(),
+        source: "obd".into(),
+        status_raw: None,
+        failure_type: None,
+        text: None,
+    }
 }
 
 pub fn value(name: &str, value: impl Into<serde_json::Value>) -> PidValue {

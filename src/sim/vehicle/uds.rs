@@ -85,8 +85,9 @@ impl Ecu {
             [0x55, EMISSIONS] if self.j1979_2 => {
                 let mut message = vec![0x59, 0x55, EMISSIONS, 0xFF, J2012_04];
                 for dtc in &self.permanent {
+                    let now = if self.confirmed.contains(dtc) { CONFIRMED } else { IN_ORDER };
                     message.extend(dtc.bytes());
-                    message.extend([self.failure_type, 0x08]);
+                    message.extend([self.failure_type, now]);
                 }
                 Ok(vec![message])
             }

@@ -9,6 +9,9 @@
 
 pub mod answer;
 pub mod dtc;
+pub mod find;
+pub mod read;
 pub mod refusal;
+pub mod report;
 
 pub use dtc::{Dtc, DtcFormat, Status};

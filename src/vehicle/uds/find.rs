@@ -1,0 +1,179 @@
+//! Who answers UDS: units are asked one by one for the VIN (22 F190), at the addresses of
+//! diagnosis. What lives here: the addresses, when to stop, the VIN of a car that is silent to
+//! J1979. Bounded in time, and a bus on which nobody acknowledges (the car sleeps) is asked
+//! once and left.
+
+use std::time::{Duration, Instant};
+
+use crate::vehicle::adapter::Adapter;
+use crate::vehicle::answer::{Answer, Complaint};
+use crate::vehicle::error::AdapterError;
+use crate::vehicle::gate::{Request, Target};
+use crate::vehicle::obd::VinReading;
+use crate::vehicle::protocol::{EcuAddress, HeaderForm};
+
+/// Vehicle identification number (ISO 14229-1 annex C.1).
+pub const VIN: u16 = 0xF190;
+/// For a scan that somebody asked for.
+pub const SCAN_BUDGET: Duration = Duration::from_secs(8);
+/// For a look in the background: a car without J1979 is asked as rarely as a silent one.
+pub const LOOK_BUDGET: Duration = Duration::from_secs(3);
+
+/// 11 bits (ISO 15765-4 §10.3.2): the engine's or drive's unit first, then in the order in which
+/// makers of battery cars give out addresses (7E4 is a battery's on many of them).
+const NARROW: [u32; 8] = [0x7E0, 0x7E4, 0x7E2, 0x7E1, 0x7E3, 0x7E7, 0x7E5, 0x7E6];
+/// 29 bits: nodes of SAE J2178-1 (engine 10, 11, transmission 18, brakes 28, body 40, display 60),
+/// and 58, 59, 5D, 01 as public captures of J1979-2 cars show them.
+const WIDE: [u8; 10] = [0x10, 0x58, 0x01, 0x11, 0x18, 0x59, 0x5D, 0x28, 0x40, 0x60];
+
+/// A unit that answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unit {
+    /// Its requests' arbitration ID.
+    pub request_id: u32,
+    /// Who it answers as.
+    pub address: EcuAddress,
+    /// Its answer to 22 F190, when it gave one.
+    pub vin: Option<Vec<u8>>,
+}
+
+/// Where requests to the unit with this response address go; `None`: not a CAN address of diagnosis.
+#[must_use]
+pub fn request_id(address: &EcuAddress) -> Option<u32> {
+    let id = u32::from_str_radix(&address.0, 16).ok()?;
+    match (address.0.len(), id) {
+        (3, 0x7E8..=0x7EF) => Some(id - 8),
+        (8, _) if id & 0xFFFF_FF00 == 0x18DA_F100 => Some(0x18DA_00F1 | (id & 0xFF) << 8),
+        _ => None,
+    }
+}
+
+/// Who answers as, of a unit asked at `request_id`.
+fn response(request_id: u32) -> EcuAddress {
+    if request_id > 0x7FF {
+        EcuAddress(format!("18DAF1{:02X}", request_id >> 8 & 0xFF))
+    } else {
+        EcuAddress(format!("{:03X}", request_id + 8))
+    }
+}
+
+/// All units that answer within `budget`.
+///
+/// # Errors
+/// [`AdapterError`].
+pub async fn units(adapter: &mut Adapter, budget: Duration) -> Result<Vec<Unit>, AdapterError> {
+    look(adapter, budget, |_| false).await
+}
+
+/// The VIN by UDS, of the first unit that gives one.
+///
+/// # Errors
+/// [`AdapterError`].
+pub async fn vin(adapter: &mut Adapter, budget: Duration) -> Result<VinReading, AdapterError> {
+    let units = look(adapter, budget, |unit| matches!(reading(unit), VinReading::Read(_))).await?;
+    let readings = units.iter().map(reading);
+    Ok(readings.fold(VinReading::Missing, |best, reading| match (&best, &reading) {
+        (VinReading::Read(_), _) | (_, VinReading::Missing) => best,
+        _ => reading,
+    }))
+}
+
+fn reading(unit: &Unit) -> VinReading {
+    unit.vin
+        .as_deref()
+        .and_then(|payload| payload.get(3..))
+        .map_or(VinReading::Missing, VinReading::from_info)
+}
+
+async fn look(
+    adapter: &mut Adapter,
+    budget: Duration,
+    enough: impl Fn(&Unit) -> bool,
+) -> Result<Vec<Unit>, AdapterError> {
+    let until = Instant::now() + budget;
+    let known = adapter.protocol().map(|protocol| protocol.header());
+    let wide = WIDE.map(|node| 0x18DA_00F1 | u32::from(node) << 8);
+    let both: [(HeaderForm, &[u32]); 2] = [(HeaderForm::Can11, &NARROW), (HeaderForm::Can29, &wide)];
+    let mut found = Vec::new();
+    for (form, addresses) in both {
+        if known.is_some_and(|known| known != form) || !found.is_empty() {
+            continue;
+        }
+        for &request_id in addresses {
+            if Instant::now() >= until {
+                return Ok(found);
+            }
+            let request = Request::data_by_identifier(VIN).to(Target::Unit(request_id));
+            let answer = match adapter.ask(request, None).await {
+                Ok(answer) => answer,
+                Err(error) if error.is_fatal() => return Err(error),
+                Err(_) => continue,
+            };
+            if nobody_acknowledges(&answer) {
+                return Ok(found);
+            }
+            if let Some(unit) = answered(request_id, &answer) {
+                found.push(unit);
+                if found.last().is_some_and(&enough) {
+                    return Ok(found);
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn answered(request_id: u32, answer: &Answer) -> Option<Unit> {
+    let address = response(request_id);
+    let vin = answer.messages.iter().find(|message| message.sender == address);
+    // A unit that does not know its VIN, or keeps it for later, is there all the same.
+    let there = vin.is_some()
+        || answer.refusals.iter().any(|(sender, _)| *sender == address)
+        || answer.pending.contains(&address);
+    there.then(|| Unit { request_id, address, vin: vin.map(|message| message.payload.clone()) })
+}
+
+/// No controller on the bus took the frame: the car sleeps, or it is no such bus.
+fn nobody_acknowledges(answer: &Answer) -> bool {
+    let dead = |complaint: &Complaint| {
+        matches!(
+            complaint,
+            Complaint::CanError | Complaint::UnableToConnect | Complaint::BusError | Complaint::BusInit
+        )
+    };
+    answer.messages.is_empty() && answer.complaints.iter().any(dead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vehicle::answer::Message;
+
+    #[test]
+    fn addresses_both_ways() {
+        for (request, answers) in
+            [(0x7E0, "7E8"), (0x7E7, "7EF"), (0x18DA_10F1, "18DAF110"), (0x18DA_5DF1, "18DAF15D")]
+        {
+            assert_eq!(response(request), EcuAddress(answers.into()));
+            assert_eq!(request_id(&EcuAddress(answers.into())), Some(request));
+        }
+        for other in ["10", "7DF", "18DB33F1", "18FECA00", "", "XYZ"] {
+            assert_eq!(request_id(&EcuAddress(other.into())), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer_and_another_units_word_is_not() {
+        let address = EcuAddress("7E8".into());
+        let refused = Answer { refusals: vec![(address.clone(), 0x31)], ..Answer::default() };
+        assert!(answered(0x7E0, &refused).unwrap().vin.is_none());
+        assert_eq!(answered(0x7E1, &refused), None);
+        let payload = [&[0x62, 0xF1, 0x90][..], b"LSVAG2186E2100001"].concat();
+        let told = Answer { messages: vec![Message { sender: address, payload }], ..Answer::default() };
+        assert!(matches!(reading(&answered(0x7E0, &told).unwrap()), VinReading::Read(_)));
+        let asleep = Answer { complaints: vec![Complaint::CanError], ..Answer::default() };
+        assert!(nobody_acknowledges(&asleep));
+        let awake = Answer { complaints: vec![Complaint::NoData], ..Answer::default() };
+        assert!(!nobody_acknowledges(&awake) && answered(0x7E0, &awake).is_none());
+    }
+}

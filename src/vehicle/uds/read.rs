@@ -1,0 +1,294 @@
+//! Reading a car by UDS: identification, codes with their snapshots, and all of J1979-2.
+//! What lives here: which questions, in which order, and when to stop asking a unit. What a
+//! J1979-2 unit tells is kept as the J1979 answer it stands for (SAE J1979-2: F4xx is PID xx,
+//! F6xx monitor xx, F8xx information xx), so that one report reads both; codes stay as they
+//! came and are read in [`super::report`].
+//!
+//! Bounded: a unit that keeps silent twice in a row is asked no more, and the whole ends with
+//! its budget. Only the default session, see [`super`].
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::find::{self, Unit};
+use super::refusal;
+use crate::event::vehicle::RequestError;
+use crate::protocols::Bundle;
+use crate::vehicle::adapter::Adapter;
+use crate::vehicle::error::AdapterError;
+use crate::vehicle::gate::{Request, Target};
+use crate::vehicle::obd;
+use crate::vehicle::protocol::{EcuAddress, Protocol};
+use crate::vehicle::report::Told;
+use crate::vehicle::uds::{Status, answer};
+
+/// Identification asked of every unit (ISO 14229-1 annex C.1), with its name in reports.
+pub const IDENTIFICATION: [(u16, &str); 4] = [
+    (0xF187, "part_number"),
+    (0xF189, "software_version"),
+    (0xF191, "hardware_number"),
+    (0xF195, "supplier_software_version"),
+];
+/// Name of the unit or its system.
+const NAME: u16 = 0xF197;
+/// The functional group of emissions units (ISO 27145-3, SAE J1979-2).
+pub const EMISSIONS: u8 = 0x33;
+/// All severity classes of 19 42 (ISO 14229-1 annex D.3, bits 1–4).
+const ALL_CLASSES: u8 = 0x1E;
+/// Codes whose snapshots are read: each is a long answer.
+const SNAPSHOTS: usize = 8;
+/// Silences in a row after which a unit is left alone.
+const SILENCES: u32 = 2;
+/// For the units of a car that J1979 has told already.
+pub const ENHANCE_BUDGET: Duration = Duration::from_secs(4);
+
+/// What a reading brought.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Heard {
+    /// Positive answers, for the report.
+    pub told: Vec<Told>,
+    /// What got no usable answer.
+    pub errors: Vec<RequestError>,
+}
+
+/// A car that is silent to 0100: who answers UDS, and all they tell. `None`: nobody.
+///
+/// # Errors
+/// [`AdapterError`].
+pub async fn silent_car(
+    adapter: &mut Adapter,
+    bundle: &Bundle,
+) -> Result<Option<(Protocol, Heard)>, AdapterError> {
+    let begun = Instant::now();
+    let units = find::units(adapter, find::SCAN_BUDGET).await?;
+    let Some(protocol) = adapter.protocol().filter(|_| !units.is_empty()) else { return Ok(None) };
+    let mut reading = Reading::new(adapter, bundle, begun + find::SCAN_BUDGET * 2);
+    for unit in &units {
+        if let Some(vin) = unit.vin.as_deref().and_then(|payload| payload.get(3..)) {
+            reading.keep(Request::vehicle_info(0x02), unit, &[&[0x49, 0x02, 0x01], vin].concat());
+        }
+        reading.unit(unit).await?;
+        reading.obd_on_uds(unit).await?;
+    }
+    Ok(Some((protocol, reading.heard)))
+}
+
+/// What UDS adds to units that have answered J1979: identification, codes of three bytes with
+/// their status, snapshots.
+///
+/// # Errors
+/// [`AdapterError`].
+pub async fn enhance(
+    adapter: &mut Adapter,
+    bundle: &Bundle,
+    known: &[EcuAddress],
+    budget: Duration,
+) -> Result<Heard, AdapterError> {
+    let mut reading = Reading::new(adapter, bundle, Instant::now() + budget);
+    for address in known {
+        if let Some(request_id) = find::request_id(address) {
+            let unit = Unit { request_id, address: address.clone(), vin: None };
+            reading.unit(&unit).await?;
+        }
+    }
+    Ok(reading.heard)
+}
+
+struct Reading<'a> {
+    adapter: &'a mut Adapter,
+    bundle: &'a Bundle,
+    until: Instant,
+    heard: Heard,
+    /// Of the unit at hand, in a row.
+    silences: u32,
+    /// It said that it does not know the service.
+    unknown: BTreeSet<u8>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(adapter: &'a mut Adapter, bundle: &'a Bundle, until: Instant) -> Self {
+        Self { adapter, bundle, until, heard: Heard::default(), silences: 0, unknown: BTreeSet::new() }
+    }
+
+    /// Codes first: they are what a car is brought for.
+    async fn unit(&mut self, unit: &Unit) -> Result<(), AdapterError> {
+        self.silences = 0;
+        self.unknown.clear();
+        if let Some(payload) = self.ask(unit, Request::dtcs_by_status(Status::WHAT_IS_WRONG)).await? {
+            self.keep(Request::dtcs_by_status(Status::WHAT_IS_WRONG), unit, &payload);
+            let codes = answer::dtcs(&payload).map(|list| list.codes).unwrap_or_default();
+            for listed in
+                codes.into_iter().filter(|listed| listed.status.says_something_is_wrong()).take(SNAPSHOTS)
+            {
+                let request = Request::dtc_record(false, listed.dtc.0, 0xFF);
+                if let Some(payload) = self.ask(unit, request).await? {
+                    self.keep(request, unit, &payload);
+                }
+            }
+        }
+        for did in IDENTIFICATION.map(|(did, _)| did) {
+            let request = Request::data_by_identifier(did);
+            if let Some(payload) = self.ask(unit, request).await? {
+                self.keep(request, unit, &payload);
+            }
+        }
+        if let Some(payload) = self.ask(unit, Request::data_by_identifier(NAME)).await?
+            && let Ok(name) = answer::data(&payload, NAME)
+        {
+            self.keep(Request::vehicle_info(0x0A), unit, &[&[0x49, 0x0A, 0x01], name].concat());
+        }
+        Ok(())
+    }
+
+    /// J1979-2: what 22 F400, F600 and F800 promise, and the codes of the emissions group.
+    async fn obd_on_uds(&mut self, unit: &Unit) -> Result<(), AdapterError> {
+        let pids = self.promised(unit, 0xF400).await?;
+        if pids.is_empty() {
+            return Ok(());
+        }
+        for pid in pids {
+            if self.bundle.pids.get(0x01, pid).is_some() || pid == 0x01 {
+                self.stands_for(unit, 0xF400, pid).await?;
+            }
+        }
+        for request in [
+            Request::wwh_dtcs(EMISSIONS, Status::WHAT_IS_WRONG, ALL_CLASSES),
+            Request::wwh_permanent_dtcs(EMISSIONS),
+        ] {
+            if let Some(payload) = self.ask(unit, request).await? {
+                self.keep(request, unit, &payload);
+            }
+        }
+        for mid in self.promised(unit, 0xF600).await? {
+            self.stands_for(unit, 0xF600, mid).await?;
+        }
+        for info in self.promised(unit, 0xF800).await? {
+            if matches!(info, 0x02 | 0x04 | 0x06 | 0x08 | 0x0A | 0x0B) {
+                self.stands_for(unit, 0xF800, info).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The ids a chain of masks promises; each mask is kept as J1979's.
+    async fn promised(&mut self, unit: &Unit, family: u16) -> Result<Vec<u8>, AdapterError> {
+        let mut promised = Vec::new();
+        for base in (0..=0xE0_u8).step_by(0x20) {
+            if base != 0 && !promised.contains(&base) {
+                break;
+            }
+            let Some(data) = self.stands_for(unit, family, base).await? else { break };
+            let Some(mask) = obd::four_bytes(&data, 0) else { break };
+            promised.extend(obd::supported(base, mask));
+        }
+        promised.retain(|id| !id.is_multiple_of(0x20));
+        Ok(promised)
+    }
+
+    /// Asks for identifier `family | id` and keeps the J1979 answer it stands for. Gives its data.
+    async fn stands_for(
+        &mut self,
+        unit: &Unit,
+        family: u16,
+        id: u8,
+    ) -> Result<Option<Vec<u8>>, AdapterError> {
+        let did = family | u16::from(id);
+        let Some(payload) = self.ask(unit, Request::data_by_identifier(did)).await? else { return Ok(None) };
+        let Ok(data) = answer::data(&payload, did) else { return Ok(None) };
+        let (request, payload) = as_j1979(family, id, data);
+        self.keep(request, unit, &payload);
+        Ok(Some(data.to_vec()))
+    }
+
+    /// The unit's positive answer. What went wrong is noted; that it does not have an
+    /// identifier is an answer and no error.
+    async fn ask(&mut self, unit: &Unit, request: Request) -> Result<Option<Vec<u8>>, AdapterError> {
+        if self.silences >= SILENCES
+            || self.unknown.contains(&request.service())
+            || Instant::now() >= self.until
+        {
+            return Ok(None);
+        }
+        let asked = self.adapter.ask(request.to(Target::Unit(unit.request_id)), None).await;
+        let answer = match asked {
+            Ok(answer) => answer,
+            Err(error) if error.is_fatal() => return Err(error),
+            Err(error) => {
+                self.note(unit, request, error.code().into());
+                return Ok(None);
+            }
+        };
+        if let Some(message) = answer.messages.iter().find(|message| message.sender == unit.address) {
+            self.silences = 0;
+            return Ok(Some(message.payload.clone()));
+        }
+        if let Some((_, code)) = answer.refusals.iter().find(|(sender, _)| *sender == unit.address) {
+            self.silences = 0;
+            if *code == 0x11 {
+                self.unknown.insert(request.service());
+            }
+            if !matches!(code, 0x12 | 0x31) {
+                self.note(unit, request, refusal::for_errors(*code));
+            }
+            return Ok(None);
+        }
+        self.silences += 1;
+        let why = answer.trouble().unwrap_or_else(|| "no data".into());
+        let more = if self.silences >= SILENCES { "; this unit is asked no more" } else { "" };
+        self.note(unit, request, format!("{why}{more}"));
+        Ok(None)
+    }
+
+    fn keep(&mut self, request: Request, unit: &Unit, payload: &[u8]) {
+        self.heard.told.push(Told { request, ecu: unit.address.clone(), payload: payload.to_vec() });
+    }
+
+    fn note(&mut self, unit: &Unit, request: Request, error: String) {
+        let error = format!("{}: {error}", unit.address);
+        self.heard.errors.push(RequestError { request: request.to_string(), error });
+    }
+}
+
+/// The J1979 question and answer that an identifier's data stands for.
+fn as_j1979(family: u16, id: u8, data: &[u8]) -> (Request, Vec<u8>) {
+    match family {
+        0xF600 if id.is_multiple_of(0x20) => (Request::monitor(id), [&[0x46, id], data].concat()),
+        // Service 06 repeats the monitor before each test; F6xx does not.
+        0xF600 => {
+            let (tests, _) = data.as_chunks::<8>();
+            let tests = tests.iter().flat_map(|test| [&[id], &test[..]].concat());
+            (Request::monitor(id), std::iter::once(0x46).chain(tests).collect())
+        }
+        0xF800 if id == 0 => (Request::vehicle_info(0), [&[0x49, 0], data].concat()),
+        // Service 09 counts its items; F8xx does not.
+        0xF800 => (Request::vehicle_info(id), [&[0x49, id, 1], data].concat()),
+        _ => (Request::current(id), [&[0x41, id], data].concat()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifiers_stand_for_j1979() {
+        // Source: the public bench unit's F40C (0B ED is 763.25 rpm) and F802; SAE J1979-2.
+        for (family, id, data, request, payload) in [
+            (0xF400, 0x0C, &[0x0B, 0xED][..], "010C", &[0x41, 0x0C, 0x0B, 0xED][..]),
+            (0xF400, 0x00, &[0x98, 0x18, 0xA0, 0x13], "0100", &[0x41, 0x00, 0x98, 0x18, 0xA0, 0x13]),
+            (0xF800, 0x02, b"W", "0902", &[0x49, 0x02, 0x01, b'W']),
+            (0xF800, 0x00, &[0x50, 0, 0, 0], "0900", &[0x49, 0x00, 0x50, 0, 0, 0]),
+            (
+                0xF600,
+                0x21,
+                &[0x80, 0x20, 0, 51, 0, 0, 0, 192, 0x81, 0x20, 0, 1, 0, 0, 0, 2],
+                "0621",
+                &[0x46, 0x21, 0x80, 0x20, 0, 51, 0, 0, 0, 192, 0x21, 0x81, 0x20, 0, 1, 0, 0, 0, 2],
+            ),
+        ] {
+            let (asked, answered) = as_j1979(family, id, data);
+            assert_eq!((asked.to_string().as_str(), answered.as_slice()), (request, payload));
+            assert!(asked.is_answered_by(&answered), "{request}");
+        }
+    }
+}

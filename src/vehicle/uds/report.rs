@@ -1,0 +1,172 @@
+//! What UDS told, as parts of the report: codes with status and failure type, snapshots,
+//! identification. Pure; from the answers a scan kept.
+
+use std::collections::BTreeMap;
+
+use super::answer::{self, DtcList};
+use super::read::{EMISSIONS, IDENTIFICATION};
+use super::{Dtc, DtcFormat, Status};
+use crate::event::vehicle::{DtcEntry, DtcState, FreezeFrame, PidValue};
+use crate::protocols::Bundle;
+use crate::vehicle::pids::decode_pid;
+use crate::vehicle::protocol::EcuAddress;
+use crate::vehicle::report::Told;
+
+/// Answers of service 19 that one unit gave.
+fn told_by<'a>(told: &'a [Told], ecu: &EcuAddress) -> impl Iterator<Item = &'a [u8]> {
+    let ecu = ecu.clone();
+    told.iter()
+        .filter(move |told| told.ecu == ecu && told.request.service() == 0x19)
+        .map(|told| told.payload.as_slice())
+}
+
+/// A unit's codes: by status (19 02, 19 42) and permanent (19 55), each once. Only those that
+/// say something is wrong: a unit may list every code it knows.
+#[must_use]
+pub fn codes(told: &[Told], ecu: &EcuAddress, bundle: &Bundle) -> Vec<DtcEntry> {
+    let mut found: BTreeMap<Dtc, (DtcFormat, Status, bool)> = BTreeMap::new();
+    for payload in told_by(told, ecu) {
+        let by_status = answer::dtcs(payload).or_else(|_| answer::wwh_dtcs(payload, EMISSIONS));
+        let (list, permanent) = match (by_status, answer::wwh_permanent(payload, EMISSIONS)) {
+            (Ok(list), _) => (list, false),
+            (_, Ok(list)) => (list, true),
+            _ => continue,
+        };
+        let DtcList { format, codes, .. } = list;
+        for listed in codes.into_iter().filter(|listed| permanent || listed.status.says_something_is_wrong())
+        {
+            let entry = found.entry(listed.dtc).or_insert((format, listed.status, false));
+            entry.1 = Status(entry.1.0 | listed.status.0);
+            entry.2 |= permanent;
+        }
+    }
+    found
+        .into_iter()
+        .map(|(dtc, (format, status, permanent))| entry(dtc, format, status, permanent, bundle))
+        .collect()
+}
+
+fn entry(dtc: Dtc, format: DtcFormat, status: Status, permanent: bool, bundle: &Bundle) -> DtcEntry {
+    let code = dtc.code_in(format);
+    let mut state = status.states();
+    state.extend(permanent.then_some(DtcState::Permanent));
+    DtcEntry {
+        text: bundle.dtc_text(&code).cloned(),
+        state,
+        source: "uds".into(),
+        status_raw: Some(status.0),
+        failure_type: dtc
+            .failure_type()
+            .filter(|_| format == DtcFormat::J2012)
+            .map(|kind| format!("{kind:02X}")),
+        code,
+    }
+}
+
+/// What was measured when a unit stored its codes: of each snapshot what J1979 knows (F4xx).
+/// The maker's own identifiers cannot be read without his table and are left out.
+#[must_use]
+pub fn snapshots(told: &[Told], ecu: &EcuAddress, bundle: &Bundle) -> Vec<FreezeFrame> {
+    let row = |did: u16| match did.to_be_bytes() {
+        [0xF4, pid] => bundle.pids.get(0x02, pid),
+        _ => None,
+    };
+    let mut frames = Vec::new();
+    for payload in told_by(told, ecu) {
+        let Ok(detail) = answer::snapshots(payload, |did| row(did).map(|row| row.bytes)) else { continue };
+        for record in detail.records {
+            let decoded = record.values.iter().filter_map(|(did, data)| decode_pid(row(*did)?, data).ok());
+            let values: Vec<PidValue> = decoded
+                .flatten()
+                .map(|value| PidValue {
+                    pid: format!("02{}", value.pid.get(2..).unwrap_or_default()),
+                    ..value
+                })
+                .collect();
+            if !values.is_empty() {
+                frames.push(FreezeFrame { code: detail.dtc.code(), values });
+            }
+        }
+    }
+    frames
+}
+
+/// Part and version numbers by name (`part_number`, `software_version` …), as text where they
+/// are text, else as hex.
+#[must_use]
+pub fn identification(told: &[Told], ecu: &EcuAddress) -> BTreeMap<String, String> {
+    let of_unit = told.iter().filter(|told| told.ecu == *ecu && told.request.service() == 0x22);
+    of_unit
+        .filter_map(|told| {
+            let (did, name) =
+                IDENTIFICATION.iter().find(|(did, _)| answer::data(&told.payload, *did).is_ok())?;
+            Some(((*name).to_owned(), text(answer::data(&told.payload, *did).ok()?)?))
+        })
+        .collect()
+}
+
+fn text(data: &[u8]) -> Option<String> {
+    let filled = |byte: &u8| matches!(byte, 0x00 | 0xFF | b' ');
+    let begin = data.iter().position(|byte| !filled(byte))?;
+    let end = data.iter().rposition(|byte| !filled(byte))?;
+    let data = data.get(begin..=end)?;
+    let printable = data.iter().all(|byte| (0x20..0x7F).contains(byte));
+    Some(if printable {
+        data.iter().map(|byte| char::from(*byte)).collect()
+    } else {
+        hex::encode_upper(data)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vehicle::gate::Request;
+
+    fn told(request: &str, payload: &str) -> Told {
+        Told {
+            request: Request::parse(request).unwrap(),
+            ecu: EcuAddress("7E8".into()),
+            payload: hex::decode(payload.replace(' ', "")).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_units_parts_of_the_report() {
+        let bundle = Bundle::load(std::path::Path::new("firmware-protocols")).unwrap();
+        let ecu = EcuAddress("7E8".into());
+        let told = [
+            told("19020D", "59 02 FF 04 20 00 AF 01 71 17 27 03 00 00 50"),
+            told("1942330D1E", "59 42 33 FF FF 04 02 04 20 00 08"),
+            told("195533", "59 55 33 FF 04 04 20 00 08 04 30 00 08"),
+            told("1904042000FF", "59 04 04 20 00 AF 01 03 F4 0C 25 80 F4 0D 40 12 34 07"),
+            told("22F187", "62 F1 87 33 37 38 30 35 2D 35 41 41 00 00"),
+            told("22F191", "62 F1 91 01 02"),
+            told("22F195", "62 F1 95 FF FF"),
+        ];
+        use DtcState::{Confirmed, Pending, Permanent};
+        let codes = codes(&told, &ecu, &bundle);
+        let listed: Vec<_> = codes
+            .iter()
+            .map(|c| (c.code.as_str(), c.failure_type.as_deref(), c.state.clone(), c.status_raw))
+            .collect();
+        assert_eq!(
+            listed,
+            [
+                ("P0171", Some("17"), vec![Pending], Some(0x27)),
+                ("P0420", None, vec![Confirmed, Pending, Permanent], Some(0xAF)),
+                ("P0430", None, vec![Confirmed, Permanent], Some(0x08)),
+            ]
+        );
+        assert!(codes.iter().all(|code| code.source == "uds"));
+        let frames = snapshots(&told, &ecu, &bundle);
+        assert_eq!((frames.len(), frames[0].code.as_str()), (1, "P0420"));
+        let values: Vec<_> = frames[0].values.iter().map(|v| (v.pid.as_str(), v.value.as_f64())).collect();
+        assert_eq!(values, [("020C", Some(2400.0)), ("020D", Some(64.0))]);
+        let identification = identification(&told, &ecu);
+        assert_eq!(identification["part_number"], "37805-5AA");
+        assert_eq!(identification["hardware_number"], "0102");
+        assert!(!identification.contains_key("supplier_software_version"), "nothing programmed");
+        assert!(super::codes(&told, &EcuAddress("7E9".into()), &bundle).is_empty());
+    }
+}
