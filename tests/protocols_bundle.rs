@@ -135,6 +135,7 @@ fn a_bad_file_says_where_and_what_to_do() {
         (pids, "bytes = 4", "byte = 4", "unknown field `byte`", "did you mean `bytes`?"),
         (pids, "[[pid]]", "[[pid", "obd/pids.toml:7:", ""),
         ("obd/dtc-texts.toml", "P0300 =", "X0300 =", "\"X0300\" is not a trouble code", "e.g. P0420"),
+        ("j1939/failure-modes.toml", "31 =", "32 =", "\"32\" is not a failure mode", "from 0 to 31"),
         ("obd/readiness.toml", "supported = 15", "supported = 32", "uses a bit beyond 31", "31 (D0)"),
         ("adapters/elm327-v1.5.toml", "\"AT@1\"", "\"03\"", "is not an AT command", "AT@1"),
         ("adapters/stn.toml", "id = \"stn\"", "", "missing field `id`", ""),

@@ -26,6 +26,8 @@ fn is_read_only(command: &str) -> bool {
             Some("01" | "06" | "09") => digits == 4 || digits == 5,
             Some("02") => digits == 6 || digits == 7,
             Some("03" | "07" | "0A") => digits == 2 || digits == 3,
+            // UDS: one record by its identifier.
+            Some("22") => digits == 6,
             _ => false,
         }
 }

@@ -6,6 +6,7 @@
 
 mod adapters;
 mod dtc_texts;
+mod failure_modes;
 mod files;
 mod pids;
 mod readiness;
@@ -33,6 +34,7 @@ pub struct Bundle {
     /// Adapter profiles.
     pub adapters: Vec<AdapterProfile>,
     dtc_texts: BTreeMap<String, Text>,
+    failure_modes: BTreeMap<u8, Text>,
     version: String,
 }
 
@@ -46,15 +48,22 @@ impl Bundle {
         let pids = pids::load(&mut files, "obd/pids.toml");
         let readiness = readiness::load(&mut files, "obd/readiness.toml");
         let dtc_texts = dtc_texts::load(&mut files, "obd/dtc-texts.toml");
+        let failure_modes = failure_modes::load(&mut files, "j1939/failure-modes.toml");
         let adapters = adapters::load(&mut files, "adapters");
         let version = files.finish()?;
-        Ok(Self { pids, readiness, adapters, dtc_texts, version })
+        Ok(Self { pids, readiness, adapters, dtc_texts, failure_modes, version })
     }
 
     /// What a generic code (ISO/SAE) means; `None`: not in the list, show the code alone.
     #[must_use]
     pub fn dtc_text(&self, code: &str) -> Option<&Text> {
         self.dtc_texts.get(code)
+    }
+
+    /// What failure mode `mode` (0 to 31) of a J1939 code says.
+    #[must_use]
+    pub fn failure_mode(&self, mode: u8) -> Option<&Text> {
+        self.failure_modes.get(&mode)
     }
 
     /// How many codes have a text.

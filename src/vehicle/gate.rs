@@ -357,7 +357,7 @@ impl Outgoing {
             Self::At(command) => format!("{}\r", command.text()).into_bytes(),
             Self::Obd(request) => format!("{request}\r").into_bytes(),
             Self::ObdCounted(request, lines) => format!("{request}{:X}\r", lines.clamp(1, 15)).into_bytes(),
-            Self::Clear(bytes) => bytes.wire().into(),
+            Self::Clear(bytes) => format!("{}\r", hex::encode_upper(bytes.payload())).into_bytes(),
         }
     }
 

@@ -15,6 +15,7 @@ pub mod dbc;
 pub mod elm327;
 mod error;
 pub mod gate;
+pub mod j1939;
 pub mod obd;
 pub mod pids;
 pub mod polling;

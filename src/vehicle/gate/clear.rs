@@ -72,10 +72,12 @@ impl ClearRequest {
 pub struct ClearBytes(Way);
 
 impl ClearBytes {
-    pub(super) fn wire(self) -> &'static [u8] {
+    /// Service and parameters, for drivers of frames.
+    #[must_use]
+    pub fn payload(self) -> &'static [u8] {
         match self.0 {
-            Way::Obd => b"04\r",
-            Way::Uds => b"14FFFFFF\r",
+            Way::Obd => &[0x04],
+            Way::Uds => &[0x14, 0xFF, 0xFF, 0xFF],
         }
     }
 }
