@@ -99,7 +99,7 @@ fn every_text_is_there_in_both_languages() {
 /// Copies the shipped bundle and replaces one text of one file.
 fn broken(file: &str, from: &str, to: &str) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
-    for folder in ["obd", "adapters"] {
+    for folder in ["obd", "adapters", "j1939"] {
         std::fs::create_dir(dir.path().join(folder)).unwrap();
         for entry in std::fs::read_dir(shipped().join(folder)).unwrap() {
             let entry = entry.unwrap();
