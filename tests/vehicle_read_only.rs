@@ -78,11 +78,15 @@ fn is_reading(command: &str) -> bool {
         0x03 | 0x07 | 0x0A => rest.is_empty(),
         0x06 | 0x09 | 0x21 => rest.len() == 1,
         0x22 => rest.len() == 2,
-        0x19 => match rest {
-            [0x02, _] | [0x04 | 0x06, _, _, _, _] | [0x0A] => true,
-            [0x42, 0x33, _, _] | [0x55, 0x33] | [0x56, 0x33, _] => true,
-            _ => false,
-        },
+        0x19 => matches!(
+            rest,
+            [0x02, _]
+                | [0x04 | 0x06, _, _, _, _]
+                | [0x0A]
+                | [0x42, 0x33, _, _]
+                | [0x55, 0x33]
+                | [0x56, 0x33, _]
+        ),
         _ => false,
     }
 }
