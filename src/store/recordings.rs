@@ -140,7 +140,7 @@ fn list(folder: &Path) -> Result<Vec<RecordingFile>, StoreError> {
             });
         }
     }
-    files.sort_by(|a, b| b.number.cmp(&a.number));
+    files.sort_by_key(|file| std::cmp::Reverse(file.number));
     Ok(files)
 }
 
