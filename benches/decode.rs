@@ -124,7 +124,7 @@ fn candump(frames: usize) -> String {
         state ^= state << 17;
         let message = frame % MESSAGES;
         let mut data = state;
-        if message % 10 == 0 {
+        if message.is_multiple_of(10) {
             // A multiplexer that selects one of the two it has.
             data &= !0x0E00_0000_0000_0000;
         }

@@ -70,7 +70,9 @@ struct Deadline {
 }
 
 impl Deadline {
-    const NEVER: Self = Self { wall_us: AtomicU64::new(u64::MAX), processor_us: AtomicU64::new(u64::MAX) };
+    fn never() -> Self {
+        Self { wall_us: AtomicU64::new(u64::MAX), processor_us: AtomicU64::new(u64::MAX) }
+    }
 
     fn set(&self, wall: Duration, processor: Duration) {
         self.wall_us.store(micros(wall), Ordering::Relaxed);
@@ -106,7 +108,7 @@ impl Evaluator {
         }
         car::register(&mut engine);
         let born = Instant::now();
-        let deadline = Arc::new(Deadline::NEVER);
+        let deadline = Arc::new(Deadline::never());
         let watched = Arc::clone(&deadline);
         engine.on_progress(move |_| watched.is_over(born.elapsed(), processor_time).then_some(Dynamic::UNIT));
         Self { engine, limits, born, deadline }

@@ -155,9 +155,10 @@ fn every_freeze_frame_stands_with_its_own_code_and_values() {
 #[test]
 fn what_the_annual_check_would_say() {
     type Change<'a> = (&'a str, &'a str);
+    type Case<'a> = (&'a str, &'a [Change<'a>], &'a [&'a str], &'a [&'a str]);
     let all_done = ("0101", "41 01 00 07 65 00");
     // (name, changed answers, what blocks, what is only noted besides the missing calibration)
-    let cases: [(&str, &[Change<'_>], &[&str], &[&str]); 7] = [
+    let cases: [Case<'_>; 7] = [
         ("healthy", &[all_done], &[], &[]),
         (
             "lamp and code",
