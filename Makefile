@@ -2,7 +2,7 @@
 # Installation needs root (directly or by sudo); building and running do not.
 
 PACKAGES_BUILD := build-essential pkg-config libpcsclite-dev
-PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd openssl iproute2 procps socat strace faketime libfaketime
+PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd openssl iproute2 procps socat strace faketime libfaketime e2fsprogs
 # A virtual machine: tests/lab.
 PACKAGES_LAB   := qemu-system-x86 busybox-static cpio kmod xz-utils e2fsprogs
 # One machine for all of them.
