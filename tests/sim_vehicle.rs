@@ -286,6 +286,6 @@ async fn a_recorded_session_is_played_back() {
     let begin = std::time::Instant::now();
     assert_eq!(wire.ask("0105").await, "41057B\r\r>");
     assert!(begin.elapsed() >= Duration::from_millis(30), "with the pause of then");
-    assert_eq!(wire.ask("010C").await, "?\r\r>");
+    assert_eq!(wire.ask("010C").await, "NO DATA\r\r>");
     sim.stop().await;
 }

@@ -4,7 +4,7 @@
 
 mod vehicle_bay;
 
-use baygate::event::vehicle::{DtcState, VehicleReport};
+use baygate::event::vehicle::{DtcState, RequestError, VehicleReport};
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Profile, VehicleSim};
 use baygate::vehicle::adapter::{Adapter, Capabilities, Waits};
 use baygate::vehicle::{AdapterError, report, scan};
@@ -80,10 +80,12 @@ fn expected_codes() -> Vec<(String, Vec<DtcState>)> {
 /// What an adapter cannot do is listed in the report's errors, at the first scan and at later ones.
 fn expected_errors(name: &str, first: bool) -> &'static [(&'static str, &'static str)] {
     match name {
-        "clone-freezes-long" | "clone-freezes-long-unannounced" if first => &[("090A", "adapter-hung")],
-        "clone-freezes-long" | "clone-freezes-long-unannounced" | "clone-browns-out-long" => {
-            &[("090A", "adapter fails on long answers"), ("0904", "adapter fails on long answers")]
-        }
+        "clone-freezes-long" | "clone-freezes-long-unannounced" if first => &[("0908", "adapter-hung")],
+        "clone-freezes-long" | "clone-freezes-long-unannounced" | "clone-browns-out-long" => &[
+            ("0908", "adapter fails on long answers"),
+            ("090A", "adapter fails on long answers"),
+            ("0904", "adapter fails on long answers"),
+        ],
         "clone-two-bytes-unannounced" => &[("020200", "adapter reads only two bytes of a request")],
         _ => &[],
     }
@@ -220,7 +222,10 @@ async fn every_protocol() {
         ][protocol as usize - 1];
         assert_eq!(report.protocol, name);
         assert_live_values(&report, name);
-        assert!(report.errors.is_empty(), "{name}: {:?}", report.errors);
+        // The simulated car has no results of oxygen sensors and monitors on older buses.
+        let older = |request: &str| protocol < 6 && ["050001", "0600"].contains(&request);
+        let errors = report.errors.iter().filter(|error| !older(&error.request));
+        assert_eq!(errors.collect::<Vec<_>>(), Vec::<&RequestError>::new(), "{name}");
         assert_eq!(codes(&report), expected_codes(), "{name}");
         assert_eq!(report.vin.as_ref().map(|vin| vin.as_str()), Some("1M8GDM9AXKP042788"), "{name}");
         assert_eq!(report.ecus[0].freeze_frames.len(), 1, "{name}");

@@ -199,7 +199,7 @@ async fn a_car_that_goes_away_leaves_a_marked_report() {
         let (gone, mut going) = tokio::sync::mpsc::unbounded_channel();
         let whole = code == "adapter-gone";
         let mut step = move |progress: full_scan::Progress| {
-            if progress.request == Request::current(0x0C) {
+            if progress.request.service() == 0x01 && progress.request.parameters().contains(&0x0C) {
                 let _ = gone.send(());
             }
         };
@@ -216,7 +216,7 @@ async fn a_car_that_goes_away_leaves_a_marked_report() {
         assert_eq!(report.vin.as_ref().map(|vin| vin.as_str()), Some(VIN), "{name}");
         assert!(!report.assessable && report.not_assessable_because.contains(&"scan-incomplete".into()));
         assert_eq!(report.inspection.blocking.contains(&"communication-failed".into()), !whole, "{name}");
-        assert!(!report.errors.is_empty() && report.errors.len() < 8, "{name}: {:?}", report.errors);
+        assert!(!report.errors.is_empty() && report.errors.len() < 20, "{name}: {:?}", report.errors);
     }
 }
 
@@ -295,10 +295,10 @@ async fn a_replayed_trace_gives_the_same_report() {
         assert_eq!(without_times_and_vin(again), original, "protocol {protocol}, backwards");
 
         // With a hole.
-        parts.retain(|exchange| !command(exchange).starts_with("010C"));
+        parts.retain(|exchange| !command(exchange).starts_with("0906"));
         let (again, missed) = replayed(&format!("{header}\n{}", parts.concat().join("\n"))).await;
-        assert_eq!(missed.keys().collect::<Vec<_>>(), ["010C"]);
-        let failed: Vec<_> = again.errors.iter().filter(|error| error.request == "010C").collect();
+        assert_eq!(missed.keys().collect::<Vec<_>>(), ["0906"]);
+        let failed: Vec<_> = again.errors.iter().filter(|error| error.request == "0906").collect();
         assert_eq!(failed.len(), 1);
         assert_eq!(failed[0].error, "no data");
     }

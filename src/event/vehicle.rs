@@ -209,13 +209,14 @@ pub struct Adapter {
 }
 
 /// What drives the car.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Powertrain {
     Ice,
     Hybrid,
     Bev,
+    #[default]
     Unknown,
 }
 

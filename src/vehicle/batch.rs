@@ -140,7 +140,7 @@ impl Round<'_> {
         if too_many || answer.messages.is_empty() {
             let half = chunk.len().div_ceil(2);
             adapter.limit_pids(half);
-            return Ok(chunk.chunks(half).map(<[u8]>::to_vec).collect());
+            return Ok(self.batch.plan(adapter, chunk));
         }
         let parts = self.parts(&answer, chunk);
         let missing = self.missing(chunk, &parts);
@@ -267,8 +267,19 @@ fn plan(pids: &[u8], most: usize, most_lines: usize, table: &PidTable, promises:
             chunk.swap(place, middle);
         }
     }
+    for chunk in &mut chunks {
+        // `0142…` with its 1 lost on a serial line is service 04.
+        if let Some(place) = chunk.iter().position(|pid| !may_read_as_clearing(*pid)) {
+            chunk.rotate_left(place);
+        }
+    }
     chunks.extend(alone);
     chunks
+}
+
+/// Whether `01` and this PID, one character lost on the way, begin with 04.
+fn may_read_as_clearing(pid: u8) -> bool {
+    pid == CLEARS_ELSEWHERE || pid & 0xF0 == 0x40
 }
 
 /// Lines of the whole answer: a unit's bytes in ISO 15765-2 frames of 8.
@@ -300,12 +311,24 @@ fn lines(chunk: &[u8], table: &PidTable, promises: &Promises) -> Option<u8> {
 /// and in another order; what follows something unknown, or is cut off, is left out.
 #[must_use]
 pub fn split<'a>(payload: &'a [u8], asked: &[u8], table: &PidTable) -> Vec<(u8, &'a [u8])> {
+    let usual = walk(payload, asked, &|pid| length(pid, table));
+    let covered = |parts: &[(u8, &[u8])]| 1 + parts.iter().map(|(_, data)| 1 + data.len()).sum::<usize>();
+    if covered(&usual) == payload.len() {
+        return usual;
+    }
+    // Some PIDs have two lengths: with the longer one, if then everything fits.
+    let long = |pid| Some(length(pid, table)? + table.get(0x01, pid).map_or(0, |row| row.more_bytes));
+    let longer = walk(payload, asked, &long);
+    if covered(&longer) == payload.len() { longer } else { usual }
+}
+
+fn walk<'a>(payload: &'a [u8], asked: &[u8], length: &dyn Fn(u8) -> Option<usize>) -> Vec<(u8, &'a [u8])> {
     let mut parts: Vec<(u8, &[u8])> = Vec::new();
     let mut rest = payload.get(1..).unwrap_or_default();
     while let Some((&pid, behind)) = rest.split_first() {
         let new = asked.contains(&pid) && parts.iter().all(|(earlier, _)| *earlier != pid);
         let Some((data, next)) =
-            length(pid, table).filter(|_| new).and_then(|length| behind.split_at_checked(length))
+            length(pid).filter(|_| new).and_then(|length| behind.split_at_checked(length))
         else {
             break;
         };

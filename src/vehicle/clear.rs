@@ -41,7 +41,7 @@ pub enum Refusal {
     EngineRuns(f64),
     /// No unit told the engine's speed.
     EngineUnknown,
-    /// An electric car moves, km/h.
+    /// The car moves, km/h.
     Moving(f64),
     /// The supply may fail while memories are erased, V.
     BatteryLow(f64),
@@ -130,10 +130,10 @@ pub struct Before {
     pub volts: Option<f64>,
     /// Engine speed of every unit that told one, 1/min.
     pub rpm: Vec<f64>,
-    /// Road speed, asked of electric cars, km/h.
+    /// Road speed, asked of cars that may drive with a standing engine, km/h.
     pub speed_km_h: Option<f64>,
-    /// The last report calls it a battery car: there is no engine to be off.
-    pub electric: bool,
+    /// By the last report.
+    pub powertrain: Powertrain,
 }
 
 /// Whether codes may be cleared now.
@@ -150,7 +150,12 @@ pub fn may_clear(before: &Before) -> Result<(), Refusal> {
     if let Some(speed) = before.speed_km_h.filter(|speed| *speed > 0.0) {
         return Err(Refusal::Moving(speed));
     }
-    if before.rpm.is_empty() && !before.electric {
+    // A battery car has no engine to be off: it must be seen to stand.
+    let seen = match before.powertrain {
+        Powertrain::Bev => before.speed_km_h.is_some(),
+        Powertrain::Ice | Powertrain::Hybrid | Powertrain::Unknown => !before.rpm.is_empty(),
+    };
+    if !seen {
         return Err(Refusal::EngineUnknown);
     }
     Ok(())
@@ -178,12 +183,6 @@ pub fn way(report: &VehicleReport) -> Way {
     } else {
         Way::Obd
     }
-}
-
-/// Whether it is a battery car.
-#[must_use]
-pub fn is_electric(report: &VehicleReport) -> bool {
-    report.powertrain == Powertrain::Bev
 }
 
 /// What clearing takes from the car, for the one who decides.

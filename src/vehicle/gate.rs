@@ -323,7 +323,7 @@ impl UnitAddress {
     pub fn on(protocol: Protocol, address: u32) -> Option<Self> {
         let [_, _, node, _] = address.to_be_bytes();
         Some(Self(match (protocol, address) {
-            (Protocol::Can11At500 | Protocol::Can11At250, 0x700..=0x7DE | 0x7E0..=0x7E7 | 0x7F0..=0x7FF) => {
+            (Protocol::Can11At500 | Protocol::Can11At250, 0x700..=0x7DE | 0x7E0..=0x7E7 | 0x7F0..=0x7F7) => {
                 Place::Can11(u16::try_from(address).ok()?)
             }
             (Protocol::Can29At500 | Protocol::Can29At250, _) if address & 0xFFFF_00FF == 0x18DA_00F1 => {

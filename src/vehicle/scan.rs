@@ -284,15 +284,23 @@ impl Scan<'_> {
         self.planned += wanted.len().div_ceil(self.adapter.most_pids());
         for pids in wanted.chunks(PIDS_A_BATCH) {
             let (done, planned, progress) = (&mut self.done, &mut self.planned, &mut *self.progress);
+            let mut last = Request::current(0x00);
             let mut before = |request| {
+                last = request;
                 *planned = (*planned).max(*done + 1);
                 progress(Progress { done: *done, total: *planned, request });
                 *done += 1;
             };
-            let outcomes = batch.ask(self.adapter, pids, &mut before).await.map_err(|error| match error {
-                AdapterError::HalfReply(what) => AdapterError::Hung(what),
-                error => error,
-            })?;
+            let outcomes = match batch.ask(self.adapter, pids, &mut before).await {
+                Ok(outcomes) => outcomes,
+                Err(error) => {
+                    self.note(last, error.code().into());
+                    return Err(match error {
+                        AdapterError::HalfReply(what) => AdapterError::Hung(what).into(),
+                        error => error.into(),
+                    });
+                }
+            };
             let silent = outcomes.iter().all(|outcome| outcome.messages.is_empty());
             for outcome in outcomes {
                 let request = Request::current(outcome.pid);

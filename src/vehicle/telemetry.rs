@@ -9,9 +9,15 @@ use crate::event::vehicle::{PidValue, SignalWindow};
 pub const LIVE_PIDS: [u8; 4] = [0x05, 0x0C, 0x0D, 0x5B];
 /// Signals a window can hold; more are not sampled.
 const MAX_SIGNALS: usize = 512;
-/// Signals that fit into one event of 64 KiB: a name of 64 characters and a unit of 16,
-/// five numbers and their keys take 300 bytes.
-pub const SIGNALS_AN_EVENT: usize = 192;
+/// Longest name of a signal that is told, in bytes, and longest unit: what makes signal
+/// sets and databases may write has no limit of its own.
+const MAX_NAME: usize = 96;
+const MAX_UNIT: usize = 32;
+/// Bytes of signals in one event: the log takes telemetry events of 17 KiB (decision 001);
+/// its own share of the envelope is 1 KiB, ids, times, order and link take below 1 KiB.
+const SIGNAL_BYTES: usize = 15 * 1024;
+/// The keys of one signal and its five numbers, 24 characters each.
+const NUMBERS_BYTES: usize = 64 + 5 * 24;
 
 /// Collects samples until the window is taken.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -103,6 +109,33 @@ impl Window {
     }
 }
 
+/// A window's signals in parts that fit an event each, in their order.
+#[must_use]
+pub fn parts(signals: Vec<SignalWindow>) -> Vec<Vec<SignalWindow>> {
+    let (mut parts, mut part, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for mut signal in signals {
+        shorten(&mut signal.name, MAX_NAME);
+        shorten(&mut signal.unit, MAX_UNIT);
+        // A character takes at most six bytes as JSON escapes it, for one of its own.
+        let escaped = |text: &str| serde_json::to_string(text).map_or(6 * text.len(), |json| json.len());
+        let takes = escaped(&signal.name) + escaped(&signal.unit) + NUMBERS_BYTES;
+        if bytes + takes > SIGNAL_BYTES {
+            parts.push(std::mem::take(&mut part));
+            bytes = 0;
+        }
+        bytes += takes;
+        part.push(signal);
+    }
+    parts.push(part);
+    parts.retain(|part| !part.is_empty());
+    parts
+}
+
+fn shorten(text: &mut String, most: usize) {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text.truncate(end);
+}
+
 /// Six significant digits are more than any sensor has, as long as they stay within the samples.
 fn rounded(mean: f64, min: f64, max: f64) -> f64 {
     const DIGITS: f64 = 6.0;
@@ -174,18 +207,20 @@ mod tests {
     }
 
     #[test]
-    fn full_events_stay_within_the_contracts_64_kib() {
+    fn a_full_window_fits_events_that_the_log_takes() {
         let mut window = Window::default();
-        for n in 0..SIGNALS_AN_EVENT {
-            window.add_number(
-                &format!("{n:0>64}"),
-                "0123456789abcdef",
-                -1.234_567_890_123e-300,
-                UtcMillis(0),
-            );
+        for n in 0..MAX_SIGNALS {
+            let name = format!("{n:0>300}\u{1}\"");
+            window.add_number(&name, &"\u{2}".repeat(200), -1.234_567_890_123e-300, UtcMillis(0));
         }
-        let json = serde_json::to_string(&window.take().unwrap().signals).unwrap();
-        assert!(json.len() < 62 * 1024, "{}", json.len());
+        let parts = parts(window.take().unwrap().signals);
+        let most = crate::event::Class::Telemetry.max_event_bytes() - 2 * 1024;
+        for part in &parts {
+            let json = serde_json::to_string(part).unwrap();
+            assert!(json.len() <= most, "{}", json.len());
+        }
+        assert_eq!(parts.iter().map(Vec::len).sum::<usize>(), MAX_SIGNALS);
+        assert_eq!(parts.len(), parts.iter().filter(|part| part.len() > 10).count());
     }
 
     proptest! {

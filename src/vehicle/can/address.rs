@@ -3,6 +3,7 @@
 
 use crate::link::can::{Id, Pass};
 use crate::vehicle::gate::Target;
+use crate::vehicle::protocol::Protocol;
 
 /// The functional address of 11 bits.
 const FUNCTIONAL_11: Id = Id::standard(0x7DF);
@@ -22,6 +23,14 @@ pub(super) enum Width {
 impl Width {
     pub(super) fn of(id: u32) -> Self {
         if id <= 0x7FF { Self::Eleven } else { Self::TwentyNine }
+    }
+
+    /// A protocol with identifiers so wide, for the form of addresses.
+    pub(super) fn protocol(self) -> Protocol {
+        match self {
+            Self::Eleven => Protocol::Can11At500,
+            Self::TwentyNine => Protocol::Can29At500,
+        }
     }
 }
 

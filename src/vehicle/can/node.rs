@@ -23,7 +23,7 @@ use crate::vehicle::adapter::Identity;
 use crate::vehicle::answer::{Answer, Assembled, Broken, Complaint, Message};
 use crate::vehicle::batch::MOST_PIDS;
 use crate::vehicle::error::AdapterError;
-use crate::vehicle::gate::{Request, Target};
+use crate::vehicle::gate::{Request, Target, UnitAddress};
 use crate::vehicle::protocol::{EcuAddress, Protocol};
 
 /// Before the first byte to an unknown bus.
@@ -36,6 +36,8 @@ const ANSWER_WITHIN: Duration = Duration::from_millis(150);
 const FIRST_ANSWER_WITHIN: Duration = Duration::from_millis(300);
 /// P2*: after "wait" (ISO 14229-2).
 const PENDING_WITHIN: Duration = Duration::from_secs(5);
+/// The same for all of it.
+const LONGEST_ANSWER: Duration = Duration::from_secs(30);
 /// How often one unit may say "wait".
 const PENDING_ROUNDS: u8 = 5;
 /// All messages now coming, together: eight units with 4095 bytes each.
@@ -202,7 +204,9 @@ impl Node {
     pub async fn check(&mut self) -> Result<(), AdapterError> {
         self.bus.check().await?;
         self.drain().await?;
-        if self.tally.is_nonsense() { Err(self.wrong_rate()) } else { Ok(()) }
+        // An slcan adapter keeps its flag from the last question that nobody acknowledged.
+        let kernel = matches!(self.bus, Bus::Kernel(_));
+        if kernel && self.tally.is_nonsense() { Err(self.wrong_rate()) } else { Ok(()) }
     }
 
     /// After the bus fell silent: the next question searches anew.
@@ -250,13 +254,25 @@ impl Node {
     ) -> Result<Answer, AdapterError> {
         let both = [Width::Eleven, Width::TwentyNine];
         let widths = match (request.target(), self.width) {
-            (Target::Unit(id), _) => vec![Width::of(id)],
+            (Target::Unit(id), known) => {
+                // Data (signal sets) may name units; which addresses there are is the gate's.
+                let width = Width::of(id);
+                let here = known.is_none_or(|known| known == width);
+                if !here || UnitAddress::on(width.protocol(), id).is_none() {
+                    return Ok(Answer { complaints: vec![Complaint::NoAddress], ..Answer::default() });
+                }
+                vec![width]
+            }
             (Target::Functional, Some(width)) => vec![width],
             (Target::Functional, None) => both.to_vec(),
         };
         let mut answer = Answer::default();
         for width in widths {
             answer = self.ask_on(width, request, lines).await?;
+            if answer.is_spoilt() {
+                // A frame was lost: once more, as a dongle's driver does.
+                answer = self.ask_on(width, request, None).await?;
+            }
             if !answer.is_silence() {
                 if self.width.is_none() {
                     self.width = Some(width);
@@ -293,9 +309,11 @@ impl Node {
         }
         let first = if self.known.is_empty() { FIRST_ANSWER_WITHIN } else { ANSWER_WITHIN };
         let mut deadline = Instant::now() + first;
-        while sent && !asking.is_over() {
+        // A unit that says "wait", or begins anew, without end is not listened to without end.
+        let end = Instant::now() + LONGEST_ANSWER;
+        while sent && !asking.is_over() && Instant::now() < end {
             let until = self.conversations.deadline().map_or(deadline, |due| deadline.max(self.begun + due));
-            match timeout_at(until.max(asking.patience), self.bus.hear()).await {
+            match timeout_at(until.max(asking.patience).min(end), self.bus.hear()).await {
                 Ok(heard) => {
                     if self.hear(heard?, &mut asking).await? {
                         // Whoever answers shows that the others are awake, too.
@@ -316,7 +334,10 @@ impl Node {
         }
         // Some interfaces count what we send, too.
         self.look_at_counter();
-        self.known.extend(asking.answered.iter().copied());
+        // Whoever answered physically need not answer everybody's questions.
+        if request.target() == Target::Functional {
+            self.known.extend(asking.answered.iter().copied());
+        }
         let mut answer = Answer::default();
         if asking.is_empty() {
             let flagged = self.flagged().await?;
@@ -334,6 +355,7 @@ impl Node {
         if !self.conversations.listen(frame.id(), reply_to, Form::default(), 0, 0) {
             return Ok(false);
         }
+        asking.frames += 1;
         let outputs = self.conversations.on_frame(&frame, self.begun.elapsed());
         self.take(outputs, asking).await?;
         Ok(true)
@@ -477,6 +499,8 @@ struct Asking {
     wanted: Option<usize>,
     known: BTreeSet<Id>,
     assembled: Assembled,
+    /// Frames of answers: what an adapter would print as lines.
+    frames: usize,
     /// Who said something final.
     answered: BTreeSet<Id>,
     pending: BTreeMap<Id, u8>,
@@ -493,6 +517,7 @@ impl Asking {
             wanted: lines.map(usize::from).filter(|lines| *lines > 0),
             known: known.clone(),
             assembled: Assembled::default(),
+            frames: 0,
             answered: BTreeSet::new(),
             pending: BTreeMap::new(),
             patience: Instant::now(),
@@ -515,15 +540,17 @@ impl Asking {
     }
 
     fn is_over(&self) -> bool {
+        if self.assembled.messages.len() + self.assembled.broken.len() >= MOST_MESSAGES {
+            return true;
+        }
         if self.busy || self.pending.keys().any(|unit| !self.answered.contains(unit)) {
             return false;
         }
-        let all = match (self.request.target(), self.wanted) {
+        match (self.request.target(), self.wanted) {
             (Target::Unit(_), _) => !self.answered.is_empty(),
-            (Target::Functional, Some(wanted)) => self.answered.len() >= wanted,
+            (Target::Functional, Some(wanted)) => self.frames >= wanted,
             (Target::Functional, None) => !self.known.is_empty() && self.known.is_subset(&self.answered),
-        };
-        all || self.assembled.messages.len() >= MOST_MESSAGES
+        }
     }
 
     fn take(&mut self, from: Id, event: Event) {
@@ -536,7 +563,8 @@ impl Asking {
                     if *rounds <= PENDING_ROUNDS {
                         self.patience = Instant::now() + PENDING_WITHIN;
                     }
-                } else if self.request.is_answered_by(&payload) || payload.first() == Some(&0x7F) {
+                } else if self.request.is_answered_by(&payload)
+                    || payload.get(..2) == Some(&[0x7F, self.request.service()]) {
                     self.answered.insert(from);
                 }
                 self.assembled.messages.push(Message { sender, payload });

@@ -51,10 +51,14 @@ fn what_must_be_true_just_before() {
         ("a charger is connected", Before { volts: Some(14.2), ..off.clone() }, Ok(())),
         ("turning slowly", Before { rpm: vec![0.0, 0.25], ..off.clone() }, Err(Refusal::EngineRuns(0.25))),
         ("nobody tells", Before { rpm: vec![], ..off.clone() }, Err(Refusal::EngineUnknown)),
-        ("an electric car", Before { rpm: vec![], electric: true, ..off.clone() }, Ok(())),
+        (
+            "an electric car",
+            Before { rpm: vec![], powertrain: Powertrain::Bev, speed_km_h: Some(0.0), ..off.clone() },
+            Ok(()),
+        ),
         (
             "an electric car on its way",
-            Before { rpm: vec![], electric: true, speed_km_h: Some(3.0), ..off.clone() },
+            Before { rpm: vec![], powertrain: Powertrain::Bev, speed_km_h: Some(3.0), ..off.clone() },
             Err(Refusal::Moving(3.0)),
         ),
         ("a weak battery", Before { volts: Some(11.2), ..off }, Err(Refusal::BatteryLow(11.2))),

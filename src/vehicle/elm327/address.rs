@@ -46,12 +46,18 @@ impl Adapter {
         if self.addressed == Target::Functional {
             return Ok(());
         }
-        self.addressed = Target::Functional;
-        if let Some(protocol) = self.protocol {
-            self.at(AtCommand::FunctionalHeader(protocol)).await?;
+        let protocol = self.protocol;
+        let done = async {
+            if let Some(protocol) = protocol {
+                self.at(AtCommand::FunctionalHeader(protocol)).await?;
+            }
+            self.at(AtCommand::ReceiveUsual).await.map(|_| ())
         }
-        self.at(AtCommand::ReceiveUsual).await?;
-        Ok(())
+        .await;
+        // Half a reply proves nothing of the header: set up anew before the next question.
+        self.needs_set_up |= done.is_err();
+        self.addressed = Target::Functional;
+        done
     }
 
     /// A car that is silent on 0100 (a battery car) has no known protocol, and the search for one

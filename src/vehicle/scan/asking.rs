@@ -114,5 +114,5 @@ impl Scan<'_> {
 
 /// What is only asked because a mask promised it. Masks themselves are promised by nobody.
 fn is_promised(request: Request) -> bool {
-    matches!(request.service(), 0x01 | 0x06 | 0x09) && request.id().is_some_and(|id| id != 0)
+    matches!(request.service(), 0x01 | 0x02 | 0x06 | 0x09) && request.id().is_some_and(|id| id != 0)
 }

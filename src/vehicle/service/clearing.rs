@@ -141,20 +141,32 @@ impl Service {
         let Some(stored) = stored else { return Err(Refusal::NoReport.into()) };
         let report: VehicleReport = serde_json::from_str(stored.get()).map_err(VehicleError::from)?;
 
-        if let (Some(known), VinReading::Read(read)) = (self.vin(), scan::read_vin(adapter).await?)
-            && known != read
-        {
-            return Err(Refusal::OtherCar.into());
+        self.is_the_report_shown(request, &report).await?;
+        // The car that told the report: the same VIN, or none then and none now.
+        let told = report.vin.clone().filter(|_| report.store_facts.vin_typed != Some(true));
+        match (told, scan::read_vin(adapter).await?) {
+            (Some(known), VinReading::Read(read)) if known == read => {}
+            (None, VinReading::Missing | VinReading::Malformed) => {}
+            _ => return Err(Refusal::OtherCar.into()),
         }
-        let mut before = Before { electric: clear::is_electric(&report), ..Before::default() };
+        let mut before = Before { powertrain: report.powertrain, ..Before::default() };
         before.volts = adapter.voltage().await?;
-        if before.electric {
+        if before.powertrain != Powertrain::Ice {
             before.speed_km_h = self.live(adapter, 0x0D).await?.into_iter().max().map(f64::from);
         }
         // Quarters of a revolution a minute (SAE J1979, PID 0C).
         before.rpm = self.live(adapter, 0x0C).await?.iter().map(|raw| f64::from(*raw) / 4.0).collect();
         clear::may_clear(&before)?;
         Ok(report)
+    }
+
+    /// What was said to be lost stood in one report; a later one may say more.
+    async fn is_the_report_shown(&self, request: &RequestRow, report: &VehicleReport) -> Result<(), NotSent> {
+        let Some(confirmation) = confirmation_of(request) else { return Err(Refusal::NoReport.into()) };
+        let row = self.store.read(move |r| r.request(confirmation)).await.map_err(VehicleError::from)?;
+        let shown = row.and_then(|row| row.body.get("report_at").cloned());
+        let now = serde_json::to_value(report.started_at).map_err(VehicleError::from)?;
+        if shown.is_some_and(|shown| shown != now) { Err(Refusal::ReportOld.into()) } else { Ok(()) }
     }
 
     /// The raw value of a PID of every unit that tells it, by J1979 or, from a car without it,
@@ -220,12 +232,13 @@ impl Service {
         let text =
             |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
         let visit = text(body, "visit").parse().unwrap_or_default();
-        let here = self.visit.as_ref().is_some_and(|open| open.id == visit);
+        let row = self.store.read(move |r| r.visit(visit)).await?;
+        let (vin, order) = row.map(|row| (row.vin, row.typed.order)).unwrap_or_default();
         let outcome = answer.outcome();
         let event = VehicleCleared {
             visit,
-            vin: self.vin().filter(|_| here),
-            order: None,
+            vin,
+            order,
             link: self.table.id.clone(),
             confirmation,
             asked_by: text(body, "asked_by"),

@@ -17,10 +17,10 @@ use crate::store::visits::{VisitOp, VisitRow};
 use crate::store::{Batch, Op, StoreError};
 use crate::vehicle::adapter::{Adapter, Capabilities};
 use crate::vehicle::agenda::Agenda;
-use crate::vehicle::battery::{Chemistry, RESTS};
+use crate::vehicle::battery::{Battery, Chemistry, RESTS};
 use crate::vehicle::error::VehicleError;
 use crate::vehicle::inspection;
-use crate::vehicle::telemetry::{SIGNALS_AN_EVENT, Taken};
+use crate::vehicle::telemetry::{self, Taken};
 use crate::vehicle::typed;
 use crate::vehicle::visit::{Action, Presence, Seen};
 
@@ -59,7 +59,8 @@ impl Service {
         let Some(row) = open.into_iter().find(|row| row.link == link) else { return Ok(()) };
         tracing::info!(link = %link, visit = %row.visit, "visit found open");
         let earlier = lasted_since(row.started_at, clock::read());
-        self.presence = Presence::recovered(row.vin, self.now());
+        // A typed VIN is not the car's own word.
+        self.presence = Presence::recovered(row.vin.filter(|_| row.vin_is_read), self.now());
         self.visit =
             Some(OpenVisit { id: row.visit, began: Duration::ZERO, earlier, reported: row.report.is_some() });
         self.overlook_old_warnings(row.visit).await?;
@@ -96,6 +97,8 @@ impl Service {
         self.moving = false;
         self.powertrain = Powertrain::Unknown;
         self.rest_kept = false;
+        self.battery = Battery::default();
+        self.battery_low = false;
         self.agenda_for = None;
         self.agenda = Agenda::default();
         self.recording.clear();
@@ -339,7 +342,7 @@ impl Service {
     ) -> Result<Vec<NewEvent>, VehicleError> {
         let Some(Taken { from, to, signals }) = taken else { return Ok(Vec::new()) };
         let mut events = Vec::new();
-        for signals in signals.chunks(SIGNALS_AN_EVENT) {
+        for signals in telemetry::parts(signals) {
             let data = VehicleSignals {
                 visit,
                 vin: row.vin.clone(),
@@ -347,7 +350,7 @@ impl Service {
                 link: self.table.id.clone(),
                 from,
                 to,
-                signals: signals.to_vec(),
+                signals,
             };
             events.push(NewEvent::now(subject(visit), &data)?);
         }

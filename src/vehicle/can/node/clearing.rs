@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{ANSWER_WITHIN, Node};
 use crate::link::can::{Frame, Heard, Id};
 use crate::vehicle::answer::{Assembled, Message};
-use crate::vehicle::can::address::{self, Width};
+use crate::vehicle::can::address;
 use crate::vehicle::can::isotp::{Event, Form, Next, Output, Sender};
 use crate::vehicle::clear::ClearAnswer;
 use crate::vehicle::error::AdapterError;
@@ -30,7 +30,9 @@ impl Node {
         self.drain().await?;
         self.tally.begin_question();
         self.conversations.clear();
-        let to = address::request_id(self.width.unwrap_or(Width::Eleven), Target::Functional);
+        let not_sent = |why| Ok(ClearAnswer::sort(&Assembled::default(), way, Some(why)));
+        let Some(width) = self.width else { return not_sent("not sent: no unit has answered yet") };
+        let to = address::request_id(width, Target::Functional);
         self.bus.pass(&address::passes(to, Target::Functional));
         let mut sender = Sender::new(Form::default(), request.into_payload().to_vec()).ok();
         let mut sent = false;
@@ -40,7 +42,7 @@ impl Node {
             sent = self.bus.send(&frame).await?;
         }
         if !sent {
-            return Ok(ClearAnswer::sort(&Assembled::default(), way, Some("not sent: nobody acknowledges")));
+            return not_sent("not sent: nobody acknowledges");
         }
         Ok(ClearAnswer::sort(&self.hear_clearing(to, way).await?, way, None))
     }
@@ -48,7 +50,7 @@ impl Node {
     /// Until every unit known has said its last word, or the time is over.
     async fn hear_clearing(&mut self, to: Id, way: Way) -> Result<Assembled, AdapterError> {
         let mut assembled = Assembled::default();
-        let mut done: BTreeSet<Id> = BTreeSet::new();
+        let (mut done, mut waiting) = (BTreeSet::new(), BTreeSet::new());
         let mut until = Instant::now() + CLEAR_LIMIT;
         while let Ok(heard) = timeout_at(until, self.bus.hear()).await {
             let heard = heard?;
@@ -62,11 +64,14 @@ impl Node {
             for output in self.conversations.on_frame(&frame, self.begun.elapsed()) {
                 let Output::Event(from, Event::Whole(payload)) = output else { continue };
                 if is_last_word(&payload, way) {
+                    waiting.remove(&from);
                     done.insert(from);
+                } else if payload.get(..3) == Some(&[0x7F, way.service(), 0x78]) {
+                    waiting.insert(from);
                 }
                 assembled.messages.push(Message { sender: EcuAddress(from.to_string()), payload });
             }
-            if !done.is_empty() && self.known.is_subset(&done) {
+            if !done.is_empty() && waiting.is_empty() && self.known.is_subset(&done) {
                 // Whoever was never heard before may answer as well.
                 until = until.min(Instant::now() + ANSWER_WITHIN);
             }
