@@ -273,7 +273,14 @@ impl Service {
         }
     }
 
+    /// A value that no longer comes says nothing of how the car stands now: what it said last
+    /// must not keep a car awake that was switched off.
     fn missed(&mut self, pid: u8) {
+        match pid {
+            0x0C => self.engine_running = false,
+            0x0D => self.moving = false,
+            _ => {}
+        }
         match self.unanswered.iter_mut().find(|(missed, _)| *missed == pid) {
             Some((_, times)) => *times = times.saturating_add(1),
             None => self.unanswered.push((pid, 1)),
