@@ -221,8 +221,9 @@ impl Service {
     }
 
     async fn open_and_attend(&mut self) -> Result<AdapterError, VehicleError> {
-        let trace = Trace::begin(self.recording.writer(), &self.table.link.to_string());
-        let opened = Adapter::open(&self.table.link, &self.bundle, self.baud, Some(trace)).await;
+        let trace = matches!(self.table.link, VehicleLink::Elm327(_))
+            .then(|| Trace::begin(self.recording.writer(), &self.table.link.to_string()));
+        let opened = Adapter::open(&self.table.link, &self.bundle, self.baud, trace).await;
         let mut adapter = match opened {
             Ok(adapter) => adapter,
             Err(error) => return Ok(error),
