@@ -66,6 +66,8 @@ pub fn build(record: &ScanRecord, bundle: &Bundle) -> VehicleReport {
 
 fn ecu_report(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> EcuReport {
     let is_can = record.protocol.is_can();
+    let vin = record.vin();
+    let brand = vin.vin().and_then(|vin| bundle.vin.maker(vin)).map(|maker| maker.brand.as_str());
     let info = |id: u8| obd::info_bytes(&record.payloads(ecu, Request::vehicle_info(id)), is_can);
     let monitors = record
         .payloads(ecu, Request::current(0x01))
@@ -77,7 +79,8 @@ fn ecu_report(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> EcuRepo
         name: obd::ecu_name(&info(0x0A)).or_else(|| name_by_address(&ecu.0)),
         mil: monitors.as_ref().map(|status| status.mil),
         dtc_count: monitors.as_ref().map(|status| status.dtc_count),
-        dtcs: [codes(record, ecu, bundle), uds::report::codes(&record.told, ecu, bundle)].concat(),
+        dtcs: [codes(record, ecu, brand, bundle), uds::report::codes(&record.told, ecu, brand, bundle)]
+            .concat(),
         freeze_frames: [
             freeze_frames(record, ecu, bundle),
             uds::report::snapshots(&record.told, ecu, bundle),
@@ -103,9 +106,7 @@ fn name_by_address(address: &str) -> Option<String> {
     Some(name.into())
 }
 
-fn codes(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> Vec<DtcEntry> {
-    let vin = record.vin();
-    let brand = vin.vin().and_then(|vin| bundle.vin.maker(vin)).map(|maker| maker.brand.as_str());
+fn codes(record: &ScanRecord, ecu: &EcuAddress, brand: Option<&str>, bundle: &Bundle) -> Vec<DtcEntry> {
     let lists = [
         (DtcState::Confirmed, Request::confirmed_codes()),
         (DtcState::Pending, Request::pending_codes()),
