@@ -24,6 +24,7 @@ use crate::vehicle::answer::{Answer, Assembled, Broken, Complaint, Message};
 use crate::vehicle::batch::MOST_PIDS;
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::{Request, Target};
+use crate::vehicle::polling::Traffic;
 use crate::vehicle::protocol::{EcuAddress, Protocol};
 
 /// Before the first byte to an unknown bus.
@@ -182,10 +183,18 @@ impl Node {
     /// The bus began to talk since the last call, after it had been silent: a car woke or came.
     pub fn stirred(&mut self) -> bool {
         let before = self.received;
-        if self.look_at_counter() > before && before.is_some() {
+        let more = self.look_at_counter().zip(before).map_or(0, |(now, before)| now.saturating_sub(before));
+        if more > 0 {
             self.tally.stir(self.begun.elapsed());
         }
+        self.tally.unasked(more, self.begun.elapsed());
         self.tally.stirred()
+    }
+
+    /// What the bus says without being asked, as of the last [`Self::stirred`] or [`Self::check`].
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.tally.traffic(self.begun.elapsed())
     }
 
     fn look_at_counter(&mut self) -> Option<u64> {
@@ -201,7 +210,11 @@ impl Node {
     /// [`AdapterError`] when the bus is no longer usable.
     pub async fn check(&mut self) -> Result<(), AdapterError> {
         self.bus.check().await?;
-        self.drain().await?;
+        let drained = self.drain().await?;
+        // Over the kernel the filters let only answers come so far; its counter tells.
+        if matches!(self.bus, Bus::Slcan(_)) {
+            self.tally.unasked(drained, self.begun.elapsed());
+        }
         if self.tally.is_nonsense() { Err(self.wrong_rate()) } else { Ok(()) }
     }
 
@@ -322,6 +335,8 @@ impl Node {
             let flagged = self.flagged().await?;
             let unheard = !sent || flagged || self.tally.unacknowledged() || self.tally.is_nonsense();
             answer.complaints.push(if unheard { Complaint::CanError } else { Complaint::NoData });
+        } else {
+            self.tally.answered(self.begun.elapsed());
         }
         Ok(answer.sort(asking.assembled, request))
     }
@@ -404,13 +419,15 @@ impl Node {
         Ok(self.tally.is_flagged())
     }
 
-    /// What lies there belongs to no question.
-    async fn drain(&mut self) -> Result<(), AdapterError> {
+    /// What lies there belongs to no question; how many frames it were.
+    async fn drain(&mut self) -> Result<u64, AdapterError> {
+        let mut frames = 0;
         for _ in 0..MOST_STALE {
             let Some(heard) = self.bus.heard().await? else { break };
+            frames += u64::from(!matches!(heard, Heard::Trouble(_)));
             self.count(heard)?;
         }
-        Ok(())
+        Ok(frames)
     }
 
     async fn join(&mut self, how: Join) -> Result<(), AdapterError> {

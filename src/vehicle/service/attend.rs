@@ -16,7 +16,7 @@ use crate::vehicle::battery::CAR_VOLTS;
 use crate::vehicle::error::{AdapterError, VehicleError};
 use crate::vehicle::obd::VinReading;
 use crate::vehicle::pids::decode_pid;
-use crate::vehicle::polling::{Decision, Polling, Situation, Traffic};
+use crate::vehicle::polling::{Decision, Polling, Situation};
 use crate::vehicle::powertrain;
 use crate::vehicle::protocol::Protocol;
 use crate::vehicle::report;
@@ -121,7 +121,7 @@ impl Service {
                 visit: self.visit.is_some(),
                 running,
                 battery: level,
-                traffic: Traffic::Unheard,
+                traffic: adapter.traffic(),
             };
             self.polling.decide(situation, &self.timing.pace)
         } else {
