@@ -65,6 +65,7 @@ impl Service {
         let mut next_look = Instant::now();
         let mut spoilt_in_a_row = 0;
         loop {
+            self.overhear_visit();
             tokio::select! {
                 changed = head.changed() => {
                     if changed.is_err() {
@@ -134,7 +135,11 @@ impl Service {
                 (true, true) => Seen::BusSilent,
                 (true, false) => Seen::Powered,
             };
-            return Ok(self.saw(seen, None).await?);
+            self.saw(seen, None).await?;
+            if self.is_overhearing() {
+                self.end_window().await?;
+            }
+            return Ok(());
         }
         match scan::contact(adapter).await? {
             Contact::Answers(protocol, _) => {
@@ -179,6 +184,7 @@ impl Service {
             SeenVin::NotAsked
         };
         self.saw(Seen::Car(vin), Some(surroundings(adapter, protocol, volts))).await?;
+        self.overhear_visit();
         if self.visit.as_ref().is_some_and(|visit| !visit.reported) {
             match self.scan(adapter).await? {
                 Ok(_) => {}
