@@ -10,7 +10,6 @@ use baygate::event::vehicle::{VehicleReport, VinCheck};
 use baygate::sim::vehicle::{Adapter, CarSpec, Profile, Recording, ReplaySim, VehicleSim};
 use baygate::vehicle::adapter::Adapter as CarAdapter;
 use baygate::vehicle::elm327::Trace;
-use baygate::vehicle::gate::Request;
 use baygate::vehicle::{report, scan as full_scan};
 use serde_json::Value;
 use vehicle_bay::bundle;

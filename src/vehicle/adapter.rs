@@ -9,6 +9,7 @@ use super::elm327::{self, Trace};
 use super::error::AdapterError;
 use super::gate::Request;
 use super::gate::clear::ClearRequest;
+use super::polling::Traffic;
 use super::protocol::Protocol;
 use crate::config::values::VehicleLink;
 use crate::protocols::{Bundle, PidTable};
@@ -208,6 +209,15 @@ impl Adapter {
         match self {
             Self::Elm327(_) => false,
             Self::Can(node) => node.stirred(),
+        }
+    }
+
+    /// What is heard on the bus without asking, as of the last look.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        match self {
+            Self::Elm327(_) => Traffic::Unheard,
+            Self::Can(node) => node.traffic(),
         }
     }
 

@@ -4,7 +4,8 @@
 //! the ring).
 //!
 //! A link of an adapter is kept as a trace (`baygate simulate vehicle --replay` plays it
-//! back), one of a bus as a candump log (`baygate decode --dbc` reads it).
+//! back). The form for a bus is a candump log (`baygate decode --dbc` reads it); the daemon
+//! writes none yet, for a VIN in frames is not masked.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};

@@ -13,7 +13,7 @@ use super::dtc_words::dtc_words;
 use super::gate::Request;
 use super::inspection::{self, SinceClear};
 use super::obd::{self, MonitorStatus};
-use super::pids::decode_pid;
+use super::pids::{Maxima, decode_pid, decode_pid_within};
 use super::powertrain::{self, Evidence};
 use super::protocol::EcuAddress;
 use super::uds;
@@ -66,6 +66,8 @@ pub fn build(record: &ScanRecord, bundle: &Bundle) -> VehicleReport {
 
 fn ecu_report(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> EcuReport {
     let is_can = record.protocol.is_can();
+    let vin = record.vin();
+    let brand = vin.vin().and_then(|vin| bundle.vin.maker(vin)).map(|maker| maker.brand.as_str());
     let info = |id: u8| obd::info_bytes(&record.payloads(ecu, Request::vehicle_info(id)), is_can);
     let monitors = record
         .payloads(ecu, Request::current(0x01))
@@ -77,7 +79,8 @@ fn ecu_report(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> EcuRepo
         name: obd::ecu_name(&info(0x0A)).or_else(|| name_by_address(&ecu.0)),
         mil: monitors.as_ref().map(|status| status.mil),
         dtc_count: monitors.as_ref().map(|status| status.dtc_count),
-        dtcs: [codes(record, ecu, bundle), uds::report::codes(&record.told, ecu, bundle)].concat(),
+        dtcs: [codes(record, ecu, brand, bundle), uds::report::codes(&record.told, ecu, brand, bundle)]
+            .concat(),
         freeze_frames: [
             freeze_frames(record, ecu, bundle),
             uds::report::snapshots(&record.told, ecu, bundle),
@@ -103,9 +106,7 @@ fn name_by_address(address: &str) -> Option<String> {
     Some(name.into())
 }
 
-fn codes(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> Vec<DtcEntry> {
-    let vin = record.vin();
-    let brand = vin.vin().and_then(|vin| bundle.vin.maker(vin)).map(|maker| maker.brand.as_str());
+fn codes(record: &ScanRecord, ecu: &EcuAddress, brand: Option<&str>, bundle: &Bundle) -> Vec<DtcEntry> {
     let lists = [
         (DtcState::Confirmed, Request::confirmed_codes()),
         (DtcState::Pending, Request::pending_codes()),
@@ -150,6 +151,7 @@ fn values(
     wanted: &dyn Fn(&Told) -> bool,
     bundle: &Bundle,
 ) -> Vec<PidValue> {
+    let maxima = maxima(record, ecu, bundle);
     let mut seen = BTreeSet::new();
     let of_ecu = record.told.iter().filter(|told| told.ecu == *ecu && told.request.service() == service);
     let told = of_ecu.filter(|told| wanted(told));
@@ -157,7 +159,7 @@ fn values(
         let row = bundle.pids.get(service, told.request.id()?)?;
         // One value a PID: a second answer of the same ECU repeats the first.
         seen.insert(row.pid).then_some(())?;
-        decode_pid(row, told.payload.get(skip..)?).ok()
+        decode_pid_within(row, told.payload.get(skip..)?, &maxima).ok()
     })
     .flatten()
     .map(|value| PidValue {
@@ -165,6 +167,16 @@ fn values(
         ..value
     })
     .collect()
+}
+
+/// The full scales this ECU gave in PIDs 4F and 50, for its other values.
+fn maxima(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> Maxima {
+    let of = |pid: u8| {
+        let row = bundle.pids.get(0x01, pid)?;
+        let payloads = record.payloads(ecu, Request::current(pid));
+        decode_pid(row, payloads.first()?.get(2..)?).ok()
+    };
+    Maxima::of(&[0x4F, 0x50].into_iter().filter_map(of).flatten().collect::<Vec<_>>())
 }
 
 fn first_number(ecus: &[EcuReport], pid: &str) -> Option<f64> {

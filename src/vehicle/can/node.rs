@@ -24,6 +24,7 @@ use crate::vehicle::answer::{Answer, Assembled, Broken, Complaint, Message};
 use crate::vehicle::batch::MOST_PIDS;
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::{Request, Target, UnitAddress};
+use crate::vehicle::polling::Traffic;
 use crate::vehicle::protocol::{EcuAddress, Protocol};
 
 /// Before the first byte to an unknown bus.
@@ -184,10 +185,18 @@ impl Node {
     /// The bus began to talk since the last call, after it had been silent: a car woke or came.
     pub fn stirred(&mut self) -> bool {
         let before = self.received;
-        if self.look_at_counter() > before && before.is_some() {
+        let more = self.look_at_counter().zip(before).map_or(0, |(now, before)| now.saturating_sub(before));
+        if more > 0 {
             self.tally.stir(self.begun.elapsed());
         }
+        self.tally.unasked(more, self.begun.elapsed());
         self.tally.stirred()
+    }
+
+    /// What the bus says without being asked, as of the last [`Self::stirred`] or [`Self::check`].
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.tally.traffic(self.begun.elapsed())
     }
 
     fn look_at_counter(&mut self) -> Option<u64> {
@@ -203,10 +212,17 @@ impl Node {
     /// [`AdapterError`] when the bus is no longer usable.
     pub async fn check(&mut self) -> Result<(), AdapterError> {
         self.bus.check().await?;
-        self.drain().await?;
-        // An slcan adapter keeps its flag from the last question that nobody acknowledged.
-        let kernel = matches!(self.bus, Bus::Kernel(_));
-        if kernel && self.tally.is_nonsense() { Err(self.wrong_rate()) } else { Ok(()) }
+        let drained = self.drain().await?;
+        match &self.bus {
+            // Over the kernel the filters let only answers come so far; its counter tells.
+            Bus::Kernel(_) if self.tally.is_nonsense() => Err(self.wrong_rate()),
+            Bus::Kernel(_) => Ok(()),
+            // It keeps its error flag from the last question that nobody acknowledged: no sign of a wrong rate.
+            Bus::Slcan(_) => {
+                self.tally.unasked(drained, self.begun.elapsed());
+                Ok(())
+            }
+        }
     }
 
     /// After the bus fell silent: the next question searches anew.
@@ -343,6 +359,8 @@ impl Node {
             let flagged = self.flagged().await?;
             let unheard = !sent || flagged || self.tally.unacknowledged() || self.tally.is_nonsense();
             answer.complaints.push(if unheard { Complaint::CanError } else { Complaint::NoData });
+        } else {
+            self.tally.answered(self.begun.elapsed());
         }
         Ok(answer.sort(asking.assembled, request))
     }
@@ -426,13 +444,15 @@ impl Node {
         Ok(self.tally.is_flagged())
     }
 
-    /// What lies there belongs to no question.
-    async fn drain(&mut self) -> Result<(), AdapterError> {
+    /// What lies there belongs to no question; how many frames it were.
+    async fn drain(&mut self) -> Result<u64, AdapterError> {
+        let mut frames = 0;
         for _ in 0..MOST_STALE {
             let Some(heard) = self.bus.heard().await? else { break };
+            frames += u64::from(!matches!(heard, Heard::Trouble(_)));
             self.count(heard)?;
         }
-        Ok(())
+        Ok(frames)
     }
 
     async fn join(&mut self, how: Join) -> Result<(), AdapterError> {
@@ -564,7 +584,8 @@ impl Asking {
                         self.patience = Instant::now() + PENDING_WITHIN;
                     }
                 } else if self.request.is_answered_by(&payload)
-                    || payload.get(..2) == Some(&[0x7F, self.request.service()]) {
+                    || payload.get(..2) == Some(&[0x7F, self.request.service()])
+                {
                     self.answered.insert(from);
                 }
                 self.assembled.messages.push(Message { sender, payload });

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::link::can::BusTrouble;
+use crate::vehicle::polling::Traffic;
 
 /// So many frames of nonsense without one good frame: the bit rate is wrong.
 const NONSENSE: u32 = 3;
@@ -10,6 +11,10 @@ const NONSENSE: u32 = 3;
 const TOLD_FOR: Duration = Duration::from_secs(60);
 /// A bus without a frame for so long sleeps.
 const ASLEEP_AFTER: Duration = Duration::from_secs(5);
+
+/// Frames between two looks (a second) that show a bus which talks by itself: an awake one has
+/// hundreds, and late answers to us are some.
+const TALKS: u64 = 20;
 
 /// Counts of one bus.
 #[derive(Debug, Clone)]
@@ -25,6 +30,8 @@ pub(super) struct Tally {
     lost_at: Option<Duration>,
     last_frame: Option<Duration>,
     stirred: bool,
+    /// When the bus last talked without being asked; `None`: not as long as this car is there.
+    talked_at: Option<Duration>,
 }
 
 impl Tally {
@@ -39,6 +46,7 @@ impl Tally {
             lost_at: None,
             last_frame: None,
             stirred: false,
+            talked_at: None,
         }
     }
 
@@ -55,6 +63,31 @@ impl Tally {
     pub(super) fn stir(&mut self, now: Duration) {
         self.stirred |= self.last_frame.is_none_or(|last| now.saturating_sub(last) >= ASLEEP_AFTER);
         self.last_frame = Some(now);
+    }
+
+    /// So many frames came since the last look, to no question of ours.
+    pub(super) fn unasked(&mut self, frames: u64, now: Duration) {
+        if frames >= TALKS {
+            self.talked_at = Some(now);
+        }
+    }
+
+    /// A unit answered. Where the bus is otherwise quiet this is a car behind a gateway: its
+    /// quiet says nothing, and the talk was another car's.
+    pub(super) fn answered(&mut self, now: Duration) {
+        if self.traffic(now) == Traffic::Quiet {
+            self.talked_at = None;
+        }
+    }
+
+    /// What listening tells of the car. Quiet only where there was talk before: behind a gateway
+    /// nothing is ever heard, and such a car would never be noticed.
+    pub(super) fn traffic(&self, now: Duration) -> Traffic {
+        match self.talked_at {
+            None => Traffic::Unheard,
+            Some(last) if now.saturating_sub(last) < ASLEEP_AFTER => Traffic::Alive,
+            Some(_) => Traffic::Quiet,
+        }
     }
 
     pub(super) fn trouble(&mut self, trouble: BusTrouble, now: Duration) {
@@ -163,5 +196,21 @@ mod tests {
         assert!(!tally.stirred());
         tally.frame(second(20));
         assert!(tally.stirred());
+    }
+
+    #[test]
+    fn only_a_bus_that_talked_can_be_found_asleep() {
+        let mut tally = Tally::new("can0");
+        let second = Duration::from_secs;
+        tally.unasked(TALKS - 1, second(1));
+        assert_eq!(tally.traffic(second(1)), Traffic::Unheard, "late answers");
+        tally.unasked(400, second(2));
+        tally.unasked(0, second(3));
+        assert_eq!(tally.traffic(second(3)), Traffic::Alive);
+        tally.answered(second(3));
+        assert_eq!(tally.traffic(second(7)), Traffic::Quiet);
+        // Somebody asks for a scan of the next car, whose gateway lets nothing else out.
+        tally.answered(second(60));
+        assert_eq!(tally.traffic(second(60)), Traffic::Unheard);
     }
 }

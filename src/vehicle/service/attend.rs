@@ -16,7 +16,7 @@ use crate::vehicle::battery::CAR_VOLTS;
 use crate::vehicle::error::{AdapterError, VehicleError};
 use crate::vehicle::obd::VinReading;
 use crate::vehicle::pids::decode_pid;
-use crate::vehicle::polling::{Decision, Polling, Situation, Traffic};
+use crate::vehicle::polling::{Decision, Polling, Situation};
 use crate::vehicle::powertrain;
 use crate::vehicle::protocol::Protocol;
 use crate::vehicle::report;
@@ -65,6 +65,7 @@ impl Service {
         let mut next_look = Instant::now();
         let mut spoilt_in_a_row = 0;
         loop {
+            self.overhear_visit();
             tokio::select! {
                 changed = head.changed() => {
                     if changed.is_err() {
@@ -121,7 +122,7 @@ impl Service {
                 visit: self.visit.is_some(),
                 running,
                 battery: level,
-                traffic: Traffic::Unheard,
+                traffic: adapter.traffic(),
             };
             self.polling.decide(situation, &self.timing.pace)
         } else {
@@ -134,7 +135,11 @@ impl Service {
                 (true, true) => Seen::BusSilent,
                 (true, false) => Seen::Powered,
             };
-            return Ok(self.saw(seen, None).await?);
+            self.saw(seen, None).await?;
+            if self.is_overhearing() {
+                self.end_window().await?;
+            }
+            return Ok(());
         }
         match scan::contact(adapter).await? {
             Contact::Answers(protocol, _) => {
@@ -179,6 +184,7 @@ impl Service {
             SeenVin::NotAsked
         };
         self.saw(Seen::Car(vin), Some(surroundings(adapter, protocol, volts))).await?;
+        self.overhear_visit();
         if self.visit.as_ref().is_some_and(|visit| !visit.reported) {
             match self.scan(adapter).await? {
                 Ok(_) => {}
@@ -273,7 +279,14 @@ impl Service {
         }
     }
 
+    /// A value that no longer comes says nothing of how the car stands now: what it said last
+    /// must not keep a car awake that was switched off.
     fn missed(&mut self, pid: u8) {
+        match pid {
+            0x0C => self.engine_running = false,
+            0x0D => self.moving = false,
+            _ => {}
+        }
         match self.unanswered.iter_mut().find(|(missed, _)| *missed == pid) {
             Some((_, times)) => *times = times.saturating_add(1),
             None => self.unanswered.push((pid, 1)),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Service;
-use crate::event::vehicle::{ClearOutcome, VehicleCleared, VehicleReport};
+use crate::event::vehicle::{ClearOutcome, Powertrain, VehicleCleared, VehicleReport};
 use crate::event::{NewEvent, Text};
 use crate::store::confirmations::ConfirmationOp;
 use crate::store::requests::{RequestOp, RequestRow, RequestState};

@@ -62,6 +62,12 @@ impl Service {
             Err(error) => return Ok(error),
         };
         let mut head = self.store.head();
+        // Somebody may have asked before.
+        head.mark_changed();
+        let refusal = Text::new(
+            "该链路配置为只听（listen-only），不发送任何请求；请改为 poll = \"on-request\"",
+            "this link is configured listen-only and sends nothing; set poll = \"on-request\"",
+        );
         loop {
             match listener.limitation() {
                 Some((code, detail)) => {
@@ -73,11 +79,6 @@ impl Service {
                     self.device.set(DeviceStatus::Ready, Some("listen-only"), Some(detail.into())).await?;
                 }
             }
-            let refusal = Text::new(
-                "该链路配置为只听（listen-only），不发送任何请求；请改为 poll = \"on-request\"",
-                "this link is configured listen-only and sends nothing; set poll = \"on-request\"",
-            );
-            self.refuse_requests("listen-only", &refusal).await?;
             tokio::select! {
                 heard = listener.hear() => match heard {
                     Ok(count) => {
@@ -86,9 +87,13 @@ impl Service {
                     }
                     Err(error) => return Ok(error),
                 },
-                changed = head.changed() => if changed.is_err() {
-                    return Ok(AdapterError::Gone("the log is closed".into()));
-                },
+                changed = head.changed() => {
+                    if changed.is_err() {
+                        return Ok(AdapterError::Gone("the log is closed".into()));
+                    }
+                    // A query, so not at every breath of the bus.
+                    self.refuse_requests("listen-only", &refusal).await?;
+                }
             }
         }
     }

@@ -2,12 +2,13 @@
 //! What lives here: the outer loop with its retries and the link's
 //! `device.state`. `attend` looks at the car, `makers` asks it its makers' own signals,
 //! `visits` commits what happened, `requests` answers scans that somebody asked for,
-//! `recordings` writes down what was heard when a warning fires.
+//! `overhear` collects what a bus says unasked, `recordings` writes down what was heard when a warning fires.
 
 mod attend;
 mod clearing;
 mod listen;
 mod makers;
+mod overhear;
 mod recordings;
 mod requests;
 mod visits;
@@ -37,6 +38,7 @@ use crate::link;
 use crate::protocols::Bundle;
 use crate::store::Store;
 use crate::store::devices::DeviceLog;
+use overhear::Overhearing;
 use visits::OpenVisit;
 
 pub use requests::SCAN;
@@ -123,6 +125,8 @@ struct Service {
     polling: Polling,
     window: Window,
     window_since: Duration,
+    /// The ear beside the link.
+    overhearing: Option<Overhearing>,
     /// When the VIN was last read.
     vin_read_at: Duration,
     /// The last question to the bus got no answer.
@@ -174,6 +178,7 @@ impl Service {
             polling: Polling::default(),
             window: Window::default(),
             window_since: Duration::ZERO,
+            overhearing: None,
             vin_read_at: Duration::ZERO,
             bus_silent: false,
             engine_running: false,
@@ -221,8 +226,9 @@ impl Service {
     }
 
     async fn open_and_attend(&mut self) -> Result<AdapterError, VehicleError> {
-        let trace = Trace::begin(self.recording.writer(), &self.table.link.to_string());
-        let opened = Adapter::open(&self.table.link, &self.bundle, self.baud, Some(trace)).await;
+        let trace = matches!(self.table.link, VehicleLink::Elm327(_))
+            .then(|| Trace::begin(self.recording.writer(), &self.table.link.to_string()));
+        let opened = Adapter::open(&self.table.link, &self.bundle, self.baud, trace).await;
         let mut adapter = match opened {
             Ok(adapter) => adapter,
             Err(error) => return Ok(error),
@@ -231,6 +237,7 @@ impl Service {
         tracing::info!(link = %self.table.id, adapter = adapter.identity().key(), baud = adapter.found_baud(), "adapter ready");
         self.recall_capabilities(&mut adapter).await?;
         self.well().await?;
+        self.begin_overhearing();
         let error = self.attend(&mut adapter).await?;
         // It may have died of a trial: not to be tried again.
         self.remember_capabilities(adapter.identity().key(), adapter.capabilities()).await?;

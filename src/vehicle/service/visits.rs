@@ -132,7 +132,7 @@ impl Service {
         if !actions.is_empty() {
             self.settle_telemetry().await;
             let departs = actions.iter().any(|action| matches!(action, Action::Depart(_)));
-            let last_window = departs.then(|| self.window.take()).flatten();
+            let last_window = departs.then(|| self.take_window()).flatten();
             self.visit = self.carry_out(&actions, before, last_window, surroundings.as_ref()).await?;
             if departs {
                 self.forget_car();
@@ -310,7 +310,7 @@ impl Service {
         }
         self.window_since = now;
         let Some(visit) = self.visit.as_ref().map(|visit| visit.id) else { return Ok(()) };
-        let Some(taken) = self.window.take() else { return Ok(()) };
+        let Some(taken) = self.take_window() else { return Ok(()) };
         let row = self.visit_row(visit).await?;
         let events = self.window_events(visit, &row, Some(taken))?;
         self.settle_telemetry().await;

@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 use super::answer::{self, DtcList};
 use super::read::{EMISSIONS, IDENTIFICATION};
 use super::{Dtc, DtcFormat, Status};
+use crate::event::Text;
 use crate::event::vehicle::{DtcEntry, DtcState, FreezeFrame, PidValue};
 use crate::protocols::Bundle;
+use crate::vehicle::dtc_words::dtc_words;
 use crate::vehicle::pids::decode_pid;
 use crate::vehicle::protocol::EcuAddress;
 use crate::vehicle::report::Told;
@@ -21,9 +23,10 @@ fn told_by<'a>(told: &'a [Told], ecu: &EcuAddress) -> impl Iterator<Item = &'a [
 }
 
 /// A unit's codes: by status (19 02, 19 42) and permanent (19 55), each once. Only those that
-/// say something is wrong: a unit may list every code it knows.
+/// say something is wrong: a unit may list every code it knows. `brand`: of the car's maker, whose
+/// own codes are worded only for it ([`dtc_words`]).
 #[must_use]
-pub fn codes(told: &[Told], ecu: &EcuAddress, bundle: &Bundle) -> Vec<DtcEntry> {
+pub fn codes(told: &[Told], ecu: &EcuAddress, brand: Option<&str>, bundle: &Bundle) -> Vec<DtcEntry> {
     let mut found: BTreeMap<Dtc, (DtcFormat, Status, bool)> = BTreeMap::new();
     for payload in told_by(told, ecu) {
         let by_status = answer::dtcs(payload).or_else(|_| answer::wwh_dtcs(payload, EMISSIONS));
@@ -42,16 +45,18 @@ pub fn codes(told: &[Told], ecu: &EcuAddress, bundle: &Bundle) -> Vec<DtcEntry> 
     }
     found
         .into_iter()
-        .map(|(dtc, (format, status, permanent))| entry(dtc, format, status, permanent, bundle))
+        .map(|(dtc, (format, status, permanent))| {
+            let text = dtc_words(bundle, brand, &dtc.code_in(format));
+            entry(dtc, format, status, permanent, text)
+        })
         .collect()
 }
 
-fn entry(dtc: Dtc, format: DtcFormat, status: Status, permanent: bool, bundle: &Bundle) -> DtcEntry {
-    let code = dtc.code_in(format);
+fn entry(dtc: Dtc, format: DtcFormat, status: Status, permanent: bool, text: Option<Text>) -> DtcEntry {
     let mut state = status.states();
     state.extend(permanent.then_some(DtcState::Permanent));
     DtcEntry {
-        text: bundle.dtc_text(&code).cloned(),
+        text,
         state,
         source: "uds".into(),
         status_raw: Some(status.0),
@@ -59,7 +64,7 @@ fn entry(dtc: Dtc, format: DtcFormat, status: Status, permanent: bool, bundle: &
             .failure_type()
             .filter(|_| format == DtcFormat::J2012)
             .map(|kind| format!("{kind:02X}")),
-        code,
+        code: dtc.code_in(format),
     }
 }
 
@@ -145,7 +150,7 @@ mod tests {
             told("22F195", "62 F1 95 FF FF"),
         ];
         use DtcState::{Confirmed, Pending, Permanent};
-        let codes = codes(&told, &ecu, &bundle);
+        let codes = codes(&told, &ecu, None, &bundle);
         let listed: Vec<_> = codes
             .iter()
             .map(|c| (c.code.as_str(), c.failure_type.as_deref(), c.state.clone(), c.status_raw))
@@ -167,6 +172,18 @@ mod tests {
         assert_eq!(identification["part_number"], "37805-5AA");
         assert_eq!(identification["hardware_number"], "0102");
         assert!(!identification.contains_key("supplier_software_version"), "nothing programmed");
-        assert!(super::codes(&told, &EcuAddress("7E9".into()), &bundle).is_empty());
+        assert!(super::codes(&told, &EcuAddress("7E9".into()), None, &bundle).is_empty());
+    }
+
+    #[test]
+    fn a_makers_own_code_has_his_words_on_his_cars_only() {
+        let bundle = Bundle::load(std::path::Path::new("firmware-protocols")).unwrap();
+        let told = [told("19020D", "59 02 FF 12 59 00 08")];
+        for (brand, zh) in [(Some("honda"), "VTEC 系统故障（按本田清单）"), (None, "未收录的厂家自定义码")]
+        {
+            let codes = codes(&told, &EcuAddress("7E8".into()), brand, &bundle);
+            assert_eq!((codes.len(), codes[0].code.as_str()), (1, "P1259"));
+            assert_eq!(codes[0].text.as_ref().map(|text| text.zh.as_str()), Some(zh));
+        }
     }
 }

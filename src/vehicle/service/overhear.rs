@@ -1,0 +1,210 @@
+//! What a car's bus says without being asked, by the link's DBC databases, beside what it is
+//! asked. What lives here: a second socket on the same interface, which hears every frame
+//! and sends nothing, and the windows that it fills. What does not: decoding
+//! (`passive`), and the commit (`visits`). Only over the kernel: an slcan adapter has one
+//! stream, whose frames are the questions' answers first.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::JoinHandle;
+
+use super::Service;
+use crate::clock::UtcMillis;
+use crate::config::values::VehicleLink;
+use crate::link::can::{CanSocket, Frame, Heard, InterfaceError};
+use crate::vehicle::dbc::Database;
+use crate::vehicle::passive::Passive;
+use crate::vehicle::telemetry::Taken;
+
+/// Frames decoded at a time before others have their turn: a quarter of a second of a full bus.
+const A_BREATH: u64 = 1000;
+
+/// An ear on an interface, as long as this lives.
+pub(super) struct Overhearing {
+    heard: Arc<Mutex<Collected>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Overhearing {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Overhearing {
+    /// Opens the ear.
+    ///
+    /// # Errors
+    /// [`InterfaceError`] saying what to do.
+    fn begin(link: String, interface: &str, databases: &[Arc<Database>]) -> Result<Self, InterfaceError> {
+        let socket = CanSocket::open(interface)?;
+        let heard = Arc::new(Mutex::new(Collected::new(databases)));
+        let task = tokio::spawn(overhear(link, socket, Arc::clone(&heard)));
+        Ok(Self { heard, task })
+    }
+
+    fn collected(&self) -> std::sync::MutexGuard<'_, Collected> {
+        lock(&self.heard)
+    }
+}
+
+/// The windows now filling, one by database.
+struct Collected {
+    /// A visit is open: what is heard outside belongs to no car.
+    wanted: bool,
+    windows: Vec<Passive>,
+}
+
+impl Collected {
+    fn new(databases: &[Arc<Database>]) -> Self {
+        let windows = databases.iter().map(|database| Passive::new(Arc::clone(database))).collect();
+        Self { wanted: false, windows }
+    }
+
+    fn want(&mut self, wanted: bool) {
+        if self.wanted && !wanted {
+            self.take();
+        }
+        self.wanted = wanted;
+    }
+
+    fn frame(&mut self, frame: &Frame, time: UtcMillis) {
+        if self.wanted {
+            for window in &mut self.windows {
+                window.decode_frame(frame.id().number(), frame.id().is_extended(), frame.data(), time);
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<Taken> {
+        self.windows.iter_mut().fold(None, |all, window| join(all, window.take()))
+    }
+}
+
+/// Two windows as one.
+fn join(one: Option<Taken>, other: Option<Taken>) -> Option<Taken> {
+    match (one, other) {
+        (Some(mut one), Some(other)) => {
+            one.from = one.from.min(other.from);
+            one.to = one.to.max(other.to);
+            one.signals.extend(other.signals);
+            Some(one)
+        }
+        (one, other) => one.or(other),
+    }
+}
+
+fn lock(heard: &Mutex<Collected>) -> std::sync::MutexGuard<'_, Collected> {
+    heard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Until the interface is gone: then the link fails too, and is opened anew with an ear.
+async fn overhear(link: String, mut socket: CanSocket, heard: Arc<Mutex<Collected>>) {
+    let frames_total = metrics::counter!("baygate_vehicle_heard_frames_total", "link" => link.clone());
+    let lost_total = metrics::counter!("baygate_vehicle_overheard_dropped_total", "link" => link.clone());
+    let mut lost = 0;
+    let error = loop {
+        let mut next = match socket.hear().await {
+            Ok(first) => Some(first),
+            Err(error) => break error,
+        };
+        let mut frames = 0;
+        let outcome = {
+            let mut heard = lock(&heard);
+            let time = UtcMillis::now();
+            loop {
+                if let Some(Heard::Frame(frame)) = next {
+                    heard.frame(&frame, time);
+                }
+                frames += u64::from(matches!(next, Some(Heard::Frame(_) | Heard::Other)));
+                if next.is_none() || frames >= A_BREATH {
+                    break Ok(());
+                }
+                match socket.heard() {
+                    Ok(heard) => next = heard,
+                    Err(error) => break Err(error),
+                }
+            }
+        };
+        frames_total.increment(frames);
+        lost_total.increment(socket.dropped().wrapping_sub(lost).into());
+        lost = socket.dropped();
+        if let Err(error) = outcome {
+            break error;
+        }
+        tokio::task::yield_now().await;
+    };
+    tracing::debug!(link, %error, "the bus is no longer overheard");
+}
+
+impl Service {
+    /// With the link opened: an ear beside it, where databases say what is heard.
+    pub(super) fn begin_overhearing(&mut self) {
+        self.overhearing = None;
+        let VehicleLink::Can { interface, .. } = &self.table.link else { return };
+        if self.sources.databases.is_empty() {
+            return;
+        }
+        match Overhearing::begin(self.table.id.to_string(), interface, &self.sources.databases) {
+            Ok(overhearing) => self.overhearing = Some(overhearing),
+            Err(error) => {
+                tracing::warn!(link = %self.table.id, %error, "the bus is not overheard");
+            }
+        }
+    }
+
+    /// What is heard counts while a visit is open.
+    pub(super) fn overhear_visit(&self) {
+        if let Some(overhearing) = &self.overhearing {
+            overhearing.collected().want(self.visit.is_some());
+        }
+    }
+
+    /// Whether a window may fill without a question.
+    pub(super) fn is_overhearing(&self) -> bool {
+        self.overhearing.is_some()
+    }
+
+    /// Ends the window: what was asked and what was overheard.
+    pub(super) fn take_window(&mut self) -> Option<Taken> {
+        let overheard = self.overhearing.as_ref().and_then(|overhearing| overhearing.collected().take());
+        join(self.window.take(), overheard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::can::Id;
+
+    fn database(text: &str) -> Arc<Database> {
+        Arc::new(Database::from_bytes(text.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn frames_of_a_visit_become_one_window_of_all_databases() {
+        let databases = [
+            database("VERSION \"\"\nBO_ 68 Engine: 8 ECM\n SG_ Speed : 0|16@1+ (0.25,0) [0|0] \"rpm\" X\n"),
+            database("VERSION \"\"\nBO_ 69 Body: 8 BCM\n SG_ Door : 0|1@1+ (1,0) [0|0] \"\" X\n"),
+        ];
+        let mut collected = Collected::new(&databases);
+        let engine = Frame::new(Id::standard(68), &[0xA0, 0x0F], false).unwrap();
+        let body = Frame::new(Id::standard(69), &[1], false).unwrap();
+        let told = |taken: Option<Taken>| {
+            let taken = taken?;
+            let names: Vec<_> = taken.signals.into_iter().map(|s| (s.name, s.last)).collect();
+            Some((taken.from.0, taken.to.0, names))
+        };
+        collected.frame(&engine, UtcMillis(1));
+        assert_eq!(told(collected.take()), None, "no car is there");
+        collected.want(true);
+        collected.frame(&engine, UtcMillis(3));
+        collected.frame(&body, UtcMillis(2));
+        let names = vec![("Engine.Speed".to_owned(), 1000.0), ("Body.Door".to_owned(), 1.0)];
+        assert_eq!(told(collected.take()), Some((2, 3, names)));
+        collected.frame(&engine, UtcMillis(4));
+        collected.want(false);
+        collected.want(true);
+        assert_eq!(told(collected.take()), None, "that was the car before");
+    }
+}
