@@ -227,6 +227,13 @@ async fn a_key_settles_once() {
     assert_eq!(row.typed.odometer_km, Some(200.0));
     let (status, problem) = desk.type_in_with(visit, json!({ "odometer_km": 300 }), Some("k")).await;
     assert_eq!((status, &problem["code"]), (422, &json!("idempotency-key-reused")));
+
+    // Nor is it judged by what the car told since.
+    let vin = json!({ "vin": OTHER });
+    let first = desk.type_in_with(visit, vin.clone(), Some("v")).await;
+    apply(store, VisitOp::Identify { visit, vin: READ.parse().unwrap() }).await;
+    assert_eq!(desk.type_in(visit, vin.clone()).await.0, 409);
+    assert_eq!(desk.type_in_with(visit, vin, Some("v")).await, first);
 }
 
 #[tokio::test]

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use baygate::event::device::{DeviceState, DeviceStatus};
 use baygate::event::maintenance::{MaintenanceCleared, MaintenanceWarning};
-use baygate::event::vehicle::{DtcState, VehicleReport};
+use baygate::event::vehicle::{DepartureReason, DtcState, VehicleReport};
 use baygate::event::{NewEvent, Source};
 use baygate::health::Health;
 use baygate::maintenance::{CURSOR, Rules, serve};
 use baygate::store::outbox::LoggedEvent;
-use baygate::store::{Batch, Offset, Store, StoreOptions};
+use baygate::store::visits::VisitOp;
+use baygate::store::{Batch, Offset, Op, Store, StoreOptions};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -362,6 +363,43 @@ async fn warnings_of_an_unnamed_car_move_to_its_vin() {
     assert_eq!(of_visit(key, store.clone()).await, 0);
     assert_eq!(standing(&store, VIN).await, ["dtc-confirmed"]);
     assert_eq!(cleared(&store, "dtc-confirmed").await[0].why, "car-identified");
+
+    // It was another's VIN: the other car has no part in it.
+    car.vin = Some("1M8GDM9AXKP042788".parse().unwrap());
+    dealt_with(&store, tell(&store, &car).await).await;
+    assert!(standing(&store, VIN).await.is_empty());
+    assert_eq!(standing(&store, "1M8GDM9AXKP042788").await, ["dtc-confirmed"]);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn typing_into_an_old_visit_is_no_news() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (monday, wednesday) = (with_code("P0562"), report());
+    for report in [&monday, &wednesday] {
+        let (visit, link) = (report.visit, "bay-1".parse().unwrap());
+        let vin = report.vin.clone();
+        let ops = [
+            VisitOp::Open { visit, link, vin: vin.clone(), protocol: "iso9141-2".into() },
+            VisitOp::Report { visit, vin, report: serde_json::value::to_raw_value(report).unwrap() },
+            VisitOp::Close { visit, reason: DepartureReason::Unplugged },
+        ];
+        let batch = ops.into_iter().fold(Batch::new(), |batch, op| batch.op(Op::Visit(op)));
+        let event = NewEvent::now(format!("visit/{visit}"), report).unwrap();
+        store.commit(batch.event(event)).await.unwrap();
+        // The next visit begins at a later millisecond.
+        let now = baygate::clock::UtcMillis::now();
+        while baygate::clock::UtcMillis::now() == now {}
+    }
+    // The service comes late: each report is judged all the same.
+    let service = Service::start(&store, shipped());
+    dealt_with(&store, tell(&store, &wednesday).await).await;
+    assert_eq!(warnings(&store, "dtc-confirmed").await.len(), 1);
+    assert_eq!(cleared(&store, "dtc-confirmed").await.len(), 1);
+    let typed = VehicleReport { order: Some("R-1".into()), ..monday };
+    dealt_with(&store, tell(&store, &typed).await).await;
+    assert_eq!(warnings(&store, "dtc-confirmed").await.len(), 1, "not again");
     service.stop().await;
 }
 

@@ -92,6 +92,9 @@ async fn asked_confirmed_cleared_once_and_reported() {
     );
     assert!(asked["will_be_lost"]["en"].as_str().unwrap().contains("P0420"));
     assert!(asked["will_be_lost"]["zh"].as_str().unwrap().contains("冻结帧 1 个"));
+    let keyed = [("Authorization", bearer.as_str()), ("Idempotency-Key", "k")];
+    let other = shop.served.send("POST", ASK, &keyed, "").await;
+    assert_eq!(other.problem(), (409, "confirmation-open".into()));
     let again = shop.served.send("POST", ASK, &[("Authorization", &bearer)], "").await;
     assert_eq!(again.problem(), (409, "confirmation-open".into()));
 
@@ -132,9 +135,17 @@ async fn what_no_longer_holds_is_not_done() {
     assert_eq!(reply.problem(), (409, "report-missing".into()));
     shop.bay.scan().await;
 
-    let id = shop.ask().await;
-    assert_eq!(shop.say(&shop.till, &id, json!({"confirm": false, "operator": "Wang"})).await.status, 200);
-    assert_eq!(shop.say(&shop.till, &id, yes()).await.problem(), (409, "confirmation-over".into()));
+    // A retry finds its question, open or over, whatever was scanned since.
+    let keyed = [("Authorization", bearer.as_str()), ("Idempotency-Key", "k")];
+    let id = shop.served.send("POST", ASK, &keyed, "").await.json()["id"].clone();
+    shop.bay.scan().await;
+    let again = shop.served.send("POST", ASK, &keyed, "").await;
+    assert_eq!((again.status, &again.json()["id"]), (202, &id), "{again:?}");
+    let id = id.as_str().unwrap();
+    assert_eq!(shop.say(&shop.till, id, json!({"confirm": false, "operator": "Wang"})).await.status, 200);
+    assert_eq!(shop.say(&shop.till, id, yes()).await.problem(), (409, "confirmation-over".into()));
+    let again = shop.served.send("POST", ASK, &keyed, "").await;
+    assert_eq!((&again.json()["id"], &again.json()["state"]), (&json!(id), &json!("over")));
 
     // (what happens between question and yes, refusal)
     type Happens = fn(&VehicleSim);
@@ -152,7 +163,7 @@ async fn what_no_longer_holds_is_not_done() {
         let id = shop.ask().await;
         happens(&shop.sim);
         let reply = shop.say(&shop.till, &id, yes()).await;
-        assert_eq!(reply.problem(), (502, refusal.into()), "{reply:?}");
+        assert_eq!(reply.problem(), (409, refusal.into()), "{reply:?}");
         let followed = shop.served.get(&shop.script, &format!("/v1/requests/{id}")).await.json();
         assert_eq!((&followed["state"], &followed["outcome"]["code"]), (&json!("failed"), &json!(refusal)));
         assert_eq!(shop.clearings(), 0, "{refusal}");

@@ -30,12 +30,12 @@ pub fn warnings_of(rules: &Rules, report: &VehicleReport, now: UtcMillis) -> Vec
 }
 
 /// Changes for the car of `report`: against what stands under its own key, and
-/// under its visit's key from before its VIN was known (`before_vin`).
+/// what its visit raised under another, before its VIN was known or put right (`misplaced`).
 pub(super) fn changes(
     report: &VehicleReport,
     time: UtcMillis,
     standing: &[StandingWarning],
-    before_vin: &[StandingWarning],
+    misplaced: &[StandingWarning],
     evaluation: &Evaluation,
     rule_exists: impl Fn(&str) -> bool,
 ) -> Vec<Change> {
@@ -47,7 +47,7 @@ pub(super) fn changes(
             changes.push(clear(report, old, "condition-gone"));
         }
     }
-    changes.extend(before_vin.iter().map(|old| clear(report, old, "car-identified")));
+    changes.extend(misplaced.iter().map(|old| clear(report, old, "car-identified")));
     for raised in &evaluation.raised {
         let old = standing.iter().find(|old| old.rule == raised.rule);
         if old.is_none_or(|old| is_material(&old.warning, raised)) {

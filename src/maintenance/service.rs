@@ -201,31 +201,36 @@ impl Reader<'_> {
     /// The changes that one report makes.
     async fn judge(&self, report: VehicleReport, event: &Event) -> Result<Batch, MaintenanceError> {
         let rules = Arc::clone(&self.rules.borrow());
-        let time = event.time;
-        let judged = Arc::new(report);
-        let (evaluation, report) = {
-            let (rules, report) = (Arc::clone(&rules), Arc::clone(&judged));
-            // Up to the time limit for each rule: not on the runtime's threads.
-            let task = tokio::task::spawn_blocking(move || evaluate(&rules, &report, time));
-            (task.await.map_err(|_| MaintenanceError::Evaluation)?, judged)
+        let (time, visit, report) = (event.time, report.visit, Arc::new(report));
+        let visit_key = format!("visit/{visit}");
+        let (car, subject) = match &report.vin {
+            Some(vin) => (vin.as_str().to_owned(), format!("vehicle/{vin}")),
+            None => (visit_key.clone(), visit_key),
         };
-        self.tell_failures(&evaluation);
-        let visit_key = format!("visit/{}", report.visit);
-        let (car, subject, older) = match &report.vin {
-            Some(vin) => (vin.as_str().to_owned(), format!("vehicle/{vin}"), Some(visit_key)),
-            None => (visit_key.clone(), visit_key, None),
-        };
-        let key = car.clone();
-        let (standing, before_vin) = self
+        let (key, vin) = (car.clone(), report.vin.clone());
+        let (mut standing, misplaced, outdated) = self
             .store
             .read(move |r| {
-                let before = older.map_or_else(|| Ok(Vec::new()), |older| r.standing_warnings(&older));
-                Ok((r.standing_warnings(&key)?, before?))
+                let Some(vin) = vin else { return Ok((r.standing_warnings(&key)?, Vec::new(), false)) };
+                let misplaced = r.misplaced_warnings(visit, &key)?;
+                Ok((r.standing_warnings(&key)?, misplaced, r.is_outdated(visit, &vin, time)?))
             })
             .await?;
+        let evaluation = if outdated {
+            // Somebody typed into an old visit: what the car was like then is not news.
+            standing.clear();
+            Evaluation::default()
+        } else {
+            let (rules, report) = (Arc::clone(&rules), Arc::clone(&report));
+            // Up to the time limit for each rule: not on the runtime's threads.
+            let task = tokio::task::spawn_blocking(move || evaluate(&rules, &report, time));
+            let evaluation = task.await.map_err(|_| MaintenanceError::Evaluation)?;
+            self.tell_failures(&evaluation);
+            evaluation
+        };
         let exists = |id: &str| rules.iter().any(|rule| rule.id == id);
         let mut batch = Batch::new();
-        for change in changes(&report, time, &standing, &before_vin, &evaluation, exists) {
+        for change in changes(&report, time, &standing, &misplaced, &evaluation, exists) {
             batch = match change {
                 Change::Raise(warning) => {
                     metrics::counter!("baygate_maintenance_warnings_total", "rule" => warning.rule.clone())

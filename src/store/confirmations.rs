@@ -12,8 +12,8 @@ use rusqlite::{Connection, params};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::requests::{NewRequest, RequestOp, RequestRow, insert};
-use super::{Batch, Op, Store, StoreError};
+use super::requests::{NewRequest, RequestOp, RequestRow, by_key, insert};
+use super::{Batch, Op, Reader, Store, StoreError};
 use crate::clock::{self, UtcMillis};
 
 /// Kind of the rows.
@@ -26,7 +26,8 @@ pub const LIFE_MS: i64 = 120_000;
 #[derive(Debug, Clone)]
 pub enum ConfirmationOp {
     /// A new question. At most one is open for a device: fails the batch with
-    /// [`StoreError::NotFound`] when there is one. `kind` of the request is [`KIND`].
+    /// [`StoreError::NotFound`] when there is one, with [`StoreError::Replayed`] or
+    /// [`StoreError::KeyConflict`] when its key was used before. `kind` of the request is [`KIND`].
     Ask(NewRequest),
     /// A person says yes.
     Grant {
@@ -34,6 +35,13 @@ pub enum ConfirmationOp {
         id: Uuid,
         /// Who: becomes the outcome.
         by: Value,
+    },
+    /// A person says no. Fails when it is over already.
+    Decline {
+        /// Which.
+        id: Uuid,
+        /// Who.
+        outcome: Value,
     },
     /// It comes to nothing. What is over already stays as it is.
     Refuse {
@@ -59,6 +67,11 @@ impl ConfirmationOp {
         let settled = super::history::settled_at(clock::read());
         let changed = match self {
             Self::Ask(new) => {
+                let what = new.body.get("what").unwrap_or(&Value::Null);
+                let key = new.idempotency_key.as_deref();
+                if let Some(row) = asked_before(tx, &new.scope, key, &new.target, what)? {
+                    return Err(StoreError::Replayed { request: row.id });
+                }
                 sweep(tx, now, settled)?;
                 let open = tx
                     .prepare_cached(
@@ -76,17 +89,9 @@ impl ConfirmationOp {
                      WHERE id = ?1 AND kind = ?3 AND state = 'pending' AND ?4 - created_at BETWEEN 0 AND ?5",
                 )?
                 .execute(params![id.as_bytes().as_slice(), by.to_string(), KIND, now, LIFE_MS])?,
+            Self::Decline { id, outcome } => end(tx, *id, outcome, settled)?,
             Self::Refuse { id, outcome } => {
-                tx.prepare_cached(
-                    "UPDATE request SET state = 'failed', outcome = ?2, settled_at = ?4
-                     WHERE id = ?1 AND kind = ?3 AND state IN ('pending','running')",
-                )?
-                .execute(params![
-                    id.as_bytes().as_slice(),
-                    outcome.to_string(),
-                    KIND,
-                    settled
-                ])?;
+                end(tx, *id, outcome, settled)?;
                 1
             }
             Self::Sweep => {
@@ -105,6 +110,50 @@ impl ConfirmationOp {
             0 => Err(StoreError::NotFound { what: "open confirmation".into() }),
             _ => Ok(()),
         }
+    }
+}
+
+/// Ends what is open; how many rows that was.
+fn end(tx: &Connection, id: Uuid, outcome: &Value, settled: i64) -> Result<usize, StoreError> {
+    Ok(tx
+        .prepare_cached(
+            "UPDATE request SET state = 'failed', outcome = ?2, settled_at = ?4
+             WHERE id = ?1 AND kind = ?3 AND state IN ('pending','running')",
+        )?
+        .execute(params![id.as_bytes().as_slice(), outcome.to_string(), KIND, settled])?)
+}
+
+/// The confirmation that a key asked for. What the report said then is no part of the
+/// question: a retry after another scan is still a retry.
+fn asked_before(
+    conn: &Connection,
+    scope: &str,
+    key: Option<&str>,
+    target: &str,
+    what: &Value,
+) -> Result<Option<RequestRow>, StoreError> {
+    let Some(key) = key else { return Ok(None) };
+    match by_key(conn, scope, key)? {
+        Some(row) if row.kind != KIND || row.target != target || row.body.get("what") != Some(what) => {
+            Err(StoreError::KeyConflict)
+        }
+        found => Ok(found),
+    }
+}
+
+impl Reader<'_> {
+    /// The confirmation for `what` on `target` that `scope` asked for with `key`, open or over.
+    ///
+    /// # Errors
+    /// [`StoreError::KeyConflict`] when the key was used for something else.
+    pub fn asked_before(
+        &self,
+        scope: &str,
+        key: Option<&str>,
+        target: &str,
+        what: &str,
+    ) -> Result<Option<RequestRow>, StoreError> {
+        asked_before(self.conn, scope, key, target, &what.into())
     }
 }
 
@@ -263,6 +312,9 @@ mod tests {
         ask(&tx, "bay-2").unwrap();
         ConfirmationOp::Refuse { id, outcome: json!({"code": "confirmation-refused"}) }.apply(&tx).unwrap();
         assert!(ConfirmationOp::Grant { id, by: json!({}) }.apply(&tx).is_err());
-        ask(&tx, "bay-1").unwrap();
+        assert!(ConfirmationOp::Decline { id, outcome: json!({}) }.apply(&tx).is_err(), "over already");
+        let id = ask(&tx, "bay-1").unwrap();
+        ConfirmationOp::Decline { id, outcome: json!({}) }.apply(&tx).unwrap();
+        assert_eq!(state(&tx, id), RequestState::Failed);
     }
 }

@@ -8,6 +8,7 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
 
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
@@ -19,10 +20,15 @@ use crate::clock::UtcMillis;
 
 /// The folder in the data folder.
 const FOLDER: &str = "recordings";
+/// The end of a name while the file is written.
+const UNFINISHED: &str = ".part";
 /// Files kept, at most, …
 const MOST_FILES: usize = 200;
 /// … and bytes in them.
 const MOST_BYTES: u64 = 64 << 20;
+/// One file is written at a time: two links must not take the same number, nor one delete
+/// what the other has half written.
+static KEEP: Mutex<()> = Mutex::new(());
 
 /// A file that is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -83,13 +89,15 @@ fn keep(
     most_bytes: u64,
 ) -> Result<String, StoreError> {
     let packed = compress_to_vec(bytes, CompressionLevel::Fastest);
+    let _alone = KEEP.lock().unwrap_or_else(PoisonError::into_inner);
     fs::create_dir_all(folder).map_err(file_error(folder))?;
+    remove_unfinished(folder)?;
     let kept = list(folder)?;
     let number = kept.first().map_or(1, |newest| newest.number + 1);
     let name = format!("{number:08}-{visit}.{kind}");
     make_room(folder, &kept, most_files, most_bytes.saturating_sub(packed.len() as u64));
     let path = folder.join(&name);
-    let unfinished = folder.join(format!("{name}.part"));
+    let unfinished = folder.join(format!("{name}{UNFINISHED}"));
     write(&unfinished, &packed)
         .and_then(|()| fs::rename(&unfinished, &path))
         .inspect_err(|_| drop(fs::remove_file(&unfinished)))
@@ -116,6 +124,17 @@ fn make_room(folder: &Path, newest_first: &[RecordingFile], most_files: usize, m
     }
 }
 
+/// What a power cut left. Call it only while holding [`KEEP`].
+fn remove_unfinished(folder: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(folder).map_err(file_error(folder))? {
+        let path = entry.map_err(file_error(folder))?.path();
+        if path.to_string_lossy().ends_with(UNFINISHED) {
+            drop(fs::remove_file(path));
+        }
+    }
+    Ok(())
+}
+
 fn list(folder: &Path) -> Result<Vec<RecordingFile>, StoreError> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -125,10 +144,10 @@ fn list(folder: &Path) -> Result<Vec<RecordingFile>, StoreError> {
     for entry in entries {
         let entry = entry.map_err(file_error(folder))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.ends_with(".part") {
-            // Left by a power cut.
-            drop(fs::remove_file(entry.path()));
-        } else if let (Some((number, visit)), Ok(about)) = (parts(&name), entry.metadata()) {
+        if name.ends_with(UNFINISHED) {
+            continue;
+        }
+        if let (Some((number, visit)), Ok(about)) = (parts(&name), entry.metadata()) {
             let modified = about.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             let saved_at = modified.and_then(|time| i64::try_from(time.as_millis()).ok()).unwrap_or(0);
             files.push(RecordingFile {
@@ -187,6 +206,20 @@ mod tests {
         assert_eq!(numbers(&folder)[0], 6);
         keep(&folder, visit, "trace.jsonl.zst", &random(4000), 3, 4200).unwrap();
         assert_eq!(numbers(&folder), [7]);
+    }
+
+    #[test]
+    fn links_that_keep_at_once_lose_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join(FOLDER);
+        let keep_ten = || {
+            for _ in 0..10 {
+                keep(&folder, Uuid::now_v7(), "trace.jsonl.zst", b"x", 100, 1 << 20).unwrap();
+                list(&folder).unwrap();
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(keep_ten))));
+        assert_eq!(numbers(&folder), (1..=40).rev().collect::<Vec<_>>());
     }
 
     fn random(count: usize) -> Vec<u8> {

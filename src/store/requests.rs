@@ -134,27 +134,43 @@ fn change(tx: &Connection, id: Uuid, sql: &str, more: &[&dyn rusqlite::ToSql]) -
     }
 }
 
-pub(super) fn insert(tx: &Connection, new: &NewRequest) -> Result<(), StoreError> {
-    let body = new.body.to_string();
-    let digest = Sha256::new()
+/// What makes two requests with one key the same.
+fn digest(new: &NewRequest) -> [u8; 32] {
+    Sha256::new()
         .chain_update(new.kind)
         .chain_update([0])
         .chain_update(&new.target)
         .chain_update([0])
-        .chain_update(&body)
-        .finalize();
-    if let Some(key) = &new.idempotency_key {
-        let earlier: Option<(Vec<u8>, Vec<u8>)> = tx
-            .prepare_cached("SELECT id, body_sha256 FROM request WHERE scope = ?1 AND idempotency_key = ?2")?
-            .query_row(params![new.scope, key], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
-        if let Some((id, body_sha256)) = earlier {
-            return Err(if body_sha256 == digest.as_slice() {
-                StoreError::Replayed { request: uuid_from(&id)? }
-            } else {
-                StoreError::KeyConflict
-            });
-        }
+        .chain_update(new.body.to_string())
+        .finalize()
+        .into()
+}
+
+/// The earlier request that `new` repeats: same scope, key and content.
+fn repeated(conn: &Connection, new: &NewRequest) -> Result<Option<Uuid>, StoreError> {
+    let Some(key) = &new.idempotency_key else { return Ok(None) };
+    let earlier: Option<(Vec<u8>, Vec<u8>)> = conn
+        .prepare_cached("SELECT id, body_sha256 FROM request WHERE scope = ?1 AND idempotency_key = ?2")?
+        .query_row(params![new.scope, key], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    match earlier {
+        Some((_, body_sha256)) if body_sha256 != digest(new).as_slice() => Err(StoreError::KeyConflict),
+        Some((id, _)) => uuid_from(&id).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The row that a key was used for.
+pub(super) fn by_key(conn: &Connection, scope: &str, key: &str) -> Result<Option<RequestRow>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM request WHERE scope = ?1 AND idempotency_key = ?2");
+    let mut query = conn.prepare_cached(&sql)?;
+    let mut rows = query.query(params![scope, key])?;
+    rows.next()?.map(row_of).transpose()
+}
+
+pub(super) fn insert(tx: &Connection, new: &NewRequest) -> Result<(), StoreError> {
+    if let Some(request) = repeated(tx, new)? {
+        return Err(StoreError::Replayed { request });
     }
     tx.prepare_cached(
         "INSERT INTO request (id, kind, target, scope, idempotency_key, body_sha256, body, state, created_at)
@@ -166,8 +182,8 @@ pub(super) fn insert(tx: &Connection, new: &NewRequest) -> Result<(), StoreError
         new.target,
         new.scope,
         new.idempotency_key,
-        digest.as_slice(),
-        body,
+        digest(new).as_slice(),
+        new.body.to_string(),
         UtcMillis::now().0
     ])?;
     Ok(())
@@ -201,6 +217,14 @@ impl Reader<'_> {
         let mut query = self.conn.prepare_cached(&format!("SELECT {COLUMNS} FROM request WHERE id = ?1"))?;
         let mut rows = query.query([id.as_bytes().as_slice()])?;
         rows.next()?.map(row_of).transpose()
+    }
+
+    /// The earlier request that `new` repeats: for what is judged before it is committed.
+    ///
+    /// # Errors
+    /// [`StoreError::KeyConflict`] when its key was used for something else.
+    pub fn repeated(&self, new: &NewRequest) -> Result<Option<Uuid>, StoreError> {
+        repeated(self.conn, new)
     }
 
     /// Requests of a kind that are not settled, oldest first. `target` narrows to one device.

@@ -294,6 +294,17 @@ impl Reader<'_> {
         Ok(visits)
     }
 
+    /// Whether a later visit of a car than `visit` had begun by `time` and has a report.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn is_outdated(&self, visit: Uuid, vin: &Vin, time: UtcMillis) -> Result<bool, StoreError> {
+        let later = "SELECT 1 FROM visit WHERE vin = ?1 AND report IS NOT NULL AND started_at <= ?3
+             AND rowid > (SELECT rowid FROM visit WHERE id = ?2)";
+        let mut query = self.conn.prepare_cached(later)?;
+        Ok(query.exists(params![vin.as_str(), visit.as_bytes().as_slice(), time.0])?)
+    }
+
     /// What is remembered of an adapter (JSON).
     ///
     /// # Errors

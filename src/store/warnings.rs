@@ -1,6 +1,6 @@
 //! Warnings that stand, one a car and rule.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Rows, params};
 use uuid::Uuid;
 
 use super::requests::uuid_from;
@@ -71,16 +71,32 @@ impl Reader<'_> {
         let mut query = self.conn.prepare_cached(
             "SELECT id, rule, event FROM warning WHERE car = ?1 AND cleared_at IS NULL ORDER BY rowid",
         )?;
-        let mut rows = query.query([car])?;
-        let mut warnings = Vec::new();
-        while let Some(row) = rows.next()? {
-            warnings.push(StandingWarning {
-                id: uuid_from(&row.get::<_, Vec<u8>>(0)?)?,
-                rule: row.get(1)?,
-                warning: serde_json::from_str(&row.get::<_, String>(2)?)
-                    .map_err(|e| StoreError::Corrupt(e.to_string()))?,
-            });
-        }
-        Ok(warnings)
+        all(query.query([car])?)
     }
+
+    /// The warnings that `visit` last raised and that stand for another car than `car`: from
+    /// before the visit's car was known, or was known to be another.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn misplaced_warnings(&self, visit: Uuid, car: &str) -> Result<Vec<StandingWarning>, StoreError> {
+        let mut query = self.conn.prepare_cached(
+            "SELECT id, rule, event FROM warning WHERE car <> ?1 AND cleared_at IS NULL
+             AND json_extract(event, '$.visit') = ?2 ORDER BY rowid",
+        )?;
+        all(query.query([car, visit.to_string().as_str()])?)
+    }
+}
+
+fn all(mut rows: Rows<'_>) -> Result<Vec<StandingWarning>, StoreError> {
+    let mut warnings = Vec::new();
+    while let Some(row) = rows.next()? {
+        warnings.push(StandingWarning {
+            id: uuid_from(&row.get::<_, Vec<u8>>(0)?)?,
+            rule: row.get(1)?,
+            warning: serde_json::from_str(&row.get::<_, String>(2)?)
+                .map_err(|e| StoreError::Corrupt(e.to_string()))?,
+        });
+    }
+    Ok(warnings)
 }

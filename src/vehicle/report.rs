@@ -18,12 +18,17 @@ use super::powertrain::{self, Evidence};
 use super::protocol::EcuAddress;
 use super::uds;
 use crate::event::vehicle::{
-    DtcEntry, DtcState, EcuReport, FreezeFrame, PidValue, Powertrain, RequestError, StoreFacts, VehicleReport,
+    DtcEntry, DtcState, EcuReport, FreezeFrame, Inspection, PidValue, Powertrain, RequestError, StoreFacts,
+    VehicleReport,
 };
 use crate::protocols::Bundle;
 
 /// Largest `data` of an event: the envelope around it takes below 1 KiB of the 64.
 const MAX_REPORT_BYTES: usize = 62 * 1024;
+/// Entries of each list beside the control units, and
+const MOST_ENTRIES: usize = 50;
+/// characters of an error, where nothing else makes the report fit.
+const ERROR_CHARS: usize = 200;
 
 /// Makes the report.
 #[must_use]
@@ -203,12 +208,21 @@ pub(super) fn fit(report: &mut VehicleReport) {
     let too_large =
         |report: &VehicleReport| serde_json::to_vec(report).is_ok_and(|json| json.len() > MAX_REPORT_BYTES);
     type Cut = (&'static str, fn(&mut EcuReport));
-    let cuts: [Cut; 5] = [
+    let cuts: [Cut; 7] = [
         ("monitor tests that passed", |ecu| ecu.monitor_tests.retain(|test| !test.passed)),
         ("freeze frames", |ecu| ecu.freeze_frames.clear()),
         ("texts of codes", |ecu| ecu.dtcs.iter_mut().for_each(|dtc| dtc.text = None)),
         ("values", |ecu| ecu.values.clear()),
         ("codes beyond 50 of an ECU", |ecu| ecu.dtcs.truncate(50)),
+        ("in-use ratios and monitor tests", |ecu| {
+            ecu.iupr.clear();
+            ecu.monitor_tests.clear();
+        }),
+        ("calibrations and identification", |ecu| {
+            ecu.calibration_ids.clear();
+            ecu.cvns.clear();
+            ecu.identification.clear();
+        }),
     ];
     for (what, cut) in cuts {
         if !too_large(report) {
@@ -219,6 +233,23 @@ pub(super) fn fit(report: &mut VehicleReport) {
             .errors
             .push(RequestError { request: "report".into(), error: format!("too large: left out {what}") });
     }
+    if !too_large(report) {
+        return;
+    }
+    // No car is like this. What is left must fit all the same: a report that the log refuses
+    // is scanned for again and again.
+    report.errors.truncate(MOST_ENTRIES);
+    for error in &mut report.errors {
+        error.request = error.request.chars().take(ERROR_CHARS).collect();
+        error.error = error.error.chars().take(ERROR_CHARS).collect();
+    }
+    let Inspection { blocking, notes, .. } = &mut report.inspection;
+    for list in [blocking, notes, &mut report.not_assessable_because] {
+        list.truncate(MOST_ENTRIES);
+    }
+    let error = "too large: left out errors beyond 50 and the last control units".to_owned();
+    report.errors.push(RequestError { request: "report".into(), error });
+    while too_large(report) && report.ecus.pop().is_some() {}
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ use crate::event::Text;
 use crate::event::vehicle::VehicleReport;
 use crate::store::confirmations::{ConfirmationOp, KIND, LIFE_MS, in_time};
 use crate::store::requests::{NewRequest, RequestOp, RequestRow, RequestState};
-use crate::store::{Batch, Op, StoreError};
+use crate::store::{Batch, Op, Reader, StoreError};
 use crate::vehicle::clear::{self, Refusal, WHAT};
 
 /// Longest name of a person, in characters.
@@ -119,6 +119,11 @@ pub(super) async fn ask(
     if !shared.directory().links.iter().any(|known| known.as_str() == link.0) {
         return Err(missing("vehicle link", &link.0));
     }
+    let (scope, key, target) = (caller.key_scope(), idempotency_key.clone(), link.0.clone());
+    let before = move |r: &Reader<'_>| r.asked_before(&scope, key.as_deref(), &target, WHAT);
+    if let Some(row) = shared.context.store.read(before).await? {
+        return Ok(waits(row));
+    }
     let visits = shared.context.store.read(|r| r.open_visits()).await?;
     let visit = visits.into_iter().find(|visit| visit.link.as_str() == link.0);
     let report = visit.and_then(|visit| visit.report).ok_or(Refusal::NoReport).map_err(refused)?;
@@ -155,9 +160,13 @@ pub(super) async fn ask(
     let row = shared.context.store.read(move |r| r.request(id)).await?;
     let row = row.ok_or_else(|| missing("confirmation", &id.to_string()))?;
     tracing::info!(%id, link = link.0, "clearing codes waits for a person");
-    let location = format!("/v1/requests/{id}");
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Answer(ConfirmationView::of(row)))
-        .into_response())
+    Ok(waits(row))
+}
+
+/// 202 with where it is followed.
+fn waits(row: RequestRow) -> Response {
+    let location = format!("/v1/requests/{}", row.id);
+    (StatusCode::ACCEPTED, [(header::LOCATION, location)], Answer(ConfirmationView::of(row))).into_response()
 }
 
 /// What waits for a person's word. What was decided is under `/v1/requests/{id}`.
@@ -193,9 +202,13 @@ pub(super) async fn decide(
     if !decision.confirm {
         let text = Text::new("操作员已拒绝", "a person in the store said no");
         let outcome = json!({"code": "confirmation-refused", "text": text, "confirmed_by": person, "operator": decision.operator});
-        let refuse = ConfirmationOp::Refuse { id, outcome };
-        shared.context.store.commit(Batch::new().op(Op::Confirmation(refuse))).await?;
-        return Ok(Answer(json!({"id": id, "state": "refused"})).into_response());
+        let decline = ConfirmationOp::Decline { id, outcome };
+        return match shared.context.store.commit(Batch::new().op(Op::Confirmation(decline))).await {
+            Ok(_) => Ok(Answer(json!({"id": id, "state": "refused"})).into_response()),
+            // Another's yes was used meanwhile.
+            Err(StoreError::NotFound { .. }) => Err(decided_already()),
+            Err(error) => Err(error.into()),
+        };
     }
     let operator = decision.operator.trim().to_owned();
     if operator.is_empty() || operator.chars().count() > NAME_CHARS || operator.chars().any(char::is_control)
@@ -229,7 +242,7 @@ pub(super) async fn decide(
     tracing::info!(%id, by = person, "confirmed");
     match requests::settled(&shared, request_id).await? {
         None => Ok(requests::accepted(request_id)),
-        Some(row) if row.state == RequestState::Failed => Err(requests::failure(&row)),
+        Some(row) if row.state == RequestState::Failed => Err(not_done(&row)),
         Some(row) => Ok(Answer(row.outcome.unwrap_or_default()).into_response()),
     }
 }
@@ -237,6 +250,26 @@ pub(super) async fn decide(
 fn refused(refusal: Refusal) -> Problem {
     let text = refusal.text();
     Problem::new(StatusCode::CONFLICT, refusal.code(), text.zh, text.en)
+}
+
+/// What the service would not do is a conflict, as at the question; what it could not do, the device's.
+fn not_done(row: &RequestRow) -> Problem {
+    let refusals = [
+        Refusal::NoReport,
+        Refusal::ReportOld,
+        Refusal::EngineRuns(0.0),
+        Refusal::EngineUnknown,
+        Refusal::Moving(0.0),
+        Refusal::BatteryLow(0.0),
+        Refusal::OtherVisit,
+        Refusal::OtherCar,
+    ];
+    let code = row.outcome.as_ref().and_then(|outcome| outcome.get("code")?.as_str());
+    let problem = requests::failure(row);
+    if refusals.iter().any(|refusal| Some(refusal.code()) == code) {
+        return problem.with_status(StatusCode::CONFLICT);
+    }
+    problem
 }
 
 fn already_open() -> Problem {

@@ -111,6 +111,12 @@ pub(super) async fn type_in(
         idempotency_key: Some(key),
         body: json!(entry),
     });
+    // A retry is answered as the first was, before anything is judged anew.
+    if let Some(new) = request.clone()
+        && let Some(earlier) = shared.context.store.read(move |r| r.repeated(&new)).await?
+    {
+        return replayed(&shared, earlier).await;
+    }
     let entry = Entry::from(entry);
     for _ in 0..ATTEMPTS {
         let row = shared.context.store.read(move |r| r.visit(id)).await?.ok_or_else(unknown)?;

@@ -111,6 +111,44 @@ fn a_report_always_fits_an_event() {
     assert!(report.errors.iter().any(|error| error.error.contains("too large")));
 }
 
+/// Whatever part of it has no end.
+#[test]
+fn an_absurd_report_fits_an_event_too() {
+    type Absurd = fn(&mut VehicleReport);
+    let absurd: [(&str, Absurd); 5] = [
+        ("errors", |report| {
+            let error = RequestError { request: "0100".into(), error: "无应答".repeat(100) };
+            report.errors = vec![error; 2000];
+        }),
+        ("identification", |report| {
+            let said = (0..5000).map(|n| (format!("F{n:04}"), "0".repeat(20)));
+            report.ecus[0].identification = said.collect();
+        }),
+        ("calibrations", |report| report.ecus[0].calibration_ids = vec!["A".repeat(16); 9000]),
+        ("in-use ratios", |report| report.ecus[0].iupr = vec![serde_json::json!({"name": "x"}); 9000]),
+        ("control units", |report| {
+            let dtc = DtcEntry {
+                code: "P0300".into(),
+                state: vec![DtcState::Confirmed],
+                source: "obd".into(),
+                status_raw: None,
+                failure_type: None,
+                text: None,
+            };
+            let unit = EcuReport { dtcs: vec![dtc; 60], ..report.ecus[0].clone() };
+            report.ecus = vec![unit; 500];
+        }),
+    ];
+    for (what, absurd) in absurd {
+        let mut report = build(&record(&HEALTHY), &bundle());
+        absurd(&mut report);
+        fit(&mut report);
+        assert!(serde_json::to_vec(&report).unwrap().len() <= MAX_REPORT_BYTES, "{what}");
+        assert!(report.errors.iter().any(|error| error.error.contains("too large")), "{what}");
+        assert!(!report.ecus.is_empty(), "{what}");
+    }
+}
+
 #[test]
 fn what_drives_the_car_without_its_fuel_type() {
     // (masks: 0C is bit 0x00100000 of the first, 5B bit 0x20 of the third; expected)
