@@ -152,7 +152,7 @@ pub(super) struct CarView {
     /// Its visits, newest first, at most 50.
     visits: Vec<VisitView>,
     /// What was heard on the link in the minute before a warning, newest first: files in
-    /// `recordings/` of `gateway.data_dir`, for `simulate vehicle --replay` or `decode --dbc`.
+    /// `recordings/` of `gateway.data_dir`, for `simulate vehicle --replay`. ELM327 links only.
     recordings: Vec<RecordingView>,
 }
 
