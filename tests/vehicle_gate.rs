@@ -18,6 +18,27 @@ const AT: [&str; 18] = [
     "ATFE", "ATI", "AT@1", "STDI", "ATRV", "ATAR",
 ];
 
+/// Commands of the adapter that choose the bus and the unit asked: a battery car is looked for
+/// by its units' own addresses of diagnosis (ISO 15765-4) on the usual CAN bus.
+fn addresses(command: &str) -> bool {
+    let unit = |id: &str, first: &[&str]| {
+        id.len() == 3 && first.iter().any(|f| id.starts_with(f)) && id.bytes().all(|b| b.is_ascii_hexdigit())
+    };
+    match command.get(..4) {
+        Some("ATSP") => ["6", "7"].contains(&&command[4..]),
+        Some("ATSH") => {
+            ["7DF", "DB33F1"].contains(&&command[4..])
+                || unit(&command[4..], &["7E"])
+                || command.len() == 10 && command[4..].starts_with("DA") && command.ends_with("F1")
+        }
+        Some("ATCR") => {
+            unit(&command[5..], &["7E"]) || command.len() == 13 && command[5..].starts_with("18DAF1")
+        }
+        Some("ATCP") => command == "ATCP18",
+        _ => false,
+    }
+}
+
 /// Read-only services, with the number of hex digits that may follow; one more is the count of lines.
 fn is_read_only(command: &str) -> bool {
     let digits = command.len();
@@ -84,7 +105,8 @@ async fn every_byte_of_a_day_belongs_to_the_list() {
     assert!(commands.len() > 100, "a whole session: {}", commands.len());
     assert_eq!(commands.last(), Some(&""), "every command is ended");
     for command in &commands[..commands.len() - 1] {
-        let allowed = *command == "\u{7F}\u{7F}" || AT.contains(command) || is_read_only(command);
+        let allowed =
+            *command == "\u{7F}\u{7F}" || AT.contains(command) || addresses(command) || is_read_only(command);
         assert!(allowed, "{command:?} is not on the list");
     }
     assert!(!commands[..commands.len() - 1].contains(&""), "a lone CR would repeat the last command");

@@ -438,7 +438,6 @@ async fn clearing_goes_out_once_and_only_behind_a_confirmation() {
     let bearer = format!("Bearer {till}");
     let asked =
         served.send("POST", "/v1/vehicles/bay-1/clear-dtcs", &[("Authorization", &bearer)], "").await.json();
-    bay.scan().await;
     assert_eq!(judge("asked", &tap.heard()), [""; 0], "asking is not doing");
     let path = format!("/v1/confirmations/{}", asked["id"].as_str().unwrap());
     let word = json!({"confirm": true, "operator": "Li"});

@@ -144,11 +144,12 @@ impl Service {
         self.is_the_report_shown(request, &report).await?;
         // The car that told the report: the same VIN, or none then and none now.
         let told = report.vin.clone().filter(|_| report.store_facts.vin_typed != Some(true));
-        match (told, scan::read_vin(adapter).await?) {
-            (Some(known), VinReading::Read(read)) if known == read => {}
-            (None, VinReading::Missing | VinReading::Malformed) => {}
-            _ => return Err(Refusal::OtherCar.into()),
-        }
+        let same = match (told, scan::read_vin(adapter).await?) {
+            (Some(known), VinReading::Read(read)) if known == read => true,
+            (None, VinReading::Missing | VinReading::Malformed) => true,
+            (_, VinReading::Read(_)) => return Err(Refusal::OtherCar.into()),
+            _ => false,
+        };
         let mut before = Before { powertrain: report.powertrain, ..Before::default() };
         before.volts = adapter.voltage().await?;
         if before.powertrain != Powertrain::Ice {
@@ -157,7 +158,8 @@ impl Service {
         // Quarters of a revolution a minute (SAE J1979, PID 0C).
         before.rpm = self.live(adapter, 0x0C).await?.iter().map(|raw| f64::from(*raw) / 4.0).collect();
         clear::may_clear(&before)?;
-        Ok(report)
+        // Last, for a car that says nothing at all is told so.
+        if same { Ok(report) } else { Err(Refusal::OtherCar.into()) }
     }
 
     /// What was said to be lost stood in one report; a later one may say more.
