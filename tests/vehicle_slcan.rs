@@ -220,7 +220,8 @@ async fn every_line_of_a_day_belongs_to_the_list() {
             ids.iter().any(|known| id.starts_with(known)).then_some(data)
         };
         let data = match line.as_bytes()[0] {
-            b't' => frame(&["7DF", "7E0", "7E1", "7E2"], 3),
+            // 7E0 to 7E7: flow control, and what UDS asks a car that is silent on OBD.
+            b't' => frame(&["7DF", "7E0", "7E1", "7E2", "7E3", "7E4", "7E5", "7E6", "7E7"], 3),
             b'T' => frame(&["18DB33F1", "18DA"], 8),
             _ => {
                 assert!(["C", "V", "N", "F", "L", "O", "S5", "S6"].contains(&line.as_str()), "{line}");
@@ -234,7 +235,9 @@ async fn every_line_of_a_day_belongs_to_the_list() {
             }
             [length @ 1..=7, service, ..] => {
                 let fits = match service {
-                    0x01 | 0x06 | 0x09 => *length == 2,
+                    0x01 => (2..=7).contains(length),
+                    0x06 | 0x09 => *length == 2,
+                    0x22 => *length == 3,
                     0x02 => *length == 3,
                     0x03 | 0x07 | 0x0A => *length == 1,
                     _ => false,

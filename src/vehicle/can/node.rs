@@ -31,8 +31,8 @@ use crate::vehicle::protocol::{EcuAddress, Protocol};
 const LISTEN: Duration = Duration::from_millis(500);
 /// An adapter's answer to `F`.
 const FLAGS_WITHIN: Duration = Duration::from_millis(100);
-/// P2 on CAN is 50 ms (ISO 15765-4); gateways and simulated latency take their share.
-const ANSWER_WITHIN: Duration = Duration::from_millis(150);
+/// P2 on CAN is 50 ms (ISO 15765-4); gateways, slow adapters and a busy box take their share.
+const ANSWER_WITHIN: Duration = Duration::from_millis(250);
 /// The same while nobody has answered yet: units may have to wake.
 const FIRST_ANSWER_WITHIN: Duration = Duration::from_millis(300);
 /// P2*: after "wait" (ISO 14229-2).
