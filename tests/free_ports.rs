@@ -7,10 +7,15 @@ mod port;
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// One after the other: what one listens on, the other would find taken.
+static TURN: Mutex<()> = Mutex::new(());
 
 #[test]
 fn a_free_port_can_be_listened_on_at_once_whatever_is_started_meanwhile() {
+    let _turn = TURN.lock();
     let over = AtomicBool::new(false);
     let start = || {
         while !over.load(Ordering::Relaxed) {
@@ -34,6 +39,7 @@ fn a_free_port_can_be_listened_on_at_once_whatever_is_started_meanwhile() {
 
 #[test]
 fn a_port_that_is_taken_is_not_given_out() {
+    let _turn = TURN.lock();
     let first = port::free_port();
     let listeners: Vec<TcpListener> =
         (1..=20).filter_map(|step| TcpListener::bind(("127.0.0.1", first + step)).ok()).collect();

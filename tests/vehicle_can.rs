@@ -328,7 +328,7 @@ async fn the_daemon_survives_what_happens_to_a_bus() {
     sim.engine(Engine::Running);
     bay.nth("vehicle.arrived", 2).await;
     for request in sim.requests() {
-        assert!([1, 2, 3, 7, 9, 0x0A].contains(&request[0]), "{request:02X?}");
+        assert!([1, 2, 3, 6, 7, 9, 0x0A, 0x22].contains(&request[0]), "{request:02X?}");
     }
     bay.stop().await;
 }
