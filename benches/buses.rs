@@ -9,7 +9,7 @@ mod setup;
 
 use std::io::{ErrorKind, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use baygate::clock::UtcMillis;
@@ -43,15 +43,22 @@ fn main() {
         senders.push(theirs);
         receivers.push(ours);
     }
-    let sender = std::thread::spawn(move || send(senders, seconds * 1000));
-    let (heard, share) = hear(receivers);
+    // Nothing is sent before somebody hears.
+    let ready = Arc::new(Barrier::new(2));
+    let start = Arc::clone(&ready);
+    let sender = std::thread::spawn(move || {
+        start.wait();
+        send(senders, seconds * 1000)
+    });
+    let (heard, share) = hear(receivers, &ready);
     let (sent, dropped) = sender.join().unwrap();
 
     let frames: usize = heard.iter().map(|bus| bus.frames).sum();
     let messages: usize = heard.iter().map(|bus| bus.messages).sum();
     let decoded: u64 = heard.iter().map(|bus| bus.decoded).sum();
     assert_eq!(frames + dropped, sent, "every frame is heard or counted");
-    assert_eq!(heard.iter().map(|bus| bus.broken).sum::<usize>(), 0, "no message breaks");
+    let broken = heard.iter().map(|bus| bus.broken).sum::<usize>();
+    assert!(broken == 0 || dropped > 0, "no message breaks of itself");
     let signals: usize = heard.iter().map(|bus| bus.signals).sum();
 
     let mut found = Found::default();
@@ -117,10 +124,11 @@ struct Heard {
 }
 
 /// Hears all buses on this thread until they end; how much of it that took.
-fn hear(buses: Vec<UnixStream>) -> (Vec<Heard>, f64) {
+fn hear(buses: Vec<UnixStream>, ready: &Barrier) -> (Vec<Heard>, f64) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let database = Arc::new(Database::from_bytes(database().as_bytes()).unwrap());
     let used = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
+    ready.wait();
     let (begun, before) = (Instant::now(), used());
     let heard = runtime.block_on(async {
         let mut tasks = JoinSet::new();
