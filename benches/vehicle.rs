@@ -104,8 +104,12 @@ fn values(car: &Car, seconds: usize) -> f64 {
     runtime.block_on(async {
         let bundle = Bundle::load(Path::new("firmware-protocols")).unwrap();
         let mut adapter = Adapter::open(&car.link().parse().unwrap(), &bundle, None, None).await.unwrap();
-        scan::run(&mut adapter, &bundle, Uuid::nil(), "bench".parse().unwrap(), &mut |_| {}).await.unwrap();
-        let promises = Promises::default();
+        let record = scan::run(&mut adapter, &bundle, Uuid::nil(), "bench".parse().unwrap(), &mut |_| {})
+            .await
+            .unwrap();
+        // Who answers what is known from the report, as the peer knows it from its own start.
+        let promises: Promises =
+            record.ecus().into_iter().map(|ecu| (ecu.clone(), record.supported(&ecu))).collect();
         let batch = Batch { table: &bundle.pids, promises: &promises, broken_in_a_row: 3 };
         let (mut count, begun) = (0, Instant::now());
         while begun.elapsed() < Duration::from_secs(seconds as u64) {
