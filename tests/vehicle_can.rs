@@ -13,14 +13,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use baygate::config::tables::Poll;
+use baygate::config::tables::{Poll, VehicleTable};
 use baygate::config::values::{Locale, VehicleLink};
 use baygate::link::can::{CanSocket, Frame, Heard, Id, interface};
 use baygate::sim::vehicle::{BusSim, CarSpec, Engine, SlcanProfile, SlcanSim};
 use baygate::vehicle::adapter::Adapter as Link;
 use baygate::vehicle::can::isotp::{Conversations, Event, Form, Next, Output, Receiver, Sender};
 use kernel::{KernelIsoTp, Options, error_frame, raw_write};
-use vehicle_bay::{Bay, bundle, open_store};
+use vehicle_bay::{Bay, bundle, open_store, quick, table};
 
 /// A whole run of the machine, on a loaded host without hardware virtualisation.
 const LONG: Duration = Duration::from_secs(2400);
@@ -333,7 +333,41 @@ async fn the_daemon_survives_what_happens_to_a_bus() {
     bay.stop().await;
 }
 
+/// Beside the answers of the car, its bus talks.
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "make can"]
+async fn what_a_bus_says_unasked_joins_the_visits_telemetry() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let file = dir.path().join("car.dbc");
+    let database = "VERSION \"\"\nBO_ 68 Engine: 8 ECM\n SG_ Speed : 0|16@1+ (0.25,0) [0|0] \"rpm\" X\n";
+    std::fs::write(&file, database).unwrap();
+    let _sim = BusSim::spawn("vcan5", &car(6)).unwrap();
+    let with_file = VehicleTable { dbc: vec![file], ..table("bay-1", "can://vcan5", Poll::Auto) };
+    let bay = Bay::start_table(&store, with_file, quick());
+    let talks = Arc::new(AtomicBool::new(true));
+    let going = Arc::clone(&talks);
+    let thread = std::thread::spawn(move || {
+        let raw = kernel::raw("vcan5");
+        while going.load(Ordering::Relaxed) {
+            raw_write(&raw, &[0x44, 0, 0, 0, 2, 0, 0, 0, 0xA0, 0x0F, 0, 0, 0, 0, 0, 0]);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    let heard = |facts: &[(String, serde_json::Value)]| {
+        facts.iter().filter(|(kind, _)| kind == "vehicle.signals").any(|(_, data)| {
+            let signals = data["signals"].as_array().unwrap();
+            signals.iter().any(|signal| signal["name"] == "Engine.Speed" && signal["last"] == 1000.0)
+        })
+    };
+    bay.until("a signal of the database", heard).await;
+    talks.store(false, Ordering::Relaxed);
+    thread.join().unwrap();
+    bay.stop().await;
+}
+
+/// One thread runs all: while it writes, nothing of ours reads.
+#[tokio::test(flavor = "current_thread")]
 #[ignore = "make can"]
 async fn lost_frames_are_counted_and_told() {
     let dir = tempfile::tempdir().unwrap();
@@ -354,19 +388,20 @@ async fn lost_frames_are_counted_and_told() {
     assert_eq!(code, "frames-lost");
     drop(link);
 
-    // The same through the daemon, whose runtime is held up for a moment.
+    // The same through the daemon, held up by more than its socket holds.
     let bay = Bay::start(&store, "bay-1", "can://vcan1", Poll::Auto);
     bay.until_reason(Some("no-obd-answer")).await;
-    let flood = Arc::new(AtomicBool::new(true));
-    let flooding = Arc::clone(&flood);
-    let thread = std::thread::spawn(move || {
-        while flooding.load(Ordering::Relaxed) {
-            (0..20_000).for_each(|_| raw_write(&raw, &frame));
+    (0..60_000).for_each(|_| raw_write(&raw, &frame));
+    let more = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            raw_write(&raw, &frame);
         }
-    });
-    bay.until_reason(Some("frames-lost")).await;
-    flood.store(false, Ordering::Relaxed);
-    thread.join().unwrap();
+    };
+    tokio::select! {
+        _ = bay.until_reason(Some("frames-lost")) => {}
+        () = more => {}
+    }
     bay.stop().await;
 }
 
