@@ -62,7 +62,7 @@ PEERS := $(or $(CARGO_TARGET_DIR),target)/peers
 
 $(PEERS)/installed: benches/peers/requirements.txt
 	$(call install_missing,$(PACKAGES_BENCH))
-	python3 -m venv $(PEERS)
+	python3 -m venv --clear $(PEERS)
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
