@@ -44,8 +44,8 @@ fn no_two_codes_read_the_same() {
     let bundle = shipped();
     let (mut zh, mut en) = (BTreeMap::new(), BTreeMap::new());
     for (code, text) in bundle.dtc_texts() {
-        assert_eq!(zh.insert(&text.zh, code), None, "{code}: {}", text.zh);
-        assert_eq!(en.insert(&text.en, code), None, "{code}: {}", text.en);
+        assert_eq!(zh.insert(text.zh.clone(), code), None, "{code}: {}", text.zh);
+        assert_eq!(en.insert(text.en.clone(), code), None, "{code}: {}", text.en);
     }
 }
 

@@ -2,6 +2,10 @@
 //! here: the files' form and the sentence a row stands for: a component, where it
 //! sits and what is wrong with it, each worded once in `terms.toml`. What does not:
 //! makers' own codes ([`super::makers`]) and how a report shows a code.
+//!
+//! Three thousand sentences in two languages would be the largest thing a daemon keeps in
+//! memory and hardly ever reads: they are put together once to check them, and again when
+//! one is asked for.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +20,55 @@ const TERMS: &str = "obd/dtc/terms.toml";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Terms {
+struct TermsFile {
     source: String,
     conditions: BTreeMap<String, Spanned<Text>>,
     components: BTreeMap<String, Spanned<Text>>,
+}
+
+/// The words, by name.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Terms {
+    conditions: BTreeMap<String, Text>,
+    components: BTreeMap<String, Text>,
+}
+
+impl From<TermsFile> for Terms {
+    fn from(file: TermsFile) -> Self {
+        let plain = |words: BTreeMap<String, Spanned<Text>>| {
+            words.into_iter().map(|(id, text)| (id, text.into_inner())).collect()
+        };
+        Self { conditions: plain(file.conditions), components: plain(file.components) }
+    }
+}
+
+/// What the generic codes mean.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct DtcTexts {
+    terms: Terms,
+    codes: BTreeMap<Box<str>, Row>,
+}
+
+impl DtcTexts {
+    pub(super) fn get(&self, code: &str) -> Option<Text> {
+        self.codes.get(code).and_then(|row| self.text(row))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Text)> {
+        self.codes.iter().filter_map(|(code, row)| Some((&**code, self.text(row)?)))
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.codes.len()
+    }
+
+    fn text(&self, row: &Row) -> Option<Text> {
+        match row {
+            // It was put together when it was read.
+            Row::Words(words) => sentence(&self.terms, words).ok(),
+            Row::Text(text) => Some(text.as_ref().clone()),
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -33,27 +82,27 @@ struct File {
 }
 
 /// A row: words to look up (`"o2@b1s2 sig_low"`) or a text of its own.
-#[derive(Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
 enum Row {
-    Words(String),
-    Text(Text),
+    Words(Box<str>),
+    Text(Box<Text>),
 }
 
-pub(super) fn load(files: &mut Files, folder: &str) -> BTreeMap<String, Text> {
+pub(super) fn load(files: &mut Files, folder: &str) -> DtcTexts {
     let names = files.list(folder);
-    let Some((terms, place)) = files.read::<Terms>(TERMS) else { return BTreeMap::new() };
+    let Some((terms, place)) = files.read::<TermsFile>(TERMS) else { return DtcTexts::default() };
     check_terms(files, &place, &terms);
-    let mut texts = BTreeMap::new();
+    let mut texts = DtcTexts { terms: terms.into(), codes: BTreeMap::new() };
     for name in names.iter().filter(|name| *name != TERMS) {
         if let Some((file, place)) = files.read::<File>(name) {
-            add(files, &place, &terms, file, &mut texts);
+            add(files, &place, file, &mut texts);
         }
     }
     texts
 }
 
-fn check_terms(files: &mut Files, place: &Place, terms: &Terms) {
+fn check_terms(files: &mut Files, place: &Place, terms: &TermsFile) {
     if terms.source.trim().is_empty() {
         files.error(place, 0..0, "source is empty", "say where the definitions come from");
     }
@@ -68,7 +117,7 @@ fn check_text(files: &mut Files, place: &Place, what: &str, text: &Spanned<Text>
     }
 }
 
-fn add(files: &mut Files, place: &Place, terms: &Terms, file: File, texts: &mut BTreeMap<String, Text>) {
+fn add(files: &mut Files, place: &Place, file: File, texts: &mut DtcTexts) {
     if file.source.trim().is_empty() {
         files.error(place, 0..0, "source is empty", "say where the definitions come from");
     }
@@ -80,21 +129,20 @@ fn add(files: &mut Files, place: &Place, terms: &Terms, file: File, texts: &mut 
                         a maker's own code belongs into obd/makers/";
             files.error(place, span.clone(), what, hint);
         }
-        let text = match row.into_inner() {
-            Row::Words(words) => match sentence(terms, &words) {
-                Ok(text) => text,
-                Err(what) => {
+        let row = row.into_inner();
+        match &row {
+            Row::Words(words) => {
+                if let Err(what) = sentence(&texts.terms, words) {
                     let hint = "write COMPONENT[@PLACE…] [CONDITION] with words of terms.toml";
                     files.error(place, span, format!("{code}: {what}"), hint);
                     continue;
                 }
-            },
-            Row::Text(text) => {
-                check_text(files, place, &code, &Spanned::new(span.clone(), text.clone()));
-                text
             }
-        };
-        if texts.insert(code.clone(), text).is_some() {
+            Row::Text(text) => {
+                check_text(files, place, &code, &Spanned::new(span.clone(), text.as_ref().clone()));
+            }
+        }
+        if texts.codes.insert(code.as_str().into(), row).is_some() {
             files.error(place, span, format!("{code} has two texts"), "leave one of them out");
         }
     }
@@ -126,7 +174,7 @@ fn sentence(terms: &Terms, words: &str) -> Result<Text, String> {
     let mut subject = words.next().unwrap_or_default().split('@');
     let id = subject.next().unwrap_or_default();
     let component = terms.components.get(id).ok_or_else(|| format!("there is no component {id:?}"))?;
-    let mut parts = Parts::of(component.get_ref());
+    let mut parts = Parts::of(component);
     for place in subject {
         parts.add(place)?;
     }
@@ -135,7 +183,7 @@ fn sentence(terms: &Terms, words: &str) -> Result<Text, String> {
         None => subject,
         Some(id) => {
             let condition =
-                terms.conditions.get(id).ok_or_else(|| format!("there is no condition {id:?}"))?.get_ref();
+                terms.conditions.get(id).ok_or_else(|| format!("there is no condition {id:?}"))?;
             if condition.zh.contains("{}") {
                 Text {
                     zh: insert_zh(&condition.zh, &subject.zh),

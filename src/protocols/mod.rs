@@ -53,7 +53,7 @@ pub struct Bundle {
     pub adapters: Vec<AdapterProfile>,
     /// Who built a car and where, by its VIN.
     pub vin: VinTables,
-    dtc_texts: BTreeMap<String, Text>,
+    dtc_texts: dtc_texts::DtcTexts,
     maker_dtc_texts: makers::MakerTexts,
     failure_modes: BTreeMap<u8, Text>,
     version: String,
@@ -95,13 +95,13 @@ impl Bundle {
 
     /// What a generic code (ISO/SAE) means; `None`: not in the list, show the code alone.
     #[must_use]
-    pub fn dtc_text(&self, code: &str) -> Option<&Text> {
+    pub fn dtc_text(&self, code: &str) -> Option<Text> {
         self.dtc_texts.get(code)
     }
 
     /// Every generic code with its text, in order.
-    pub fn dtc_texts(&self) -> impl Iterator<Item = (&str, &Text)> {
-        self.dtc_texts.iter().map(|(code, text)| (code.as_str(), text))
+    pub fn dtc_texts(&self) -> impl Iterator<Item = (&str, Text)> {
+        self.dtc_texts.iter()
     }
 
     /// What a code means on cars of a brand (a name of `[brands]` in `vin/makers.toml`);
@@ -120,7 +120,7 @@ impl Bundle {
     /// How many codes have a text.
     #[must_use]
     pub fn dtc_text_count(&self) -> usize {
-        self.dtc_texts.len()
+        self.dtc_texts.count()
     }
 
     /// The profile of an adapter: of all that match its identity string the one with the longest pattern.

@@ -11,7 +11,7 @@ use crate::protocols::Bundle;
 #[must_use]
 pub fn dtc_words(bundle: &Bundle, brand: Option<&str>, code: &str) -> Option<Text> {
     if let Some(text) = bundle.dtc_text(code) {
-        return Some(text.clone());
+        return Some(text);
     }
     if let Some((brand, text)) =
         brand.and_then(|brand| Some((bundle.vin.brand(brand)?, bundle.maker_dtc_text(brand, code)?)))
