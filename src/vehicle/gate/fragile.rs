@@ -3,10 +3,11 @@
 //! control unit would act on it. What does not: what is done about such a line (the driver).
 //!
 //! ```text
-//!  0142   typed      0902
-//!  0 42   arrived    0  2      a lone digit at the end is a count of answers, not data
-//!  04     understood 02
-//!  codes cleared     a freeze frame is asked for: harmless
+//!  typed        0142             0120
+//!  arrived      042              120
+//!  understood   04, one digit    12, one digit left over: a count of answers
+//!               left over
+//!  the car      clears codes     refuses, or reads
 //! ```
 //!
 //! Source of how lines are read: ELM327 data sheet v2.x, "Communicating with the ELM327" (case,
@@ -46,7 +47,8 @@ fn any_loss(length: usize, mut judge: impl FnMut(&dyn Fn(usize) -> bool) -> bool
 
 /// Whether an adapter makes a request of this line on which a control unit acts.
 fn is_acted_on(line: &[u8]) -> bool {
-    let Some(digits) = line.iter().map(|byte| char::from(*byte).to_digit(16)).collect::<Option<Vec<_>>>() else {
+    let Some(digits) = line.iter().map(|byte| char::from(*byte).to_digit(16)).collect::<Option<Vec<_>>>()
+    else {
         return false;
     };
     let (pairs, _count) = digits.as_chunks::<2>();
@@ -153,9 +155,10 @@ mod tests {
             ];
             one.extend([0, 1, 4, 0x14].map(|frame| Request::freeze_frame(id, frame)));
             one.extend([1_u8, 2, 4, 0x80].map(|sensor| Request::oxygen_sensor_test(id, sensor)));
-            one.extend([0xF1, 0xF4, 0x04, 0x14].map(|high| {
-                Request::data_by_identifier(u16::from_be_bytes([high, id]))
-            }));
+            one.extend(
+                [0xF1, 0xF4, 0x04, 0x14]
+                    .map(|high| Request::data_by_identifier(u16::from_be_bytes([high, id]))),
+            );
             one.extend(Request::current_many(&[0x0C, id, 0x0D, 0x05, 0x0B, 0x0F]));
             lines.extend(one.into_iter().flat_map(|request| {
                 [Outgoing::Obd(request), Outgoing::ObdCounted(request, 1), Outgoing::ObdCounted(request, 4)]
@@ -174,10 +177,16 @@ mod tests {
                 for last in first..length {
                     for run in [false, true] {
                         let lost = |place: usize| {
-                            if run { (first..=last).contains(&place) } else { place == first || place == last }
+                            if run {
+                                (first..=last).contains(&place)
+                            } else {
+                                place == first || place == last
+                            }
                         };
-                        let left: String =
-                            (0..length).filter(|place| !lost(*place)).map(|place| characters[place]).collect();
+                        let left: String = (0..length)
+                            .filter(|place| !lost(*place))
+                            .map(|place| characters[place])
+                            .collect();
                         assert!(!left.starts_with("04") && !left.starts_with("14"), "{text} lost to {left}");
                         let reset = left.starts_with("11") || left.starts_with("10");
                         assert!(!reset || !(4..=5).contains(&left.len()), "{text} lost to {left}");

@@ -123,6 +123,8 @@ impl Port {
     /// Collects what comes back, until there is enough of it or no more comes.
     async fn echo(&mut self, enough: impl Fn(&str) -> bool) -> Result<(), PortError> {
         let mut deadline = Instant::now() + FIRST;
+        // Somebody who never stops talking echoes nothing.
+        let latest = deadline + FIRST;
         while !enough(self.reader.pending()) && self.waiting.is_empty() {
             match timeout_at(deadline, self.receive()).await {
                 Ok(received) => {
@@ -130,7 +132,7 @@ impl Port {
                 }
                 Err(_) => break,
             }
-            deadline = Instant::now() + NEXT;
+            deadline = latest.min(Instant::now() + NEXT);
         }
         Ok(())
     }
