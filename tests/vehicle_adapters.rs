@@ -96,6 +96,16 @@ fn assert_report(report: &VehicleReport, name: &str, first: bool) {
     assert_eq!(codes(report), expected_codes(), "{name}");
     assert_eq!(report.protocol, "iso15765-4-11bit-500k", "{name}");
     assert_eq!(report.ecus.len(), 2, "{name}");
+    if name == "clone-no-echo" {
+        // What a bad line could turn into a clearing is not asked, the mask of PIDs 41 to 60 among it.
+        assert!(report.errors.iter().any(|error| error.request == "0140"), "{:?}", report.errors);
+        assert!(
+            report.errors.iter().all(|error| error.error.starts_with("not sent:")),
+            "{:?}",
+            report.errors
+        );
+        return;
+    }
     assert!(report.ecus[0].values.len() > 30, "{name}: {}", report.ecus[0].values.len());
     assert_live_values(report, name);
     let volts = match name {

@@ -241,10 +241,17 @@ async fn replayed(trace: &str) -> (VehicleReport, std::collections::BTreeMap<Str
 /// The lines of a trace as exchanges: what was sent, with what came back.
 fn exchanges(trace: &str) -> Vec<Vec<&str>> {
     let mut exchanges: Vec<Vec<&str>> = Vec::new();
+    let mut ended = true;
     for line in trace.lines().skip(1) {
-        match serde_json::from_str::<Value>(line).unwrap()["dir"].as_str() {
-            Some("tx") => exchanges.push(vec![line]),
-            _ => exchanges.last_mut().unwrap().push(line),
+        let record: Value = serde_json::from_str(line).unwrap();
+        // A line that is looked at in the echo before it is ended is sent in two parts.
+        if record["dir"] == "tx" && ended {
+            exchanges.push(vec![line]);
+        } else {
+            exchanges.last_mut().unwrap().push(line);
+        }
+        if record["dir"] == "tx" {
+            ended = record["hex"].as_str().unwrap().ends_with("0D");
         }
     }
     exchanges

@@ -55,6 +55,8 @@ pub struct AdapterProfile {
     pub long_requests: Use,
     /// Answers of many frames.
     pub long_answers: LongAnswers,
+    /// The echo of each character, on which fragile requests depend; `never`: it lies or has none.
+    pub echo: Use,
 }
 
 impl AdapterProfile {
@@ -98,6 +100,8 @@ struct File {
     long_requests: Use,
     #[serde(default)]
     long_answers: LongAnswers,
+    #[serde(default)]
+    echo: Use,
 }
 
 pub(super) fn load(files: &mut Files, folder: &str) -> Vec<AdapterProfile> {
@@ -134,6 +138,7 @@ pub(super) fn load(files: &mut Files, folder: &str) -> Vec<AdapterProfile> {
             aggressive_timing: file.aggressive_timing,
             long_requests: file.long_requests,
             long_answers: file.long_answers,
+            echo: file.echo,
         });
     }
     profiles

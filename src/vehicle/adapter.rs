@@ -55,6 +55,8 @@ pub struct Capabilities {
     pub waits: Option<Waits>,
     /// Knows the commands of STN-class chips.
     pub stn: Option<bool>,
+    /// Gives each character back as it was read, before the line is ended.
+    pub echo: Option<bool>,
 }
 
 /// How an adapter waits for answers, from quick to slow.

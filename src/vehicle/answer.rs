@@ -69,6 +69,11 @@ pub enum Complaint {
     LongAnswer,
     /// Not asked: no unit can be addressed so on this bus, or with this adapter.
     NoAddress,
+    /// Not asked: one character lost on the line could make a clearing of it, and the adapter
+    /// does not echo what it read.
+    NoEcho,
+    /// Not asked: the line lost characters each time it was typed.
+    Misheard,
 }
 
 impl Complaint {
@@ -93,7 +98,19 @@ impl Complaint {
             Self::CutsRequests => "adapter reads only two bytes of a request",
             Self::LongAnswer => "adapter fails on long answers",
             Self::NoAddress => "the unit cannot be addressed",
+            Self::NoEcho => {
+                "not sent: a character lost on the line could make it clear codes, and the adapter does not echo; use another adapter"
+            }
+            Self::Misheard => {
+                "not sent: the line to the adapter loses characters; check plug, cable and baud"
+            }
         }
+    }
+
+    /// Whether the request never reached the car, for fear of a bad line.
+    #[must_use]
+    pub fn is_unsent(self) -> bool {
+        matches!(self, Self::NoEcho | Self::Misheard)
     }
 
     /// Whether the car, rather than the adapter, is silent.

@@ -5,7 +5,8 @@
 //!
 //! ```text
 //!  010C0D05420B0F ──► 7E8 41 0C…0D…05…42…  and  7E9 41 0D…0C…
-//!    nobody, twice, or 7F 01 12 ──► half of them each; so remembered for this car
+//!    7F 01 12                   ──► half of them each; so remembered for this car
+//!    nobody, twice              ──► one alone: answered, the same; else the car is silent
 //!    a promised PID is missing  ──► that one alone
 //! ```
 
@@ -29,6 +30,8 @@ const MOST_LINES: usize = 15;
 const CLEARS_ELSEWHERE: u8 = 0x04;
 /// Batches of which one PID came only when asked alone; after that many, one by one.
 const FORGETFUL: u32 = 2;
+/// Promised PIDs that do not come when asked alone either: the car says nothing to the others too.
+const SILENT_ALONE: u32 = 2;
 /// Refusals that mean "too many at once": ISO 14229-1 table A.1, general, sub-function,
 /// length, out of range.
 const TOO_MANY: [u8; 4] = [0x10, 0x12, 0x13, 0x31];
@@ -136,11 +139,16 @@ impl Round<'_> {
             // Lost on the way, or the digit counted somebody else's line.
             answer = self.tolerantly(adapter, request, None).await?.unwrap_or_default();
         }
-        let too_many = answer.refusals.iter().any(|(_, code)| TOO_MANY.contains(code));
-        if too_many || answer.messages.is_empty() {
-            let half = chunk.len().div_ceil(2);
-            adapter.limit_pids(half);
+        if answer.refusals.iter().any(|(_, code)| TOO_MANY.contains(code)) {
+            adapter.limit_pids(chunk.len().div_ceil(2));
             return Ok(self.batch.plan(adapter, chunk));
+        }
+        if answer.complaints.iter().any(|complaint| complaint.is_unsent()) {
+            // Shorter lines have less to lose.
+            return Ok(chunk.iter().map(|pid| vec![*pid]).collect());
+        }
+        if answer.messages.is_empty() {
+            return self.doubt_the_number(adapter, chunk).await;
         }
         let parts = self.parts(&answer, chunk);
         let missing = self.missing(chunk, &parts);
@@ -157,6 +165,30 @@ impl Round<'_> {
             first.garbage += answer.garbage;
         }
         Ok(missing.into_iter().map(|pid| vec![pid]).collect())
+    }
+
+    /// Nobody answered several: too many for the car, or the car is silent. One alone tells; only
+    /// when it is answered the number was the reason.
+    async fn doubt_the_number(
+        &mut self,
+        adapter: &mut Adapter,
+        chunk: &[u8],
+    ) -> Result<Vec<Vec<u8>>, AdapterError> {
+        let mut broken_promises = 0;
+        for (place, &pid) in chunk.iter().enumerate() {
+            if broken_promises < SILENT_ALONE {
+                self.one(adapter, pid).await?;
+                if self.outcomes.get(&pid).is_some_and(|outcome| !outcome.messages.is_empty()) {
+                    adapter.limit_pids(chunk.len().div_ceil(2));
+                    return Ok(self.batch.plan(adapter, chunk.get(place + 1..).unwrap_or_default()));
+                }
+                broken_promises += u32::from(self.batch.is_promised(pid));
+            } else {
+                let silence = Outcome { pid, trouble: Some("no data".into()), ..Outcome::default() };
+                self.outcomes.entry(pid).or_insert(silence);
+            }
+        }
+        Ok(Vec::new())
     }
 
     /// Asks one alone. What is promised is asked for once more.

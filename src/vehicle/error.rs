@@ -36,6 +36,11 @@ pub enum AdapterError {
         "the adapter's reply to {0} makes no sense; if it happens often, check plug and cable, or replace the adapter"
     )]
     Spoilt(String),
+    /// What it read is not what was typed.
+    #[error(
+        "the line to the adapter loses characters ({0} never came back whole, and was not sent to the car); check plug, cable and the `baud` of its link"
+    )]
+    Misheard(String),
     /// It stopped in the middle of a reply and came back.
     #[error(
         "the adapter stopped in the middle of its reply to {0}; if it happens often, replace the adapter"
@@ -90,6 +95,7 @@ impl AdapterError {
             Self::Garbled(_) => "adapter-garbled",
             Self::NotElm(_) => "not-elm327",
             Self::Spoilt(_) => "reply-spoilt",
+            Self::Misheard(_) => "line-loses-characters",
             Self::HalfReply(_) => "half-reply",
             Self::Hung(_) => "adapter-hung",
             Self::Restarting => "adapter-restarting",
@@ -104,7 +110,7 @@ impl AdapterError {
     /// Whether the adapter is to be opened anew.
     #[must_use]
     pub fn is_fatal(&self) -> bool {
-        !matches!(self, Self::HalfReply(_) | Self::Spoilt(_))
+        !matches!(self, Self::HalfReply(_) | Self::Spoilt(_) | Self::Misheard(_))
     }
 
     /// The state of the link while this stands.
@@ -120,9 +126,12 @@ impl AdapterError {
             Self::Interface(_) | Self::NotListenOnly(_) | Self::NotSlcan(_) => DeviceStatus::Failed,
             Self::WrongBitRate { .. } | Self::BusOff(_) => DeviceStatus::Degraded,
             Self::Link(_) | Self::Gone(_) => DeviceStatus::Absent,
-            Self::Garbled(_) | Self::Spoilt(_) | Self::HalfReply(_) | Self::Hung(_) | Self::Restarting => {
-                DeviceStatus::Degraded
-            }
+            Self::Garbled(_)
+            | Self::Spoilt(_)
+            | Self::Misheard(_)
+            | Self::HalfReply(_)
+            | Self::Hung(_)
+            | Self::Restarting => DeviceStatus::Degraded,
         }
     }
 
@@ -154,6 +163,9 @@ impl AdapterError {
             Self::Spoilt(what) => {
                 format!("适配器对 {what} 的应答无法识别；若经常发生请检查插头和线缆，或更换适配器")
             }
+            Self::Misheard(what) => format!(
+                "到适配器的线路丢失字符（{what} 未能完整读回，没有发送给车辆）；请检查插头、线缆和 link 中的 baud"
+            ),
             Self::HalfReply(what) => format!("适配器对 {what} 的应答中断；若经常发生请更换适配器"),
             Self::Hung(what) => format!("适配器自 {what} 起无响应，正在重新打开；若持续请拔下重插"),
             Self::Interface(interface) => interface.zh(),

@@ -6,12 +6,14 @@
 //!
 //! Not here: services that change a car (2E, 2F, 31 …). They have no type. Of 08 (control of a
 //! system) only the question which tests a unit has is a request; clearing codes (04, 14) has
-//! a type that only a used-up confirmation of a person makes: [`clear`].
+//! a type that only a used-up confirmation of a person makes: [`clear`]. What a bad line can make
+//! of a request on its way is worked out in `fragile`.
 //! Whether a driver can address one unit, or several PIDs at once, is the driver's business.
 
 use std::fmt;
 
 pub mod clear;
+mod fragile;
 
 use super::protocol::{EcuAddress, HeaderForm, Protocol};
 use clear::ClearBytes;
@@ -364,6 +366,8 @@ pub enum AtCommand {
     Reset,
     /// `ATE0`: echo off.
     EchoOff,
+    /// `ATE1`: each character comes back as it was read.
+    EchoOn,
     /// `ATL0`: line feeds off.
     LinefeedsOff,
     /// `ATS0`: spaces off.
@@ -415,6 +419,7 @@ impl AtCommand {
         let fixed = match self {
             Self::Reset => "ATZ",
             Self::EchoOff => "ATE0",
+            Self::EchoOn => "ATE1",
             Self::LinefeedsOff => "ATL0",
             Self::SpacesOff => "ATS0",
             Self::HeadersOn => "ATH1",
@@ -452,6 +457,11 @@ pub enum Outgoing {
     /// Two DELs and CR: answered `?` by an idle adapter, `STOPPED` by a busy
     /// one, and never a repetition of the last command as a lone CR would be.
     Probe,
+    /// One DEL and no end of a line: stops what the adapter does, and gives it nothing to do.
+    Interrupt,
+    /// No command of any adapter, and no request: answered `?`. Makes a line that holds half a
+    /// command useless, and takes the place of what a lone CR would repeat.
+    Nonsense,
     /// An adapter command.
     At(AtCommand),
     /// A request to the car.
@@ -469,6 +479,8 @@ impl Outgoing {
     pub fn wire(self) -> Vec<u8> {
         match self {
             Self::Probe => vec![0x7F, 0x7F, b'\r'],
+            Self::Interrupt => vec![0x7F],
+            Self::Nonsense => b"XXXXXXXX\r".to_vec(),
             Self::At(command) => format!("{}\r", command.text()).into_bytes(),
             Self::Obd(request) => format!("{request}\r").into_bytes(),
             Self::ObdCounted(request, lines) => format!("{request}{:X}\r", lines.clamp(1, 15)).into_bytes(),
@@ -479,9 +491,19 @@ impl Outgoing {
     /// The command without CR, to recognise its echo.
     #[must_use]
     pub fn text(self) -> String {
-        let mut wire = self.wire();
-        wire.pop();
-        String::from_utf8_lossy(&wire).into_owned()
+        let wire = self.wire();
+        String::from_utf8_lossy(wire.strip_suffix(b"\r").unwrap_or(&wire)).into_owned()
+    }
+
+    /// Whether a line that loses characters may make of it a request on which the car acts (a
+    /// clearing, a reset, a session …): it is ended only after the adapter has echoed it exactly.
+    #[must_use]
+    pub fn is_fragile(self) -> bool {
+        match self {
+            Self::At(_) | Self::Obd(_) | Self::ObdCounted(..) => fragile::is_fragile(&self.text()),
+            // No hex digit, or confirmed by a person.
+            Self::Probe | Self::Interrupt | Self::Nonsense | Self::Clear(_) => false,
+        }
     }
 
     /// The request to the car, if it is one.
@@ -489,7 +511,7 @@ impl Outgoing {
     pub fn request(self) -> Option<Request> {
         match self {
             Self::Obd(request) | Self::ObdCounted(request, _) => Some(request),
-            Self::Probe | Self::At(_) | Self::Clear(_) => None,
+            Self::Probe | Self::Interrupt | Self::Nonsense | Self::At(_) | Self::Clear(_) => None,
         }
     }
 }
@@ -575,6 +597,8 @@ mod tests {
     fn wire_form() {
         for (outgoing, bytes) in [
             (Outgoing::Probe, "\x7f\x7f\r"),
+            (Outgoing::Interrupt, "\x7f"),
+            (Outgoing::Nonsense, "XXXXXXXX\r"),
             (Outgoing::At(AtCommand::Voltage), "ATRV\r"),
             (Outgoing::Obd(Request::freeze_frame(0x0C, 0)), "020C00\r"),
             (Outgoing::Obd(Request::permanent_codes()), "0A\r"),

@@ -53,6 +53,33 @@ pub struct Elm {
     pub(super) requests: usize,
     /// Where the next 00 byte falls.
     dice: u32,
+    /// What the line to the adapter swallows.
+    losses: Losses,
+}
+
+/// A line that swallows characters, and where in the conversation it is.
+#[derive(Debug, Clone, Default)]
+struct Losses {
+    span: usize,
+    from: usize,
+    ends: usize,
+    /// Lines since then, as the host ended them.
+    lines: usize,
+    /// Characters of the line at hand.
+    place: usize,
+}
+
+impl Losses {
+    fn takes(&mut self, byte: u8) -> bool {
+        if byte == b'\r' {
+            self.lines += 1;
+            self.place = 0;
+            return self.ends > 0 && self.lines.is_multiple_of(self.ends);
+        }
+        let place = self.place;
+        self.place += 1;
+        self.span > 0 && (self.lines + self.from) % self.span == place
+    }
 }
 
 impl Elm {
@@ -71,6 +98,7 @@ impl Elm {
             dead: false,
             requests: 0,
             dice: 1,
+            losses: Losses::default(),
         }
     }
 
@@ -85,6 +113,12 @@ impl Elm {
         match fault {
             Fault::GarbleEvery(every) => self.garble_every = every,
             Fault::Freeze => self.dead = true,
+            Fault::LoseInTurn { span, from } => {
+                self.losses = Losses { span, from, ends: self.losses.ends, ..Losses::default() };
+            }
+            Fault::LoseEnds(every) => {
+                self.losses = Losses { ends: every, span: self.losses.span, ..Losses::default() };
+            }
             other => self.faults.push_back(other),
         }
     }
@@ -100,6 +134,11 @@ impl Elm {
         if self.line.is_empty() {
             self.line.push(0xFE);
         }
+    }
+
+    /// Whether a byte from the host is lost on its way.
+    pub fn is_lost(&mut self, byte: u8) -> bool {
+        self.losses.takes(byte)
     }
 
     /// Takes a byte from the host.

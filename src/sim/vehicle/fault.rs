@@ -24,6 +24,16 @@ pub enum Fault {
     Freeze,
     /// The answer has 00 bytes in it.
     Nulls,
+    /// From now on the line swallows characters on their way to the adapter: the n-th line from now
+    /// its n-th character, counted round from `from` up to `span`, where it has so many; 0 ends it.
+    LoseInTurn {
+        /// Longest place and one more.
+        span: usize,
+        /// Place in the first line.
+        from: usize,
+    },
+    /// From now on every n-th end of a line is swallowed; 0 ends it.
+    LoseEnds(usize),
     /// The engine's unit sends `7F xx 78` so many times before it answers.
     Pending(u8),
 }

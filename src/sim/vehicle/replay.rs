@@ -8,7 +8,8 @@
 //! The host need not ask in the same order: a command is looked up from where the
 //! last one was found onwards, then from the beginning, then with or without the digit
 //! that ends the wait. A request that was never recorded gets `NO DATA` and is counted,
-//! an adapter's command gets `?`.
+//! an adapter's command gets `?`. Characters are echoed as they come, once `ATE1` asks for it,
+//! also where the recording never had it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -70,7 +71,7 @@ impl Recording {
     /// [`SpecError::File`] naming the line.
     pub fn read(text: &str) -> Result<Self, SpecError> {
         let mut exchanges: Vec<Exchange> = Vec::new();
-        let mut last = 0.0;
+        let (mut last, mut ended) = (0.0, true);
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let wrong = |what: String| SpecError::File(format!("line {}: {what}", number + 1));
             if number >= LONGEST {
@@ -89,7 +90,14 @@ impl Recording {
             let pause = pause.map_err(|error| wrong(format!("t_ms: {error}")))?;
             last = record.t_ms;
             match (record.dir, exchanges.last_mut()) {
+                // A line that was typed and looked at before it was ended: what came so far was its echo.
+                (Some(Direction::Tx), Some(exchange)) if !ended => {
+                    exchange.command.extend(plain(&bytes));
+                    exchange.answer.clear();
+                    ended = bytes.ends_with(b"\r");
+                }
                 (Some(Direction::Tx), _) => {
+                    ended = bytes.ends_with(b"\r");
                     exchanges.push(Exchange { command: plain(&bytes), answer: Vec::new() });
                 }
                 (Some(Direction::Rx), Some(exchange)) => exchange.answer.push((pause, bytes)),
@@ -163,7 +171,7 @@ impl ReplaySim {
 
     async fn begin(recording: Recording, address: Address) -> io::Result<Self> {
         let missed = Missed::default();
-        let playback = Playback { recording, missed: Arc::clone(&missed) };
+        let playback = Playback { recording, missed: Arc::clone(&missed), echo: false };
         Ok(Self { presence: Presence::begin(playback, address).await?, missed })
     }
 
@@ -188,19 +196,27 @@ impl ReplaySim {
 struct Playback {
     recording: Recording,
     missed: Missed,
+    /// `ATE1` was the last word on it.
+    echo: bool,
 }
 
 impl Playback {
     fn answer(&mut self, command: &[u8]) -> Vec<(Duration, Vec<u8>)> {
+        let plain = plain(command);
+        self.echo = match plain.as_slice() {
+            b"ATE1" => true,
+            b"ATE0" | b"ATZ" => false,
+            _ => self.echo,
+        };
         if let Some(answer) = self.recording.answer(command) {
             return answer;
         }
-        let command = plain(command);
-        let reply: &[u8] = match without_count(&command) {
+        let reply: &[u8] = match without_count(&plain) {
             Some(request) => {
                 self.count(String::from_utf8_lossy(request).into_owned());
                 b"NO DATA\r\r>"
             }
+            None if plain == b"ATE1" => b"OK\r\r>",
             None => b"?\r\r>",
         };
         vec![(Duration::ZERO, reply.to_vec())]
@@ -217,6 +233,7 @@ impl Playback {
 impl Device for Playback {
     fn power_cycle(&mut self) {
         self.recording.position = 0;
+        self.echo = false;
     }
 
     async fn serve(&mut self, mut endpoint: Endpoint) {
@@ -232,6 +249,9 @@ impl Device for Playback {
                 Err(_) => return,
             };
             for byte in bytes {
+                if self.echo {
+                    endpoint.write(&[byte]).await;
+                }
                 if byte != b'\r' {
                     if command.len() < COMMAND {
                         command.push(byte);

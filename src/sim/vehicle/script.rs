@@ -50,6 +50,11 @@ enum Action {
     Nulls,
     /// The adapter says this instead of the next answer.
     Say(String),
+    /// From now on the line to the adapter swallows a character of each line, another one each time,
+    /// of so many; 0 ends it.
+    LoseInTurn(usize),
+    /// From now on the line swallows every n-th end of a line; 0 ends it.
+    LoseEnds(usize),
     /// The unit asks for patience so many times before its next answer.
     Pending(u8),
     /// The supply dips: banner, settings lost.
@@ -160,6 +165,8 @@ impl Action {
             Self::Half => Fault::HalfThenSilence,
             Self::Nulls => Fault::Nulls,
             Self::Say(text) => Fault::Say(text.clone()),
+            Self::LoseInTurn(span) => Fault::LoseInTurn { span: *span, from: 0 },
+            Self::LoseEnds(every) => Fault::LoseEnds(*every),
             Self::Pending(times) => Fault::Pending(*times),
             Self::BrownOut => Fault::BrownOut,
             Self::Freeze => Fault::Freeze,
@@ -211,6 +218,7 @@ mod tests {
               { at = "2s", do = "garble" }, { at = "2s", do = { garble-every = 7 } },
               { at = "3s", do = { delay = "800ms" } }, { at = "3s", do = "half" }, { at = "3s", do = "nulls" },
               { at = "4s", do = { say = "BUFFER FULL" } }, { at = "4s", do = { pending = 2 } },
+              { at = "4s", do = { lose-in-turn = 8 } }, { at = "4s", do = { lose-ends = 9 } },
               { at = "5s", do = "brown-out" }, { at = "5s", do = "freeze" }, { at = "6s", do = "vanish" },
               { at = "7s", do = "return" }, { at = "8s", do = "unplug" },
               { at = "9s", do = { plug = { vin = "LSVAG2180E2100001" } } },
@@ -218,7 +226,7 @@ mod tests {
               { at = "9s", do = { battery-v = 11.4 } }, { at = "9s", do = { set = { signal = "rpm", value = 900 } } },
             ]"#;
         let read = Script::from_toml(script).unwrap();
-        assert_eq!(read.steps.len(), 19);
+        assert_eq!(read.steps.len(), 21);
         assert!(read.steps.is_sorted_by_key(|step| step.at.0));
         for (wrong, word) in [
             ("step = [{ at = \"1s\", do = \"explode\" }]", "explode"),

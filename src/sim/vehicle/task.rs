@@ -92,6 +92,9 @@ impl Player {
             self.write(endpoint, &[0xF8 ^ (byte & 0x07)]).await;
             return;
         }
+        if lock(&self.world).elm.is_lost(byte) {
+            return;
+        }
         if !playing.reaction.steps.is_empty() {
             if playing.reaction.stoppable {
                 playing.reaction = Reaction::default();

@@ -20,7 +20,7 @@ use crate::vehicle::gate::{AtCommand, Outgoing, Request, Target};
 use crate::vehicle::protocol::Protocol;
 
 /// Local commands answer within a few milliseconds; Bluetooth adds some hundred.
-const AT_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const AT_LIMIT: Duration = Duration::from_secs(2);
 /// `AT Z` blinks all lamps first.
 const RESET_LIMIT: Duration = Duration::from_secs(4);
 /// Attempts at the first prompt while a Bluetooth serial port connects.
@@ -47,6 +47,8 @@ pub struct Adapter {
     pub(super) addressed: Target,
     /// The header was changed since the protocol was chosen.
     pub(super) header_changed: bool,
+    /// It was told to echo since it was set up.
+    pub(super) echo_on: bool,
     /// The protocol was assumed, nobody answered on it yet.
     pub(super) assumed: bool,
     /// How many PIDs in a request the car at hand takes.
@@ -93,6 +95,7 @@ impl Adapter {
             waits: None,
             addressed: Target::Functional,
             header_changed: false,
+            echo_on: false,
             assumed: false,
             car_takes: MOST_PIDS,
             silent_on: None,
@@ -145,6 +148,15 @@ impl Adapter {
         self.capabilities = capabilities;
     }
 
+    /// Whether the last reply began with the echo of its command.
+    pub(super) fn port_echoed(&self) -> bool {
+        self.port.echoed()
+    }
+
+    pub(super) fn port_mut(&mut self) -> &mut Port {
+        &mut self.port
+    }
+
     /// What is known of its kind.
     pub(super) fn profile(&self) -> Option<&AdapterProfile> {
         self.profile.as_ref()
@@ -154,7 +166,9 @@ impl Adapter {
     #[must_use]
     pub fn most_pids(&self) -> usize {
         // SAE J1979: several PIDs in one request on CAN only.
-        let works = self.capabilities.multi_pid == Some(true) && self.protocol.is_some_and(Protocol::is_can);
+        let works = self.capabilities.multi_pid == Some(true) && self.protocol.is_some_and(Protocol::is_can)
+            // Requests of several PIDs are fragile, most of them.
+            && self.capabilities.echo != Some(false);
         let most = if self.capabilities.long_answers == Some(false) { PIDS_IN_A_FRAME } else { MOST_PIDS };
         if works { self.car_takes.min(most) } else { 1 }
     }
@@ -228,6 +242,7 @@ impl Adapter {
             self.at(AtCommand::ReceiveUsual).await?;
         }
         (self.waits, self.addressed, self.header_changed) = (None, Target::Functional, false);
+        self.echo_on = false;
         self.forget_car();
         self.at(AtCommand::ProtocolAuto).await?;
         Ok(())
@@ -249,6 +264,10 @@ impl Adapter {
         if self.profile.as_ref().is_some_and(|profile| profile.skips(&command.text())) {
             return Ok(Reply::default());
         }
+        // An address whose last digits alone would be a request; what cannot be typed safely is not said.
+        if Outgoing::At(command).is_fragile() && !Box::pin(self.echoes()).await? {
+            return Ok(Reply::default());
+        }
         // A banner lay before the command: local commands work nevertheless, set-up follows from `ask`.
         match self.exchange(Outgoing::At(command), AT_LIMIT).await {
             Err(AdapterError::Restarting) => {
@@ -264,17 +283,38 @@ impl Adapter {
         command: Outgoing,
         limit: Duration,
     ) -> Result<Reply, AdapterError> {
-        let (error, bytes) = match self.port.exchange(command, limit).await {
+        let exchanged = if command.is_fragile() {
+            self.port.exchange_typed(command, limit).await
+        } else {
+            self.port.exchange(command, limit).await
+        };
+        match exchanged {
             Ok(reply) if lost_settings(command, &reply) => {
                 self.needs_set_up = true;
                 self.resync().await?;
-                return Ok(reply);
+                Ok(reply)
             }
-            Ok(reply) => return Ok(reply),
-            Err(PortError::Gone(error)) => return Err(AdapterError::Gone(error.to_string())),
-            Err(PortError::Restarted) => return Err(AdapterError::Restarting),
-            Err(error @ PortError::NoPrompt { bytes, .. }) => (error, bytes),
-            Err(error @ PortError::Flood) => (error, 0),
+            Ok(reply) => Ok(reply),
+            Err(error) => self.come_back(command, error).await,
+        }
+    }
+
+    /// After an exchange that failed: finds back into step, and says what it was.
+    pub(super) async fn come_back(
+        &mut self,
+        command: Outgoing,
+        error: PortError,
+    ) -> Result<Reply, AdapterError> {
+        let bytes = match error {
+            PortError::Gone(error) => return Err(AdapterError::Gone(error.to_string())),
+            PortError::Restarted => return Err(AdapterError::Restarting),
+            PortError::Misheard => {
+                // Perhaps it forgot to echo; it is told so again.
+                self.echo_on = false;
+                return Err(AdapterError::Misheard(command.text()));
+            }
+            PortError::NoPrompt { bytes, .. } => bytes,
+            PortError::Flood => 0,
         };
         let what = command.text();
         tracing::debug!(command = what, %error, "exchange failed");
@@ -300,7 +340,9 @@ impl Adapter {
                 Ok(())
             }
             Err(PortError::Gone(error)) => Err(AdapterError::Gone(error.to_string())),
-            Err(error @ PortError::Flood) => Err(AdapterError::Garbled(error.to_string())),
+            Err(error @ (PortError::Flood | PortError::Misheard)) => {
+                Err(AdapterError::Garbled(error.to_string()))
+            }
             Err(error @ PortError::NoPrompt { .. }) => Err(AdapterError::Hung(error.to_string())),
         }
     }
@@ -358,7 +400,7 @@ fn no_first_contact(error: &PortError) -> AdapterError {
     match error {
         PortError::Gone(error) => AdapterError::Gone(error.to_string()),
         PortError::NoPrompt { bytes: 0, .. } => AdapterError::Silent,
-        PortError::NoPrompt { .. } | PortError::Flood | PortError::Restarted => {
+        PortError::NoPrompt { .. } | PortError::Flood | PortError::Restarted | PortError::Misheard => {
             AdapterError::Garbled(error.to_string())
         }
     }

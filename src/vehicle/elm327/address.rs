@@ -27,18 +27,26 @@ impl Adapter {
         let Some(unit) = UnitAddress::on(protocol, address) else { return Ok(Some(Complaint::NoAddress)) };
         self.header_changed = true;
         self.addressed = target;
+        let told = self.tell_unit(protocol, unit).await;
+        if !matches!(told, Ok(true)) {
+            self.address_all().await?;
+        }
+        Ok(if told? { None } else { Some(Complaint::NoAddress) })
+    }
+
+    /// Header and filter of one unit. False: it does not take the header.
+    async fn tell_unit(&mut self, protocol: Protocol, unit: UnitAddress) -> Result<bool, AdapterError> {
         if protocol.header() == HeaderForm::Can29 {
             self.at(AtCommand::Priority).await?;
         }
         if !self.accepts(AtCommand::Header(unit)).await? {
-            self.address_all().await?;
-            return Ok(Some(Complaint::NoAddress));
+            return Ok(false);
         }
         if protocol.is_can() {
             // Where this is not known, the usual answers are printed: enough for 7E0–7E7.
             self.at(AtCommand::ReceiveOnly(unit)).await?;
         }
-        Ok(None)
+        Ok(true)
     }
 
     /// Requests go to all units again.

@@ -48,6 +48,10 @@ impl Adapter {
         let answer = self.ask_until_answered(request, lines).await;
         match &answer {
             Ok(answer) => self.notice_haste(request, answer),
+            // Nothing was sent: the line loses characters.
+            Err(AdapterError::Misheard(_)) => {
+                return Ok(Answer { complaints: vec![Complaint::Misheard], ..Answer::default() });
+            }
             // It died of several PIDs: a verdict too.
             Err(AdapterError::Hung(_)) if request.service() == 0x01 && request.parameters().len() > 1 => {
                 self.capabilities.multi_pid = Some(false);
@@ -63,13 +67,16 @@ impl Adapter {
         lines: Option<u8>,
     ) -> Result<Answer, AdapterError> {
         let counted = lines.filter(|_| self.capabilities.response_count == Some(true));
-        let command = counted.map_or(Outgoing::Obd(request), |n| Outgoing::ObdCounted(request, n));
         let mut left = Repeats { waits: PENDING_ROUNDS, spoilt: 1, restarts: 1, reconnects: 1 };
         loop {
             if let Some(complaint) = self.address(request.target()).await? {
                 return Ok(Answer { complaints: vec![complaint], ..Answer::default() });
             }
             let connected = self.protocol.is_some();
+            let command = match self.safe_form(request, counted).await? {
+                Ok(command) => command,
+                Err(complaint) => return Ok(Answer { complaints: vec![complaint], ..Answer::default() }),
+            };
             let answer = self.ask_once(command, request).await?;
             if answer.restarted || answer.settings_lost {
                 let long = self.lines_told + 1 >= LONG_LINES;

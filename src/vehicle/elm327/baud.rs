@@ -36,7 +36,7 @@ pub async fn open_probing(
                 }));
             }
             Ok(Err(PortError::NoPrompt { bytes, .. })) => bytes_seen += bytes,
-            Ok(Err(PortError::Flood | PortError::Restarted)) => bytes_seen += 1,
+            Ok(Err(PortError::Flood | PortError::Restarted | PortError::Misheard)) => bytes_seen += 1,
             Err(_) => bytes_seen += port.bytes_received(),
         }
         trace = port.take_trace();

@@ -1,7 +1,8 @@
 //! Driver for ELM327-compatible adapters: request in, messages of each ECU out.
 //! The way of the data is the order of the files: bytes → `lines` → `reply` →
 //! `frame` → `isotp`; `port` keeps step with the adapter, `adapter` sets it up,
-//! `ask` asks, `address` says whom, `probe` finds out what it can do. What the
+//! `ask` asks, `address` says whom, `probe` finds out what it can do, `echo` whether
+//! it can be trusted with lines that must not lose a character. What the
 //! messages mean is read in `obd`.
 //!
 //! Source of the command set and replies: ELM327 data sheets v1.4b and v2.3.
@@ -12,6 +13,7 @@ mod address;
 pub mod answer;
 mod ask;
 pub mod baud;
+mod echo;
 pub mod frame;
 pub mod isotp;
 pub mod lines;

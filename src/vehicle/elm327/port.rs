@@ -1,6 +1,7 @@
 //! One exchange at a time over a byte stream. What lives here: writing a gated
 //! command, waiting for the prompt before anything else is written, limits on
-//! time and size, and finding back into step. What the lines mean is not here.
+//! time and size, and finding back into step. What the lines mean is not here,
+//! nor how a line is typed that must not lose a character (`typing`).
 //!
 //! ```text
 //!  gateway                         adapter
@@ -9,6 +10,8 @@
 //!     │ ◄──────── 7E8064100… CR CR   │
 //!     │ ◄───────────────────────── > │   only now may the next command go
 //! ```
+
+mod typing;
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,6 +26,8 @@ use super::reply::{Line, classify};
 use super::trace::Trace;
 use crate::link::ByteStream;
 use crate::vehicle::gate::Outgoing;
+
+pub use typing::Echo;
 
 /// Lines of one reply: eight ECUs with messages of 2 KiB stay below.
 const MAX_LINES: usize = 2_400;
@@ -53,6 +58,9 @@ pub enum PortError {
     /// The adapter restarted by itself: its settings are lost.
     #[error("the adapter restarted")]
     Restarted,
+    /// What it echoed is not what was typed, again and again: the line was never ended.
+    #[error("the adapter does not read what is typed")]
+    Misheard,
 }
 
 /// What came between a command and the prompt. Echo and empty lines are gone.
@@ -73,6 +81,12 @@ pub struct Port {
     received: usize,
     /// A banner came while nobody looked at the lines.
     restarted: bool,
+    /// The last reply began with the echo of its command.
+    echoed: bool,
+    /// No prompt came since the last command.
+    busy: bool,
+    /// The last command cleared codes: a lone CR would do it again.
+    holds_clearing: bool,
     trace: Option<Trace>,
 }
 
@@ -86,6 +100,9 @@ impl Port {
             waiting: VecDeque::new(),
             received: 0,
             restarted: false,
+            echoed: false,
+            busy: false,
+            holds_clearing: false,
             trace,
         }
     }
@@ -114,12 +131,20 @@ impl Port {
 
     /// Interrupts whatever the adapter does and waits until it is idle.
     ///
+    /// The first byte interrupts, and what comes while the adapter says so may be lost, up to a
+    /// lone CR, which repeats the last command (data sheet). After a clearing the CR therefore
+    /// waits for the prompt, behind more characters than a probe has.
+    ///
     /// # Errors
     /// [`PortError`] when it does not come to itself.
     pub async fn resync(&mut self) -> Result<(), PortError> {
         let mut bytes = 0;
+        let probe = if self.holds_clearing { Outgoing::Nonsense } else { Outgoing::Probe };
         for _ in 0..2 {
-            self.send(Outgoing::Probe, PROBE_LIMIT).await?;
+            if self.holds_clearing && self.busy {
+                bytes += self.interrupt().await?;
+            }
+            self.send(probe, PROBE_LIMIT).await?;
             let deadline = Instant::now() + PROBE_LIMIT;
             let mut prompted = false;
             loop {
@@ -138,10 +163,25 @@ impl Port {
                 trace.end_exchange();
             }
             if prompted {
+                (self.holds_clearing, self.busy) = (false, false);
                 return Ok(());
             }
         }
         Err(PortError::NoPrompt { limit: PROBE_LIMIT * 2, bytes })
+    }
+
+    /// Stops what the adapter does, and waits for its prompt. How many bytes came.
+    async fn interrupt(&mut self) -> Result<usize, PortError> {
+        self.send(Outgoing::Interrupt, PROBE_LIMIT).await?;
+        let deadline = Instant::now() + PROBE_LIMIT;
+        let mut bytes = 0;
+        while let Ok(received) = timeout_at(deadline, self.receive()).await {
+            bytes += received?;
+            if self.forget_waiting() || bytes > MAX_REPLY_BYTES {
+                break;
+            }
+        }
+        Ok(bytes)
     }
 
     /// Forgets that a banner came while nobody looked.
@@ -166,12 +206,18 @@ impl Port {
     }
 
     async fn send(&mut self, command: Outgoing, limit: Duration) -> Result<(), PortError> {
-        let wire = command.wire();
+        self.write(command, &command.wire(), limit).await
+    }
+
+    /// Writes `wire`, all of a command or a part of it.
+    async fn write(&mut self, command: Outgoing, wire: &[u8], limit: Duration) -> Result<(), PortError> {
         if let Some(trace) = &mut self.trace {
-            trace.sent(command, &wire);
+            trace.sent(command, wire);
         }
+        self.busy = true;
+        self.holds_clearing |= matches!(command, Outgoing::Clear(_));
         let write = async {
-            self.stream.write_all(&wire).await?;
+            self.stream.write_all(wire).await?;
             self.stream.flush().await
         };
         timeout(limit, write).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -186,12 +232,16 @@ impl Port {
     ) -> Result<Reply, PortError> {
         let mut reply = Reply::default();
         let mut bytes = 0;
+        self.echoed = false;
         loop {
             while let Some(piece) = self.waiting.pop_front() {
                 match piece {
-                    Piece::Prompt => return Ok(reply),
+                    Piece::Prompt => {
+                        self.busy = false;
+                        return Ok(reply);
+                    }
                     Piece::Overlong => reply.garbage += 1,
-                    Piece::Line(line) if is_echo(&line, command) => {}
+                    Piece::Line(line) if is_echo(&line, command) => self.echoed = true,
                     Piece::Line(line) => reply.lines.push(line),
                 }
             }

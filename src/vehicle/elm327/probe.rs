@@ -82,7 +82,8 @@ impl Adapter {
         self.capabilities.response_count = Some(false);
         let lines = u8::try_from(first.messages.len()).ok().filter(|n| (1..=15).contains(n));
         let may = self.profile().is_none_or(|profile| profile.response_count == Use::Probe);
-        if let (Some(lines), true) = (lines, may) {
+        // With a digit at its end almost every request is fragile: no echo, no digit.
+        if let (Some(lines), true, true) = (lines, may, self.echoes().await?) {
             // The digit is written only where it is said to work.
             self.capabilities.response_count = Some(true);
             let works = self.repeats(first, Some(lines)).await;

@@ -1,8 +1,10 @@
 //! Every byte of a session with its time, one JSON object a line, for `scan
 //! --trace` and the simulator's replay. The VIN is masked ([`mask`]): within the
 //! exchange that asks for it every data byte that can be part of a VIN is written
-//! as `0`, at the same places, so that the replay keeps its timing and form. A VIN
-//! of zeros is nobody's: a replayed report has none.
+//! as `0`, at the same places, so that the replay keeps its timing and form; in every
+//! other exchange what by its form is an answer with a VIN, however late it comes. So
+//! each reply is written when it is whole. A VIN of zeros is nobody's: a replayed
+//! report has none.
 //!
 //! ```text
 //! {"baygate_trace":1,"link":"elm327+tcp://…","started_at":"…","vin_masked":true}
@@ -21,39 +23,26 @@ use self::mask::VinMask;
 use crate::clock::UtcMillis;
 use crate::vehicle::gate::Outgoing;
 
-/// A masked answer is held back at most to this size, then written masked as it stands.
+/// An answer is held back at most to this size, then written masked as it stands.
 const MAX_HELD: usize = 64 * 1024;
 
 /// Writes the trace.
 pub struct Trace {
     out: Box<dyn Write + Send + Sync>,
     begun: Instant,
-    /// Chunks of an answer that holds the VIN, until its end.
+    /// Chunks of an answer, until its end.
     held: Vec<(f64, Vec<u8>)>,
-    masking: Masking,
+    /// The VIN was asked for: whatever can be part of it is masked, whatever its form.
+    asked: bool,
     mask: VinMask,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Masking {
-    No,
-    /// The VIN was asked for: whatever can be part of it is masked.
-    Asked,
-    /// The rest of a late answer may still come: its lines alone are masked.
-    LateLines,
 }
 
 impl Trace {
     /// Begins a trace of `link`.
     #[must_use]
     pub fn begin(out: Box<dyn Write + Send + Sync>, link: &str) -> Self {
-        let mut trace = Self {
-            out,
-            begun: Instant::now(),
-            held: Vec::new(),
-            masking: Masking::No,
-            mask: VinMask::default(),
-        };
+        let mut trace =
+            Self { out, begun: Instant::now(), held: Vec::new(), asked: false, mask: VinMask::default() };
         trace.line(&json!({
             "baygate_trace": 1, "link": link, "started_at": UtcMillis::now(), "vin_masked": true
         }));
@@ -62,19 +51,13 @@ impl Trace {
 
     pub(super) fn sent(&mut self, command: Outgoing, wire: &[u8]) {
         self.flush_held();
-        if command.request().is_some_and(|request| request.asks_for_vin()) {
-            self.masking = Masking::Asked;
-        }
+        self.asked |= command.request().is_some_and(|request| request.asks_for_vin());
         let now = self.now();
         self.write("tx", now, wire);
     }
 
     pub(super) fn received(&mut self, bytes: &[u8]) {
         let now = self.now();
-        if self.masking == Masking::No {
-            self.write("rx", now, bytes);
-            return;
-        }
         self.held.push((now, bytes.to_vec()));
         if self.held.iter().map(|(_, chunk)| chunk.len()).sum::<usize>() > MAX_HELD {
             self.flush_held();
@@ -83,18 +66,13 @@ impl Trace {
 
     pub(super) fn end_exchange(&mut self) {
         self.flush_held();
-        self.masking = match self.masking {
-            Masking::Asked => Masking::LateLines,
-            // An answer that never ended may go on in any later exchange.
-            Masking::LateLines if self.mask.is_open() => Masking::LateLines,
-            Masking::LateLines | Masking::No => Masking::No,
-        };
+        self.asked = false;
     }
 
     fn flush_held(&mut self) {
         let held = std::mem::take(&mut self.held);
         let mut whole: Vec<u8> = held.iter().flat_map(|(_, chunk)| chunk.iter().copied()).collect();
-        self.mask.reply(&mut whole, self.masking == Masking::Asked);
+        self.mask.reply(&mut whole, self.asked);
         let mut rest = whole.as_slice();
         for (time, chunk) in held {
             let (masked, after) = rest.split_at_checked(chunk.len()).unwrap_or((rest, &[]));
@@ -178,6 +156,24 @@ mod tests {
                 "7E81014490201314434\r7E82147503030523535\r\r>",
                 "7E82242313233343536\r7E804410541\r\r>",
                 "7E82230303030303030\r7E804410541\r\r>",
+            ),
+            (
+                "not in its exchange at all",
+                "NO DATA\r\r>",
+                "7E81014490201314434\r7E82147503030523535\r7E82242313233343536\r7E804410541\r\r>",
+                "7E81014490201303030\r7E82130303030303030\r7E82230303030303030\r7E804410541\r\r>",
+            ),
+            (
+                "by UDS, and nobody asked",
+                "7E8037F0911\r\r>",
+                "7E8101462F190316434\r7E82147626264523535\r7E82242313233343536\r\r>",
+                "7E8101462F190303030\r7E82130303030303030\r7E82230303030303030\r\r>",
+            ),
+            (
+                "its beginning lost",
+                "NO DATA\r\r>",
+                "7E82147503030523535\r7E82242313233343536\r\r>",
+                "7E82130303030303030\r7E82230303030303030\r\r>",
             ),
         ] {
             let out = Shared::default();

@@ -9,7 +9,6 @@ use crate::vehicle::elm327::port::Reply;
 use crate::vehicle::elm327::reply::{Line, classify};
 use crate::vehicle::elm327::{frame, isotp};
 use crate::vehicle::error::AdapterError;
-use crate::vehicle::gate::AtCommand;
 use crate::vehicle::gate::clear::{ClearRequest, Way};
 use crate::vehicle::protocol::Protocol;
 
@@ -25,10 +24,12 @@ impl Adapter {
         let way = request.way();
         let protocol = self.protocol.unwrap_or(Protocol::Can11At500);
         let told = self.exchange(request.into_outgoing(), CLEAR_LIMIT).await;
-        // A line with nothing in it repeats the last command (data sheet): noise on the wire
-        // must not find this one there.
-        if let Err(error) = self.at(AtCommand::Voltage).await {
-            tracing::debug!(%error, "no voltage after clearing codes");
+        // A line with nothing in it repeats the last command (data sheet): noise on the wire must
+        // not find this one there. After silence that was seen to already.
+        if told.is_ok()
+            && let Err(error) = self.resync().await
+        {
+            tracing::warn!(%error, "the adapter still remembers the clearing");
         }
         Ok(interpret(&told?, way, protocol))
     }

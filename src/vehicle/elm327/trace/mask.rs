@@ -1,22 +1,29 @@
 //! Which digits of an adapter's reply may be a VIN. Pure. In the exchange that asks
-//! for it every line is masked, garbled ones too. Later only what continues a
-//! message begun there: anything else would be another answer spoilt.
+//! for it every line is masked, garbled ones too. In any other what by its form answers
+//! the question for a VIN, what continues such a message, and what continues a message
+//! whose beginning nobody saw and could be the middle of a VIN: anything else would be
+//! another answer spoilt.
 
 use std::collections::BTreeMap;
+
+/// Senders of long messages remembered at most.
+const MOST_OPEN: usize = 64;
 
 /// Remembers messages whose end has not come.
 #[derive(Debug, Default)]
 pub(super) struct VinMask {
-    /// Bytes missing of a VIN's message, by the header of its lines (CAN).
-    open: BTreeMap<String, usize>,
+    /// Messages of several lines (CAN) that have begun, by the header of their lines.
+    open: BTreeMap<String, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// Bytes that are yet to come.
+    missing: usize,
+    holds_vin: bool,
 }
 
 impl VinMask {
-    /// Whether the rest of a VIN may still come.
-    pub(super) fn is_open(&self) -> bool {
-        !self.open.is_empty()
-    }
-
     /// Replaces VIN characters by `0` (hex `30`), line by line, and repairs the sum of older
     /// buses' lines so that the masked reply is still a valid one.
     pub(super) fn reply(&mut self, reply: &mut [u8], asked: bool) {
@@ -75,22 +82,21 @@ impl VinMask {
         match bytes {
             // ISO 15765-2: first frame with twelve bits of length, six bytes of data.
             [first @ 0x10..=0x1F, low, data @ ..] => {
-                self.open.remove(head);
                 let length = usize::from(first & 0x0F) << 8 | usize::from(*low);
-                let vin = holds_vin(data);
-                if vin && length > 6 {
-                    self.open.insert(head.to_owned(), length - 6);
+                let holds_vin = holds_vin(data);
+                if self.open.len() >= MOST_OPEN {
+                    self.open.clear();
                 }
-                vin
+                self.open.insert(head.to_owned(), Open { missing: length.saturating_sub(6), holds_vin });
+                holds_vin
             }
             // Consecutive frame: up to seven bytes.
             [0x20..=0x2F, data @ ..] => {
-                let Some(missing) = self.open.get_mut(head) else { return false };
-                *missing = missing.saturating_sub(data.len().min(7));
-                if *missing == 0 {
-                    self.open.remove(head);
-                }
-                true
+                let Some(message) = self.open.get_mut(head).filter(|message| message.missing > 0) else {
+                    return data.len() == 7 && data.iter().all(|byte| is_vin_character(*byte));
+                };
+                message.missing = message.missing.saturating_sub(data.len().min(7));
+                message.holds_vin
             }
             [_, data @ ..] => holds_vin(data),
             [] => false,

@@ -1,0 +1,240 @@
+//! What a serial line that loses characters makes of a typed line. Pure. What lives here: every
+//! way in which characters can be missing, how an adapter reads what is left, and whether a
+//! control unit would act on it. What does not: what is done about such a line (the driver).
+//!
+//! ```text
+//!  typed        0142             0120
+//!  arrived      042              120
+//!  understood   04, one digit    12, one digit left over: a count of answers
+//!               left over
+//!  the car      clears codes     refuses, or reads
+//! ```
+//!
+//! Source of how lines are read: ELM327 data sheet v2.x, "Communicating with the ELM327" (case,
+//! spaces and control characters are ignored; hex digits are paired from the front; the chip does
+//! not judge what it sends) and "Talking to the Vehicle" (a single digit at the end is the number
+//! of answers to wait for). A line with nothing left repeats the command before, which reads, or
+//! is none of these (`Port::resync` after a clearing).
+
+/// Whether `text`, typed into an adapter and robbed of some characters, may be read as a request
+/// on which a control unit acts. All ways of losing up to two characters anywhere, or any number
+/// in one run, are tried; `text` as it is is not judged.
+#[must_use]
+pub fn is_fragile(text: &str) -> bool {
+    let text = text.as_bytes();
+    let mut left = Vec::with_capacity(text.len());
+    any_loss(text.len(), |is_lost| {
+        left.clear();
+        left.extend(text.iter().enumerate().filter(|(place, _)| !is_lost(*place)).map(|(_, byte)| *byte));
+        is_acted_on(&left)
+    })
+}
+
+/// Calls `judge` with every loss in a line of `length` characters, until it says yes.
+fn any_loss(length: usize, mut judge: impl FnMut(&dyn Fn(usize) -> bool) -> bool) -> bool {
+    for first in 0..length {
+        for last in first..length {
+            // One character where both are the same, two, or all between them.
+            if judge(&|place| place == first || place == last)
+                || judge(&|place| (first..=last).contains(&place))
+            {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// Whether an adapter makes a request of this line on which a control unit acts.
+fn is_acted_on(line: &[u8]) -> bool {
+    let Some(digits) = line.iter().map(|byte| char::from(*byte).to_digit(16)).collect::<Option<Vec<_>>>()
+    else {
+        return false;
+    };
+    let (pairs, _count) = digits.as_chunks::<2>();
+    let bytes: Vec<u8> =
+        pairs.iter().map(|[high, low]| u8::try_from(high << 4 | low).unwrap_or(u8::MAX)).collect();
+    bytes.split_first().is_some_and(|(service, parameters)| acts(*service, parameters))
+}
+
+/// Whether a control unit may do something on a request, rather than read or refuse it. Services
+/// of SAE J1979 (01–0A), ISO 14229-1 table 2, ISO 14230-3 and GMW3110. What is too short for its
+/// service is refused by every unit (ISO 14229-1 §8.7), but nothing is built on that for the two
+/// that clear codes.
+fn acts(service: u8, parameters: &[u8]) -> bool {
+    match service {
+        // Clear codes, of all groups or of one.
+        0x04 | 0x14 => true,
+        // J1979, the reserved ones up to 0F included, but for control of a system: its masks read.
+        0x08 => parameters.first().is_some_and(|test| !test.is_multiple_of(0x20)),
+        0x00..=0x0F => false,
+        // Session and reset: exactly one parameter. (ISO 14230-3 knows a second one of 10, a rate of the
+        // K-line, where no request is long enough to become that.)
+        0x10 | 0x11 => parameters.len() == 1,
+        // ISO 14230-3: freeze frame and codes (12, 13, 17, 18), identification (1A); 19; reserved.
+        0x12..=0x1F => false,
+        // Back to the usual session; data, memory and scaling are read.
+        0x20..=0x26 => false,
+        // Write and control by a two-byte identifier, with at least one byte to write.
+        0x2E | 0x2F => parameters.len() >= 3,
+        // The results of a routine; tester present.
+        0x33 | 0x3E => false,
+        // Security, communication, periodic data, memory, control, routines, transfers; timing, link, codes.
+        0x27..=0x3F | 0x80..=0x87 => !parameters.is_empty(),
+        // GMW3110: programming mode, device control. BA–BE are the suppliers' own.
+        0xA5 | 0xAE | 0xBA..=0xBE => !parameters.is_empty(),
+        // Bit 6 marks answers; the rest of 88–B9 is reserved, or reads (GMW3110 A2, A9, AA).
+        0x40..=0x7F | 0x88..=0xFF => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vehicle::gate::{AtCommand, Outgoing, Request, UnitAddress};
+    use crate::vehicle::protocol::Protocol;
+
+    #[test]
+    fn what_may_become_of_a_line() {
+        for (text, fragile) in [
+            // The first digit, or the second, and a clearing is left.
+            ("0142", true),
+            ("0140", true),
+            ("0104", true),
+            ("0114", true),
+            ("0641", true),
+            ("0904", true),
+            ("020400", true),
+            ("2104", true),
+            ("22F404", true),
+            // UDS clear: `14 23 3F F1` with a count of E.
+            ("194233FF1E", true),
+            ("1904123456FF", true),
+            // A digit of a count makes a session or a reset of it: `10 02`, `11 01`.
+            ("01002", true),
+            ("01101", true),
+            ("010C1", true),
+            ("010C0D", true),
+            // 04 in the middle of many, with all before it lost.
+            ("010C0D05040B0F", true),
+            // Only reading, or nothing that a unit would take, can be left of these.
+            ("0100", false),
+            ("010C", false),
+            ("0111", false),
+            ("0120", false),
+            ("03", false),
+            ("07", false),
+            ("0A", false),
+            ("0900", false),
+            ("0902", false),
+            ("22F190", false),
+            ("010C0D05", false),
+            ("010C0D050B0F11", false),
+            ("ATRV", false),
+            ("ATE1", false),
+            ("", false),
+        ] {
+            assert_eq!(is_fragile(text), fragile, "{text}");
+        }
+    }
+
+    /// Everything the gate lets through, each parameter with every value: read again here by hand,
+    /// apart from the code above. No line passes as sturdy that a loss can turn into a clearing.
+    #[test]
+    fn no_sturdy_line_of_the_allow_list_can_clear_codes() {
+        let mut lines: Vec<Outgoing> =
+            ["03", "07", "0A", "190A"].map(|text| Outgoing::Obd(Request::parse(text).unwrap())).into();
+        for id in 0..=0xFF_u8 {
+            let mut one = vec![
+                Request::current(id),
+                Request::monitor(id),
+                Request::vehicle_info(id),
+                Request::local_data(id),
+                Request::dtcs_by_status(id),
+                Request::wwh_permanent_dtcs(id),
+            ];
+            one.extend([0, 1, 4, 0x14].map(|frame| Request::freeze_frame(id, frame)));
+            one.extend([1_u8, 2, 4, 0x80].map(|sensor| Request::oxygen_sensor_test(id, sensor)));
+            one.extend(
+                [0xF1, 0xF4, 0x04, 0x14]
+                    .map(|high| Request::data_by_identifier(u16::from_be_bytes([high, id]))),
+            );
+            one.extend(Request::current_many(&[0x0C, id, 0x0D, 0x05, 0x0B, 0x0F]));
+            lines.extend(one.into_iter().flat_map(|request| {
+                [Outgoing::Obd(request), Outgoing::ObdCounted(request, 1), Outgoing::ObdCounted(request, 4)]
+            }));
+        }
+        let mut sturdy = 0;
+        for line in lines {
+            let text = line.text();
+            if line.is_fragile() {
+                continue;
+            }
+            sturdy += 1;
+            let characters: Vec<char> = text.chars().collect();
+            let length = characters.len();
+            for first in 0..length {
+                for last in first..length {
+                    for run in [false, true] {
+                        let lost = |place: usize| {
+                            if run {
+                                (first..=last).contains(&place)
+                            } else {
+                                place == first || place == last
+                            }
+                        };
+                        let left: String = (0..length)
+                            .filter(|place| !lost(*place))
+                            .map(|place| characters[place])
+                            .collect();
+                        assert!(!left.starts_with("04") && !left.starts_with("14"), "{text} lost to {left}");
+                        let reset = left.starts_with("11") || left.starts_with("10");
+                        assert!(!reset || !(4..=5).contains(&left.len()), "{text} lost to {left}");
+                    }
+                }
+            }
+        }
+        assert!(sturdy > 1_000, "only {sturdy} lines are typed at once");
+    }
+
+    /// The adapter's own commands: but for addresses, none has to be typed with care.
+    #[test]
+    fn commands_of_the_adapter() {
+        use AtCommand as At;
+        for command in [
+            At::Reset,
+            At::EchoOff,
+            At::EchoOn,
+            At::LinefeedsOff,
+            At::SpacesOff,
+            At::HeadersOn,
+            At::AdaptiveTiming,
+            At::AggressiveTiming,
+            At::ShortWait,
+            At::UsualWait,
+            At::ProtocolAuto,
+            At::ProtocolNumber,
+            At::ProtocolClose,
+            At::ForgetEvents,
+            At::Identity,
+            At::Description,
+            At::StnIdentity,
+            At::Voltage,
+            At::Priority,
+            At::ReceiveUsual,
+            At::FunctionalHeader(Protocol::Can11At500),
+            At::FunctionalHeader(Protocol::Can29At500),
+            At::FunctionalHeader(Protocol::KwpFast),
+        ] {
+            assert!(!Outgoing::At(command).is_fragile(), "{command:?}");
+        }
+        for id in 0x7E0..=0x7E7 {
+            let unit = UnitAddress::on(Protocol::Can11At500, id).unwrap();
+            assert!(!Outgoing::At(At::Header(unit)).is_fragile(), "{id:X}");
+            assert!(!Outgoing::At(At::ReceiveOnly(unit)).is_fragile(), "{id:X}");
+        }
+        // `04 F1`, when all before it is lost.
+        let unit = UnitAddress::on(Protocol::Can29At500, 0x18DA_04F1).unwrap();
+        assert!(Outgoing::At(At::Header(unit)).is_fragile());
+    }
+}

@@ -1,0 +1,309 @@
+//! A serial line that swallows characters must never turn a read into a clearing, a reset or
+//! anything else a car acts on: full scans over real sockets, each character of each line lost
+//! in turn, ends of lines too. The simulated car tells what reached it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod vehicle_bay;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use baygate::config::tables::Poll;
+use baygate::event::vehicle::VehicleReport;
+use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Engine, Fault, Multi, Profile, VehicleSim};
+use baygate::store::confirmations::{ConfirmationOp, KIND};
+use baygate::store::requests::{NewRequest, RequestOp};
+use baygate::store::{Batch as Commit, Op};
+use baygate::vehicle::adapter::Adapter;
+use baygate::vehicle::batch::{Batch, Promises};
+use baygate::vehicle::clear::WHAT;
+use baygate::vehicle::gate::Request;
+use baygate::vehicle::report;
+use baygate::vehicle::scan;
+use serde_json::json;
+use uuid::Uuid;
+use vehicle_bay::dongle::{Dongle, Script, good};
+use vehicle_bay::{Bay, bundle, open_store};
+
+/// Longest line of a scan: `01`, six PIDs and a digit.
+const LONGEST: usize = 15;
+
+fn car() -> CarSpec {
+    CarSpec {
+        confirmed: vec!["P0420".parse().unwrap(), "P0301".parse().unwrap()],
+        pending: vec!["P0171".parse().unwrap()],
+        engine: Engine::On,
+        latency_ms: 1,
+        ..CarSpec::default()
+    }
+}
+
+fn with_one_pid() -> SimAdapter {
+    SimAdapter { multi: Multi::Error, ..SimAdapter::default() }
+}
+
+/// Services on which no unit acts (SAE J1979, ISO 14230-3, ISO 14229-1), written down here apart
+/// from the gate's list: the beginnings that losses leave of them read, or are reserved. 10 and 11
+/// with anything but one parameter are refused by every unit for their length.
+fn only_reads(request: &[u8]) -> bool {
+    match request[0] {
+        0x04 | 0x14 => false,
+        0x08 => request.len() == 1,
+        0x00..=0x0F => true,
+        0x10 | 0x11 => request.len() != 2,
+        0x12..=0x1F | 0x20..=0x26 => true,
+        0x2E | 0x2F => request.len() <= 3,
+        0x27..=0x3F | 0x80..=0xBF => request.len() == 1,
+        _ => true,
+    }
+}
+
+async fn open(sim: &VehicleSim) -> Adapter {
+    let link = format!("elm327+tcp://{}", sim.addr().unwrap());
+    Adapter::open(&link.parse().unwrap(), &bundle(), None, None).await.unwrap()
+}
+
+async fn plugged(adapter: SimAdapter) -> VehicleSim {
+    let profile = Profile { adapter, car: Some(car()) };
+    VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile).await.unwrap()
+}
+
+/// Scans with a line that begins to swallow once the adapter is open; what reached the car.
+async fn scanned(adapter: SimAdapter, fault: Fault) -> (Vec<Vec<u8>>, Option<VehicleReport>) {
+    let sim = plugged(adapter).await;
+    let mut adapter = open(&sim).await;
+    sim.fault(fault);
+    let bundle = bundle();
+    let record = scan::run(&mut adapter, &bundle, Uuid::nil(), "bay-1".parse().unwrap(), &mut |_| {}).await;
+    let report = record.ok().map(|record| report::build(&record, &bundle));
+    sim.fault(Fault::LoseInTurn { span: 0, from: 0 });
+    sim.fault(Fault::LoseEnds(0));
+    let requests = sim.requests();
+    drop(adapter);
+    // Whatever was lost: the codes still stand.
+    let mut fresh = open(&sim).await;
+    let codes = fresh.ask(Request::confirmed_codes(), None).await.unwrap();
+    let engine = &codes.messages[0].payload;
+    assert_eq!(engine[..2], [0x43, 2], "the codes stand: {engine:02X?}");
+    (requests, report)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_character_lost_in_turn() {
+    let mut jobs = Vec::new();
+    for (name, adapter) in [("one PID", with_one_pid()), ("many PIDs", SimAdapter::default())] {
+        for from in 0..LONGEST {
+            let adapter = adapter.clone();
+            jobs.push(tokio::spawn(async move {
+                let fault = Fault::LoseInTurn { span: LONGEST, from };
+                (format!("{name}, from {from}"), scanned(adapter, fault).await)
+            }));
+        }
+    }
+    let (mut asked, mut reports) = (0, 0);
+    for job in jobs {
+        let (name, (requests, report)) = job.await.unwrap();
+        for request in &requests {
+            assert!(only_reads(request), "{name}: {request:02X?} reached the car");
+        }
+        asked += requests.len();
+        reports += usize::from(report.is_some_and(|report| report.vin.is_some()));
+    }
+    // The line is bad, and yet the car is read.
+    assert!(asked > 1_000, "{asked} requests reached the cars");
+    assert!(reports >= LONGEST, "{reports} reports with a VIN of {}", 2 * LONGEST);
+}
+
+/// A lost end makes two lines one; a probe stands between them.
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_of_lines_lost() {
+    let mut jobs = Vec::new();
+    for every in [31, 44] {
+        for adapter in [with_one_pid(), SimAdapter::default()] {
+            jobs.push(tokio::spawn(scanned(adapter, Fault::LoseEnds(every))));
+        }
+    }
+    for job in jobs {
+        let (requests, _) = job.await.unwrap();
+        assert!(requests.iter().all(|request| only_reads(request)), "{requests:02X?}");
+    }
+}
+
+/// On a good line nothing is typed twice, and what is fragile is asked and answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_line_loses_nothing_by_the_care() {
+    for adapter in [with_one_pid(), SimAdapter::default()] {
+        let sim = plugged(adapter).await;
+        let mut adapter = open(&sim).await;
+        let bundle = bundle();
+        let record = scan::run(&mut adapter, &bundle, Uuid::nil(), "bay-1".parse().unwrap(), &mut |_| {})
+            .await
+            .unwrap();
+        let report = report::build(&record, &bundle);
+        assert_eq!(report.errors, []);
+        assert!(report.ecus[0].values.iter().any(|value| value.pid == "0142"));
+        assert_eq!(adapter.capabilities().echo, Some(true));
+    }
+}
+
+/// An adapter that does not echo is not asked what could become a clearing; the report says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_echo_it_is_not_asked() {
+    let sim = plugged(SimAdapter::named("clone-no-echo").unwrap()).await;
+    let mut adapter = open(&sim).await;
+    let bundle = bundle();
+    let record =
+        scan::run(&mut adapter, &bundle, Uuid::nil(), "bay-1".parse().unwrap(), &mut |_| {}).await.unwrap();
+    let report = report::build(&record, &bundle);
+    assert_eq!(adapter.capabilities().echo, Some(false));
+    let unsent = report.errors.iter().filter(|error| error.error.starts_with("not sent:"));
+    let unsent: Vec<&str> = unsent.map(|error| error.request.as_str()).collect();
+    assert!(unsent.contains(&"0104") && unsent.contains(&"0140") && unsent.contains(&"0904"), "{unsent:?}");
+    assert!(
+        !sim.requests().iter().any(|request| request.starts_with(&[1, 4]) || request.starts_with(&[1, 0x40]))
+    );
+    assert_eq!(report.vin.as_ref().map(|vin| vin.as_str()), Some("1M8GDM9AXKP042788"));
+    assert!(report.ecus[0].values.iter().any(|value| value.pid == "010C"));
+}
+
+/// The car says nothing to a clearing. The byte that wakes the adapter is swallowed, and so is
+/// all that comes while it says so: no lone CR may find the clearing in its memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_after_a_clearing_does_not_clear_again() {
+    /// What the adapter does, byte by byte: it repeats on a lone CR, and is busy from 04 on.
+    #[derive(Default)]
+    struct Chip {
+        line: String,
+        last: String,
+        busy: bool,
+        deaf: usize,
+        cleared: usize,
+    }
+    impl Chip {
+        fn take(&mut self, byte: u8) -> Vec<u8> {
+            if self.busy {
+                self.busy = false;
+                self.deaf = 2;
+                return b"STOPPED\r\r>".to_vec();
+            }
+            // What comes in one breath with the byte that woke it falls on deaf ears, but the end.
+            if self.deaf > 0 && byte != b'\r' {
+                self.deaf -= 1;
+                return Vec::new();
+            }
+            if byte != b'\r' {
+                self.line.push(char::from(byte));
+                return Vec::new();
+            }
+            let mut line = std::mem::take(&mut self.line);
+            if line.is_empty() {
+                line = self.last.clone();
+            }
+            self.last = line.clone();
+            match line.as_str() {
+                "04" => {
+                    (self.busy, self.cleared) = (true, self.cleared + 1);
+                    Vec::new()
+                }
+                line if line.contains('X') => b"?\r\r>".to_vec(),
+                // Ignition on, engine off.
+                "010C" | "010C1" => b"7E804410C0000\r\r>".to_vec(),
+                line => good(line).into_bytes(),
+            }
+        }
+    }
+    let chip = Arc::new(Mutex::new(Chip::default()));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let link = format!("elm327+tcp://{}", listener.local_addr().unwrap());
+    let acting = Arc::clone(&chip);
+    let serving = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = [0; 64];
+            while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+                let said: Vec<u8> = {
+                    let mut chip = acting.lock().unwrap();
+                    buffer[..count].iter().flat_map(|byte| chip.take(*byte)).collect()
+                };
+                if stream.write_all(&said).await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let bay = Bay::start(&store, "bay-1", &link, Poll::OnRequest);
+    bay.until_reason(None).await;
+    let report = bay.scan().await.outcome.unwrap();
+    let (confirmation, request) = (Uuid::now_v7(), Uuid::now_v7());
+    let row = |id, kind, body| NewRequest {
+        id,
+        kind,
+        target: "bay-1".into(),
+        scope: "control".into(),
+        idempotency_key: None,
+        body,
+    };
+    let asked =
+        json!({"what": WHAT, "visit": report["visit"], "method": "obd", "codes": [], "asked_by": "control"});
+    let by = json!({"confirmed_by": "till-1", "operator": "Li"});
+    let body = json!({"confirmation": confirmation, "visit": report["visit"]});
+    let commit = Commit::new()
+        .op(Op::Confirmation(ConfirmationOp::Ask(row(confirmation, KIND, asked))))
+        .op(Op::Confirmation(ConfirmationOp::Grant { id: confirmation, by }))
+        .op(Op::Request(RequestOp::Insert(row(request, WHAT, body))));
+    store.commit(commit).await.unwrap();
+    let told = bay.nth("vehicle.cleared", 1).await;
+    assert_eq!(told["outcome"], "unknown");
+    bay.scan().await;
+    bay.stop().await;
+    serving.abort();
+    let chip = chip.lock().unwrap();
+    assert_eq!(chip.cleared, 1, "{:?}", chip.last);
+}
+
+/// A batch that is lost says nothing about the car: only when one PID alone is answered the
+/// number was too many.
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_alone_does_not_lower_the_number_of_pids() {
+    for (lost, most) in [(6, 6), (2, 3)] {
+        let sim = plugged(SimAdapter::default()).await;
+        let mut adapter = open(&sim).await;
+        let bundle = bundle();
+        let record = scan::run(&mut adapter, &bundle, Uuid::nil(), "bay-1".parse().unwrap(), &mut |_| {})
+            .await
+            .unwrap();
+        let promises: Promises =
+            record.ecus().into_iter().map(|ecu| (ecu.clone(), record.supported(&ecu))).collect();
+        assert_eq!(adapter.most_pids(), 6);
+        let batch = Batch { table: &bundle.pids, promises: &promises, broken_in_a_row: 3 };
+        // The batch and its repetition, then each alone, twice.
+        for _ in 0..lost {
+            sim.fault(Fault::DropReply);
+        }
+        let outcomes =
+            batch.ask(&mut adapter, &[0x05, 0x06, 0x07, 0x0B, 0x0D, 0x0F], &mut |_| {}).await.unwrap();
+        assert_eq!(outcomes.len(), 6);
+        assert_eq!(adapter.most_pids(), most, "{lost} lost");
+    }
+}
+
+/// The adapter's word is not taken for it: an echo that lies is no echo.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adapter_that_echoes_lines_but_not_characters() {
+    let lines = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&lines);
+    let script: Script = Arc::new(move |command| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        format!("{command}\r{}", good(command)).into_bytes()
+    });
+    let dongle = Dongle::on_tcp(script).await;
+    let mut adapter = Adapter::open(&dongle.link.parse().unwrap(), &bundle(), None, None).await.unwrap();
+    adapter.ask(Request::current(0x00), None).await.unwrap();
+    let answer = adapter.ask(Request::current(0x04), None).await.unwrap();
+    assert!(answer.trouble().unwrap().starts_with("not sent"), "{answer:?}");
+    assert_eq!(adapter.capabilities().echo, Some(false));
+    assert!(!dongle.heard_text().contains("0104"));
+    assert!(lines.load(Ordering::SeqCst) > 10);
+}
