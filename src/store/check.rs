@@ -78,6 +78,7 @@ pub(super) fn quick(conn: &Connection) -> Result<(), StoreError> {
         "SELECT id, body FROM request WHERE state IN ('pending','running')",
         "SELECT id, fields FROM print_job WHERE state IN ('queued','waiting-card','printing')",
         "SELECT id, link FROM visit WHERE ended_at IS NULL",
+        "SELECT id, fact FROM card_transaction WHERE state IN ('intent','unknown')",
     ] {
         let mut query = conn.prepare(open)?;
         let mut rows = query.query([])?;
