@@ -81,6 +81,7 @@ impl CheckedBatch {
             && self.facts.iter().all(|fact| fact.new.class == Class::Gateway)
             // An intent goes on while telemetry fills the file, and stops before its outcome could not be kept.
             || self.ops.iter().any(|op| matches!(op, Op::Ledger(_)))
+            || self.facts.is_empty() && !self.ops.is_empty() && self.ops.iter().all(|op| matches!(op, Op::Card(_)))
         {
             Claim::Upkeep
         } else {

@@ -305,7 +305,7 @@ pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError
 }
 
 fn row_of(row: &Row<'_>) -> Result<TransactionRow, StoreError> {
-    seal::check(row, LedgerTable::Transaction)?;
+    seal::check(row, Some(LedgerTable::Transaction), 0)?;
     let text = |column: &str| row.get::<_, String>(column);
     Ok(TransactionRow {
         no: row.get("no")?,

@@ -288,7 +288,7 @@ pub(super) fn written(tx: &Connection, card_no: &CardNo, after: &Holding) -> Res
 }
 
 fn row_of(row: &Row<'_>) -> Result<CardRow, StoreError> {
-    seal::check(row, LedgerTable::Card)?;
+    seal::check(row, Some(LedgerTable::Card), 0)?;
     let text = |column: &str| row.get::<_, String>(column);
     Ok(CardRow {
         seen: SeenCard {

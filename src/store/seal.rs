@@ -105,27 +105,29 @@ pub(super) fn put(
     let name = table.name();
     let seal = tx
         .prepare_cached(&format!("SELECT * FROM {name} WHERE {key} = ?1"))?
-        .query_row([value], |row| of_row(row, table))?;
+        .query_row([value], |row| of_row(row, table, 0))?;
     let value_and_seal: [&dyn ToSql; 2] = [value, &seal];
     tx.prepare_cached(&format!("UPDATE {name} SET seal = ?2 WHERE {key} = ?1"))?.execute(value_and_seal)?;
     Ok(())
 }
 
-/// Whether a row of `SELECT *` is as it was written.
+/// Whether a row of all columns, the first of them at `first`, is as it was written. Rows of
+/// other tables have no seal.
 ///
 /// # Errors
 /// [`StoreError::Damaged`] where it is not.
-pub(super) fn check(row: &Row<'_>, table: LedgerTable) -> Result<(), StoreError> {
-    if row.get::<_, Option<i64>>("seal")? == Some(of_row(row, table)?) {
+pub(super) fn check(row: &Row<'_>, table: Option<LedgerTable>, first: usize) -> Result<(), StoreError> {
+    let Some(table) = table else { return Ok(()) };
+    if row.get::<_, Option<i64>>("seal")? == Some(of_row(row, table, first)?) {
         return Ok(());
     }
     let no: i64 = row.get("no")?;
     Err(StoreError::Damaged { what: format!("row {no} of {} is not as it was written", table.name()) })
 }
 
-fn of_row(row: &Row<'_>, table: LedgerTable) -> rusqlite::Result<i64> {
+fn of_row(row: &Row<'_>, table: LedgerTable, first: usize) -> rusqlite::Result<i64> {
     let columns: Vec<ValueRef<'_>> =
-        (0..table.sealed_columns()).map(|column| row.get_ref(column)).collect::<Result<_, _>>()?;
+        (first..first + table.sealed_columns()).map(|column| row.get_ref(column)).collect::<Result<_, _>>()?;
     Ok(seal_of_columns(columns))
 }
 

@@ -47,23 +47,22 @@ impl Journal {
             .read(move |r| Ok((r.member_card(&card_no)?, r.open_transaction(&card_no)?)))
             .await?;
         let held = |why: &str| Tap { standing: Err(why.to_owned()), settled: None };
-        let Some(known) = known else {
-            self.store.commit(Batch::new().op(seen(card))).await?;
-            return Ok(Tap { standing: Ok(Standing::Ahead), settled: None });
-        };
-        if let Some(why) = &known.held {
+        if let Some(why) = known.as_ref().and_then(|known| known.held.as_ref()) {
             return Ok(held(why));
         }
-        if known.seen.uid != card.uid {
-            return self.hold(&known, &card, "uid-differs").await;
+        if known.as_ref().is_some_and(|known| known.seen.uid != card.uid) {
+            return self.hold(known, card, "uid-differs").await;
         }
         let Some(open) = open else {
-            return match observe(&known.seen.holding, &card.holding) {
+            let first = Ok(Standing::Ahead);
+            let standing =
+                known.as_ref().map_or(first, |known| observe(&known.seen.holding, &card.holding));
+            return match standing {
                 Ok(standing) => {
                     self.store.commit(Batch::new().op(seen(card))).await?;
                     Ok(Tap { standing: Ok(standing), settled: None })
                 }
-                Err(wrong) => self.hold(&known, &card, wrong.code()).await,
+                Err(wrong) => self.hold(known, card, wrong.code()).await,
             };
         };
         let id = open.fact.transaction_id;
@@ -71,7 +70,7 @@ impl Journal {
         let shown = Shown { holding: card.holding.clone(), last };
         let became = match settle(&waits, &shown) {
             Ok(became) => became,
-            Err(wrong) => return self.hold(&known, &card, wrong.code()).await,
+            Err(wrong) => return self.hold(known, card, wrong.code()).await,
         };
         let left = if became == Became::Committed { &open.after } else { &open.before };
         let standing = if shown.holding == *left { Standing::Same } else { Standing::Ahead };
@@ -85,8 +84,23 @@ impl Journal {
         Ok(Tap { standing: Ok(standing), settled: Some((id, became)) })
     }
 
-    async fn hold(&self, known: &CardRow, card: &SeenCard, code: &'static str) -> Result<Tap, StoreError> {
+    async fn hold(
+        &self,
+        known: Option<CardRow>,
+        card: SeenCard,
+        code: &'static str,
+    ) -> Result<Tap, StoreError> {
         let alarm = Alarm { code, counter_seen: card.holding.counter, uid_seen: card.uid.clone() };
+        let (card_no, known) = match known {
+            Some(known) => (card.card_no, Some(known)),
+            // Its row was lost with a damaged file, its open transaction was not.
+            None => {
+                let card_no = card.card_no.clone();
+                self.store.commit(Batch::new().op(seen(card))).await?;
+                (card_no.clone(), self.store.read(move |r| r.member_card(&card_no)).await?)
+            }
+        };
+        let known = known.ok_or_else(|| StoreError::NotFound { what: format!("card {card_no}") })?;
         self.store.commit(known.hold(&alarm)?).await?;
         Ok(Tap { standing: Err(code.to_owned()), settled: None })
     }
