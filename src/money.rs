@@ -28,9 +28,7 @@ impl Fen {
 }
 
 /// The kind of a coupon: what it is worth stands in the configuration (`[[purse.coupon]]`).
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct CouponId(pub u32);
 

@@ -14,6 +14,7 @@ use baygate::card::purse::settle::{Mark, Standing};
 use baygate::card::purse::{Caps, Plan};
 use baygate::config::purse::PurseTable;
 use baygate::event::Class;
+use baygate::event::card::Technology;
 use baygate::event::ledger::{CardStanding, CardStatus, CardType, Outcome, Tender, TenderKind};
 use baygate::money::{Fen, Holding};
 use baygate::store::ledger::{End, Evidence, State};
@@ -21,7 +22,7 @@ use baygate::store::ledger_cards::{By, issued};
 use baygate::store::outbox::ClassCursor;
 use baygate::store::requests::{NewRequest, RequestOp, RequestState};
 use baygate::store::{Batch, Op, Store, StoreError, hold};
-use purse_counter::{DAYS, FakeCard, Shop, told};
+use purse_counter::{DAYS, FakeCard, Shop, request, told, transaction};
 use store_setup::{child, event, options};
 use uuid::Uuid;
 
@@ -37,7 +38,7 @@ fn after(plan: &Plan, holding: &Holding) -> Holding {
 async fn begin(shop: &Shop, card: &FakeCard, plan: &Plan) -> (Uuid, Holding) {
     assert!(shop.tap(card).await.standing.is_ok());
     let after = after(plan, &card.holding);
-    let new = shop.transaction(card, plan, shop.ask(card).await, &after, 0, DAYS[0]);
+    let new = transaction(card, plan, shop.ask(card).await, &after, 0, DAYS[0]);
     (shop.journal().begin(new).await.unwrap().fact.transaction_id, after)
 }
 
@@ -49,24 +50,25 @@ async fn done(shop: &Shop, card: &mut FakeCard, fen: i64) -> Uuid {
 }
 
 async fn statuses(store: &Store) -> Vec<CardStatus> {
-    let events = store.read(|r| r.class_events_after(Class::Ledger, ClassCursor::default(), 500)).await.unwrap();
+    let events =
+        store.read(|r| r.class_events_after(Class::Ledger, ClassCursor::default(), 500)).await.unwrap();
     let of = events.iter().filter(|logged| logged.event.kind == "card.status");
     of.map(|logged| logged.event.data_as().unwrap()).collect()
 }
 
 #[tokio::test]
 async fn an_answer_that_nobody_has_follows_the_key_to_its_end() {
-    let shop = Shop::open("SH-0001").await;
+    let shop = Shop::open().await;
     let mut card = FakeCard::new(1);
     let (id, after) = begin(&shop, &card, &plan(500)).await;
-    let request = || async { shop.store().read(move |r| r.request(id)).await.unwrap().unwrap() };
-    assert_eq!(request().await.state, RequestState::Running);
+    let asked = || async { shop.store().read(move |r| r.request(id)).await.unwrap().unwrap() };
+    assert_eq!(asked().await.state, RequestState::Running);
     card.write(&after, id);
     let first = shop.journal().end(id, End::Unknown).await.unwrap();
     assert_eq!((first.outcome, first.balance_after_fen, first.counter), (Outcome::Unknown, None, None));
-    assert_eq!(request().await.state, RequestState::Running, "whoever asks gets 202");
+    assert_eq!(asked().await.state, RequestState::Running, "whoever asks gets 202");
     // The same key with another body is a conflict, whatever came of the first.
-    let row = request().await;
+    let row = asked().await;
     let other = NewRequest {
         id: Uuid::now_v7(),
         kind: "card.transaction",
@@ -79,10 +81,13 @@ async fn an_answer_that_nobody_has_follows_the_key_to_its_end() {
     assert!(matches!(shop.store().commit(insert).await, Err(StoreError::KeyConflict)), "{row:?}");
     let tap = shop.tap(&card).await;
     assert_eq!((tap.standing, tap.settled.map(|(settled, _)| settled)), (Ok(Standing::Same), Some(id)));
-    assert_eq!(request().await.state, RequestState::Done);
+    assert_eq!(asked().await.state, RequestState::Done);
     let told = told(shop.store()).await;
     assert_eq!(told.len(), 2);
-    assert_eq!((told[1].outcome, told[1].settles, told[1].counter), (Outcome::Committed, Some(true), Some(1)));
+    assert_eq!(
+        (told[1].outcome, told[1].settles, told[1].counter),
+        (Outcome::Committed, Some(true), Some(1))
+    );
     assert_eq!(told[1].balance_after_fen, Some(Fen(500)));
 }
 
@@ -97,7 +102,7 @@ async fn cards_that_are_not_what_they_were_are_held() {
         ("a coupon more", |card| card.holding.coupons.push(baygate::money::CouponId(1)), "counter-forked"),
     ];
     for (what, change, code) in cases {
-        let shop = Shop::open("SH-0001").await;
+        let shop = Shop::open().await;
         let mut card = FakeCard::new(1);
         done(&shop, &mut card, 700).await;
         let mut other = card.clone();
@@ -105,7 +110,7 @@ async fn cards_that_are_not_what_they_were_are_held() {
         assert_eq!(shop.tap(&other).await.standing, Err(code.to_owned()), "{what}");
         assert_eq!(shop.tap(&card).await.standing, Err(code.to_owned()), "{what}: which is the true one?");
         let new =
-            shop.transaction(&card, &plan(1), shop.ask(&card).await, &after(&plan(1), &card.holding), 0, DAYS[0]);
+            transaction(&card, &plan(1), shop.ask(&card).await, &after(&plan(1), &card.holding), 0, DAYS[0]);
         assert!(matches!(shop.journal().begin(new).await, Err(StoreError::LedgerRefused { .. })), "{what}");
         let alarm = &statuses(shop.store()).await[0];
         assert_eq!((alarm.held.as_deref(), alarm.counter_expected), (Some(code), Some(1)), "{what}");
@@ -121,7 +126,7 @@ async fn cards_that_are_not_what_they_were_are_held() {
 
 #[tokio::test]
 async fn a_card_is_given_out_once_and_stands_as_it_was_told() {
-    let shop = Shop::open("SH-0001").await;
+    let shop = Shop::open().await;
     let card = FakeCard::new(1);
     let by = || By { operator: "li".into(), till: "till-1".parse().unwrap() };
     let issue = || issued(card.seen(), Some("gold".into()), DAYS[0].into(), by()).unwrap();
@@ -139,7 +144,7 @@ async fn a_card_is_given_out_once_and_stands_as_it_was_told() {
 
 #[tokio::test]
 async fn refunds_that_race_are_one() {
-    let shop = Shop::open("SH-0001").await;
+    let shop = Shop::open().await;
     let (mut card, mut other) = (FakeCard::new(1), FakeCard::new(2));
     let original = done(&shop, &mut card, 700).await;
     assert!(shop.tap(&other).await.standing.is_ok());
@@ -149,7 +154,7 @@ async fn refunds_that_race_are_one() {
         let mut back = plan(10);
         back.original = Some(original);
         let after = after(&back, &card.holding);
-        intents.push(shop.transaction(card, &back, shop.ask(card).await, &after, 0, DAYS[0]));
+        intents.push(transaction(card, &back, shop.ask(card).await, &after, 0, DAYS[0]));
     }
     let second = intents.pop().unwrap();
     let row = shop.journal().begin(intents.pop().unwrap()).await.unwrap();
@@ -161,7 +166,7 @@ async fn refunds_that_race_are_one() {
 
 #[tokio::test]
 async fn limits_count_what_is_not_settled() {
-    let shop = Shop::open("SH-0001").await;
+    let shop = Shop::open().await;
     let mut card = FakeCard::new(1);
     done(&shop, &mut card, 10_000).await;
     done(&shop, &mut card, -300).await;
@@ -169,8 +174,8 @@ async fn limits_count_what_is_not_settled() {
     let card_no = card.card_no.clone();
     let spent = || {
         let card_no = card_no.clone();
-        let technology = baygate::event::card::Technology::Desfire;
-        async { shop.store().read(move |r| r.offline_spent(DAYS[0], technology, &card_no)).await.unwrap() }
+        let (store, technology) = (shop.store().clone(), Technology::Desfire);
+        async move { store.read(move |r| r.offline_spent(DAYS[0], technology, &card_no)).await.unwrap() }
     };
     assert_eq!(spent().await, (350, 350));
     shop.journal().end(id, End::Aborted).await.unwrap();
@@ -184,26 +189,16 @@ async fn a_full_file_stops_the_purse_before_it_could_lose_a_row() {
     small.max_bytes = 4 << 20;
     let (store, _) = Store::open(&small).unwrap();
     let journal = Journal::new(store.clone());
-    let shop = Shop::open("SH-0001").await;
     while store.commit(Batch::new().event(event(Class::Card, 8000))).await.is_ok() {}
     let (mut dealt, mut stopped) = (0, false);
     let mut card = FakeCard::new(1);
-    for n in 0..2_000 {
-        let plan = top_up(Fen(1), &[Tender { kind: TenderKind::Cash, amount_fen: Fen(1) }], &PurseTable::default());
+    for _ in 0..2_000 {
+        let plan =
+            top_up(Fen(1), &[Tender { kind: TenderKind::Cash, amount_fen: Fen(1) }], &PurseTable::default());
         let plan = plan.unwrap();
         let after = after(&plan, &card.holding);
         let begun = match journal.tap(card.seen(), card.last).await {
-            Ok(_) => {
-                let asked = NewRequest {
-                    id: Uuid::now_v7(),
-                    kind: "card.transaction",
-                    target: "counter-1".into(),
-                    scope: "till-1".into(),
-                    idempotency_key: None,
-                    body: serde_json::json!({ "n": n }),
-                };
-                journal.begin(shop.transaction(&card, &plan, asked, &after, 0, DAYS[0])).await
-            }
+            Ok(_) => journal.begin(transaction(&card, &plan, request(&card), &after, 0, DAYS[0])).await,
             Err(error) => Err(error),
         };
         match begun {
@@ -231,7 +226,7 @@ async fn rotten_rows_are_not_believed_and_hold_the_purse() {
         ("a holding", "UPDATE member_card SET holding = replace(holding, '700', '701')"),
         ("no seal", "UPDATE card_transaction SET seal = NULL WHERE no = 2"),
     ] {
-        let shop = Shop::open("SH-0001").await;
+        let shop = Shop::open().await;
         let mut card = FakeCard::new(1);
         for fen in [5, 700, -5] {
             done(&shop, &mut card, fen).await;
@@ -261,18 +256,15 @@ async fn rotten_rows_are_not_believed_and_hold_the_purse() {
         assert_eq!(rows.iter().map(|row| row.fact.transaction_id).collect::<Vec<_>>(), [open], "{what}");
         let journal = Journal::new(store.clone());
         journal.tap(card.seen(), card.last).await.unwrap();
-        let shop = Shop::open("SH-0001").await;
-        let later = || async {
-            let after = after(&plan(1), &card.holding);
-            shop.transaction(&card, &plan(1), shop.ask(&card).await, &after, 0, DAYS[0])
-        };
-        assert!(matches!(journal.begin(later().await).await, Err(StoreError::LedgerRefused { .. })), "{what}");
+        let later =
+            || transaction(&card, &plan(1), request(&card), &after(&plan(1), &card.holding), 0, DAYS[0]);
+        assert!(matches!(journal.begin(later()).await, Err(StoreError::LedgerRefused { .. })), "{what}");
         drop(journal);
         store.close().await;
         drop(store);
         assert!(hold::release(dir.path()).unwrap().is_some(), "{what}");
         let (store, _) = Store::open(&options(dir.path())).unwrap();
-        Journal::new(store.clone()).begin(later().await).await.unwrap();
+        Journal::new(store.clone()).begin(later()).await.unwrap();
     }
 }
 
@@ -296,10 +288,6 @@ fn write_card(dir: &Path, card: &FakeCard) {
     std::fs::rename(dir.join("card.part"), card_file(dir)).unwrap();
 }
 
-async fn shop_shell() -> Shop {
-    Shop::open("SH-0001").await
-}
-
 #[test]
 #[ignore = "plays the other process"]
 fn plays_the_purse() {
@@ -307,15 +295,14 @@ fn plays_the_purse() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (store, _) = Store::open(&options(&dir)).unwrap();
-        let (journal, shop) = (Journal::new(store.clone()), shop_shell().await);
+        let journal = Journal::new(store.clone());
         let mut card = read_card(&dir);
         let mut fen = 1;
         loop {
             assert!(journal.tap(card.seen(), card.last).await.unwrap().standing.is_ok());
             fen = if card.holding.principal_fen.0 > 1_000 { -600 } else { fen % 97 + 1 };
             let after = after(&plan(fen), &card.holding);
-            let asked = shop.ask(&card).await;
-            let new = shop.transaction(&card, &plan(fen), asked, &after, 0, DAYS[0]);
+            let new = transaction(&card, &plan(fen), request(&card), &after, 0, DAYS[0]);
             let id = journal.begin(new).await.unwrap().fact.transaction_id;
             writeln!(std::io::stdout().lock(), "begun {id}").unwrap();
             card.write(&after, id);

@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod purse_counter;
-mod store_setup;
 #[path = "support/seed.rs"]
 mod seed;
+mod store_setup;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,20 +22,31 @@ use baygate::store::StoreError;
 use baygate::store::ledger::{End, Evidence, State};
 use baygate::store::ledger_figures::{Counter, Sum};
 use proptest::prelude::*;
-use purse_counter::{DAYS, FakeCard, Shop, told};
+use purse_counter::{DAYS, FakeCard, Shop, told, transaction};
 
 /// What a customer wants.
 #[derive(Debug, Clone, Copy)]
 enum Wish {
     TopUp(i64),
-    Spend { purse: i64, cash: i64 },
+    Spend {
+        purse: i64,
+        cash: i64,
+    },
     Earn(i64),
     Redeem(i64),
     Adjust(i64),
     /// Of the n-th thing this store committed for the card.
-    Refund { of: usize, amount: i64 },
-    Void { of: usize },
-    Transfer { to: usize, amount: i64 },
+    Refund {
+        of: usize,
+        amount: i64,
+    },
+    Void {
+        of: usize,
+    },
+    Transfer {
+        to: usize,
+        amount: i64,
+    },
 }
 
 /// Where it is torn.
@@ -119,7 +130,11 @@ fn tender(kind: TenderKind, amount: i64) -> Option<Tender> {
 }
 
 /// The original and what followed it.
-async fn original(shop: &Shop, card: &FakeCard, of: usize) -> Option<(CardTransaction, Vec<CardTransaction>)> {
+async fn original(
+    shop: &Shop,
+    card: &FakeCard,
+    of: usize,
+) -> Option<(CardTransaction, Vec<CardTransaction>)> {
     let card_no = card.card_no.clone();
     let rows = shop.store().read(move |r| r.transactions_of(&card_no, None, 100)).await.unwrap();
     let done: Vec<_> = rows.into_iter().filter(|row| row.state == State::Committed).collect();
@@ -186,7 +201,7 @@ async fn deal(
         assert_eq!(after.points, card.holding.points + points);
     }
     let asked = shop.ask(card).await;
-    let new = shop.transaction(card, &plan, asked.clone(), &after, earlier, DAYS[step.day]);
+    let new = transaction(card, &plan, asked.clone(), &after, earlier, DAYS[step.day]);
     let row = shop.journal().begin(new.clone()).await.unwrap();
     let id = row.fact.transaction_id;
     // The same key once more finds the same transaction, whatever came of it.
@@ -220,7 +235,7 @@ async fn deal(
 }
 
 async fn play(steps: Vec<Step>) {
-    let mut shops = [Shop::open("SH-0001").await, Shop::open("SH-0002").await];
+    let mut shops = [Shop::open().await, Shop::open().await];
     let mut cards: Vec<FakeCard> = (1..=3).map(FakeCard::new).collect();
     for step in &steps {
         let other = match step.wish {
@@ -297,14 +312,16 @@ async fn judge(shops: &[Shop; 2], cards: &[FakeCard]) {
         }
         // Headquarters keeps the last event of each transaction.
         let events = told(shop.store()).await;
-        let heard: BTreeMap<_, _> =
-            events.iter().map(|fact| (fact.transaction_id, fact.clone())).collect();
+        let heard: BTreeMap<_, _> = events.iter().map(|fact| (fact.transaction_id, fact.clone())).collect();
         for (n, fact) in events.iter().enumerate() {
             let before = events[..n].iter().any(|earlier| earlier.transaction_id == fact.transaction_id);
             assert_eq!(fact.settles, before.then_some(true), "{fact:?}");
         }
-        let committed_there: BTreeSet<_> =
-            heard.values().filter(|fact| fact.outcome == Outcome::Committed).map(|f| f.transaction_id).collect();
+        let committed_there: BTreeSet<_> = heard
+            .values()
+            .filter(|fact| fact.outcome == Outcome::Committed)
+            .map(|f| f.transaction_id)
+            .collect();
         assert_eq!(committed_there, committed.iter().map(|row| row.fact.transaction_id).collect());
         assert!(heard.values().all(|fact| fact.outcome != Outcome::Unknown));
         figures_are_the_ledger(shop, &heard).await;
@@ -370,7 +387,7 @@ proptest! {
 async fn a_card_that_went_on_elsewhere_waits_for_headquarters() {
     for tear in [Tear::BeforeCard, Tear::AfterCard] {
         let step = |shop, tear| Step { shop, card: 0, wish: Wish::TopUp(100), tear, restart: false, day: 0 };
-        let shops = [Shop::open("SH-0001").await, Shop::open("SH-0002").await];
+        let shops = [Shop::open().await, Shop::open().await];
         let mut card = FakeCard::new(1);
         for step in [step(0, tear), step(1, Tear::Nowhere), step(1, Tear::Nowhere)] {
             let shop = &shops[step.shop];

@@ -230,10 +230,14 @@ impl PurseTable {
             .into_iter()
             .chain(self.reward.iter().flat_map(|reward| [reward.from_fen, reward.bonus_fen]))
             .chain([self.points.earn_per_fen, self.points.worth_fen])
-            .chain(self.coupon.iter().flat_map(|coupon| [coupon.off_fen.unwrap_or_default(), coupon.from_fen]))
-            .chain(self.limit.iter().flat_map(|limit| {
-                [limit.per_transaction_fen, limit.per_card_fen, limit.per_day_fen]
-            }));
+            .chain(
+                self.coupon.iter().flat_map(|coupon| [coupon.off_fen.unwrap_or_default(), coupon.from_fen]),
+            )
+            .chain(
+                self.limit
+                    .iter()
+                    .flat_map(|limit| [limit.per_transaction_fen, limit.per_card_fen, limit.per_day_fen]),
+            );
         fault(
             amounts.into_iter().any(|fen| !(0..=MAX_FEN).contains(&fen.0)),
             "[purse] has an amount below zero or above 1000000000 fen",
@@ -241,7 +245,9 @@ impl PurseTable {
         );
         let shares = [self.points.max_share_per_mille]
             .into_iter()
-            .chain(self.class.iter().flat_map(|class| [class.labour_off_per_mille, class.parts_off_per_mille]))
+            .chain(
+                self.class.iter().flat_map(|class| [class.labour_off_per_mille, class.parts_off_per_mille]),
+            )
             .chain(self.coupon.iter().filter_map(|coupon| coupon.off_per_mille));
         fault(
             shares.into_iter().any(|share| share > 1000),

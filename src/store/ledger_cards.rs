@@ -118,12 +118,7 @@ impl CardRow {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when the event cannot be written.
-    pub fn stands(
-        &self,
-        status: CardStanding,
-        reason: Option<String>,
-        by: By,
-    ) -> Result<Batch, StoreError> {
+    pub fn stands(&self, status: CardStanding, reason: Option<String>, by: By) -> Result<Batch, StoreError> {
         let card_no = self.seen.card_no.clone();
         let event = CardStatus { status, held: self.held.clone(), reason, ..self.event(Some(by)) };
         let event = about(&card_no, &event)?;
@@ -146,9 +141,7 @@ impl CardRow {
             ..self.event(None)
         };
         let event = about(&card_no, &event)?;
-        Ok(Batch::new()
-            .op(Op::Card(CardOp(Change::Hold { card_no, held: alarm.code })))
-            .event(event))
+        Ok(Batch::new().op(Op::Card(CardOp(Change::Hold { card_no, held: alarm.code }))).event(event))
     }
 
     /// A person has looked: what the card shows is taken for true from now on, and it may be
@@ -279,7 +272,9 @@ fn refresh(tx: &Connection, card: &SeenCard) -> Result<usize, StoreError> {
 /// A transaction stands on the card. One that is settled late does not move it back.
 pub(super) fn written(tx: &Connection, card_no: &CardNo, after: &Holding) -> Result<(), StoreError> {
     let changed = tx
-        .prepare_cached("UPDATE member_card SET holding = ?2, counter = ?3 WHERE card_no = ?1 AND counter < ?3")?
+        .prepare_cached(
+            "UPDATE member_card SET holding = ?2, counter = ?3 WHERE card_no = ?1 AND counter < ?3",
+        )?
         .execute(params![card_no.as_str(), json(after)?, after.counter])?;
     match changed {
         0 => Ok(()),

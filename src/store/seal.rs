@@ -126,8 +126,9 @@ pub(super) fn check(row: &Row<'_>, table: Option<LedgerTable>, first: usize) -> 
 }
 
 fn of_row(row: &Row<'_>, table: LedgerTable, first: usize) -> rusqlite::Result<i64> {
-    let columns: Vec<ValueRef<'_>> =
-        (first..first + table.sealed_columns()).map(|column| row.get_ref(column)).collect::<Result<_, _>>()?;
+    let columns: Vec<ValueRef<'_>> = (first..first + table.sealed_columns())
+        .map(|column| row.get_ref(column))
+        .collect::<Result<_, _>>()?;
     Ok(seal_of_columns(columns))
 }
 

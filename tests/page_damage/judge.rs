@@ -105,9 +105,11 @@ async fn judge(case: &str, truth: &Truth, dir: &Path, harmed: &[u8], excused: &B
         }
     }
     assert_eq!(report.lost, told, "{case}");
-    for (class, last) in
-        [(Class::Card, EVENTS), (Class::Ledger, EVENTS + u64::from(TRANSACTIONS)), (Class::Vehicle, EVENTS / 50 + LARGE)]
-    {
+    for (class, last) in [
+        (Class::Card, EVENTS),
+        (Class::Ledger, EVENTS + u64::from(TRANSACTIONS)),
+        (Class::Vehicle, EVENTS / 50 + LARGE),
+    ] {
         let known = known.remove(&class).unwrap_or_default();
         // Nobody can know what was given out where the counters are cut off with all the rest.
         if case.starts_with("cut to") && !report.ledger_complete && known.is_empty() {

@@ -64,7 +64,7 @@ pub struct Shop {
 }
 
 impl Shop {
-    pub async fn open(_store: &str) -> Self {
+    pub async fn open() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(&options(dir.path())).unwrap();
         Self { dir, store: Some(store) }
@@ -107,46 +107,9 @@ impl Shop {
 
     /// The till's request, committed.
     pub async fn ask(&self, card: &FakeCard) -> NewRequest {
-        let request = NewRequest {
-            id: Uuid::now_v7(),
-            kind: "card.transaction",
-            target: "counter-1".into(),
-            scope: "till-1".into(),
-            idempotency_key: Some(Uuid::new_v4().to_string()),
-            body: serde_json::json!({ "card_no": card.card_no }),
-        };
+        let request = request(card);
         self.store().commit(Batch::new().op(Op::Request(RequestOp::Insert(request.clone())))).await.unwrap();
         request
-    }
-
-    pub fn transaction(
-        &self,
-        card: &FakeCard,
-        plan: &Plan,
-        asked: NewRequest,
-        after: &Holding,
-        earlier: usize,
-        day: &str,
-    ) -> NewTransaction {
-        let context = Context {
-            transaction_id: asked.id,
-            card_no: card.card_no.clone(),
-            uid: card.uid.clone(),
-            issuing_store: "SH-0001".parse().unwrap(),
-            operator: if card.holding.counter.is_multiple_of(2) { "li".into() } else { "wang".into() },
-            till: "till-1".parse().unwrap(),
-            order: None,
-            offline: true,
-            idempotency_key: asked.idempotency_key.unwrap_or_default(),
-        };
-        NewTransaction {
-            fact: plan.fact(&context).unwrap(),
-            technology: Technology::Desfire,
-            business_day: day.to_owned(),
-            before: card.holding.clone(),
-            after: after.clone(),
-            earlier,
-        }
     }
 
     /// All transactions of the days.
@@ -162,6 +125,48 @@ impl Shop {
 
     pub async fn day_of(&self, id: Uuid) -> String {
         self.store().read(move |r| r.transaction(id)).await.unwrap().unwrap().business_day
+    }
+}
+
+/// What a till asks.
+pub fn request(card: &FakeCard) -> NewRequest {
+    NewRequest {
+        id: Uuid::now_v7(),
+        kind: "card.transaction",
+        target: "counter-1".into(),
+        scope: "till-1".into(),
+        idempotency_key: Some(Uuid::new_v4().to_string()),
+        body: serde_json::json!({ "card_no": card.card_no }),
+    }
+}
+
+/// The intent for what was asked.
+pub fn transaction(
+    card: &FakeCard,
+    plan: &Plan,
+    asked: NewRequest,
+    after: &Holding,
+    earlier: usize,
+    day: &str,
+) -> NewTransaction {
+    let context = Context {
+        transaction_id: asked.id,
+        card_no: card.card_no.clone(),
+        uid: card.uid.clone(),
+        issuing_store: "SH-0001".parse().unwrap(),
+        operator: if card.holding.counter.is_multiple_of(2) { "li".into() } else { "wang".into() },
+        till: "till-1".parse().unwrap(),
+        order: None,
+        offline: true,
+        idempotency_key: asked.idempotency_key.unwrap_or_default(),
+    };
+    NewTransaction {
+        fact: plan.fact(&context).unwrap(),
+        technology: Technology::Desfire,
+        business_day: day.to_owned(),
+        before: card.holding.clone(),
+        after: after.clone(),
+        earlier,
     }
 }
 

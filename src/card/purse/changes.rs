@@ -91,7 +91,9 @@ pub fn give_coupon(id: CouponId, rules: &PurseTable) -> Result<Plan, Refusal> {
 /// [`Refusal::AmountNotAllowed`].
 pub fn adjust(principal: Fen, bonus: Fen, points: i64) -> Result<Plan, Refusal> {
     let within = |number: i64| (-MAX_FEN..=MAX_FEN).contains(&number);
-    if !(within(principal.0) && within(bonus.0) && within(points)) || (principal.0, bonus.0, points) == (0, 0, 0) {
+    if !(within(principal.0) && within(bonus.0) && within(points))
+        || (principal.0, bonus.0, points) == (0, 0, 0)
+    {
         return Err(Refusal::AmountNotAllowed);
     }
     let mut plan = Plan::new(TransactionKind::Adjust);

@@ -42,10 +42,8 @@ impl Journal {
     /// [`StoreError`]; nothing was noted then.
     pub async fn tap(&self, card: SeenCard, last: Option<Mark>) -> Result<Tap, StoreError> {
         let card_no = card.card_no.clone();
-        let (known, open) = self
-            .store
-            .read(move |r| Ok((r.member_card(&card_no)?, r.open_transaction(&card_no)?)))
-            .await?;
+        let (known, open) =
+            self.store.read(move |r| Ok((r.member_card(&card_no)?, r.open_transaction(&card_no)?))).await?;
         let held = |why: &str| Tap { standing: Err(why.to_owned()), settled: None };
         if let Some(why) = known.as_ref().and_then(|known| known.held.as_ref()) {
             return Ok(held(why));
@@ -55,8 +53,7 @@ impl Journal {
         }
         let Some(open) = open else {
             let first = Ok(Standing::Ahead);
-            let standing =
-                known.as_ref().map_or(first, |known| observe(&known.seen.holding, &card.holding));
+            let standing = known.as_ref().map_or(first, |known| observe(&known.seen.holding, &card.holding));
             return match standing {
                 Ok(standing) => {
                     self.store.commit(Batch::new().op(seen(card))).await?;

@@ -87,12 +87,7 @@ pub struct OfflineSpent {
 ///
 /// # Errors
 /// The first reason why not: about the house, the card, then the amount.
-pub fn permit(
-    card: &Card<'_>,
-    kind: TransactionKind,
-    amount: Fen,
-    house: &House<'_>,
-) -> Result<(), Refusal> {
+pub fn permit(card: &Card<'_>, kind: TransactionKind, amount: Fen, house: &House<'_>) -> Result<(), Refusal> {
     if house.writes_held {
         return Err(Refusal::WritesHeld);
     }

@@ -143,10 +143,8 @@ fn class_discounts(plan: &mut Plan, net: &mut Net, class: &ClassRule) -> Result<
             continue;
         }
         let percent = format!("{}.{}%", per_mille / 10, per_mille % 10);
-        let (zh, en) = (
-            format!("{}{zh} −{percent}", class.name.zh),
-            format!("{} {en} −{percent}", class.name.en),
-        );
+        let (zh, en) =
+            (format!("{}{zh} −{percent}", class.name.zh), format!("{} {en} −{percent}", class.name.en));
         plan.line(code, zh, en, subtract(Fen(0), off)?)?;
         plan.discount_fen = add(plan.discount_fen, off)?;
         *net.of(category) = subtract(gross, off)?;

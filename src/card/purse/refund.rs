@@ -104,7 +104,8 @@ pub fn refund(original: &Original<'_>, amount: Fen, holding: &Holding) -> Result
         TransactionKind::Spend => sale_back(&mut plan, original, &parts, [before, now, whole], holding)?,
         TransactionKind::Topup => {
             plan.effect.principal_fen = subtract(Fen(0), amount)?;
-            let due = share_down(original.fact.bonus_fen.0, now.0, whole.0).ok_or(Refusal::AmountNotAllowed)?;
+            let due =
+                share_down(original.fact.bonus_fen.0, now.0, whole.0).ok_or(Refusal::AmountNotAllowed)?;
             let taken = original.earlier.iter().try_fold(Fen(0), |sum, r| subtract(sum, r.bonus_fen))?;
             let bonus = subtract(Fen(due), taken)?.min(holding.bonus_fen).max(Fen(0));
             plan.effect.bonus_fen = subtract(Fen(0), bonus)?;

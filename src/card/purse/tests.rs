@@ -279,8 +279,7 @@ fn who_may_what() {
         open: false,
     };
     let offline = Some(OfflineSpent::default());
-    let house =
-        House { now, store: &own, rules: &rules, hotlist: &hotlist, writes_held: false, offline };
+    let house = House { now, store: &own, rules: &rules, hotlist: &hotlist, writes_held: false, offline };
     let spend = |fen: i64| (TransactionKind::Spend, Fen(-fen));
     let spent = |by_card, by_all| Some(OfflineSpent { by_card: Fen(by_card), by_all: Fen(by_all) });
     let stale = Hotlist { as_of: Some(UtcMillis(now.0 - 86_400_001)), ..Hotlist::default() };
@@ -346,19 +345,18 @@ fn every_refusal_has_its_code_and_stands_in_the_documentation() {
     let codes: BTreeSet<_> = Refusal::ALL.iter().map(|refusal| refusal.code()).collect();
     assert_eq!(codes.len(), Refusal::ALL.len());
     for refusal in Refusal::ALL {
-        assert!(page.contains(&format!("`{}`", refusal.code())), "{} is not in docs/purse.md", refusal.code());
+        assert!(
+            page.contains(&format!("`{}`", refusal.code())),
+            "{} is not in docs/purse.md",
+            refusal.code()
+        );
         let Text { zh, en } = refusal.text();
         assert!(zh.ends_with('。') && en.ends_with('.'), "{refusal:?}");
     }
 }
 
 fn category() -> impl Strategy<Value = Category> {
-    prop_oneof![
-        Just(Category::Labour),
-        Just(Category::Parts),
-        Just(Category::Goods),
-        Just(Category::Gift)
-    ]
+    prop_oneof![Just(Category::Labour), Just(Category::Parts), Just(Category::Goods), Just(Category::Gift)]
 }
 
 fn order() -> impl Strategy<Value = SpendOrder> {
