@@ -30,7 +30,7 @@ impl Original<'_> {
         let mut plan = Plan::new(kind);
         plan.original = Some(committed(self.fact)?);
         if self.fact.card_no != *self.card_no && !self.predecessors.contains(&self.fact.card_no) {
-            return Err(Refusal::OtherMember);
+            return Err(Refusal::OtherCard);
         }
         if self.earlier.iter().any(|earlier| earlier.kind == TransactionKind::Void) {
             return Err(Refusal::NotRefundable);

@@ -128,7 +128,7 @@ refusals! {
     RefundedAlready "refunded-already"
         "此交易已有退款，不能撤销。请对余下部分退款。"
         "A part was refunded already, so it cannot be voided. Refund the rest."
-    OtherMember "other-card"
+    OtherCard "other-card"
         "原交易属于另一张卡。请刷原卡，或其换出的新卡。"
         "The original belongs to another card. Tap that one, or the one that took its place."
     TransferNotAllowed "transfer-not-allowed"

@@ -253,7 +253,7 @@ fn voids_undo_to_the_fen() {
         assert_eq!(refund(&of(&voided), Fen(1), &before), Err(Refusal::NotRefundable));
         let other = CardNo::new("8800009").unwrap();
         let elsewhere = Original { card_no: &other, ..of(&[]) };
-        assert_eq!(void(&elsewhere), Err(Refusal::OtherMember));
+        assert_eq!(void(&elsewhere), Err(Refusal::OtherCard));
         assert!(void(&Original { predecessors: &[card_no()], ..elsewhere }).is_ok(), "after a replacement");
     }
 }
