@@ -108,8 +108,13 @@ fn a_sale_worked_by_hand() {
     );
     assert_eq!((plan.due_fen, plan.discount_fen), (Fen(27_754), Fen(2_251)));
     let tenders: Vec<_> = plan.tenders.iter().map(|tender| (tender.kind, tender.amount_fen.0)).collect();
-    use TenderKind::{Coupon, Points, Purse, Wechat};
-    assert_eq!(tenders, [(Coupon, 3_000), (Points, 1_000), (Wechat, 10_000), (Purse, 13_754)]);
+    let expected = [
+        (TenderKind::Coupon, 3_000),
+        (TenderKind::Points, 1_000),
+        (TenderKind::Wechat, 10_000),
+        (TenderKind::Purse, 13_754),
+    ];
+    assert_eq!(tenders, expected);
     // Principal first: 12000 and 1754 of the bonus. Points for 22000 fen of real money.
     assert_eq!((plan.effect.principal_fen, plan.effect.bonus_fen), (Fen(-12_000), Fen(-1_754)));
     assert_eq!((plan.points_earned, plan.points_used, plan.effect.points), (220, 1_000, -780));
@@ -244,7 +249,8 @@ fn voids_undo_to_the_fen() {
     for plan in plans {
         let after = plan.after(&before, &CAPS).unwrap();
         let original = fact(&plan);
-        let of = |earlier| Original { fact: &original, earlier, card_no: &card_no(), predecessors: &[] };
+        let no = card_no();
+        let of = |earlier| Original { fact: &original, earlier, card_no: &no, predecessors: &[] };
         let undone = void(&of(&[])).unwrap();
         let back = undone.after(&after, &CAPS).unwrap();
         assert_eq!(Holding { counter: before.counter, ..back }, before, "{:?}", plan.kind);

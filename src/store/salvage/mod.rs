@@ -132,7 +132,7 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark) -> Result<Salvaged, StoreErro
     if let Some((source, _)) = &source {
         // A file of an earlier version has fewer.
         let there = tables(source).ok();
-        let is_there = |table| there.as_ref().is_none_or(|there| there.contains(table));
+        let is_there = |table: &String| there.as_ref().is_none_or(|there| there.contains(table));
         for table in tables(&tx)? {
             let copied = copy::table(source, &tx, &table)?;
             kept += copied.kept;
