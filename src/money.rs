@@ -41,7 +41,7 @@ pub struct Holding {
     pub bonus_fen: Fen,
     /// Points.
     pub points: i64,
-    /// Coupons, one a slot, in the card's order.
+    /// Coupons, by kind; of a kind that is there twice, two.
     pub coupons: Vec<CouponId>,
     /// Transactions committed on this card, wherever they were made.
     pub counter: u32,

@@ -276,14 +276,14 @@ fn card_file(dir: &Path) -> std::path::PathBuf {
 fn read_card(dir: &Path) -> FakeCard {
     let mut card = FakeCard::new(1);
     if let Ok(text) = std::fs::read_to_string(card_file(dir)) {
-        let (holding, last): (Holding, u64) = serde_json::from_str(&text).unwrap();
+        let (holding, last): (Holding, [u8; 4]) = serde_json::from_str(&text).unwrap();
         (card.holding, card.last) = (holding, Some(Mark(last)));
     }
     card
 }
 
 fn write_card(dir: &Path, card: &FakeCard) {
-    let text = serde_json::to_string(&(&card.holding, card.last.map_or(0, |mark| mark.0))).unwrap();
+    let text = serde_json::to_string(&(&card.holding, card.last.map_or([0; 4], |mark| mark.0))).unwrap();
     std::fs::write(dir.join("card.part"), text).unwrap();
     std::fs::rename(dir.join("card.part"), card_file(dir)).unwrap();
 }

@@ -265,6 +265,11 @@ impl PurseTable {
             "give each coupon its own id",
         );
         fault(
+            self.coupon.iter().any(|coupon| !(1..=255).contains(&coupon.id.0)),
+            "[purse] has a [[purse.coupon]] whose id is not 1 to 255",
+            "cards count the kinds of coupon in one byte",
+        );
+        fault(
             doubled(self.reward.iter().map(|reward| reward.from_fen)),
             "[purse] has two [[purse.reward]] from one amount on",
             "leave one of them",

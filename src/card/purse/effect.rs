@@ -6,6 +6,9 @@ use crate::config::purse::{MAX_FEN, PurseTable, TypeRule};
 use crate::event::ledger::CardType;
 use crate::money::{CouponId, Fen, Holding};
 
+/// Coupons of one kind on a card, at most: a layout counts them in a byte.
+const MOST_OF_A_KIND: usize = 255;
+
 /// What changes; the counter rises by one besides.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Effect {
@@ -30,7 +33,7 @@ pub struct Caps {
     pub bonus_counts: bool,
     /// Points.
     pub max_points: i64,
-    /// Coupon slots of its layout.
+    /// Kinds of coupon: the slots of its layout.
     pub coupon_slots: usize,
 }
 
@@ -94,10 +97,12 @@ pub fn apply(holding: &Holding, effect: &Effect, caps: &Caps) -> Result<Holding,
         after.coupons.remove(slot.ok_or(Refusal::CouponNotOnCard)?);
     }
     if let Some(coupon) = effect.give {
-        if after.coupons.len() >= caps.coupon_slots {
+        let place = after.coupons.partition_point(|held| *held <= coupon);
+        after.coupons.insert(place, coupon);
+        let same = after.coupons.iter().filter(|held| **held == coupon).count();
+        if same > MOST_OF_A_KIND || after.coupons.chunk_by(|a, b| a == b).count() > caps.coupon_slots {
             return Err(Refusal::CouponSlotsFull);
         }
-        after.coupons.push(coupon);
     }
     after.counter = holding.counter.checked_add(1).ok_or(Refusal::CounterExhausted)?;
     Ok(after)

@@ -15,15 +15,16 @@ use uuid::Uuid;
 
 use crate::money::Holding;
 
-/// Which transaction a card names as its last: the end of its id, as far as a layout has room.
+/// Which transaction a card names as its last: the last four bytes of its id, which are random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Mark(pub u64);
+pub struct Mark(pub [u8; 4]);
 
 impl Mark {
-    /// Of a transaction: the 62 random bits of its id.
+    /// Of a transaction.
     #[must_use]
     pub fn of(transaction: Uuid) -> Self {
-        Self(transaction.as_u64_pair().1)
+        let [.., a, b, c, d] = transaction.into_bytes();
+        Self([a, b, c, d])
     }
 }
 
