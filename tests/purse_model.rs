@@ -248,7 +248,7 @@ async fn play(steps: Vec<Step>) {
         let open = shop.open_of(card).await;
         assert!(open.is_none(), "a tap settles: {open:?}");
         if let Some(plan) = plan(shop, card, &other, step.wish).await
-            && let Some(giving) = deal(shop, card, plan, step).await
+            && let Some(giving) = Box::pin(deal(shop, card, plan, step)).await
             && let Wish::Transfer { to, .. } = step.wish
         {
             receive(shop, &mut cards[to], &giving, step).await;
@@ -273,7 +273,7 @@ async fn receive(shop: &Shop, card: &mut FakeCard, giving: &CardTransaction, ste
     let id = giving.transaction_id;
     assert!(shop.store().read(move |r| r.transfers_due()).await.unwrap().contains(&id));
     let plan = changes::transfer_in(giving, 0, &card.card_no).unwrap();
-    deal(shop, card, (plan, 0), step).await;
+    Box::pin(deal(shop, card, (plan, 0), step)).await;
 }
 
 /// What only headquarters can tell: whether the counter of a parked transaction is another's.
@@ -378,7 +378,7 @@ proptest! {
 
     #[test]
     fn no_fen_appears_or_vanishes(steps in prop::collection::vec(steps(), 1..40)) {
-        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(play(steps));
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(Box::pin(play(steps)));
     }
 }
 
@@ -394,7 +394,7 @@ async fn a_card_that_went_on_elsewhere_waits_for_headquarters() {
             assert!(shop.tap(&card).await.standing.is_ok());
             let other = card.card_no.clone();
             let plan = plan(shop, &card, &other, step.wish).await.unwrap();
-            deal(shop, &mut card, plan, &step).await;
+            Box::pin(deal(shop, &mut card, plan, &step)).await;
         }
         let became = shops[0].tap(&card).await.settled.unwrap().1;
         // Written or not: by its counter alone nobody here can tell.
