@@ -1,5 +1,5 @@
-//! Integer money. Amounts are fen (1/100 yuan) and never floating point; the
-//! purse arithmetic itself lives in the card room.
+//! Integer money. Amounts are fen (1/100 yuan) and never floating point. Also what a
+//! card holds, as plain data; the purse arithmetic itself lives in the card room.
 
 use std::fmt;
 
@@ -18,6 +18,40 @@ impl Fen {
     #[must_use]
     pub fn checked_add(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).map(Self)
+    }
+
+    /// The difference, or `None` on overflow.
+    #[must_use]
+    pub fn checked_sub(self, other: Self) -> Option<Self> {
+        self.0.checked_sub(other.0).map(Self)
+    }
+}
+
+/// The kind of a coupon: what it is worth stands in the configuration (`[[purse.coupon]]`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct CouponId(pub u32);
+
+/// What a member card holds: the part of its record that a transaction changes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Holding {
+    /// What the customer paid in.
+    pub principal_fen: Fen,
+    /// What the house gave on top.
+    pub bonus_fen: Fen,
+    /// Points.
+    pub points: i64,
+    /// Coupons, by kind; of a kind that is there twice, two.
+    pub coupons: Vec<CouponId>,
+    /// Transactions committed on this card, wherever they were made.
+    pub counter: u32,
+}
+
+impl Holding {
+    /// Principal and bonus together, or `None` on overflow.
+    #[must_use]
+    pub fn balance(&self) -> Option<Fen> {
+        self.principal_fen.checked_add(self.bonus_fen)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The checkout counter: readers, and which card is in whose field. What lives
 //! here: drivers (`pcsc`, `vpcd`), the identification of a card (`apdu`, `atr`,
-//! `probe`), and the service that commits what was seen. What does not yet: keys,
-//! purse and the life cycle of a card; they will stand beside `probe` and use the
-//! same channel to a card.
+//! `probe`), the service that commits what was seen, and what money on a card is and may do
+//! (`purse`, without a card's bytes). What does not yet: keys and the life cycle of a card;
+//! they will stand beside `probe` and use the same channel to a card.
 //!
 //! ```text
 //!  bytes ── pcsc/ or vpcd ─ probe (who is it?) ─ field (told whole or not) ─► service ─► store
@@ -15,6 +15,7 @@ mod error;
 pub mod field;
 pub mod pcsc;
 pub mod probe;
+pub mod purse;
 mod report;
 mod service;
 pub mod verdict;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
-use super::load::{Merge, default_data_dir};
+use super::load::{Merge, Placed, default_data_dir};
 use super::suggest::closest;
 use super::tables::{ApiTable, ClassFile, HistoryFile, MqttFile, MqttTable, PrinterKind, ReaderKind, Tls};
 use super::values::{TimeOfDay, Transport};
@@ -19,6 +19,7 @@ impl Merge {
     /// The configuration, or everything that is wrong with it.
     pub(super) fn finish(mut self) -> Result<Config, Vec<ConfigError>> {
         self.check_tables();
+        self.check_purse();
         let gateway = self.gateway();
         let mqtt = self.mqtt.take().and_then(|mqtt| self.mqtt(mqtt, gateway.as_ref()));
         let api = self.api();
@@ -34,6 +35,7 @@ impl Merge {
                 mqtt,
                 buffer,
                 api,
+                purse: self.purse.map(|placed| placed.value).unwrap_or_default(),
                 readers: self.readers.into_iter().map(|placed| placed.value).collect(),
                 printers: self.printers.into_iter().map(|placed| placed.value).collect(),
                 tills: self.tills.into_iter().map(|placed| placed.value).collect(),
@@ -290,6 +292,13 @@ impl Merge {
         for till in self.tills.clone() {
             self.reference(till.file, till.offset, "reader", till.value.reader.as_ref(), &reader_ids);
             self.reference(till.file, till.offset, "printer", till.value.printer.as_ref(), &printer_ids);
+        }
+    }
+
+    fn check_purse(&mut self) {
+        let Some(Placed { value, file, offset }) = self.purse.clone() else { return };
+        for (what, hint) in value.faults() {
+            self.error(file, Some(offset), what, hint);
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 
+use super::purse::PurseTable;
 use super::suggest::explain;
 use super::tables::{
     ApiFile, BufferFile, File, GatewayFile, MqttFile, PrinterTable, ReaderTable, TillTable, VehicleTable,
@@ -32,6 +33,7 @@ pub(super) struct Merge {
     pub(super) buffer: BufferFile,
     pub(super) api: ApiFile,
     pub(super) api_file: usize,
+    pub(super) purse: Option<Placed<PurseTable>>,
     pub(super) readers: Vec<Placed<ReaderTable>>,
     pub(super) printers: Vec<Placed<PrinterTable>>,
     pub(super) tills: Vec<Placed<TillTable>>,
@@ -246,6 +248,10 @@ impl Merge {
         over(&mut self.api.tls_cert_file, parsed.api.tls_cert_file);
         over(&mut self.api.allowed_origins, parsed.api.allowed_origins);
         over(&mut self.api.allowed_hosts, parsed.api.allowed_hosts);
+        if let Some(purse) = parsed.purse {
+            let offset = purse.span().start;
+            self.purse = Some(Placed { value: purse.into_inner(), file, offset });
+        }
         let Self { readers, printers, tills, vehicles, twice, .. } = self;
         merge_tables(readers, parsed.reader, file, |t| &t.id, twice);
         merge_tables(printers, parsed.printer, file, |t| &t.id, twice);

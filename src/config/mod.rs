@@ -7,6 +7,7 @@ mod complete;
 pub mod credentials;
 mod error;
 mod load;
+pub mod purse;
 mod suggest;
 pub mod tables;
 pub mod values;
@@ -33,6 +34,8 @@ pub struct Config {
     pub buffer: Buffer,
     /// `[api]`.
     pub api: ApiTable,
+    /// `[purse]`.
+    pub purse: purse::PurseTable,
     /// `[[reader]]`.
     pub readers: Vec<ReaderTable>,
     /// `[[printer]]`.

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
+use super::purse::PurseTable;
 use super::values::{BrokerUrl, Bytes, Locale, Period, TimeOfDay, TransportUrl, VehicleLink};
 use crate::event::Class;
 use crate::ident::{DeviceId, GatewayId, StoreId};
@@ -29,6 +30,9 @@ pub struct File {
     /// `[api]`.
     #[serde(default)]
     pub api: ApiFile,
+    /// `[purse]`: as a whole, that of the last file that has one.
+    #[schemars(with = "Option<PurseTable>")]
+    pub purse: Option<Spanned<PurseTable>>,
     /// `[[reader]]`.
     #[serde(default)]
     #[schemars(with = "Vec<ReaderTable>")]

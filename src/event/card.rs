@@ -1,5 +1,4 @@
-//! Classes `card` and `ledger`: what happened at a reader. The ledger's types
-//! arrive with the purse.
+//! Class `card`: what happened at a reader. What happened to money stands in `ledger`.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

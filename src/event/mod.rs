@@ -6,6 +6,7 @@
 pub mod card;
 pub mod device;
 pub mod gateway;
+pub mod ledger;
 pub mod maintenance;
 pub mod schema;
 pub mod vehicle;

@@ -3,7 +3,7 @@
 
 use schemars::{JsonSchema, SchemaGenerator};
 
-use super::{Class, EventData, card, device, gateway, maintenance, vehicle};
+use super::{Class, EventData, card, device, gateway, ledger, maintenance, vehicle};
 
 /// One event type of the contract.
 pub struct EventType {
@@ -27,6 +27,9 @@ fn entry<D: EventData + JsonSchema>(kinds: &mut Vec<EventType>) {
 #[must_use]
 pub fn event_types() -> Vec<EventType> {
     let mut kinds = Vec::new();
+    entry::<ledger::CardTransaction>(&mut kinds);
+    entry::<ledger::CardIssued>(&mut kinds);
+    entry::<ledger::CardStatus>(&mut kinds);
     entry::<gateway::GatewayStarted>(&mut kinds);
     entry::<gateway::GatewayStopping>(&mut kinds);
     entry::<gateway::GatewayGap>(&mut kinds);

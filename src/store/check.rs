@@ -4,14 +4,15 @@
 //!
 //! The full check reads every event in both directions (row → index, index →
 //! row), recomputes its seal, looks for missing class sequences, and runs
-//! SQLite's own check on the other tables. What it cannot see, the list of free
+//! SQLite's own check on the other tables; of cards and transactions it
+//! recomputes the seals, too. What it cannot see, the list of free
 //! pages, `baygate buffer verify` covers with `PRAGMA integrity_check`.
 
 use rusqlite::{Connection, Row, params};
 
 use super::epoch;
 use super::gaps;
-use super::seal::Sealed;
+use super::seal::{self, LedgerTable, Sealed};
 use super::{StoreError, connection};
 use crate::event::Class;
 
@@ -78,6 +79,7 @@ pub(super) fn quick(conn: &Connection) -> Result<(), StoreError> {
         "SELECT id, body FROM request WHERE state IN ('pending','running')",
         "SELECT id, fields FROM print_job WHERE state IN ('queued','waiting-card','printing')",
         "SELECT id, link FROM visit WHERE ended_at IS NULL",
+        "SELECT id, fact FROM card_transaction WHERE state IN ('intent','unknown')",
     ] {
         let mut query = conn.prepare(open)?;
         let mut rows = query.query([])?;
@@ -251,8 +253,16 @@ impl FullCheck {
     fn table(&mut self, conn: &Connection, table: &str, place: usize, after: i64) -> Result<At, StoreError> {
         let few = format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {})", IN_ONE_PIECE + 1);
         let count: i64 = conn.query_row(&few, [], |row| row.get(0))?;
+        let ledger = LedgerTable::of(table);
         if count <= IN_ONE_PIECE || matches!(table, "meta" | "gap" | "cursor" | "epoch_end") {
             whole(conn, table)?;
+            if ledger.is_some() {
+                let mut query = conn.prepare_cached(&format!("SELECT * FROM {table}"))?;
+                let mut rows = query.query([])?;
+                while let Some(row) = rows.next()? {
+                    seal::check(row, ledger, 0)?;
+                }
+            }
             return Ok(At::Table(place + 1, i64::MIN));
         }
         // Too long for one piece: every column of every row is read.
@@ -272,6 +282,7 @@ impl FullCheck {
             for column in 0..columns {
                 row.get_ref(column)?;
             }
+            seal::check(row, ledger, 1)?;
             self.rows += 1;
             let rowid: i64 = row.get(0)?;
             if matches!(next, At::Table(at, last) if at == place && rowid <= last) || rowid <= after {

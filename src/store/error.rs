@@ -135,6 +135,12 @@ pub enum StoreError {
         /// What was named.
         what: String,
     },
+    /// The ledger does not take a change of a card.
+    #[error("the ledger refuses: {what}")]
+    LedgerRefused {
+        /// Why, and what to do.
+        what: String,
+    },
     /// An event is over the contract's limit.
     #[error("event {kind} would have {bytes} bytes, the limit of its class is {limit}; send it in parts")]
     EventTooLarge {

@@ -11,6 +11,8 @@
 //! | `request` with a key | 30 days (contract), the newest 200,000 where the clock is never set | unsettled ones |
 //! | `command` | the newest `commands`: an id acts at most once | |
 //! | `token` | the newest 1,000 | live ones |
+//! | `card_transaction` | the newest 500,000: what can be refunded here | unsettled ones |
+//! | `member_card` | the newest 200,000 | held ones, and those that stand otherwise than `active` |
 //! | `adapter` | 256: learned again when needed | |
 //!
 //! When space is tight the first, third and fourth go down to [`SPARE`] before any
@@ -31,6 +33,8 @@ const KEEP_KEYS_MS: i64 = 30 * 86_400_000;
 /// Requests with a key, at most, where no clock tells their age.
 const MOST_KEYS: i64 = 200_000;
 const MOST_TOKENS: i64 = 1_000;
+const MOST_TRANSACTIONS: i64 = 500_000;
+const MOST_CARDS: i64 = 200_000;
 /// Adapters remembered.
 pub(super) const MOST_ADAPTERS: i64 = 256;
 /// 2024-01-01, UTC milliseconds: before this program existed no clock was right.
@@ -66,6 +70,12 @@ const FORGOTTEN_WARNINGS: (&str, &str) = (
       OR t.car LIKE 'visit/%' AND v.id = unhex(replace(substr(t.car, 7), '-', ''))))",
 );
 
+const FORGOTTEN_CARDS: (&str, &str) = (
+    "member_card",
+    "status = 'active' AND held IS NULL AND NOT EXISTS (SELECT 1 FROM card_transaction c
+      WHERE c.card_no = t.card_no AND c.state IN ('intent','unknown'))",
+);
+
 /// Deletes the oldest rows of a table that may go and lie before the newest `keep`.
 fn beyond(tx: &Connection, (table, may_go): (&str, &str), keep: i64) -> Result<Step, StoreError> {
     let gone = tx
@@ -98,6 +108,8 @@ pub(super) fn sweep_step(
         6 => keys_step(tx, now)?,
         7 if now.quality == TimeQuality::Synced => Step::default(),
         7 => beyond(tx, ("request", "settled_at IS NOT NULL"), MOST_KEYS)?,
+        8 => beyond(tx, ("card_transaction", "state IN ('committed','aborted')"), MOST_TRANSACTIONS)?,
+        9 => beyond(tx, FORGOTTEN_CARDS, MOST_CARDS)?,
         _ => return Ok(None),
     };
     Ok(Some(step))

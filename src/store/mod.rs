@@ -33,6 +33,9 @@ pub mod hold;
 pub mod inspect;
 pub mod jobs;
 mod keeper;
+pub mod ledger;
+pub mod ledger_cards;
+pub mod ledger_figures;
 mod lock;
 mod mark;
 mod open;
@@ -106,6 +109,10 @@ pub enum Op {
     Request(requests::RequestOp),
     /// What a person in the store must say yes to.
     Confirmation(confirmations::ConfirmationOp),
+    /// Transactions on cards.
+    Ledger(ledger::LedgerOp),
+    /// Member cards.
+    Card(ledger_cards::CardOp),
     /// Cursors of local readers.
     Cursor(cursors::CursorOp),
     /// Delivery to headquarters.

@@ -9,10 +9,12 @@ use baygate::cli::Exit;
 use baygate::event::gateway::{EpochReason, GapReason, GatewayGap};
 use baygate::event::{Class, EventData};
 use baygate::health::Health;
+use baygate::ident::CardNo;
+use baygate::store::ledger::State;
 use baygate::store::{Batch, Opened, Store, StoreError, inspect};
 use tokio_util::sync::CancellationToken;
 
-use super::truth::{DELIVERED, EVENTS, LARGE, REQUESTS, Truth, all, assert_kept, exported};
+use super::truth::{DELIVERED, EVENTS, LARGE, REQUESTS, TRANSACTIONS, Truth, all, assert_kept, exported};
 use crate::buffer_command::command;
 use crate::store_setup::{event, options};
 
@@ -103,9 +105,11 @@ async fn judge(case: &str, truth: &Truth, dir: &Path, harmed: &[u8], excused: &B
         }
     }
     assert_eq!(report.lost, told, "{case}");
-    for (class, last) in
-        [(Class::Card, EVENTS), (Class::Ledger, EVENTS), (Class::Vehicle, EVENTS / 50 + LARGE)]
-    {
+    for (class, last) in [
+        (Class::Card, EVENTS),
+        (Class::Ledger, EVENTS + u64::from(TRANSACTIONS)),
+        (Class::Vehicle, EVENTS / 50 + LARGE),
+    ] {
         let known = known.remove(&class).unwrap_or_default();
         // Nobody can know what was given out where the counters are cut off with all the rest.
         if case.starts_with("cut to") && !report.ledger_complete && known.is_empty() {
@@ -126,6 +130,15 @@ async fn judge(case: &str, truth: &Truth, dir: &Path, harmed: &[u8], excused: &B
         .unwrap()
     };
     assert!(kept == REQUESTS as i64 || !report.requests_complete, "{case}: {kept} requests, {report:?}");
+    // Neither is an altered amount ever believed, nor one that is missing overlooked.
+    let card_no = CardNo::new("8800001").unwrap();
+    let (card, rows) = store
+        .read(move |r| Ok((r.member_card(&card_no)?, r.transactions_of(&card_no, None, 1000)?)))
+        .await
+        .unwrap_or_else(|error| panic!("{case}: {error}"));
+    let whole = rows.len() == TRANSACTIONS as usize && card.is_some();
+    assert!(whole || !report.requests_complete, "{case}: {} transactions, {report:?}", rows.len());
+    assert!(rows.iter().all(|row| row.fact.amount_fen.0 == 1 && row.state == State::Committed), "{case}");
     let held = store.read(|r| r.card_writes_held()).await.unwrap();
     assert_eq!(held.is_some(), !report.ledger_complete || !report.requests_complete, "{case}: {report:?}");
     let (health, stop) = (Health::default(), CancellationToken::new());

@@ -3,7 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use baygate::card::purse::changes::adjust;
+use baygate::card::purse::journal::Journal;
+use baygate::card::purse::{Caps, Context};
+use baygate::config::purse::PurseTable;
 use baygate::event::Class;
+use baygate::event::card::Technology;
+use baygate::event::ledger::CardType;
+use baygate::money::{Fen, Holding};
+use baygate::store::ledger::{End, Evidence, NewTransaction};
+use baygate::store::ledger_cards::SeenCard;
 use baygate::store::outbox::ClassCursor;
 use baygate::store::requests::{NewRequest, RequestOp};
 use baygate::store::{Batch, Op, Opened, Store};
@@ -15,6 +24,8 @@ use crate::store_setup::{delivered, event, options};
 pub const EVENTS: u64 = 500;
 pub const LARGE: u64 = 12;
 pub const REQUESTS: u64 = 60;
+/// Transactions on one card, committed.
+pub const TRANSACTIONS: u32 = 40;
 /// Delivered of class card, in the first epoch.
 pub const DELIVERED: u64 = 100;
 
@@ -60,6 +71,49 @@ pub fn request(n: u64) -> Batch {
     })))
 }
 
+/// A card that is topped up so often.
+pub async fn spend(store: &Store, times: u32) {
+    let journal = Journal::new(store.clone());
+    let mut holding = Holding::default();
+    let card = |holding: &Holding| SeenCard {
+        card_no: "8800001".parse().unwrap(),
+        uid: "04A1B2C3".parse().unwrap(),
+        technology: Technology::Desfire,
+        card_type: CardType::Named,
+        issuing_store: "SH-0042".parse().unwrap(),
+        valid_until: None,
+        holding: holding.clone(),
+    };
+    let plan = adjust(Fen(1), Fen(0), 0).unwrap();
+    for n in 0..times {
+        journal.tap(card(&holding), None).await.unwrap();
+        let context = Context {
+            transaction_id: uuid::Uuid::now_v7(),
+            card_no: "8800001".parse().unwrap(),
+            uid: "04A1B2C3".parse().unwrap(),
+            issuing_store: "SH-0042".parse().unwrap(),
+            operator: "li".into(),
+            till: "till-1".parse().unwrap(),
+            order: None,
+            offline: false,
+            idempotency_key: format!("spend-{n}"),
+        };
+        let caps = Caps::of(&PurseTable::default(), CardType::Named, 4);
+        let (before, after) = (holding.clone(), plan.after(&holding, &caps).unwrap());
+        let new = NewTransaction {
+            fact: plan.fact(&context).unwrap(),
+            technology: Technology::Desfire,
+            business_day: "2026-11-21".into(),
+            before,
+            after: after.clone(),
+            earlier: 0,
+        };
+        let row = journal.begin(new).await.unwrap();
+        journal.end(row.fact.transaction_id, End::Committed(Evidence::default())).await.unwrap();
+        holding = after;
+    }
+}
+
 /// A database with pages of every kind, closed in order.
 pub async fn grown(dir: &Path) -> Truth {
     let (store, first) = Store::open(&options(dir)).unwrap();
@@ -80,6 +134,7 @@ pub async fn grown(dir: &Path) -> Truth {
         store.commit(request(n)).await.unwrap();
     }
     store.commit(delivered(Class::Card, 1, DELIVERED)).await.unwrap();
+    spend(&store, TRANSACTIONS).await;
     let events = all(&store).await;
     store.close().await;
     drop(store);

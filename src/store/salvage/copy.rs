@@ -5,7 +5,7 @@ use rusqlite::{Connection, params, params_from_iter};
 
 use crate::store::StoreError;
 use crate::store::outbox::seal;
-use crate::store::seal::Sealed;
+use crate::store::seal::{LedgerTable, Sealed};
 
 /// Unreadable places in one table after which the rest is left to the page scan.
 const PATIENCE: u32 = 5_000;
@@ -55,6 +55,7 @@ pub(super) fn table(source: &Connection, new: &Connection, table: &str) -> Resul
         insert,
         is_event: table == "event",
         is_delivered: table == "delivered",
+        ledger: LedgerTable::of(table),
         copied: Copied::default(),
     };
     if source.prepare(&format!("SELECT rowid FROM {table}")).is_ok() {
@@ -75,12 +76,16 @@ struct Sink<'c> {
     insert: String,
     is_event: bool,
     is_delivered: bool,
+    ledger: Option<LedgerTable>,
     copied: Copied,
 }
 
 impl Sink<'_> {
     fn take(&mut self, values: Vec<Value>) -> Result<(), StoreError> {
-        if self.is_event && !is_sealed(&values) || self.is_delivered && !is_position(&values) {
+        if self.is_event && !is_sealed(&values)
+            || self.is_delivered && !is_position(&values)
+            || self.ledger.is_some_and(|table| !table.holds(&values))
+        {
             self.copied.damaged = true;
             return Ok(());
         }

@@ -47,7 +47,7 @@ pub struct Salvaged {
     /// Whether no undelivered ledger event is missing. When false, card writes have to
     /// wait for an operator's or headquarters' word.
     pub ledger_complete: bool,
-    /// Whether every request, command and idempotency key was read.
+    /// Whether every request, command, idempotency key, transaction and card was read.
     pub requests_complete: bool,
 }
 
@@ -125,15 +125,21 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark) -> Result<Salvaged, StoreErro
     let source = source(mark, &wal, &scratch)?;
     let tx = new.transaction()?;
     let mut kept = 0;
-    let mut requests_damaged = source.is_none() || wal.has_lost();
-    if let Some(source) = &source {
+    // In a lent schema the tables of later versions may have other roots than in this file: an
+    // empty one may only seem to be empty.
+    let lent = source.as_ref().is_some_and(|(_, lent)| *lent);
+    let mut requests_damaged = source.is_none() || lent || wal.has_lost();
+    if let Some((source, _)) = &source {
+        // A file of an earlier version has fewer.
+        let there = tables(source).ok();
+        let is_there = |table: &String| there.as_ref().is_none_or(|there| there.contains(table));
         for table in tables(&tx)? {
             let copied = copy::table(source, &tx, &table)?;
             kept += copied.kept;
             tracing::info!(table, kept = copied.kept, damaged = copied.damaged, "table copied");
-            // Their rows have no seal: SQLite's own check of the table has to do.
-            if matches!(table.as_str(), "request" | "command") {
-                requests_damaged |= copied.damaged || !agrees(source, &table);
+            // A row that SQLite passes over has no seal to miss: its own check of the table has to do.
+            if matches!(table.as_str(), "request" | "command" | "member_card" | "card_transaction") {
+                requests_damaged |= copied.damaged || is_there(&table) && !agrees(source, &table);
             }
         }
     }
@@ -164,27 +170,28 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark) -> Result<Salvaged, StoreErro
 }
 
 /// What the tables are read from: the file itself, one with its WAL laid over it by hand, or
-/// one that was lent a first page.
+/// one that was lent a first page (then true).
 fn source(
     mark: &Mark,
     wal: &Wal,
     [patched, template]: &[PathBuf; 2],
-) -> Result<Option<Connection>, StoreError> {
+) -> Result<Option<(Connection, bool)>, StoreError> {
     if wal.damaged.is_some() {
         if let Err(error) = pages::lay_over(&mark.aside, wal, patched) {
             tracing::warn!(%error, "could not lay the WAL over the file");
             remove(patched)?;
         } else if let Some(source) = readable(patched) {
-            return Ok(Some(source));
+            return Ok(Some((source, false)));
         }
     } else if let Some(source) = readable(&mark.aside) {
-        return Ok(Some(source));
+        return Ok(Some((source, false)));
     }
     let lent = pages::patch(&mark.aside, patched, &fresh(template)?);
     Ok(lent
         .inspect_err(|error| tracing::warn!(%error, "could not lend the file a new first page"))
         .ok()
-        .and_then(|()| readable(patched)))
+        .and_then(|()| readable(patched))
+        .map(|source| (source, true)))
 }
 
 /// Whether SQLite finds a table and its indexes sound.

@@ -1,0 +1,159 @@
+//! The purse's dealings with the store: what a tap settles, the intent before the first byte,
+//! the outcome before the till's reply. Whoever writes to the card calls, in this order,
+//! [`Journal::tap`], [`Journal::begin`], writes, [`Journal::end`]; killed anywhere in between,
+//! the next tap goes on from the row.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::settle::{Became, Mark, Open, Shown, Standing, observe, settle};
+use crate::event::ledger::CardTransaction;
+use crate::store::ledger::{End, Evidence, NewTransaction, TransactionRow, intend};
+use crate::store::ledger_cards::{Alarm, CardRow, SeenCard, seen};
+use crate::store::requests::{RequestOp, RequestRow, RequestState};
+use crate::store::{Batch, Op, Store, StoreError};
+
+/// The ledger as the purse uses it.
+#[derive(Clone)]
+pub struct Journal {
+    store: Store,
+}
+
+/// What a tap came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tap {
+    /// How the card stands, or the code of why it is held.
+    pub standing: Result<Standing, String>,
+    /// What it settled.
+    pub settled: Option<(Uuid, Became)>,
+}
+
+impl Journal {
+    /// On a store.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// A card shows itself: settles what was open on it, and notes what it holds. Where it
+    /// does not agree with what was seen of it, it is held, and the ledger says so.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing was noted then.
+    pub async fn tap(&self, card: SeenCard, last: Option<Mark>) -> Result<Tap, StoreError> {
+        let card_no = card.card_no.clone();
+        let (known, open) =
+            self.store.read(move |r| Ok((r.member_card(&card_no)?, r.open_transaction(&card_no)?))).await?;
+        let held = |why: &str| Tap { standing: Err(why.to_owned()), settled: None };
+        if let Some(why) = known.as_ref().and_then(|known| known.held.as_ref()) {
+            return Ok(held(why));
+        }
+        if known.as_ref().is_some_and(|known| known.seen.uid != card.uid) {
+            return self.hold(known, card, "uid-differs").await;
+        }
+        let Some(open) = open else {
+            let first = Ok(Standing::Ahead);
+            let standing = known.as_ref().map_or(first, |known| observe(&known.seen.holding, &card.holding));
+            return match standing {
+                Ok(standing) => {
+                    self.store.commit(Batch::new().op(seen(card))).await?;
+                    Ok(Tap { standing: Ok(standing), settled: None })
+                }
+                Err(wrong) => self.hold(known, card, wrong.code()).await,
+            };
+        };
+        let id = open.fact.transaction_id;
+        let waits = Open { mark: Mark::of(id), before: &open.before, after: &open.after };
+        let shown = Shown { holding: card.holding.clone(), last };
+        let became = match settle(&waits, &shown) {
+            Ok(became) => became,
+            Err(wrong) => return self.hold(known, card, wrong.code()).await,
+        };
+        let left = if became == Became::Committed { &open.after } else { &open.before };
+        let standing = if shown.holding == *left { Standing::Same } else { Standing::Ahead };
+        let how = match became {
+            Became::Committed => End::Committed(Evidence::default()),
+            Became::Aborted => End::Aborted,
+            Became::Parked => End::Parked,
+        };
+        let batch = self.ending(&open, how).await?.op(seen(card));
+        self.store.commit(batch).await?;
+        Ok(Tap { standing: Ok(standing), settled: Some((id, became)) })
+    }
+
+    async fn hold(
+        &self,
+        known: Option<CardRow>,
+        card: SeenCard,
+        code: &'static str,
+    ) -> Result<Tap, StoreError> {
+        let alarm = Alarm { code, counter_seen: card.holding.counter, uid_seen: card.uid.clone() };
+        let (card_no, known) = match known {
+            Some(known) => (card.card_no, Some(known)),
+            // Its row was lost with a damaged file, its open transaction was not.
+            None => {
+                let card_no = card.card_no.clone();
+                self.store.commit(Batch::new().op(seen(card))).await?;
+                (card_no.clone(), self.store.read(move |r| r.member_card(&card_no)).await?)
+            }
+        };
+        let known = known.ok_or_else(|| StoreError::NotFound { what: format!("card {card_no}") })?;
+        self.store.commit(known.hold(&alarm)?).await?;
+        Ok(Tap { standing: Err(code.to_owned()), settled: None })
+    }
+
+    /// The intent, durable when this returns. Takes the request of the same id, where there is one.
+    ///
+    /// # Errors
+    /// [`StoreError::LedgerRefused`] when the card must not be written; [`StoreError`].
+    pub async fn begin(&self, new: NewTransaction) -> Result<TransactionRow, StoreError> {
+        let id = new.fact.transaction_id;
+        let request = self.request(id).await?;
+        let mut batch = Batch::new().op(intend(new)?);
+        if request.is_some_and(|request| request.state == RequestState::Pending) {
+            batch = batch.op(Op::Request(RequestOp::Start { id }));
+        }
+        self.store.commit(batch).await?;
+        self.row(id).await
+    }
+
+    /// The outcome, with its event, durable when this returns: only then may the till be told.
+    /// Gives what it is told.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when the transaction has moved on; [`StoreError`].
+    pub async fn end(&self, id: Uuid, how: End) -> Result<CardTransaction, StoreError> {
+        let row = self.row(id).await?;
+        self.store.commit(self.ending(&row, how).await?).await?;
+        Ok(self.row(id).await?.current())
+    }
+
+    /// The end of a transaction, and of the request that asked for it.
+    async fn ending(&self, row: &TransactionRow, how: End) -> Result<Batch, StoreError> {
+        let id = row.fact.transaction_id;
+        let state = match how {
+            End::Committed(_) => Some(RequestState::Done),
+            End::Aborted => Some(RequestState::Failed),
+            // Whoever asked goes on waiting: the key follows the transaction to its end.
+            End::Unknown | End::Parked => None,
+        };
+        let batch = row.end(how)?;
+        let Some(state) = state else { return Ok(batch) };
+        match self.request(id).await? {
+            Some(request) if !request.state.is_settled() => {
+                let outcome = json!({ "transaction_id": id });
+                Ok(batch.op(Op::Request(RequestOp::Settle { id, state, outcome })))
+            }
+            _ => Ok(batch),
+        }
+    }
+
+    async fn request(&self, id: Uuid) -> Result<Option<RequestRow>, StoreError> {
+        self.store.read(move |r| r.request(id)).await
+    }
+
+    async fn row(&self, id: Uuid) -> Result<TransactionRow, StoreError> {
+        let row = self.store.read(move |r| r.transaction(id)).await?;
+        row.ok_or_else(|| StoreError::NotFound { what: format!("transaction {id}") })
+    }
+}

@@ -1,0 +1,576 @@
+//! Worked examples by hand, and what must hold for every sale.
+
+use std::collections::BTreeSet;
+
+use jiff::tz::TimeZone;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::changes::{adjust, give_coupon, redeem, top_up, transfer_in, transfer_out};
+use super::day::business_day;
+use super::policy::{Card, Hotlist, House, OfflineSpent, may_be_valid_until, may_report_lost, permit};
+use super::quote::{Sale, quote, split_purse};
+use super::refund::{Original, refund, void};
+use super::settle::{Became, Mark, Open, Shown, Wrong, settle};
+use super::*;
+use crate::clock::UtcMillis;
+use crate::config::purse::{ClassRule, CouponRule, PurseTable, RewardRule, SpendOrder};
+use crate::config::values::Period;
+use crate::event::Text;
+use crate::event::card::Technology;
+use crate::event::ledger::{
+    CardStanding, CardTransaction, CardType, Category, Item, Tender, TenderKind, TransactionKind,
+};
+use crate::ident::{CardNo, StoreId};
+use crate::money::{CouponId, Fen, Holding};
+
+const CAPS: Caps =
+    Caps { max_balance_fen: Fen(500_000), bonus_counts: true, max_points: 9_999_999, coupon_slots: 4 };
+
+fn rules() -> PurseTable {
+    let coupon = |id, off_fen: Option<i64>, off_per_mille, category, from| CouponRule {
+        id: CouponId(id),
+        name: Text::new("券", "Coupon"),
+        off_fen: off_fen.map(Fen),
+        off_per_mille,
+        category,
+        from_fen: Fen(from),
+    };
+    PurseTable {
+        class: vec![ClassRule {
+            class: 2,
+            name: Text::new("金卡", "Gold"),
+            labour_off_per_mille: 125,
+            parts_off_per_mille: 50,
+        }],
+        reward: vec![
+            RewardRule { from_fen: Fen(100_000), bonus_fen: Fen(5_000) },
+            RewardRule { from_fen: Fen(200_000), bonus_fen: Fen(20_000) },
+        ],
+        coupon: vec![
+            coupon(7, Some(3_000), None, None, 10_000),
+            coupon(8, None, Some(500), Some(Category::Labour), 0),
+        ],
+        ..PurseTable::default()
+    }
+}
+
+fn item(category: Category, quantity: u32, price: i64) -> Item {
+    Item { sku: "S".into(), category, quantity, price_fen: Fen(price) }
+}
+
+fn mark(n: u32) -> Mark {
+    Mark(n.to_be_bytes())
+}
+
+fn tender(kind: TenderKind, fen: i64) -> Tender {
+    Tender { kind, amount_fen: Fen(fen) }
+}
+
+fn holding(principal: i64, bonus: i64, points: i64, coupons: &[u32]) -> Holding {
+    let coupons = coupons.iter().map(|id| CouponId(*id)).collect();
+    Holding { principal_fen: Fen(principal), bonus_fen: Fen(bonus), points, coupons, counter: 9 }
+}
+
+fn card_no() -> CardNo {
+    CardNo::new("8800001").unwrap()
+}
+
+fn fact(plan: &Plan) -> CardTransaction {
+    plan.fact(&Context {
+        transaction_id: Uuid::now_v7(),
+        card_no: card_no(),
+        uid: "04A1B2C3".parse().unwrap(),
+        issuing_store: "SH-0042".parse().unwrap(),
+        operator: "li".into(),
+        till: "till-1".parse().unwrap(),
+        order: None,
+        offline: true,
+        idempotency_key: "k".into(),
+    })
+    .unwrap()
+}
+
+fn numbers(plan: &Plan) -> Vec<(&str, i64)> {
+    plan.lines.iter().map(|line| (line.code.as_str(), line.amount_fen.0)).collect()
+}
+
+#[test]
+fn a_sale_worked_by_hand() {
+    // Labour 3 × ¥33.35 = 10005, 12.5 % off is 1250.625 → 1251; parts 20000, 5 % off is 1000.
+    let sale = Sale {
+        items: vec![item(Category::Labour, 3, 3_335), item(Category::Parts, 1, 20_000)],
+        class: 2,
+        coupon: Some(CouponId(7)),
+        points: 1_000,
+        tenders: vec![tender(TenderKind::Wechat, 10_000), tender(TenderKind::Purse, 13_754)],
+    };
+    let plan = quote(&holding(12_000, 5_000, 2_000, &[7]), &sale, &rules()).unwrap();
+    assert_eq!(
+        numbers(&plan),
+        [("item", 10_005), ("item", 20_000), ("discount-labour", -1_251), ("discount-parts", -1_000)]
+    );
+    assert_eq!((plan.due_fen, plan.discount_fen), (Fen(27_754), Fen(2_251)));
+    let tenders: Vec<_> = plan.tenders.iter().map(|tender| (tender.kind, tender.amount_fen.0)).collect();
+    let expected = [
+        (TenderKind::Coupon, 3_000),
+        (TenderKind::Points, 1_000),
+        (TenderKind::Wechat, 10_000),
+        (TenderKind::Purse, 13_754),
+    ];
+    assert_eq!(tenders, expected);
+    // Principal first: 12000 and 1754 of the bonus. Points for 22000 fen of real money.
+    assert_eq!((plan.effect.principal_fen, plan.effect.bonus_fen), (Fen(-12_000), Fen(-1_754)));
+    assert_eq!((plan.points_earned, plan.points_used, plan.effect.points), (220, 1_000, -780));
+    assert_eq!(plan.lines[2].text.zh, "金卡工时优惠 −12.5%");
+}
+
+#[test]
+fn sales_that_are_refused() {
+    use Refusal as R;
+    let goods = |fen| vec![item(Category::Goods, 1, fen)];
+    let with = |sale: Sale| quote(&holding(10_000, 0, 50, &[7]), &sale, &rules());
+    let cases = [
+        (Sale::default(), R::AmountNotAllowed),
+        (Sale { items: vec![item(Category::Goods, 0, 5)], ..Sale::default() }, R::AmountNotAllowed),
+        (Sale { items: goods(-5), ..Sale::default() }, R::AmountNotAllowed),
+        (Sale { items: goods(1_000_000_001), ..Sale::default() }, R::AmountNotAllowed),
+        (Sale { items: goods(10_001), ..Sale::default() }, R::NotEnoughBalance),
+        (Sale { items: goods(9_999), coupon: Some(CouponId(7)), ..Sale::default() }, R::CouponNotApplicable),
+        (Sale { items: goods(9_999), coupon: Some(CouponId(8)), ..Sale::default() }, R::CouponNotApplicable),
+        (Sale { items: goods(9_999), coupon: Some(CouponId(9)), ..Sale::default() }, R::CouponUnknown),
+        (Sale { items: goods(9_999), points: 51, ..Sale::default() }, R::NotEnoughPoints),
+        (Sale { items: goods(90), points: 46, ..Sale::default() }, R::PointsOverShare),
+        (
+            Sale { items: goods(90), tenders: vec![tender(TenderKind::Cash, 91)], ..Sale::default() },
+            R::TendersDoNotAddUp,
+        ),
+        (
+            Sale { items: goods(90), tenders: vec![tender(TenderKind::Purse, 89)], ..Sale::default() },
+            R::TendersDoNotAddUp,
+        ),
+        (
+            Sale { items: goods(90), tenders: vec![tender(TenderKind::Coupon, 90)], ..Sale::default() },
+            R::TendersDoNotAddUp,
+        ),
+    ];
+    for (sale, refusal) in cases {
+        assert_eq!(with(sale.clone()), Err(refusal), "{sale:?}");
+    }
+    // A coupon that the card does not have is found when the card is to change.
+    let sale = Sale { items: goods(20_000), coupon: Some(CouponId(7)), ..Sale::default() };
+    let plan = quote(&holding(30_000, 0, 0, &[]), &sale, &rules()).unwrap();
+    assert_eq!(plan.after(&holding(30_000, 0, 0, &[]), &CAPS), Err(R::CouponNotOnCard));
+}
+
+#[test]
+fn top_ups_earn_the_highest_reward_they_reach() {
+    let cash = |fen| [tender(TenderKind::Cash, fen)];
+    for (fen, bonus) in [(99_999, 0), (100_000, 5_000), (199_999, 5_000), (450_000, 20_000)] {
+        let plan = top_up(Fen(fen), &cash(fen), &rules()).unwrap();
+        assert_eq!((plan.effect.principal_fen, plan.effect.bonus_fen), (Fen(fen), Fen(bonus)));
+    }
+    use Refusal as R;
+    assert_eq!(top_up(Fen(5), &cash(4), &rules()), Err(R::TendersDoNotAddUp));
+    assert_eq!(top_up(Fen(5), &[tender(TenderKind::Purse, 5)], &rules()), Err(R::TendersDoNotAddUp));
+    assert_eq!(top_up(Fen(0), &[], &rules()), Err(R::AmountNotAllowed));
+    // What the card would hold: 480000 and its reward are above ¥5000.
+    let plan = top_up(Fen(490_000), &cash(490_000), &rules()).unwrap();
+    assert_eq!(plan.after(&holding(0, 0, 0, &[]), &CAPS), Err(R::BalanceOverLimit));
+    let principal_only = Caps { bonus_counts: false, ..CAPS };
+    assert!(plan.after(&holding(0, 0, 0, &[]), &principal_only).is_ok());
+}
+
+#[test]
+fn what_a_card_may_not_become() {
+    use Refusal as R;
+    let base = holding(500_000, 100, 10, &[1, 2, 3, 4]);
+    let effect = |principal, bonus, points| Effect {
+        principal_fen: Fen(principal),
+        bonus_fen: Fen(bonus),
+        points,
+        ..Effect::default()
+    };
+    // (what, effect, refusal); the card is above a cap that was lowered.
+    let cases = [
+        (effect(1, 0, 0), Err(R::BalanceOverLimit)),
+        (effect(-1, 0, 0), Ok(())),
+        (effect(-500_001, 0, 0), Err(R::NotEnoughBalance)),
+        (effect(-50, -101, 0), Err(R::NotEnoughBalance)),
+        (effect(0, 0, -11), Err(R::NotEnoughPoints)),
+        (effect(0, 0, 9_999_990), Err(R::PointsOverLimit)),
+        (effect(0, 0, i64::MAX), Err(R::PointsOverLimit)),
+        (effect(i64::MAX, 0, 0), Err(R::AmountNotAllowed)),
+        (Effect { give: Some(CouponId(5)), ..Effect::default() }, Err(R::CouponSlotsFull)),
+        (Effect { take: Some(CouponId(5)), ..Effect::default() }, Err(R::CouponNotOnCard)),
+        (Effect { take: Some(CouponId(2)), give: Some(CouponId(5)), ..Effect::default() }, Ok(())),
+        (Effect { give: Some(CouponId(2)), ..Effect::default() }, Ok(())),
+    ];
+    for (effect, expected) in cases {
+        let after = apply(&base, &effect, &CAPS);
+        assert_eq!(after.as_ref().map(|_| ()).map_err(|refusal| *refusal), expected, "{effect:?}");
+        assert!(after.is_err() || after.unwrap().counter == 10);
+    }
+    let last = Holding { counter: u32::MAX, ..base };
+    assert_eq!(apply(&last, &Effect::default(), &CAPS), Err(R::CounterExhausted));
+}
+
+#[test]
+fn transfers_have_two_halves() {
+    let to = CardNo::new("8800002").unwrap();
+    let giving = fact(&transfer_out(Fen(700), &card_no(), &to).unwrap());
+    let receiving = transfer_in(&giving, 0, &to).unwrap();
+    assert_eq!(receiving.effect.principal_fen, Fen(700));
+    assert_eq!(receiving.original, Some(giving.transaction_id));
+    use Refusal::TransferNotAllowed;
+    assert_eq!(transfer_in(&giving, 1, &to), Err(TransferNotAllowed), "received already");
+    assert_eq!(transfer_in(&giving, 0, &card_no()), Err(TransferNotAllowed), "for another card");
+    assert_eq!(transfer_in(&fact(&receiving), 0, &card_no()), Err(TransferNotAllowed), "not a giving half");
+    assert_eq!(transfer_out(Fen(700), &to, &to), Err(TransferNotAllowed));
+}
+
+#[test]
+fn voids_undo_to_the_fen() {
+    let rules = rules();
+    let before = holding(50_000, 9_000, 400, &[7]);
+    let plans = [
+        quote(
+            &before,
+            &Sale {
+                items: vec![item(Category::Labour, 1, 20_001)],
+                class: 2,
+                coupon: Some(CouponId(7)),
+                points: 100,
+                tenders: Vec::new(),
+            },
+            &rules,
+        )
+        .unwrap(),
+        top_up(Fen(100_000), &[tender(TenderKind::Bank, 100_000)], &rules).unwrap(),
+        redeem(300, vec![item(Category::Gift, 1, 0)]).unwrap(),
+        give_coupon(CouponId(8), &rules).unwrap(),
+        adjust(Fen(-3), Fen(4), -5).unwrap(),
+    ];
+    for plan in plans {
+        let after = plan.after(&before, &CAPS).unwrap();
+        let original = fact(&plan);
+        let no = card_no();
+        let of = |earlier| Original { fact: &original, earlier, card_no: &no, predecessors: &[] };
+        let undone = void(&of(&[])).unwrap();
+        let back = undone.after(&after, &CAPS).unwrap();
+        assert_eq!(Holding { counter: before.counter, ..back }, before, "{:?}", plan.kind);
+        let voided = [fact(&undone)];
+        assert_eq!(void(&of(&voided)), Err(Refusal::NotRefundable), "twice");
+        assert_eq!(refund(&of(&voided), Fen(1), &before), Err(Refusal::NotRefundable));
+        let other = CardNo::new("8800009").unwrap();
+        let elsewhere = Original { card_no: &other, ..of(&[]) };
+        assert_eq!(void(&elsewhere), Err(Refusal::OtherCard));
+        assert!(void(&Original { predecessors: &[card_no()], ..elsewhere }).is_ok(), "after a replacement");
+    }
+}
+
+#[test]
+fn who_may_what() {
+    use Refusal as R;
+    let (own, other) = (StoreId::new("SH-0042").unwrap(), StoreId::new("SH-0001").unwrap());
+    let (no, rules) = (card_no(), PurseTable::default());
+    let hot = Hotlist { cards: [no.clone()].into(), ..Hotlist::default() };
+    let hotlist = Hotlist::default();
+    let strict = PurseTable { max_hotlist_age: Some("1d".parse::<Period>().unwrap()), ..rules.clone() };
+    let open = PurseTable { accept_stores: vec!["own".into(), "SH-0001".into()], ..rules.clone() };
+    let now = UtcMillis(1_790_000_000_000);
+    let card = Card {
+        card_no: &no,
+        technology: Technology::Desfire,
+        card_type: CardType::Named,
+        issuing_store: &own,
+        standing: CardStanding::Active,
+        valid_until: None,
+        held: false,
+        open: false,
+    };
+    let offline = Some(OfflineSpent::default());
+    let house = House { now, store: &own, rules: &rules, hotlist: &hotlist, writes_held: false, offline };
+    let spend = |fen: i64| (TransactionKind::Spend, Fen(-fen));
+    let spent = |by_card, by_all| Some(OfflineSpent { by_card: Fen(by_card), by_all: Fen(by_all) });
+    let stale = Hotlist { as_of: Some(UtcMillis(now.0 - 86_400_001)), ..Hotlist::default() };
+    let fresh = Hotlist { as_of: Some(UtcMillis(now.0 - 86_400_000)), ..Hotlist::default() };
+    let future = Hotlist { as_of: Some(UtcMillis(now.0 + 1)), ..Hotlist::default() };
+    let classic = Card { technology: Technology::MifareClassic1k, ..card };
+    let cases = [
+        (card, spend(200_000), house, Ok(())),
+        (card, spend(200_001), house, Err(R::OfflineTransactionLimit)),
+        (card, spend(200_001), House { offline: None, ..house }, Ok(())),
+        (card, (TransactionKind::Topup, Fen(400_000)), house, Ok(())),
+        (card, (TransactionKind::Adjust, Fen(1)), house, Err(R::NeedsHeadquarters)),
+        (classic, spend(50_001), house, Err(R::OfflineTransactionLimit)),
+        (classic, spend(2), House { offline: spent(99_999, 99_999), ..house }, Err(R::OfflineCardLimit)),
+        (classic, spend(1), House { offline: spent(99_999, 99_999), ..house }, Ok(())),
+        (classic, spend(2), House { offline: spent(0, 999_999), ..house }, Err(R::OfflineDayLimit)),
+        (Card { technology: Technology::Em4100, ..card }, spend(1), house, Err(R::AccountAtHeadquarters)),
+        (Card { standing: CardStanding::Blocked, ..card }, spend(1), house, Err(R::CardBlocked)),
+        (Card { standing: CardStanding::Lost, ..card }, spend(1), house, Err(R::CardLost)),
+        (Card { standing: CardStanding::Replaced, ..card }, spend(1), house, Err(R::CardReplaced)),
+        (Card { standing: CardStanding::Returned, ..card }, spend(1), house, Err(R::CardReturned)),
+        (Card { held: true, ..card }, spend(1), house, Err(R::CardHeld)),
+        (Card { open: true, ..card }, spend(1), house, Err(R::TapAgain)),
+        (Card { valid_until: Some(UtcMillis(now.0 - 1)), ..card }, spend(1), house, Err(R::CardExpired)),
+        (Card { valid_until: Some(now), ..card }, spend(1), house, Ok(())),
+        (card, spend(1), House { hotlist: &hot, ..house }, Err(R::CardHotlisted)),
+        (card, spend(1), House { rules: &strict, ..house }, Err(R::HotlistTooOld)),
+        (card, spend(1), House { rules: &strict, hotlist: &stale, ..house }, Err(R::HotlistTooOld)),
+        (card, spend(1), House { rules: &strict, hotlist: &future, ..house }, Err(R::HotlistTooOld)),
+        (card, spend(1), House { rules: &strict, hotlist: &fresh, ..house }, Ok(())),
+        (card, (TransactionKind::Topup, Fen(1)), House { rules: &strict, ..house }, Ok(())),
+        (Card { issuing_store: &other, ..card }, spend(1), house, Err(R::StoreNotAccepted)),
+        (Card { issuing_store: &other, ..card }, spend(1), House { rules: &open, ..house }, Ok(())),
+        (card, spend(1), House { writes_held: true, ..house }, Err(R::WritesHeld)),
+    ];
+    for (n, (card, (kind, amount), house, expected)) in cases.into_iter().enumerate() {
+        assert_eq!(permit(&card, kind, amount, &house), expected, "case {n}");
+    }
+    assert_eq!(may_report_lost(CardType::Named, &rules), Ok(()));
+    assert_eq!(may_report_lost(CardType::Anonymous, &rules), Err(R::LossReportNotAllowed));
+    let years = |n: i64| Some(UtcMillis(now.0 + n * 366 * 86_400_000));
+    let valid = |card_type, until| may_be_valid_until(card_type, until, now, &rules);
+    assert_eq!(valid(CardType::Named, years(10)), Err(R::ValidityNotAllowed), "named: no expiry");
+    assert_eq!(valid(CardType::Anonymous, years(2)), Err(R::ValidityNotAllowed));
+    assert_eq!((valid(CardType::Anonymous, years(3)), valid(CardType::Named, None)), (Ok(()), Ok(())));
+}
+
+#[test]
+fn business_days_begin_where_the_store_is() {
+    let (zone, four) = (TimeZone::get("Asia/Shanghai").unwrap(), "04:00".parse().unwrap());
+    for (time, day) in [
+        ("2026-11-21T19:59:59.999Z", "2026-11-21"),
+        ("2026-11-21T20:00:00.000Z", "2026-11-22"),
+        ("2026-11-21T16:30:00.000Z", "2026-11-21"),
+    ] {
+        assert_eq!(business_day(UtcMillis::parse(time).unwrap(), &zone, four).to_string(), day, "{time}");
+    }
+}
+
+#[test]
+fn every_refusal_has_its_code_and_stands_in_the_documentation() {
+    let page = include_str!("../../../docs/purse.md");
+    let codes: BTreeSet<_> = Refusal::ALL.iter().map(|refusal| refusal.code()).collect();
+    assert_eq!(codes.len(), Refusal::ALL.len());
+    for refusal in Refusal::ALL {
+        assert!(
+            page.contains(&format!("`{}`", refusal.code())),
+            "{} is not in docs/purse.md",
+            refusal.code()
+        );
+        let Text { zh, en } = refusal.text();
+        assert!(zh.ends_with('。') && en.ends_with('.'), "{refusal:?}");
+    }
+}
+
+fn category() -> impl Strategy<Value = Category> {
+    prop_oneof![Just(Category::Labour), Just(Category::Parts), Just(Category::Goods), Just(Category::Gift)]
+}
+
+fn order() -> impl Strategy<Value = SpendOrder> {
+    prop_oneof![
+        Just(SpendOrder::PrincipalFirst),
+        Just(SpendOrder::BonusFirst),
+        Just(SpendOrder::Proportional)
+    ]
+}
+
+prop_compose! {
+    fn sales()(
+        items in prop::collection::vec((category(), 1_u32..5, 0_i64..60_000), 1..6),
+        class in 0_u8..4,
+        coupon in prop::option::of(7_u32..9),
+        points in 0_i64..3_000,
+        told in prop::option::of(1_i64..50_000),
+    ) -> (Sale, Option<i64>) {
+        let items = items.into_iter().map(|(category, n, price)| item(category, n, price)).collect();
+        let coupon = coupon.map(CouponId);
+        (Sale { items, class, coupon, points, tenders: Vec::new() }, told)
+    }
+}
+
+/// The sale with a part of it paid at the till, so that it adds up, where that can be.
+fn with_told(holding: &Holding, sale: Sale, told: Option<i64>, rules: &PurseTable) -> Sale {
+    let rich = Holding { principal_fen: Fen(900_000_000), ..holding.clone() };
+    let Some(told) = told else { return sale };
+    let Ok(plan) = quote(&rich, &sale, rules) else { return sale };
+    let rest: i64 = plan
+        .tenders
+        .iter()
+        .filter(|tender| tender.kind == TenderKind::Purse)
+        .map(|tender| tender.amount_fen.0)
+        .sum();
+    let (told, purse) = (told.min(rest), rest - told.min(rest));
+    let tenders = [tender(TenderKind::Alipay, told), tender(TenderKind::Purse, purse)];
+    Sale { tenders: tenders.into_iter().filter(|tender| tender.amount_fen.0 > 0).collect(), ..sale }
+}
+
+fn total(tenders: &[Tender]) -> i64 {
+    tenders.iter().map(|tender| tender.amount_fen.0).sum()
+}
+
+proptest! {
+    #![proptest_config(crate::seed::cases(512))]
+
+    /// The lines are the total, the tenders are the total, nothing is below zero, what leaves
+    /// the card is what the purse pays, and asking again gives the same.
+    #[test]
+    fn quotes_add_up(
+        (sale, told) in sales(),
+        principal in 0_i64..400_000,
+        bonus in 0_i64..100_000,
+        points in 0_i64..5_000,
+        order in order(),
+    ) {
+        let rules = PurseTable { spend_order: order, ..rules() };
+        let card = holding(principal, bonus, points, &[7, 8]);
+        let sale = with_told(&card, sale, told, &rules);
+        let quoted = quote(&card, &sale, &rules);
+        prop_assert_eq!(&quoted, &quote(&card, &sale, &rules));
+        let Ok(plan) = quoted else { return Ok(()) };
+        let gross: i64 = sale.items.iter().map(|item| item.price_fen.0 * i64::from(item.quantity)).sum();
+        let lines: i64 = plan.lines.iter().map(|line| line.amount_fen.0).sum();
+        prop_assert_eq!(lines, plan.due_fen.0);
+        prop_assert_eq!(total(&plan.tenders), plan.due_fen.0);
+        prop_assert_eq!(gross - plan.discount_fen.0, plan.due_fen.0);
+        prop_assert!(0 <= plan.due_fen.0 && plan.due_fen.0 <= gross);
+        prop_assert!(plan.tenders.iter().all(|tender| tender.amount_fen.0 > 0));
+        let purse: Vec<Tender> =
+            plan.tenders.iter().copied().filter(|tender| tender.kind == TenderKind::Purse).collect();
+        prop_assert_eq!(plan.effect.amount(), Some(Fen(-total(&purse))));
+        prop_assert!(plan.effect.principal_fen.0 <= 0 && plan.effect.bonus_fen.0 <= 0);
+        let after = plan.after(&card, &Caps { max_points: i64::MAX, ..CAPS }).unwrap();
+        prop_assert!(after.principal_fen.0 >= 0 && after.bonus_fen.0 >= 0 && after.points >= 0);
+        prop_assert_eq!(after.counter, card.counter + 1);
+    }
+
+    /// However it is cut up: no refund gives more than is left, and all of them together bring
+    /// the card back to where it was.
+    #[test]
+    fn refunds_together_are_the_original(
+        (sale, told) in sales(),
+        bonus in 0_i64..400_000,
+        order in order(),
+        cuts in prop::collection::vec(1_i64..40_000, 0..6),
+    ) {
+        let rules = PurseTable { spend_order: order, ..rules() };
+        let before = holding(300_000, bonus, 5_000, &[7, 8]);
+        let caps = Caps { max_balance_fen: Fen(900_000), ..CAPS };
+        let sale = with_told(&before, sale, told, &rules);
+        let Ok(plan) = quote(&before, &sale, &rules) else { return Ok(()) };
+        let original = fact(&plan);
+        let by_coupon: i64 = original
+            .tenders.iter().filter(|t| t.kind == TenderKind::Coupon).map(|t| t.amount_fen.0).sum();
+        let whole = plan.due_fen.0 - by_coupon;
+        let mut card = plan.after(&before, &caps).unwrap();
+        let mut earlier: Vec<CardTransaction> = Vec::new();
+        let mut left = whole;
+        for cut in cuts.into_iter().chain([i64::MAX]) {
+            let amount = if cut == i64::MAX { left } else { cut };
+            let of = Original { fact: &original, earlier: &earlier, card_no: &card_no(), predecessors: &[] };
+            let refunded = refund(&of, Fen(amount), &card);
+            if amount > left || amount == 0 {
+                prop_assert!(refunded.is_err());
+                continue;
+            }
+            let plan = refunded.unwrap();
+            prop_assert_eq!(total(&plan.tenders), plan.due_fen.0);
+            prop_assert!(plan.tenders.iter().all(|tender| tender.amount_fen.0 > 0));
+            prop_assert!(plan.effect.principal_fen.0 >= 0 && plan.effect.bonus_fen.0 >= 0);
+            prop_assert!(plan.points_used <= 0 && plan.points_earned <= 0);
+            prop_assert_eq!(plan.effect.give.is_some(), amount == left && original.coupon.is_some());
+            card = plan.after(&card, &caps).unwrap();
+            earlier.push(fact(&plan));
+            left -= amount;
+        }
+        if whole > 0 {
+            prop_assert_eq!(Holding { counter: before.counter, ..card }, before);
+            let back: i64 = earlier.iter().map(|refund| total(&refund.tenders)).sum();
+            prop_assert_eq!(back, plan.due_fen.0);
+        }
+    }
+
+    /// Also where the points were spent meanwhile: never below zero, never more than was earned.
+    #[test]
+    fn points_are_taken_back_as_far_as_they_are_there(
+        price in 1_i64..100_000,
+        spent in 0_i64..2_000,
+        cuts in prop::collection::vec(1_i64..30_000, 1..6),
+    ) {
+        let before = holding(300_000, 0, 0, &[]);
+        let sale = Sale { items: vec![item(Category::Goods, 1, price)], ..Sale::default() };
+        let plan = quote(&before, &sale, &rules()).unwrap();
+        let original = fact(&plan);
+        let mut card = plan.after(&before, &CAPS).unwrap();
+        card.points -= spent.min(card.points);
+        let mut earlier: Vec<CardTransaction> = Vec::new();
+        for cut in cuts {
+            let of = Original { fact: &original, earlier: &earlier, card_no: &card_no(), predecessors: &[] };
+            let Ok(plan) = refund(&of, Fen(cut), &card) else { continue };
+            card = plan.after(&card, &CAPS).unwrap();
+            earlier.push(fact(&plan));
+        }
+        let clawed: i64 = earlier.iter().map(|refund| -refund.points_earned).sum();
+        prop_assert!(clawed <= original.points_earned);
+    }
+
+    #[test]
+    fn the_purse_is_split_within_both_halves(
+        principal in 0_i64..100_000, bonus in 0_i64..100_000, share in 0_u16..=1000, order in order(),
+    ) {
+        let card = holding(principal, bonus, 0, &[]);
+        let amount = (principal + bonus) * i64::from(share) / 1000;
+        let (from_principal, from_bonus) = split_purse(&card, Fen(amount), order).unwrap();
+        prop_assert_eq!(from_principal.0 + from_bonus.0, amount);
+        prop_assert!((0..=principal).contains(&from_principal.0) && (0..=bonus).contains(&from_bonus.0));
+    }
+
+    /// Every point of the journal, every state of the card: what really happened is what is found.
+    #[test]
+    fn a_tap_finds_out_what_happened(
+        debit in 1_i64..100,
+        written in any::<bool>(),
+        elsewhere in 0_u32..4,
+        same_again in any::<bool>(),
+        marked in any::<bool>(),
+    ) {
+        let before = holding(10_000, 0, 0, &[]);
+        let spend = |card: &Holding, fen: i64| {
+            let effect = Effect { principal_fen: Fen(-fen), ..Effect::default() };
+            apply(card, &effect, &CAPS).unwrap()
+        };
+        let (ours, after) = (mark(1), spend(&before, debit));
+        let (mut card, mut last) = if written { (after.clone(), ours) } else { (before.clone(), mark(0)) };
+        for n in 0..elsewhere {
+            (card, last) = (spend(&card, if same_again { debit } else { debit + 1 }), mark(2 + n));
+        }
+        let shown = Shown { holding: card, last: marked.then_some(last) };
+        let found = settle(&Open { mark: ours, before: &before, after: &after }, &shown);
+        let truth = match (written, elsewhere) {
+            (true, 0) => Became::Committed,
+            (false, 0) => Became::Aborted,
+            // Another store did just the same and the layout names no transaction: documented.
+            (false, 1) if !marked && same_again => Became::Committed,
+            (false, 1) => Became::Aborted,
+            _ => Became::Parked,
+        };
+        prop_assert_eq!(found, Ok(truth));
+    }
+
+    /// An old image that came back is never taken for a settled transaction.
+    #[test]
+    fn old_images_are_found(age in 1_u32..5, changed in 1_i64..50) {
+        let before = holding(10_000, 0, 0, &[]);
+        let after = apply(&before, &Effect { principal_fen: Fen(-1), ..Effect::default() }, &CAPS).unwrap();
+        let open = Open { mark: mark(1), before: &before, after: &after };
+        let show = |holding: Holding, last| settle(&open, &Shown { holding, last });
+        prop_assert_eq!(show(Holding { counter: before.counter - age, ..before.clone() }, None), Err(Wrong::Behind));
+        let other = Holding { principal_fen: Fen(10_000 + changed), ..before.clone() };
+        prop_assert_eq!(show(other, None), Err(Wrong::Forked));
+        let torn = Holding { principal_fen: Fen(changed), ..after.clone() };
+        prop_assert_eq!(show(torn, Some(mark(1))), Err(Wrong::Torn));
+    }
+}

@@ -1,0 +1,449 @@
+//! Transactions on cards: the journal that is written before the card is. An intent is on
+//! the disk before the first byte goes to a card, its outcome is committed with the
+//! `card.transaction` that tells it.
+//!
+//! ```text
+//!  intend ─► intent ──┬─► committed            the card took it
+//!               │     ├─► aborted              the card is as it was
+//!               ▼     │
+//!            unknown ─┤ (told; the next tap decides, no other write to the card meanwhile)
+//!               ▼     │
+//!             parked ─┘ (the card went on elsewhere: only headquarters can tell)
+//! ```
+//! What is not here: what a transaction costs and who may make it (`card::purse`); idempotency
+//! keys, which are those of `requests`: the row with the key and the intent are one batch, and
+//! the transaction's id is the request's.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use super::devices::{enum_text, text_enum};
+use super::requests::uuid_from;
+use super::seal::{self, LedgerTable};
+use super::{Batch, Op, Reader, StoreError, ledger_cards};
+use crate::clock::UtcMillis;
+use crate::event::NewEvent;
+use crate::event::card::Technology;
+use crate::event::ledger::{CardTransaction, Counters, Outcome, Proof};
+use crate::ident::CardNo;
+use crate::money::Holding;
+
+/// A transaction on its way in.
+#[derive(Debug, Clone)]
+pub struct NewTransaction {
+    /// What will be told when it is committed; balances and counter are filled in.
+    pub fact: CardTransaction,
+    /// The card's technology.
+    pub technology: Technology,
+    /// The business day it counts on, `YYYY-MM-DD`.
+    pub business_day: String,
+    /// What the card holds.
+    pub before: Holding,
+    /// What it will hold: one transaction later.
+    pub after: Holding,
+    /// How many transactions [`Reader::following`] gave for `original_transaction_id`: if there
+    /// is another one meanwhile, this one is refused.
+    pub earlier: usize,
+}
+
+/// Where a transaction stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Durable; the card may or may not have been written.
+    Intent,
+    /// As before, and told.
+    Unknown,
+    /// As before; the card has gone on elsewhere.
+    Parked,
+    /// On the card.
+    Committed,
+    /// Not on the card.
+    Aborted,
+}
+
+/// How a transaction goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The card took it.
+    Committed(Evidence),
+    /// The card is as it was.
+    Aborted,
+    /// Nobody knows until the next tap.
+    Unknown,
+    /// Nobody here will ever know: headquarters settles it.
+    Parked,
+}
+
+/// What the card gave with a committed transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Evidence {
+    /// Where the card has two counters.
+    pub counters: Option<Counters>,
+    /// What it signed.
+    pub proof: Option<Proof>,
+}
+
+/// A transaction as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransactionRow {
+    /// In the order of their intents.
+    pub no: i64,
+    /// As it is, or will be, when committed.
+    pub fact: CardTransaction,
+    /// Where it stands.
+    pub state: State,
+    /// The business day it counts on.
+    pub business_day: String,
+    /// The card's technology.
+    pub technology: Technology,
+    /// What the card held.
+    pub before: Holding,
+    /// What it holds when committed.
+    pub after: Holding,
+    /// When it began.
+    pub begun_at: UtcMillis,
+    /// When it last changed its state.
+    pub ended_at: Option<UtcMillis>,
+    /// Whether an event said `unknown`.
+    pub told_unknown: bool,
+}
+
+/// Changes transactions. Made by [`intend`] and [`TransactionRow::end`] only.
+#[derive(Debug, Clone)]
+pub struct LedgerOp(Change);
+
+#[derive(Debug, Clone)]
+enum Change {
+    Intend(Box<NewTransaction>),
+    End(Box<Ending>),
+}
+
+#[derive(Debug, Clone)]
+struct Ending {
+    id: Uuid,
+    state: State,
+    told_unknown: bool,
+    committed: Option<(CardTransaction, Holding)>,
+}
+
+/// The intent. It goes into the batch of the request that asks for it, without an event:
+/// nothing has happened yet.
+///
+/// # Errors
+/// [`StoreError::LedgerRefused`] when before, after and amounts do not belong together.
+pub fn intend(mut new: NewTransaction) -> Result<Op, StoreError> {
+    let (fact, before, after) = (&mut new.fact, &new.before, &new.after);
+    let balance = after.balance();
+    let adds_up = before.principal_fen.checked_add(fact.principal_fen) == Some(after.principal_fen)
+        && before.bonus_fen.checked_add(fact.bonus_fen) == Some(after.bonus_fen)
+        && fact.principal_fen.checked_add(fact.bonus_fen) == Some(fact.amount_fen)
+        && before.points.checked_add(fact.points) == Some(after.points)
+        && before.counter.checked_add(1) == Some(after.counter)
+        && balance.is_some();
+    if !adds_up {
+        return refused("what the card holds before and after does not fit the amounts");
+    }
+    fact.outcome = Outcome::Committed;
+    (fact.balance_after_fen, fact.points_after, fact.counter) =
+        (balance, Some(after.points), Some(after.counter));
+    Ok(Op::Ledger(LedgerOp(Change::Intend(Box::new(new)))))
+}
+
+fn refused<T>(what: impl Into<String>) -> Result<T, StoreError> {
+    Err(StoreError::LedgerRefused { what: what.into() })
+}
+
+impl TransactionRow {
+    /// The next state, with the event that tells it, as one batch. Committing it fails with
+    /// [`StoreError::NotFound`] when the transaction has moved on meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when the event cannot be written.
+    pub fn end(&self, how: End) -> Result<Batch, StoreError> {
+        let (state, outcome, evidence) = match how {
+            End::Committed(evidence) => (State::Committed, Outcome::Committed, evidence),
+            End::Aborted => (State::Aborted, Outcome::Aborted, Evidence::default()),
+            End::Unknown => (State::Unknown, Outcome::Unknown, Evidence::default()),
+            End::Parked => (State::Parked, Outcome::Unknown, Evidence::default()),
+        };
+        let fact = self.told(outcome, evidence);
+        let ending = Ending {
+            id: self.fact.transaction_id,
+            state,
+            told_unknown: self.told_unknown || outcome == Outcome::Unknown,
+            committed: (state == State::Committed).then(|| (fact.clone(), self.after.clone())),
+        };
+        let batch = Batch::new().op(Op::Ledger(LedgerOp(Change::End(Box::new(ending)))));
+        if outcome == Outcome::Unknown && self.told_unknown {
+            return Ok(batch);
+        }
+        let event = NewEvent::now(format!("card/{}", fact.card_no), &fact)
+            .map_err(|error| StoreError::Corrupt(error.to_string()))?;
+        Ok(batch.event(event))
+    }
+
+    /// What an outcome says of it.
+    fn told(&self, outcome: Outcome, evidence: Evidence) -> CardTransaction {
+        let mut fact = self.fact.clone();
+        let holds = match outcome {
+            Outcome::Committed => Some(&self.after),
+            Outcome::Aborted => Some(&self.before),
+            Outcome::Unknown => None,
+        };
+        fact.outcome = outcome;
+        fact.balance_after_fen = holds.and_then(Holding::balance);
+        fact.points_after = holds.map(|holding| holding.points);
+        fact.counter = holds.map(|holding| holding.counter);
+        fact.counters = evidence.counters;
+        fact.proof = evidence.proof;
+        fact.settles = (self.told_unknown && outcome != Outcome::Unknown).then_some(true);
+        fact
+    }
+
+    /// What is known of it now, as an event would tell it.
+    #[must_use]
+    pub fn current(&self) -> CardTransaction {
+        match self.state {
+            State::Committed => self.fact.clone(),
+            State::Aborted => self.told(Outcome::Aborted, Evidence::default()),
+            State::Intent | State::Unknown | State::Parked => {
+                self.told(Outcome::Unknown, Evidence::default())
+            }
+        }
+    }
+}
+
+impl LedgerOp {
+    pub(super) fn apply(&self, tx: &Connection) -> Result<(), StoreError> {
+        let id = match &self.0 {
+            Change::Intend(new) => {
+                begin(tx, new)?;
+                new.fact.transaction_id
+            }
+            Change::End(ending) => {
+                end(tx, ending)?;
+                ending.id
+            }
+        };
+        seal::put(tx, LedgerTable::Transaction, "id", &id.as_bytes().as_slice())
+    }
+}
+
+fn begin(tx: &Connection, new: &NewTransaction) -> Result<(), StoreError> {
+    let reader = Reader { conn: tx };
+    let fact = &new.fact;
+    if reader.card_writes_held()?.is_some() {
+        return refused("card writes are held; see `/readyz`");
+    }
+    let Some(card) = reader.member_card(&fact.card_no)? else {
+        return refused("the card has not been seen here");
+    };
+    if card.held.is_some() || card.seen.uid != fact.uid || card.seen.holding != new.before {
+        return refused("the card is held, or is not as it was last seen; tap it again");
+    }
+    if reader.open_transaction(&fact.card_no)?.is_some() {
+        return refused("an earlier transaction of this card is not settled; tap it again");
+    }
+    if let Some(original) = fact.original_transaction_id
+        && reader.following(original)?.len() != new.earlier
+    {
+        return refused("another refund came first; ask for a new quote");
+    }
+    let spent = if fact.offline { fact.amount_fen.0.min(0).saturating_neg() } else { 0 };
+    tx.prepare_cached(
+        "INSERT INTO card_transaction (id, card_no, state, business_day, original, technology, offline_fen,
+                                       before, after, fact, begun_at)
+         VALUES (?1, ?2, 'intent', ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?
+    .execute(params![
+        fact.transaction_id.as_bytes().as_slice(),
+        fact.card_no.as_str(),
+        new.business_day,
+        fact.original_transaction_id.as_ref().map(|id| id.as_bytes().as_slice()),
+        enum_text(&new.technology)?,
+        spent,
+        json(&new.before)?,
+        json(&new.after)?,
+        json(fact)?,
+        UtcMillis::now().0,
+    ])?;
+    Ok(())
+}
+
+fn end(tx: &Connection, ending: &Ending) -> Result<(), StoreError> {
+    let fact = ending.committed.as_ref().map(|(fact, _)| json(fact)).transpose()?;
+    let changed = tx
+        .prepare_cached(
+            "UPDATE card_transaction SET state = ?2, ended_at = ?3, told_unknown = ?4, fact = coalesce(?5, fact)
+             WHERE id = ?1 AND state <> ?2 AND state IN ('intent','unknown','parked')",
+        )?
+        .execute(params![
+            ending.id.as_bytes().as_slice(),
+            enum_text(&ending.state)?,
+            UtcMillis::now().0,
+            ending.told_unknown,
+            fact,
+        ])?;
+    if changed == 0 {
+        return Err(StoreError::NotFound { what: format!("open transaction {}", ending.id) });
+    }
+    match &ending.committed {
+        Some((fact, after)) => ledger_cards::written(tx, &fact.card_no, after),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|error| StoreError::Corrupt(error.to_string()))
+}
+
+fn row_of(row: &Row<'_>) -> Result<TransactionRow, StoreError> {
+    seal::check(row, Some(LedgerTable::Transaction), 0)?;
+    let text = |column: &str| row.get::<_, String>(column);
+    Ok(TransactionRow {
+        no: row.get("no")?,
+        fact: from_json(&text("fact")?)?,
+        state: text_enum(text("state")?)?,
+        business_day: text("business_day")?,
+        technology: text_enum(text("technology")?)?,
+        before: from_json(&text("before")?)?,
+        after: from_json(&text("after")?)?,
+        begun_at: UtcMillis(row.get("begun_at")?),
+        ended_at: row.get::<_, Option<i64>>("ended_at")?.map(UtcMillis),
+        told_unknown: row.get("told_unknown")?,
+    })
+}
+
+impl Reader<'_> {
+    fn transactions(
+        &self,
+        which: &str,
+        params: impl rusqlite::Params,
+    ) -> Result<Vec<TransactionRow>, StoreError> {
+        let mut query = self.conn.prepare_cached(&format!("SELECT * FROM card_transaction WHERE {which}"))?;
+        let mut rows = query.query(params)?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(row_of(row)?);
+        }
+        Ok(found)
+    }
+
+    /// One transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::Damaged`] when the row has rotted.
+    pub fn transaction(&self, id: Uuid) -> Result<Option<TransactionRow>, StoreError> {
+        Ok(self.transactions("id = ?1", [id.as_bytes().as_slice()])?.pop())
+    }
+
+    /// The transaction of a card that its next tap has to settle.
+    ///
+    /// # Errors
+    /// As [`Reader::transaction`].
+    pub fn open_transaction(&self, card_no: &CardNo) -> Result<Option<TransactionRow>, StoreError> {
+        Ok(self.transactions("card_no = ?1 AND state IN ('intent','unknown')", [card_no.as_str()])?.pop())
+    }
+
+    /// All transactions that wait for a tap, oldest first: after a kill, those it interrupted.
+    ///
+    /// # Errors
+    /// As [`Reader::transaction`].
+    pub fn open_transactions(&self) -> Result<Vec<TransactionRow>, StoreError> {
+        self.transactions("state IN ('intent','unknown') ORDER BY no", [])
+    }
+
+    /// Transactions of a card, newest first, older than `before` (a row's `no`).
+    ///
+    /// # Errors
+    /// As [`Reader::transaction`].
+    pub fn transactions_of(
+        &self,
+        card_no: &CardNo,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Vec<TransactionRow>, StoreError> {
+        self.transactions(
+            "card_no = ?1 AND no < ?2 ORDER BY no DESC LIMIT ?3",
+            params![card_no.as_str(), before.unwrap_or(i64::MAX), limit],
+        )
+    }
+
+    /// Refunds, the void or the receiving half of `original`, but aborted ones; oldest first.
+    ///
+    /// # Errors
+    /// As [`Reader::transaction`].
+    pub fn following(&self, original: Uuid) -> Result<Vec<TransactionRow>, StoreError> {
+        self.transactions(
+            "original = ?1 AND state <> 'aborted' ORDER BY no",
+            [original.as_bytes().as_slice()],
+        )
+    }
+
+    /// Transactions of a business day behind `after` (a row's `no`), in the order of their
+    /// intents, a page at most.
+    pub(super) fn transactions_on(&self, day: &str, after: i64) -> Result<Vec<TransactionRow>, StoreError> {
+        self.transactions("business_day = ?1 AND no > ?2 ORDER BY no LIMIT 500", params![day, after])
+    }
+
+    /// What was spent without headquarters on a business day, in fen: by this card, and by all
+    /// cards of its technology. What is not settled counts.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn offline_spent(
+        &self,
+        day: &str,
+        technology: Technology,
+        card_no: &CardNo,
+    ) -> Result<(i64, i64), StoreError> {
+        Ok(self
+            .conn
+            .prepare_cached(
+                "SELECT coalesce(sum(offline_fen) FILTER (WHERE card_no = ?3), 0), coalesce(sum(offline_fen), 0)
+                 FROM card_transaction WHERE business_day = ?1 AND technology = ?2 AND state <> 'aborted'",
+            )?
+            .query_row(params![day, enum_text(&technology)?, card_no.as_str()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?)
+    }
+
+    /// Giving halves of transfers whose receiving half has not begun, oldest first.
+    ///
+    /// # Errors
+    /// As [`Reader::transaction`].
+    pub fn transfers_due(&self) -> Result<Vec<Uuid>, StoreError> {
+        let mut query = self.conn.prepare_cached(
+            "SELECT id FROM card_transaction g WHERE g.state = 'committed' AND g.original IS NULL
+               AND json_extract(g.fact, '$.kind') = 'transfer'
+               AND NOT EXISTS (SELECT 1 FROM card_transaction r WHERE r.original = g.id AND r.state <> 'aborted')
+             ORDER BY g.no",
+        )?;
+        let mut rows = query.query([])?;
+        let mut due = Vec::new();
+        while let Some(row) = rows.next()? {
+            due.push(uuid_from(&row.get::<_, Vec<u8>>(0)?)?);
+        }
+        Ok(due)
+    }
+
+    /// Where a request's transaction is not settled: its state, for those who asked.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn transaction_state(&self, id: Uuid) -> Result<Option<State>, StoreError> {
+        self.conn
+            .prepare_cached("SELECT state FROM card_transaction WHERE id = ?1")?
+            .query_row([id.as_bytes().as_slice()], |row| row.get::<_, String>(0))
+            .optional()?
+            .map(text_enum)
+            .transpose()
+    }
+}

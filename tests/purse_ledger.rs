@@ -1,0 +1,365 @@
+//! The journal itself: killed at any moment, damaged, full, and cards that are not what they were.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod purse_counter;
+mod store_setup;
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, Write};
+use std::path::Path;
+
+use baygate::card::purse::changes::{adjust, top_up};
+use baygate::card::purse::journal::Journal;
+use baygate::card::purse::settle::{Mark, Standing};
+use baygate::card::purse::{Caps, Plan};
+use baygate::config::purse::PurseTable;
+use baygate::event::Class;
+use baygate::event::card::Technology;
+use baygate::event::ledger::{CardStanding, CardStatus, CardType, Outcome, Tender, TenderKind};
+use baygate::money::{Fen, Holding};
+use baygate::store::ledger::{End, Evidence, State};
+use baygate::store::ledger_cards::{By, issued};
+use baygate::store::outbox::ClassCursor;
+use baygate::store::requests::{NewRequest, RequestOp, RequestState};
+use baygate::store::{Batch, Op, Store, StoreError, hold};
+use purse_counter::{DAYS, FakeCard, Shop, request, told, transaction};
+use store_setup::{child, event, options};
+use uuid::Uuid;
+
+fn plan(fen: i64) -> Plan {
+    adjust(Fen(fen), Fen(0), 0).unwrap()
+}
+
+fn after(plan: &Plan, holding: &Holding) -> Holding {
+    plan.after(holding, &Caps::of(&PurseTable::default(), CardType::Named, 4)).unwrap()
+}
+
+/// Tap, intent; gives its id and what the card is to hold.
+async fn begin(shop: &Shop, card: &FakeCard, plan: &Plan) -> (Uuid, Holding) {
+    assert!(shop.tap(card).await.standing.is_ok());
+    let after = after(plan, &card.holding);
+    let new = transaction(card, plan, shop.ask(card).await, &after, 0, DAYS[0]);
+    (shop.journal().begin(new).await.unwrap().fact.transaction_id, after)
+}
+
+async fn done(shop: &Shop, card: &mut FakeCard, fen: i64) -> Uuid {
+    let (id, after) = begin(shop, card, &plan(fen)).await;
+    card.write(&after, id);
+    shop.journal().end(id, End::Committed(Evidence::default())).await.unwrap();
+    id
+}
+
+async fn statuses(store: &Store) -> Vec<CardStatus> {
+    let events =
+        store.read(|r| r.class_events_after(Class::Ledger, ClassCursor::default(), 500)).await.unwrap();
+    let of = events.iter().filter(|logged| logged.event.kind == "card.status");
+    of.map(|logged| logged.event.data_as().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_has_follows_the_key_to_its_end() {
+    let shop = Shop::open().await;
+    let mut card = FakeCard::new(1);
+    let (id, after) = begin(&shop, &card, &plan(500)).await;
+    let asked = || async { shop.store().read(move |r| r.request(id)).await.unwrap().unwrap() };
+    assert_eq!(asked().await.state, RequestState::Running);
+    card.write(&after, id);
+    let first = shop.journal().end(id, End::Unknown).await.unwrap();
+    assert_eq!((first.outcome, first.balance_after_fen, first.counter), (Outcome::Unknown, None, None));
+    assert_eq!(asked().await.state, RequestState::Running, "whoever asks gets 202");
+    // The same key with another body is a conflict, whatever came of the first.
+    let row = asked().await;
+    let other = NewRequest {
+        id: Uuid::now_v7(),
+        kind: "card.transaction",
+        target: "counter-1".into(),
+        scope: "till-1".into(),
+        idempotency_key: Some(first.idempotency_key.clone()),
+        body: serde_json::json!({ "card_no": "another" }),
+    };
+    let insert = Batch::new().op(Op::Request(RequestOp::Insert(other)));
+    assert!(matches!(shop.store().commit(insert).await, Err(StoreError::KeyConflict)), "{row:?}");
+    let tap = shop.tap(&card).await;
+    assert_eq!((tap.standing, tap.settled.map(|(settled, _)| settled)), (Ok(Standing::Same), Some(id)));
+    assert_eq!(asked().await.state, RequestState::Done);
+    let told = told(shop.store()).await;
+    assert_eq!(told.len(), 2);
+    assert_eq!(
+        (told[1].outcome, told[1].settles, told[1].counter),
+        (Outcome::Committed, Some(true), Some(1))
+    );
+    assert_eq!(told[1].balance_after_fen, Some(Fen(500)));
+}
+
+#[tokio::test]
+async fn cards_that_are_not_what_they_were_are_held() {
+    // (what, the card as it comes back, code)
+    type Change = fn(&mut FakeCard);
+    let cases: [(&str, Change, &str); 4] = [
+        ("an old image", |card| card.holding = Holding::default(), "counter-behind"),
+        ("another past", |card| card.holding.principal_fen = Fen(9_999), "counter-forked"),
+        ("another chip", |card| card.uid = "04FFFFFF".parse().unwrap(), "uid-differs"),
+        ("a coupon more", |card| card.holding.coupons.push(baygate::money::CouponId(1)), "counter-forked"),
+    ];
+    for (what, change, code) in cases {
+        let shop = Shop::open().await;
+        let mut card = FakeCard::new(1);
+        done(&shop, &mut card, 700).await;
+        let mut other = card.clone();
+        change(&mut other);
+        assert_eq!(shop.tap(&other).await.standing, Err(code.to_owned()), "{what}");
+        assert_eq!(shop.tap(&card).await.standing, Err(code.to_owned()), "{what}: which is the true one?");
+        let new =
+            transaction(&card, &plan(1), shop.ask(&card).await, &after(&plan(1), &card.holding), 0, DAYS[0]);
+        assert!(matches!(shop.journal().begin(new).await, Err(StoreError::LedgerRefused { .. })), "{what}");
+        let alarm = &statuses(shop.store()).await[0];
+        assert_eq!((alarm.held.as_deref(), alarm.counter_expected), (Some(code), Some(1)), "{what}");
+        // A person looks and takes the card in hand for the true one.
+        let card_no = card.card_no.clone();
+        let row = shop.store().read(move |r| r.member_card(&card_no)).await.unwrap().unwrap();
+        let by = By { operator: "zhao".into(), till: "till-1".parse().unwrap() };
+        shop.store().commit(row.release(other.seen(), Some("compared".into()), by).unwrap()).await.unwrap();
+        assert_eq!(shop.tap(&other).await.standing, Ok(Standing::Same), "{what}");
+        done(&shop, &mut other, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_card_is_given_out_once_and_stands_as_it_was_told() {
+    let shop = Shop::open().await;
+    let card = FakeCard::new(1);
+    let by = || By { operator: "li".into(), till: "till-1".parse().unwrap() };
+    let issue = || issued(card.seen(), Some("gold".into()), DAYS[0].into(), by()).unwrap();
+    shop.store().commit(issue()).await.unwrap();
+    assert!(matches!(shop.store().commit(issue()).await, Err(StoreError::LedgerRefused { .. })));
+    let figures = shop.store().read(|r| r.figures(DAYS[0])).await.unwrap();
+    assert_eq!(figures.issued, [("li".to_owned(), "till-1".to_owned(), 1)]);
+    let card_no = card.card_no.clone();
+    let row = shop.store().read(move |r| r.member_card(&card_no)).await.unwrap().unwrap();
+    let lost = || row.stands(CardStanding::Lost, None, by()).unwrap();
+    shop.store().commit(lost()).await.unwrap();
+    assert!(shop.store().commit(lost()).await.is_err(), "once");
+    assert_eq!(statuses(shop.store()).await.len(), 1, "the second left no event");
+}
+
+#[tokio::test]
+async fn refunds_that_race_are_one() {
+    let shop = Shop::open().await;
+    let (mut card, mut other) = (FakeCard::new(1), FakeCard::new(2));
+    let original = done(&shop, &mut card, 700).await;
+    assert!(shop.tap(&other).await.standing.is_ok());
+    // Two tills ask at the same time for the same original, on the card and on the one that took its place.
+    let mut intents = Vec::new();
+    for card in [&card, &other] {
+        let mut back = plan(10);
+        back.original = Some(original);
+        let after = after(&back, &card.holding);
+        intents.push(transaction(card, &back, shop.ask(card).await, &after, 0, DAYS[0]));
+    }
+    let second = intents.pop().unwrap();
+    let row = shop.journal().begin(intents.pop().unwrap()).await.unwrap();
+    assert!(matches!(shop.journal().begin(second.clone()).await, Err(StoreError::LedgerRefused { .. })));
+    shop.journal().end(row.fact.transaction_id, End::Aborted).await.unwrap();
+    let row = shop.journal().begin(second).await.unwrap();
+    other.write(&row.after, row.fact.transaction_id);
+}
+
+#[tokio::test]
+async fn limits_count_what_is_not_settled() {
+    let shop = Shop::open().await;
+    let mut card = FakeCard::new(1);
+    done(&shop, &mut card, 10_000).await;
+    done(&shop, &mut card, -300).await;
+    let (id, _) = begin(&shop, &card, &plan(-50)).await;
+    let card_no = card.card_no.clone();
+    let spent = || {
+        let card_no = card_no.clone();
+        let (store, technology) = (shop.store().clone(), Technology::Desfire);
+        async move { store.read(move |r| r.offline_spent(DAYS[0], technology, &card_no)).await.unwrap() }
+    };
+    assert_eq!(spent().await, (350, 350));
+    shop.journal().end(id, End::Aborted).await.unwrap();
+    assert_eq!(spent().await, (300, 300));
+}
+
+#[tokio::test]
+async fn a_full_file_stops_the_purse_before_it_could_lose_a_row() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut small = options(dir.path());
+    small.max_bytes = 4 << 20;
+    let (store, _) = Store::open(&small).unwrap();
+    let journal = Journal::new(store.clone());
+    while store.commit(Batch::new().event(event(Class::Card, 8000))).await.is_ok() {}
+    let (mut dealt, mut stopped) = (0, false);
+    let mut card = FakeCard::new(1);
+    for _ in 0..2_000 {
+        let plan =
+            top_up(Fen(1), &[Tender { kind: TenderKind::Cash, amount_fen: Fen(1) }], &PurseTable::default());
+        let plan = plan.unwrap();
+        let after = after(&plan, &card.holding);
+        let begun = match journal.tap(card.seen(), card.last).await {
+            Ok(_) => journal.begin(transaction(&card, &plan, request(&card), &after, 0, DAYS[0])).await,
+            Err(error) => Err(error),
+        };
+        match begun {
+            Ok(row) => {
+                card.write(&after, row.fact.transaction_id);
+                // What has begun can always be ended.
+                journal.end(row.fact.transaction_id, End::Committed(Evidence::default())).await.unwrap();
+                dealt += 1;
+            }
+            Err(error) => {
+                assert!(error.is_full(), "{error}");
+                stopped = true;
+                break;
+            }
+        }
+    }
+    assert!(stopped && dealt > 10, "{dealt} dealings while the file was full");
+}
+
+#[tokio::test]
+async fn rotten_rows_are_not_believed_and_hold_the_purse() {
+    for (what, harm) in [
+        ("an amount", "UPDATE card_transaction SET fact = replace(fact, '700', '701') WHERE no = 2"),
+        ("an outcome", "UPDATE card_transaction SET state = 'aborted' WHERE no = 2"),
+        ("a holding", "UPDATE member_card SET holding = replace(holding, '700', '701')"),
+        ("no seal", "UPDATE card_transaction SET seal = NULL WHERE no = 2"),
+    ] {
+        let shop = Shop::open().await;
+        let mut card = FakeCard::new(1);
+        for fen in [5, 700, -5] {
+            done(&shop, &mut card, fen).await;
+        }
+        let open = begin(&shop, &card, &plan(1)).await.0;
+        let dir = shop.close().await;
+        let path = dir.path().join("baygate.db");
+        let raw = rusqlite::Connection::open(&path).unwrap();
+        assert_eq!(raw.execute(harm, []).unwrap(), 1, "{what}");
+        drop(raw);
+        let verdict = baygate::store::inspect::verify(dir.path(), &mut |_| {}).unwrap();
+        assert!(!verdict.sound, "{what}");
+        let (store, _) = Store::open(&options(dir.path())).unwrap();
+        let card_no = card.card_no.clone();
+        let read = store
+            .read(move |r| Ok((r.member_card(&card_no)?, r.transactions_of(&card_no, None, 10)?)))
+            .await
+            .unwrap_err();
+        assert!(read.is_damage(), "{what}: {read}");
+        store.note_damage(&read);
+        store.close().await;
+        drop(store);
+        // The next start salvages: the rest is there, and nothing is written to a card until a word.
+        let (store, opened) = Store::open(&options(dir.path())).unwrap();
+        assert!(!opened.salvaged.unwrap().requests_complete, "{what}");
+        let rows = store.read(|r| r.open_transactions()).await.unwrap();
+        assert_eq!(rows.iter().map(|row| row.fact.transaction_id).collect::<Vec<_>>(), [open], "{what}");
+        let journal = Journal::new(store.clone());
+        journal.tap(card.seen(), card.last).await.unwrap();
+        let later =
+            || transaction(&card, &plan(1), request(&card), &after(&plan(1), &card.holding), 0, DAYS[0]);
+        assert!(matches!(journal.begin(later()).await, Err(StoreError::LedgerRefused { .. })), "{what}");
+        drop(journal);
+        store.close().await;
+        drop(store);
+        assert!(hold::release(dir.path()).unwrap().is_some(), "{what}");
+        let (store, _) = Store::open(&options(dir.path())).unwrap();
+        Journal::new(store.clone()).begin(later()).await.unwrap();
+    }
+}
+
+/// The card as a file beside the store: what is renamed into place was written.
+fn card_file(dir: &Path) -> std::path::PathBuf {
+    dir.join("card.json")
+}
+
+fn read_card(dir: &Path) -> FakeCard {
+    let mut card = FakeCard::new(1);
+    if let Ok(text) = std::fs::read_to_string(card_file(dir)) {
+        let (holding, last): (Holding, [u8; 4]) = serde_json::from_str(&text).unwrap();
+        (card.holding, card.last) = (holding, Some(Mark(last)));
+    }
+    card
+}
+
+fn write_card(dir: &Path, card: &FakeCard) {
+    let text = serde_json::to_string(&(&card.holding, card.last.map_or([0; 4], |mark| mark.0))).unwrap();
+    std::fs::write(dir.join("card.part"), text).unwrap();
+    std::fs::rename(dir.join("card.part"), card_file(dir)).unwrap();
+}
+
+#[test]
+#[ignore = "plays the other process"]
+fn plays_the_purse() {
+    let dir = std::path::PathBuf::from(std::env::var("STORE_DIR").unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (store, _) = Store::open(&options(&dir)).unwrap();
+        let journal = Journal::new(store.clone());
+        let mut card = read_card(&dir);
+        let mut fen = 1;
+        loop {
+            assert!(journal.tap(card.seen(), card.last).await.unwrap().standing.is_ok());
+            fen = if card.holding.principal_fen.0 > 1_000 { -600 } else { fen % 97 + 1 };
+            let after = after(&plan(fen), &card.holding);
+            let new = transaction(&card, &plan(fen), request(&card), &after, 0, DAYS[0]);
+            let id = journal.begin(new).await.unwrap().fact.transaction_id;
+            writeln!(std::io::stdout().lock(), "begun {id}").unwrap();
+            card.write(&after, id);
+            write_card(&dir, &card);
+            journal.end(id, End::Committed(Evidence::default())).await.unwrap();
+            writeln!(std::io::stdout().lock(), "told {id}").unwrap();
+        }
+    });
+}
+
+#[tokio::test]
+async fn kill_9_at_any_moment_loses_and_doubles_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged = BTreeSet::new();
+    let mut interrupted = 0;
+    for round in 0..12_usize {
+        let mut purse = child("plays_the_purse", dir.path());
+        let out = purse.stdout.take().unwrap();
+        let (mut begun, wanted) = (0, 3 + round * 5);
+        for line in std::io::BufReader::new(out).lines() {
+            let Ok(line) = line else { break };
+            if let Some(id) = line.strip_prefix("told ") {
+                acknowledged.insert(id.parse::<Uuid>().unwrap());
+            }
+            begun += usize::from(line.starts_with("begun "));
+            // In every other round as soon as an intent is there, else as soon as one was told.
+            let now = round.is_multiple_of(2) == line.starts_with("begun ");
+            if begun >= wanted && now && purse.try_wait().unwrap().is_none() {
+                purse.kill().unwrap();
+            }
+        }
+        purse.wait().unwrap();
+        let (store, opened) = Store::open(&options(dir.path())).unwrap();
+        assert!(opened.new_epoch.is_none() && !opened.clean_shutdown, "round {round}");
+        interrupted += store.read(|r| r.open_transactions()).await.unwrap().len();
+        let card = read_card(dir.path());
+        let tap = Journal::new(store.clone()).tap(card.seen(), card.last).await.unwrap();
+        assert!(tap.standing.is_ok(), "round {round}: {tap:?}");
+        assert!(store.read(|r| r.open_transactions()).await.unwrap().is_empty(), "round {round}");
+        let card_no = card.card_no.clone();
+        let rows = store.read(move |r| r.transactions_of(&card_no, None, 100_000)).await.unwrap();
+        let committed: Vec<_> = rows.iter().filter(|row| row.state == State::Committed).collect();
+        let sum: i64 = committed.iter().map(|row| row.fact.amount_fen.0).sum();
+        assert_eq!(sum, card.holding.principal_fen.0, "round {round}");
+        let counters: Vec<u32> = committed.iter().rev().map(|row| row.after.counter).collect();
+        assert_eq!(counters, (1..=card.holding.counter).collect::<Vec<_>>(), "round {round}");
+        let ids: BTreeSet<Uuid> = committed.iter().map(|row| row.fact.transaction_id).collect();
+        assert!(acknowledged.is_subset(&ids), "round {round}: what was told is missing");
+        let events: BTreeSet<Uuid> = told(&store)
+            .await
+            .iter()
+            .filter(|fact| fact.outcome == Outcome::Committed)
+            .map(|fact| fact.transaction_id)
+            .collect();
+        assert_eq!(events, ids, "round {round}");
+        acknowledged = ids;
+        store.close().await;
+    }
+    assert!(interrupted > 0, "no kill met an open intent: the test proves nothing");
+}

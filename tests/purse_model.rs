@@ -1,0 +1,405 @@
+//! Random dealings with many cards in several stores, torn at random points, against a plain
+//! model: what the cards hold, what the stores' journals say and what headquarters was told
+//! are the same to the fen; every counter is there once; nothing happened twice.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod purse_counter;
+#[path = "support/seed.rs"]
+mod seed;
+mod store_setup;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use baygate::card::purse::settle::Became;
+use baygate::card::purse::{Caps, Plan, changes, quote, refund};
+use baygate::config::purse::PurseTable;
+use baygate::event::ledger::{
+    CardTransaction, CardType, Category, Item, Outcome, Tender, TenderKind, TransactionKind,
+};
+use baygate::ident::CardNo;
+use baygate::money::{Fen, Holding};
+use baygate::store::StoreError;
+use baygate::store::ledger::{End, Evidence, State};
+use baygate::store::ledger_figures::{Counter, Sum};
+use proptest::prelude::*;
+use purse_counter::{DAYS, FakeCard, Shop, told, transaction};
+
+/// What a customer wants.
+#[derive(Debug, Clone, Copy)]
+enum Wish {
+    TopUp(i64),
+    Spend {
+        purse: i64,
+        cash: i64,
+    },
+    Earn(i64),
+    Redeem(i64),
+    Adjust(i64),
+    /// Of the n-th thing this store committed for the card.
+    Refund {
+        of: usize,
+        amount: i64,
+    },
+    Void {
+        of: usize,
+    },
+    Transfer {
+        to: usize,
+        amount: i64,
+    },
+}
+
+/// Where it is torn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tear {
+    Nowhere,
+    /// The intent is on the disk, the card was not written.
+    BeforeCard,
+    /// The card was written, the outcome is not on the disk.
+    AfterCard,
+    /// As the two before, and the till was told that nobody knows.
+    UnknownBefore,
+    UnknownAfter,
+    /// The write failed in a way that proves that nothing happened.
+    Refused,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    shop: usize,
+    card: usize,
+    wish: Wish,
+    tear: Tear,
+    /// The store is stopped and started afterwards.
+    restart: bool,
+    day: usize,
+}
+
+fn wishes() -> impl Strategy<Value = Wish> {
+    prop_oneof![
+        3 => (1_i64..200_000).prop_map(Wish::TopUp),
+        6 => (0_i64..30_000, 0_i64..5_000).prop_map(|(purse, cash)| Wish::Spend { purse, cash }),
+        1 => (1_i64..500).prop_map(Wish::Earn),
+        1 => (1_i64..300).prop_map(Wish::Redeem),
+        1 => (-3_000_i64..3_000).prop_map(Wish::Adjust),
+        3 => (0_usize..4, 1_i64..20_000).prop_map(|(of, amount)| Wish::Refund { of, amount }),
+        1 => (0_usize..4).prop_map(|of| Wish::Void { of }),
+        1 => (0_usize..3, 1_i64..9_000).prop_map(|(to, amount)| Wish::Transfer { to, amount }),
+    ]
+}
+
+fn tears() -> impl Strategy<Value = Tear> {
+    prop_oneof![
+        6 => Just(Tear::Nowhere),
+        1 => Just(Tear::BeforeCard),
+        1 => Just(Tear::AfterCard),
+        1 => Just(Tear::UnknownBefore),
+        1 => Just(Tear::UnknownAfter),
+        1 => Just(Tear::Refused),
+    ]
+}
+
+prop_compose! {
+    fn steps()(
+        shop in 0_usize..2, card in 0_usize..3, wish in wishes(), tear in tears(),
+        restart in prop::bool::weighted(0.05), day in 0_usize..DAYS.len(),
+    ) -> Step {
+        Step { shop, card, wish, tear, restart, day }
+    }
+}
+
+/// What a wish does to principal, bonus and points by plain arithmetic; `None` where the
+/// original of a refund decides.
+fn plainly(wish: Wish, card: &Holding) -> Option<[i64; 3]> {
+    match wish {
+        Wish::TopUp(amount) => Some([amount, 0, 0]),
+        Wish::Spend { purse, cash } => {
+            let principal = purse.min(card.principal_fen.0);
+            Some([-principal, principal - purse, (principal + cash) / 100])
+        }
+        Wish::Earn(points) => Some([0, 0, points]),
+        Wish::Redeem(points) => Some([0, 0, -points]),
+        Wish::Adjust(amount) => Some([0, amount, 0]),
+        Wish::Transfer { amount, .. } => Some([-amount, 0, 0]),
+        Wish::Refund { .. } | Wish::Void { .. } => None,
+    }
+}
+
+fn tender(kind: TenderKind, amount: i64) -> Option<Tender> {
+    (amount > 0).then_some(Tender { kind, amount_fen: Fen(amount) })
+}
+
+/// The original and what followed it.
+async fn original(
+    shop: &Shop,
+    card: &FakeCard,
+    of: usize,
+) -> Option<(CardTransaction, Vec<CardTransaction>)> {
+    let card_no = card.card_no.clone();
+    let rows = shop.store().read(move |r| r.transactions_of(&card_no, None, 100)).await.unwrap();
+    let done: Vec<_> = rows.into_iter().filter(|row| row.state == State::Committed).collect();
+    let id = done.get(of)?.fact.transaction_id;
+    let following = shop.store().read(move |r| r.following(id)).await.unwrap();
+    Some((done[of].current(), following.iter().map(|row| row.fact.clone()).collect()))
+}
+
+async fn plan(shop: &Shop, card: &FakeCard, other: &CardNo, wish: Wish) -> Option<(Plan, usize)> {
+    let rules = PurseTable::default();
+    let plan = match wish {
+        Wish::TopUp(amount) => {
+            let tenders = [Tender { kind: TenderKind::Cash, amount_fen: Fen(amount) }];
+            changes::top_up(Fen(amount), &tenders, &rules)
+        }
+        Wish::Spend { purse, cash } => {
+            let price_fen = Fen(purse + cash);
+            let sale = quote::Sale {
+                items: vec![Item { sku: "oil".into(), category: Category::Goods, quantity: 1, price_fen }],
+                tenders: [tender(TenderKind::Purse, purse), tender(TenderKind::Wechat, cash)]
+                    .into_iter()
+                    .flatten()
+                    .collect(),
+                ..quote::Sale::default()
+            };
+            quote::quote(&card.holding, &sale, &rules)
+        }
+        Wish::Earn(points) => changes::earn(points),
+        Wish::Redeem(points) => changes::redeem(points, Vec::new()),
+        Wish::Adjust(amount) => changes::adjust(Fen(0), Fen(amount), 0),
+        Wish::Transfer { amount, .. } => changes::transfer_out(Fen(amount), &card.card_no, other),
+        Wish::Refund { of, .. } | Wish::Void { of } => {
+            let (fact, earlier) = original(shop, card, of).await?;
+            let of = refund::Original {
+                fact: &fact,
+                earlier: &earlier,
+                card_no: &card.card_no,
+                predecessors: &[],
+            };
+            let plan = match wish {
+                Wish::Refund { amount, .. } => refund::refund(&of, Fen(amount), &card.holding),
+                _ => refund::void(&of),
+            };
+            return Some((plan.ok()?, earlier.len()));
+        }
+    };
+    Some((plan.ok()?, 0))
+}
+
+/// One dealing, torn where the step says. Gives the giving half of a transfer that is done.
+async fn deal(
+    shop: &Shop,
+    card: &mut FakeCard,
+    (plan, earlier): (Plan, usize),
+    step: &Step,
+) -> Option<CardTransaction> {
+    let caps = Caps::of(&PurseTable::default(), CardType::Named, 4);
+    let after = plan.after(&card.holding, &caps).ok()?;
+    if let Some([principal, bonus, points]) = plainly(step.wish, &card.holding)
+        && plan.kind != TransactionKind::Transfer
+    {
+        assert_eq!(after.principal_fen.0, card.holding.principal_fen.0 + principal);
+        assert_eq!(after.bonus_fen.0, card.holding.bonus_fen.0 + bonus);
+        assert_eq!(after.points, card.holding.points + points);
+    }
+    let asked = shop.ask(card).await;
+    let new = transaction(card, &plan, asked.clone(), &after, earlier, DAYS[step.day]);
+    let row = shop.journal().begin(new.clone()).await.unwrap();
+    let id = row.fact.transaction_id;
+    // The same key once more finds the same transaction, whatever came of it.
+    assert!(matches!(shop.insert(&asked).await, Err(StoreError::Replayed { request }) if request == id));
+    // Nothing else begins on this card meanwhile.
+    assert!(matches!(shop.journal().begin(new).await, Err(StoreError::LedgerRefused { .. })));
+    let write = |card: &mut FakeCard| card.write(&after, id);
+    match step.tear {
+        Tear::Nowhere => {
+            write(card);
+            let told = shop.journal().end(id, End::Committed(Evidence::default())).await.unwrap();
+            assert_eq!((told.outcome, told.counter), (Outcome::Committed, Some(after.counter)));
+            assert!(shop.journal().end(id, End::Aborted).await.is_err(), "what is settled stays");
+            return (told.kind == TransactionKind::Transfer).then_some(told);
+        }
+        Tear::BeforeCard => {}
+        Tear::AfterCard => write(card),
+        Tear::UnknownBefore | Tear::UnknownAfter => {
+            if step.tear == Tear::UnknownAfter {
+                write(card);
+            }
+            let told = shop.journal().end(id, End::Unknown).await.unwrap();
+            assert_eq!((told.outcome, told.counter), (Outcome::Unknown, None));
+        }
+        Tear::Refused => {
+            let told = shop.journal().end(id, End::Aborted).await.unwrap();
+            assert_eq!((told.outcome, told.counter), (Outcome::Aborted, Some(card.holding.counter)));
+        }
+    }
+    None
+}
+
+async fn play(steps: Vec<Step>) {
+    let mut shops = [Shop::open().await, Shop::open().await];
+    let mut cards: Vec<FakeCard> = (1..=3).map(FakeCard::new).collect();
+    for step in &steps {
+        let other = match step.wish {
+            Wish::Transfer { to, .. } => cards[to].card_no.clone(),
+            _ => cards[step.card].card_no.clone(),
+        };
+        let (shop, card) = (&shops[step.shop], &mut cards[step.card]);
+        let tap = shop.tap(card).await;
+        assert!(tap.standing.is_ok(), "{:?}: no card is ever held without a fault", tap.standing);
+        let open = shop.open_of(card).await;
+        assert!(open.is_none(), "a tap settles: {open:?}");
+        if let Some(plan) = plan(shop, card, &other, step.wish).await
+            && let Some(giving) = Box::pin(deal(shop, card, plan, step)).await
+            && let Wish::Transfer { to, .. } = step.wish
+        {
+            receive(shop, &mut cards[to], &giving, step).await;
+        }
+        if step.restart {
+            shops[step.shop].restart().await;
+        }
+    }
+    // Every card comes to every store once more.
+    for shop in &shops {
+        for card in &cards {
+            assert!(shop.tap(card).await.standing.is_ok());
+        }
+        assert_eq!(shop.store().read(|r| r.open_transactions()).await.unwrap().len(), 0);
+    }
+    headquarters_settles(&shops).await;
+    judge(&shops, &cards).await;
+}
+
+async fn receive(shop: &Shop, card: &mut FakeCard, giving: &CardTransaction, step: &Step) {
+    assert!(shop.tap(card).await.standing.is_ok());
+    let id = giving.transaction_id;
+    assert!(shop.store().read(move |r| r.transfers_due()).await.unwrap().contains(&id));
+    let plan = changes::transfer_in(giving, 0, &card.card_no).unwrap();
+    Box::pin(deal(shop, card, (plan, 0), step)).await;
+}
+
+/// What only headquarters can tell: whether the counter of a parked transaction is another's.
+async fn headquarters_settles(shops: &[Shop; 2]) {
+    let mut taken = BTreeSet::new();
+    for shop in shops {
+        for row in shop.rows().await.iter().filter(|row| row.state == State::Committed) {
+            assert!(taken.insert((row.fact.card_no.clone(), row.after.counter)), "a counter twice");
+        }
+    }
+    for shop in shops {
+        for row in shop.rows().await.iter().filter(|row| row.state == State::Parked) {
+            let another = taken.contains(&(row.fact.card_no.clone(), row.after.counter));
+            let how = if another { End::Aborted } else { End::Committed(Evidence::default()) };
+            let told = shop.journal().end(row.fact.transaction_id, how).await.unwrap();
+            assert_eq!(told.settles, Some(true));
+        }
+    }
+}
+
+type ByCounter = BTreeMap<(String, Counter), BTreeMap<TransactionKind, Sum>>;
+
+/// Cards = journals = what headquarters was told = figures of the days.
+async fn judge(shops: &[Shop; 2], cards: &[FakeCard]) {
+    let mut sums: BTreeMap<CardNo, ([i64; 3], BTreeSet<u32>)> = BTreeMap::new();
+    for shop in shops {
+        let rows = shop.rows().await;
+        let committed: Vec<_> = rows.iter().filter(|row| row.state == State::Committed).collect();
+        for row in &committed {
+            let (sum, counters) = sums.entry(row.fact.card_no.clone()).or_default();
+            let fact = &row.fact;
+            for (sum, by) in sum.iter_mut().zip([fact.principal_fen.0, fact.bonus_fen.0, fact.points]) {
+                *sum += by;
+            }
+            assert!(counters.insert(row.after.counter), "counter {} twice", row.after.counter);
+        }
+        // Headquarters keeps the last event of each transaction.
+        let events = told(shop.store()).await;
+        let heard: BTreeMap<_, _> = events.iter().map(|fact| (fact.transaction_id, fact.clone())).collect();
+        for (n, fact) in events.iter().enumerate() {
+            let before = events[..n].iter().any(|earlier| earlier.transaction_id == fact.transaction_id);
+            assert_eq!(fact.settles, before.then_some(true), "{fact:?}");
+        }
+        let committed_there: BTreeSet<_> = heard
+            .values()
+            .filter(|fact| fact.outcome == Outcome::Committed)
+            .map(|f| f.transaction_id)
+            .collect();
+        assert_eq!(committed_there, committed.iter().map(|row| row.fact.transaction_id).collect());
+        assert!(heard.values().all(|fact| fact.outcome != Outcome::Unknown));
+        figures_are_the_ledger(shop, &heard).await;
+    }
+    for card in cards {
+        let (sum, counters) = sums.remove(&card.card_no).unwrap_or_default();
+        let Holding { principal_fen, bonus_fen, points, counter, .. } = &card.holding;
+        assert_eq!(sum, [principal_fen.0, bonus_fen.0, *points], "{}", card.card_no);
+        assert_eq!(counters, (1..=*counter).collect(), "{}: each counter once", card.card_no);
+    }
+    assert!(sums.is_empty());
+}
+
+/// The figures of every day against a sum of their own over what headquarters was told.
+async fn figures_are_the_ledger(shop: &Shop, heard: &BTreeMap<uuid::Uuid, CardTransaction>) {
+    let mut expected = ByCounter::new();
+    for fact in heard.values().filter(|fact| fact.outcome == Outcome::Committed) {
+        let counter = Counter { operator: fact.operator.clone(), till: fact.till.clone() };
+        let day = shop.day_of(fact.transaction_id).await;
+        let sum = expected.entry((day, counter)).or_default().entry(fact.kind).or_default();
+        sum.count += 1;
+        sum.amount_fen.0 += fact.principal_fen.0 + fact.bonus_fen.0;
+        sum.principal_fen.0 += fact.principal_fen.0;
+        sum.bonus_fen.0 += fact.bonus_fen.0;
+        sum.points += fact.points;
+        let sign = if matches!(fact.kind, TransactionKind::Refund | TransactionKind::Void) { -1 } else { 1 };
+        for tender in &fact.tenders {
+            sum.tenders.entry(tender.kind).or_default().0 += sign * tender.amount_fen.0;
+        }
+    }
+    let mut found = ByCounter::new();
+    for day in DAYS {
+        let figures = shop.store().read(move |r| r.figures(day)).await.unwrap();
+        assert_eq!(figures.unsettled, 0);
+        let amount: i64 = figures.total.values().map(|sum| sum.amount_fen.0).sum();
+        let by_counter = figures.by_counter.values().flat_map(BTreeMap::values);
+        assert_eq!(amount, by_counter.map(|sum| sum.amount_fen.0).sum::<i64>());
+        // What sales, refunds and voids took off cards is what the tender `purse` says.
+        for (kind, sum) in &figures.total {
+            if *kind == TransactionKind::Spend {
+                let purse = sum.tenders.get(&TenderKind::Purse).copied().unwrap_or_default();
+                assert_eq!(purse.0, -sum.amount_fen.0);
+            }
+        }
+        for (counter, kinds) in figures.by_counter {
+            found.insert((day.to_owned(), counter), kinds);
+        }
+    }
+    assert_eq!(found, expected);
+}
+
+proptest! {
+    #![proptest_config(seed::cases(24))]
+
+    #[test]
+    fn no_fen_appears_or_vanishes(steps in prop::collection::vec(steps(), 1..40)) {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(Box::pin(play(steps)));
+    }
+}
+
+/// Parked for certain: torn here, used twice elsewhere, then back.
+#[tokio::test]
+async fn a_card_that_went_on_elsewhere_waits_for_headquarters() {
+    for tear in [Tear::BeforeCard, Tear::AfterCard] {
+        let step = |shop, tear| Step { shop, card: 0, wish: Wish::TopUp(100), tear, restart: false, day: 0 };
+        let shops = [Shop::open().await, Shop::open().await];
+        let mut card = FakeCard::new(1);
+        for step in [step(0, tear), step(1, Tear::Nowhere), step(1, Tear::Nowhere)] {
+            let shop = &shops[step.shop];
+            assert!(shop.tap(&card).await.standing.is_ok());
+            let other = card.card_no.clone();
+            let plan = plan(shop, &card, &other, step.wish).await.unwrap();
+            Box::pin(deal(shop, &mut card, plan, &step)).await;
+        }
+        let became = shops[0].tap(&card).await.settled.unwrap().1;
+        // Written or not: by its counter alone nobody here can tell.
+        assert_eq!(became, Became::Parked, "{tear:?}");
+        headquarters_settles(&shops).await;
+        judge(&shops, &[card]).await;
+    }
+}
