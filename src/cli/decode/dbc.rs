@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, Write};
 
 use crate::vehicle::candump::{self, Frame};
-use crate::vehicle::dbc::{Database, Decoder, Message, Signal, Value};
+use crate::vehicle::dbc::{Database, Message, Selectors, Signal, Value};
 
 /// What became of the lines.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -33,20 +33,19 @@ impl Tally {
 /// Reading or writing failed.
 pub fn decode(database: &Database, mut input: impl BufRead, out: &mut impl Write) -> io::Result<Tally> {
     let mut tally = Tally::default();
-    let mut decoder = database.decoder();
-    let (mut raw, mut json, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+    let mut writer = Writer::new(database);
+    let mut line = Vec::new();
     let mut number = 0;
     loop {
-        raw.clear();
-        if input.read_until(b'\n', &mut raw)? == 0 {
+        line.clear();
+        if input.read_until(b'\n', &mut line)? == 0 {
             return Ok(tally);
         }
         number += 1;
-        let line = std::str::from_utf8(&raw).unwrap_or("\u{FFFD}");
-        if line.trim().is_empty() {
+        if line.trim_ascii().is_empty() {
             continue;
         }
-        let Some(line) = candump::parse(line) else {
+        let Some(line) = candump::parse(&line) else {
             tally.unreadable += 1;
             tally.first_unreadable_line.get_or_insert(number);
             continue;
@@ -55,54 +54,84 @@ pub fn decode(database: &Database, mut input: impl BufRead, out: &mut impl Write
             tally.without_data += 1;
             continue;
         };
-        let Some(message) = database.message(*id, *extended) else {
+        let Some(place) = database.place(*id, *extended) else {
             tally.unknown += 1;
             continue;
         };
-        json.clear();
-        write_line(&mut json, &mut labels, &line, *id, message, data.as_bytes(), &mut decoder)?;
-        out.write_all(&json)?;
+        out.write_all(writer.line(&line, place, data.as_bytes())?)?;
         tally.decoded += 1;
     }
 }
 
-fn write_line<'d>(
-    json: &mut Vec<u8>,
-    labels: &mut Vec<u8>,
-    line: &candump::Line<'_>,
-    id: u32,
-    message: &'d Message,
-    data: &[u8],
-    decoder: &mut Decoder<'d>,
-) -> io::Result<()> {
-    write!(json, "{{\"time\":{},\"interface\":", line.time)?;
-    write_text(json, line.interface)?;
-    write!(json, ",\"id\":{id},\"message\":")?;
-    write_text(json, message.name())?;
-    json.extend_from_slice(b",\"signals\":{");
-    labels.clear();
-    let mut outcome = Ok(());
-    decoder.decode(message, data, |signal, raw, value| {
-        if outcome.is_ok() {
-            outcome = write_signal(json, labels, signal, raw, value);
+/// Writes frames as lines of JSON, each into the memory of the one before.
+struct Writer<'d> {
+    /// As [`Database::messages`] orders them.
+    messages: Vec<(&'d Message, Wording)>,
+    selectors: Selectors,
+    json: Vec<u8>,
+    labels: Vec<u8>,
+}
+
+/// What is the same in every line of a message, escaped once: for every frame it would take
+/// a third of the time.
+struct Wording {
+    /// From behind the interface to the first signal.
+    head: Vec<u8>,
+    /// Each signal's name with a comma before and a colon behind it.
+    keys: Vec<Vec<u8>>,
+}
+
+impl<'d> Writer<'d> {
+    fn new(database: &'d Database) -> Self {
+        let messages = database.messages().iter().map(|message| (message, Wording::of(message))).collect();
+        Self { messages, selectors: Selectors::default(), json: Vec::new(), labels: Vec::new() }
+    }
+
+    fn line(&mut self, line: &candump::Line<'_>, place: usize, data: &[u8]) -> io::Result<&[u8]> {
+        let Self { messages, selectors, json, labels } = self;
+        let Some((message, wording)) = messages.get(place) else { return Ok(&[]) };
+        json.clear();
+        labels.clear();
+        json.extend_from_slice(b"{\"time\":");
+        json.extend_from_slice(line.time);
+        json.extend_from_slice(b",\"interface\":");
+        write_text(json, line.interface)?;
+        json.extend_from_slice(&wording.head);
+        let mut outcome = Ok(());
+        message.decode(data, selectors, |at, signal, raw| {
+            if let (Some(key), Ok(())) = (wording.keys.get(at), &outcome) {
+                outcome = write_signal(json, labels, key, signal, raw);
+            }
+        });
+        outcome?;
+        json.extend_from_slice(b"},\"labels\":{");
+        json.extend_from_slice(labels);
+        json.extend_from_slice(b"}}\n");
+        Ok(json)
+    }
+}
+
+impl Wording {
+    fn of(message: &Message) -> Self {
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        let (id, name) = (message.id(), text(message.name()));
+        let key = |signal: &Signal| format!(",{}:", text(signal.name())).into_bytes();
+        Self {
+            head: format!(",\"id\":{id},\"message\":{name},\"signals\":{{").into_bytes(),
+            keys: message.signals().iter().map(key).collect(),
         }
-    });
-    outcome?;
-    json.extend_from_slice(b"},\"labels\":{");
-    json.extend_from_slice(labels);
-    json.extend_from_slice(b"}}\n");
-    Ok(())
+    }
 }
 
 fn write_signal(
     json: &mut Vec<u8>,
     labels: &mut Vec<u8>,
+    key: &[u8],
     signal: &Signal,
     raw: u64,
-    value: Value,
 ) -> io::Result<()> {
-    write_key(json, signal);
-    match value {
+    write_key(json, key);
+    match signal.value(raw) {
         Value::Integer(number) => match i64::try_from(number) {
             Ok(number) => serde_json::to_writer(&mut *json, &number)?,
             Err(_) => write!(json, "{number}")?,
@@ -111,17 +140,16 @@ fn write_signal(
         Value::Real(number) => serde_json::to_writer(&mut *json, &number)?,
     }
     if let Some(text) = signal.text(raw) {
-        write_key(labels, signal);
+        write_key(labels, key);
         write_text(labels, text)?;
     }
     Ok(())
 }
 
-fn write_key(json: &mut Vec<u8>, signal: &Signal) {
-    if !matches!(json.last(), None | Some(b'{')) {
-        json.push(b',');
-    }
-    json.extend_from_slice(signal.json_key().as_bytes());
+/// Without its comma where it is the first: labels begin empty, signals behind a brace.
+fn write_key(json: &mut Vec<u8>, key: &[u8]) {
+    let first = matches!(json.last(), None | Some(b'{'));
+    json.extend_from_slice(if first { key.get(1..).unwrap_or_default() } else { key });
 }
 
 fn write_text(json: &mut Vec<u8>, text: &str) -> io::Result<()> {
