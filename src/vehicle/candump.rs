@@ -54,14 +54,10 @@ impl Data {
 /// Reads one line; `None` when it is none.
 #[must_use]
 pub fn parse(line: &[u8]) -> Option<Line<'_>> {
-    let (time, rest) = cut(line.trim_ascii().strip_prefix(b"(")?, b')')?;
-    let (interface, rest) = word(rest)?;
+    let (time, rest) = seconds(line.trim_ascii().strip_prefix(b"(")?)?;
+    let (interface, rest) = word(rest.strip_prefix(b")")?)?;
     let (frame, _) = word(rest)?;
-    Some(Line {
-        time: seconds(time)?,
-        interface: std::str::from_utf8(interface).ok()?,
-        frame: parse_frame(frame)?,
-    })
+    Some(Line { time, interface: std::str::from_utf8(interface).ok()?, frame: parse_frame(frame)? })
 }
 
 /// What stands before and behind the first of these bytes.
@@ -77,12 +73,17 @@ fn word(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     bytes.split_at_checked(end).filter(|(word, _)| !word.is_empty())
 }
 
-/// Digits with one point: a JSON number as it stands.
-fn seconds(text: &[u8]) -> Option<&[u8]> {
-    let (whole, fraction) = cut(text, b'.').unwrap_or((text, b"0"));
-    let digits = |part: &[u8]| !part.is_empty() && part.iter().all(u8::is_ascii_digit);
-    let leading_zero = whole.len() > 1 && whole.starts_with(b"0");
-    (digits(whole) && digits(fraction) && !leading_zero).then_some(text)
+/// Digits with at most one point, a JSON number as it stands, and what stands behind them.
+fn seconds(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let digits = |bytes: &[u8]| bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let whole = digits(bytes);
+    let leading_zero = whole > 1 && bytes.starts_with(b"0");
+    let (_, behind) = bytes.split_at_checked(whole).filter(|_| whole > 0 && !leading_zero)?;
+    let end = match behind.strip_prefix(b".") {
+        None => whole,
+        Some(fraction) => Some(digits(fraction)).filter(|&count| count > 0)? + whole + 1,
+    };
+    bytes.split_at_checked(end)
 }
 
 fn parse_frame(text: &[u8]) -> Option<Frame> {
@@ -91,7 +92,13 @@ fn parse_frame(text: &[u8]) -> Option<Frame> {
         return None;
     }
     let extended = id_digits.len() == 8;
-    let id = id_digits.iter().try_fold(0, |id, &digit| Some(id << 4 | u32::from(nibble(digit)?)))?;
+    let (id, seen) = id_digits.iter().fold((0, 0), |(id, seen), &digit| {
+        let nibble = nibble(digit);
+        (id << 4 | u32::from(nibble), seen | nibble)
+    });
+    if seen >= NO_DIGIT {
+        return None;
+    }
     if extended && id & ERROR_FRAME != 0 {
         return Some(Frame::Error);
     }
@@ -116,33 +123,39 @@ fn parse_data(digits: &[u8], most: usize) -> Option<Data> {
     if !digits.len().is_multiple_of(2) || data.length > most {
         return None;
     }
+    let mut seen = 0;
     for (byte, pair) in data.bytes.iter_mut().zip(digits.chunks_exact(2)) {
         let &[high, low] = pair else { return None };
-        *byte = nibble(high)? << 4 | nibble(low)?;
+        let (high, low) = (nibble(high), nibble(low));
+        *byte = high << 4 | low;
+        seen |= high | low;
     }
-    Some(data)
+    (seen < NO_DIGIT).then_some(data)
 }
 
+/// What [`nibble`] says of a byte that is no digit; no digits together have its bits.
+const NO_DIGIT: u8 = 0x10;
+
 /// The value of a hexadecimal digit; looked up, because half of a log's bytes are such digits.
-fn nibble(digit: u8) -> Option<u8> {
-    static VALUES: [Option<u8>; 256] = {
-        let mut values = [None; 256];
+fn nibble(digit: u8) -> u8 {
+    static VALUES: [u8; 256] = {
+        let mut values = [NO_DIGIT; 256];
         let mut digit = 0;
         while digit < 0xFF {
             #[expect(clippy::indexing_slicing, reason = "all 256 are there")]
             {
                 values[digit as usize] = match digit {
-                    b'0'..=b'9' => Some(digit - b'0'),
-                    b'a'..=b'f' => Some(digit - b'a' + 10),
-                    b'A'..=b'F' => Some(digit - b'A' + 10),
-                    _ => None,
+                    b'0'..=b'9' => digit - b'0',
+                    b'a'..=b'f' => digit - b'a' + 10,
+                    b'A'..=b'F' => digit - b'A' + 10,
+                    _ => NO_DIGIT,
                 };
             }
             digit += 1;
         }
         values
     };
-    VALUES.get(usize::from(digit)).copied().flatten()
+    VALUES.get(usize::from(digit)).copied().unwrap_or(NO_DIGIT)
 }
 
 #[cfg(test)]
