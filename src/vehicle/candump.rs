@@ -142,7 +142,7 @@ fn nibble(digit: u8) -> u8 {
         let mut values = [NO_DIGIT; 256];
         let mut digit = 0;
         while digit < 0xFF {
-            #[expect(clippy::indexing_slicing, reason = "all 256 are there")]
+            #[allow(clippy::indexing_slicing, reason = "all 256 are there")]
             {
                 values[digit as usize] = match digit {
                     b'0'..=b'9' => digit - b'0',
