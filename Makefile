@@ -73,15 +73,15 @@ bench: bench-build
 	@for bench in $(BENCHES); do BAYGATE_PEERS=$(abspath $(PEERS))/bin/python $(CARGO) bench --locked --quiet --bench $$bench || exit 1; done
 	@$(CARGO) bench --locked --quiet --bench table
 
-# Each parser of what strangers send (fuzz/fuzz_targets). Coverage needs flags that the stable
-# compiler only takes when told so.
+# Each parser of what strangers send (fuzz/fuzz_targets; docs/testing.md). Coverage needs flags
+# that the stable compiler only takes when told so.
 FUZZ_TARGETS := $(basename $(notdir $(wildcard fuzz/fuzz_targets/*.rs)))
 
 fuzz: deps-build
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install --locked cargo-fuzz
 	@for target in $(FUZZ_TARGETS); do \
 		mkdir -p fuzz/corpus/$$target; \
-		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run $$target fuzz/corpus/$$target $(wildcard fuzz/seeds/$$target) -- \
+		RUSTC_BOOTSTRAP=1 $(CARGO) fuzz run --dev --sanitizer none $$target fuzz/corpus/$$target $(wildcard fuzz/seeds/$$target) -- \
 			-max_total_time=$(or $(FUZZ_SECONDS),60) -print_final_stats=1 || exit 1; \
 	done
 

@@ -5,12 +5,21 @@
 #[path = "support/seed.rs"]
 mod seed;
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
 use baygate::clock::UtcMillis;
+use baygate::protocols::Bundle;
 use baygate::vehicle::dbc::Database;
+use baygate::vehicle::elm327::answer::interpret;
+use baygate::vehicle::elm327::lines::LineReader;
+use baygate::vehicle::elm327::port::Reply;
+use baygate::vehicle::gate::Request;
+use baygate::vehicle::monitor_test::{MonitorResults, older_bus_result, oxygen_sensor_result};
 use baygate::vehicle::passive::Passive;
+use baygate::vehicle::protocol::Protocol;
 use baygate::vehicle::signal_set::SignalSet;
+use baygate::vehicle::{decode_pid, obd};
 use proptest::prelude::*;
 
 const DBC: &str = r#"VERSION ""
@@ -35,6 +44,13 @@ const SET: &str = r#"{"commands":[
 {"id":"B","fmt":{"len":8,"blsb":true,"map":{"1":{"description":"x","value":"y"}}}}]},
 {"hdr":"DA10","rax":"10","pri":"14","eax":"07","tst":"F1","cmd":{"01":"0C"},"freq":0.5,"signals":[
 {"id":"C","fmt":{"bix":90,"len":64,"max":1}}]}]}"#;
+
+static BUNDLE: LazyLock<Bundle> = LazyLock::new(|| {
+    Bundle::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols")).unwrap()
+});
+
+/// What adapters say, good and bad, in pieces that may follow in any order.
+const SAID: &str = "(7E8|7E9|18 DA F1 10 |48 6B 10|03|06|1013|21|22|41|49|43|7F|78|0C|0B ED|[0-9A-F]{2}| |\\r|NO DATA|BUS INIT: ...|STOPPED|CAN ERROR|<DATA ERROR|ELM327 v1.5|\\?|[^>]){0,40}";
 
 /// A text with some bytes changed, put in or taken out.
 fn spoilt(text: &'static str) -> impl Strategy<Value = Vec<u8>> {
@@ -94,5 +110,34 @@ proptest! {
                 prop_assert!((1..=3600).contains(&command.every().as_secs()));
             }
         }
+    }
+
+    #[test]
+    fn what_an_adapter_says(text in SAID, number in 1_u8..10, cut in 0_usize..80) {
+        let bytes = text.as_bytes();
+        let pieces = |parts: &[&[u8]]| {
+            let (mut reader, mut pieces) = (LineReader::default(), Vec::new());
+            parts.iter().for_each(|part| reader.push(part, &mut pieces));
+            pieces
+        };
+        let (before, behind) = bytes.split_at(cut.min(bytes.len()));
+        prop_assert_eq!(pieces(&[bytes]), pieces(&[before, behind]));
+
+        let reply = Reply { lines: text.split('\r').map(str::to_owned).collect(), garbage: 0 };
+        let protocol = Protocol::from_number(&number.to_string()).unwrap();
+        for request in [Request::current(0x0C), Request::confirmed_codes(), Request::vehicle_info(0x02)] {
+            let answer = interpret(&reply, request, protocol);
+            prop_assert!(answer.messages.iter().all(|message| request.is_answered_by(&message.payload)));
+        }
+    }
+
+    /// Every row of the tables reads any bytes or says what is wrong.
+    #[test]
+    fn answers_by_the_tables(data in proptest::collection::vec(any::<u8>(), 0..64), four in any::<[u8; 4]>()) {
+        for row in BUNDLE.pids.iter() {
+            let _ = decode_pid(row, &data);
+        }
+        let _ = (obd::MonitorStatus::read(four, &BUNDLE.readiness), obd::drive_cycle_readiness(four, &BUNDLE.readiness));
+        let _ = (MonitorResults::from_can(&data, &BUNDLE), older_bus_result(&data), oxygen_sensor_result(&data, &BUNDLE));
     }
 }

@@ -2,6 +2,7 @@
 //! (contract §6).
 
 mod dbc;
+mod json_lines;
 mod signals;
 
 use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Write as _};
@@ -14,7 +15,7 @@ use crate::config::values::Locale;
 use crate::vehicle::dbc::Database;
 use crate::vehicle::signal_set::SignalSet;
 
-/// Bytes read and written at a time.
+/// Bytes written at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Oddities of a database that are shown; the others are counted.
 const SHOWN_ODDITIES: usize = 10;
@@ -107,7 +108,7 @@ fn open(input: Option<&Path>) -> anyhow::Result<Box<dyn BufRead>> {
         Some(path) if path != Path::new("-") => {
             packed::open(path).with_context(|| format!("{}: cannot be read", path.display()))?
         }
-        _ => Box::new(BufReader::with_capacity(CHUNK_BYTES, io::stdin())),
+        _ => Box::new(BufReader::with_capacity(packed::CHUNK_BYTES, io::stdin())),
     })
 }
 
@@ -122,7 +123,7 @@ fn warn_of(database: &Database, file: &Path) {
 }
 
 fn summary(tally: &dbc::Tally, locale: Locale) -> String {
-    let dbc::Tally { decoded, unknown, without_data, unreadable, first_unreadable_line } = tally;
+    let dbc::Tally { decoded, unknown, without_data, unreadable, first_unreadable_line, .. } = tally;
     let mut text = match locale {
         Locale::ZhCn => {
             format!("已解码 {decoded} 帧；数据库中没有 {unknown} 帧；远程帧与错误帧 {without_data}")

@@ -8,8 +8,8 @@ use ruzstd::decoding::StreamingDecoder;
 
 /// Magic number of a zstd frame (RFC 8878 §3.1.1).
 const ZSTD: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
-/// Bytes read at a time.
-const CHUNK_BYTES: usize = 64 * 1024;
+/// Bytes read at a time: enough for `decode` to share them among processors.
+pub const CHUNK_BYTES: usize = 512 * 1024;
 
 /// Opens a file; what it holds comes out as plain bytes either way.
 ///

@@ -1,13 +1,27 @@
-//! `decode --dbc`: a candump log in, JSON Lines out (contract §6).
+//! `decode --dbc`: a candump log in, JSON Lines out (contract §6). What one read gives is
+//! decoded at once, so that a live bus is seen live; where it is much, by all processors.
+//! How a frame becomes JSON is `json_lines`.
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, BufRead, ErrorKind, Write};
+use std::num::NonZero;
+use std::thread;
 
+use super::json_lines::Lines;
 use crate::vehicle::candump::{self, Frame};
-use crate::vehicle::dbc::{Database, Decoder, Message, Signal, Value};
+use crate::vehicle::dbc::Database;
+
+/// Bytes for a thread at least: making one takes as long as decoding a hundred frames.
+const LEAST_PART_BYTES: usize = 64 * 1024;
+/// Bytes that are kept in wait for the end of a line. What is longer is no line of a log.
+const LONGEST_LINE_BYTES: usize = 64 * 1024;
+/// Threads at most: whoever takes the lines is slower than these.
+const MOST_THREADS: usize = 8;
 
 /// What became of the lines.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Tally {
+    /// Lines read.
+    pub lines: u64,
     /// Frames decoded and printed.
     pub decoded: u64,
     /// Frames whose ID the database does not have.
@@ -25,6 +39,17 @@ impl Tally {
     pub fn read_nothing(&self) -> bool {
         self.unreadable > 0 && self.decoded + self.unknown + self.without_data == 0
     }
+
+    /// Adds what became of the lines behind.
+    fn add(&mut self, behind: &Self) {
+        let first = behind.first_unreadable_line.map(|line| self.lines + line);
+        self.first_unreadable_line = self.first_unreadable_line.or(first);
+        self.lines += behind.lines;
+        self.decoded += behind.decoded;
+        self.unknown += behind.unknown;
+        self.without_data += behind.without_data;
+        self.unreadable += behind.unreadable;
+    }
 }
 
 /// Decodes every line of `input` to `out`.
@@ -32,98 +57,176 @@ impl Tally {
 /// # Errors
 /// Reading or writing failed.
 pub fn decode(database: &Database, mut input: impl BufRead, out: &mut impl Write) -> io::Result<Tally> {
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
+    let mut parts: Vec<Part<'_>> = (0..threads).map(|_| Part::new(database)).collect();
     let mut tally = Tally::default();
-    let mut decoder = database.decoder();
-    let (mut raw, mut json, mut labels) = (Vec::new(), Vec::new(), Vec::new());
-    let mut number = 0;
+    let mut block = Vec::new();
     loop {
-        raw.clear();
-        if input.read_until(b'\n', &mut raw)? == 0 {
+        let read = match input.fill_buf() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        block.extend_from_slice(read);
+        let bytes = read.len();
+        input.consume(bytes);
+        let whole_lines = block.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let ends = bytes == 0 || block.len() - whole_lines > LONGEST_LINE_BYTES;
+        let now = if ends { block.len() } else { whole_lines };
+        decode_block(block.get(..now).unwrap_or_default(), &mut parts, &mut tally, out)?;
+        block.drain(..now);
+        if bytes == 0 {
             return Ok(tally);
         }
-        number += 1;
-        let line = std::str::from_utf8(&raw).unwrap_or("\u{FFFD}");
-        if line.trim().is_empty() {
-            continue;
-        }
-        let Some(line) = candump::parse(line) else {
-            tally.unreadable += 1;
-            tally.first_unreadable_line.get_or_insert(number);
-            continue;
-        };
-        let Frame::Data { id, extended, data, .. } = &line.frame else {
-            tally.without_data += 1;
-            continue;
-        };
-        let Some(message) = database.message(*id, *extended) else {
-            tally.unknown += 1;
-            continue;
-        };
-        json.clear();
-        write_line(&mut json, &mut labels, &line, *id, message, data.as_bytes(), &mut decoder)?;
-        out.write_all(&json)?;
-        tally.decoded += 1;
     }
 }
 
-fn write_line<'d>(
-    json: &mut Vec<u8>,
-    labels: &mut Vec<u8>,
-    line: &candump::Line<'_>,
-    id: u32,
-    message: &'d Message,
-    data: &[u8],
-    decoder: &mut Decoder<'d>,
+fn decode_block(
+    block: &[u8],
+    parts: &mut [Part<'_>],
+    tally: &mut Tally,
+    out: &mut impl Write,
 ) -> io::Result<()> {
-    write!(json, "{{\"time\":{},\"interface\":", line.time)?;
-    write_text(json, line.interface)?;
-    write!(json, ",\"id\":{id},\"message\":")?;
-    write_text(json, message.name())?;
-    json.extend_from_slice(b",\"signals\":{");
-    labels.clear();
-    let mut outcome = Ok(());
-    decoder.decode(message, data, |signal, raw, value| {
-        if outcome.is_ok() {
-            outcome = write_signal(json, labels, signal, raw, value);
+    let shares = shares(block, parts.len());
+    thread::scope(|scope| {
+        let mut work = shares.iter().zip(parts.iter_mut());
+        let own = work.next();
+        for (share, part) in work {
+            scope.spawn(|| part.decode(share));
+        }
+        if let Some((share, part)) = own {
+            part.decode(share);
         }
     });
-    outcome?;
-    json.extend_from_slice(b"},\"labels\":{");
-    json.extend_from_slice(labels);
-    json.extend_from_slice(b"}}\n");
-    Ok(())
+    for part in parts.iter_mut().take(shares.len()) {
+        out.write_all(part.lines.json())?;
+        tally.add(&part.tally);
+    }
+    out.flush()
 }
 
-fn write_signal(
-    json: &mut Vec<u8>,
-    labels: &mut Vec<u8>,
-    signal: &Signal,
-    raw: u64,
-    value: Value,
-) -> io::Result<()> {
-    write_key(json, signal);
-    match value {
-        Value::Integer(number) => match i64::try_from(number) {
-            Ok(number) => serde_json::to_writer(&mut *json, &number)?,
-            Err(_) => write!(json, "{number}")?,
-        },
-        // JSON has no word for "no number".
-        Value::Real(number) => serde_json::to_writer(&mut *json, &number)?,
+/// The block in at most so many parts of about the same size, each of whole lines.
+fn shares(block: &[u8], most: usize) -> Vec<&[u8]> {
+    let size = block.len().div_ceil(most.max(1)).max(LEAST_PART_BYTES);
+    let (mut shares, mut rest) = (Vec::new(), block);
+    while !rest.is_empty() {
+        let end = rest.iter().skip(size - 1).position(|&byte| byte == b'\n').map(|more| size + more);
+        let (share, behind) = rest.split_at_checked(end.unwrap_or(rest.len())).unwrap_or((rest, &[]));
+        shares.push(share);
+        rest = behind;
     }
-    if let Some(text) = signal.text(raw) {
-        write_key(labels, signal);
-        write_text(labels, text)?;
-    }
-    Ok(())
+    shares
 }
 
-fn write_key(json: &mut Vec<u8>, signal: &Signal) {
-    if !matches!(json.last(), None | Some(b'{')) {
-        json.push(b',');
-    }
-    json.extend_from_slice(signal.json_key().as_bytes());
+/// What one thread needs.
+struct Part<'d> {
+    database: &'d Database,
+    lines: Lines<'d>,
+    tally: Tally,
 }
 
-fn write_text(json: &mut Vec<u8>, text: &str) -> io::Result<()> {
-    Ok(serde_json::to_writer(json, text)?)
+impl<'d> Part<'d> {
+    fn new(database: &'d Database) -> Self {
+        Self { database, lines: Lines::new(database), tally: Tally::default() }
+    }
+
+    fn decode(&mut self, share: &[u8]) {
+        self.tally = Tally::default();
+        self.lines.clear();
+        let mut rest = share;
+        while !rest.is_empty() {
+            let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+            let (line, behind) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+            rest = behind;
+            self.line(line);
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        let tally = &mut self.tally;
+        tally.lines += 1;
+        match candump::parse(line) {
+            None if line.trim_ascii().is_empty() => {}
+            None => {
+                tally.unreadable += 1;
+                tally.first_unreadable_line.get_or_insert(tally.lines);
+            }
+            Some(candump::Line { time, interface, frame: Frame::Data { id, extended, data, .. } }) => {
+                match self.database.place(id, extended) {
+                    Some(place) => {
+                        self.lines.push(time, interface, place, data.as_bytes());
+                        tally.decoded += 1;
+                    }
+                    None => tally.unknown += 1,
+                }
+            }
+            Some(_) => tally.without_data += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+    use std::io::{BufReader, Read};
+
+    use super::*;
+
+    const DBC: &[u8] = b"BO_ 68 A: 8 X\n SG_ n : 0|32@1+ (1,0) [0|0] \"\" X\n";
+
+    /// Gives its bytes in pieces of these sizes, in turn.
+    struct Pieces<'b>(&'b [u8], Vec<usize>);
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            self.1.rotate_left(1);
+            let (now, later) = self.0.split_at(self.1[0].min(self.0.len()).min(into.len()));
+            into[..now.len()].copy_from_slice(now);
+            self.0 = later;
+            Ok(now.len())
+        }
+    }
+
+    fn numbers(out: &[u8]) -> Vec<u64> {
+        let number = |line: &str| -> u64 {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["signals"]["n"].as_u64().unwrap()
+        };
+        std::str::from_utf8(out).unwrap().lines().map(number).collect()
+    }
+
+    #[test]
+    fn order_and_count_stay_however_the_log_comes() {
+        let database = Database::from_bytes(DBC).unwrap();
+        let (mut log, mut expected) = (String::new(), Vec::new());
+        for number in 0..20_000_u32 {
+            match number % 1000 {
+                997 => log.push_str("(1.0) can0 045#00\r\n"),
+                998 if number > 15_000 => log.push_str("rubbish\n"),
+                999 => log.push('\n'),
+                _ => {
+                    writeln!(log, "(1.0) can0 044#{:08X}", number.swap_bytes()).unwrap();
+                    expected.push(u64::from(number));
+                }
+            }
+        }
+        let log = log.trim_end();
+        for sizes in [vec![1 << 20], vec![300_000, 1, 70_000, 13], vec![17, 64, 5000]] {
+            let mut out = Vec::new();
+            let input = BufReader::with_capacity(512 * 1024, Pieces(log.as_bytes(), sizes.clone()));
+            let tally = decode(&database, input, &mut out).unwrap();
+            assert_eq!(numbers(&out), expected, "{sizes:?}");
+            let told = (tally.decoded, tally.unknown, tally.unreadable, tally.first_unreadable_line);
+            assert_eq!(told, (expected.len() as u64, 20, 5, Some(15_999)), "{sizes:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_not_waited_for() {
+        let database = Database::from_bytes(DBC).unwrap();
+        let log = [vec![b'x'; 10 * LONGEST_LINE_BYTES], b"\n(1.0) can0 044#01000000\n".to_vec()].concat();
+        let mut out = Vec::new();
+        let tally = decode(&database, BufReader::with_capacity(5000, &log[..]), &mut out).unwrap();
+        assert_eq!(numbers(&out), [1]);
+        assert!(tally.unreadable >= 1 && tally.first_unreadable_line == Some(1), "{tally:?}");
+    }
 }

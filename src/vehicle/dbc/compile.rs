@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::parse::{self, DatabaseText, EXTENDED, MessageText, SignalText};
-use super::signal::{Selection, Signal, Value};
+use super::signal::{Frame, Selection, Signal};
 use super::{DbcError, Oddity};
 
 /// Standard arbitration IDs (ISO 11898-1: 11 bits).
@@ -13,6 +13,7 @@ const STANDARD_IDS: usize = 0x800;
 /// One message of the database.
 #[derive(Debug)]
 pub struct Message {
+    id: u32,
     name: String,
     signals: Vec<Signal>,
     /// Indexes into `signals`, each after the one that selects it.
@@ -20,6 +21,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// Its arbitration ID, without the mark of an extended frame.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -95,12 +102,6 @@ impl Database {
             self.standard.get(usize::try_from(id).ok()?).copied().flatten()
         }
     }
-
-    /// A decoder over this database.
-    #[must_use]
-    pub fn decoder(&self) -> Decoder<'_> {
-        Decoder { database: self, selectors: Selectors::default() }
-    }
 }
 
 /// Raw values of a message's multiplexers, by signal; `None`: not there. Kept from frame
@@ -109,7 +110,7 @@ impl Database {
 pub struct Selectors(Vec<Option<u64>>);
 
 impl Selectors {
-    fn read(&mut self, message: &Message, data: &[u8]) {
+    fn read(&mut self, message: &Message, frame: &Frame<'_>) {
         if message.multiplexers.is_empty() {
             return;
         }
@@ -117,7 +118,7 @@ impl Selectors {
         self.0.resize(message.signals.len(), None);
         for &at in &message.multiplexers {
             let signal = message.signals.get(at).filter(|signal| self.select(signal));
-            let raw = signal.and_then(|signal| signal.raw(data));
+            let raw = signal.and_then(|signal| signal.raw(frame));
             if let Some(slot) = self.0.get_mut(at) {
                 *slot = raw;
             }
@@ -140,39 +141,15 @@ impl Message {
         selectors: &mut Selectors,
         mut take: impl FnMut(usize, &'m Signal, u64),
     ) {
-        selectors.read(self, data);
+        let frame = Frame::new(data);
+        selectors.read(self, &frame);
         for (at, signal) in self.signals.iter().enumerate() {
             if selectors.select(signal)
-                && let Some(raw) = signal.raw(data)
+                && let Some(raw) = signal.raw(&frame)
             {
                 take(at, signal, raw);
             }
         }
-    }
-}
-
-/// Decodes frame after frame in the same small memory.
-#[derive(Debug)]
-pub struct Decoder<'d> {
-    database: &'d Database,
-    selectors: Selectors,
-}
-
-impl<'d> Decoder<'d> {
-    /// Gives each signal that the frame holds, with its raw bits and value, to `take`.
-    pub fn decode(
-        &mut self,
-        message: &'d Message,
-        data: &[u8],
-        mut take: impl FnMut(&'d Signal, u64, Value),
-    ) {
-        message.decode(data, &mut self.selectors, |_, signal, raw| take(signal, raw, signal.value(raw)));
-    }
-
-    /// The message of an arbitration ID.
-    #[must_use]
-    pub fn message(&self, id: u32, extended: bool) -> Option<&'d Message> {
-        self.database.message(id, extended)
     }
 }
 
@@ -189,7 +166,7 @@ fn compile(text: &MessageText, oddities: &mut Vec<Oddity>) -> Result<Message, Db
         }
     }
     let multiplexers = in_order(text, &signals)?;
-    Ok(Message { name: text.name.clone(), signals, multiplexers })
+    Ok(Message { id: text.number & !EXTENDED, name: text.name.clone(), signals, multiplexers })
 }
 
 /// What selects a signal: its own `SG_MUL_VAL_`, else its message's one

@@ -9,7 +9,7 @@ mod reader;
 mod signal;
 mod words;
 
-pub use compile::{Database, Decoder, Message, Selectors};
+pub use compile::{Database, Message, Selectors};
 pub use signal::{Signal, Value};
 
 /// A DBC file that cannot be used, and where it is wrong.

@@ -5,6 +5,8 @@ use super::parse::SignalText;
 
 /// Bits of the largest CAN FD frame (ISO 11898-1:2015: 64 bytes).
 const FRAME_BITS: u64 = 64 * 8;
+/// Bytes of the largest classic frame (ISO 11898-1).
+const LOADED_BYTES: usize = 8;
 
 /// A signal's value in its unit.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,13 +21,13 @@ pub enum Value {
 #[derive(Debug, Clone)]
 pub struct Signal {
     name: String,
-    json_key: String,
     unit: String,
-    first_byte: usize,
-    /// 1 to 9: 64 bits may begin inside a byte.
-    byte_count: usize,
-    motorola: bool,
+    /// A frame that ends before this byte does not hold the signal.
+    end_byte: usize,
+    place: Place,
+    /// Bits below the signal's lowest.
     shift: u32,
+    /// 1 to 64.
     length_bits: u32,
     form: Form,
     scale: Scale,
@@ -39,6 +41,39 @@ pub struct Signal {
 pub(super) struct Selection {
     pub multiplexer: usize,
     pub ranges: Vec<(u64, u64)>,
+}
+
+/// Which bits `shift` counts in.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// The first eight bytes, the first one lowest.
+    Intel,
+    /// The first eight bytes, the first one highest.
+    Motorola,
+    /// The bytes from here to the signal's end, at most nine: 64 bits may begin inside a byte.
+    Beyond { first_byte: usize, motorola: bool },
+}
+
+/// A frame ready to decode: its first eight bytes are loaded once, in both orders, for all
+/// signals that lie in them (on classic CAN all do).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Frame<'d> {
+    data: &'d [u8],
+    intel: u64,
+    motorola: u64,
+}
+
+impl<'d> Frame<'d> {
+    pub fn new(data: &'d [u8]) -> Self {
+        let first = data.first_chunk().copied().unwrap_or_else(|| {
+            let mut first = [0; LOADED_BYTES];
+            for (loaded, &byte) in first.iter_mut().zip(data) {
+                *loaded = byte;
+            }
+            first
+        });
+        Self { data, intel: u64::from_le_bytes(first), motorola: u64::from_be_bytes(first) }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,18 +121,23 @@ impl Signal {
         if end > FRAME_BITS {
             return refuse(format!("signal {name} reaches beyond the 64 bytes of the largest frame"));
         }
-        let (first_byte, last_byte) = (first / 8, (end - 1) / 8);
-        let shift = if text.motorola { (last_byte + 1) * 8 - end } else { first % 8 };
+        let (first_byte, end_byte) = (first / 8, end.div_ceil(8));
+        let (place, shift) = if end_byte > LOADED_BYTES as u64 {
+            let shift = if text.motorola { end_byte * 8 - end } else { first % 8 };
+            (Place::Beyond { first_byte: small(first_byte), motorola: text.motorola }, shift)
+        } else if text.motorola {
+            (Place::Motorola, LOADED_BYTES as u64 * 8 - end)
+        } else {
+            (Place::Intel, first)
+        };
         let mut texts = text.texts.clone();
         texts.sort_by_key(|(value, _)| *value);
         let name = text.long_name.clone().unwrap_or_else(|| name.clone());
         Ok(Self {
-            json_key: format!("{}:", serde_json::Value::from(name.as_str())),
             name,
             unit: text.unit.clone(),
-            first_byte: small(first_byte),
-            byte_count: small(last_byte - first_byte + 1),
-            motorola: text.motorola,
+            end_byte: small(end_byte),
+            place,
             shift: small(shift),
             length_bits: small(text.length_bits),
             form,
@@ -113,13 +153,6 @@ impl Signal {
         &self.name
     }
 
-    /// Its name as a JSON key with its colon: escaping it for every frame is a
-    /// third of the time that a log takes.
-    #[must_use]
-    pub fn json_key(&self) -> &str {
-        &self.json_key
-    }
-
     /// Its unit, as the database writes it; empty when it has none.
     #[must_use]
     pub fn unit(&self) -> &str {
@@ -127,17 +160,24 @@ impl Signal {
     }
 
     /// Its raw bits; `None` when the frame ends before them.
-    #[must_use]
-    pub fn raw(&self, data: &[u8]) -> Option<u64> {
-        let window = data.get(self.first_byte..self.first_byte + self.byte_count)?;
-        let wide = if self.motorola {
-            window.iter().fold(0_u128, |bits, &byte| bits << 8 | u128::from(byte))
-        } else {
-            window.iter().rev().fold(0_u128, |bits, &byte| bits << 8 | u128::from(byte))
+    pub(super) fn raw(&self, frame: &Frame<'_>) -> Option<u64> {
+        if frame.data.len() < self.end_byte {
+            return None;
+        }
+        let bits = match self.place {
+            Place::Intel => frame.intel >> self.shift,
+            Place::Motorola => frame.motorola >> self.shift,
+            Place::Beyond { first_byte, motorola } => {
+                let window = frame.data.get(first_byte..self.end_byte)?;
+                let join = |bits: u128, &byte: &u8| bits << 8 | u128::from(byte);
+                let wide =
+                    if motorola { window.iter().fold(0, join) } else { window.iter().rev().fold(0, join) };
+                #[expect(clippy::cast_possible_truncation, reason = "a signal has at most 64 bits")]
+                let bits = (wide >> self.shift) as u64;
+                bits
+            }
         };
-        let mask = u64::MAX >> (64 - self.length_bits);
-        #[expect(clippy::cast_possible_truncation, reason = "masked to at most 64 bits")]
-        Some((wide >> self.shift) as u64 & mask)
+        Some(bits & u64::MAX >> (64 - self.length_bits))
     }
 
     /// The value of raw bits: raw · factor + offset.
@@ -166,9 +206,16 @@ impl Signal {
     }
 
     fn integer(&self, raw: u64) -> i128 {
-        let raw_value = i128::from(raw);
-        let negative = self.form == Form::Signed && raw >> (self.length_bits - 1) & 1 == 1;
-        if negative { raw_value - (1_i128 << self.length_bits) } else { raw_value }
+        match self.form {
+            Form::Signed => i128::from(self.signed(raw)),
+            _ => i128::from(raw),
+        }
+    }
+
+    /// Two's complement of `length_bits`.
+    fn signed(&self, raw: u64) -> i64 {
+        let above = 64 - self.length_bits;
+        (raw << above).cast_signed() >> above
     }
 
     #[expect(
@@ -178,7 +225,8 @@ impl Signal {
     )]
     fn real(&self, raw: u64) -> f64 {
         match self.form {
-            Form::Unsigned | Form::Signed => self.integer(raw) as f64,
+            Form::Unsigned => raw as f64,
+            Form::Signed => self.signed(raw) as f64,
             Form::Half => half(raw as u16),
             Form::Single => f64::from(f32::from_bits(raw as u32)),
             Form::Double => f64::from_bits(raw),
@@ -257,15 +305,15 @@ mod tests {
             (1, 3, true, 0b100),
         ] {
             let compiled = Signal::new(&signal(start, length, motorola, false)).unwrap();
-            assert_eq!(compiled.raw(&data), Some(raw), "{start}|{length}@{motorola}");
+            assert_eq!(compiled.raw(&Frame::new(&data)), Some(raw), "{start}|{length}@{motorola}");
         }
     }
 
     #[test]
     fn a_short_frame_has_no_value() {
         let compiled = Signal::new(&signal(8, 16, false, false)).unwrap();
-        assert_eq!(compiled.raw(&[1, 2]), None);
-        assert_eq!(compiled.raw(&[1, 2, 3]), Some(0x0302));
+        assert_eq!(compiled.raw(&Frame::new(&[1, 2])), None);
+        assert_eq!(compiled.raw(&Frame::new(&[1, 2, 3])), Some(0x0302));
     }
 
     #[test]
@@ -275,7 +323,7 @@ mod tests {
         let signed = Signal::new(&signal(0, 64, false, true)).unwrap();
         assert_eq!(signed.value(u64::MAX), Value::Integer(-1));
         let nine_bytes = Signal::new(&signal(3, 64, false, false)).unwrap();
-        assert_eq!(nine_bytes.raw(&[0xFF; 9]), Some(u64::MAX));
+        assert_eq!(nine_bytes.raw(&Frame::new(&[0xFF; 9])), Some(u64::MAX));
     }
 
     #[test]
@@ -290,6 +338,44 @@ mod tests {
     fn what_no_frame_holds_is_refused() {
         for (start, length) in [(0, 0), (0, 65), (512, 1), (500, 32)] {
             assert!(Signal::new(&signal(start, length, false, false)).is_err(), "{start}|{length}");
+        }
+    }
+
+    /// One bit after the other, as the format numbers them: Intel upwards from the lowest,
+    /// Motorola downwards in each byte from the highest, then on to the next byte.
+    fn bit_by_bit(data: &[u8], start: u64, length: u64, motorola: bool) -> Option<u64> {
+        let bit = |at: u64| Some(u64::from(data.get(usize::try_from(at / 8).ok()?)? >> (at % 8) & 1));
+        let (mut at, mut raw) = (start, 0);
+        for n in 0..length {
+            if motorola {
+                raw = raw << 1 | bit(at)?;
+                at = if at % 8 == 0 { at + 15 } else { at - 1 };
+            } else {
+                raw |= bit(start + n)? << n;
+            }
+        }
+        Some(raw)
+    }
+
+    proptest::proptest! {
+        #![proptest_config(crate::seed::cases(2000))]
+
+        #[test]
+        fn any_signal_of_any_frame(
+            start in 0_u64..512, short in 0_u64..72, beyond in proptest::bool::ANY,
+            length in 1_u64..=64, motorola in proptest::bool::ANY, signed in proptest::bool::ANY,
+            data in proptest::collection::vec(proptest::num::u8::ANY, 0..=64),
+        ) {
+            let start = if beyond { start } else { short };
+            if let Ok(compiled) = Signal::new(&signal(start, length, motorola, signed)) {
+                let raw = compiled.raw(&Frame::new(&data));
+                proptest::prop_assert_eq!(raw, bit_by_bit(&data, start, length, motorola));
+                if let Some(raw) = raw {
+                    let negative = signed && raw >> (length - 1) == 1;
+                    let value = i128::from(raw) - if negative { 1_i128 << length } else { 0 };
+                    proptest::prop_assert_eq!(compiled.value(raw), Value::Integer(value));
+                }
+            }
         }
     }
 }
