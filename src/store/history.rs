@@ -12,6 +12,8 @@
 //! | `command` | the newest `commands`: an id acts at most once | |
 //! | `token` | the newest 1,000 | live ones |
 //! | `adapter` | 256: learned again when needed | |
+//! | `operator_log` | the newest 10,000 | |
+//! | `shift` | the newest 10,000 | open ones |
 //!
 //! When space is tight the first, third and fourth go down to [`SPARE`] before any
 //! unsent telemetry goes.
@@ -31,6 +33,8 @@ const KEEP_KEYS_MS: i64 = 30 * 86_400_000;
 /// Requests with a key, at most, where no clock tells their age.
 const MOST_KEYS: i64 = 200_000;
 const MOST_TOKENS: i64 = 1_000;
+const MOST_OPERATOR_LINES: i64 = 10_000;
+const MOST_SHIFTS: i64 = 10_000;
 /// Adapters remembered.
 pub(super) const MOST_ADAPTERS: i64 = 256;
 /// 2024-01-01, UTC milliseconds: before this program existed no clock was right.
@@ -98,6 +102,8 @@ pub(super) fn sweep_step(
         6 => keys_step(tx, now)?,
         7 if now.quality == TimeQuality::Synced => Step::default(),
         7 => beyond(tx, ("request", "settled_at IS NOT NULL"), MOST_KEYS)?,
+        8 => beyond(tx, ("operator_log", "TRUE"), MOST_OPERATOR_LINES)?,
+        9 => beyond(tx, ("shift", "closed_at IS NOT NULL"), MOST_SHIFTS)?,
         _ => return Ok(None),
     };
     Ok(Some(step))

@@ -36,6 +36,7 @@ mod keeper;
 mod lock;
 mod mark;
 mod open;
+pub mod operators;
 pub mod outbox;
 mod pool;
 mod queue;
@@ -44,6 +45,7 @@ pub mod requests;
 pub mod rows;
 mod salvage;
 mod seal;
+pub mod shifts;
 mod space;
 mod stats;
 mod tally;
@@ -116,6 +118,10 @@ pub enum Op {
     Clock(clock_mark::ClockOp),
     /// Tokens.
     Token(tokens::TokenOp),
+    /// People at the tills.
+    Operator(operators::OperatorOp),
+    /// Shifts of tills.
+    Shift(shifts::ShiftOp),
 }
 
 /// State and its events: committed together or not at all.
