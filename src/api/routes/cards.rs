@@ -55,7 +55,7 @@ pub(super) struct ReaderView {
     /// Its id.
     #[schema(value_type = String)]
     id: DeviceId,
-    /// `pcsc` or `vpcd`.
+    /// `pcsc`, `vpcd` or `em4100`.
     #[schema(value_type = String)]
     kind: ReaderKind,
     /// The till whose home reader it is.
