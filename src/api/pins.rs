@@ -1,8 +1,8 @@
 //! PINs: their form, their slow hash, and the comparison. What does not live here: how
 //! often somebody may try (`lockout`), and where the hash is kept (`store::operators`).
 
-use argon2::password_hash::{Error, PasswordHash, PasswordHasher as _, PasswordVerifier as _, SaltString};
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::{Error, Output, ParamsString, PasswordHash, SaltString};
+use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -16,6 +16,13 @@ const MEMORY_KIB: u32 = 7_168;
 const PASSES: u32 = 5;
 /// A hash from the database that wants more memory than this, in KiB, is rotten.
 const MOST_MEMORY_KIB: u32 = 65_536;
+/// What is asked of the allocator for a hash, at least, in KiB. Only what is used is ever
+/// backed by memory; but what is larger than 32 MiB, glibc gives back to the system at once
+/// (mallopt(3), M_MMAP_THRESHOLD), while 7 MiB stay with the heap: 7 MB more after each of the
+/// first logins, measured.
+const ASKED_KIB: usize = 33 * 1024;
+/// Bytes of a hash (RFC 9106 §4: 256 bits).
+const HASH_BYTES: usize = 32;
 /// Bytes of a salt (RFC 9106 §4 step 4: 16 is recommended).
 const SALT_BYTES: usize = 16;
 /// Digits of a PIN. Six leave a million to guess from: more than a century at the pace that
@@ -71,7 +78,7 @@ impl Pin {
     /// The hash to keep. Takes tens of milliseconds and 7 MiB: off the async threads.
     ///
     /// # Errors
-    /// When the kernel gives no random bytes; [`None`] in the error is impossible otherwise.
+    /// When the kernel gives no random bytes.
     pub(super) fn hashed(&self) -> Result<PinHash, getrandom::Error> {
         let mut bytes = [0_u8; SALT_BYTES];
         getrandom::fill(&mut bytes)?;
@@ -81,38 +88,61 @@ impl Pin {
     }
 
     fn hashed_with(&self, salt: &SaltString) -> Result<PinHash, Error> {
+        let params = Params::new(MEMORY_KIB, PASSES, 1, None)?;
+        let hash = PasswordHash {
+            algorithm: ARGON2ID_IDENT,
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(&params)?,
+            salt: Some(salt.as_salt()),
+            hash: Some(self.slowly(params, salt)?),
+        };
+        Ok(PinHash(hash.to_string()))
+    }
+
+    fn slowly(&self, params: Params, salt: &SaltString) -> Result<Output, Error> {
         let typed = self.0.as_bytes();
-        Ok(PinHash(hasher()?.hash_password(typed.get(..LONGEST).unwrap_or(typed), salt)?.to_string()))
+        let typed = typed.get(..LONGEST).unwrap_or(typed);
+        let mut salt_bytes = [0_u8; 64];
+        let salt = salt.decode_b64(&mut salt_bytes)?;
+        let blocks = params.block_count();
+        let mut memory = Vec::with_capacity(blocks.max(ASKED_KIB));
+        memory.resize(blocks, Block::new());
+        let mut hash = [0_u8; HASH_BYTES];
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into_with_memory(
+            typed,
+            salt,
+            &mut hash,
+            &mut memory,
+        )?;
+        Output::new(&hash)
     }
 
     /// Compares in constant time. Without a hash (nobody has that id) it takes as long and is
     /// wrong. Off the async threads, as [`Pin::hashed`].
     pub(super) fn judge(&self, stored: Option<&PinHash>) -> Judgement {
-        let typed = self.0.as_bytes();
-        let typed = typed.get(..LONGEST).unwrap_or(typed);
         let Some(stored) = stored else {
             let nobody = SaltString::encode_b64(&[0; SALT_BYTES]).and_then(|salt| self.hashed_with(&salt));
             drop(nobody);
             return Judgement::Wrong;
         };
-        let parsed = PasswordHash::new(&stored.0);
-        let Some(hash) = parsed
-            .ok()
-            .filter(|hash| Params::try_from(hash).is_ok_and(|params| params.m_cost() <= MOST_MEMORY_KIB))
-        else {
-            return Judgement::Unreadable;
-        };
-        match hasher().and_then(|hasher| hasher.verify_password(typed, &hash)) {
-            Ok(()) => Judgement::Right,
-            Err(Error::Password) => Judgement::Wrong,
+        let compared = PasswordHash::new(&stored.0).and_then(|hash| {
+            let params = Params::try_from(&hash)?;
+            let (Some(salt), Some(output)) = (hash.salt, hash.hash) else {
+                return Err(Error::PhcStringField);
+            };
+            let ours = hash.algorithm == ARGON2ID_IDENT && hash.version == Some(Version::V0x13.into());
+            if !ours || params.m_cost() > MOST_MEMORY_KIB {
+                return Err(Error::Algorithm);
+            }
+            // `Output` compares in constant time.
+            Ok(self.slowly(params, &SaltString::from_b64(salt.as_str())?)? == output)
+        });
+        match compared {
+            Ok(true) => Judgement::Right,
+            Ok(false) => Judgement::Wrong,
             Err(_) => Judgement::Unreadable,
         }
     }
-}
-
-fn hasher() -> Result<Argon2<'static>, Error> {
-    let params = Params::new(MEMORY_KIB, PASSES, 1, None)?;
-    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
 }
 
 #[cfg(test)]

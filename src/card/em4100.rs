@@ -306,7 +306,8 @@ mod tests {
         let known = |number: &str| Ok(number.to_owned());
         // First: the worked example of the readers' papers (number 0008844356 in print); second:
         // the same with the line end of the ID-12 family.
-        let cases: [(&[u8], Vec<Result<String, Damaged>>); 11] = [
+        type Case = (&'static [u8], Vec<Result<String, Damaged>>);
+        let cases: [Case; 11] = [
             (b"\x02100086F44426\x03", vec![known("100086F444")]),
             (b"\x02100086F44426\r\n\x03", vec![known("100086F444")]),
             (b"\x02100086f44426\x03\x02100086F44426\x03", vec![known("100086F444"); 2]),
