@@ -249,7 +249,7 @@ async fn a_rotten_position_is_not_believed() {
             "UPDATE class_counter SET last_sequence = last_sequence - 4 WHERE class = 0",
         ),
         ("the last offset", "UPDATE class_counter SET last_offset = last_offset - 1024"),
-        ("the schema's version", "PRAGMA user_version = 3"),
+        ("the schema's version", "PRAGMA user_version = 250"),
         ("no schema version", "PRAGMA user_version = 0"),
         ("who speaks", "UPDATE meta SET value = CAST(x'2F73FF' AS TEXT) WHERE key = 'source'"),
     ] {
