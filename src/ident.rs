@@ -104,6 +104,12 @@ text_ident!(
     is_plain_name
 );
 text_ident!(
+    /// What an operator types to log in and the ledger names, e.g. a staff number.
+    OperatorId, "operator id", "1 to 32 of a-z 0-9 . _ -",
+    |t| (1..=32).contains(&t.len())
+        && t.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'_' | b'-'))
+);
+text_ident!(
     /// The UID of a card: 4, 7 or 10 bytes (ISO/IEC 14443-3 §6.5.4) or what the
     /// technology uses instead, upper-case hex. Personal data.
     CardUid, "card UID", "2 to 32 upper-case hex digits, an even number",

@@ -48,13 +48,14 @@ fn messages_speak_the_language_of_the_configuration_unless_told_otherwise() {
 fn an_invalid_configuration_is_exit_status_2_whatever_the_command() {
     let folder = tempfile::tempdir().unwrap();
     configuration(folder.path(), "[api]\nlissten = \"127.0.0.1:0\"\n");
-    let commands: [&[&str]; 7] = [
+    let commands: [&[&str]; 8] = [
         &["run"],
         &["check"],
         &["scan", "bay-1"],
         &["watch", "bay-1"],
         &["buffer", "status"],
         &["token", "list"],
+        &["operator", "list"],
         &["pair", "--till", "till-1"],
     ];
     for command in commands {

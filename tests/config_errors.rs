@@ -105,6 +105,24 @@ fn every_mistake_points_at_its_place_and_says_what_to_do() {
             "listen = ",
         ),
         (
+            "em4100 without link",
+            head("[[reader]]\nid = \"r\"\nkind = \"em4100\"\n"),
+            "baygate.toml:4:1:",
+            "link = ",
+        ),
+        (
+            "em4100 on a folder",
+            head("[[reader]]\nid = \"r\"\nkind = \"em4100\"\nlink = \"file:///tmp\"\n"),
+            "baygate.toml:4:1:",
+            "link = ",
+        ),
+        (
+            "em4100 as a security module",
+            head("[[reader]]\nid = \"r\"\nkind = \"em4100\"\nlink = \"tcp://h:1\"\nrole = \"sam\"\n"),
+            "baygate.toml:4:1:",
+            "link = ",
+        ),
+        (
             "same id twice",
             head(
                 "[[vehicle]]\nid = \"b\"\nlink = \"elm327+tcp://h:1\"\n[[vehicle]]\nid = \"b\"\nlink = \"elm327+tcp://h:2\"\n",

@@ -93,6 +93,12 @@ const fn rule(method: Method, path: &'static str, access: Access) -> Rule {
     Rule { method, path, access }
 }
 
+/// What a till may have been paired with: it may log people in whatever it is for.
+const ANY_TILL: &[Scope] =
+    &[Scope::Read, Scope::Spend, Scope::Topup, Scope::Issue, Scope::Print, Scope::Vehicle];
+/// Who does something with the card on a reader, besides looking.
+const AT_A_READER: &[Scope] = &[Scope::Spend, Scope::Topup, Scope::Issue, Scope::Print];
+
 /// Every route there is.
 pub const TABLE: &[Rule] = &[
     rule(Method::GET, "/healthz", Access::Open),
@@ -103,6 +109,8 @@ pub const TABLE: &[Rule] = &[
     rule(Method::POST, "/v1/events/tickets", Access::OneOf(&[Scope::Read])),
     rule(Method::GET, "/v1/readers", Access::OneOf(&[Scope::Read])),
     rule(Method::GET, "/v1/readers/{id}/card", Access::OneOf(&[Scope::Read])),
+    rule(Method::POST, "/v1/readers/{id}/lease", Access::OneOf(AT_A_READER)),
+    rule(Method::DELETE, "/v1/readers/{id}/lease", Access::OneOf(AT_A_READER)),
     rule(Method::GET, "/v1/vehicles", Access::OneOf(&[Scope::Read])),
     rule(Method::GET, "/v1/vehicles/{vin}", Access::OneOf(&[Scope::Read])),
     rule(Method::POST, "/v1/vehicles/{link}/scan", Access::OneOf(&[Scope::Vehicle])),
@@ -117,6 +125,15 @@ pub const TABLE: &[Rule] = &[
     rule(Method::POST, "/v1/tokens", Access::OneOf(&[Scope::Admin])),
     rule(Method::GET, "/v1/tokens", Access::OneOf(&[Scope::Admin])),
     rule(Method::DELETE, "/v1/tokens/{id}", Access::OneOf(&[Scope::Admin])),
+    rule(Method::POST, "/v1/operators", Access::OneOf(&[Scope::Admin])),
+    rule(Method::GET, "/v1/operators", Access::OneOf(&[Scope::Admin])),
+    rule(Method::POST, "/v1/operators/{id}", Access::OneOf(&[Scope::Admin])),
+    rule(Method::GET, "/v1/operator-log", Access::OneOf(&[Scope::Admin])),
+    rule(Method::POST, "/v1/operator-sessions", Access::OneOf(ANY_TILL)),
+    rule(Method::DELETE, "/v1/operator-sessions", Access::OneOf(ANY_TILL)),
+    rule(Method::POST, "/v1/shifts/open", Access::OneOf(&[Scope::Spend, Scope::Topup])),
+    rule(Method::POST, "/v1/shifts/close", Access::OneOf(&[Scope::Spend, Scope::Topup])),
+    rule(Method::GET, "/v1/shifts", Access::OneOf(&[Scope::Read])),
     rule(Method::POST, "/v1/pairings", Access::OneOf(&[Scope::Admin])),
     rule(Method::GET, "/v1/pairings/{id}", Access::OneOf(&[Scope::Admin])),
     rule(Method::DELETE, "/v1/pairings/{id}", Access::OneOf(&[Scope::Admin])),

@@ -9,16 +9,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use nix::unistd::{Gid, Group, Uid, User};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::access::Scope;
 use super::problem::Problem;
+use super::roles::Operator;
 use super::state::Shared;
+use crate::store::tokens::TokenRow;
 
 /// Members of this group administer the gateway.
 pub const ADMIN_GROUP: &str = "baygate-admin";
 /// What every token begins with, so that scanners find lost ones.
-const PREFIX: &str = "bg_";
+pub(super) const TOKEN_PREFIX: &str = "bg_";
+/// What the token of a session begins with: another word when it is over.
+pub(super) const SESSION_PREFIX: &str = "bgs_";
 /// Random bytes of a token (contract §7: 256 bit).
 const TOKEN_BYTES: usize = 32;
 
@@ -76,6 +81,8 @@ pub enum Principal {
         sha256: [u8; 32],
         /// The till it was paired to: somebody stands there. A script's token has none.
         till: Option<String>,
+        /// Who is logged in at that till, and the hash of the session's token.
+        session: Option<(Operator, [u8; 32])>,
     },
 }
 
@@ -99,7 +106,32 @@ impl Principal {
         }
     }
 
-    /// Whose idempotency keys its requests carry.
+    /// The till it speaks for.
+    #[must_use]
+    pub fn till(&self) -> Option<&str> {
+        match self {
+            Self::Control => None,
+            Self::Token { till, .. } => till.as_deref(),
+        }
+    }
+
+    /// Who is logged in.
+    #[must_use]
+    pub fn operator(&self) -> Option<&Operator> {
+        match self {
+            Self::Token { session: Some((operator, _)), .. } => Some(operator),
+            _ => None,
+        }
+    }
+
+    /// What the record names as the place of a deed: the till, `control`, or a script's token.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.till().map_or_else(|| self.key_scope(), str::to_owned)
+    }
+
+    /// Whose idempotency keys its requests carry: of a session, the till's, so that a key goes on
+    /// when another person logs in.
     #[must_use]
     pub fn key_scope(&self) -> String {
         match self {
@@ -112,7 +144,12 @@ impl Principal {
     pub(super) async fn still_lives(&self, shared: &Shared) -> bool {
         match self {
             Self::Control => true,
-            Self::Token { sha256, .. } => {
+            Self::Token { sha256, session, .. } => {
+                if let Some((_, session)) = session
+                    && !shared.sessions.lives(session, shared.context.limits.session, Instant::now())
+                {
+                    return false;
+                }
                 let sha256 = *sha256;
                 let found = shared.context.store.read(move |r| r.token_by_hash(&sha256)).await;
                 // A database that cannot be read just now is no reason to cut a till off.
@@ -126,10 +163,10 @@ impl Principal {
 ///
 /// # Errors
 /// When the kernel gives no random bytes.
-pub(super) fn mint() -> Result<(String, [u8; 32]), Problem> {
+pub(super) fn mint(prefix: &str) -> Result<(String, [u8; 32]), Problem> {
     let mut bytes = [0_u8; TOKEN_BYTES];
     getrandom::fill(&mut bytes).map_err(|error| no_randomness(&error))?;
-    let token = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes));
+    let token = format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes));
     let sha256 = hash(&token);
     Ok((token, sha256))
 }
@@ -160,9 +197,44 @@ pub(super) async fn of(
     }
     let Some(token) = bearer(headers) else { return Err(no_token()) };
     let sha256 = hash(token);
+    if token.starts_with(SESSION_PREFIX) {
+        return in_session(shared, sha256).await;
+    }
     let row = shared.context.store.read(move |r| r.token_by_hash(&sha256)).await?.ok_or_else(no_token)?;
-    let scopes = row.scopes.iter().filter_map(|scope| scope.parse().ok()).collect();
-    Ok(Principal::Token { id: row.id, scopes, sha256, till: row.till })
+    let scopes = scopes_of(&row);
+    Ok(Principal::Token { id: row.id, scopes, sha256, till: row.till, session: None })
+}
+
+/// The person behind a session's token: what both the till's token and the role allow now.
+async fn in_session(shared: &Shared, session: [u8; 32]) -> Result<Principal, Problem> {
+    let found = shared.sessions.touch(&session, shared.context.limits.session, Instant::now());
+    let found = found.ok_or_else(session_over)?;
+    let (sha256, id) = (found.token, found.operator.clone());
+    let (token, operator) =
+        shared.context.store.read(move |r| Ok((r.token_by_hash(&sha256)?, r.operator(id.as_str())?))).await?;
+    let operator = operator
+        .filter(|(row, _)| !row.locked)
+        .and_then(|(row, _)| row.role.parse().ok().map(|role| Operator { id: row.id, name: row.name, role }));
+    let (Some(token), Some(operator)) = (token, operator) else {
+        shared.sessions.end(&session);
+        return Err(session_over());
+    };
+    let scopes = operator.role.within(&scopes_of(&token));
+    let session = Some((operator, session));
+    Ok(Principal::Token { id: token.id, scopes, sha256, till: token.till, session })
+}
+
+fn scopes_of(row: &TokenRow) -> Vec<Scope> {
+    row.scopes.iter().filter_map(|scope| scope.parse().ok()).collect()
+}
+
+fn session_over() -> Problem {
+    Problem::new(
+        StatusCode::UNAUTHORIZED,
+        "session-over",
+        "登录已失效（退出、闲置过久、账号被锁定或收银台令牌被收回），请重新登录",
+        "the session is over (logged out, idle for too long, operator locked, or the till's token taken back); log in again",
+    )
 }
 
 /// The holder of the ticket in an address; `None` when there is no ticket.
@@ -170,7 +242,7 @@ pub(super) fn by_ticket(shared: &Shared, uri: &Uri) -> Result<Option<Principal>,
     let query = uri.query().unwrap_or("");
     let ticket = url::form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "ticket");
     let Some((_, ticket)) = ticket else { return Ok(None) };
-    let holder = shared.tickets.take(&hash(&ticket), tokio::time::Instant::now());
+    let holder = shared.tickets.take(&hash(&ticket), Instant::now());
     holder.map(Some).ok_or_else(|| {
         Problem::new(
             StatusCode::UNAUTHORIZED,
@@ -186,7 +258,8 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
     // Longer than any of ours: not worth hashing.
-    (scheme.eq_ignore_ascii_case("bearer") && token.starts_with(PREFIX) && token.len() < 128).then_some(token)
+    let ours = token.starts_with(TOKEN_PREFIX) || token.starts_with(SESSION_PREFIX);
+    (scheme.eq_ignore_ascii_case("bearer") && ours && token.len() < 128).then_some(token)
 }
 
 fn no_token() -> Problem {
@@ -252,10 +325,10 @@ mod tests {
 
     #[test]
     fn tokens_are_long_and_never_the_same() {
-        let (first, hash_of_first) = mint().unwrap();
-        let (second, _) = mint().unwrap();
+        let (first, hash_of_first) = mint(TOKEN_PREFIX).unwrap();
+        let (second, _) = mint(TOKEN_PREFIX).unwrap();
         assert_ne!(first, second);
-        assert_eq!(first.len(), PREFIX.len() + 43); // 32 bytes in base64 without padding
+        assert_eq!(first.len(), TOKEN_PREFIX.len() + 43); // 32 bytes in base64 without padding
         assert_eq!(hash(&first), hash_of_first);
     }
 }

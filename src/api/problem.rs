@@ -187,6 +187,12 @@ impl From<StoreError> for Problem {
                 "目标不存在或状态已改变，请重新查询",
                 format!("{what} does not exist or has already moved on; ask for its state again"),
             ),
+            StoreError::Exists { what } => Self::new(
+                StatusCode::CONFLICT,
+                "exists-already",
+                "已存在同样的对象，请先查询",
+                format!("{what} exists already; look at it first"),
+            ),
             other => {
                 tracing::error!(error = %other, "store failed under a request");
                 Self::new(

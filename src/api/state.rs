@@ -7,10 +7,14 @@ use std::time::Duration;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::Value;
 use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hosts::Visitors;
+use super::leases::Leases;
+use super::lockout::Lockout;
 use super::pairing::Pairings;
+use super::sessions::{SessionLife, Sessions};
 use super::tickets::Tickets;
 use super::tls::Authority;
 use crate::config::Config;
@@ -100,6 +104,12 @@ pub struct Limits {
     pub print_queue: usize,
     /// Live tokens.
     pub tokens: usize,
+    /// Operators, locked ones included.
+    pub operators: usize,
+    /// People who wait for their PIN to be compared: one comparison runs at a time.
+    pub logins: usize,
+    /// How long somebody stays logged in.
+    pub session: SessionLife,
     /// From the first byte to the end of a request's head, and for a handshake.
     pub head_timeout: Duration,
     /// For a request's body.
@@ -124,6 +134,9 @@ impl Default for Limits {
             body_bytes: 256 * 1024,
             print_queue: 100,
             tokens: 500,
+            operators: 500,
+            logins: 16,
+            session: SessionLife { idle: Duration::from_secs(900), longest: Duration::from_secs(43_200) },
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(10),
             write_stall: Duration::from_secs(30),
@@ -162,6 +175,11 @@ pub struct Shared {
     pub(super) authority: Option<Authority>,
     pub(super) pairings: Mutex<Pairings>,
     pub(super) tickets: Tickets,
+    pub(super) sessions: Sessions,
+    pub(super) leases: Leases,
+    /// Held while a PIN is compared, so that two guesses at once are still two guesses.
+    pub(super) lockout: Mutex<Lockout>,
+    pub(super) logins: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
     pub(super) stop: CancellationToken,
 }
@@ -174,12 +192,17 @@ impl Shared {
         stop: CancellationToken,
     ) -> Self {
         let streams = Arc::new(Semaphore::new(context.limits.streams));
+        let logins = Arc::new(Semaphore::new(context.limits.logins));
         Self {
             context,
             visitors,
             authority,
             pairings: Mutex::default(),
             tickets: Tickets::default(),
+            sessions: Sessions::default(),
+            leases: Leases::default(),
+            lockout: Mutex::new(Lockout::new(Instant::now())),
+            logins,
             streams,
             stop,
         }

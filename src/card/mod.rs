@@ -1,5 +1,5 @@
 //! The checkout counter: readers, and which card is in whose field. What lives
-//! here: drivers (`pcsc`, `vpcd`), the identification of a card (`apdu`, `atr`,
+//! here: drivers (`pcsc`, `vpcd`, `em4100`), the identification of a card (`apdu`, `atr`,
 //! `probe`), the service that commits what was seen, and what money on a card is and may do
 //! (`purse`, without a card's bytes). What does not yet: keys and the life cycle of a card;
 //! they will stand beside `probe` and use the same channel to a card.
@@ -11,6 +11,7 @@
 pub mod apdu;
 pub mod atr;
 mod backoff;
+pub mod em4100;
 mod error;
 pub mod field;
 pub mod pcsc;

@@ -1,4 +1,4 @@
-//! What a reader driver reports to the service. The drivers (`pcsc`, `vpcd`) know
+//! What a reader driver reports to the service. The drivers (`pcsc`, `vpcd`, `em4100`) know
 //! bytes and cables; the service knows the log.
 
 use std::time::Instant;
@@ -14,7 +14,7 @@ use crate::event::device::DeviceStatus;
 pub(super) enum Report {
     /// A card is in the field of one of the table's readers.
     Tapped {
-        /// Which of them (a PC/SC reader name; one fixed name for `vpcd`).
+        /// Which of them (a PC/SC reader name; one fixed name for the others).
         slot: String,
         /// The card.
         card: CardIdentity,

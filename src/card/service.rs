@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::report::{Condition, Report, Reports};
 use super::verdict::{CardIdentity, Refusal};
-use super::{CardError, pcsc, vpcd};
+use super::{CardError, em4100, pcsc, vpcd};
 use crate::clock::UtcMillis;
 use crate::config::tables::{ReaderKind, ReaderRole, ReaderTable};
 use crate::event::card::{CardRefused, CardRemoved, CardTapped};
@@ -63,6 +63,10 @@ async fn drive(table: ReaderTable, reports: Reports, stop: CancellationToken) ->
                 return Err(lacking("role = \"card\""));
             }
             vpcd::drive(table.id.clone(), listen, reports, stop).await
+        }
+        ReaderKind::Em4100 => {
+            let link = table.link.clone().ok_or_else(|| lacking("link"))?;
+            em4100::drive(link.0, reports, stop).await
         }
     }
 }

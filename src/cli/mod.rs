@@ -12,6 +12,7 @@ mod decode;
 mod demo;
 pub mod devices;
 mod man;
+pub mod operator;
 mod packed;
 pub mod pair;
 mod print;
@@ -21,6 +22,7 @@ mod run;
 pub mod scan;
 mod schema;
 mod simulate;
+mod terminal_secret;
 pub mod token;
 mod vehicle_daemon;
 pub mod vehicle_target;
@@ -68,6 +70,8 @@ enum Command {
     Print(print::Args),
     /// Pair a till / 给收银机配对
     Pair(pair::Args),
+    /// Add, list, change, lock and unlock people at the tills / 管理收银台操作员
+    Operator(operator::Args),
     /// Create, list and revoke tokens / 管理访问令牌
     Token(token::Args),
     /// Run a simulated vehicle, card, printer or headquarters / 运行模拟车辆、会员卡、打印机或总部
@@ -190,6 +194,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Simulate(args) => simulate::run(args, &global).await,
         Command::Print(args) => print::run(args, &global).await,
         Command::Pair(args) => pair::run(args, &global).await,
+        Command::Operator(args) => operator::run(args, &global).await,
         Command::Token(args) => token::run(args, &global).await,
         Command::Check(args) => check::run(args, &global).await,
         Command::Schema(args) => schema::run(args, &global).await,

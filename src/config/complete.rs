@@ -9,8 +9,10 @@ use toml::Spanned;
 
 use super::load::{Merge, Placed, default_data_dir};
 use super::suggest::closest;
-use super::tables::{ApiTable, ClassFile, HistoryFile, MqttFile, MqttTable, PrinterKind, ReaderKind, Tls};
-use super::values::{TimeOfDay, Transport};
+use super::tables::{
+    ApiTable, ClassFile, HistoryFile, MqttFile, MqttTable, PrinterKind, ReaderKind, ReaderRole, Tls,
+};
+use super::values::{TimeOfDay, Transport, TransportUrl};
 use super::{Buffer, ClassBuffer, Config, ConfigError, Gateway, HistoryCounts};
 use crate::event::{Class, Source};
 use crate::ident::DeviceId;
@@ -250,13 +252,21 @@ impl Merge {
             let (missing, extra, hint) = match table.kind {
                 ReaderKind::Pcsc => (
                     table.name.is_none(),
-                    table.listen.is_some(),
-                    "a pcsc reader has `name = \"ACS ACR122U*\"` and no `listen`",
+                    table.listen.is_some() || table.link.is_some(),
+                    "a pcsc reader has `name = \"ACS ACR122U*\"` and neither `listen` nor `link`",
                 ),
                 ReaderKind::Vpcd => (
                     table.listen.is_none(),
-                    table.name.is_some(),
-                    "a vpcd reader has `listen = \"127.0.0.1:35963\"` and no `name`",
+                    table.name.is_some() || table.link.is_some(),
+                    "a vpcd reader has `listen = \"127.0.0.1:35963\"` and neither `name` nor `link`",
+                ),
+                ReaderKind::Em4100 => (
+                    !matches!(
+                        table.link,
+                        Some(TransportUrl(Transport::Serial { .. } | Transport::Tcp { .. }))
+                    ),
+                    table.name.is_some() || table.listen.is_some() || table.role == ReaderRole::Sam,
+                    "an em4100 reader has `link = \"serial:///dev/ttyUSB1\"` or `\"tcp://HOST:PORT\"`, and neither `name`, `listen` nor `role = \"sam\"`",
                 ),
             };
             if missing || extra {

@@ -244,7 +244,7 @@ pub enum Tls {
 pub struct ReaderTable {
     /// Its id.
     pub id: DeviceId,
-    /// How it is reached. `pn532`, `em4100` and `wedge` belong to a later version.
+    /// How it is reached. `pn532` and `wedge` belong to a later version.
     pub kind: ReaderKind,
     /// `pcsc`: glob (`*`, `?`) on the reader name; every matching reader serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -252,6 +252,9 @@ pub struct ReaderTable {
     /// `vpcd`: where a card connects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
+    /// `em4100`: how it is reached; a serial port without `baud` is opened with 9600.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<TransportUrl>,
     /// `card` or `sam`.
     #[serde(default)]
     pub role: ReaderRole,
@@ -265,6 +268,8 @@ pub enum ReaderKind {
     Pcsc,
     /// Listens on TCP as the virtual reader driver does.
     Vpcd,
+    /// Says the number of a 125 kHz card over a serial port or TCP.
+    Em4100,
 }
 
 /// What is put into a reader.

@@ -1,7 +1,7 @@
 //! Where this boot's wall clock stands, so that a restart within the boot can tell
 //! whether the clock was set meanwhile and which events it covers; and what is put
-//! right beside the log when the clock is set: since when devices, cards and cars
-//! have been as they are.
+//! right beside the log when the clock is set: since when devices, cards, cars and
+//! shifts have been as they are.
 
 use rusqlite::{Connection, params};
 use uuid::Uuid;
@@ -55,6 +55,7 @@ impl ClockOp {
                     ("device", "since", ""),
                     ("card_in_field", "since", ""),
                     ("visit", "started_at", "AND ended_at IS NULL"),
+                    ("shift", "opened_at", "AND closed_at IS NULL"),
                 ] {
                     tx.execute(
                         &format!(

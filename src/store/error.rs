@@ -141,6 +141,12 @@ pub enum StoreError {
         /// Why, and what to do.
         what: String,
     },
+    /// An operation would make a second one of what there may be once.
+    #[error("{what} exists already")]
+    Exists {
+        /// What there is.
+        what: String,
+    },
     /// An event is over the contract's limit.
     #[error("event {kind} would have {bytes} bytes, the limit of its class is {limit}; send it in parts")]
     EventTooLarge {

@@ -14,6 +14,8 @@
 //! | `card_transaction` | the newest 500,000: what can be refunded here | unsettled ones |
 //! | `member_card` | the newest 200,000 | held ones, and those that stand otherwise than `active` |
 //! | `adapter` | 256: learned again when needed | |
+//! | `operator_log` | the newest 10,000 | |
+//! | `shift` | the newest 10,000 | open ones |
 //!
 //! When space is tight the first, third and fourth go down to [`SPARE`] before any
 //! unsent telemetry goes.
@@ -35,6 +37,8 @@ const MOST_KEYS: i64 = 200_000;
 const MOST_TOKENS: i64 = 1_000;
 const MOST_TRANSACTIONS: i64 = 500_000;
 const MOST_CARDS: i64 = 200_000;
+const MOST_OPERATOR_LINES: i64 = 10_000;
+const MOST_SHIFTS: i64 = 10_000;
 /// Adapters remembered.
 pub(super) const MOST_ADAPTERS: i64 = 256;
 /// 2024-01-01, UTC milliseconds: before this program existed no clock was right.
@@ -110,6 +114,8 @@ pub(super) fn sweep_step(
         7 => beyond(tx, ("request", "settled_at IS NOT NULL"), MOST_KEYS)?,
         8 => beyond(tx, ("card_transaction", "state IN ('committed','aborted')"), MOST_TRANSACTIONS)?,
         9 => beyond(tx, FORGOTTEN_CARDS, MOST_CARDS)?,
+        10 => beyond(tx, ("operator_log", "TRUE"), MOST_OPERATOR_LINES)?,
+        11 => beyond(tx, ("shift", "closed_at IS NOT NULL"), MOST_SHIFTS)?,
         _ => return Ok(None),
     };
     Ok(Some(step))

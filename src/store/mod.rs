@@ -39,6 +39,7 @@ pub mod ledger_figures;
 mod lock;
 mod mark;
 mod open;
+pub mod operators;
 pub mod outbox;
 mod pool;
 mod queue;
@@ -47,6 +48,7 @@ pub mod requests;
 pub mod rows;
 mod salvage;
 mod seal;
+pub mod shifts;
 mod space;
 mod stats;
 mod tally;
@@ -123,6 +125,10 @@ pub enum Op {
     Clock(clock_mark::ClockOp),
     /// Tokens.
     Token(tokens::TokenOp),
+    /// People at the tills.
+    Operator(operators::OperatorOp),
+    /// Shifts of tills.
+    Shift(shifts::ShiftOp),
 }
 
 /// State and its events: committed together or not at all.

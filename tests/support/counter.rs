@@ -22,6 +22,7 @@ pub fn vpcd_table(id: &str, port: u16) -> ReaderTable {
         kind: ReaderKind::Vpcd,
         name: None,
         listen: Some(([127, 0, 0, 1], port).into()),
+        link: None,
         role: ReaderRole::Card,
     }
 }
@@ -32,6 +33,7 @@ pub fn pcsc_table(id: &str, glob: &str) -> ReaderTable {
         kind: ReaderKind::Pcsc,
         name: Some(glob.into()),
         listen: None,
+        link: None,
         role: ReaderRole::Card,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -12,8 +12,10 @@ use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 use super::super::extract::{Params, Segment, missing};
+use super::super::principal::Principal;
 use super::super::problem::Problem;
 use super::super::state::Shared;
+use super::leases::{self, LeaseView};
 use crate::clock::UtcMillis;
 use crate::config::tables::ReaderKind;
 use crate::event::device::{DeviceKind, DeviceStatus};
@@ -53,7 +55,7 @@ pub(super) struct ReaderView {
     /// Its id.
     #[schema(value_type = String)]
     id: DeviceId,
-    /// `pcsc` or `vpcd`.
+    /// `pcsc`, `vpcd` or `em4100`.
     #[schema(value_type = String)]
     kind: ReaderKind,
     /// The till whose home reader it is.
@@ -76,6 +78,9 @@ pub(super) struct ReaderView {
     /// The card in the field.
     #[serde(skip_serializing_if = "Option::is_none")]
     card: Option<CardView>,
+    /// Who works with it now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lease: Option<LeaseView>,
 }
 
 /// All configured readers.
@@ -90,6 +95,7 @@ pub(super) async fn readers(State(shared): State<Arc<Shared>>) -> Result<Json<Re
     let directory = shared.directory();
     let (devices, mut cards) =
         shared.context.store.read(|r| Ok((r.devices(DeviceKind::Reader)?, r.cards_in_field()?))).await?;
+    let now = Instant::now();
     let view = |entry: &super::super::state::ReaderEntry| {
         let device = devices.iter().find(|device| device.id == entry.id);
         let card = cards.iter().position(|card| card.reader == entry.id).map(|at| cards.swap_remove(at));
@@ -102,6 +108,7 @@ pub(super) async fn readers(State(shared): State<Arc<Shared>>) -> Result<Json<Re
             detail: device.and_then(|device| device.state.detail.clone()),
             since: device.map(|device| device.since),
             card: card.map(CardView::from),
+            lease: shared.leases.of(&entry.id, now).map(|lease| LeaseView::of(&lease, now)),
         }
     };
     Ok(Json(ReaderList { readers: directory.readers.iter().map(view).collect() }))
@@ -115,11 +122,13 @@ pub(super) struct Wait {
     wait: Option<u64>,
 }
 
-/// The card now in the field; waits for one when asked to.
+/// The card now in the field; waits for one when asked to. Of a reader that another till has
+/// taken, a till gets none.
 #[utoipa::path(get, path = "/v1/readers/{id}/card", tag = "cards", params(("id" = String, Path, description = "Reader"), Wait),
     responses((status = 200, description = "The card", body = CardView), (status = 204, description = "No card in the field")))]
 pub(super) async fn card(
     State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Principal>,
     reader: Segment,
     Params(wait): Params<Wait>,
 ) -> Result<Response, Problem> {
@@ -133,6 +142,10 @@ pub(super) async fn card(
     let mut head = shared.context.store.head();
     loop {
         head.borrow_and_update();
+        // Another till's customer is none of this till's business; who only looks may.
+        if caller.till().is_some() {
+            leases::check(&shared, &id, &caller)?;
+        }
         if let Some(card) = card_at(&shared, id.clone()).await? {
             return Ok(Json(CardView::from(card)).into_response());
         }

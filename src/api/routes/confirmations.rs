@@ -75,7 +75,7 @@ pub(super) struct ConfirmationList {
 pub(super) struct Decision {
     /// True: do it. False: do not.
     confirm: bool,
-    /// The person's name, for the record; needed for a yes.
+    /// The person's name, for the record; needed for a yes where nobody is logged in.
     #[serde(default)]
     operator: String,
 }
@@ -210,9 +210,14 @@ pub(super) async fn decide(
             Err(error) => Err(error.into()),
         };
     }
-    let operator = decision.operator.trim().to_owned();
-    if operator.is_empty() || operator.chars().count() > NAME_CHARS || operator.chars().any(char::is_control)
-    {
+    let typed = decision.operator.trim();
+    let operator = match caller.operator() {
+        // Whoever is logged in is who confirms, whatever was typed.
+        Some(operator) => format!("{} ({})", operator.name, operator.id),
+        None => typed.to_owned(),
+    };
+    let is_name = (1..=NAME_CHARS).contains(&typed.chars().count()) && !typed.chars().any(char::is_control);
+    if caller.operator().is_none() && !is_name {
         return Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "operator-missing",

@@ -267,7 +267,7 @@ pub(super) async fn ticket(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Principal>,
 ) -> Result<Response, Problem> {
-    let (ticket, sha256) = principal::mint()?;
+    let (ticket, sha256) = principal::mint(principal::TOKEN_PREFIX)?;
     if !shared.tickets.keep(sha256, caller, Instant::now()) {
         metrics::counter!("baygate_api_refused_total", "reason" => "tickets").increment(1);
         return Err(Problem::new(

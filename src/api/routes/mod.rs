@@ -7,9 +7,13 @@ mod cards;
 mod confirmations;
 mod events;
 mod health;
+mod leases;
+mod operator_sessions;
+mod operators;
 mod pairings;
 mod prints;
 mod requests;
+mod shifts;
 mod tokens;
 mod vehicles;
 mod visits;
@@ -39,6 +43,7 @@ pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(events::ticket))
         .routes(routes!(cards::readers))
         .routes(routes!(cards::card))
+        .routes(routes!(leases::take, leases::give_back))
         .routes(routes!(vehicles::vehicles))
         .routes(routes!(vehicles::vehicle))
         .routes(routes!(vehicles::scan))
@@ -51,6 +56,13 @@ pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(prints::job, prints::cancel))
         .routes(routes!(tokens::create, tokens::list))
         .routes(routes!(tokens::revoke))
+        .routes(routes!(operators::add, operators::list))
+        .routes(routes!(operators::change))
+        .routes(routes!(operators::record))
+        .routes(routes!(operator_sessions::log_in, operator_sessions::log_out))
+        .routes(routes!(shifts::open))
+        .routes(routes!(shifts::close))
+        .routes(routes!(shifts::list))
         .routes(routes!(pairings::open))
         .routes(routes!(pairings::redeem))
         .routes(routes!(pairings::look, pairings::cancel))

@@ -116,7 +116,7 @@ pub(super) async fn make(
             "there are too many live tokens; take back unused ones with `baygate token revoke`",
         ));
     }
-    let (token, sha256) = principal::mint()?;
+    let (token, sha256) = principal::mint(principal::TOKEN_PREFIX)?;
     let names = scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
     let op = TokenOp::Create { id, name: name.clone(), sha256, scopes: names, till };
     shared.context.store.commit(Batch::new().op(Op::Token(op))).await?;
@@ -138,6 +138,7 @@ pub(super) async fn revoke(State(shared): State<Arc<Shared>>, token: Segment) ->
     let id = token.uuid("token")?;
     match shared.context.store.commit(Batch::new().op(Op::Token(TokenOp::Revoke { id }))).await {
         Ok(_) => {
+            shared.leases.give_back_all(&id.to_string(), tokio::time::Instant::now());
             tracing::info!(%id, "token revoked");
             Ok(StatusCode::NO_CONTENT)
         }

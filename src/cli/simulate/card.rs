@@ -1,22 +1,46 @@
 //! `baygate simulate card`.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::super::{Exit, Global};
-use super::{say, until_told};
-use crate::sim::card::{CardProfile, CardSim, Technology};
+use super::{say, unplugged, until_told};
+use crate::sim::card::{CardProfile, CardSim, Em4100Sim, Technology};
+use crate::sim::transport::Address;
+
+/// What is simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Kind {
+    /// A card in a virtual reader's field.
+    Vpcd,
+    /// A 125 kHz reader with a card on it.
+    Em4100,
+}
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
+    /// vpcd: a card for a virtual reader; em4100: a 125 kHz reader with a card / 种类
+    #[arg(long, value_enum, default_value = "vpcd")]
+    kind: Kind,
+    /// em4100: on a pseudo-terminal / 使用伪终端
+    #[arg(long, conflicts_with = "listen")]
+    pty: bool,
+    /// em4100: on a TCP address / 监听 TCP 地址
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// em4100: stable path that points at the pseudo-terminal / 伪终端的固定路径
+    #[arg(long, value_name = "PATH", requires = "pty")]
+    link_to: Option<PathBuf>,
     /// Where the reader listens: vsmartcard's driver or a reader of kind vpcd / 读卡器地址
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:35963")]
     connect: String,
     /// What the card is / 卡类型
     #[arg(long, default_value = "classic-1k")]
     technology: Technology,
-    /// UID in hex, 4 to 10 bytes / 卡片 UID（十六进制）
+    /// UID in hex, 4 to 10 bytes; em4100: 5 bytes / 卡片 UID（十六进制）
     #[arg(long, value_name = "HEX", value_parser = uid)]
     uid: Option<Uid>,
     /// The reader passes ACR122U direct transmits to the card / 支持直通命令
@@ -37,6 +61,9 @@ fn uid(text: &str) -> Result<Uid, String> {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
+    if args.kind == Kind::Em4100 {
+        return em4100(args, global).await;
+    }
     let mut profile = CardProfile::new(args.technology);
     if let Some(Uid(uid)) = args.uid {
         profile.uid = uid;
@@ -76,4 +103,48 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
             Ok(Exit::Device)
         }
     }
+}
+
+/// The number in the readers' papers, 0008844356 in print.
+const EM4100_CARD: [u8; 5] = [0x10, 0x00, 0x86, 0xF4, 0x44];
+
+async fn em4100(args: Args, global: &Global) -> anyhow::Result<Exit> {
+    let Ok(number) = args.uid.map_or(Ok(EM4100_CARD), |Uid(uid)| uid.try_into()) else {
+        eprintln!(
+            "--uid: {}",
+            global.language().pick("EM4100 卡号为 5 字节", "an EM4100 number has 5 bytes")
+        );
+        return Ok(Exit::Usage);
+    };
+    let address = match (args.pty, args.listen) {
+        (_, Some(listen)) => Address::Tcp(listen),
+        (true, None) => Address::Pty { link: args.link_to },
+        (false, None) => {
+            eprintln!(
+                "--kind em4100: {}",
+                global.language().pick("请加 --pty 或 --listen", "add --pty or --listen")
+            );
+            return Ok(Exit::Usage);
+        }
+    };
+    let scheme = if args.listen.is_some() { "tcp" } else { "serial" };
+    let sim = match Em4100Sim::plug_in(address).await {
+        Ok(sim) => sim,
+        Err(error) => return Ok(unplugged(&error)),
+    };
+    sim.lay(number);
+    let (link, uid) = (format!("{scheme}://{}", sim.name()), hex::encode_upper(number));
+    say(
+        global,
+        &json!({ "device": "em4100", "listening": sim.name(), "link": link, "uid": uid }),
+        |locale| {
+            format!(
+                "{} {link} (UID {uid})",
+                locale.pick("模拟 125 kHz 读卡器位于", "simulated 125 kHz reader at")
+            )
+        },
+    );
+    until_told(args.duration).await;
+    sim.stop().await;
+    Ok(Exit::Done)
 }

@@ -12,6 +12,7 @@
 //! Source: vsmartcard, "Creating a Virtual Smart Card".
 
 mod chip;
+mod em4100;
 mod profile;
 
 use std::collections::VecDeque;
@@ -24,6 +25,7 @@ use tokio::net::{TcpStream, ToSocketAddrs};
 use tokio_util::sync::CancellationToken;
 
 pub use chip::Chip;
+pub use em4100::Em4100Sim;
 pub use profile::{CardProfile, Technology};
 
 /// APDUs kept for a test to look at.
