@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::CardError;
 use super::apdu::{MAX_RESPONSE_BYTES, Response};
@@ -262,10 +263,12 @@ impl CardLine {
 }
 
 /// Length and payload in one write, so that no half frame waits for an acknowledgement.
-fn frame(payload: &[u8]) -> Vec<u8> {
+/// Wiped when dropped: a command may carry a key.
+fn frame(payload: &[u8]) -> Zeroizing<Vec<u8>> {
     // Ours are commands of at most 261 bytes.
     let len = u16::try_from(payload.len()).unwrap_or(u16::MAX);
-    let mut frame = len.to_be_bytes().to_vec();
+    let mut frame = Zeroizing::new(Vec::with_capacity(2 + payload.len()));
+    frame.extend_from_slice(&len.to_be_bytes());
     frame.extend_from_slice(payload);
     frame
 }
@@ -276,7 +279,7 @@ mod tests {
 
     #[test]
     fn frames_as_documented() {
-        assert_eq!(frame(GET_ATR), [0, 1, 4]);
-        assert_eq!(frame(&[0xFF, 0xCA, 0, 0, 0]), [0, 5, 0xFF, 0xCA, 0, 0, 0]);
+        assert_eq!(*frame(GET_ATR), [0, 1, 4]);
+        assert_eq!(*frame(&[0xFF, 0xCA, 0, 0, 0]), [0, 5, 0xFF, 0xCA, 0, 0, 0]);
     }
 }
