@@ -21,6 +21,8 @@ use super::{NoRandom, NotProven, random, rotated};
 const FIRST: u8 = 0x71;
 /// AuthenticateEV2NonFirst.
 const NON_FIRST: u8 = 0x77;
+/// ChangeKey.
+const CHANGE_KEY: u8 = 0xC4;
 /// The next frame of the same command.
 const NEXT_FRAME: u8 = 0xAF;
 
@@ -36,13 +38,18 @@ pub enum Protection {
 }
 
 /// A login about to begin.
-#[derive(Debug)]
 pub struct Login {
     key: AesKey,
     number: u8,
-    nonce: Block,
+    nonce: Zeroizing<Block>,
     /// Name and counter of the session that a later login keeps.
     kept: Option<([u8; 4], u16)>,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("key_number", &self.number).finish_non_exhaustive()
+    }
 }
 
 impl Login {
@@ -51,7 +58,7 @@ impl Login {
     /// # Errors
     /// [`NoRandom`].
     pub fn first(key: AesKey, number: u8) -> Result<Self, NoRandom> {
-        Ok(Self { key, number, nonce: random()?, kept: None })
+        Ok(Self { key, number, nonce: Zeroizing::new(random()?), kept: None })
     }
 
     /// A login with another key within a session.
@@ -59,7 +66,7 @@ impl Login {
     /// # Errors
     /// [`NoRandom`].
     pub fn within(session: Session, key: AesKey, number: u8) -> Result<Self, NoRandom> {
-        Ok(Self { key, number, nonce: random()?, kept: Some((session.name, session.counter)) })
+        Ok(Self { key, number, nonce: Zeroizing::new(random()?), kept: Some((session.name, session.counter)) })
     }
 
     /// The frame to send.
@@ -77,7 +84,7 @@ impl Login {
         let mut theirs = [*encrypted];
         self.key.decrypt_chain(&[0; 16], &mut theirs);
         let [theirs] = theirs;
-        let mut proof = [self.nonce, rotated(&theirs)];
+        let mut proof = [*self.nonce, rotated(&theirs)];
         self.key.encrypt_chain(&[0; 16], &mut proof);
         let frame = std::iter::once(&NEXT_FRAME).chain(proof.as_flattened()).copied().collect();
         (Challenged { login: self, theirs: Zeroizing::new(theirs) }, frame)
@@ -115,8 +122,10 @@ impl Challenged {
         if !bool::from(ours.ct_eq(&rotated(&nonce))) {
             return Err(NotProven);
         }
-        let seal = |label: [u8; 2]| AesKey::new(Zeroizing::new(key.cmac(&vector(label, &nonce, &self.theirs))));
-        Ok(Session { enc: seal([0xA5, 0x5A]), mac: seal([0x5A, 0xA5]), name, counter })
+        let derived = |label: [u8; 2]| {
+            AesKey::new(Zeroizing::new(key.cmac(&vector(label, &nonce, &self.theirs)[..])))
+        };
+        Ok(Session { enc: derived([0xA5, 0x5A]), mac: derived([0x5A, 0xA5]), name, counter })
     }
 }
 
@@ -135,6 +144,13 @@ fn vector(label: [u8; 2], a: &Block, b: &Block) -> Zeroizing<[u8; 32]> {
         *byte = from;
     }
     vector
+}
+
+/// IEEE 802.3 without the final complement (data sheet §10.6.1).
+fn crc32(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0xEDB8_8320))
+    })
 }
 
 /// An answer did not carry the right MAC, or was not of the right form. The session is over.
@@ -194,6 +210,25 @@ impl Session {
             Protection::Full if !data.is_empty() => self.decipher(data),
             _ => Ok(Zeroizing::new(data.to_vec())),
         }
+    }
+
+    /// The frame that changes the card's key `number` (data sheet §10.6.1). Of a key
+    /// other than the session's own the card wants to see the `earlier` one too.
+    #[must_use]
+    pub(in crate::card) fn change_key(&self, number: u8, new: &AesKey, version: u8, earlier: Option<&AesKey>) -> Vec<u8> {
+        let mut data = Zeroizing::new(Vec::with_capacity(21));
+        match earlier {
+            None => {
+                data.extend_from_slice(new.expose());
+                data.push(version);
+            }
+            Some(earlier) => {
+                data.extend(new.expose().iter().zip(earlier.expose()).map(|(new, earlier)| new ^ earlier));
+                data.push(version);
+                data.extend_from_slice(&crc32(new.expose()).to_le_bytes());
+            }
+        }
+        self.command(Protection::Full, CHANGE_KEY, &[number], &data)
     }
 
     /// How many commands this session has counted.

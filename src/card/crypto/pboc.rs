@@ -119,3 +119,75 @@ pub fn load_tac(key: &TripleDesKey, balance: u32, online_sequence: u16, terms: &
         .collect();
     key.folded().mac(&message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::unhex;
+    use super::*;
+
+    fn key() -> TripleDesKey {
+        TripleDesKey::new(Zeroizing::new(unhex("11223344556677888877665544332211")))
+    }
+
+    fn terms(kind: u8, date: &str, time: &str) -> Terms {
+        let moment = Moment { date: unhex(date), time: unhex(time) };
+        Terms { amount: 0x1000, kind, terminal: unhex("001122334455"), moment }
+    }
+
+    // Vectors: two public implementations of FMCOS purses that agree; the key is a test key.
+    // Random 11223344, card sequence 0000, balance 0, amount 0x1000, terminal 001122334455.
+
+    #[test]
+    fn a_load_as_published() {
+        let session = load_session(&key(), unhex("11223344"), 0);
+        assert_eq!(session.mac(b""), DesKey::new(Zeroizing::new(unhex("9B1D924E05595603"))).mac(b""));
+        for (kind, mac1) in [(0x01, "2988AE5A"), (LOAD_PURSE, "A5638AA0")] {
+            let terms = terms(kind, "20111221", "214822");
+            assert_eq!(hex::encode_upper(load_mac1(&session, 0, &terms)), mac1, "type {kind}");
+        }
+        let mac2 = load_mac2(&session, &terms(0x01, "20111221", "214822"));
+        assert_eq!(hex::encode_upper(mac2), "3A845BF0");
+    }
+
+    #[test]
+    fn a_purchase_as_published() {
+        let session = purchase_session(&key(), unhex("11223344"), 0, 0x0001_0001);
+        assert_eq!(session.mac(b""), DesKey::new(Zeroizing::new(unhex("003238ABC57659DD"))).mac(b""));
+        let terms = terms(PURCHASE_PURSE, "20120229", "135100");
+        assert_eq!(hex::encode_upper(purchase_mac1(&session, &terms)), "F15CAB75");
+        assert_eq!(hex::encode_upper(purchase_mac2(&session, terms.amount)), "56988A13");
+        assert!(purchase_is_done(&session, terms.amount, &unhex("56988A13")));
+        assert!(!purchase_is_done(&session, terms.amount + 1, &unhex("56988A13")));
+    }
+
+    #[test]
+    fn a_signature_covers_everything() {
+        let terms = terms(PURCHASE_PURSE, "20120229", "135100");
+        let tac = purchase_tac(&key(), &terms, 1);
+        let others = [
+            purchase_tac(&key(), &terms, 2),
+            purchase_tac(&key(), &Terms { amount: 0x1001, ..terms }, 1),
+            purchase_tac(&key(), &Terms { kind: 0x05, ..terms }, 1),
+            purchase_tac(&key(), &Terms { terminal: unhex("001122334456"), ..terms }, 1),
+            purchase_tac(&key(), &Terms { moment: Moment { time: unhex("135101"), ..terms.moment }, ..terms }, 1),
+            load_tac(&key(), 0, 1, &terms),
+        ];
+        assert!(others.iter().all(|other| *other != tac));
+        // The folded key, and the message in its published order.
+        let folded = DesKey::new(Zeroizing::new(unhex("9955551111555599")));
+        let message: [u8; 22] = unhex("00001000060011223344550000000120120229135100");
+        assert_eq!(tac, folded.mac(&message));
+    }
+
+    proptest::proptest! {
+        #![proptest_config(crate::seed::cases(64))]
+
+        #[test]
+        fn one_wrong_bit_is_refused(at in 0usize..32) {
+            let session = purchase_session(&key(), unhex("11223344"), 0, 1);
+            let mut mac2: [u8; 4] = unhex("56988A13");
+            mac2[at / 8] ^= 1 << (at % 8);
+            assert!(!purchase_is_done(&session, 0x1000, &mac2));
+        }
+    }
+}
