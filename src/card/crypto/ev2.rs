@@ -66,7 +66,17 @@ impl Login {
     /// # Errors
     /// [`NoRandom`].
     pub fn within(session: Session, key: AesKey, number: u8) -> Result<Self, NoRandom> {
-        Ok(Self { key, number, nonce: Zeroizing::new(random()?), kept: Some((session.name, session.counter)) })
+        Ok(Self {
+            key,
+            number,
+            nonce: Zeroizing::new(random()?),
+            kept: Some((session.name, session.counter)),
+        })
+    }
+
+    #[cfg(test)]
+    pub(in crate::card) fn key(&self) -> &AesKey {
+        &self.key
     }
 
     /// The frame to send.
@@ -122,9 +132,8 @@ impl Challenged {
         if !bool::from(ours.ct_eq(&rotated(&nonce))) {
             return Err(NotProven);
         }
-        let derived = |label: [u8; 2]| {
-            AesKey::new(Zeroizing::new(key.cmac(&vector(label, &nonce, &self.theirs)[..])))
-        };
+        let derived =
+            |label: [u8; 2]| AesKey::new(Zeroizing::new(key.cmac(&vector(label, &nonce, &self.theirs)[..])));
         Ok(Session { enc: derived([0xA5, 0x5A]), mac: derived([0x5A, 0xA5]), name, counter })
     }
 }
@@ -155,7 +164,9 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 /// An answer did not carry the right MAC, or was not of the right form. The session is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the card's answer has a wrong MAC; somebody or something changed it on its way: present the card again")]
+#[error(
+    "the card's answer has a wrong MAC; somebody or something changed it on its way: present the card again"
+)]
 pub struct Forged;
 
 /// A session: wraps commands and opens answers, one after the other. Its keys are
@@ -197,7 +208,12 @@ impl Session {
     ///
     /// # Errors
     /// [`Forged`]; the session must then be given up.
-    pub fn answer(&mut self, protection: Protection, status: u8, body: &[u8]) -> Result<Zeroizing<Vec<u8>>, Forged> {
+    pub fn answer(
+        &mut self,
+        protection: Protection,
+        status: u8,
+        body: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, Forged> {
         self.counter = self.counter.checked_add(1).ok_or(Forged)?;
         if protection == Protection::Plain {
             return Ok(Zeroizing::new(body.to_vec()));
@@ -215,7 +231,13 @@ impl Session {
     /// The frame that changes the card's key `number` (data sheet §10.6.1). Of a key
     /// other than the session's own the card wants to see the `earlier` one too.
     #[must_use]
-    pub(in crate::card) fn change_key(&self, number: u8, new: &AesKey, version: u8, earlier: Option<&AesKey>) -> Vec<u8> {
+    pub(in crate::card) fn change_key(
+        &self,
+        number: u8,
+        new: &AesKey,
+        version: u8,
+        earlier: Option<&AesKey>,
+    ) -> Vec<u8> {
         let mut data = Zeroizing::new(Vec::with_capacity(21));
         match earlier {
             None => {

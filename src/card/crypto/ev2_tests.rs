@@ -93,7 +93,11 @@ fn same(one: &Session, other: &Session) {
 fn logins_as_published() {
     for exchange in exchanges() {
         let login = begun(&exchange);
-        let begin = if exchange.kept.is_some() { vec![0x77, exchange.number] } else { vec![0x71, exchange.number, 0] };
+        let begin = if exchange.kept.is_some() {
+            vec![0x77, exchange.number]
+        } else {
+            vec![0x71, exchange.number, 0]
+        };
         assert_eq!(login.frame(), begin, "{}", exchange.name);
         let (challenged, frame) = login.challenged(&unhex(exchange.challenge));
         assert_eq!(hex::encode_upper(&frame), format!("AF{}", exchange.sent), "{}", exchange.name);
@@ -170,7 +174,8 @@ fn commands_as_published() {
 #[test]
 fn key_changes_as_published() {
     let key = |text: &str| AesKey::new(Zeroizing::new(unhex(text)));
-    let other = within(2).change_key(2, &key("F3847D627727ED3BC9C4CC050489B966"), 1, Some(&AesKey::factory()));
+    let other =
+        within(2).change_key(2, &key("F3847D627727ED3BC9C4CC050489B966"), 1, Some(&AesKey::factory()));
     assert_eq!(
         hex::encode_upper(other),
         "C4022CF362B7BF4311FF3BE1DAA295E8C68DE09050560D19B9E16C2393AE9CD1FAC75D0CE20BCD1D06E6",

@@ -50,7 +50,12 @@ impl Terms {
 
 /// The key of one purchase: random ‖ offline sequence ‖ low half of the terminal's sequence.
 #[must_use]
-pub fn purchase_session(key: &TripleDesKey, random: [u8; 4], offline_sequence: u16, terminal_sequence: u32) -> DesKey {
+pub fn purchase_session(
+    key: &TripleDesKey,
+    random: [u8; 4],
+    offline_sequence: u16,
+    terminal_sequence: u32,
+) -> DesKey {
     let [_, _, t2, t3] = terminal_sequence.to_be_bytes();
     session(key, random, offline_sequence, [t2, t3])
 }
@@ -102,8 +107,7 @@ pub fn load_mac2(session: &DesKey, terms: &Terms) -> [u8; 4] {
 /// The card's signature under a purchase, for clearing at headquarters.
 #[must_use]
 pub fn purchase_tac(key: &TripleDesKey, terms: &Terms, terminal_sequence: u32) -> [u8; 4] {
-    let message: Vec<u8> =
-        terms.what().chain(terminal_sequence.to_be_bytes()).chain(terms.when()).collect();
+    let message: Vec<u8> = terms.what().chain(terminal_sequence.to_be_bytes()).chain(terms.when()).collect();
     key.folded().mac(&message)
 }
 
@@ -169,7 +173,11 @@ mod tests {
             purchase_tac(&key(), &Terms { amount: 0x1001, ..terms }, 1),
             purchase_tac(&key(), &Terms { kind: 0x05, ..terms }, 1),
             purchase_tac(&key(), &Terms { terminal: unhex("001122334456"), ..terms }, 1),
-            purchase_tac(&key(), &Terms { moment: Moment { time: unhex("135101"), ..terms.moment }, ..terms }, 1),
+            purchase_tac(
+                &key(),
+                &Terms { moment: Moment { time: unhex("135101"), ..terms.moment }, ..terms },
+                1,
+            ),
             load_tac(&key(), 0, 1, &terms),
         ];
         assert!(others.iter().all(|other| *other != tac));

@@ -20,6 +20,15 @@ pub struct Reading {
     pub counter: u32,
 }
 
+impl Reading {
+    /// Whether the tag was read again since its counter stood at `last`; if not, the
+    /// address is a copy.
+    #[must_use]
+    pub fn is_newer_than(&self, last: u32) -> bool {
+        self.counter > last
+    }
+}
+
 /// Deciphers the PICC data; nothing of it is proven yet.
 #[must_use]
 pub fn decipher(meta: &AesKey, picc_data: &Block) -> Option<Reading> {

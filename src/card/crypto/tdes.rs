@@ -27,11 +27,6 @@ impl TripleDesKey {
         Self(bytes)
     }
 
-    /// For the few commands that carry a key to a card, and for keys derived from it.
-    pub(in crate::card) fn expose(&self) -> &[u8; 16] {
-        &self.0
-    }
-
     /// One block.
     #[must_use]
     pub fn encrypt(&self, block: &Block) -> Block {

@@ -1,5 +1,5 @@
 //! From a master key to the key of one card. What lives here: what goes into the
-//! diversification, byte by byte (docs/cards.md repeats it for headquarters). What
+//! diversification, byte by byte (docs/card-keys.md repeats it for headquarters). What
 //! does not: who may ask (`sealed`).
 
 use sha2::{Digest, Sha256};
@@ -31,7 +31,13 @@ pub(super) enum Use {
 
 /// Use (1) ‖ place (1) ‖ first 8 bytes of SHA-256 of the store's name ‖ length of the
 /// UID (1) ‖ UID, zeros to 16.
-pub(super) fn of_card(master: &AesKey, used: Use, place: u8, store: &StoreId, uid: Option<&CardUid>) -> AesKey {
+pub(super) fn of_card(
+    master: &AesKey,
+    used: Use,
+    place: u8,
+    store: &StoreId,
+    uid: Option<&CardUid>,
+) -> AesKey {
     let name = Sha256::digest(store.as_str());
     let uid = uid.map(|uid| hex::decode(uid.as_str()).unwrap_or_default()).unwrap_or_default();
     let len = u8::try_from(uid.len()).unwrap_or(u8::MAX);

@@ -4,13 +4,17 @@ use super::{KeyVersion, Purpose};
 use crate::card::crypto::NoRandom;
 use crate::ident::StoreId;
 
+fn said(status: Option<u16>) -> String {
+    status.map_or_else(|| "no answer".to_owned(), |status| format!("status {status:04X}"))
+}
+
 /// A key store did not act.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// The card's version is not held. Another one is not tried.
     #[error(
         "key version {version} of purpose `{purpose}` is not in credential `card-keys`; \
-         add its line (docs/cards.md, Keys), or re-key the card where it is known"
+         add its line (docs/card-keys.md), or re-key the card where it is known"
     )]
     Missing {
         /// As the card said.
@@ -46,6 +50,25 @@ pub enum KeyError {
     TooFewTries {
         /// As the card said.
         left: u8,
+    },
+    /// Not an algorithm of ours.
+    #[error(
+        "the card asks for algorithm {algorithm:02X}, and only 00 (triple DES) is known; use a PSAM that has it"
+    )]
+    Algorithm {
+        /// As the card said.
+        algorithm: u8,
+    },
+    /// A SAM refused, or did not answer.
+    #[error(
+        "the SAM did not give {what} ({}); check that it is the right one and sits firmly in its slot, \
+         then restart the reader", said(*status)
+    )]
+    Sam {
+        /// What was asked of it.
+        what: &'static str,
+        /// Its status word; none when it was silent.
+        status: Option<u16>,
     },
     /// No random numbers.
     #[error(transparent)]

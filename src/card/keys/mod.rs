@@ -1,9 +1,10 @@
 //! The key store: asked to *act* (log in, authenticate a record, answer a card's
 //! challenge), never to *give a key*. What lives here: what can be asked
-//! ([`KeyStore`], [`PurseKeys`]), the sealed credential that answers ([`sealed`]),
-//! keys that everybody knows ([`transport`]), and moving cards to a newer version
-//! ([`rekey`]). What does not: the algorithms (`crypto`), how commands reach a
-//! card, and where on a card things lie (`firmware-protocols/cards/`).
+//! ([`KeyStore`], and [`PurseKeys`] for CPU cards), the stores that answer (a sealed
+//! credential: [`credential`], [`sealed`]; a SAM: [`psam`]), keys that everybody
+//! knows ([`transport`]), and moving cards to newer keys ([`rekey`]). What does not:
+//! the algorithms (`crypto`), how commands reach a card, and where on a card things
+//! lie (`firmware-protocols/cards/`).
 //!
 //! ```text
 //!  master key (version, purpose) ── AN10922 over use ‖ place ‖ store ‖ UID ──► key of one card
@@ -11,23 +12,37 @@
 //! ```
 //! The card says which version it has; no other is ever tried.
 
+pub mod credential;
 mod derive;
 mod error;
 mod login;
+pub mod psam;
+pub mod purse;
+pub mod rekey;
 pub mod sealed;
+pub mod transport;
 
 use std::fmt;
 
 pub use error::KeyError;
 pub use login::{ClassicLogin, TagLogin};
+pub use purse::PurseKeys;
 
 use super::apdu::Command;
 use super::crypto::{ev2, sun, ultralight_c};
 use crate::ident::{CardUid, StoreId};
 
-/// A generation of master keys, as cards tell it; 0 is a card that has none of ours.
+/// A generation of master keys, as cards tell it; 0 and 255 (empty memory) are cards that have none of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct KeyVersion(pub u8);
+
+impl KeyVersion {
+    /// Whether a card with this version was issued by us.
+    #[must_use]
+    pub fn is_ours(self) -> bool {
+        (1..=254).contains(&self.0)
+    }
+}
 
 impl fmt::Display for KeyVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,6 +111,10 @@ pub enum KeyRole {
     Credit,
     /// Change keys and settings.
     Manage,
+    /// NTAG 424: decipher who made an address (SDMMetaRead). The same key for all tags of a store.
+    SunMeta,
+    /// NTAG 424: prove that it did (SDMFileRead).
+    SunFile,
 }
 
 /// The card whose key is meant: what it says of itself before any key is used.
@@ -107,6 +126,15 @@ pub struct CardRef<'a> {
     pub store: &'a StoreId,
     /// The version of its keys.
     pub version: KeyVersion,
+}
+
+/// The key that stands on a card before it is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Earlier {
+    /// As delivered ([`transport`]).
+    Factory,
+    /// One of ours.
+    Ours(KeyVersion),
 }
 
 /// How far the keys of a store reach.
@@ -173,11 +201,33 @@ pub trait KeyStore: fmt::Debug + Send + Sync {
     /// [`KeyError`].
     fn tag_password(&self, card: CardRef<'_>, password_page: u8) -> Result<[Command; 2], KeyError>;
 
+    /// Commands that write the key of an Ultralight C (pages 2C to 2F).
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    fn ultralight_c_key(&self, card: CardRef<'_>) -> Result<[Command; 4], KeyError>;
+
     /// Mutual login of an Ultralight C.
     ///
     /// # Errors
     /// [`KeyError`].
     fn ultralight_c_login(&self, card: CardRef<'_>) -> Result<ultralight_c::Login, KeyError>;
+
+    /// The frame that changes key `number` of a DESFire application or NTAG 424 to
+    /// that of `card.version`. `earlier` is what stands there; `own` says whether the
+    /// session was opened with that same key.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    fn ev2_key(
+        &self,
+        session: &ev2::Session,
+        card: CardRef<'_>,
+        role: KeyRole,
+        number: u8,
+        earlier: Earlier,
+        own: bool,
+    ) -> Result<Vec<u8>, KeyError>;
 
     /// First AES login of a DESFire or NTAG 424, with the card's key `number`.
     ///
@@ -217,4 +267,24 @@ pub trait KeyStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`KeyError`]; [`KeyError::TooFewTries`].
     fn psc(&self, card: CardRef<'_>, tries_left: u8) -> Result<Command, KeyError>;
+
+    /// The command that changes an SLE4442's PSC, once the one before was presented.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    fn psc_change(&self, card: CardRef<'_>) -> Result<Command, KeyError>;
+
+    /// External authentication of a CPU card with its key `key_id`: the answer to
+    /// its challenge (a challenge of four bytes with four zeros behind).
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    fn external_authentication(
+        &self,
+        store: &StoreId,
+        serial: &purse::Serial,
+        version: KeyVersion,
+        key_id: u8,
+        challenge: &[u8; 8],
+    ) -> Result<Command, KeyError>;
 }

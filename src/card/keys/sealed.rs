@@ -7,12 +7,17 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use super::derive::{Use, of_card};
-use super::{CardRef, ClassicLogin, KeyError, KeyRole, KeyStore, KeyVersion, Purpose, RecordMac, Scope, TagLogin};
+use super::purse::Serial;
+use super::transport;
+use super::{
+    CardRef, ClassicLogin, Earlier, KeyError, KeyRole, KeyStore, KeyVersion, Purpose, RecordMac, Scope,
+    TagLogin,
+};
 use crate::card::apdu::{ClassicKeyType, Command};
 use crate::card::crypto::aes128::AesKey;
 use crate::card::crypto::tdes::TripleDesKey;
 use crate::card::crypto::{ev2, sun, ultralight_c};
-use crate::ident::StoreId;
+use crate::ident::{CardUid, StoreId};
 
 /// Master keys of one store.
 pub struct SealedKeys {
@@ -42,12 +47,52 @@ impl SealedKeys {
         Self { store, current, masters }
     }
 
-    fn master(&self, store: &StoreId, version: KeyVersion, purpose: Purpose) -> Result<AesKey, KeyError> {
+    /// How many keys it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.masters.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.masters.is_empty()
+    }
+
+    /// The purchase key of one CPU card.
+    pub(super) fn purchase_key(
+        &self,
+        store: &StoreId,
+        version: KeyVersion,
+        serial: &Serial,
+    ) -> Result<TripleDesKey, KeyError> {
+        self.cpu_key(store, version, Purpose::CpuPurchase, serial)
+    }
+
+    fn cpu_key(
+        &self,
+        store: &StoreId,
+        version: KeyVersion,
+        purpose: Purpose,
+        serial: &Serial,
+    ) -> Result<TripleDesKey, KeyError> {
+        Ok(TripleDesKey::new(self.bytes(store, version, purpose)?.clone()).disperse(serial))
+    }
+
+    fn bytes(
+        &self,
+        store: &StoreId,
+        version: KeyVersion,
+        purpose: Purpose,
+    ) -> Result<&Zeroizing<[u8; 16]>, KeyError> {
         if *store != self.store {
             return Err(KeyError::OtherStore { issuer: store.clone(), own: self.store.clone() });
         }
-        let bytes = self.masters.get(&(version, purpose)).ok_or(KeyError::Missing { version, purpose })?;
-        Ok(AesKey::new(bytes.clone()))
+        self.masters.get(&(version, purpose)).ok_or(KeyError::Missing { version, purpose })
+    }
+
+    fn master(&self, store: &StoreId, version: KeyVersion, purpose: Purpose) -> Result<AesKey, KeyError> {
+        Ok(AesKey::new(self.bytes(store, version, purpose)?.clone()))
     }
 
     fn key(&self, card: CardRef<'_>, purpose: Purpose, used: Use, place: u8) -> Result<AesKey, KeyError> {
@@ -55,10 +100,38 @@ impl SealedKeys {
         Ok(of_card(&master, used, place, &self.store, Some(card.uid)))
     }
 
-    fn classic_key(&self, card: CardRef<'_>, role: KeyRole, sector: u8) -> Result<Zeroizing<[u8; 6]>, KeyError> {
+    /// Keys for addresses do not depend on the number under which a tag has them.
+    fn ev2_key_of(&self, card: CardRef<'_>, role: KeyRole, number: u8) -> Result<AesKey, KeyError> {
+        match role {
+            KeyRole::SunMeta => self.sun_meta_key(card.store, card.version),
+            KeyRole::SunFile => self.key(card, Purpose::Sun, Use::SunFile, 0),
+            KeyRole::Debit | KeyRole::Credit | KeyRole::Manage => {
+                self.key(card, right(role), Use::Ev2, number)
+            }
+        }
+    }
+
+    fn sun_meta_key(&self, store: &StoreId, version: KeyVersion) -> Result<AesKey, KeyError> {
+        let master = self.master(store, version, Purpose::Sun)?;
+        Ok(of_card(&master, Use::SunMeta, 0, &self.store, None))
+    }
+
+    fn psc_bytes(&self, card: CardRef<'_>) -> Result<Zeroizing<[u8; 3]>, KeyError> {
+        Ok(first(&self.key(card, Purpose::Debit, Use::Psc, 0)?))
+    }
+
+    fn classic_key(
+        &self,
+        card: CardRef<'_>,
+        role: KeyRole,
+        sector: u8,
+    ) -> Result<Zeroizing<[u8; 6]>, KeyError> {
         Ok(first(&self.key(card, right(role), Use::Classic, sector)?))
     }
 }
+
+/// First of the four pages with the key (MF0ICU2 data sheet §7.5.7).
+const ULTRALIGHT_C_KEY_PAGE: u8 = 0x2C;
 
 /// The purpose whose master key gives the right.
 fn right(role: KeyRole) -> Purpose {
@@ -66,6 +139,7 @@ fn right(role: KeyRole) -> Purpose {
         KeyRole::Debit => Purpose::Debit,
         KeyRole::Credit => Purpose::Credit,
         KeyRole::Manage => Purpose::Manage,
+        KeyRole::SunMeta | KeyRole::SunFile => Purpose::Sun,
     }
 }
 
@@ -117,7 +191,7 @@ impl KeyStore for SealedKeys {
         let slot = match role {
             KeyRole::Debit => ClassicKeyType::A,
             KeyRole::Credit => ClassicKeyType::B,
-            KeyRole::Manage => return Err(KeyError::NoSuchKey),
+            KeyRole::Manage | KeyRole::SunMeta | KeyRole::SunFile => return Err(KeyError::NoSuchKey),
         };
         let key = self.classic_key(card, role, sector_of(block))?;
         Ok(ClassicLogin {
@@ -151,13 +225,27 @@ impl KeyStore for SealedKeys {
         Ok([write(password_page, &password[..]), write(password_page.saturating_add(1), &pack[..])])
     }
 
+    fn ultralight_c_key(&self, card: CardRef<'_>) -> Result<[Command; 4], KeyError> {
+        let key = self.key(card, Purpose::Debit, Use::UltralightC, 0)?;
+        // Each half stands backwards on the card (MF0ICU2 data sheet §7.5.7).
+        let mut turned = Zeroizing::new(*key.expose());
+        let (halves, _) = turned.as_chunks_mut::<8>();
+        halves.iter_mut().for_each(|half| half.reverse());
+        let (pages, _) = turned.as_chunks::<4>();
+        Ok(std::array::from_fn(|i| {
+            let page = ULTRALIGHT_C_KEY_PAGE + u8::try_from(i).unwrap_or(u8::MAX);
+            let bytes = pages.get(i).map_or(&[][..], |page| &page[..]);
+            Command::new([0xFF, 0xD6, 0x00, page]).with_data(bytes).secret()
+        }))
+    }
+
     fn ultralight_c_login(&self, card: CardRef<'_>) -> Result<ultralight_c::Login, KeyError> {
         let key = first::<16>(&self.key(card, Purpose::Debit, Use::UltralightC, 0)?);
         Ok(ultralight_c::Login::new(TripleDesKey::new(key))?)
     }
 
     fn ev2_login(&self, card: CardRef<'_>, role: KeyRole, number: u8) -> Result<ev2::Login, KeyError> {
-        Ok(ev2::Login::first(self.key(card, right(role), Use::Ev2, number)?, number)?)
+        Ok(ev2::Login::first(self.ev2_key_of(card, role, number)?, number)?)
     }
 
     fn ev2_login_within(
@@ -167,7 +255,24 @@ impl KeyStore for SealedKeys {
         role: KeyRole,
         number: u8,
     ) -> Result<ev2::Login, KeyError> {
-        Ok(ev2::Login::within(session, self.key(card, right(role), Use::Ev2, number)?, number)?)
+        Ok(ev2::Login::within(session, self.ev2_key_of(card, role, number)?, number)?)
+    }
+
+    fn ev2_key(
+        &self,
+        session: &ev2::Session,
+        card: CardRef<'_>,
+        role: KeyRole,
+        number: u8,
+        earlier: Earlier,
+        own: bool,
+    ) -> Result<Vec<u8>, KeyError> {
+        let new = self.ev2_key_of(card, role, number)?;
+        let earlier = match earlier {
+            Earlier::Factory => AesKey::new(Zeroizing::new(transport::EV2)),
+            Earlier::Ours(version) => self.ev2_key_of(CardRef { version, ..card }, role, number)?,
+        };
+        Ok(session.change_key(number, &new, card.version.0, (!own).then_some(&earlier)))
     }
 
     fn sun_reading(
@@ -178,11 +283,11 @@ impl KeyStore for SealedKeys {
         covered: &[u8],
         mac: &[u8; 8],
     ) -> Result<Option<sun::Reading>, KeyError> {
-        let master = self.master(store, version, Purpose::Sun)?;
-        let meta = of_card(&master, Use::SunMeta, 0, &self.store, None);
-        let Some(reading) = sun::decipher(&meta, picc_data) else { return Ok(None) };
-        let Ok(uid) = crate::ident::CardUid::from_bytes(&reading.uid) else { return Ok(None) };
-        let file = of_card(&master, Use::SunFile, 0, &self.store, Some(&uid));
+        let Some(reading) = sun::decipher(&self.sun_meta_key(store, version)?, picc_data) else {
+            return Ok(None);
+        };
+        let Ok(uid) = CardUid::from_bytes(&reading.uid) else { return Ok(None) };
+        let file = self.ev2_key_of(CardRef { uid: &uid, store, version }, KeyRole::SunFile, 0)?;
         Ok(sun::is_genuine(&file, &reading, covered, mac).then_some(reading))
     }
 
@@ -190,7 +295,28 @@ impl KeyStore for SealedKeys {
         if tries_left < 2 {
             return Err(KeyError::TooFewTries { left: tries_left });
         }
-        let psc = first::<3>(&self.key(card, Purpose::Debit, Use::Psc, 0)?);
+        let psc = self.psc_bytes(card)?;
         Ok(Command::new([0xFF, 0x20, 0x00, 0x00]).with_data(&psc[..]).secret())
     }
+
+    fn psc_change(&self, card: CardRef<'_>) -> Result<Command, KeyError> {
+        let psc = self.psc_bytes(card)?;
+        Ok(Command::new([0xFF, 0xD2, 0x00, 0x01]).with_data(&psc[..]).secret())
+    }
+
+    fn external_authentication(
+        &self,
+        store: &StoreId,
+        serial: &Serial,
+        version: KeyVersion,
+        key_id: u8,
+        challenge: &[u8; 8],
+    ) -> Result<Command, KeyError> {
+        let key = self.cpu_key(store, version, Purpose::CpuMaintain, serial)?;
+        Ok(Command::new([0x00, 0x82, 0x00, key_id]).with_data(&key.encrypt(challenge)))
+    }
 }
+
+#[cfg(test)]
+#[path = "sealed_tests.rs"]
+mod tests;

@@ -13,6 +13,7 @@
 
 mod chip;
 mod profile;
+pub mod psam;
 
 use std::collections::VecDeque;
 use std::io;
