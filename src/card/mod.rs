@@ -15,10 +15,14 @@ pub mod crypto;
 mod error;
 pub mod field;
 pub mod keys;
+pub mod medium;
+pub mod member;
 pub mod pcsc;
 pub mod probe;
+pub mod record;
 mod report;
 mod service;
+mod tap;
 pub mod verdict;
 pub mod vpcd;
 

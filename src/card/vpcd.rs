@@ -12,6 +12,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,8 +25,10 @@ use super::CardError;
 use super::apdu::{MAX_RESPONSE_BYTES, Response};
 use super::atr::MAX_ATR_BYTES;
 use super::backoff::Backoff;
-use super::probe::{Answer, Probe, Step};
+use super::member::Members;
+use super::probe::Answer;
 use super::report::{Condition, Report, Reports, Unheard};
+use super::tap::{Tap, TapStep};
 use super::verdict::{Refusal, Verdict};
 use crate::event::device::DeviceStatus;
 use crate::ident::DeviceId;
@@ -85,6 +88,7 @@ impl Cut {
 pub(super) async fn drive(
     id: DeviceId,
     listen: SocketAddr,
+    members: Option<Arc<Members>>,
     reports: Reports,
     stop: CancellationToken,
 ) -> Result<(), CardError> {
@@ -96,7 +100,7 @@ pub(super) async fn drive(
                     backoff.reset();
                     reports.tell(Report::State(Condition::plain(DeviceStatus::Ready))).await?;
                     reports.tell(Report::AllEmpty).await?;
-                    accept(&id, &listener, &reports).await?;
+                    accept(&id, &listener, members.as_ref(), &reports).await?;
                 }
                 Err(error) => {
                     reports.tell(Report::AllEmpty).await?;
@@ -140,7 +144,12 @@ fn not_listening(listen: SocketAddr, error: &io::Error) -> Condition {
 }
 
 /// Takes one card after the other, until the listener fails.
-async fn accept(id: &DeviceId, listener: &TcpListener, reports: &Reports) -> Result<(), Unheard> {
+async fn accept(
+    id: &DeviceId,
+    listener: &TcpListener,
+    members: Option<&Arc<Members>>,
+    reports: &Reports,
+) -> Result<(), Unheard> {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     loop {
         let stream = match listener.accept().await {
@@ -150,7 +159,7 @@ async fn accept(id: &DeviceId, listener: &TcpListener, reports: &Reports) -> Res
                 return Ok(());
             }
         };
-        let mut card = CardLine { stream, told: false };
+        let mut card = CardLine { stream, members: members.cloned(), told: false };
         let cut = card.serve(reports).await;
         if card.told {
             reports.tell(Report::Removed { slot: SLOT.into() }).await?;
@@ -181,6 +190,7 @@ async fn accept(id: &DeviceId, listener: &TcpListener, reports: &Reports) -> Res
 /// A connected card.
 struct CardLine {
     stream: TcpStream,
+    members: Option<Arc<Members>>,
     told: bool,
 }
 
@@ -222,18 +232,18 @@ impl CardLine {
     }
 
     async fn identify(&mut self, atr: &[u8]) -> Result<Verdict, Cut> {
-        let mut step = Probe::start(atr);
+        let mut step = Tap::start(atr, self.members.clone());
         loop {
             step = match step {
-                Step::Done(verdict) => return Ok(verdict),
-                Step::Reset(probe) => {
+                TapStep::Done(verdict) => return Ok(verdict),
+                TapStep::Reset(tap) => {
                     self.send(RESET).await?;
-                    probe.answer(Answer::Reset)
+                    tap.answer(Answer::Reset)
                 }
-                Step::Transmit(command, probe) => {
+                TapStep::Transmit(command, tap) => {
                     let bytes = self.ask(&command.to_bytes(), MAX_RESPONSE_BYTES).await?;
                     let response = Response::parse(&bytes).map_err(|_| Cut::Garbage)?;
-                    probe.answer(Answer::Response(response))
+                    tap.answer(Answer::Response(response))
                 }
             };
         }
