@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 /// The longest response to a short command: 256 bytes and the status word.
 pub const MAX_RESPONSE_BYTES: usize = 258;
 
@@ -57,26 +59,35 @@ impl fmt::Display for StatusWord {
     }
 }
 
-/// A short command APDU.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A short command APDU. Its bytes are wiped when it is dropped, and `Debug`
+/// shows the data field only where it is not [`secret`](Self::secret).
+#[derive(Clone, PartialEq, Eq)]
 pub struct Command {
     header: [u8; 4],
-    data: Vec<u8>,
+    data: Zeroizing<Vec<u8>>,
     le: Option<u8>,
+    secret: bool,
 }
 
 impl Command {
     /// Class, instruction and parameters alone (case 1).
     #[must_use]
     pub fn new(header: [u8; 4]) -> Self {
-        Self { header, data: Vec::new(), le: None }
+        Self { header, data: Zeroizing::default(), le: None, secret: false }
     }
 
     /// With a data field. Nothing beyond 255 bytes fits a short command: the
     /// rest is cut off, which no caller in this house comes near.
     #[must_use]
     pub fn with_data(mut self, data: &[u8]) -> Self {
-        self.data = data.iter().take(255).copied().collect();
+        self.data = Zeroizing::new(data.get(..255).unwrap_or(data).to_vec());
+        self
+    }
+
+    /// Says that the data field holds a key, password, PIN or PSC: it is shown nowhere.
+    #[must_use]
+    pub fn secret(mut self) -> Self {
+        self.secret = true;
         self
     }
 
@@ -102,13 +113,19 @@ impl Command {
     /// Load a key into the reader's volatile slot 0 (PC/SC part 3 §3.2.2.1.4).
     #[must_use]
     pub fn load_key(key: &[u8; 6]) -> Self {
-        Self::new([0xFF, 0x82, 0x00, 0x00]).with_data(key)
+        Self::new([0xFF, 0x82, 0x00, 0x00]).with_data(key).secret()
     }
 
     /// General Authenticate with key A of slot 0 (PC/SC part 3 §3.2.2.1.6).
     #[must_use]
     pub fn authenticate(block: u8) -> Self {
-        Self::new([0xFF, 0x86, 0x00, 0x00]).with_data(&[0x01, 0x00, block, 0x60, 0x00])
+        Self::authenticate_with(block, ClassicKeyType::A)
+    }
+
+    /// General Authenticate with the key of slot 0 as key A or B.
+    #[must_use]
+    pub fn authenticate_with(block: u8, key: ClassicKeyType) -> Self {
+        Self::new([0xFF, 0x86, 0x00, 0x00]).with_data(&[0x01, 0x00, block, key as u8, 0x00])
     }
 
     /// Direct transmit to the PN53x inside some readers (ACR122U API v2.04 §6.1).
@@ -124,10 +141,10 @@ impl Command {
         Self::new([0x90, ins, 0x00, 0x00]).expecting(0)
     }
 
-    /// The bytes for the reader.
+    /// The bytes for the reader, wiped when dropped.
     #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(6 + self.data.len());
+    pub fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let mut bytes = Zeroizing::new(Vec::with_capacity(6 + self.data.len()));
         bytes.extend_from_slice(&self.header);
         if let (Ok(lc), false) = (u8::try_from(self.data.len()), self.data.is_empty()) {
             bytes.push(lc);
@@ -136,6 +153,31 @@ impl Command {
         bytes.extend(self.le);
         bytes
     }
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Command({}", hex::encode_upper(self.header))?;
+        if self.secret {
+            write!(f, " {} secret bytes", self.data.len())?;
+        } else if !self.data.is_empty() {
+            write!(f, " {}", hex::encode_upper(self.data.as_slice()))?;
+        }
+        if let Some(le) = self.le {
+            write!(f, " Le {le:02X}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// Which of a sector's two keys (MIFARE Classic EV1 data sheet §8.6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ClassicKeyType {
+    /// Key A.
+    A = 0x60,
+    /// Key B.
+    B = 0x61,
 }
 
 /// A response APDU.
@@ -194,6 +236,16 @@ mod tests {
         for (name, command, expected) in cases {
             assert_eq!(hex::encode_upper(command.to_bytes()), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn a_secret_command_shows_its_header_only() {
+        let key = [0x4B, 0x65, 0x79, 0x53, 0xC3, 0xD4];
+        let shown = format!("{:?}", Command::load_key(&key));
+        assert_eq!(shown, "Command(FF820000 6 secret bytes)");
+        let shown = format!("{:?}", Command::authenticate_with(4, ClassicKeyType::B));
+        assert_eq!(shown, "Command(FF860000 0100046100)");
+        assert_eq!(format!("{:?}", Command::get_uid()), "Command(FFCA0000 Le 00)");
     }
 
     #[test]

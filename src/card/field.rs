@@ -65,7 +65,7 @@ impl Field {
     /// Whether a card lies there that was not asked to the end: the reader stood in the way, not the card.
     #[must_use]
     pub fn may_be_asked_again(&self) -> bool {
-        let blocked = self.refused.is_some_and(|refusal| refusal != Refusal::Unreadable);
+        let blocked = self.refused.is_some_and(Refusal::is_the_readers);
         self.present.is_some() && self.identifying.is_none() && !self.told && blocked
     }
 
@@ -143,10 +143,16 @@ impl Field {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::card::verdict::Standing;
     use crate::event::card::Technology;
 
     fn card(uid: &str) -> CardIdentity {
-        CardIdentity { uid: uid.parse().unwrap(), technology: Technology::Ntag213, atr: None }
+        CardIdentity {
+            uid: uid.parse().unwrap(),
+            technology: Technology::Ntag213,
+            atr: None,
+            standing: Standing::Identified,
+        }
     }
 
     fn run(inputs: Vec<Input>) -> Vec<Output> {

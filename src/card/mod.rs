@@ -1,8 +1,9 @@
 //! The checkout counter: readers, and which card is in whose field. What lives
 //! here: drivers (`pcsc`, `vpcd`, `em4100`), the identification of a card (`apdu`, `atr`,
-//! `probe`), the service that commits what was seen, and what money on a card is and may do
-//! (`purse`, without a card's bytes). What does not yet: keys and the life cycle of a card;
-//! they will stand beside `probe` and use the same channel to a card.
+//! `probe`), the member record on it (`record`, `medium`, `member`), the service that commits
+//! what was seen, the key store (`keys`) with the cryptography under it (`crypto`), and what
+//! money on a card is and may do (`purse`, without a card's bytes). What does not yet: the life
+//! cycle of a card; it will stand beside `tap` and use the same channel to a card.
 //!
 //! ```text
 //!  bytes ── pcsc/ or vpcd ─ probe (who is it?) ─ field (told whole or not) ─► service ─► store
@@ -11,14 +12,20 @@
 pub mod apdu;
 pub mod atr;
 mod backoff;
+pub mod crypto;
 pub mod em4100;
 mod error;
 pub mod field;
+pub mod keys;
+pub mod medium;
+pub mod member;
 pub mod pcsc;
 pub mod probe;
 pub mod purse;
+pub mod record;
 mod report;
 mod service;
+mod tap;
 pub mod verdict;
 pub mod vpcd;
 

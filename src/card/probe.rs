@@ -13,7 +13,7 @@
 
 use super::apdu::{Command, Response, StatusWord};
 use super::atr::{AnswerToReset, StorageName};
-use super::verdict::{CardIdentity, Refusal, Verdict};
+use super::verdict::{CardIdentity, Refusal, Standing, Verdict};
 use crate::event::card::Technology;
 use crate::ident::CardUid;
 
@@ -160,7 +160,7 @@ impl Asker {
 
     fn done(self, uid: CardUid, technology: Technology) -> Step {
         let atr = (!self.atr.is_empty()).then(|| hex::encode_upper(&self.atr));
-        Step::Done(Verdict::Card(CardIdentity { uid, technology, atr }))
+        Step::Done(Verdict::Card(CardIdentity { uid, technology, atr, standing: Standing::Identified }))
     }
 
     fn uid(self, answer: &Answer, retried: bool) -> Step {

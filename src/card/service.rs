@@ -10,13 +10,15 @@
 //! is told after the `card.removed` of the first. An empty field, or a reader
 //! that is gone, ends it with `card.removed`.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::member::Members;
 use super::report::{Condition, Report, Reports};
-use super::verdict::{CardIdentity, Refusal};
+use super::verdict::{CardIdentity, Refusal, Standing};
 use super::{CardError, em4100, pcsc, vpcd};
 use crate::clock::UtcMillis;
 use crate::config::tables::{ReaderKind, ReaderRole, ReaderTable};
@@ -32,37 +34,44 @@ use crate::store::{Batch, Op, Store};
 const THREADS_PART: &str = "pcsc-threads";
 
 /// Serves one `[[reader]]` table until `stop`. Readers that are missing, return,
-/// hang or err are its own affair; it ends early only when the log fails.
+/// hang or err are its own affair; it ends early only when the log fails. Without
+/// `members` its cards are identified and no more.
 ///
 /// # Errors
 /// [`CardError`]; starting it again is safe at any time.
 pub async fn serve_reader(
     table: ReaderTable,
     till: Option<DeviceId>,
+    members: Option<Arc<Members>>,
     store: Store,
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), CardError> {
     let (sender, reports) = mpsc::channel(64);
     let counter = Counter::open(&table, till, store, health).await?;
-    let driver = drive(table, Reports(sender), stop);
+    let driver = drive(table, members, Reports(sender), stop);
     tokio::try_join!(driver, counter.tell_all(reports))?;
     Ok(())
 }
 
-async fn drive(table: ReaderTable, reports: Reports, stop: CancellationToken) -> Result<(), CardError> {
+async fn drive(
+    table: ReaderTable,
+    members: Option<Arc<Members>>,
+    reports: Reports,
+    stop: CancellationToken,
+) -> Result<(), CardError> {
     let lacking = |key| CardError::Table { id: table.id.to_string(), key };
     match table.kind {
         ReaderKind::Pcsc => {
             let glob = table.name.clone().ok_or_else(|| lacking("name"))?;
-            pcsc::drive(glob, table.role, reports, stop).await
+            pcsc::drive(glob, table.role, members, reports, stop).await
         }
         ReaderKind::Vpcd => {
             let listen = table.listen.ok_or_else(|| lacking("listen"))?;
             if table.role == ReaderRole::Sam {
                 return Err(lacking("role = \"card\""));
             }
-            vpcd::drive(table.id.clone(), listen, reports, stop).await
+            vpcd::drive(table.id.clone(), listen, members, reports, stop).await
         }
         ReaderKind::Em4100 => {
             let link = table.link.clone().ok_or_else(|| lacking("link"))?;
@@ -119,7 +128,7 @@ impl Counter {
     }
 
     async fn tapped(&mut self, slot: String, card: CardIdentity, seen: Instant) -> Result<(), CardError> {
-        let CardIdentity { uid, technology, atr } = card;
+        let CardIdentity { uid, technology, atr, standing } = card;
         let row = CardInField {
             reader: self.reader.clone(),
             uid: uid.clone(),
@@ -133,26 +142,46 @@ impl Counter {
             return Ok(());
         }
         let latency = seen.elapsed();
-        let data = CardTapped {
-            reader: self.reader.clone(),
-            till: self.till.clone(),
-            uid,
-            technology,
-            atr,
-            latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
+        let subject = subject(&uid);
+        let (event, refused) = match standing {
+            Standing::Refused(refusal) => {
+                (NewEvent::now(subject, &self.refusal(refusal, Some(uid)))?, Some(refusal.code()))
+            }
+            standing => {
+                let data = CardTapped {
+                    reader: self.reader.clone(),
+                    till: self.till.clone(),
+                    uid,
+                    technology,
+                    atr,
+                    member: match standing {
+                        Standing::Member(member) => Some(*member),
+                        Standing::Identified | Standing::Refused(_) => None,
+                    },
+                    latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
+                };
+                (NewEvent::now(subject, &data)?, None)
+            }
         };
         let mut batch = Batch::new();
         if let Some(other) = self.left_over.take() {
             batch = batch.event(self.removal(other.uid)?);
         }
-        let event = NewEvent::now(subject(&data.uid), &data)?;
         let batch = batch.op(Op::Device(DeviceOp::CardPresent(row.clone()))).event(event);
         self.store.commit(batch).await?;
+        tracing::debug!(reader = %self.reader, uid = %row.uid, "card in the field");
         self.cards.push((slot, row));
-        self.count("baygate_card_taps_total");
         metrics::histogram!("baygate_card_tap_seconds").record(latency);
-        tracing::info!(reader = %self.reader, ?technology, latency_ms = data.latency_ms, "card tapped");
-        tracing::debug!(reader = %self.reader, uid = %data.uid, "card tapped");
+        match refused {
+            Some(reason) => {
+                self.count("baygate_card_refusals_total");
+                tracing::info!(reader = %self.reader, ?technology, reason, "card refused");
+            }
+            None => {
+                self.count("baygate_card_taps_total");
+                tracing::info!(reader = %self.reader, ?technology, latency_ms = latency.as_millis(), "card tapped");
+            }
+        }
         Ok(())
     }
 
@@ -170,14 +199,8 @@ impl Counter {
     }
 
     async fn refused(&mut self, refusal: Refusal) -> Result<(), CardError> {
-        let data = CardRefused {
-            reader: self.reader.clone(),
-            uid: None,
-            reason: refusal.code().to_owned(),
-            text: refusal.text(),
-        };
         // Without a UID the subject cannot name the card.
-        let event = NewEvent::now("card/unknown", &data)?;
+        let event = NewEvent::now("card/unknown", &self.refusal(refusal, None))?;
         self.count("baygate_card_refusals_total");
         tracing::info!(reader = %self.reader, reason = refusal.code(), "card refused");
         self.settle(Batch::new().event(event)).await
@@ -238,6 +261,15 @@ impl Counter {
 
     fn removal(&self, uid: CardUid) -> Result<NewEvent, serde_json::Error> {
         NewEvent::now(subject(&uid), &CardRemoved { reader: self.reader.clone(), uid })
+    }
+
+    fn refusal(&self, refusal: Refusal, uid: Option<CardUid>) -> CardRefused {
+        CardRefused {
+            reader: self.reader.clone(),
+            uid,
+            reason: refusal.code().to_owned(),
+            text: refusal.text(),
+        }
     }
 
     fn count(&self, name: &'static str) {

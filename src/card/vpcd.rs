@@ -12,19 +12,23 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 use super::CardError;
 use super::apdu::{MAX_RESPONSE_BYTES, Response};
 use super::atr::MAX_ATR_BYTES;
 use super::backoff::Backoff;
-use super::probe::{Answer, Probe, Step};
+use super::member::Members;
+use super::probe::Answer;
 use super::report::{Condition, Report, Reports, Unheard};
+use super::tap::{Tap, TapStep};
 use super::verdict::{Refusal, Verdict};
 use crate::event::device::DeviceStatus;
 use crate::ident::DeviceId;
@@ -84,6 +88,7 @@ impl Cut {
 pub(super) async fn drive(
     id: DeviceId,
     listen: SocketAddr,
+    members: Option<Arc<Members>>,
     reports: Reports,
     stop: CancellationToken,
 ) -> Result<(), CardError> {
@@ -95,7 +100,7 @@ pub(super) async fn drive(
                     backoff.reset();
                     reports.tell(Report::State(Condition::plain(DeviceStatus::Ready))).await?;
                     reports.tell(Report::AllEmpty).await?;
-                    accept(&id, &listener, &reports).await?;
+                    accept(&id, &listener, members.as_ref(), &reports).await?;
                 }
                 Err(error) => {
                     reports.tell(Report::AllEmpty).await?;
@@ -139,7 +144,12 @@ fn not_listening(listen: SocketAddr, error: &io::Error) -> Condition {
 }
 
 /// Takes one card after the other, until the listener fails.
-async fn accept(id: &DeviceId, listener: &TcpListener, reports: &Reports) -> Result<(), Unheard> {
+async fn accept(
+    id: &DeviceId,
+    listener: &TcpListener,
+    members: Option<&Arc<Members>>,
+    reports: &Reports,
+) -> Result<(), Unheard> {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     loop {
         let stream = match listener.accept().await {
@@ -149,7 +159,7 @@ async fn accept(id: &DeviceId, listener: &TcpListener, reports: &Reports) -> Res
                 return Ok(());
             }
         };
-        let mut card = CardLine { stream, told: false };
+        let mut card = CardLine { stream, members: members.cloned(), told: false };
         let cut = card.serve(reports).await;
         if card.told {
             reports.tell(Report::Removed { slot: SLOT.into() }).await?;
@@ -180,6 +190,7 @@ async fn accept(id: &DeviceId, listener: &TcpListener, reports: &Reports) -> Res
 /// A connected card.
 struct CardLine {
     stream: TcpStream,
+    members: Option<Arc<Members>>,
     told: bool,
 }
 
@@ -221,18 +232,18 @@ impl CardLine {
     }
 
     async fn identify(&mut self, atr: &[u8]) -> Result<Verdict, Cut> {
-        let mut step = Probe::start(atr);
+        let mut step = Tap::start(atr, self.members.clone());
         loop {
             step = match step {
-                Step::Done(verdict) => return Ok(verdict),
-                Step::Reset(probe) => {
+                TapStep::Done(verdict) => return Ok(verdict),
+                TapStep::Reset(tap) => {
                     self.send(RESET).await?;
-                    probe.answer(Answer::Reset)
+                    tap.answer(Answer::Reset)
                 }
-                Step::Transmit(command, probe) => {
+                TapStep::Transmit(command, tap) => {
                     let bytes = self.ask(&command.to_bytes(), MAX_RESPONSE_BYTES).await?;
                     let response = Response::parse(&bytes).map_err(|_| Cut::Garbage)?;
-                    probe.answer(Answer::Response(response))
+                    tap.answer(Answer::Response(response))
                 }
             };
         }
@@ -262,10 +273,12 @@ impl CardLine {
 }
 
 /// Length and payload in one write, so that no half frame waits for an acknowledgement.
-fn frame(payload: &[u8]) -> Vec<u8> {
+/// Wiped when dropped: a command may carry a key.
+fn frame(payload: &[u8]) -> Zeroizing<Vec<u8>> {
     // Ours are commands of at most 261 bytes.
     let len = u16::try_from(payload.len()).unwrap_or(u16::MAX);
-    let mut frame = len.to_be_bytes().to_vec();
+    let mut frame = Zeroizing::new(Vec::with_capacity(2 + payload.len()));
+    frame.extend_from_slice(&len.to_be_bytes());
     frame.extend_from_slice(payload);
     frame
 }
@@ -276,7 +289,7 @@ mod tests {
 
     #[test]
     fn frames_as_documented() {
-        assert_eq!(frame(GET_ATR), [0, 1, 4]);
-        assert_eq!(frame(&[0xFF, 0xCA, 0, 0, 0]), [0, 5, 0xFF, 0xCA, 0, 0, 0]);
+        assert_eq!(*frame(GET_ATR), [0, 1, 4]);
+        assert_eq!(*frame(&[0xFF, 0xCA, 0, 0, 0]), [0, 5, 0xFF, 0xCA, 0, 0, 0]);
     }
 }

@@ -4,9 +4,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// A secret. `Debug` prints nothing of it.
+use zeroize::Zeroizing;
+
+/// A secret. `Debug` prints nothing of it, and its bytes are wiped when it is dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Vec<u8>);
+pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
     /// The bytes, for the one call that needs them.
@@ -74,11 +76,12 @@ impl Credentials {
         let folder =
             self.folder.as_ref().ok_or_else(|| CredentialError::NoFolder { name: name.to_owned() })?;
         let path = folder.join(name);
-        let mut bytes = std::fs::read(&path).map_err(|source| CredentialError::Unreadable {
+        let read = std::fs::read(&path);
+        let mut bytes = Zeroizing::new(read.map_err(|source| CredentialError::Unreadable {
             name: name.to_owned(),
             path,
             source,
-        })?;
+        })?);
         if bytes.last() == Some(&b'\n') {
             bytes.pop();
             if bytes.last() == Some(&b'\r') {
@@ -108,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_secret_shows_nothing_of_itself() {
-        let secret = Secret(b"hunter2".to_vec());
+        let secret = Secret(Zeroizing::new(b"hunter2".to_vec()));
         for shown in [format!("{secret:?}"), format!("{:#?}", Some(&secret))] {
             let bytes = ["hunter2", "104", "68, ", "6875"];
             assert!(bytes.iter().all(|part| !shown.contains(part)), "{shown}");

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Class, EventData, Text};
-use crate::ident::{CardUid, DeviceId};
+use crate::ident::{CardNo, CardUid, DeviceId, StoreId};
+use crate::money::Fen;
 
 /// What kind of card or code was presented (contract §3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -47,12 +48,124 @@ pub struct CardTapped {
     /// Answer to reset, upper-case hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub atr: Option<String>,
+    /// Who the card says its member is, proven by the keys of the card; absent on a card
+    /// that only identifies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<Member>,
     /// From the reader's presence signal to the hand-over to the log, in milliseconds.
     pub latency_ms: u64,
 }
 impl EventData for CardTapped {
     const TYPE: &'static str = "card.tapped";
     const CLASS: Class = Class::Card;
+}
+
+/// The member on a card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Member {
+    /// Number on the card's face.
+    pub card_no: CardNo,
+    /// Whether a buyer's name belongs to it.
+    #[serde(rename = "type")]
+    pub member_type: MemberType,
+    /// Whether it may be used.
+    pub status: MemberStatus,
+    /// Tier by number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<u8>,
+    /// Discount class of the rules, by number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discount_class: Option<u8>,
+    /// Which store issued it.
+    pub issuing_store: StoreId,
+    /// Paid in, in fen.
+    pub principal_fen: Fen,
+    /// Given on top, in fen.
+    pub bonus_fen: Fen,
+    /// Both together, in fen.
+    pub balance_fen: Fen,
+    /// Points.
+    pub points: u32,
+    /// Coupons on the card.
+    #[serde(default)]
+    pub coupons: Vec<MemberCoupon>,
+    /// The card's transaction counter.
+    pub counter: u32,
+    /// Which keys its record is sealed with.
+    pub key_version: u8,
+    /// The last day it is good, at the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub valid_until: Option<jiff::civil::Date>,
+    /// Whether the record's seal was right for this card.
+    pub authentic: bool,
+    /// The last write on the card was cut off; this is the record before it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub torn: bool,
+}
+
+/// Coupons of one kind on a card.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MemberCoupon {
+    /// Kind by number, as the rules name it.
+    pub kind: u8,
+    /// How many are left.
+    pub left: u8,
+}
+
+/// Whether a card has a name to it (MOFCOM order 2012 No. 9 treats the two apart).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberType {
+    /// The buyer is on record; it can be reported lost.
+    Named,
+    /// Good for whoever holds it.
+    Anonymous,
+}
+
+/// Whether a card may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberStatus {
+    /// It may.
+    Active,
+    /// Reported lost, or stopped by an operator.
+    Blocked,
+    /// Given back and paid out.
+    Returned,
+    /// Another card took its place.
+    Replaced,
+}
+
+/// What a transaction on a card did (contract §3, `card.transaction`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum TransactionKind {
+    Topup,
+    Spend,
+    Earn,
+    Redeem,
+    Coupon,
+    Adjust,
+    Transfer,
+    Refund,
+    Void,
+}
+
+impl TransactionKind {
+    /// All kinds, in the contract's order.
+    pub const ALL: [Self; 9] = [
+        Self::Topup,
+        Self::Spend,
+        Self::Earn,
+        Self::Redeem,
+        Self::Coupon,
+        Self::Adjust,
+        Self::Transfer,
+        Self::Refund,
+        Self::Void,
+    ];
 }
 
 /// `card.removed`: the card left the field.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::card::medium;
 use crate::config::Config;
 use crate::maintenance::{self, Rules};
 use crate::printer::Faces;
@@ -50,6 +51,7 @@ impl Assets {
 pub fn verify(assets: &Assets, config: &Config) -> Vec<String> {
     let mut findings: Vec<String> =
         vehicle::verify_vectors(&assets.bundle).iter().map(ToString::to_string).collect();
+    findings.extend(medium::verify_vectors(&assets.bundle.cards).iter().map(ToString::to_string));
     if let Err(errors) = maintenance::verify_vectors(&assets.rules) {
         findings.extend(errors.iter().map(ToString::to_string));
     }

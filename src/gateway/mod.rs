@@ -10,6 +10,7 @@
 
 pub mod assets;
 pub mod clock_watch;
+mod member_keys;
 pub mod notify;
 pub mod plan;
 mod services;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::assets::Assets;
 use super::clock_watch::ClockWatch;
+use super::member_keys::MemberKeys;
 use super::notify;
 use super::plan::Service;
 use super::supervise::{ServiceFuture, Supervised};
@@ -37,6 +38,7 @@ pub struct Services {
     config_version: watch::Sender<String>,
     protocols_version: watch::Sender<String>,
     assets: watch::Sender<Assets>,
+    timezone: watch::Sender<String>,
     rules: watch::Sender<Arc<Rules>>,
     directory: watch::Sender<Arc<Directory>>,
 }
@@ -55,6 +57,7 @@ impl Services {
             protocols_version: watch::Sender::new(assets.bundle.version().to_owned()),
             rules: watch::Sender::new(Arc::clone(&assets.rules)),
             assets: watch::Sender::new(assets),
+            timezone: watch::Sender::new(config.gateway.timezone.clone()),
             directory: watch::Sender::new(Arc::new(Directory::of(config))),
         }
     }
@@ -71,6 +74,7 @@ impl Services {
         self.protocols_version.send_replace(assets.bundle.version().to_owned());
         self.rules.send_replace(Arc::clone(&assets.rules));
         self.assets.send_replace(assets);
+        self.timezone.send_replace(config.gateway.timezone.clone());
         self.directory.send_replace(Arc::new(Directory::of(config)));
     }
 
@@ -86,6 +90,10 @@ impl Services {
         self.store.start_background(self.health.clone(), stop.clone());
     }
 
+    fn member_keys(&self) -> MemberKeys {
+        MemberKeys { credentials: self.credentials.clone(), store: self.source.store.clone() }
+    }
+
     /// Starts one service under supervision.
     pub fn start(
         &self,
@@ -95,10 +103,12 @@ impl Services {
         bound: Option<BoundApi>,
     ) -> Supervised {
         let (store, health, assets) = (self.store.clone(), self.health.clone(), self.assets.subscribe());
+        let (timezone, members) = (self.timezone.subscribe(), self.member_keys());
         let make: Box<dyn Fn(CancellationToken) -> ServiceFuture + Send> = match service.clone() {
             Service::Reader(table, till) => Box::new(move |stop| {
-                let serve =
-                    card::serve_reader(table.clone(), till.clone(), store.clone(), health.clone(), stop);
+                let members = members.load(&health, &assets.borrow(), &timezone.borrow());
+                let (store, health) = (store.clone(), health.clone());
+                let serve = card::serve_reader(table.clone(), till.clone(), members, store, health, stop);
                 Box::pin(async move { Ok(serve.await?) })
             }),
             Service::Printer(table) => Box::new(move |stop| {

@@ -1,10 +1,11 @@
-//! `firmware-protocols/`: facts about cars and adapters as data. What lives here:
+//! `firmware-protocols/`: facts about cars, adapters and cards as data. What lives here:
 //! reading those files, checking their *form* (every error with file, line, column
 //! and what to do) and handing out plain tables. What does not: decoding, and
 //! whether a formula gives what its vectors say (each domain's `verify_vectors`).
 //! The formats are described in `firmware-protocols/README.md`.
 
 mod adapters;
+pub mod cards;
 mod dtc_texts;
 mod failure_modes;
 mod files;
@@ -51,6 +52,8 @@ pub struct Bundle {
     pub info_types: InfoTable,
     /// Adapter profiles.
     pub adapters: Vec<AdapterProfile>,
+    /// Where the member record lies on each technology.
+    pub cards: Vec<cards::CardLayout>,
     /// Who built a car and where, by its VIN.
     pub vin: VinTables,
     dtc_texts: dtc_texts::DtcTexts,
@@ -77,6 +80,7 @@ impl Bundle {
         let maker_dtc_texts = makers::load(&mut files, "obd/makers", &vin);
         let failure_modes = failure_modes::load(&mut files, "j1939/failure-modes.toml");
         let adapters = adapters::load(&mut files, "adapters");
+        let cards = cards::load(&mut files, "cards");
         let version = files.finish()?;
         Ok(Self {
             pids,
@@ -85,6 +89,7 @@ impl Bundle {
             in_use_ratios,
             info_types,
             adapters,
+            cards,
             vin,
             dtc_texts,
             maker_dtc_texts,

@@ -140,6 +140,23 @@ impl Reader<'_> {
         Ok(events)
     }
 
+    /// The latest events of a class, the last first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn latest_of(&self, class: Class, limit: usize) -> Result<Vec<LoggedEvent>, StoreError> {
+        let mut query = self.conn.prepare_cached(&format!(
+            "SELECT {COLUMNS} WHERE e.class = ?1 ORDER BY e.epoch_no DESC, e.class_sequence DESC LIMIT ?2"
+        ))?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let mut rows = query.query(params![class_index(class), limit])?;
+        let mut events = Vec::new();
+        while let Some(row) = rows.next()? {
+            events.push(event_of(row)?);
+        }
+        Ok(events)
+    }
+
     /// Like [`Reader::events_after`], around rows that are not as they were written.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! A reader service on a real store, and waiting for what it commits.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use baygate::card::member::Members;
 use baygate::card::{CardError, serve_reader};
 use baygate::config::tables::{ReaderKind, ReaderRole, ReaderTable};
 use baygate::event::Source;
@@ -78,9 +80,15 @@ impl Gateway {
     }
 
     pub fn serve(&self, table: ReaderTable) -> Running {
+        self.serve_members(table, None)
+    }
+
+    /// With the keys of member cards.
+    pub fn serve_members(&self, table: ReaderTable, members: Option<Arc<Members>>) -> Running {
         let stop = CancellationToken::new();
         let till = Some("till-1".parse().unwrap());
-        let service = serve_reader(table, till, self.store.clone(), self.health.clone(), stop.clone());
+        let service =
+            serve_reader(table, till, members, self.store.clone(), self.health.clone(), stop.clone());
         Running { stop, task: tokio::spawn(service) }
     }
 

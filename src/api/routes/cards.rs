@@ -18,13 +18,17 @@ use super::super::state::Shared;
 use super::leases::{self, LeaseView};
 use crate::clock::UtcMillis;
 use crate::config::tables::ReaderKind;
+use crate::event::card::{CardRefused, CardTapped, Member};
 use crate::event::device::{DeviceKind, DeviceStatus};
+use crate::event::{Class, EventData, Text};
 use crate::ident::DeviceId;
-use crate::store::StoreError;
 use crate::store::devices::CardInField;
+use crate::store::{Reader, StoreError};
 
 /// The longest a caller may wait for a card, in seconds.
 const LONGEST_WAIT_S: u64 = 60;
+/// How far back a tap is looked for: each reader of a store has a few between two looks.
+const LATEST_CARD_EVENTS: usize = 64;
 
 /// The card now in a field.
 #[derive(Serialize, ToSchema)]
@@ -41,12 +45,52 @@ pub(super) struct CardView {
     /// Since when.
     #[schema(value_type = String, format = "date-time")]
     since: UtcMillis,
+    /// The member on it, as `card.tapped` told; absent on a card that only identifies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    member: Option<Member>,
+    /// Why it is not served, as `card.refused` told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    refused: Option<RefusalView>,
+}
+
+/// Why a card is not served.
+#[derive(Serialize)]
+struct RefusalView {
+    reason: String,
+    text: Text,
 }
 
 impl From<CardInField> for CardView {
     fn from(card: CardInField) -> Self {
-        Self { uid: card.uid, technology: card.technology, atr: card.atr, since: card.since }
+        let CardInField { uid, technology, atr, since, .. } = card;
+        Self { uid, technology, atr, since, member: None, refused: None }
     }
+}
+
+/// A card with what was last told of it. Looked for among the latest card events only:
+/// it is told in the same transaction that puts the card into the field.
+fn told(r: &Reader<'_>, card: CardInField) -> Result<CardView, StoreError> {
+    let reader = card.reader.clone();
+    let mut view = CardView::from(card);
+    for logged in r.latest_of(Class::Card, LATEST_CARD_EVENTS)? {
+        if let Ok(tapped) = logged.event.data_as::<CardTapped>()
+            && logged.event.kind == CardTapped::TYPE
+            && (&tapped.reader, &tapped.uid) == (&reader, &view.uid)
+        {
+            view.member = tapped.member;
+            break;
+        }
+        if let Ok(refused) = logged.event.data_as::<CardRefused>()
+            && logged.event.kind == CardRefused::TYPE
+            && (&refused.reader, refused.uid.as_ref()) == (&reader, Some(&view.uid))
+        {
+            view.refused = Some(RefusalView { reason: refused.reason, text: refused.text });
+            break;
+        }
+    }
+    Ok(view)
 }
 
 /// One configured reader.
@@ -147,7 +191,7 @@ pub(super) async fn card(
             leases::check(&shared, &id, &caller)?;
         }
         if let Some(card) = card_at(&shared, id.clone()).await? {
-            return Ok(Json(CardView::from(card)).into_response());
+            return Ok(Json(card).into_response());
         }
         tokio::select! {
             changed = head.changed() => if changed.is_err() { return Err(Problem::stopping()) },
@@ -157,7 +201,10 @@ pub(super) async fn card(
     }
 }
 
-async fn card_at(shared: &Shared, reader: DeviceId) -> Result<Option<CardInField>, StoreError> {
-    let cards = shared.context.store.read(|r| r.cards_in_field()).await?;
-    Ok(cards.into_iter().find(|card| card.reader == reader))
+async fn card_at(shared: &Shared, reader: DeviceId) -> Result<Option<CardView>, StoreError> {
+    let read = move |r: &Reader<'_>| {
+        let card = r.cards_in_field()?.into_iter().find(|card| card.reader == reader);
+        card.map(|card| told(r, card)).transpose()
+    };
+    shared.context.store.read(read).await
 }

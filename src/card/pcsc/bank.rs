@@ -2,6 +2,7 @@
 //! with it. Fed by the driver task; what happens is decided in `field`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -14,6 +15,7 @@ use super::threads::Lease;
 use super::worker::{Job, Outcome, Worker};
 use crate::card::backoff::Backoff;
 use crate::card::field::{Field, Input, Output, Stay};
+use crate::card::member::Members;
 use crate::card::report::{Report, Reports, Unheard};
 use crate::card::verdict::{Refusal, Verdict};
 use crate::config::tables::ReaderRole;
@@ -51,6 +53,7 @@ pub(super) struct Bank {
     glob: String,
     pattern: WildMatch,
     role: ReaderRole,
+    members: Option<Arc<Members>>,
     reports: Reports,
     outcomes: mpsc::Sender<Outcome>,
     service: Service,
@@ -67,6 +70,7 @@ impl Bank {
     pub(super) fn new(
         glob: String,
         role: ReaderRole,
+        members: Option<Arc<Members>>,
         reports: Reports,
         outcomes: mpsc::Sender<Outcome>,
     ) -> Self {
@@ -74,6 +78,7 @@ impl Bank {
             pattern: WildMatch::new(&glob),
             glob,
             role,
+            members,
             reports,
             outcomes,
             service: Service::Unknown,
@@ -150,7 +155,7 @@ impl Bank {
         let own = slot.worker.as_ref().is_some_and(|own| own.id == worker);
         // Even a late word shows that the reader is alive.
         slot.fault = match verdict {
-            Verdict::Refused(refusal) if refusal != Refusal::Unreadable && own => Some(refusal),
+            Verdict::Refused(refusal) if refusal.is_the_readers() && own => Some(refusal),
             _ => None,
         };
         if own {
@@ -237,7 +242,7 @@ impl Bank {
             return Box::pin(self.feed(name, refused)).await;
         }
         if slot.worker.is_none() && !restart_wanted() {
-            slot.worker = Worker::start(id, name, self.outcomes.clone())
+            slot.worker = Worker::start(id, name, self.members.clone(), self.outcomes.clone())
                 .inspect_err(|error| tracing::error!(%error, "no thread for the reader"))
                 .ok();
         }

@@ -97,7 +97,7 @@ fn reason(fault: Refusal) -> &'static str {
     match fault {
         Refusal::NoAnswer => "reader-hung",
         Refusal::ReaderBusy => "reader-busy",
-        Refusal::ReaderError | Refusal::Unreadable => "reader-error",
+        _ => "reader-error",
     }
 }
 

@@ -16,6 +16,7 @@ mod monitor;
 mod threads;
 mod worker;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -29,6 +30,7 @@ use self::condition::Service;
 use self::monitor::{Monitor, Notice};
 use self::threads::Lease;
 use super::CardError;
+use super::member::Members;
 use super::report::Reports;
 use crate::config::tables::ReaderRole;
 
@@ -74,11 +76,12 @@ pub fn list_readers() -> Result<Vec<ReaderInfo>, CardError> {
 pub(super) async fn drive(
     glob: String,
     role: ReaderRole,
+    members: Option<Arc<Members>>,
     reports: Reports,
     stop: CancellationToken,
 ) -> Result<(), CardError> {
     let (outcomes, mut finished) = mpsc::channel(16);
-    let mut bank = Bank::new(glob, role, reports, outcomes);
+    let mut bank = Bank::new(glob, role, members, reports, outcomes);
     let mut watch = Watch::start()?;
     let mut ticks = time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -36,7 +36,7 @@ impl Bench {
     fn new(role: ReaderRole) -> Self {
         let (sender, reports) = mpsc::channel(64);
         let (outcomes, finished) = mpsc::channel(16);
-        let bank = Bank::new("R*".into(), role, Reports(sender), outcomes);
+        let bank = Bank::new("R*".into(), role, None, Reports(sender), outcomes);
         Self { bank, reports, _outcomes: finished }
     }
 

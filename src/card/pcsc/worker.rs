@@ -1,9 +1,9 @@
 //! The thread that speaks with the cards of one reader, through a context of its
 //! own: a reader that is slow, or hangs, holds up nobody else. What does not live
-//! here: what to ask a card (`probe`) and when (`field`).
+//! here: what to ask a card (`tap`) and when (`field`).
 
 use std::ffi::CString;
-use std::sync::mpsc as blocking;
+use std::sync::{Arc, mpsc as blocking};
 use std::time::Duration;
 
 use pcsc::{Card, Context, Disposition, Error, Protocols, Scope, ShareMode, Transaction};
@@ -13,7 +13,9 @@ use super::threads::{self, Lease};
 use crate::card::apdu::{Command, MAX_RESPONSE_BYTES, Response};
 use crate::card::backoff::Backoff;
 use crate::card::field::Stay;
-use crate::card::probe::{Answer, Probe, Step};
+use crate::card::member::Members;
+use crate::card::probe::Answer;
+use crate::card::tap::{Tap, TapStep};
 use crate::card::verdict::{Refusal, Verdict};
 
 /// Other programs may hold the card for a moment, or reset it: so many tries.
@@ -44,10 +46,16 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn start(id: u64, reader: &str, outcomes: mpsc::Sender<Outcome>) -> std::io::Result<Self> {
+    pub(super) fn start(
+        id: u64,
+        reader: &str,
+        members: Option<Arc<Members>>,
+        outcomes: mpsc::Sender<Outcome>,
+    ) -> std::io::Result<Self> {
         let (jobs, queue) = blocking::sync_channel(1);
         let reader = reader.to_owned();
-        let lease = threads::start(&format!("pcsc-card-{id}"), move || run(id, &reader, &queue, &outcomes))?;
+        let lease =
+            threads::start(&format!("pcsc-card-{id}"), move || run(id, &reader, members, &queue, &outcomes))?;
         Ok(Self { id, jobs, lease })
     }
 
@@ -67,9 +75,15 @@ impl Worker {
     }
 }
 
-fn run(id: u64, reader: &str, jobs: &blocking::Receiver<Job>, outcomes: &mpsc::Sender<Outcome>) {
+fn run(
+    id: u64,
+    reader: &str,
+    members: Option<Arc<Members>>,
+    jobs: &blocking::Receiver<Job>,
+    outcomes: &mpsc::Sender<Outcome>,
+) {
     let Ok(name) = CString::new(reader) else { return };
-    let mut desk = Desk { name, context: None };
+    let mut desk = Desk { name, context: None, members };
     while let Ok(Job { stay, atr }) = jobs.recv() {
         let verdict = desk.identify(&atr);
         let outcome = Outcome { worker: id, reader: reader.to_owned(), stay, verdict };
@@ -107,6 +121,7 @@ impl From<Error> for Trouble {
 struct Desk {
     name: CString,
     context: Option<Context>,
+    members: Option<Arc<Members>>,
 }
 
 impl Desk {
@@ -142,7 +157,7 @@ impl Desk {
             None => self.context.insert(Context::establish(Scope::System)?).clone(),
         };
         let mut card = context.connect(&self.name, ShareMode::Shared, Protocols::ANY)?;
-        let verdict = in_transaction(&mut card, atr);
+        let verdict = in_transaction(&mut card, atr, self.members.clone());
         // Resetting would make the card a new one for everybody else.
         drop(card.disconnect(Disposition::LeaveCard));
         verdict
@@ -150,23 +165,23 @@ impl Desk {
 }
 
 /// One identification while no other program can speak with the card.
-fn in_transaction(card: &mut Card, atr: &[u8]) -> Result<Verdict, Trouble> {
+fn in_transaction(card: &mut Card, atr: &[u8], members: Option<Arc<Members>>) -> Result<Verdict, Trouble> {
     let own = if atr.is_empty() { card.status2_owned()?.atr().to_vec() } else { atr.to_vec() };
     let mut transaction = card.transaction()?;
-    let mut step = Probe::start(&own);
+    let mut step = Tap::start(&own, members);
     loop {
         step = match step {
             // pcscd notices a card that left only at its next look, until then
             // commands just fail: begin again, by then it knows.
-            Step::Done(Verdict::Refused(Refusal::ReaderError)) => {
+            TapStep::Done(Verdict::Refused(Refusal::ReaderError)) => {
                 return Err(Trouble::Again(Error::NotTransacted));
             }
-            Step::Done(verdict) => return Ok(verdict),
-            Step::Reset(probe) => {
+            TapStep::Done(verdict) => return Ok(verdict),
+            TapStep::Reset(tap) => {
                 transaction.reconnect(ShareMode::Shared, Protocols::ANY, Disposition::ResetCard)?;
-                probe.answer(Answer::Reset)
+                tap.answer(Answer::Reset)
             }
-            Step::Transmit(command, probe) => probe.answer(transmit(&transaction, &command)?),
+            TapStep::Transmit(command, tap) => tap.answer(transmit(&transaction, &command)?),
         };
     }
 }

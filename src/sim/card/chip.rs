@@ -1,7 +1,9 @@
-//! What reader and card together answer to an APDU. Pure. Access conditions in a
-//! Classic trailer are not enforced, and there is no purse: identification needs neither.
+//! What reader and card together answer to an APDU. Pure. The memories are in
+//! `classic` and `tag`; processor cards know no more here than identification asks.
 
+use super::classic::{Classic, Key};
 use super::profile::{CardProfile, Technology};
+use super::tag::{Kind, Tag};
 
 const OK: [u8; 2] = [0x90, 0x00];
 const FAILED: [u8; 2] = [0x63, 0x00];
@@ -10,19 +12,22 @@ const NOT_FOUND: [u8; 2] = [0x6A, 0x82];
 const UNSUPPORTED: [u8; 2] = [0x6A, 0x81];
 const UNKNOWN: [u8; 2] = [0x6D, 0x00];
 const BLOCK: usize = 16;
-const PAGE: usize = 4;
+
+#[derive(Debug, Clone)]
+enum Memory {
+    Blocks(Classic),
+    Pages(Tag),
+    /// A processor has files, or the technology is only identified.
+    None,
+}
 
 /// A card in a field.
 #[derive(Debug, Clone)]
 pub struct Chip {
     profile: CardProfile,
-    memory: Vec<u8>,
+    memory: Memory,
     /// Keys loaded into the reader, by slot.
     keys: [Option<[u8; 6]>; 2],
-    /// Sector that is open after an authentication.
-    open: Option<usize>,
-    /// After a failed authentication a Classic card is silent until it is selected again.
-    halted: bool,
     /// Frames of a DESFire answer that were not fetched yet.
     more: Vec<Vec<u8>>,
     /// Challenges given, so that each is another.
@@ -34,14 +39,41 @@ impl Chip {
     #[must_use]
     pub fn new(profile: CardProfile) -> Self {
         let memory = memory(&profile);
-        Self { profile, memory, keys: [None; 2], open: None, halted: false, more: Vec::new(), challenges: 0 }
+        Self { profile, memory, keys: [None; 2], more: Vec::new(), challenges: 0 }
     }
 
     /// The field was switched off or the card reset.
     pub fn reset(&mut self) {
-        self.open = None;
-        self.halted = false;
+        match &mut self.memory {
+            Memory::Blocks(classic) => classic.reset(),
+            Memory::Pages(tag) => tag.reset(),
+            Memory::None => {}
+        }
         self.more.clear();
+    }
+
+    /// The card.
+    #[must_use]
+    pub fn profile(&self) -> &CardProfile {
+        &self.profile
+    }
+
+    /// The same card, as another reader shows it.
+    #[must_use]
+    pub fn in_another_reader(mut self, profile: CardProfile) -> Self {
+        self.profile = profile;
+        self.keys = [None; 2];
+        self.reset();
+        self
+    }
+
+    /// Wrong passwords in a row that a tag has counted.
+    #[must_use]
+    pub fn wrong_passwords(&self) -> u8 {
+        match &self.memory {
+            Memory::Pages(tag) => tag.wrong_passwords(),
+            Memory::Blocks(_) | Memory::None => 0,
+        }
     }
 
     /// Answers one APDU.
@@ -92,45 +124,25 @@ impl Chip {
         }
     }
 
-    fn authenticate(&mut self, block: [u8; 2], _kind: u8, slot: u8) -> Vec<u8> {
+    fn authenticate(&mut self, block: [u8; 2], kind: u8, slot: u8) -> Vec<u8> {
         let block = usize::from(u16::from_be_bytes(block));
         let key = self.keys.get(usize::from(slot)).copied().flatten();
-        let fits = self.is_classic() && (block + 1) * BLOCK <= self.memory.len();
-        if !fits || self.halted || key != Some(self.profile.key) {
-            self.open = None;
-            self.halted = self.is_classic();
-            return FAILED.to_vec();
-        }
-        self.open = Some(sector(block));
-        OK.to_vec()
+        let kind = if kind == 0x60 { Key::A } else { Key::B };
+        let opened = match &mut self.memory {
+            Memory::Blocks(classic) => classic.authenticate(block, kind, key),
+            Memory::Pages(_) | Memory::None => false,
+        };
+        if opened { OK.to_vec() } else { FAILED.to_vec() }
     }
 
     fn read(&mut self, address: usize, rest: &[u8]) -> Vec<u8> {
-        if self.is_classic() {
-            if self.halted || self.open != Some(sector(address)) {
-                return FAILED.to_vec();
-            }
-            let length = rest.first().map_or(BLOCK, |le| if *le == 0 { BLOCK } else { usize::from(*le) });
-            return self.bytes(address * BLOCK, length, false);
-        }
-        if self.memory.is_empty() {
-            return UNSUPPORTED.to_vec();
-        }
-        // READ brings four pages and begins again at page 0 after the last (NTAG21x datasheet §10.2).
         let length = rest.first().map_or(BLOCK, |le| if *le == 0 { BLOCK } else { usize::from(*le) });
-        if length > BLOCK || address * PAGE >= self.memory.len() {
-            return FAILED.to_vec();
-        }
-        self.bytes(address * PAGE, length, true)
-    }
-
-    fn bytes(&self, from: usize, length: usize, wrap: bool) -> Vec<u8> {
-        let bytes: Vec<u8> = if wrap {
-            self.memory.iter().cycle().skip(from).take(length).copied().collect()
-        } else {
-            self.memory.iter().skip(from).take(length).copied().collect()
+        let bytes = match &mut self.memory {
+            Memory::Blocks(classic) => classic.read(address, length),
+            Memory::Pages(tag) => tag.read(address).and_then(|bytes| bytes.get(..length).map(<[u8]>::to_vec)),
+            Memory::None => return UNSUPPORTED.to_vec(),
         };
-        if bytes.len() < length { FAILED.to_vec() } else { [bytes.as_slice(), &OK].concat() }
+        bytes.map_or(FAILED.to_vec(), |bytes| [bytes.as_slice(), &OK].concat())
     }
 
     fn write(&mut self, address: usize, rest: &[u8]) -> Vec<u8> {
@@ -138,43 +150,30 @@ impl Chip {
         else {
             return WRONG_LENGTH.to_vec();
         };
-        let (unit, allowed) = if self.is_classic() {
-            (BLOCK, address > 0 && !self.halted && self.open == Some(sector(address)))
-        } else {
-            (PAGE, address >= 4)
+        let written = match &mut self.memory {
+            Memory::Blocks(classic) => classic.write(address, data),
+            Memory::Pages(tag) => tag.write(address, data),
+            Memory::None => false,
         };
-        let place = self.memory.get_mut(address * unit..(address + 1) * unit);
-        match place {
-            Some(place) if allowed && data.len() == unit => {
-                place.copy_from_slice(data);
-                OK.to_vec()
-            }
-            _ => FAILED.to_vec(),
-        }
+        if written { OK.to_vec() } else { FAILED.to_vec() }
     }
 
     /// ACR122U direct transmit of PN532 InCommunicateThru: `D4 42` and the card's own command.
-    fn direct(&self, rest: &[u8]) -> Vec<u8> {
-        match rest {
-            [3, 0xD4, 0x42, 0x60] => match self.version() {
-                Some(version) => [&[0xD5, 0x43, 0x00][..], &version, &OK].concat(),
-                // No answer from the card: PN532 error 01, time-out.
-                None => [&[0xD5, 0x43, 0x01][..], &OK].concat(),
-            },
+    fn direct(&mut self, rest: &[u8]) -> Vec<u8> {
+        match rest.split_first() {
+            Some((length, [0xD4, 0x42, command @ ..])) if usize::from(*length) == command.len() + 2 => {
+                let answer = match &mut self.memory {
+                    Memory::Pages(tag) => tag.command(command),
+                    Memory::Blocks(_) | Memory::None => None,
+                };
+                match answer {
+                    Some(answer) => [&[0xD5, 0x43, 0x00][..], &answer, &OK].concat(),
+                    // No answer from the card: PN532 error 01, time-out.
+                    None => [&[0xD5, 0x43, 0x01][..], &OK].concat(),
+                }
+            }
             _ => FAILED.to_vec(),
         }
-    }
-
-    /// Answer to GET_VERSION (NTAG21x datasheet table 28, MF0ULx1 table 15).
-    fn version(&self) -> Option<[u8; 8]> {
-        let (product, size) = match self.profile.technology {
-            Technology::Ntag213 => (0x04, 0x0F),
-            Technology::Ntag215 => (0x04, 0x11),
-            Technology::Ntag216 => (0x04, 0x13),
-            Technology::UltralightEv1 => return Some([0, 4, 3, 1, 1, 0, 0x0B, 3]),
-            _ => return None,
-        };
-        Some([0x00, 0x04, product, 0x02, 0x01, 0x00, size, 0x03])
     }
 
     /// Native commands in ISO 7816 wrapping (MF3D(H)x2 datasheet, GetVersion).
@@ -233,10 +232,6 @@ impl Chip {
         let mixed = self.challenges.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes();
         [mixed.get(..length).unwrap_or(&mixed), &OK].concat()
     }
-
-    fn is_classic(&self) -> bool {
-        matches!(self.profile.technology, Technology::Classic1k | Technology::Classic4k)
-    }
 }
 
 /// Data and status for the Le that was asked: 00 is all, too long is the warning 6282, too short `6C` and the length.
@@ -256,52 +251,28 @@ fn select(name: &[u8]) -> Vec<u8> {
     [&[0x6F, length + 2, 0x84, length], name, &OK].concat()
 }
 
-/// Sector of a block: four blocks each, from sector 32 sixteen.
-fn sector(block: usize) -> usize {
-    if block < 128 { block / 4 } else { 32 + (block - 128) / 16 }
-}
-
-fn memory(profile: &CardProfile) -> Vec<u8> {
-    let check = |bytes: &[u8], from: u8| bytes.iter().fold(from, |check, byte| check ^ byte);
-    match profile.technology {
-        Technology::Classic1k => classic(profile, 64),
-        Technology::Classic4k => classic(profile, 256),
-        Technology::UltralightEv1 | Technology::Ntag213 | Technology::Ntag215 | Technology::Ntag216 => {
-            // (pages, capability container size) by the NTAG21x datasheet §8.5.6.
-            let (pages, size) = match profile.technology {
-                Technology::Ntag213 => (45, 0x12),
-                Technology::Ntag215 => (135, 0x3E),
-                Technology::Ntag216 => (231, 0x6D),
-                _ => (20, 0),
-            };
-            let (first, second) = profile.uid.split_at(profile.uid.len().min(3));
-            let mut bytes = [first, &[check(first, 0x88)], second, &[check(second, 0), 0x48, 0, 0]].concat();
-            // An Ultralight's one-time pages are zero as delivered.
-            bytes.extend(if size == 0 { [0; 4] } else { [0xE1, 0x10, size, 0x00] });
-            bytes.resize(pages * PAGE, 0);
-            bytes
+/// GET_VERSION by table 28 of the NTAG21x data sheet and table 15 of the MF0ULx1 one;
+/// capability container by §8.5.6; configuration pages by §8.5.7.
+fn memory(profile: &CardProfile) -> Memory {
+    let ntag = |size| [0x00, 0x04, 0x04, 0x02, 0x01, 0x00, size, 0x03];
+    let ultralight = |size| [0x00, 0x04, 0x03, 0x01, 0x01, 0x00, size, 0x03];
+    let kind = match profile.technology {
+        Technology::Classic1k => {
+            return Memory::Blocks(Classic::as_delivered(&profile.uid, 64, profile.key));
         }
-        _ => Vec::new(),
-    }
-}
-
-/// Manufacturer block, then empty data with factory trailers: key A reads as zeros, access FF0780 69, key B.
-fn classic(profile: &CardProfile, blocks: usize) -> Vec<u8> {
-    let mut bytes = profile.uid.clone();
-    bytes.push(profile.uid.iter().fold(0, |check, byte| check ^ byte));
-    bytes.extend(if blocks > 64 { [0x18, 0x02, 0x00] } else { [0x08, 0x04, 0x00] });
-    bytes.resize(BLOCK, 0);
-    for block in 1..blocks {
-        let last = sector(block) != sector(block + 1);
-        if last {
-            bytes.extend([0; 6]);
-            bytes.extend([0xFF, 0x07, 0x80, 0x69]);
-            bytes.extend(profile.key);
-        } else {
-            bytes.extend([0; BLOCK]);
+        Technology::Classic4k => {
+            return Memory::Blocks(Classic::as_delivered(&profile.uid, 256, profile.key));
         }
-    }
-    bytes
+        Technology::Ntag213 => Kind { pages: 45, size: 0x12, version: ntag(0x0F), config: 0x29 },
+        Technology::Ntag215 => Kind { pages: 135, size: 0x3E, version: ntag(0x11), config: 0x83 },
+        Technology::Ntag216 => Kind { pages: 231, size: 0x6D, version: ntag(0x13), config: 0xE3 },
+        Technology::UltralightEv1 => Kind { pages: 20, size: 0, version: ultralight(0x0B), config: 0x10 },
+        Technology::UltralightEv1Large => {
+            Kind { pages: 41, size: 0, version: ultralight(0x0E), config: 0x25 }
+        }
+        _ => return Memory::None,
+    };
+    Memory::Pages(Tag::as_delivered(&profile.uid, &kind))
 }
 
 #[cfg(test)]

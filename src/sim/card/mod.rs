@@ -12,8 +12,11 @@
 //! Source: vsmartcard, "Creating a Virtual Smart Card".
 
 mod chip;
+mod classic;
 mod em4100;
 mod profile;
+pub mod psam;
+mod tag;
 
 use std::collections::VecDeque;
 use std::io;
@@ -42,6 +45,10 @@ pub enum CardFault {
     Empty,
     /// The card is pulled before it answers, though it may have done what was asked.
     Pull,
+    /// The card is pulled before the command reached it.
+    PullUnheard,
+    /// The card is pulled in the middle of a write: the second half of the data is ones.
+    PullTorn,
 }
 
 #[derive(Debug)]
@@ -51,7 +58,7 @@ struct State {
     mute: bool,
     /// Before every answer.
     delay: Duration,
-    faults: VecDeque<CardFault>,
+    faults: VecDeque<Option<CardFault>>,
     seen: Vec<Vec<u8>>,
 }
 
@@ -69,10 +76,17 @@ impl CardSim {
     /// # Errors
     /// Nobody listens there.
     pub async fn tap(reader: impl ToSocketAddrs, profile: CardProfile) -> io::Result<Self> {
+        Self::present(reader, Chip::new(profile)).await
+    }
+
+    /// Puts a card that has a past on the reader that listens at `reader`.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub async fn present(reader: impl ToSocketAddrs, chip: Chip) -> io::Result<Self> {
         let stream = TcpStream::connect(reader).await?;
         stream.set_nodelay(true)?;
-        let atr = profile.answer_to_reset();
-        let chip = Chip::new(profile);
+        let atr = chip.profile().answer_to_reset();
         let state =
             State { chip, mute: false, delay: Duration::ZERO, faults: VecDeque::new(), seen: Vec::new() };
         let state = Arc::new(Mutex::new(state));
@@ -109,7 +123,33 @@ impl CardSim {
 
     /// Lets the next answer go wrong; several queue up.
     pub fn fault(&self, fault: CardFault) {
-        lock(&self.state).faults.push_back(fault);
+        self.fault_after(0, fault);
+    }
+
+    /// Lets an answer go wrong after `good` right ones.
+    pub fn fault_after(&self, good: usize, fault: CardFault) {
+        let mut state = lock(&self.state);
+        state.faults.extend(std::iter::repeat_n(None, good));
+        state.faults.push_back(Some(fault));
+    }
+
+    /// The card as it is now: to be tapped again.
+    #[must_use]
+    pub fn chip(&self) -> Chip {
+        lock(&self.state).chip.clone()
+    }
+
+    /// How many commands of those in [`apdus`](Self::apdus) would change a card.
+    #[must_use]
+    pub fn writes(&self) -> usize {
+        let state = lock(&self.state);
+        let writes = state.seen.iter().filter(|apdu| {
+            matches!(
+                apdu.as_slice(),
+                [0xFF, 0xD0..=0xD7, ..] | [0xFF, 0, 0, 0, _, 0xD4, 0x42, 0xA2 | 0xA5, ..]
+            )
+        });
+        writes.count()
     }
 
     /// APDUs the card was sent, oldest first: for tests of what must not be written.
@@ -172,14 +212,28 @@ fn respond(state: &Mutex<State>, apdu: &[u8]) -> Option<Vec<u8>> {
     if state.seen.len() < SEEN {
         state.seen.push(apdu.to_vec());
     }
-    let fault = state.faults.pop_front();
-    let answer = match fault {
-        Some(CardFault::Status(status)) => return Some(status.to_be_bytes().to_vec()),
-        Some(CardFault::Garbage) => return Some(vec![0xA5; 3]),
-        Some(CardFault::Empty) => return Some(Vec::new()),
-        Some(CardFault::Pull) | None => state.chip.apdu(apdu),
+    let answer = match state.faults.pop_front().flatten() {
+        Some(CardFault::Status(status)) => status.to_be_bytes().to_vec(),
+        Some(CardFault::Garbage) => vec![0xA5; 3],
+        Some(CardFault::Empty) => Vec::new(),
+        Some(CardFault::PullUnheard) => return None,
+        Some(CardFault::PullTorn) => {
+            state.chip.apdu(&torn(apdu));
+            return None;
+        }
+        Some(CardFault::Pull) => {
+            state.chip.apdu(apdu);
+            return None;
+        }
+        None => state.chip.apdu(apdu),
     };
-    (fault != Some(CardFault::Pull)).then_some(answer)
+    Some(answer)
+}
+
+/// The same command, the second half of its data ones.
+fn torn(apdu: &[u8]) -> Vec<u8> {
+    let data = apdu.len().saturating_sub(5);
+    apdu.iter().enumerate().map(|(at, byte)| if at >= 5 + data / 2 { 0xFF } else { *byte }).collect()
 }
 
 /// One message: length in two bytes, high first, then so many bytes.

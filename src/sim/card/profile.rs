@@ -13,6 +13,9 @@ pub enum Technology {
     /// MIFARE Ultralight EV1 (MF0UL11).
     #[value(name = "ultralight-ev1")]
     UltralightEv1,
+    /// MIFARE Ultralight EV1 with 128 bytes (MF0UL21).
+    #[value(name = "ultralight-ev1-128")]
+    UltralightEv1Large,
     /// NTAG213.
     Ntag213,
     /// NTAG215.
@@ -81,9 +84,11 @@ impl CardProfile {
         match self.technology {
             Technology::Classic1k => storage_atr(0x03, 0x0001),
             Technology::Classic4k => storage_atr(0x03, 0x0002),
-            Technology::UltralightEv1 | Technology::Ntag213 | Technology::Ntag215 | Technology::Ntag216 => {
-                storage_atr(0x03, 0x0003)
-            }
+            Technology::UltralightEv1
+            | Technology::UltralightEv1Large
+            | Technology::Ntag213
+            | Technology::Ntag215
+            | Technology::Ntag216 => storage_atr(0x03, 0x0003),
             Technology::Icode => storage_atr(0x0B, 0x0014),
             Technology::Desfire | Technology::Cpu | Technology::Bank => {
                 let historical = self.historical();

@@ -1,0 +1,76 @@
+//! Why a key store does not act. No text here holds a key.
+
+use super::{KeyVersion, Purpose};
+use crate::card::crypto::NoRandom;
+use crate::ident::StoreId;
+
+fn said(status: Option<u16>) -> String {
+    status.map_or_else(|| "no answer".to_owned(), |status| format!("status {status:04X}"))
+}
+
+/// A key store did not act.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The card's version is not held. Another one is not tried.
+    #[error(
+        "key version {version} of purpose `{purpose}` is not in credential `card-keys`; \
+         add its line (docs/card-keys.md), or re-key the card where it is known"
+    )]
+    Missing {
+        /// As the card said.
+        version: KeyVersion,
+        /// What it was needed for.
+        purpose: Purpose,
+    },
+    /// The keys reach this store's cards only.
+    #[error(
+        "the card was issued by store {issuer}, and credential `card-keys` holds the keys of {own}; \
+         let headquarters serve it, or use a SAM"
+    )]
+    OtherStore {
+        /// Who issued the card.
+        issuer: StoreId,
+        /// Whose keys are held.
+        own: StoreId,
+    },
+    /// Credit keys of CPU cards are at headquarters alone.
+    #[error("a load of a CPU card is authorised by headquarters; try again when the line is up")]
+    NeedsHeadquarters,
+    /// The technology has no key for this.
+    #[error("this kind of card has no key for that; see the table of technologies in docs/cards.md")]
+    NoSuchKey,
+    /// Access bits that contradict themselves.
+    #[error(
+        "the access bits of the sector trailer contradict themselves and would lock the sector for ever; \
+         correct the card layout"
+    )]
+    AccessBits,
+    /// A wrong code now would lock the card.
+    #[error("the card has {left} tries left; present its code nowhere any more and replace the card")]
+    TooFewTries {
+        /// As the card said.
+        left: u8,
+    },
+    /// Not an algorithm of ours.
+    #[error(
+        "the card asks for algorithm {algorithm:02X}, and only 00 (triple DES) is known; use a PSAM that has it"
+    )]
+    Algorithm {
+        /// As the card said.
+        algorithm: u8,
+    },
+    /// A SAM refused, or did not answer.
+    #[error(
+        "the SAM did not give {what} ({}); check that it is the right one and sits firmly in its slot, \
+         then restart the reader", said(*status)
+    )]
+    Sam {
+        /// What was asked of it.
+        what: &'static str,
+        /// Its status word; none when it was silent.
+        status: Option<u16>,
+    },
+    /// No random numbers.
+    #[error(transparent)]
+    NoRandom(#[from] NoRandom),
+}

@@ -1,0 +1,76 @@
+//! What a PSAM is asked, byte for byte, and what may go wrong. That the two agree
+//! with a card is `tests/card_psam.rs`.
+
+use std::collections::VecDeque;
+
+use super::*;
+use crate::card::crypto::pboc::Moment;
+use crate::card::crypto::unhex;
+use crate::card::keys::purse::Opening;
+use crate::ident::StoreId;
+
+/// Answers with what was laid ready; says what it was asked.
+#[derive(Debug, Default)]
+struct Scripted {
+    answers: VecDeque<&'static str>,
+    asked: Vec<String>,
+}
+
+impl Scripted {
+    fn new(answers: &[&'static str]) -> Self {
+        Self { answers: answers.iter().copied().collect(), asked: Vec::new() }
+    }
+}
+
+impl Channel for Scripted {
+    fn transmit(&mut self, command: &Command) -> Result<Response, ChannelError> {
+        self.asked.push(hex::encode_upper(command.to_bytes()));
+        let answer = self.answers.pop_front().ok_or(ChannelError)?;
+        Ok(Response::parse(&hex::decode(answer).unwrap()).unwrap())
+    }
+}
+
+fn purchase(store: &StoreId) -> Purchase<'_> {
+    Purchase {
+        store,
+        serial: unhex("1122334455667788"),
+        opening: Opening::parse(&unhex("000027100007000000010011223344")),
+        amount: 1234,
+        moment: Moment { date: unhex("20261122"), time: unhex("101530") },
+    }
+}
+
+#[test]
+fn what_it_is_asked_byte_for_byte() {
+    let script = ["0011223344559000", "9000", "6108", "0000002AA1B2C3D49000", "9302"];
+    let mut psam = Psam::open(Scripted::new(&script), [0x10, 0x01]).unwrap();
+    let store = StoreId::new("SH-0042").unwrap();
+    let approval = psam.approve(&purchase(&store)).unwrap();
+    assert_eq!((approval.terminal_sequence, approval.mac1), (42, unhex("A1B2C3D4")));
+    assert!(!psam.confirm(&approval, &unhex("01020304")).unwrap());
+    assert_eq!(
+        psam.channel.asked,
+        [
+            "00B0960006",
+            "00A40000021001",
+            "807000001C112233440007000004D20620261122101530010011223344556677 8808".replace(' ', "").as_str(),
+            "00C0000008",
+            "807200000401020304",
+        ]
+    );
+}
+
+#[test]
+fn what_goes_wrong_is_told() {
+    let store = StoreId::new("SH-0042").unwrap();
+    for script in [&[][..], &["6A82"], &["00119000"], &["0011223344559000", "6A82"], &["0011223344559000"]] {
+        let error = Psam::open(Scripted::new(script), [0x10, 0x01]).unwrap_err();
+        assert!(matches!(error, KeyError::Sam { .. }), "{script:?}: {error}");
+    }
+    for (answer, status) in [(&["9403"][..], Some(0x9403)), (&["0000002A9000"], Some(0x9000)), (&[], None)] {
+        let script = [&["0011223344559000", "9000"], answer].concat();
+        let mut psam = Psam::open(Scripted::new(&script), [0x10, 0x01]).unwrap();
+        let error = psam.approve(&purchase(&store)).unwrap_err();
+        assert_eq!(error, KeyError::Sam { what: "its approval", status }, "{answer:?}");
+    }
+}

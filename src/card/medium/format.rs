@@ -1,0 +1,137 @@
+//! Preparing a card as delivered: header, first record, then the keys, as a list of
+//! commands that each must succeed. Locks come last, so that a cut leaves a card that
+//! can be prepared again. What does not live here: the journal of an issue.
+
+use super::{place, public};
+use crate::card::apdu::Command;
+use crate::card::keys::{CardRef, KeyError, KeyStore, KeyVersion};
+use crate::card::record::{EncodeError, Header, HeaderError, MemberRecord, Which, encode};
+use crate::event::card::Technology;
+use crate::ident::CardUid;
+use crate::protocols::cards::{BLOCK_BYTES, BlockPlaces, CardLayout, PAGE_BYTES, PagePlaces, Places};
+
+/// PROT: the password is needed for reading, too (NTAG213/215/216 data sheet rev. 3.2 table 10).
+const PROT: u8 = 0x80;
+/// MIRROR byte as delivered: no mirror, strong modulation (NTAG213/215/216 data sheet rev. 3.2 table 9).
+const STRONG_MODULATION: u8 = 0x04;
+/// General purpose byte of a trailer: ours says nothing.
+const GENERAL_PURPOSE: u8 = 0x00;
+
+/// A card cannot be prepared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FormatError {
+    /// The record does not fit.
+    #[error(transparent)]
+    Record(#[from] EncodeError),
+    /// The header does not fit.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
+    /// The key store does not act.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The chip keeps no record.
+    #[error("{0:?} keeps no member record; use a technology of the table in docs/cards.md")]
+    Technology(Technology),
+    /// The layout's access bits would lock the card.
+    #[error("layout {0} has wrong access bits; run baygate check")]
+    Layout(String),
+}
+
+/// The commands that make an empty card a member card with `record`.
+///
+/// # Errors
+/// [`FormatError`].
+pub fn format_commands(
+    technology: Technology,
+    layout: &CardLayout,
+    uid: &CardUid,
+    record: &MemberRecord,
+    keys: &dyn KeyStore,
+) -> Result<Vec<Command>, FormatError> {
+    let header = Header {
+        layout: layout.layout,
+        key_version: KeyVersion(record.key_version),
+        store: record.issuing_store.clone(),
+    };
+    let header_bytes = header.encode(uid, keys)?;
+    let slot = place::slot_writes(&layout.places, Which::A, &encode(record, uid, keys)?);
+    let empty = place::slot_writes(&layout.places, Which::B, &[0; crate::card::record::SLOT_BYTES]);
+    let card = CardRef { uid, store: &header.store, version: header.key_version };
+    let writes: Vec<(u8, Vec<u8>)> =
+        empty.into_iter().chain(slot).map(|(piece, data)| (piece.at, data)).collect();
+    match &layout.places {
+        Places::Pages(pages) => format_pages(technology, pages, &header_bytes, &writes, card, keys),
+        Places::Blocks(blocks) => format_blocks(layout, blocks, &header_bytes, &writes, card, keys),
+    }
+}
+
+fn format_pages(
+    technology: Technology,
+    pages: &PagePlaces,
+    header: &[u8],
+    writes: &[(u8, Vec<u8>)],
+    card: CardRef<'_>,
+    keys: &dyn KeyStore,
+) -> Result<Vec<Command>, FormatError> {
+    let config = config_page(technology).ok_or(FormatError::Technology(technology))?;
+    let header = header
+        .chunks(PAGE_BYTES)
+        .zip(0..)
+        .map(|(data, n)| place::update(pages.header.saturating_add(n), data));
+    let slots = writes.iter().map(|(page, data)| place::update(*page, data));
+    let mut commands: Vec<Command> = slots.chain(header).collect();
+    commands.extend(keys.tag_password(card, config + 2)?);
+    commands.push(place::update(config + 1, &[PROT | pages.attempts, 0, 0, 0]));
+    // AUTH0 closes the card: last.
+    commands.push(place::update(config, &[STRONG_MODULATION, 0, 0, pages.protect_from]));
+    Ok(commands)
+}
+
+/// The first of the four configuration pages: MIRROR and AUTH0, ACCESS, PWD, PACK
+/// (NTAG213/215/216 data sheet rev. 3.2 tables 5 to 7; MF0ULx1 rev. 3.3 table 5, the MF0UL21).
+fn config_page(technology: Technology) -> Option<u8> {
+    match technology {
+        Technology::Ntag213 => Some(0x29),
+        Technology::Ntag215 => Some(0x83),
+        Technology::Ntag216 => Some(0xE3),
+        Technology::Ultralight => Some(0x25),
+        _ => None,
+    }
+}
+
+fn format_blocks(
+    layout: &CardLayout,
+    blocks: &BlockPlaces,
+    header: &[u8],
+    writes: &[(u8, Vec<u8>)],
+    card: CardRef<'_>,
+    keys: &dyn KeyStore,
+) -> Result<Vec<Command>, FormatError> {
+    let access = hex::decode(&blocks.access).ok().and_then(|bytes| <[u8; 3]>::try_from(bytes).ok());
+    let [six, seven, eight] = access.ok_or_else(|| FormatError::Layout(layout.id.clone()))?;
+    let access = [six, seven, eight, GENERAL_PURPOSE];
+    let mut all: Vec<(u8, Vec<u8>)> = writes.to_vec();
+    all.push((blocks.header, header.to_vec()));
+    all.sort_by_key(|(block, _)| std::cmp::Reverse(place::sector(*block)));
+    let mut commands = Vec::new();
+    // The header's sector comes last: until then the card counts as empty.
+    for sector in all.chunk_by(|(a, _), (b, _)| place::sector(*a) == place::sector(*b)) {
+        let Some((first, _)) = sector.first() else { continue };
+        commands.extend(public::delivered_login(*first));
+        commands.extend(sector.iter().map(|(block, data)| place::update(*block, data)));
+        let number = place::sector(*first);
+        let trailer = keys.classic_trailer(card, number, access)?;
+        commands.push(if number == 0 { with_public_key_a(&trailer) } else { trailer });
+    }
+    Ok(commands)
+}
+
+/// The same trailer with the public key A: everybody may read the header.
+fn with_public_key_a(trailer: &Command) -> Command {
+    let bytes = trailer.to_bytes();
+    let mut data = zeroize::Zeroizing::new([0; BLOCK_BYTES]);
+    data.iter_mut().zip(bytes.iter().skip(5)).for_each(|(to, from)| *to = *from);
+    data.iter_mut().zip(public::PUBLIC_READ_KEY).for_each(|(to, from)| *to = from);
+    let header = bytes.first_chunk().copied().unwrap_or_default();
+    Command::new(header).with_data(&data[..]).secret()
+}

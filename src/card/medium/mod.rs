@@ -1,0 +1,27 @@
+//! How a record lies on each technology, and how it is reached. What lives here:
+//! a layout's places as commands (`place`), reading a card (`read`), writing its
+//! older slot (`write`) and preparing an empty card (`format`), all pure state
+//! machines or lists of commands. What does not: the bytes of a record (`record`),
+//! keys (`keys`), and whether a member may be served (`member`).
+//!
+//! ```text
+//!  header ─ ours? ─ its check right? ─ log in with the version it names ─ slots ─► Pair
+//!     │        │            └ no: wrong-key, and no login is tried
+//!     │        └ no: unformatted, not-a-member-card
+//!     └ Classic: public key A; a card that refuses it is asked with the transport key
+//! ```
+
+mod format;
+mod place;
+mod public;
+mod read;
+mod write;
+
+pub use format::{FormatError, format_commands};
+pub use place::verify_vectors;
+pub use read::{Finding, Opened, ReadStep, Reading};
+pub use write::{WriteOutcome, WriteStep, Writing};
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,289 @@
+//! Reading a member card: a state machine without I/O, as `probe` is. It names the
+//! next command and is fed the answer. It writes nothing, and it logs in only where
+//! the header proves that the card takes our key.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::place::{self, Piece};
+use super::public;
+use crate::card::apdu::{Command, Response};
+use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, TagLogin};
+use crate::card::probe::Answer;
+use crate::card::record::{
+    Current, HEADER_BYTES, Header, HeaderReading, Pair, SLOT_BYTES, SlotFault, Which, choose, decode,
+    read_header,
+};
+use crate::card::verdict::Refusal;
+use crate::ident::CardUid;
+use crate::protocols::cards::{CardLayout, Places};
+
+/// What to do next.
+#[derive(Debug)]
+pub enum ReadStep {
+    /// Send this and feed the answer.
+    Transmit(Command, Box<Reading>),
+    /// Power the card anew, then feed [`Answer::Reset`].
+    Reset(Box<Reading>),
+    /// The end.
+    Done(Finding),
+}
+
+/// What came of reading a card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// A record of ours.
+    Opened(Box<Opened>),
+    /// It will not do, and why.
+    Refused(Refusal),
+    /// The reader failed, or the card left: nothing is known.
+    ReaderError,
+}
+
+/// A card whose record was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// What it says openly.
+    pub header: Header,
+    /// Its record.
+    pub current: Current,
+}
+
+/// A conversation with one card.
+#[derive(Debug)]
+pub struct Reading {
+    uid: CardUid,
+    layout: Arc<CardLayout>,
+    keys: Arc<dyn KeyStore>,
+    phase: Phase,
+    doing: Deed,
+    todo: VecDeque<Deed>,
+    got: Vec<u8>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Reads the header.
+    Header,
+    /// A Classic that refused the public key: is it as delivered?
+    Blank,
+    /// Logs in and reads the slots.
+    Slots(Header),
+}
+
+/// One command and what its answer must be.
+#[derive(Debug, Clone)]
+enum Deed {
+    /// Powers the card anew; the same card must be there afterwards.
+    Reset,
+    SameUid,
+    /// Loads a key into the reader.
+    Load(Command),
+    /// Logs in to a Classic sector.
+    LogIn(Command),
+    /// Logs in to a tag.
+    Password(TagLogin),
+    Read(Piece),
+}
+
+impl Reading {
+    /// Begins. `disturbed`: identification may have halted the card.
+    #[must_use]
+    pub fn start(
+        uid: CardUid,
+        layout: Arc<CardLayout>,
+        keys: Arc<dyn KeyStore>,
+        disturbed: bool,
+    ) -> ReadStep {
+        let mut todo = VecDeque::new();
+        if disturbed {
+            todo.extend([Deed::Reset, Deed::SameUid]);
+        }
+        let header = place::header(&layout.places);
+        if let Places::Blocks(_) = layout.places {
+            let [load, log_in] = public::header_login(header.at);
+            todo.extend([Deed::Load(load), Deed::LogIn(log_in)]);
+        }
+        todo.push_back(Deed::Read(header));
+        Self { uid, layout, keys, phase: Phase::Header, doing: Deed::Reset, todo, got: Vec::new() }.go_on()
+    }
+
+    /// Goes on with what came of the last step.
+    #[must_use]
+    pub fn answer(mut self, answer: &Answer) -> ReadStep {
+        match (&self.doing, answer) {
+            (Deed::Reset, Answer::Reset) => self.go_on(),
+            (Deed::Reset, _) | (_, Answer::Reset | Answer::NotTransmitted) => DONE_READER_ERROR,
+            (Deed::SameUid, Answer::Response(response)) => {
+                let same = response.ok().and_then(|bytes| CardUid::from_bytes(bytes).ok());
+                if same.as_ref() == Some(&self.uid) { self.go_on() } else { DONE_READER_ERROR }
+            }
+            (Deed::Load(_), Answer::Response(response)) => match response.ok() {
+                Some(_) => self.go_on(),
+                None => refused(Refusal::ReaderCannotLogIn),
+            },
+            (Deed::LogIn(_), Answer::Response(response)) => match response.ok() {
+                Some(_) => self.go_on(),
+                None => self.login_failed(),
+            },
+            (Deed::Password(login), Answer::Response(response)) => match password_answer(login, response) {
+                Ok(()) => self.go_on(),
+                Err(refusal) => refused(refusal),
+            },
+            (Deed::Read(piece), Answer::Response(response)) => match response.ok() {
+                Some(bytes) if bytes.len() == usize::from(piece.len) => {
+                    self.got.extend_from_slice(bytes);
+                    self.go_on()
+                }
+                _ => self.read_failed(),
+            },
+        }
+    }
+
+    fn go_on(mut self) -> ReadStep {
+        let Some(deed) = self.todo.pop_front() else { return self.phase_done() };
+        let command = match &deed {
+            Deed::Reset => {
+                self.doing = deed;
+                return ReadStep::Reset(Box::new(self));
+            }
+            Deed::SameUid => Command::get_uid(),
+            Deed::Load(command) | Deed::LogIn(command) => command.clone(),
+            Deed::Password(login) => login.through_pn53x(),
+            Deed::Read(piece) => piece.read(),
+        };
+        self.doing = deed;
+        ReadStep::Transmit(command, Box::new(self))
+    }
+
+    /// A failed login halts a Classic card.
+    fn login_failed(mut self) -> ReadStep {
+        match self.phase {
+            Phase::Header => {
+                let header = place::header(&self.layout.places);
+                let [load, log_in] = public::delivered_login(header.at);
+                self.phase = Phase::Blank;
+                self.todo = VecDeque::from([
+                    Deed::Reset,
+                    Deed::SameUid,
+                    Deed::Load(load),
+                    Deed::LogIn(log_in),
+                    Deed::Read(header),
+                ]);
+                self.go_on()
+            }
+            Phase::Blank => refused(Refusal::NotAMemberCard),
+            Phase::Slots(_) => refused(Refusal::WrongKey),
+        }
+    }
+
+    fn read_failed(self) -> ReadStep {
+        match self.phase {
+            // Somebody locked it, or it is too small for a header.
+            Phase::Header | Phase::Blank => refused(Refusal::NotAMemberCard),
+            // It was there a moment ago.
+            Phase::Slots(_) => DONE_READER_ERROR,
+        }
+    }
+
+    fn phase_done(mut self) -> ReadStep {
+        let got = std::mem::take(&mut self.got);
+        match std::mem::replace(&mut self.phase, Phase::Header) {
+            Phase::Header => match got.first_chunk::<HEADER_BYTES>() {
+                Some(bytes) => self.header_read(bytes),
+                None => DONE_READER_ERROR,
+            },
+            Phase::Blank => refused(match got.first_chunk().map(read_header) {
+                Some(HeaderReading::Blank) => Refusal::Unformatted,
+                _ => Refusal::NotAMemberCard,
+            }),
+            Phase::Slots(header) => ReadStep::Done(self.slots_read(header, &got)),
+        }
+    }
+
+    fn header_read(mut self, bytes: &[u8; HEADER_BYTES]) -> ReadStep {
+        let header = match read_header(bytes) {
+            HeaderReading::Ours(header) => header,
+            HeaderReading::Blank => return refused(Refusal::Unformatted),
+            HeaderReading::Foreign => return refused(Refusal::NotAMemberCard),
+        };
+        if header.layout != self.layout.layout {
+            return refused(Refusal::UnknownFormat);
+        }
+        match header.is_ours(bytes, &self.uid, &*self.keys) {
+            Ok(true) => {}
+            Ok(false) => return refused(Refusal::WrongKey),
+            Err(error) => return refused(no_key(&error)),
+        }
+        match self.slot_deeds(&header) {
+            Ok(deeds) => self.todo = deeds,
+            Err(error) => return refused(no_key(&error)),
+        }
+        self.phase = Phase::Slots(header);
+        self.go_on()
+    }
+
+    fn slot_deeds(&self, header: &Header) -> Result<VecDeque<Deed>, KeyError> {
+        let card = CardRef { uid: &self.uid, store: &header.store, version: header.key_version };
+        let mut deeds = VecDeque::new();
+        if let Places::Pages(_) = self.layout.places {
+            deeds.push_back(Deed::Password(self.keys.tag_login(card)?));
+        }
+        let mut open = None;
+        for piece in
+            [Which::A, Which::B].into_iter().flat_map(|which| place::slot(&self.layout.places, which))
+        {
+            if let Places::Blocks(_) = self.layout.places
+                && open.replace(place::sector(piece.at)) != Some(place::sector(piece.at))
+            {
+                let login = self.keys.classic_login(card, KeyRole::Debit, piece.at)?;
+                deeds.extend([Deed::Load(login.load), Deed::LogIn(login.authenticate)]);
+            }
+            deeds.push_back(Deed::Read(piece));
+        }
+        Ok(deeds)
+    }
+
+    fn slots_read(&self, header: Header, got: &[u8]) -> Finding {
+        let (a, b) = got.split_at_checked(got.len() / 2).unwrap_or_default();
+        let slot = |bytes: &[u8]| {
+            bytes
+                .first_chunk::<SLOT_BYTES>()
+                .map(|bytes| decode(bytes, &self.uid, &header.store, &*self.keys))
+        };
+        let (Some(a), Some(b)) = (slot(a), slot(b)) else { return Finding::ReaderError };
+        match choose(a, b) {
+            Pair::Current(current) => Finding::Opened(Box::new(Opened { header, current: *current })),
+            // Prepared, and never issued.
+            Pair::Empty => Finding::Refused(Refusal::Unformatted),
+            Pair::Damaged => Finding::Refused(Refusal::DamagedRecord),
+            Pair::Forked { .. } => Finding::Refused(Refusal::RecordConflict),
+            Pair::Unknown(SlotFault::Format(_)) => Finding::Refused(Refusal::UnknownFormat),
+            Pair::Unknown(_) => Finding::Refused(Refusal::KeyMissing),
+        }
+    }
+}
+
+const DONE_READER_ERROR: ReadStep = ReadStep::Done(Finding::ReaderError);
+
+fn refused(refusal: Refusal) -> ReadStep {
+    ReadStep::Done(Finding::Refused(refusal))
+}
+
+/// What a key store that does not act means for the card.
+pub(super) fn no_key(error: &KeyError) -> Refusal {
+    match error {
+        KeyError::OtherStore { .. } => Refusal::StoreNotAccepted,
+        _ => Refusal::KeyMissing,
+    }
+}
+
+/// PACK behind `D5 43 00` (PN532 user manual §7.3.9).
+pub(super) fn password_answer(login: &TagLogin, response: &Response) -> Result<(), Refusal> {
+    match response.ok().and_then(|relayed| relayed.strip_prefix(&[0xD5, 0x43])) {
+        Some([0x00, pack @ ..]) if login.is_answered_by(pack) => Ok(()),
+        // It went over the air, and the card refused it or does not know PACK.
+        Some(_) => Err(Refusal::WrongKey),
+        None => Err(Refusal::ReaderCannotLogIn),
+    }
+}

@@ -1,0 +1,457 @@
+//! Reading and writing member cards against the simulator's chips, which share no
+//! code with the driver: every technology, every bad card, every cut.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use super::*;
+use crate::card::apdu::{Command, Response};
+use crate::card::keys::KeyStore;
+use crate::card::probe::Answer;
+use crate::card::record::tests::{keys, other_keys, record};
+use crate::card::record::{Header, MemberRecord, Which};
+use crate::card::verdict::Refusal;
+use crate::event::card::Technology;
+use crate::ident::CardUid;
+use crate::protocols::Bundle;
+use crate::protocols::cards::CardLayout;
+use crate::sim::card::{CardProfile, Chip, Technology as Sim};
+
+const ALL: [(Sim, Technology); 6] = [
+    (Sim::Classic1k, Technology::MifareClassic1k),
+    (Sim::Classic4k, Technology::MifareClassic4k),
+    (Sim::Ntag213, Technology::Ntag213),
+    (Sim::Ntag215, Technology::Ntag215),
+    (Sim::Ntag216, Technology::Ntag216),
+    (Sim::UltralightEv1Large, Technology::Ultralight),
+];
+
+/// The shipped ones, read once.
+fn layouts() -> Vec<CardLayout> {
+    static SHIPPED: OnceLock<Vec<CardLayout>> = OnceLock::new();
+    let load =
+        || Bundle::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols")).unwrap().cards;
+    SHIPPED.get_or_init(load).clone()
+}
+
+fn layout(technology: Technology) -> Arc<CardLayout> {
+    Arc::new(layouts().into_iter().find(|layout| layout.technologies.contains(&technology)).unwrap())
+}
+
+fn store_keys() -> Arc<dyn KeyStore> {
+    Arc::new(keys())
+}
+
+fn empty(sim: Sim) -> Chip {
+    let mut profile = CardProfile::new(sim);
+    profile.direct_transmit = true;
+    Chip::new(profile)
+}
+
+fn uid(chip: &Chip) -> CardUid {
+    CardUid::from_bytes(&chip.profile().uid).unwrap()
+}
+
+fn issue_with(sim: Sim, technology: Technology, record: &MemberRecord, keys: &dyn KeyStore) -> Chip {
+    let mut chip = empty(sim);
+    let uid = uid(&chip);
+    for command in format_commands(technology, &layout(technology), &uid, record, keys).unwrap() {
+        assert_eq!(chip.apdu(&command.to_bytes()), [0x90, 0x00], "{technology:?} {command:?}");
+    }
+    chip.reset();
+    chip
+}
+
+fn issue(sim: Sim, technology: Technology) -> Chip {
+    issue_with(sim, technology, &record(7), &keys())
+}
+
+/// Who answers commands, and perhaps stops.
+struct Line<'c> {
+    chip: &'c mut Chip,
+    sent: Vec<Vec<u8>>,
+    /// How many commands are answered; the next finds no card.
+    good: usize,
+    /// What becomes of the command that finds none.
+    end: End,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// It never reaches the card.
+    Unheard,
+    /// The card does it, and the answer is lost.
+    Lost,
+    /// Half of its data is written.
+    Torn,
+}
+
+impl Line<'_> {
+    fn transmit(&mut self, command: &Command) -> Option<Answer> {
+        let mut apdu = command.to_bytes().to_vec();
+        if self.sent.len() == self.good {
+            if let End::Torn = self.end {
+                let half = 5 + apdu.len().saturating_sub(5) / 2;
+                apdu.iter_mut().skip(half).for_each(|byte| *byte = 0xFF);
+            }
+            if !matches!(self.end, End::Unheard) {
+                self.chip.apdu(&apdu);
+            }
+            return None;
+        }
+        let answer = self.chip.apdu(&apdu);
+        self.sent.push(apdu);
+        Some(Answer::Response(Response::parse(&answer).unwrap()))
+    }
+}
+
+fn line(chip: &mut Chip) -> Line<'_> {
+    chip.reset();
+    Line { chip, sent: Vec::new(), good: usize::MAX, end: End::Unheard }
+}
+
+/// Reads the card; also the commands that were sent.
+fn read_with(chip: &mut Chip, technology: Technology, keys: Arc<dyn KeyStore>) -> (Finding, Vec<Vec<u8>>) {
+    let uid = uid(chip);
+    let mut line = line(chip);
+    let mut step = Reading::start(uid, layout(technology), keys, false);
+    loop {
+        step = match step {
+            ReadStep::Done(finding) => return (finding, line.sent),
+            ReadStep::Reset(reading) => {
+                line.chip.reset();
+                reading.answer(&Answer::Reset)
+            }
+            ReadStep::Transmit(command, reading) => reading.answer(&line.transmit(&command).unwrap()),
+        };
+    }
+}
+
+fn read(chip: &mut Chip, technology: Technology) -> Finding {
+    let (finding, sent) = read_with(chip, technology, store_keys());
+    assert!(sent.iter().all(|apdu| apdu[1] != 0xD6), "reading writes nothing");
+    finding
+}
+
+fn current(chip: &mut Chip, technology: Technology) -> MemberRecord {
+    match read(chip, technology) {
+        Finding::Opened(opened) => opened.current.record,
+        other => panic!("{technology:?}: {other:?}"),
+    }
+}
+
+/// Writes; nothing when the card left in the middle.
+fn write(
+    line: &mut Line<'_>,
+    technology: Technology,
+    uid: &CardUid,
+    expected: &MemberRecord,
+    new: &MemberRecord,
+) -> Option<WriteOutcome> {
+    let layout = layout(technology);
+    let mut step = Writing::start(uid.clone(), layout, store_keys(), expected.clone(), new.clone());
+    loop {
+        step = match step {
+            WriteStep::Done(outcome) => return Some(outcome),
+            WriteStep::Reset(writing) => {
+                line.chip.reset();
+                writing.answer(&Answer::Reset)
+            }
+            WriteStep::Transmit(command, writing) => writing.answer(&line.transmit(&command)?),
+        };
+    }
+}
+
+fn spent(old: &MemberRecord) -> MemberRecord {
+    MemberRecord { counter: old.counter + 1, principal_fen: old.principal_fen - 1_234, ..old.clone() }
+}
+
+#[test]
+fn layout_files_give_what_their_vectors_say() {
+    let mut layouts = layouts();
+    assert_eq!(verify_vectors(&layouts), []);
+    layouts[0].vectors[0].offset += 1;
+    let failures = verify_vectors(&layouts);
+    assert_eq!(failures.len(), 1);
+    assert!(failures[0].to_string().contains("byte 0 of slot 0"), "{}", failures[0]);
+}
+
+#[test]
+fn an_issued_card_shows_its_member() {
+    for (sim, technology) in ALL {
+        let mut chip = issue(sim, technology);
+        let Finding::Opened(opened) = read(&mut chip, technology) else { panic!("{technology:?}") };
+        assert_eq!(opened.current.record, record(7), "{technology:?}");
+        assert_eq!((opened.current.slot, opened.current.torn), (Which::A, false), "{technology:?}");
+    }
+}
+
+/// The simulator guards what the layout says is guarded: else the tests here prove nothing.
+#[test]
+fn a_stranger_reads_the_header_and_no_more() {
+    for (sim, technology) in ALL {
+        let mut chip = issue(sim, technology);
+        let ask = |chip: &mut Chip, apdu: &str| hex::encode_upper(chip.apdu(&hex::decode(apdu).unwrap()));
+        if matches!(sim, Sim::Classic1k | Sim::Classic4k) {
+            for key in ["FF82000006FFFFFFFFFFFF", "FF82000006A0A1A2A3A4A5"] {
+                chip.reset();
+                ask(&mut chip, key);
+                assert_eq!(ask(&mut chip, "FF860000050100046000"), "6300", "{technology:?} {key}");
+            }
+            chip.reset();
+            assert_eq!(ask(&mut chip, "FF860000050100016000"), "9000");
+            assert!(ask(&mut chip, "FFB0000110").starts_with("4247"));
+            assert_eq!(ask(&mut chip, &format!("FFD6000110{}", "00".repeat(16))), "6300");
+        } else {
+            assert!(ask(&mut chip, "FFB0000410").starts_with("4247"));
+            assert_eq!(ask(&mut chip, "FFB0000810"), "6300", "{technology:?}");
+            chip.reset();
+            assert_eq!(ask(&mut chip, "FFD600080400000000"), "6300", "{technology:?}");
+            chip.reset();
+            assert_eq!(ask(&mut chip, "FF00000007D4421BFFFFFFFF"), "D543019000", "{technology:?}");
+        }
+        assert_eq!(current(&mut chip, technology), record(7));
+    }
+}
+
+/// Sends a slot's bytes past the driver, as whoever has the keys could.
+fn overwrite(chip: &mut Chip, technology: Technology, which: Which, bytes: [u8; 56]) {
+    let uid = uid(chip);
+    let header = Header { layout: 1, key_version: keys().current(), store: record(1).issuing_store };
+    let card = crate::card::keys::CardRef { uid: &uid, store: &header.store, version: header.key_version };
+    chip.reset();
+    for (piece, data) in place::slot_writes(&layout(technology).places, which, &bytes) {
+        if matches!(technology, Technology::MifareClassic1k | Technology::MifareClassic4k) {
+            let login = keys().classic_login(card, crate::card::keys::KeyRole::Credit, piece.at).unwrap();
+            for command in [login.load, login.authenticate] {
+                assert_eq!(chip.apdu(&command.to_bytes()), [0x90, 0x00]);
+            }
+        } else {
+            chip.apdu(&keys().tag_login(card).unwrap().through_pn53x().to_bytes());
+        }
+        assert_eq!(chip.apdu(&piece.update(&data).to_bytes()), [0x90, 0x00]);
+    }
+}
+
+#[test]
+fn bad_cards_are_refused_each_for_its_reason() {
+    for (sim, technology) in ALL {
+        let sealed =
+            |record: &MemberRecord| crate::card::record::encode(record, &uid(&empty(sim)), &keys()).unwrap();
+        let mut copied = issue(sim, technology);
+        let elsewhere = "04FFFFFFFFFFFF".parse().unwrap();
+        let foreign = crate::card::record::encode(&record(9), &elsewhere, &keys()).unwrap();
+        overwrite(&mut copied, technology, Which::B, foreign);
+        assert_eq!(
+            current(&mut copied, technology),
+            record(7),
+            "{technology:?}: another card's record counts for nothing"
+        );
+
+        let mut damaged = issue(sim, technology);
+        overwrite(&mut damaged, technology, Which::A, [0x55; 56]);
+        let mut forked = issue(sim, technology);
+        overwrite(&mut forked, technology, Which::B, sealed(&MemberRecord { points: 1, ..record(7) }));
+        let mut later = issue(sim, technology);
+        let mut bytes = sealed(&record(8));
+        bytes[2] = 9;
+        overwrite(&mut later, technology, Which::B, bytes);
+        let mut bare = issue(sim, technology);
+        overwrite(&mut bare, technology, Which::A, [0; 56]);
+        let shanghai = MemberRecord { issuing_store: "SH-0001".parse().unwrap(), ..record(7) };
+        let cases = [
+            ("empty", empty(sim), Refusal::Unformatted),
+            ("prepared, not issued", bare, Refusal::Unformatted),
+            ("both slots gone", damaged, Refusal::DamagedRecord),
+            ("one counter, two records", forked, Refusal::RecordConflict),
+            ("later keys", later, Refusal::KeyMissing),
+            (
+                "another company's keys",
+                issue_with(sim, technology, &record(7), &other_keys("SH-0042")),
+                Refusal::WrongKey,
+            ),
+            (
+                "another store's keys",
+                issue_with(sim, technology, &shanghai, &other_keys("SH-0001")),
+                Refusal::StoreNotAccepted,
+            ),
+        ];
+        for (name, mut chip, refusal) in cases {
+            assert_eq!(read(&mut chip, technology), Finding::Refused(refusal), "{technology:?} {name}");
+            assert_eq!(chip.wrong_passwords(), 0, "{technology:?} {name}: no password was tried in vain");
+        }
+    }
+}
+
+/// A card whose header is ours and whose keys are not: somebody changed them. It costs
+/// one wrong password a tap, and no more.
+#[test]
+fn changed_keys_cost_one_try() {
+    let mut chip = issue(Sim::Ntag213, Technology::Ntag213);
+    let uid = uid(&chip);
+    let card = record(1);
+    let card =
+        crate::card::keys::CardRef { uid: &uid, store: &card.issuing_store, version: keys().current() };
+    chip.apdu(&keys().tag_login(card).unwrap().through_pn53x().to_bytes());
+    assert_eq!(chip.apdu(&hex::decode("FFD6002B0411223344").unwrap()), [0x90, 0x00]);
+    assert_eq!(read(&mut chip, Technology::Ntag213), Finding::Refused(Refusal::WrongKey));
+    assert_eq!(chip.wrong_passwords(), 1);
+}
+
+#[test]
+fn foreign_cards_are_not_member_cards() {
+    // An NDEF message on a tag; a Classic with somebody's keys.
+    let mut tag = empty(Sim::Ntag215);
+    assert_eq!(tag.apdu(&hex::decode("FFD60004040312D101").unwrap()), [0x90, 0x00]);
+    let mut profile = CardProfile::new(Sim::Classic1k);
+    profile.key = [0x12; 6];
+    for (chip, technology) in
+        [(&mut tag, Technology::Ntag215), (&mut Chip::new(profile), Technology::MifareClassic1k)]
+    {
+        assert_eq!(read(chip, technology), Finding::Refused(Refusal::NotAMemberCard));
+    }
+    // The same card at a reader that relays nothing.
+    let issued = issue(Sim::Ntag213, Technology::Ntag213);
+    let mut profile = issued.profile().clone();
+    profile.direct_transmit = false;
+    let mut chip = issued.in_another_reader(profile);
+    assert_eq!(read(&mut chip, Technology::Ntag213), Finding::Refused(Refusal::ReaderCannotLogIn));
+}
+
+#[test]
+fn writes_alternate_between_the_slots() {
+    for (sim, technology) in ALL {
+        let mut chip = issue(sim, technology);
+        let uid = uid(&chip);
+        for round in 0..4 {
+            let old = current(&mut chip, technology);
+            let new = spent(&old);
+            let outcome = write(&mut line(&mut chip), technology, &uid, &old, &new);
+            assert_eq!(outcome, Some(WriteOutcome::Written), "{technology:?}");
+            let Finding::Opened(opened) = read(&mut chip, technology) else { panic!() };
+            assert_eq!(opened.current.record, new);
+            assert_eq!(opened.current.before, Some(old), "the record before it stays");
+            assert_eq!(opened.current.slot, if round % 2 == 0 { Which::B } else { Which::A });
+        }
+    }
+}
+
+/// The card leaves at every command of a write, in each of three ways.
+#[test]
+fn a_cut_leaves_the_old_record_or_the_new() {
+    for (sim, technology) in ALL {
+        let issued = issue(sim, technology);
+        let uid = uid(&issued);
+        // The second write goes over a slot that holds an older record.
+        for earlier in [0, 1] {
+            let mut chip = issued.clone();
+            for _ in 0..earlier {
+                let old = current(&mut chip, technology);
+                write(&mut line(&mut chip), technology, &uid, &old, &spent(&old)).unwrap();
+            }
+            let old = current(&mut chip, technology);
+            let new = spent(&old);
+            let mut whole = chip.clone();
+            let mut all = line(&mut whole);
+            write(&mut all, technology, &uid, &old, &new).unwrap();
+            let commands = all.sent.len();
+            let first_write = all.sent.iter().position(|apdu| apdu[1] == 0xD6).unwrap();
+            let (mut olds, mut news) = (0, 0);
+            for good in 0..commands {
+                for end in [End::Unheard, End::Lost, End::Torn] {
+                    let mut cut = chip.clone();
+                    let mut stops = Line { good, end, ..line(&mut cut) };
+                    assert_eq!(write(&mut stops, technology, &uid, &old, &new), None);
+                    let found = current(&mut cut, technology);
+                    let name = format!("{technology:?}, cut at {good} of {commands}, {end:?}");
+                    assert!(found == old || found == new, "{name}: {found:?}");
+                    assert!(found == old || good >= first_write, "{name}");
+                    if found == old {
+                        olds += 1
+                    } else {
+                        news += 1
+                    }
+                    // And the card goes on from there.
+                    let outcome = write(&mut line(&mut cut), technology, &uid, &found, &spent(&found));
+                    assert_eq!(outcome, Some(WriteOutcome::Written), "{name}");
+                }
+            }
+            assert!(olds > 0 && news > 0, "{technology:?}");
+        }
+    }
+}
+
+#[test]
+fn a_write_is_for_one_card_and_one_record() {
+    for (sim, technology) in ALL {
+        let mut chip = issue(sim, technology);
+        let own = uid(&chip);
+        let old = current(&mut chip, technology);
+        let other: CardUid = "0411223344".parse().unwrap();
+        let stale = MemberRecord { points: 1, ..old.clone() };
+        let jump = MemberRecord { counter: old.counter + 2, ..old.clone() };
+        for (name, uid, expected, new) in [
+            ("another card", &other, &old, spent(&old)),
+            ("a record seen before another wrote", &own, &stale, spent(&stale)),
+            ("a counter that jumps", &own, &old, jump),
+            ("a counter that stays", &own, &old, old.clone()),
+        ] {
+            let mut line = line(&mut chip);
+            let outcome = write(&mut line, technology, uid, expected, &new);
+            assert_eq!(outcome, Some(WriteOutcome::Changed), "{technology:?} {name}");
+            assert!(line.sent.iter().all(|apdu| apdu[1] != 0xD6), "{technology:?} {name}");
+        }
+        assert_eq!(current(&mut chip, technology), old);
+    }
+}
+
+/// Every answer of the card wrong at every place: a verdict or an outcome, never a panic,
+/// and "written" only where it was.
+#[test]
+fn wrong_answers_at_every_place() {
+    for (sim, technology) in
+        [(Sim::Classic1k, Technology::MifareClassic1k), (Sim::Ntag213, Technology::Ntag213)]
+    {
+        let issued = issue(sim, technology);
+        let uid = uid(&issued);
+        let (old, new) = (record(7), spent(&record(7)));
+        let mut whole = issued.clone();
+        let mut all = line(&mut whole);
+        write(&mut all, technology, &uid, &old, &new).unwrap();
+        let commands = all.sent.len();
+        for bad in 0..commands {
+            for answer in ["6300", "9000", "A5A59000", "6982"] {
+                let mut chip = issued.clone();
+                let mut line = line(&mut chip);
+                let mut step =
+                    Writing::start(uid.clone(), layout(technology), store_keys(), old.clone(), new.clone());
+                let mut asked = 0;
+                let outcome = loop {
+                    step = match step {
+                        WriteStep::Done(outcome) => break outcome,
+                        WriteStep::Reset(writing) => {
+                            line.chip.reset();
+                            writing.answer(&Answer::Reset)
+                        }
+                        WriteStep::Transmit(command, writing) => {
+                            let mut got = line.transmit(&command).unwrap();
+                            if asked == bad {
+                                got =
+                                    Answer::Response(Response::parse(&hex::decode(answer).unwrap()).unwrap());
+                            }
+                            asked += 1;
+                            writing.answer(&got)
+                        }
+                    };
+                };
+                let found = current(&mut chip, technology);
+                assert!(found == old || found == new);
+                match outcome {
+                    WriteOutcome::Written => assert_eq!(found, new),
+                    WriteOutcome::Unknown => {}
+                    _ => assert_eq!(found, old, "{outcome:?}"),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Writing a record: the card is read first and must show the record the caller
+//! last saw; then the *other* slot is written, page by page, and read back. A cut at
+//! any command leaves the old record or the new one. What does not live here: the
+//! intent before it and the ledger after it.
+//!
+//! ```text
+//!  UID ─ read all ─ same record? ─ log in (credit) ─ write other slot ─ read it back ─► written
+//!                     └ no: changed                        └ from here: unknown, the next tap settles it
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::place::{self, Piece};
+use super::read::{Finding, Opened, ReadStep, Reading, no_key, password_answer};
+use crate::card::apdu::Command;
+use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, TagLogin};
+use crate::card::probe::Answer;
+use crate::card::record::{MemberRecord, Which, encode};
+use crate::card::verdict::Refusal;
+use crate::ident::CardUid;
+use crate::protocols::cards::{CardLayout, Places};
+
+/// What to do next.
+#[derive(Debug)]
+pub enum WriteStep {
+    /// Send this and feed the answer.
+    Transmit(Command, Box<Writing>),
+    /// Power the card anew, then feed [`Answer::Reset`].
+    Reset(Box<Writing>),
+    /// The end.
+    Done(WriteOutcome),
+}
+
+/// What came of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// The card has the new record: read back, byte by byte.
+    Written,
+    /// Nothing was written: the card is not the one, or does not show the record expected.
+    Changed,
+    /// Nothing was written: the card will not do.
+    Refused(Refusal),
+    /// Nothing was written: the reader failed, or the card left.
+    NotWritten,
+    /// The card may have the old record or the new one; the next tap tells.
+    Unknown,
+}
+
+/// A write under way.
+#[derive(Debug)]
+pub struct Writing {
+    uid: CardUid,
+    layout: Arc<CardLayout>,
+    keys: Arc<dyn KeyStore>,
+    expected: MemberRecord,
+    new: MemberRecord,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The same card?
+    Uid,
+    /// The same record?
+    Reading(Box<Reading>),
+    Deeds {
+        doing: Deed,
+        todo: VecDeque<Deed>,
+        begun: bool,
+    },
+    /// Between two of the above.
+    Moving,
+}
+
+#[derive(Debug, Clone)]
+enum Deed {
+    Load(Command),
+    LogIn(Command),
+    Password(TagLogin),
+    Write(Piece, Vec<u8>),
+    /// Reads back; so many of the bytes count.
+    Verify(Piece, Vec<u8>),
+}
+
+impl Writing {
+    /// Begins to put `new` in place of `expected` on the card `uid`.
+    #[must_use]
+    pub fn start(
+        uid: CardUid,
+        layout: Arc<CardLayout>,
+        keys: Arc<dyn KeyStore>,
+        expected: MemberRecord,
+        new: MemberRecord,
+    ) -> WriteStep {
+        let writing = Self { uid, layout, keys, expected, new, stage: Stage::Uid };
+        WriteStep::Transmit(Command::get_uid(), Box::new(writing))
+    }
+
+    /// Goes on with what came of the last step.
+    #[must_use]
+    pub fn answer(mut self, answer: &Answer) -> WriteStep {
+        match std::mem::replace(&mut self.stage, Stage::Moving) {
+            Stage::Uid => {
+                let shown = match answer {
+                    Answer::Response(response) => response.ok().and_then(|b| CardUid::from_bytes(b).ok()),
+                    Answer::NotTransmitted | Answer::Reset => None,
+                };
+                match shown {
+                    Some(uid) if uid == self.uid => {
+                        let (layout, keys) = (Arc::clone(&self.layout), Arc::clone(&self.keys));
+                        let step = Reading::start(uid, layout, keys, false);
+                        self.reading(step)
+                    }
+                    Some(_) => WriteStep::Done(WriteOutcome::Changed),
+                    None => WriteStep::Done(WriteOutcome::NotWritten),
+                }
+            }
+            Stage::Reading(reading) => {
+                let step = reading.answer(answer);
+                self.reading(step)
+            }
+            Stage::Deeds { doing, todo, begun } => self.done(&doing, todo, begun, answer),
+            Stage::Moving => WriteStep::Done(WriteOutcome::Unknown),
+        }
+    }
+
+    fn reading(mut self, step: ReadStep) -> WriteStep {
+        match step {
+            ReadStep::Transmit(command, reading) => {
+                self.stage = Stage::Reading(reading);
+                WriteStep::Transmit(command, Box::new(self))
+            }
+            ReadStep::Reset(reading) => {
+                self.stage = Stage::Reading(reading);
+                WriteStep::Reset(Box::new(self))
+            }
+            ReadStep::Done(Finding::ReaderError) => WriteStep::Done(WriteOutcome::NotWritten),
+            ReadStep::Done(Finding::Refused(refusal)) => WriteStep::Done(WriteOutcome::Refused(refusal)),
+            ReadStep::Done(Finding::Opened(opened)) => self.begin(&opened),
+        }
+    }
+
+    fn begin(self, opened: &Opened) -> WriteStep {
+        // A counter that does not rise by one is a mistake of the caller.
+        let next = self.expected.counter.checked_add(1) == Some(self.new.counter);
+        if opened.current.record != self.expected || !next {
+            return WriteStep::Done(WriteOutcome::Changed);
+        }
+        match self.deeds(opened) {
+            Ok(todo) => self.go_on(todo, false),
+            Err(refusal) => WriteStep::Done(WriteOutcome::Refused(refusal)),
+        }
+    }
+
+    fn deeds(&self, opened: &Opened) -> Result<VecDeque<Deed>, Refusal> {
+        let bytes = encode(&self.new, &self.uid, &*self.keys).map_err(|_| Refusal::KeyMissing)?;
+        let header = &opened.header;
+        let card = CardRef { uid: &self.uid, store: &header.store, version: header.key_version };
+        let target: Which = opened.current.slot.other();
+        let writes = place::slot_writes(&self.layout.places, target, &bytes);
+        let deeds = match self.layout.places {
+            Places::Pages(_) => self.page_deeds(card, target, &writes, &bytes),
+            Places::Blocks(_) => self.block_deeds(card, &writes),
+        };
+        deeds.map_err(|error| no_key(&error))
+    }
+
+    /// Reading has logged in already; the password is for both. Logging in once more
+    /// costs nothing and holds where the caller's reading was another conversation.
+    fn page_deeds(
+        &self,
+        card: CardRef<'_>,
+        target: Which,
+        writes: &[(Piece, Vec<u8>)],
+        bytes: &[u8],
+    ) -> Result<VecDeque<Deed>, KeyError> {
+        let mut deeds = VecDeque::from([Deed::Password(self.keys.tag_login(card)?)]);
+        deeds.extend(writes.iter().map(|(piece, data)| Deed::Write(*piece, data.clone())));
+        let mut rest = bytes;
+        for piece in place::slot(&self.layout.places, target) {
+            let (now, later) = rest.split_at_checked(piece.len.into()).unwrap_or((rest, &[]));
+            deeds.push_back(Deed::Verify(piece, now.to_vec()));
+            rest = later;
+        }
+        Ok(deeds)
+    }
+
+    /// Each sector is written and read back under one login.
+    fn block_deeds(
+        &self,
+        card: CardRef<'_>,
+        writes: &[(Piece, Vec<u8>)],
+    ) -> Result<VecDeque<Deed>, KeyError> {
+        let mut deeds = VecDeque::new();
+        for sector in writes.chunk_by(|(a, _), (b, _)| place::sector(a.at) == place::sector(b.at)) {
+            let Some((first, _)) = sector.first() else { continue };
+            let login = self.keys.classic_login(card, KeyRole::Credit, first.at)?;
+            deeds.extend([Deed::Load(login.load), Deed::LogIn(login.authenticate)]);
+            deeds.extend(sector.iter().map(|(piece, data)| Deed::Write(*piece, data.clone())));
+            deeds.extend(sector.iter().map(|(piece, data)| Deed::Verify(*piece, data.clone())));
+        }
+        Ok(deeds)
+    }
+
+    fn go_on(mut self, mut todo: VecDeque<Deed>, begun: bool) -> WriteStep {
+        let Some(doing) = todo.pop_front() else { return WriteStep::Done(WriteOutcome::Written) };
+        let command = match &doing {
+            Deed::Load(command) | Deed::LogIn(command) => command.clone(),
+            Deed::Password(login) => login.through_pn53x(),
+            Deed::Write(piece, data) => piece.update(data),
+            Deed::Verify(piece, _) => piece.read(),
+        };
+        let begun = begun || matches!(doing, Deed::Write(..));
+        self.stage = Stage::Deeds { doing, todo, begun };
+        WriteStep::Transmit(command, Box::new(self))
+    }
+
+    fn done(self, doing: &Deed, todo: VecDeque<Deed>, begun: bool, answer: &Answer) -> WriteStep {
+        let cut = if begun { WriteOutcome::Unknown } else { WriteOutcome::NotWritten };
+        let Answer::Response(response) = answer else { return WriteStep::Done(cut) };
+        let end = match doing {
+            Deed::Load(_) if response.ok().is_none() => {
+                Some(WriteOutcome::Refused(Refusal::ReaderCannotLogIn))
+            }
+            Deed::LogIn(_) if response.ok().is_none() => Some(WriteOutcome::Refused(Refusal::WrongKey)),
+            Deed::Password(login) => password_answer(login, response).err().map(WriteOutcome::Refused),
+            Deed::Write(..) if response.ok().is_none() => Some(WriteOutcome::Unknown),
+            Deed::Verify(_, data) if response.ok() != Some(data.as_slice()) => Some(WriteOutcome::Unknown),
+            _ => None,
+        };
+        match end {
+            // Once a byte was written, no failure means that nothing was.
+            Some(_) if begun => WriteStep::Done(WriteOutcome::Unknown),
+            Some(outcome) => WriteStep::Done(outcome),
+            None => self.go_on(todo, begun),
+        }
+    }
+}

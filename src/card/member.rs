@@ -1,0 +1,147 @@
+//! Whether a member is served here, and what a till is told of one. Pure. What lives
+//! here: what a store knows to judge by ([`Members`]) and the order of the judgement.
+//! What does not: reading a card (`medium`) and the purse.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use wildmatch::WildMatch;
+
+use super::keys::KeyStore;
+use super::record::{Current, MemberRecord};
+use super::verdict::Refusal;
+use crate::event::card::{Member, MemberCoupon, MemberStatus, Technology};
+use crate::ident::{CardNo, StoreId};
+use crate::money::Fen;
+use crate::protocols::cards::CardLayout;
+
+/// What a gateway needs to read member cards.
+#[derive(Debug, Clone)]
+pub struct Members {
+    /// Acts with keys.
+    pub keys: Arc<dyn KeyStore>,
+    /// Where records lie.
+    pub layouts: Vec<Arc<CardLayout>>,
+    /// Whose cards are served.
+    pub policy: MemberPolicy,
+}
+
+/// Whose cards are served.
+#[derive(Debug, Clone)]
+pub struct MemberPolicy {
+    /// Issuing stores, as patterns (`*` and `?`).
+    pub accepted_stores: Vec<String>,
+    /// Cards that headquarters stopped.
+    pub stopped: BTreeSet<CardNo>,
+    /// Where the store's day begins and ends.
+    pub timezone: TimeZone,
+}
+
+impl MemberPolicy {
+    /// The cards of all stores whose keys are here, none stopped.
+    #[must_use]
+    pub fn open(timezone: TimeZone) -> Self {
+        Self { accepted_stores: vec!["*".into()], stopped: BTreeSet::new(), timezone }
+    }
+
+    /// The day at the store.
+    #[must_use]
+    pub fn today(&self) -> Date {
+        jiff::Timestamp::now().to_zoned(self.timezone.clone()).date()
+    }
+
+    /// Whether a record that is rightly ours is served on that day.
+    ///
+    /// # Errors
+    /// The first reason against it.
+    pub fn judge(&self, record: &MemberRecord, today: Date) -> Result<(), Refusal> {
+        if !self.accepts(&record.issuing_store) {
+            return Err(Refusal::StoreNotAccepted);
+        }
+        if self.stopped.contains(&record.card_no) {
+            return Err(Refusal::Hotlisted);
+        }
+        match record.status {
+            MemberStatus::Active => {}
+            MemberStatus::Blocked => return Err(Refusal::Blocked),
+            MemberStatus::Returned => return Err(Refusal::Returned),
+            MemberStatus::Replaced => return Err(Refusal::Replaced),
+        }
+        if record.valid_until.is_some_and(|last| last < today) {
+            return Err(Refusal::Expired);
+        }
+        Ok(())
+    }
+
+    fn accepts(&self, store: &StoreId) -> bool {
+        self.accepted_stores.iter().any(|pattern| WildMatch::new(pattern).matches(store.as_str()))
+    }
+}
+
+impl Members {
+    /// The layout for a technology; `None`: it keeps no record here.
+    #[must_use]
+    pub fn layout(&self, technology: Technology) -> Option<Arc<CardLayout>> {
+        self.layouts.iter().find(|layout| layout.technologies.contains(&technology)).cloned()
+    }
+}
+
+/// What a till is told of a card whose record was read and found genuine.
+#[must_use]
+pub fn told(current: &Current) -> Member {
+    let record = &current.record;
+    let coupons = record.coupons.iter().filter(|coupon| coupon.left > 0);
+    let (principal, bonus) = (i64::from(record.principal_fen), i64::from(record.bonus_fen));
+    Member {
+        card_no: record.card_no.clone(),
+        member_type: record.member_type,
+        status: record.status,
+        tier: (record.tier > 0).then_some(record.tier),
+        discount_class: (record.discount_class > 0).then_some(record.discount_class),
+        issuing_store: record.issuing_store.clone(),
+        principal_fen: Fen(principal),
+        bonus_fen: Fen(bonus),
+        // Two 32-bit numbers.
+        balance_fen: Fen(principal + bonus),
+        points: record.points,
+        coupons: coupons.map(|coupon| MemberCoupon { kind: coupon.kind, left: coupon.left }).collect(),
+        counter: record.counter,
+        key_version: record.key_version,
+        valid_until: record.valid_until,
+        authentic: true,
+        torn: current.torn,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::card::record::tests::record;
+
+    #[test]
+    fn reasons_in_their_order() {
+        let today = jiff::civil::date(2026, 11, 22);
+        let mut policy = MemberPolicy::open(TimeZone::UTC);
+        policy.accepted_stores = vec!["SH-*".into(), "BJ-0001".into()];
+        policy.stopped.insert("666".parse().unwrap());
+        type Change = fn(&mut MemberRecord);
+        let cases: [(&str, Change, Result<(), Refusal>); 9] = [
+            ("as it is", |_| {}, Ok(())),
+            ("its last day", |r| r.valid_until = Some(jiff::civil::date(2026, 11, 22)), Ok(())),
+            ("a day late", |r| r.valid_until = Some(jiff::civil::date(2026, 11, 21)), Err(Refusal::Expired)),
+            ("without end", |r| r.valid_until = None, Ok(())),
+            ("blocked", |r| r.status = MemberStatus::Blocked, Err(Refusal::Blocked)),
+            ("returned", |r| r.status = MemberStatus::Returned, Err(Refusal::Returned)),
+            ("replaced", |r| r.status = MemberStatus::Replaced, Err(Refusal::Replaced)),
+            ("stopped", |r| r.card_no = "666".parse().unwrap(), Err(Refusal::Hotlisted)),
+            ("elsewhere", |r| r.issuing_store = "BJ-0002".parse().unwrap(), Err(Refusal::StoreNotAccepted)),
+        ];
+        for (name, change, expected) in cases {
+            let mut record = record(1);
+            change(&mut record);
+            assert_eq!(policy.judge(&record, today), expected, "{name}");
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Member cards on the real pcscd: what a tap tells of each technology, each bad card's
+//! own refusal without one write, and a write that is cut off.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "support/counter.rs"]
+mod counter;
+#[path = "support/pcscd.rs"]
+mod pcscd;
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use baygate::card::apdu::{Command, Response};
+use baygate::card::keys::sealed::SealedKeys;
+use baygate::card::keys::{KeyVersion, Purpose};
+use baygate::card::medium::{WriteOutcome, WriteStep, Writing, format_commands};
+use baygate::card::member::{MemberPolicy, Members};
+use baygate::card::probe::Answer;
+use baygate::card::record::{Coupon, MemberRecord};
+use baygate::event::card::{MemberStatus, MemberType, Technology};
+use baygate::event::device::DeviceStatus::Ready;
+use baygate::ident::CardUid;
+use baygate::protocols::Bundle;
+use baygate::sim::card::{CardFault, CardProfile, CardSim, Chip, Technology as Sim};
+use counter::{Gateway, PATIENCE, pcsc_table};
+use pcscd::Pcscd;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+const STORE: &str = "SH-0042";
+const ALL: [(Sim, Technology, &str); 6] = [
+    (Sim::Classic1k, Technology::MifareClassic1k, "mifare-classic-1k"),
+    (Sim::Classic4k, Technology::MifareClassic4k, "mifare-classic-4k"),
+    (Sim::Ntag213, Technology::Ntag213, "ntag213"),
+    (Sim::Ntag215, Technology::Ntag215, "ntag215"),
+    (Sim::Ntag216, Technology::Ntag216, "ntag216"),
+    (Sim::UltralightEv1Large, Technology::Ultralight, "ultralight"),
+];
+
+fn keys(from: u8) -> Arc<SealedKeys> {
+    let masters = Purpose::ALL.into_iter().enumerate().map(|(place, purpose)| {
+        ((KeyVersion(1), purpose), Zeroizing::new([from + u8::try_from(place).unwrap(); 16]))
+    });
+    Arc::new(SealedKeys::new(STORE.parse().unwrap(), KeyVersion(1), masters.collect()))
+}
+
+/// The shipped layouts are read once.
+fn members() -> Arc<Members> {
+    static MEMBERS: OnceLock<Arc<Members>> = OnceLock::new();
+    Arc::clone(MEMBERS.get_or_init(load_members))
+}
+
+fn load_members() -> Arc<Members> {
+    let bundle = Bundle::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols")).unwrap();
+    let mut policy = MemberPolicy::open(jiff::tz::TimeZone::UTC);
+    policy.stopped.insert("8800000666".parse().unwrap());
+    Arc::new(Members { keys: keys(1), layouts: bundle.cards.into_iter().map(Arc::new).collect(), policy })
+}
+
+fn record() -> MemberRecord {
+    MemberRecord {
+        card_no: "8800000042".parse().unwrap(),
+        member_type: MemberType::Named,
+        status: MemberStatus::Active,
+        issuing_store: STORE.parse().unwrap(),
+        tier: 3,
+        discount_class: 0,
+        valid_until: None,
+        principal_fen: 50_000,
+        bonus_fen: 2_500,
+        points: 300,
+        coupons: [Coupon { kind: 7, left: 5 }, Coupon::default(), Coupon::default(), Coupon::default()],
+        counter: 12,
+        last: None,
+        key_version: 1,
+    }
+}
+
+fn empty(sim: Sim) -> Chip {
+    let mut profile = CardProfile::new(sim);
+    profile.direct_transmit = true;
+    Chip::new(profile)
+}
+
+fn uid(chip: &Chip) -> String {
+    hex::encode_upper(&chip.profile().uid)
+}
+
+fn issue_with(sim: Sim, technology: Technology, record: &MemberRecord, keys: &SealedKeys) -> Chip {
+    let mut chip = empty(sim);
+    let layout = members().layout(technology).unwrap();
+    let uid: CardUid = uid(&chip).parse().unwrap();
+    for command in format_commands(technology, &layout, &uid, record, keys).unwrap() {
+        assert_eq!(chip.apdu(&command.to_bytes()), [0x90, 0x00], "{technology:?} {command:?}");
+    }
+    chip.reset();
+    chip
+}
+
+fn issue(sim: Sim, technology: Technology, record: &MemberRecord) -> Chip {
+    issue_with(sim, technology, record, &keys(1))
+}
+
+async fn present(port: u16, chip: Chip) -> CardSim {
+    CardSim::present(("127.0.0.1", port), chip).await.unwrap()
+}
+
+/// The last event of that type.
+async fn last(gateway: &Gateway, kind: &str) -> Value {
+    gateway.told().await.into_iter().rfind(|(told, _)| told == kind).unwrap().1
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tap_tells_the_member_on_every_technology() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let service = gateway.serve_members(pcsc_table("counter-1", "Virtual PCD 00 00"), Some(members()));
+    gateway.expect_state("counter-1", Ready, None).await;
+    let mut expected = Vec::new();
+    for (sim, technology, name) in ALL {
+        let card = present(pcscd.port, issue(sim, technology, &record())).await;
+        let uid = uid(&card.chip());
+        expected.push(format!("tapped {uid}"));
+        gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let told = last(&gateway, "card.tapped").await;
+        assert_eq!(told["technology"], name);
+        assert_eq!(
+            told["member"],
+            json!({
+                "card_no": "8800000042", "type": "named", "status": "active", "tier": 3,
+                "issuing_store": STORE, "principal_fen": 50_000, "bonus_fen": 2_500, "balance_fen": 52_500,
+                "points": 300, "coupons": [{ "kind": 7, "left": 5 }], "counter": 12, "key_version": 1,
+                "authentic": true,
+            }),
+            "{name}"
+        );
+        println!("{name}: {} ms, {} APDUs", told["latency_ms"], card.apdus().len());
+        assert_eq!(card.writes(), 0, "{name}");
+        card.remove().await;
+        expected.push(format!("removed {uid}"));
+        gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    service.stop().await;
+}
+
+/// Cards that will not do, and why.
+fn bad_cards() -> Vec<(&'static str, Chip)> {
+    let (sim, technology) = (Sim::Classic1k, Technology::MifareClassic1k);
+    let with = |change: fn(&mut MemberRecord)| {
+        let mut record = record();
+        change(&mut record);
+        issue(Sim::Ntag213, Technology::Ntag213, &record)
+    };
+    let mut locked = CardProfile::new(sim);
+    locked.key = [0x12; 6];
+    let mut phone = CardProfile::new(Sim::Cpu).with_uid(&[0x08, 0x1F, 0x2E, 0x3D]);
+    phone.atr = Some(hex::decode("3B80800101").unwrap());
+    let mut deaf = issue(Sim::Ntag213, Technology::Ntag213, &record());
+    let mut profile = deaf.profile().clone();
+    profile.direct_transmit = false;
+    deaf = deaf.in_another_reader(profile);
+    vec![
+        ("unformatted", empty(sim)),
+        ("unformatted", empty(Sim::Ntag216)),
+        ("not-a-member-card", Chip::new(locked)),
+        ("not-a-member-card", empty(Sim::Desfire)),
+        ("phone", Chip::new(phone)),
+        ("bank-card", empty(Sim::Bank)),
+        ("wrong-key", issue_with(sim, technology, &record(), &keys(0x80))),
+        ("wrong-key", issue_with(Sim::Ntag213, Technology::Ntag213, &record(), &keys(0x80))),
+        ("reader-cannot-log-in", deaf),
+        ("blocked", with(|record| record.status = MemberStatus::Blocked)),
+        ("returned", with(|record| record.status = MemberStatus::Returned)),
+        ("replaced", with(|record| record.status = MemberStatus::Replaced)),
+        ("expired", with(|record| record.valid_until = Some(jiff::civil::date(2020, 1, 1)))),
+        ("hotlisted", with(|record| record.card_no = "8800000666".parse().unwrap())),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_cards_are_refused_without_a_write() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let service = gateway.serve_members(pcsc_table("counter-1", "Virtual PCD 00 00"), Some(members()));
+    gateway.expect_state("counter-1", Ready, None).await;
+    let mut expected = Vec::new();
+    for (reason, chip) in bad_cards() {
+        let card = present(pcscd.port, chip).await;
+        let uid = uid(&card.chip());
+        expected.push(format!("refused {uid}"));
+        gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let told = last(&gateway, "card.refused").await;
+        assert_eq!(told["reason"], reason, "{told}");
+        let (zh, en) = (told["text"]["zh"].as_str().unwrap(), told["text"]["en"].as_str().unwrap());
+        assert!(zh.ends_with('。') && en.is_ascii(), "{zh} {en}");
+        assert_eq!(
+            gateway.in_field().await[0].uid.as_str(),
+            uid,
+            "a refused card is in the field all the same"
+        );
+        assert_eq!(card.writes(), 0, "{reason}");
+        assert_eq!(card.chip().wrong_passwords(), 0, "{reason}: no password tried in vain");
+        card.remove().await;
+        expected.push(format!("removed {uid}"));
+        gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    // What has no layout here identifies, and no more.
+    let card = present(pcscd.port, empty(Sim::Icode)).await;
+    expected.push(format!("tapped {}", uid(&card.chip())));
+    gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(last(&gateway, "card.tapped").await.get("member"), None);
+    drop(card);
+    service.stop().await;
+}
+
+/// Writes through pcscd as the purse will; nothing when the card left.
+fn write(
+    reader: &std::ffi::CStr,
+    technology: Technology,
+    uid: &str,
+    new: &MemberRecord,
+) -> Option<WriteOutcome> {
+    let context = pcsc::Context::establish(pcsc::Scope::User).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let mut card = loop {
+        match context.connect(reader, pcsc::ShareMode::Shared, pcsc::Protocols::ANY) {
+            Ok(card) => break card,
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::yield_now();
+    };
+    let transaction = card.transaction().unwrap();
+    let transmit = |command: &Command| {
+        let mut buffer = [0; 258];
+        let bytes = transaction.transmit(&command.to_bytes(), &mut buffer).ok()?;
+        Some(Answer::Response(Response::parse(bytes).ok()?))
+    };
+    let members = members();
+    let layout = members.layout(technology).unwrap();
+    let mut step =
+        Writing::start(uid.parse().unwrap(), layout, Arc::clone(&members.keys), record(), new.clone());
+    loop {
+        step = match step {
+            WriteStep::Done(outcome) => return Some(outcome),
+            WriteStep::Reset(_) => panic!("a right card needs no reset"),
+            WriteStep::Transmit(command, writing) => writing.answer(&transmit(&command)?),
+        };
+    }
+}
+
+/// Every command of a write is cut once, through pcscd; then the card is tapped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_cut_anywhere_leaves_the_old_record_or_the_new() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let service = gateway.serve_members(pcsc_table("counter-1", "Virtual PCD 00 00"), Some(members()));
+    gateway.expect_state("counter-1", Ready, None).await;
+    let issued = issue(Sim::Classic1k, Technology::MifareClassic1k, &record());
+    let uid = uid(&issued);
+    let new = MemberRecord { counter: 13, principal_fen: 40_000, ..record() };
+    let on_second_reader = |chip: Chip, cut: Option<usize>, new: MemberRecord, uid: String| async move {
+        let sim = present(pcscd.port + 1, chip).await;
+        if let Some(good) = cut {
+            sim.fault_after(good, CardFault::PullTorn);
+        }
+        let write = move || write(c"Virtual PCD 00 01", Technology::MifareClassic1k, &uid, &new);
+        let outcome = tokio::task::spawn_blocking(write).await.unwrap();
+        let (chip, commands) = (sim.chip(), sim.apdus());
+        sim.remove().await;
+        (outcome, chip, commands)
+    };
+    let whole = on_second_reader(issued.clone(), None, new.clone(), uid.clone()).await;
+    assert_eq!(whole.0, Some(WriteOutcome::Written));
+    let first = whole.2.iter().position(|apdu| apdu[1] == 0xD6).unwrap();
+    let last_write = whole.2.iter().rposition(|apdu| apdu[1] == 0xD6).unwrap();
+    let mut expected = Vec::new();
+    for cut in first - 1..=last_write + 1 {
+        let (outcome, mut chip, _) =
+            on_second_reader(issued.clone(), Some(cut), new.clone(), uid.clone()).await;
+        assert_eq!(outcome, None, "cut at {cut}");
+        chip.reset();
+        let card = present(pcscd.port, chip).await;
+        expected.push(format!("tapped {uid}"));
+        gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let member = last(&gateway, "card.tapped").await["member"].clone();
+        let shown = (member["counter"].as_u64(), member["principal_fen"].as_u64());
+        // The last block is filling from its middle on: half of it is all of the record.
+        let is_new = cut >= last_write;
+        let right = if is_new { (Some(13), Some(40_000)) } else { (Some(12), Some(50_000)) };
+        assert_eq!(shown, right, "cut at {cut}");
+        // Half a write is seen, and is no reason to refuse.
+        assert_eq!(member["torn"] == true, cut >= first && !is_new, "cut at {cut}: {member}");
+        card.remove().await;
+        expected.push(format!("removed {uid}"));
+        gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    service.stop().await;
+}
