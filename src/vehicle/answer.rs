@@ -96,6 +96,12 @@ impl Complaint {
         }
     }
 
+    /// Whether the adapter cannot ask such a thing of anybody.
+    #[must_use]
+    pub fn is_inability(self) -> bool {
+        matches!(self, Self::CutsRequests | Self::LongAnswer | Self::NoAddress | Self::Unknown)
+    }
+
     /// Whether the car, rather than the adapter, is silent.
     #[must_use]
     pub fn is_silence(self) -> bool {
