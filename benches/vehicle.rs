@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use baygate::protocols::Bundle;
 use baygate::vehicle::adapter::Adapter;
-use baygate::vehicle::batch::{Batch, Promises};
-use baygate::vehicle::scan;
+use baygate::vehicle::sampling::Sampling;
+use baygate::vehicle::scan::{self, Contact};
 use serde_json::Value;
 use setup::daemon::program;
 use setup::figures::{Figure, Found, digits, median};
@@ -107,13 +107,16 @@ fn values(car: &Car, seconds: usize) -> f64 {
         let record = scan::run(&mut adapter, &bundle, Uuid::nil(), "bench".parse().unwrap(), &mut |_| {})
             .await
             .unwrap();
-        // Who answers what is known from the report, as the peer knows it from its own start.
-        let promises: Promises =
-            record.ecus().into_iter().map(|ecu| (ecu.clone(), record.supported(&ecu))).collect();
-        let batch = Batch { table: &bundle.pids, promises: &promises, broken_in_a_row: 3 };
+        // What the service samples with, knowing what the scan and the last contact told it.
+        let mut sampling = Sampling::default();
+        sampling.scanned(&record);
+        match scan::contact(&mut adapter).await.unwrap() {
+            Contact::Answers(_, units) => sampling.met(&units),
+            Contact::Silent(why) => panic!("the car fell silent: {why}"),
+        }
         let (mut count, begun) = (0, Instant::now());
         while begun.elapsed() < Duration::from_secs(seconds as u64) {
-            let outcomes = batch.ask(&mut adapter, &PIDS, &mut |_| {}).await.unwrap();
+            let outcomes = sampling.ask(&mut adapter, &bundle.pids, &PIDS).await.unwrap();
             count += outcomes.iter().filter(|outcome| !outcome.messages.is_empty()).count();
         }
         count as f64 / begun.elapsed().as_secs_f64()

@@ -85,8 +85,16 @@ fn expected_errors(name: &str, first: bool) -> &'static [(&'static str, &'static
             ("0908", "adapter fails on long answers"),
             ("090A", "adapter fails on long answers"),
             ("0904", "adapter fails on long answers"),
+            ("19020D", "adapter fails on long answers"),
         ],
-        "clone-two-bytes-unannounced" => &[("020200", "adapter reads only two bytes of a request")],
+        // It cuts the question off, and the unit complains.
+        "clone-two-bytes" => {
+            &[("19020D", "7E8: wrong length or format (13)"), ("19020D", "7E9: wrong length or format (13)")]
+        }
+        "clone-two-bytes-unannounced" => &[
+            ("020200", "adapter reads only two bytes of a request"),
+            ("19020D", "adapter reads only two bytes of a request"),
+        ],
         _ => &[],
     }
 }
@@ -116,8 +124,10 @@ fn assert_report(report: &VehicleReport, name: &str, first: bool) {
         _ => 14.1,
     };
     assert_eq!(report.adapter.voltage_v, Some(volts), "{name}");
+    // Forty scans share this machine: the slowest adapters may leave UDS no time, and say so.
+    let told = report.errors.iter().filter(|error| !error.error.ends_with("would have taken too long"));
     let errors: Vec<(&str, &str)> =
-        report.errors.iter().map(|error| (error.request.as_str(), error.error.as_str())).collect();
+        told.map(|error| (error.request.as_str(), error.error.as_str())).collect();
     assert_eq!(errors, expected_errors(name, first), "{name}");
     let frames = if name == "clone-two-bytes-unannounced" { 0 } else { 1 };
     assert_eq!(report.ecus[0].freeze_frames.len(), frames, "{name}");
@@ -149,7 +159,10 @@ async fn one_adapter(name: String, adapter: SimAdapter) -> (String, Capabilities
     assert_eq!(again, Capabilities { long_answers: again.long_answers, ..learned }, "{name}");
     let requests = sim.requests().split_off(before);
     let masks = requests.iter().filter(|request| request.starts_with(&[1, 0])).count();
-    assert!(masks == 1 || name == "clone-not-connected", "{name}: 0100 asked {masks} times");
+    // The one that forgets does so where the car is asked for a second freeze frame, which nobody
+    // answers: it cannot be told from a lost bus.
+    let again = ["clone-not-connected", "clone-forgets"].contains(&name.as_str());
+    assert!(masks == 1 || again, "{name}: 0100 asked {masks} times");
     println!("{name}: {first:.1?}, then {:.1?} in {} requests", begun.elapsed(), requests.len());
     (name, learned)
 }

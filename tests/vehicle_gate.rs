@@ -46,10 +46,20 @@ fn is_read_only(command: &str) -> bool {
         && match command.get(..2) {
             Some("01") => (4..=15).contains(&digits),
             Some("06" | "09") => digits == 4 || digits == 5,
-            Some("02") => digits == 6 || digits == 7,
+            // A PID and its frame's number, up to three times.
+            Some("02") => [6, 10, 14].contains(&(digits & !1)),
+            // Which controls there are: the masks, and nothing that controls.
+            Some("08") => {
+                command.len() == 4
+                    && ["00", "20", "40", "60", "80", "A0", "C0", "E0"].contains(&&command[2..])
+            }
             Some("03" | "07" | "0A") => digits == 2 || digits == 3,
             // UDS: one record by its identifier.
             Some("22") => digits == 6,
+            // Its codes by status, and the record of one.
+            Some("19") => {
+                command.starts_with("1902") && digits == 6 || command.starts_with("1904") && digits == 12
+            }
             _ => false,
         }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use baygate::cli::{Exit, Global, scan as scan_command, watch};
 use baygate::config::tables::Poll;
 use baygate::config::values::Locale;
-use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Engine, Fault, Profile, VehicleSim};
+use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Drive, Engine, Fault, Profile, VehicleSim};
 use baygate::store::tokens::TokenOp;
 use baygate::store::{Batch, Op};
 use serde_json::json;
@@ -74,7 +74,14 @@ fn is_reading(command: &str) -> bool {
     let Some((&service, rest)) = bytes.split_first() else { return false };
     match service {
         0x01 => (1..=6).contains(&rest.len()),
-        0x02 | 0x05 => rest.len() == 2,
+        // A PID and its frame's number, up to three times (ISO 15031-5 §8.2).
+        0x02 => matches!(rest.len(), 2 | 4 | 6),
+        0x05 => rest.len() == 2,
+        // The masks of what could be controlled; on older buses five zeros follow (SAE J1979 appendix F).
+        0x08 => {
+            matches!(rest, [base] | [base, 0, 0, 0, 0, 0] if base.is_multiple_of(0x20))
+                && command.len() % 2 == 0
+        }
         0x03 | 0x07 | 0x0A => rest.is_empty(),
         0x06 | 0x09 | 0x21 => rest.len() == 1,
         0x22 => rest.len() == 2,
@@ -204,9 +211,21 @@ fn parsed<A: clap::Args + clap::FromArgMatches>(words: &[&str]) -> A {
 /// The list itself: what the standards call writing is not on it.
 #[test]
 fn the_list_knows_reading_from_writing() {
-    for reading in
-        ["010C", "010C1", "010C0D0504", "020C00", "03", "22F190", "1902FF", "1904123456FF", "194233FF1E"]
-    {
+    for reading in [
+        "010C",
+        "010C1",
+        "010C0D0504",
+        "020C00",
+        "020C000D0005002",
+        "03",
+        "0800",
+        "08E0",
+        "08000000000000",
+        "22F190",
+        "1902FF",
+        "1904123456FF",
+        "194233FF1E",
+    ] {
         assert!(is_reading(reading) && !is_clearing(reading), "{reading}");
     }
     for writing in [
@@ -215,6 +234,12 @@ fn the_list_knows_reading_from_writing() {
         "0400",
         "08",
         "080100",
+        "0801",
+        "08001",
+        "080001",
+        "08010000000000",
+        "08000000000001",
+        "02040005",
         "1003",
         "1101",
         "14",
@@ -320,7 +345,7 @@ async fn a_day_at_the_bay() {
     bay.stop().await;
     assert_eq!(judge("a day", &tap.heard()), [""; 0], "nobody confirmed anything");
     let seen = tap.services();
-    for service in ["01", "02", "03", "07", "09", "0A", "22"] {
+    for service in ["01", "02", "03", "07", "08", "09", "0A", "19", "22"] {
         assert!(seen.contains(service), "{service} was driven: {seen:?}");
     }
 }
@@ -338,6 +363,12 @@ async fn every_adapter_every_bus_every_kind_of_car() {
     let wide = CarSpec { obd: false, protocol: 7, ..faulty() };
     cases.push(("battery car, 29 bits".into(), SimAdapter::default(), wide));
     let modern = CarSpec { obd: false, j1979_2: true, ..faulty() };
+    let busy = CarSpec { enhanced: vec!["B1234".parse().unwrap()], uds_waits: 2, ..faulty() };
+    cases.push(("codes beyond J1979".into(), SimAdapter::default(), busy));
+    cases.push(("no UDS".into(), SimAdapter::default(), CarSpec { uds: false, ..faulty() }));
+    for drive in [Drive::Hybrid, Drive::Bev] {
+        cases.push((format!("{drive:?}"), SimAdapter::default(), CarSpec { drive, ..faulty() }));
+    }
     cases.push(("J1979-2".into(), SimAdapter::default(), modern));
     let asleep = CarSpec { engine: Engine::Off, ..faulty() };
     cases.push(("asleep".into(), SimAdapter::default(), asleep));

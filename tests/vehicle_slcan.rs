@@ -220,7 +220,7 @@ async fn every_line_of_a_day_belongs_to_the_list() {
             ids.iter().any(|known| id.starts_with(known)).then_some(data)
         };
         let data = match line.as_bytes()[0] {
-            // 7E0 to 7E7: flow control, and what UDS asks a car that is silent on OBD.
+            // 7E0 to 7E7: flow control, and what UDS asks.
             b't' => frame(&["7DF", "7E0", "7E1", "7E2", "7E3", "7E4", "7E5", "7E6", "7E7"], 3),
             b'T' => frame(&["18DB33F1", "18DA"], 8),
             _ => {
@@ -233,12 +233,19 @@ async fn every_line_of_a_day_belongs_to_the_list() {
             [0x30, 0, 0, 0, 0, 0, 0, 0] => {
                 assert!(!line.starts_with("t7DF") && !line.starts_with("T18DB"), "{line}")
             }
+            // Of 08 the masks alone.
+            [2, 0x08, base, 0, 0, 0, 0, 0] => assert!(base.is_multiple_of(0x20), "{line}"),
+            // Codes by status, one code's record.
+            [3, 0x19, 0x02, _, 0, ..] | [6, 0x19, 0x04 | 0x06, ..] => {
+                assert!(!line.starts_with("t7DF") && !line.starts_with("T18DB"), "{line}")
+            }
             [length @ 1..=7, service, ..] => {
                 let fits = match service {
                     0x01 => (2..=7).contains(length),
                     0x06 | 0x09 => *length == 2,
                     0x22 => *length == 3,
-                    0x02 => *length == 3,
+                    // A PID and its frame's number, up to three times.
+                    0x02 => matches!(length, 3 | 5 | 7),
                     0x03 | 0x07 | 0x0A => *length == 1,
                     _ => false,
                 };

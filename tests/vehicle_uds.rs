@@ -4,10 +4,10 @@
 
 mod vehicle_bay;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baygate::config::tables::Poll;
-use baygate::event::vehicle::{DtcState, Readiness, VehicleReport};
+use baygate::event::vehicle::{DtcEntry, DtcState, Readiness, VehicleReport};
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Engine, Profile, VehicleSim};
 use baygate::vehicle::adapter::Adapter;
 use baygate::vehicle::{report, scan, uds};
@@ -25,6 +25,10 @@ async fn sim(car: CarSpec) -> (VehicleSim, String) {
 
 async fn scanned(car: CarSpec) -> Result<VehicleReport, scan::ScanError> {
     let (_sim, link) = sim(car).await;
+    scan_of(&link).await
+}
+
+async fn scan_of(link: &str) -> Result<VehicleReport, scan::ScanError> {
     let bundle = bundle();
     let mut adapter = Adapter::open(&link.parse().unwrap(), &bundle, None, None).await.unwrap();
     let record = scan::run(&mut adapter, &bundle, Uuid::nil(), "bay-1".parse().unwrap(), &mut |_| {}).await?;
@@ -36,7 +40,7 @@ fn battery_car() -> CarSpec {
         obd: false,
         units: 1,
         confirmed: vec!["P0A9B".parse().unwrap()],
-        pending: vec!["U0100".parse().unwrap()],
+        pending: vec!["P0A9B".parse().unwrap(), "U0100".parse().unwrap()],
         failure_type: 0x17,
         ..CarSpec::default()
     }
@@ -117,27 +121,102 @@ async fn a_battery_car_arrives_and_departs() {
     bay.stop().await;
 }
 
+/// Code, source, failure type, states and status of a unit's codes.
+type Code<'a> = (&'a str, &'a str, Option<&'a str>, &'a [DtcState], Option<u8>);
+
+fn codes(report: &VehicleReport) -> Vec<Code<'_>> {
+    let code = |c| -> Code<'_> {
+        let c: &DtcEntry = c;
+        (&c.code, &c.source, c.failure_type.as_deref(), &c.state, c.status_raw)
+    };
+    report.ecus[0].dtcs.iter().map(code).collect()
+}
+
+fn both_ways() -> CarSpec {
+    CarSpec {
+        confirmed: vec!["P0420".parse().unwrap()],
+        pending: vec!["P0171".parse().unwrap()],
+        permanent: vec!["P0420".parse().unwrap()],
+        enhanced: vec!["B1234".parse().unwrap(), "U0121".parse().unwrap()],
+        failure_type: 0x11,
+        ..CarSpec::default()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn uds_adds_to_a_car_that_answers_j1979() {
-    let car = CarSpec { confirmed: vec!["P0420".parse().unwrap()], failure_type: 0x11, ..CarSpec::default() };
-    let (sim, link) = sim(car).await;
+async fn a_scan_adds_the_codes_that_only_uds_tells() {
+    use DtcState::{Confirmed, Pending, Permanent};
+    // A unit that says "wait" before each answer gives the same.
+    for uds_waits in [0, 2] {
+        for protocol in [6, 7] {
+            let (sim, link) = sim(CarSpec { uds_waits, protocol, ..both_ways() }).await;
+            let report = scan_of(&link).await.unwrap();
+            assert_eq!(
+                codes(&report),
+                [
+                    ("P0171", "obd", Some("11"), &[Pending][..], Some(0x27)),
+                    ("P0420", "obd", Some("11"), &[Confirmed, Permanent][..], Some(0xA8)),
+                    ("B1234", "uds", Some("11"), &[Confirmed][..], Some(0xA8)),
+                    ("U0121", "uds", Some("11"), &[Confirmed][..], Some(0xA8)),
+                ]
+            );
+            assert_eq!(report.errors, [], "{uds_waits}");
+            // Its freeze frame was read by J1979; the others' snapshots by UDS.
+            assert_eq!(report.ecus[0].freeze_frames.iter().filter(|f| f.code == "P0420").count(), 1);
+            let snapshots: Vec<_> =
+                sim.requests().into_iter().filter(|r| r.starts_with(&[0x19, 4])).collect();
+            assert_eq!(snapshots.len(), 3, "P0171, B1234, U0121: {snapshots:02X?}");
+            assert!(!snapshots.contains(&vec![0x19, 0x04, 0x04, 0x20, 0x11, 0xFF]));
+            // No session, no key, nothing written.
+            let changes = |request: &Vec<u8>| matches!(request[0], 0x10 | 0x11 | 0x27 | 0x2E | 0x31 | 0x3E);
+            assert!(!sim.requests().iter().any(changes));
+        }
+    }
+}
+
+/// The annual check looks at the codes of emissions alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_uds_tells_blocks_no_emission_check() {
+    let car = CarSpec { confirmed: Vec::new(), pending: Vec::new(), permanent: Vec::new(), ..both_ways() };
+    let report = scanned(car).await.unwrap();
+    assert_eq!(report.ecus[0].dtcs.len(), 2);
+    assert!(report.inspection.ready, "{:?}", report.inspection);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn units_without_uds_are_asked_once_and_left() {
+    let (sim, link) = sim(CarSpec { uds: false, ..both_ways() }).await;
+    let report = scan_of(&link).await.unwrap();
+    assert_eq!(
+        codes(&report),
+        [
+            ("P0171", "obd", None, &[DtcState::Pending][..], None),
+            ("P0420", "obd", None, &[DtcState::Confirmed, DtcState::Permanent][..], None),
+        ]
+    );
+    assert_eq!(report.errors, [], "nobody promised UDS");
+    let asked: Vec<_> = sim.requests().into_iter().filter(|request| request[0] > 0x0A).collect();
+    assert_eq!(asked, [[0x19, 0x02, 0x0D], [0x19, 0x02, 0x0D]], "once each unit");
+
+    let (sim, link) = self::sim(CarSpec { protocol: 5, ..both_ways() }).await;
+    assert_eq!(scan_of(&link).await.unwrap().ecus[0].dtcs.len(), 2);
+    assert!(sim.requests().iter().all(|request| request[0] <= 0x0A), "on CAN only");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uds_has_what_is_left_of_a_scans_time() {
+    let (sim, link) = sim(both_ways()).await;
     let bundle = bundle();
     let mut adapter = Adapter::open(&link.parse().unwrap(), &bundle, None, None).await.unwrap();
-    let mut record =
+    let record =
         scan::run(&mut adapter, &bundle, Uuid::nil(), "bay-1".parse().unwrap(), &mut |_| {}).await.unwrap();
-    let known = record.ecus();
-    let heard = uds::read::enhance(&mut adapter, &bundle, &known, uds::read::ENHANCE_BUDGET).await.unwrap();
-    record.told.extend(heard.told);
-    record.errors.extend(heard.errors);
-    let report = report::build(&record, &bundle);
-    let codes: Vec<_> = report.ecus[0]
-        .dtcs
-        .iter()
-        .map(|c| (c.code.as_str(), c.source.as_str(), c.failure_type.as_deref()))
-        .collect();
-    assert_eq!(codes, [("P0420", "obd", None), ("P0420", "uds", Some("11"))]);
-    // No session, no key, nothing written.
-    assert!(
-        sim.requests().iter().all(|request| !matches!(request[0], 0x10 | 0x11 | 0x27 | 0x2E | 0x31 | 0x3E))
-    );
+    let before = sim.requests().len();
+    let over = Instant::now();
+    let (heard, ended) = uds::read::enhance(&mut adapter, &bundle, &record, over, &mut |_| {}).await;
+    ended.unwrap();
+    assert_eq!(heard.told, []);
+    assert_eq!(heard.errors.len(), 1, "said once: {:?}", heard.errors);
+    assert_eq!(heard.errors[0].request, "19020D");
+    assert!(heard.errors[0].error.contains("too long"));
+    assert_eq!(sim.requests().len(), before);
 }

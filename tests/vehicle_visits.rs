@@ -331,6 +331,7 @@ async fn what_was_typed_in_is_in_every_later_fact_of_the_visit() {
     assert_eq!(bay.scan().await.state, RequestState::Done);
     let report = bay.nth("vehicle.report", 2).await;
     assert_eq!((&report["vin"], &report["vin_typed"]), (&json!(A), &json!(true)));
+    assert_eq!((&report["vin_check"], &report["vin_source"]), (&json!("ok"), &json!("typed")));
     assert_eq!((&report["order"], &report["purpose"]), (&json!("R-117"), &json!("post-repair")));
     if report["odometer_source"] != json!("obd") {
         assert_eq!(
@@ -343,6 +344,25 @@ async fn what_was_typed_in_is_in_every_later_fact_of_the_visit() {
     let departed = bay.nth("vehicle.departed", 1).await;
     assert_eq!((&departed["vin"], &departed["order"]), (&json!(A), &json!("R-117")));
     assert_eq!((&departed["odometer_km"], &departed["purpose"]), (&json!(48210.0), &json!("post-repair")));
+    bay.stop().await;
+}
+
+/// The VIN was read at the arrival; a later scan without it has the visit's, checked, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_without_a_reading_has_the_visits_vin() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let (sim, link) = on_tcp(plugged(car(A))).await;
+    let bay = Bay::start(&store, "bay-12", &link, Poll::Auto);
+    let first = bay.nth("vehicle.report", 1).await;
+    let told = |report: &serde_json::Value| ["vin", "vin_check", "vin_source"].map(|key| report[key].clone());
+    assert_eq!(told(&first), [json!(A), json!("ok"), json!("scan")]);
+
+    sim.swap(&CarSpec { vin: None, ..CarSpec::default() }).unwrap();
+    assert_eq!(bay.scan().await.state, RequestState::Done);
+    let later = bay.nth("vehicle.report", 2).await;
+    assert_eq!(told(&later), [json!(A), json!("ok"), json!("visit")]);
+    assert_eq!(later["visit"], first["visit"]);
     bay.stop().await;
 }
 

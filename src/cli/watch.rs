@@ -22,8 +22,8 @@ use crate::config::values::{Locale, VehicleLink};
 use crate::event::vehicle::{PidValue, SignalWindow};
 use crate::protocols::Bundle;
 use crate::vehicle::adapter::Adapter;
-use crate::vehicle::batch::{Batch, Promises};
 use crate::vehicle::gate::Request;
+use crate::vehicle::sampling::Sampling;
 use crate::vehicle::scan::{Contact, ScanError, contact};
 use crate::vehicle::telemetry::LIVE_PIDS;
 use crate::vehicle::{AdapterError, decode_pid};
@@ -130,8 +130,10 @@ struct Watch {
 impl Watch {
     async fn run(&self, link: &VehicleLink, shown: &mut Shown) -> Result<(), ScanError> {
         let mut adapter = Adapter::open(link, &self.bundle, None, None).await?;
-        if let Contact::Silent(why) = contact(&mut adapter).await? {
-            return Err(ScanError::NoAnswer { why });
+        let mut sampling = Sampling::default();
+        match contact(&mut adapter).await? {
+            Contact::Silent(why) => return Err(ScanError::NoAnswer { why }),
+            Contact::Answers(_, units) => sampling.met(&units),
         }
         let first = adapter.ask(Request::current(0x00), None).await?;
         adapter.learn(&first, &self.bundle.pids).await?;
@@ -141,7 +143,7 @@ impl Watch {
         let mut done = 0;
         while self.rounds.is_none_or(|rounds| done < rounds) {
             tick.tick().await;
-            let round = self.ask(&mut adapter, &pids).await?;
+            let round = self.ask(&mut adapter, &mut sampling, &pids).await?;
             // The reader of our output left: done.
             if shown.round(&round, self).is_err() {
                 return Ok(());
@@ -151,10 +153,14 @@ impl Watch {
         Ok(())
     }
 
-    async fn ask(&self, adapter: &mut Adapter, pids: &[u8]) -> Result<Vec<(String, PidValue)>, AdapterError> {
+    async fn ask(
+        &self,
+        adapter: &mut Adapter,
+        sampling: &mut Sampling,
+        pids: &[u8],
+    ) -> Result<Vec<(String, PidValue)>, AdapterError> {
         let table = &self.bundle.pids;
-        let batch = Batch { table, promises: &Promises::new(), broken_in_a_row: 3 };
-        let outcomes = match batch.ask(adapter, pids, &mut |_| {}).await {
+        let outcomes = match sampling.ask(adapter, table, pids).await {
             Err(error) if error.is_fatal() => return Err(error),
             other => other.unwrap_or_default(),
         };

@@ -197,6 +197,26 @@ pub enum VinCheck {
     Missing,
 }
 
+impl VinCheck {
+    /// Of a VIN that is one.
+    #[must_use]
+    pub fn of(vin: &Vin) -> Self {
+        if vin.check_digit_ok() { Self::Ok } else { Self::CheckDigitWrong }
+    }
+}
+
+/// Where the VIN of a report comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum VinSource {
+    /// The car gave it in this scan.
+    Scan,
+    /// The car gave it earlier in this visit; in this scan it was missing or spoilt.
+    Visit,
+    /// Somebody typed it in; the car gave none.
+    Typed,
+}
+
 /// The adapter between gateway and car.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Adapter {
@@ -322,6 +342,10 @@ pub struct EcuReport {
     pub freeze_frames: Vec<FreezeFrame>,
     /// Readiness monitors.
     pub readiness: BTreeMap<String, Readiness>,
+    /// The same monitors in this drive cycle (PID 41), where the car tells. `unsupported` also
+    /// means switched off until the next cycle.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub readiness_this_cycle: BTreeMap<String, Readiness>,
     /// Current values.
     pub values: Vec<PidValue>,
     /// Monitor tests.
@@ -336,6 +360,9 @@ pub struct EcuReport {
     /// `hardware_number`, `supplier_software_version`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub identification: BTreeMap<String, String>,
+    /// Controls of service 08 the unit has, two hex digits each: told by its masks, never used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub controls: Vec<String>,
 }
 
 /// Whether the annual check would pass.
@@ -368,8 +395,11 @@ pub struct VehicleReport {
     /// The car.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vin: Option<Vin>,
-    /// What is known of the VIN's form.
+    /// What is known of the form of `vin`; of what the car gave instead, where that is absent.
     pub vin_check: VinCheck,
+    /// Where `vin` comes from; absent without one, and in reports of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vin_source: Option<VinSource>,
     /// The workshop order, when typed in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,

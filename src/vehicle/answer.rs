@@ -113,6 +113,12 @@ impl Complaint {
         matches!(self, Self::NoEcho | Self::Misheard)
     }
 
+    /// Whether the adapter cannot ask such a thing of anybody.
+    #[must_use]
+    pub fn is_inability(self) -> bool {
+        matches!(self, Self::CutsRequests | Self::LongAnswer | Self::NoAddress | Self::Unknown)
+    }
+
     /// Whether the car, rather than the adapter, is silent.
     #[must_use]
     pub fn is_silence(self) -> bool {

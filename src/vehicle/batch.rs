@@ -309,8 +309,8 @@ fn plan(pids: &[u8], most: usize, most_lines: usize, table: &PidTable, promises:
     chunks
 }
 
-/// Whether `01` and this PID, one character lost on the way, begin with 04.
-fn may_read_as_clearing(pid: u8) -> bool {
+/// Whether `01` (or `02`) and this PID, one character lost on the way, begin with 04.
+pub(super) fn may_read_as_clearing(pid: u8) -> bool {
     pid == CLEARS_ELSEWHERE || pid & 0xF0 == 0x40
 }
 

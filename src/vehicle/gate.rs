@@ -171,6 +171,16 @@ impl Request {
         Self::with(0x02, [pid, frame])
     }
 
+    /// Service 02: up to three PIDs of one stored freeze frame, each with the frame's number
+    /// (CAN only; ISO 15031-5 §8.2). `None`: none, or more than three.
+    #[must_use]
+    pub fn freeze_frame_many(pids: &[u8], frame: u8) -> Option<Self> {
+        let pairs: Vec<u8> = pids.iter().flat_map(|pid| [*pid, frame]).collect();
+        let mut parameters = [0; MOST_PARAMETERS];
+        parameters.get_mut(..pairs.len()).filter(|room| !room.is_empty())?.copy_from_slice(&pairs);
+        Some(Self { service: 0x02, parameters, parameter_count: pairs.len(), target: Target::Functional })
+    }
+
     /// Service 03: confirmed codes.
     #[must_use]
     pub const fn confirmed_codes() -> Self {
@@ -293,6 +303,8 @@ impl Request {
         match (self.service, self.parameters()) {
             // Fewer PIDs may come than were asked for, in any order.
             (0x01, asked) => data.first().is_some_and(|pid| asked.contains(pid)),
+            // The same; every second byte is the frame's number.
+            (0x02, asked) => data.first().is_some_and(|pid| asked.iter().step_by(2).any(|one| one == pid)),
             (0x22, did) => data.starts_with(did),
             (_, parameters) => parameters.first().is_none_or(|id| data.first() == Some(id)),
         }
@@ -564,6 +576,15 @@ mod tests {
     }
 
     #[test]
+    fn a_freeze_frame_has_at_most_three_pids_in_a_question() {
+        for count in 0..8 {
+            let request = Request::freeze_frame_many(&[0x0C; 8][..count], 0);
+            assert_eq!(request.is_some(), (1..=3).contains(&count), "{count}");
+        }
+        assert_eq!(Request::freeze_frame_many(&[0x0C], 0), Some(Request::freeze_frame(0x0C, 0)));
+    }
+
+    #[test]
     fn of_service_08_only_the_masks_can_be_asked_for() {
         for id in 0..=0xFF_u8 {
             for (request, length) in
@@ -601,6 +622,7 @@ mod tests {
             (Outgoing::Nonsense, "XXXXXXXX\r"),
             (Outgoing::At(AtCommand::Voltage), "ATRV\r"),
             (Outgoing::Obd(Request::freeze_frame(0x0C, 0)), "020C00\r"),
+            (Outgoing::Obd(Request::freeze_frame_many(&[0x0C, 0x0D, 0x05], 1).unwrap()), "020C010D010501\r"),
             (Outgoing::Obd(Request::permanent_codes()), "0A\r"),
             (Outgoing::ObdCounted(Request::current(0x0C), 2), "010C2\r"),
         ] {
@@ -650,6 +672,9 @@ mod tests {
             (Request::current(0x0C), &[0x7F, 0x01, 0x12], false),
             (Request::current(0x0C), &[], false),
             (Request::current_many(&[0x0C, 0x0D]).unwrap(), &[0x41, 0x0D, 0x00, 0x0C, 0x0C, 0xB2], true),
+            (Request::freeze_frame(0x0C, 0), &[0x42, 0x0C, 0x00, 0x0C, 0xB2], true),
+            (Request::freeze_frame_many(&[0x0C, 0x0D], 0).unwrap(), &[0x42, 0x0D, 0x00, 0x21], true),
+            (Request::freeze_frame_many(&[0x0C, 0x0D], 1).unwrap(), &[0x42, 0x01, 0x01, 0x21], false),
             (Request::data_by_identifier(0xF190), &[0x62, 0xF1, 0x90, 0x4C], true),
             (Request::data_by_identifier(0xF190), &[0x62, 0xF1, 0x8C, 0x4C], false),
             (Request::dtcs_by_status(0xFF), &[0x59, 0x02, 0xFF], true),

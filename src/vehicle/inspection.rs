@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 
 use super::report::ScanRecord;
-use crate::event::vehicle::{DtcState, EcuReport, Inspection, Powertrain, Readiness, VehicleReport};
+use crate::event::vehicle::{
+    DtcEntry, DtcState, EcuReport, Inspection, Powertrain, Readiness, VehicleReport,
+};
 
 /// Below these since the last clearing the monitors have had no fair chance. Warm-ups:
 /// a confirmed code needs two drive cycles to come back; distance and time: the
@@ -67,7 +69,12 @@ pub fn foresee(
     since: SinceClear,
 ) -> Inspection {
     let (mut blocking, mut notes) = (Vec::new(), Vec::new());
-    let stands = |state| ecus.iter().flat_map(|ecu| &ecu.dtcs).any(|dtc| dtc.state.contains(&state));
+    // The check reads the codes of emissions. Where J1979 told them, what UDS knows beside (body,
+    // chassis, the maker's own) is not looked at; a car of UDS alone has no other list.
+    let by_obd = record.told.iter().any(|told| told.request.service() == 0x03);
+    let looked_at = |dtc: &&DtcEntry| !by_obd || dtc.source == "obd";
+    let stands =
+        |state| ecus.iter().flat_map(|ecu| &ecu.dtcs).filter(looked_at).any(|dtc| dtc.state.contains(&state));
     if record.broke_off.as_deref() == Some("car-silent") {
         blocking.push("communication-failed".to_owned());
     }

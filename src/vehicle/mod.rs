@@ -32,6 +32,7 @@ pub mod powertrain;
 pub mod protocol;
 pub mod recording;
 pub mod report;
+pub mod sampling;
 pub mod scan;
 mod service;
 pub mod signal_set;

@@ -128,8 +128,7 @@ impl VinReading {
         match self {
             Self::Missing => VinCheck::Missing,
             Self::Malformed => VinCheck::Malformed,
-            Self::Read(vin) if vin.check_digit_ok() => VinCheck::Ok,
-            Self::Read(_) => VinCheck::CheckDigitWrong,
+            Self::Read(vin) => VinCheck::of(vin),
         }
     }
 

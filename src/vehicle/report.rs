@@ -18,8 +18,8 @@ use super::powertrain::{self, Evidence};
 use super::protocol::EcuAddress;
 use super::uds;
 use crate::event::vehicle::{
-    DtcEntry, DtcState, EcuReport, FreezeFrame, Inspection, PidValue, Powertrain, RequestError, StoreFacts,
-    VehicleReport,
+    DtcEntry, DtcState, EcuReport, FreezeFrame, Inspection, PidValue, Powertrain, Readiness, RequestError,
+    StoreFacts, VehicleReport, VinSource,
 };
 use crate::protocols::Bundle;
 
@@ -45,6 +45,7 @@ pub fn build(record: &ScanRecord, bundle: &Bundle) -> VehicleReport {
         visit: record.visit,
         vin: vin.vin().cloned(),
         vin_check: vin.check(),
+        vin_source: vin.vin().map(|_| VinSource::Scan),
         order: None,
         link: record.link.clone(),
         adapter: record.adapter.clone(),
@@ -79,26 +80,41 @@ fn ecu_report(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> EcuRepo
         .first()
         .and_then(|payload| obd::four_bytes(payload, 2))
         .map(|data| MonitorStatus::read(data, &bundle.readiness));
+    let frames = freeze_frames(record, ecu, bundle);
+    let mut snapshots = uds::report::snapshots(&record.told, ecu, bundle);
+    snapshots.retain(|snapshot| frames.iter().all(|frame| frame.code != snapshot.code));
     EcuReport {
         address: ecu.to_string(),
         name: obd::ecu_name(&info(0x0A)).or_else(|| name_by_address(&ecu.0)),
         mil: monitors.as_ref().map(|status| status.mil),
         dtc_count: monitors.as_ref().map(|status| status.dtc_count),
-        dtcs: [codes(record, ecu, brand, bundle), uds::report::codes(&record.told, ecu, brand, bundle)]
-            .concat(),
-        freeze_frames: [
-            freeze_frames(record, ecu, bundle),
-            uds::report::snapshots(&record.told, ecu, bundle),
-        ]
-        .concat(),
+        dtcs: uds::report::join(
+            codes(record, ecu, brand, bundle),
+            uds::report::codes(&record.told, ecu, brand, bundle),
+        ),
+        freeze_frames: [frames, snapshots].concat(),
         readiness: monitors.map(|status| status.readiness).unwrap_or_default(),
+        readiness_this_cycle: this_cycle(record, ecu, bundle),
         values: values(record, ecu, 0x01, 2, &|_| true, bundle),
         monitor_tests: monitors::tests(record, ecu, bundle),
         iupr: monitors::in_use_ratios(record, ecu, bundle),
         calibration_ids: obd::calibration_ids(&info(0x04)),
         cvns: obd::cvns(&info(0x06)),
         identification: uds::report::identification(&record.told, ecu),
+        controls: record
+            .supported_controls(ecu)
+            .into_iter()
+            .filter(|id| !id.is_multiple_of(0x20))
+            .map(|id| format!("{id:02X}"))
+            .collect(),
     }
+}
+
+/// PID 41.
+fn this_cycle(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> BTreeMap<String, Readiness> {
+    let payloads = record.payloads(ecu, Request::current(0x41));
+    let data = payloads.first().and_then(|payload| obd::four_bytes(payload, 2));
+    data.map(|data| obd::drive_cycle_readiness(data, &bundle.readiness)).unwrap_or_default()
 }
 
 /// ISO 15765-4 assigns the first two addresses; older buses use SAE J2178-1's engine address.

@@ -6,18 +6,19 @@
 //! Other ways of asking plug in at [`Scan::everything`], one line each.
 
 mod asking;
+mod freeze_frames;
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
 use super::adapter::Adapter;
-use super::answer::Answer;
+use super::answer::{Answer, Message};
 use super::batch::{Batch, Promises};
 use super::error::AdapterError;
 use super::gate::Request;
-use super::obd::{VinReading, info_bytes};
+use super::obd::{self, VinReading, info_bytes};
 use super::protocol::{EcuAddress, Protocol};
 use super::report::{ScanRecord, Told};
 use super::uds;
@@ -35,6 +36,8 @@ const FREEZE_FRAMES: u8 = 8;
 const OXYGEN_SENSOR_TESTS: usize = 24;
 /// The digit behind a request counts so many lines at most.
 const MOST_LINES: u8 = 15;
+/// A full scan on a good adapter: what J1979 leaves of it is UDS's.
+const FULL_SCAN: Duration = Duration::from_secs(10);
 /// PIDs asked before it is looked at whether the car still answers.
 const PIDS_A_BATCH: usize = 12;
 
@@ -87,8 +90,8 @@ impl BrokeOff {
 /// Whether the car answers the first question of OBD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Contact {
-    /// These ECUs do, on this protocol.
-    Answers(Protocol, Vec<EcuAddress>),
+    /// These ECUs do, on this protocol, and promise these of the first 32 PIDs (none: by UDS).
+    Answers(Protocol, Promises),
     /// None does. Not yet a silent car: a battery car or a gateway may be awake behind it.
     Silent(String),
 }
@@ -105,7 +108,12 @@ pub async fn contact(adapter: &mut Adapter) -> Result<Contact, AdapterError> {
     }
     Ok(match adapter.protocol() {
         Some(protocol) if !answer.messages.is_empty() => {
-            Contact::Answers(protocol, answer.messages.into_iter().map(|message| message.sender).collect())
+            let promised = |message: &Message| {
+                let mask = obd::four_bytes(&message.payload, 2);
+                mask.map(|mask| obd::supported(0x00, mask)).unwrap_or_default().into_iter().collect()
+            };
+            let units = answer.messages.iter().map(|message| (message.sender.clone(), promised(message)));
+            Contact::Answers(protocol, units.collect())
         }
         _ => by_uds(adapter, &answer).await?,
     })
@@ -116,7 +124,8 @@ async fn by_uds(adapter: &mut Adapter, silence: &Answer) -> Result<Contact, Adap
     let units = uds::find::units(adapter, uds::find::LOOK_BUDGET).await?;
     Ok(match adapter.protocol() {
         Some(protocol) if !units.is_empty() => {
-            Contact::Answers(protocol, units.into_iter().map(|unit| unit.address).collect())
+            let units = units.into_iter().map(|unit| (unit.address, BTreeSet::new()));
+            Contact::Answers(protocol, units.collect())
         }
         _ => Contact::Silent(silence.trouble().unwrap_or_else(|| "no data".into())),
     })
@@ -215,6 +224,8 @@ pub async fn run(
         record,
         done: 1,
         planned: 20,
+        begun,
+        frame_pids: 1,
         broken_in_a_row: 0,
         silent_in_a_row: 0,
     };
@@ -240,6 +251,9 @@ struct Scan<'a> {
     record: ScanRecord,
     done: usize,
     planned: usize,
+    begun: Instant,
+    /// How many PIDs of a freeze frame one request asks, with this adapter and this car.
+    frame_pids: usize,
     broken_in_a_row: u32,
     silent_in_a_row: u32,
 }
@@ -251,16 +265,41 @@ impl Scan<'_> {
         self.ask(Request::current(0x01), self.lines_of(0x01)).await?;
         self.code_lists().await?;
         self.vin().await?;
-        // Codes by UDS (service 19) plug in here.
         if self.any_code() {
-            self.freeze_frame().await?;
+            self.freeze_frames().await?;
         }
         self.current_data().await?;
         if !self.record.protocol.is_can() {
             self.oxygen_sensor_tests().await?;
         }
         self.monitor_tests().await?;
-        self.information().await
+        self.control_support().await?;
+        self.information().await?;
+        if self.record.protocol.is_can() {
+            self.enhanced().await?;
+        }
+        Ok(())
+    }
+
+    /// What only UDS tells, in the time that is left: codes beyond those of emissions, how each failed.
+    async fn enhanced(&mut self) -> Result<(), BrokeOff> {
+        let until = (self.begun + FULL_SCAN).min(Instant::now() + uds::read::ENHANCE_BUDGET);
+        let (done, planned, progress) = (&mut self.done, &mut self.planned, &mut *self.progress);
+        let mut last = Request::current(0x00);
+        let mut before = |request| {
+            last = request;
+            *planned = (*planned).max(*done + 1);
+            progress(Progress { done: *done, total: *planned, request });
+            *done += 1;
+        };
+        let (heard, ended) =
+            uds::read::enhance(self.adapter, self.bundle, &self.record, until, &mut before).await;
+        self.record.told.extend(heard.told);
+        self.record.errors.extend(heard.errors);
+        ended.map_err(|error| {
+            self.note(last, error.code().into());
+            error.into()
+        })
     }
 
     /// Masks, then every promised PID that the table can decode and that was not asked before.
@@ -278,8 +317,7 @@ impl Scan<'_> {
             .into_iter()
             .filter(|pid| *pid != 0x01 && self.bundle.pids.get(0x01, *pid).is_some())
             .collect();
-        let promises: Promises =
-            self.record.ecus().into_iter().map(|ecu| (ecu.clone(), self.record.supported(&ecu))).collect();
+        let promises = self.record.promises();
         let batch = Batch { table: &self.bundle.pids, promises: &promises, broken_in_a_row: BROKEN_IN_A_ROW };
         self.planned += wanted.len().div_ceil(self.adapter.most_pids());
         for pids in wanted.chunks(PIDS_A_BATCH) {
@@ -331,58 +369,6 @@ impl Scan<'_> {
         lists.into_iter().any(|told| told.payload.iter().skip(1).any(|byte| *byte != 0))
     }
 
-    /// Every frame that has a code, each with its number, by what the ECUs promise for it.
-    async fn freeze_frame(&mut self) -> Result<(), BrokeOff> {
-        let mut room = FREEZE_FRAME_PIDS;
-        for frame in 0..FREEZE_FRAMES {
-            if frame == 0 {
-                self.ask(Request::freeze_frame(0x02, frame), None).await?;
-            } else {
-                // Nobody promised another frame: silence is no failure.
-                self.probe(Request::freeze_frame(0x02, frame)).await?;
-            }
-            let ecus = self.record.ecus();
-            if !ecus.iter().any(|ecu| self.record.freeze_frame_code(ecu, frame).is_some()) {
-                return Ok(());
-            }
-            let promised = |scan: &Self, pid: u8| {
-                ecus.iter().any(|ecu| scan.record.supported_in_freeze_frame(ecu, frame).contains(&pid))
-            };
-            for base in (0x00..=0xE0_u8).step_by(0x20) {
-                if base != 0 && !promised(self, base) {
-                    break;
-                }
-                let lines = (base != 0).then(|| self.freeze_frame_lines(base, frame, &ecus)).flatten();
-                self.ask(Request::freeze_frame(base, frame), lines).await?;
-            }
-            let wanted: Vec<u8> = (0x01..=0xFF)
-                .filter(|pid| *pid != 0x02 && self.bundle.pids.get(0x02, *pid).is_some())
-                .filter(|pid| promised(self, *pid))
-                .take(room)
-                .collect();
-            room -= wanted.len();
-            self.planned += wanted.len();
-            for pid in wanted {
-                let lines = self.freeze_frame_lines(pid, frame, &ecus);
-                self.ask(Request::freeze_frame(pid, frame), lines).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// How many lines the answer to a freeze-frame PID has, when that is certain.
-    fn freeze_frame_lines(&self, pid: u8, frame: u8, ecus: &[EcuAddress]) -> Option<u8> {
-        let mask = pid.is_multiple_of(0x20).then_some(4);
-        let bytes = mask.or_else(|| self.bundle.pids.get(0x02, pid).map(|row| row.bytes))?;
-        let promised = ecus
-            .iter()
-            .filter(|ecu| self.record.supported_in_freeze_frame(ecu, frame).contains(&pid))
-            .count();
-        // Service, PID and frame number stand in front; a single frame holds seven bytes.
-        let single = bytes + 3 <= 7;
-        u8::try_from(promised).ok().filter(|n| single && (1..=MOST_LINES).contains(n))
-    }
-
     /// The VIN, by the mask; a car whose mask could not be read is asked nevertheless.
     async fn vin(&mut self) -> Result<(), BrokeOff> {
         self.ask(Request::vehicle_info(0x00), None).await?;
@@ -407,6 +393,24 @@ impl Scan<'_> {
 
     fn promised_info(&self) -> BTreeSet<u8> {
         self.record.ecus().iter().flat_map(|ecu| self.record.supported_info(ecu)).collect()
+    }
+
+    /// 08: which controls the units have, by their masks and nothing else. Few have any, and
+    /// nobody promised the service: silence is no failure.
+    async fn control_support(&mut self) -> Result<(), BrokeOff> {
+        let form: fn(u8) -> Option<Request> = match self.record.protocol.is_can() {
+            true => Request::control_support,
+            false => Request::control_support_older_bus,
+        };
+        for base in (0x00..=0xE0_u8).step_by(0x20) {
+            let promised = |ecu: &EcuAddress| self.record.supported_controls(ecu).contains(&base);
+            if base != 0 && !self.record.ecus().iter().any(promised) {
+                break;
+            }
+            let Some(request) = form(base) else { break };
+            self.probe(request).await?;
+        }
+        Ok(())
     }
 
     /// 06: masks, then every promised monitor. Older buses number tests instead of monitors

@@ -7,7 +7,7 @@
 
 use crate::clock::UtcMillis;
 use crate::event::Text;
-use crate::event::vehicle::{OdometerSource, Purpose, StoreFacts, VehicleReport, VinCheck};
+use crate::event::vehicle::{OdometerSource, Purpose, StoreFacts, VehicleReport, VinCheck, VinSource};
 use crate::ident::{CardNo, Vin};
 use crate::store::visits::{TypedIn, VisitRow};
 
@@ -281,12 +281,13 @@ pub fn store_facts(typed: &TypedIn, vin_is_typed: bool) -> StoreFacts {
 pub fn put_into(report: &mut VehicleReport, typed: &TypedIn) {
     let was_typed = report.store_facts.vin_typed == Some(true);
     if was_typed {
-        report.vin = None;
+        (report.vin, report.vin_source, report.vin_check) = (None, None, VinCheck::Missing);
     }
     let vin_is_typed = report.vin.is_none() && typed.vin.is_some();
     if let (true, Some(vin)) = (vin_is_typed, &typed.vin) {
-        report.vin_check = if vin.check_digit_ok() { VinCheck::Ok } else { VinCheck::CheckDigitWrong };
+        report.vin_check = VinCheck::of(vin);
         report.vin = Some(vin.clone());
+        report.vin_source = Some(VinSource::Typed);
     }
     report.order.clone_from(&typed.order);
     if report.odometer_source.as_deref() != Some(OdometerSource::Obd.as_str()) {

@@ -93,6 +93,13 @@ impl<'a> View<'a> {
         monitors
     }
 
+    /// A note for a monitor that is complete and has yet to run in this drive cycle.
+    fn not_yet_this_cycle(&self, name: &str, state: Readiness) -> Option<&'static str> {
+        let cycles = self.report.ecus.iter().filter_map(|ecu| ecu.readiness_this_cycle.get(name));
+        let open = state == Readiness::Complete && cycles.into_iter().any(|s| *s == Readiness::Incomplete);
+        open.then(|| self.pick("本次行程尚未完成", "not yet in this drive cycle"))
+    }
+
     /// Results of on-board tests, those that failed first.
     fn tests(&self) -> Vec<(&'a EcuReport, &'a MonitorTest)> {
         let of_ecu = |ecu: &'a EcuReport| ecu.monitor_tests.iter().map(move |test| (ecu, test));

@@ -68,11 +68,14 @@ pub fn report() -> VehicleReport {
         calibration_ids: vec!["37805-5AA-C710".into()],
         cvns: vec!["17F2A0B1".into()],
         identification: Default::default(),
+        readiness_this_cycle: Default::default(),
+        controls: Vec::new(),
     };
     VehicleReport {
         visit: uuid::Uuid::nil(),
         vin: None,
         vin_check: VinCheck::Missing,
+        vin_source: None,
         order: Some("RO-20261121-7".into()),
         link: "bay-1".parse().unwrap(),
         adapter: Adapter { identity: "ELM327 v1.5".into(), firmware: None, voltage_v: Some(12.6) },

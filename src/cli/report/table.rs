@@ -239,12 +239,14 @@ impl<'a> Page<'a> {
         }
         self.section("就绪状态", "Readiness");
         for (name, state) in monitors {
+            let note = self.view.not_yet_this_cycle(&name, state);
+            let note = note.map(|note| format!("  {}", self.paint.quiet(note))).unwrap_or_default();
             let name = words::monitor(&name, self.view.bundle, self.view.locale);
             let state = match (state, words::readiness(state, self.view.locale)) {
                 (Readiness::Incomplete, word) => self.paint.careful(word),
                 (_, word) => self.paint.good(word),
             };
-            self.line(&format!("  {}{state}", padded(&safe(&name), NAME)));
+            self.line(&format!("  {}{state}{note}", padded(&safe(&name), NAME)));
         }
     }
 

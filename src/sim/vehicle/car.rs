@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::ecu::{Ecu, Moment, Readiness};
 use super::isotp::{Waiting, single};
 use super::signals::{self, Signals};
-use super::spec::{CarSpec, Engine, SpecError, healthy_monitors};
+use super::spec::{CarSpec, Drive, Engine, SpecError, healthy_monitors};
 
 /// Requests kept for a test to look at.
 const SEEN: usize = 10_000;
@@ -76,7 +76,8 @@ impl Car {
         if let Some(engine) = self.ecus.first_mut() {
             engine.freeze = engine.confirmed.first().map(|dtc| {
                 let parameters = [0x03, 0x04, 0x05, 0x06, 0x07, 0x0B, 0x0C, 0x0D, 0x11];
-                let frame = parameters.iter().filter_map(|&p| Some((p, then.encode(p, true, 0.0)?)));
+                let held = parameters.iter().filter(|parameter| engine.parameters.contains(parameter));
+                let frame = held.filter_map(|&p| Some((p, then.encode(p, true, 0.0)?)));
                 (*dtc, frame.collect())
             });
         }
@@ -269,7 +270,13 @@ fn unit(spec: &CarSpec, index: u8) -> Ecu {
         1 => "TCM\0-TransmisCtrl".to_owned(),
         n => format!("ECU{n}\0"),
     };
-    let parameters = if engine { signals::known().chain([0x41]).collect() } else { vec![0x0C, 0x0D, 0x1C] };
+    let bev = spec.drive == Drive::Bev;
+    let parameters = match (engine, bev) {
+        (true, true) => signals::of(spec.drive),
+        (true, false) => [signals::of(spec.drive), vec![0x41]].concat(),
+        (false, true) => vec![0x0D, 0x1C],
+        (false, false) => vec![0x0C, 0x0D, 0x1C],
+    };
     let list = |codes: &Vec<_>| if engine { codes.clone() } else { Vec::new() };
     Ecu {
         name,
@@ -279,8 +286,12 @@ fn unit(spec: &CarSpec, index: u8) -> Ecu {
         pending: list(&spec.pending),
         permanent: list(&spec.permanent),
         freeze: None,
-        monitors: if engine { spec.monitors.clone().unwrap_or_else(healthy_monitors) } else { Vec::new() },
-        readiness: if engine {
+        monitors: if engine && !bev {
+            spec.monitors.clone().unwrap_or_else(healthy_monitors)
+        } else {
+            Vec::new()
+        },
+        readiness: if engine && !bev {
             Readiness { continuous: 0x07, supported: 0x65, incomplete: spec.incomplete & 0x65 }
         } else {
             Readiness { continuous: 0x04, supported: 0, incomplete: 0 }
@@ -288,8 +299,14 @@ fn unit(spec: &CarSpec, index: u8) -> Ecu {
         calibrations: vec![if engine { "37805-5AA-C710".into() } else { format!("28101-5LJ-{index}020") }],
         cvns: vec![0x1791_BC82 ^ u32::from(index)],
         most_parameters: spec.most_parameters,
+        fuel: signals::fuel(spec.drive),
+        controls: if engine && !bev { vec![0x01] } else { Vec::new() },
         obd: spec.obd,
-        uds: true,
+        uds: spec.uds,
+        uds_waits: spec.uds_waits,
+        enhanced: list(&spec.enhanced),
+        // OBD on UDS for battery cars (SAE J1979-3).
+        parameters_on_uds: spec.obd || spec.j1979_2 || bev,
         j1979_2: spec.j1979_2,
         failure_type: spec.failure_type,
         pending_replies: 0,

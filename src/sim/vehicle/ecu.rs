@@ -59,10 +59,20 @@ pub struct Ecu {
     pub cvns: Vec<u32>,
     /// More parameters than this in one request: `7F 01 12`.
     pub most_parameters: usize,
+    /// Fuel type of parameter 51.
+    pub fuel: u8,
+    /// Controls of service 08, told by its masks.
+    pub controls: Vec<u8>,
     /// Answers J1979 services at all (a battery car's unit may not).
     pub obd: bool,
     /// Answers UDS services 14, 19, 22, 3E.
     pub uds: bool,
+    /// `7F xx 78` sent before each answer on UDS.
+    pub uds_waits: u8,
+    /// Confirmed codes that only UDS tells.
+    pub enhanced: Vec<Dtc>,
+    /// Answers identifiers F4xx on UDS.
+    pub parameters_on_uds: bool,
     /// OBD on UDS: also the groups and identifiers of SAE J1979-2.
     pub j1979_2: bool,
     /// Third byte of its codes (SAE J2012-DA appendix A).
@@ -84,6 +94,7 @@ impl Ecu {
             0x03 | 0x07 | 0x0A => Ok(self.codes(service, now.can)),
             0x04 => Ok(self.clear(now)),
             0x06 if now.can => self.results(rest),
+            0x08 => self.controls(rest),
             0x09 => self.identity(rest, now.can),
             0x14 if self.uds => self.uds_clear(rest, now),
             0x19 if self.uds => self.uds_codes(rest),
@@ -95,7 +106,8 @@ impl Ecu {
         match answered {
             Ok(messages) if messages.is_empty() => messages,
             Ok(messages) => {
-                let wait = std::iter::repeat_n(vec![0x7F, service, 0x78], self.pending_replies.into());
+                let waits = self.pending_replies.max(if service >= 0x10 { self.uds_waits } else { 0 });
+                let wait = std::iter::repeat_n(vec![0x7F, service, 0x78], waits.into());
                 self.pending_replies = 0;
                 wait.chain(messages).collect()
             }
@@ -128,6 +140,7 @@ impl Ecu {
                 let count = u8::try_from(self.confirmed.len().min(127)).unwrap_or(127);
                 Some(vec![lamp | count, continuous, supported, incomplete])
             }
+            0x51 if self.supports(pid) => Some(vec![self.fuel]),
             0x41 if self.supports(pid) => Some(vec![0, continuous, supported, incomplete]),
             _ if self.supports(pid) => now.signals.encode(pid, now.running, now.seconds),
             _ => None,
@@ -139,6 +152,9 @@ impl Ecu {
     }
 
     fn frozen(&self, wanted: &[u8]) -> Answer {
+        if wanted.len() > 2 * self.most_parameters.min(3) {
+            return Err(0x12);
+        }
         let mut message = vec![0x42];
         for pair in wanted.chunks(2) {
             let (Some(&pid), 0) = (pair.first(), pair.get(1).copied().unwrap_or(0)) else { continue };
@@ -209,6 +225,16 @@ impl Ecu {
             }
         }
         if message.len() == 1 { Err(0x12) } else { Ok(vec![message]) }
+    }
+
+    /// Masks only (SAE J1979 appendix F): whoever asks for more would control something.
+    fn controls(&self, wanted: &[u8]) -> Answer {
+        let (&base, rest) = wanted.split_first().ok_or(0x12)?;
+        if !base.is_multiple_of(0x20) || rest.iter().any(|byte| *byte != 0) || self.controls.is_empty() {
+            return Err(0x12);
+        }
+        let mask = mask(base, |id| self.controls.contains(&id)).ok_or(0x12)?;
+        Ok(vec![[&[0x48, base], &mask[..]].concat()])
     }
 
     fn identity(&self, wanted: &[u8], can: bool) -> Answer {

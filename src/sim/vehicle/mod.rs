@@ -38,7 +38,7 @@ pub use fault::Fault;
 pub use replay::{Recording, ReplaySim};
 pub use script::Script;
 pub use slcan::{SlcanProfile, SlcanSim};
-pub use spec::{CarSpec, Dtc, Engine, Monitor, SpecError, healthy_monitors};
+pub use spec::{CarSpec, Drive, Dtc, Engine, Monitor, SpecError, healthy_monitors};
 
 use crate::sim::presence::Presence;
 use crate::sim::transport::Address;

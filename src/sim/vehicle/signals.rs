@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::spec::Drive;
+
 /// One parameter: raw = (value − offset) / scale, big-endian in `bytes` bytes (SAE J1979-DA, table B).
 struct Row {
     pid: u8,
@@ -59,18 +61,40 @@ const ROWS: &[Row] = rows! {
     0x4C "throttle_command"   1 PERCENT, 0.0, 3.0, 3.0, 0.4;
     0x4D "minutes_mil"        2 1.0, 0.0, 0.0, 0.0, 0.0;
     0x4E "minutes_clear"      2 1.0, 0.0, 7310.0, 7310.0, 0.0;
+    0x5B "drive_battery"      1 PERCENT, 0.0, 62.0, 62.0, 0.0;
     0x5C "oil"                1 1.0, -40.0, 93.0, 80.0, 1.0;
     0x5E "fuel_rate"          2 0.05, 0.0, 0.8, 0.0, 0.1;
     0xA6 "odometer"           4 0.1, 0.0, 45231.0, 45231.0, 0.0;
 };
 
-/// Parameters that follow no scale: fuel system closed loop, oxygen sensors, OBD kind, fuel type.
+/// Parameters that follow no scale: fuel system closed loop, oxygen sensors, OBD kind.
 const FIXED: &[(u8, &[u8])] =
-    &[(0x03, &[0x02, 0x00]), (0x13, &[0x03]), (0x15, &[0x8A, 0xFF]), (0x1C, &[0x06]), (0x51, &[0x01])];
+    &[(0x03, &[0x02, 0x00]), (0x13, &[0x03]), (0x15, &[0x8A, 0xFF]), (0x1C, &[0x06])];
 
-/// Every parameter this car could answer, besides masks and readiness.
-pub fn known() -> impl Iterator<Item = u8> {
-    ROWS.iter().map(|row| row.pid).chain(FIXED.iter().map(|(pid, _)| *pid))
+/// What the drive battery has left; fuel type.
+const DRIVE_BATTERY: u8 = 0x5B;
+const FUEL: u8 = 0x51;
+/// Of a battery car's unit: speed, OBD kind, voltage, ambient, fuel type, battery, odometer.
+const OF_A_BATTERY_CAR: [u8; 7] = [0x0D, 0x1C, 0x42, 0x46, FUEL, DRIVE_BATTERY, 0xA6];
+
+/// Every parameter the main unit of such a car answers, besides masks and readiness.
+pub fn of(drive: Drive) -> Vec<u8> {
+    let known = ROWS.iter().map(|row| row.pid).chain(FIXED.iter().map(|(pid, _)| *pid)).chain([FUEL]);
+    let has = |pid: &u8| match drive {
+        Drive::Ice => *pid != DRIVE_BATTERY,
+        Drive::Hybrid => true,
+        Drive::Bev => OF_A_BATTERY_CAR.contains(pid),
+    };
+    known.filter(has).collect()
+}
+
+/// Fuel type (SAE J1979-DA, PID 51): petrol, petrol hybrid, electric.
+pub fn fuel(drive: Drive) -> u8 {
+    match drive {
+        Drive::Ice => 0x01,
+        Drive::Hybrid => 0x11,
+        Drive::Bev => 0x08,
+    }
 }
 
 /// Names `set` accepts.

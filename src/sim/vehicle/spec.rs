@@ -109,6 +109,19 @@ pub enum Engine {
     Off,
 }
 
+/// What drives the car.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Drive {
+    /// A petrol engine.
+    #[default]
+    Ice,
+    /// A petrol engine and a drive battery.
+    Hybrid,
+    /// A drive battery alone. With `obd = false` it tells its values on UDS (identifiers F4xx).
+    Bev,
+}
+
 /// A car to simulate. Every field has a default: `CarSpec::default()` is a warm, healthy petrol car.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -135,13 +148,21 @@ pub struct CarSpec {
     pub monitors: Option<Vec<Monitor>>,
     /// Number of control units, 1 to 8.
     pub units: u8,
+    /// What drives it.
+    pub drive: Drive,
     /// Answers J1979. False: only UDS, as some battery cars.
     pub obd: bool,
+    /// Answers UDS. False: refuses it as a service it does not know.
+    pub uds: bool,
+    /// "Wait" (`7F xx 78`) so many times before each answer on UDS.
+    pub uds_waits: u8,
+    /// Confirmed codes that only UDS tells.
+    pub enhanced: Vec<Dtc>,
     /// Answers OBD on UDS (SAE J1979-2).
     pub j1979_2: bool,
     /// Failure type of its codes on UDS: their third byte.
     pub failure_type: u8,
-    /// Most parameters in one service 01 request.
+    /// Most parameters in one request of service 01 or 02.
     pub most_parameters: usize,
     /// Fills up CAN frames.
     pub padding: u8,
@@ -168,7 +189,11 @@ impl Default for CarSpec {
             signals: BTreeMap::new(),
             monitors: None,
             units: 2,
+            drive: Drive::Ice,
             obd: true,
+            uds: true,
+            uds_waits: 0,
+            enhanced: Vec::new(),
             j1979_2: false,
             failure_type: 0,
             most_parameters: 6,

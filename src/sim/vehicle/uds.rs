@@ -5,9 +5,9 @@
 use super::ecu::{Answer, Ecu, Moment, mask, text};
 use super::spec::Dtc;
 
-/// Confirmed, with lamp; test failed, this cycle and since clearing.
-const CONFIRMED: u8 = 0xAF;
-/// Pending, not yet confirmed.
+/// Confirmed, with lamp, failed since clearing; in this cycle it has not failed.
+const CONFIRMED: u8 = 0xA8;
+/// Pending: failed now, in this cycle and since clearing. As service 07 says.
 const PENDING: u8 = 0x27;
 /// Known and in order: tested since clearing, nothing found.
 const IN_ORDER: u8 = 0x00;
@@ -26,6 +26,9 @@ impl Ecu {
                 if now.running {
                     return Err(0x22);
                 }
+                if *wanted == [0xFF, 0xFF, 0xFF] {
+                    self.enhanced.clear();
+                }
                 self.clear(now);
                 Ok(vec![vec![0x54]])
             }
@@ -39,9 +42,11 @@ impl Ecu {
             let [high, low] = dtc.bytes();
             [high, low, self.failure_type]
         };
-        let confirmed = self.confirmed.iter().map(|dtc| (three(dtc), CONFIRMED));
+        let status = |dtc: &Dtc, first| first | if self.pending.contains(dtc) { PENDING } else { 0 };
+        let confirmed = self.confirmed.iter().map(|dtc| (three(dtc), status(dtc, CONFIRMED)));
         let pending = self.pending.iter().filter(|dtc| !self.confirmed.contains(dtc));
-        confirmed.chain(pending.map(|dtc| (three(dtc), PENDING))).collect()
+        let enhanced = self.enhanced.iter().map(|dtc| (three(dtc), CONFIRMED));
+        confirmed.chain(pending.map(|dtc| (three(dtc), PENDING))).chain(enhanced).collect()
     }
 
     /// ISO 14229-1 §12.3: 01 count, 02 by status, 04 snapshot, 06 extended data, 0A all it
@@ -70,7 +75,8 @@ impl Ecu {
             [kind @ (0x04 | 0x06), a, b, c, record] => {
                 let (dtc, status) = *stored.iter().find(|(dtc, _)| dtc == &[*a, *b, *c]).ok_or(0x31)?;
                 let head = [&[0x59, *kind], &dtc[..], &[status]].concat();
-                let records = if *kind == 0x04 { self.snapshot(*record) } else { extended(*record) };
+                let records =
+                    if *kind == 0x04 { self.snapshot([*a, *b], *record) } else { extended(*record) };
                 Ok(vec![[head, records].concat()])
             }
             [0x42, EMISSIONS, status, severity] if self.j1979_2 => {
@@ -106,9 +112,10 @@ impl Ecu {
         }
     }
 
-    /// Record 1: what the freeze frame holds of speed, coolant and engine speed.
-    fn snapshot(&self, record: u8) -> Vec<u8> {
-        let Some((_, frame)) = self.freeze.as_ref().filter(|_| matches!(record, 0x01 | 0xFF)) else {
+    /// Record 1: what the freeze frame of that code holds of speed, coolant and engine speed.
+    fn snapshot(&self, code: [u8; 2], record: u8) -> Vec<u8> {
+        let of_code = self.freeze.as_ref().filter(|(dtc, _)| dtc.bytes() == code);
+        let Some((_, frame)) = of_code.filter(|_| matches!(record, 0x01 | 0xFF)) else {
             return Vec::new();
         };
         let held: Vec<_> =
@@ -145,7 +152,7 @@ impl Ecu {
             (0xF1, 0x91) => Some(b"HW02".to_vec()),
             (0xF1, 0x95) => Some(b"0412".to_vec()),
             (0xF1, 0x97) => Some(self.name.clone().into_bytes()),
-            (0xF4, pid) if self.obd || self.j1979_2 => self.parameter(pid, now),
+            (0xF4, pid) if self.parameters_on_uds => self.parameter(pid, now),
             (0xF6, mid) if self.j1979_2 && mid.is_multiple_of(0x20) => {
                 mask(mid, |id| self.monitors.iter().any(|m| m.mid == id)).map(|mask| mask.to_vec())
             }
@@ -213,7 +220,7 @@ mod tests {
         assert_eq!(ask(&mut car, 0x7DF, &[0x01, 0x00]), Vec::<Vec<u8>>::new());
         assert_eq!(
             ask(&mut car, 0x7E0, &[0x19, 0x02, 0x08]),
-            [[0x07, 0x59, 0x02, 0xFF, 0x0A, 0x9B, 0x17, 0xAF]]
+            [[0x07, 0x59, 0x02, 0xFF, 0x0A, 0x9B, 0x17, 0xA8]]
         );
         assert_eq!(
             ask(&mut car, 0x7E0, &[0x19, 0x42, 0x33, 0x08, 0x1E]),

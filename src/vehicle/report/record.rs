@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::clock::UtcMillis;
 use crate::event::vehicle::{Adapter, RequestError};
 use crate::ident::DeviceId;
+use crate::vehicle::batch::Promises;
 use crate::vehicle::gate::Request;
 use crate::vehicle::obd::{self, VinReading};
 use crate::vehicle::protocol::{EcuAddress, Protocol};
@@ -68,6 +69,19 @@ impl ScanRecord {
     #[must_use]
     pub fn supported(&self, ecu: &EcuAddress) -> BTreeSet<u8> {
         self.masks(ecu, 2, Request::current)
+    }
+
+    /// Which ECU promises which PIDs of service 01.
+    #[must_use]
+    pub fn promises(&self) -> Promises {
+        self.ecus().into_iter().map(|ecu| (ecu.clone(), self.supported(&ecu))).collect()
+    }
+
+    /// Service 08 controls an ECU has, masks that follow among them.
+    #[must_use]
+    pub fn supported_controls(&self, ecu: &EcuAddress) -> BTreeSet<u8> {
+        let told = self.told.iter().filter(|told| told.ecu == *ecu && told.request.service() == 0x08);
+        told.filter_map(|told| obd::support_mask(&told.payload, self.protocol.is_can())).flatten().collect()
     }
 
     /// PIDs an ECU promises for a freeze frame.

@@ -100,6 +100,36 @@ fn codes_are_joined_over_the_lists_and_kept_by_ecu() {
 }
 
 #[test]
+fn what_this_cycle_uds_and_controls_add() {
+    let mut told = HEALTHY.to_vec();
+    told.extend([
+        ("07", "7E8", "47 01 04 20"),
+        ("0141", "7E8", "41 41 00 07 65 04"),
+        ("19020D", "7E8", "59 02 FF 04 20 11 08 92 34 13 08"),
+        ("19020D", "7E9", "59 02 FF"),
+    ]);
+    let mut record = record(&told);
+    for (base, payload) in [(0x00, "48 00 80 00 00 01"), (0x20, "48 20 40 00 00 00")] {
+        let request = Request::control_support(base).unwrap();
+        let payload = hex::decode(payload.replace(' ', "")).unwrap();
+        record.told.push(Told { request, ecu: EcuAddress("7E8".into()), payload });
+    }
+    let report = build(&record, &bundle());
+    let engine = &report.ecus[0];
+    assert_eq!(engine.controls, ["01", "22"]);
+    assert_eq!(engine.readiness_this_cycle["evap"], Readiness::Incomplete);
+    assert_eq!(engine.readiness["evap"], Readiness::Complete);
+    use DtcState::{Confirmed, Pending};
+    let listed: Vec<_> =
+        engine.dtcs.iter().map(|c| (c.code.as_str(), c.source.as_str(), c.state.clone())).collect();
+    assert_eq!(listed, [("P0420", "obd", vec![Confirmed, Pending]), ("B1234", "uds", vec![Confirmed])]);
+    // The check reads P0420 as J1979 and UDS together have it, and B1234 not at all.
+    assert_eq!(report.inspection.blocking, ["dtc-confirmed"]);
+    record.told.retain(|told| told.payload != [0x47, 0x01, 0x04, 0x20]);
+    assert_eq!(build(&record, &bundle()).inspection.blocking, [""; 0]);
+}
+
+#[test]
 fn a_report_always_fits_an_event() {
     let codes: String = (1..=255_u16).map(|n| format!("{:04X}", 0x0300 + n)).collect();
     let payload = format!("43FF{codes}");

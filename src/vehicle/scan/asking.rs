@@ -69,14 +69,14 @@ impl Scan<'_> {
         }
     }
 
-    fn step(&mut self, request: Request) {
+    pub(super) fn step(&mut self, request: Request) {
         self.planned = self.planned.max(self.done + 1);
         (self.progress)(Progress { done: self.done, total: self.planned, request });
         self.done += 1;
     }
 
     /// A reply that broke off is an entry in `errors`, unless it happens again and again.
-    async fn ask_tolerantly(
+    pub(super) async fn ask_tolerantly(
         &mut self,
         request: Request,
         lines: Option<u8>,

@@ -9,9 +9,11 @@ use super::visits::Surroundings;
 use crate::clock::UtcMillis;
 use crate::config::tables::Poll;
 use crate::event::device::DeviceStatus;
-use crate::event::vehicle::{Adapter as AdapterFacts, PidValue, RequestError, VehicleReport};
+use crate::event::vehicle::{
+    Adapter as AdapterFacts, PidValue, RequestError, VehicleReport, VinCheck, VinSource,
+};
 use crate::vehicle::adapter::Adapter;
-use crate::vehicle::batch::{Batch, Promises};
+use crate::vehicle::batch::Promises;
 use crate::vehicle::battery::CAR_VOLTS;
 use crate::vehicle::error::{AdapterError, VehicleError};
 use crate::vehicle::obd::VinReading;
@@ -27,8 +29,6 @@ use crate::vehicle::visit::{Presence, Seen, SeenVin};
 const GOOD_LOOKS: u32 = 3;
 /// So many spoilt replies in a row: the adapter is opened and set up anew.
 const SPOILT_IN_A_ROW: u32 = 3;
-/// A live PID without an answer so often is left out for the rest of the visit.
-const MISSES: u8 = 3;
 /// Above this the car moves, km/h: a standing one may show one.
 const MOVING_KMH: f64 = 2.0;
 
@@ -142,7 +142,7 @@ impl Service {
             return Ok(());
         }
         match scan::contact(adapter).await? {
-            Contact::Answers(protocol, _) => {
+            Contact::Answers(protocol, units) => {
                 // Asked again: the dongle may have been plugged in since the first reading, and an
                 // adapter taken for blind would call every unplugging an ignition turned off.
                 if volts.is_some_and(|volts| volts < CAR_VOLTS) {
@@ -150,7 +150,7 @@ impl Service {
                 }
                 let restarted =
                     std::mem::replace(&mut plug.restarts, adapter.restarts()) != adapter.restarts();
-                self.car_answers(adapter, protocol, volts, restarted).await
+                self.car_answers(adapter, (protocol, units), volts, restarted).await
             }
             Contact::Silent(why) => {
                 self.bus_silent = true;
@@ -170,7 +170,7 @@ impl Service {
     async fn car_answers(
         &mut self,
         adapter: &mut Adapter,
-        protocol: Protocol,
+        (protocol, units): (Protocol, Promises),
         volts: Option<f64>,
         restarted: bool,
     ) -> Result<(), LookError> {
@@ -194,6 +194,7 @@ impl Service {
                 }
             }
         }
+        self.sampling.met(&units);
         self.sample(adapter, volts).await?;
         self.sample_makers(adapter).await?;
         Ok(self.end_window().await?)
@@ -220,8 +221,12 @@ impl Service {
         self.saw(Seen::Car(seen_vin(record.vin())), Some(met)).await?;
         record.visit = self.visit.as_ref().map_or_else(Uuid::now_v7, |visit| visit.id);
         let mut report = report::build(&record, &bundle);
-        // In this scan the VIN may have been lost on the way; the visit knows it.
-        report.vin = report.vin.or_else(|| self.vin());
+        self.sampling.scanned(&record);
+        if let (None, Some(vin)) = (&report.vin, self.vin()) {
+            // In this scan it was lost on the way; the visit knows it.
+            report.vin_check = VinCheck::of(&vin);
+            (report.vin, report.vin_source) = (Some(vin), Some(VinSource::Visit));
+        }
         self.compare_with_last_visit(&mut report).await?;
         self.engine_running = report.engine_running == Some(true);
         self.powertrain = report.powertrain;
@@ -240,13 +245,9 @@ impl Service {
         if let Some(volts) = volts {
             self.window.add_number("adapter_voltage", "V", volts, time);
         }
-        let left_out =
-            |pid: u8| self.unanswered.iter().any(|(missed, times)| *missed == pid && *times >= MISSES);
-        let wanted: Vec<u8> =
-            powertrain::live_pids(self.powertrain).iter().copied().filter(|pid| !left_out(*pid)).collect();
         let bundle = std::sync::Arc::clone(&self.bundle);
-        let batch = Batch { table: &bundle.pids, promises: &Promises::new(), broken_in_a_row: 1 };
-        for outcome in batch.ask(adapter, &wanted, &mut |_| {}).await? {
+        let wanted = powertrain::live_pids(self.powertrain);
+        for outcome in self.sampling.ask(adapter, &bundle.pids, wanted).await? {
             let Some(row) = bundle.pids.get(0x01, outcome.pid) else { continue };
             self.count_garbage(outcome.garbage);
             // Of several ECUs the first by address, the engine's.
@@ -287,10 +288,7 @@ impl Service {
             0x0D => self.moving = false,
             _ => {}
         }
-        match self.unanswered.iter_mut().find(|(missed, _)| *missed == pid) {
-            Some((_, times)) => *times = times.saturating_add(1),
-            None => self.unanswered.push((pid, 1)),
-        }
+        self.sampling.missed(pid);
     }
 
     pub(super) fn count_garbage(&self, garbage: usize) {

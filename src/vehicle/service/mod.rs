@@ -25,6 +25,7 @@ use super::elm327::Trace;
 use super::error::{AdapterError, VehicleError};
 use super::polling::{Pace, Polling};
 use super::recording::{Form, Recording};
+use super::sampling::Sampling;
 use super::sources::Sources;
 use super::telemetry::Window;
 use super::visit::{Patience, Presence};
@@ -150,8 +151,8 @@ struct Service {
     recording: Recording,
     /// Warnings of the open visit that were seen.
     warnings_seen: Vec<uuid::Uuid>,
-    /// Live PIDs the car at hand did not answer, with how often.
-    unanswered: Vec<(u8, u8)>,
+    /// What is known of the live PIDs of the car at hand.
+    sampling: Sampling,
     /// Rate found by probing, tried first next time.
     baud: Option<u32>,
     /// What the store remembers of the adapter at hand.
@@ -192,7 +193,7 @@ impl Service {
             agenda_for: None,
             recording: Recording::new(Form::Trace),
             warnings_seen: Vec::new(),
-            unanswered: Vec::new(),
+            sampling: Sampling::default(),
             baud: None,
             remembered: Capabilities::default(),
             good_since_trouble: None,

@@ -80,7 +80,7 @@ impl Service {
         if self.visit.is_none() {
             return Ok(());
         }
-        self.unanswered.clear();
+        self.sampling.forget();
         self.window_since = self.now();
         let vin = self.vin();
         self.make_agenda(vin.as_ref());

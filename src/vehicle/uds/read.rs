@@ -15,11 +15,12 @@ use super::refusal;
 use crate::event::vehicle::RequestError;
 use crate::protocols::Bundle;
 use crate::vehicle::adapter::Adapter;
+use crate::vehicle::answer::Answer;
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::{Request, Target};
 use crate::vehicle::obd;
-use crate::vehicle::protocol::{EcuAddress, Protocol};
-use crate::vehicle::report::Told;
+use crate::vehicle::protocol::Protocol;
+use crate::vehicle::report::{ScanRecord, Told};
 use crate::vehicle::uds::{Status, answer};
 
 /// Identification asked of every unit (ISO 14229-1 annex C.1), with its name in reports.
@@ -39,8 +40,10 @@ const ALL_CLASSES: u8 = 0x1E;
 const SNAPSHOTS: usize = 8;
 /// Silences in a row after which a unit is left alone.
 const SILENCES: u32 = 2;
-/// For the units of a car that J1979 has told already.
+/// For the units of a car that J1979 has told already, at most.
 pub const ENHANCE_BUDGET: Duration = Duration::from_secs(4);
+/// PID 51: what the car runs on.
+const FUEL_TYPE: u8 = 0x51;
 
 /// What a reading brought.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -62,7 +65,8 @@ pub async fn silent_car(
     let begun = Instant::now();
     let units = find::units(adapter, find::SCAN_BUDGET).await?;
     let Some(protocol) = adapter.protocol().filter(|_| !units.is_empty()) else { return Ok(None) };
-    let mut reading = Reading::new(adapter, bundle, begun + find::SCAN_BUDGET * 2);
+    let mut before = |_| {};
+    let mut reading = Reading::new(adapter, bundle, begun + find::SCAN_BUDGET * 2, &mut before);
     for unit in &units {
         if let Some(vin) = unit.vin.as_deref().and_then(|payload| payload.get(3..)) {
             reading.keep(Request::vehicle_info(0x02), unit, &[&[0x49, 0x02, 0x01], vin].concat());
@@ -73,65 +77,131 @@ pub async fn silent_car(
     Ok(Some((protocol, reading.heard)))
 }
 
-/// What UDS adds to units that have answered J1979: identification, codes of three bytes with
-/// their status, snapshots.
-///
-/// # Errors
-/// [`AdapterError`].
+/// What UDS adds to units that have answered J1979: codes of three bytes with their status, the
+/// snapshots of those without a freeze frame, and identification where J1979 gave none. `before`
+/// is told each request; no question begins after `until`. Nobody promised UDS: a unit that
+/// keeps silent on the first question, or does not know the service, is left, and that is no
+/// error. What was heard counts also where the adapter failed.
 pub async fn enhance(
     adapter: &mut Adapter,
     bundle: &Bundle,
-    known: &[EcuAddress],
-    budget: Duration,
-) -> Result<Heard, AdapterError> {
-    let mut reading = Reading::new(adapter, bundle, Instant::now() + budget);
-    for address in known {
-        if let Some(request_id) = find::request_id(address) {
-            let unit = Unit { request_id, address: address.clone(), vin: None };
-            reading.unit(&unit).await?;
+    record: &ScanRecord,
+    until: Instant,
+    before: &mut (dyn FnMut(Request) + Send),
+) -> (Heard, Result<(), AdapterError>) {
+    let mut reading = Reading::new(adapter, bundle, until, before);
+    for address in record.ecus() {
+        let Some(request_id) = find::request_id(&address) else { continue };
+        let unit = Unit { request_id, address, vin: None };
+        if let Err(error) = reading.add_to(&unit, record).await {
+            return (reading.heard, Err(error));
+        }
+        if reading.adapter_cannot {
+            break;
         }
     }
-    Ok(reading.heard)
+    (reading.heard, Ok(()))
 }
 
 struct Reading<'a> {
     adapter: &'a mut Adapter,
     bundle: &'a Bundle,
     until: Instant,
+    before: &'a mut (dyn FnMut(Request) + Send),
     heard: Heard,
     /// Of the unit at hand, in a row.
     silences: u32,
     /// It said that it does not know the service.
     unknown: BTreeSet<u8>,
+    /// The time was over, and that was noted.
+    out_of_time: bool,
+    /// The adapter cannot ask such a thing of any unit.
+    adapter_cannot: bool,
 }
 
 impl<'a> Reading<'a> {
-    fn new(adapter: &'a mut Adapter, bundle: &'a Bundle, until: Instant) -> Self {
-        Self { adapter, bundle, until, heard: Heard::default(), silences: 0, unknown: BTreeSet::new() }
+    fn new(
+        adapter: &'a mut Adapter,
+        bundle: &'a Bundle,
+        until: Instant,
+        before: &'a mut (dyn FnMut(Request) + Send),
+    ) -> Self {
+        Self {
+            adapter,
+            bundle,
+            until,
+            before,
+            heard: Heard::default(),
+            silences: 0,
+            unknown: BTreeSet::new(),
+            out_of_time: false,
+            adapter_cannot: false,
+        }
     }
 
     /// Codes first: they are what a car is brought for.
     async fn unit(&mut self, unit: &Unit) -> Result<(), AdapterError> {
         self.silences = 0;
         self.unknown.clear();
-        if let Some(payload) = self.ask(unit, Request::dtcs_by_status(Status::WHAT_IS_WRONG)).await? {
-            self.keep(Request::dtcs_by_status(Status::WHAT_IS_WRONG), unit, &payload);
-            let codes = answer::dtcs(&payload).map(|list| list.codes).unwrap_or_default();
-            for listed in
-                codes.into_iter().filter(|listed| listed.status.says_something_is_wrong()).take(SNAPSHOTS)
-            {
-                let request = Request::dtc_record(false, listed.dtc.0, 0xFF);
-                if let Some(payload) = self.ask(unit, request).await? {
-                    self.keep(request, unit, &payload);
-                }
+        let request = Request::dtcs_by_status(Status::WHAT_IS_WRONG);
+        if let Some(payload) = self.ask(unit, request).await? {
+            self.keep(request, unit, &payload);
+            self.snapshots(unit, &payload, &BTreeSet::new()).await?;
+        }
+        self.identification(unit).await?;
+        self.name(unit).await
+    }
+
+    /// What J1979 did not tell of a unit.
+    async fn add_to(&mut self, unit: &Unit, record: &ScanRecord) -> Result<(), AdapterError> {
+        self.silences = 0;
+        self.unknown.clear();
+        let request = Request::dtcs_by_status(Status::WHAT_IS_WRONG);
+        let Some(payload) = self.try_out(unit, request).await? else { return Ok(()) };
+        self.keep(request, unit, &payload);
+        let frozen = record.freeze_frames(&unit.address).into_iter().map(|(_, code)| code).collect();
+        self.snapshots(unit, &payload, &frozen).await?;
+        let told = |info: u8| !record.payloads(&unit.address, Request::vehicle_info(info)).is_empty();
+        if !told(0x04) {
+            self.identification(unit).await?;
+        }
+        if !told(0x0A) {
+            self.name(unit).await?;
+        }
+        Ok(())
+    }
+
+    /// Snapshots of the codes that a 59 02 lists, but for those `known` already.
+    async fn snapshots(
+        &mut self,
+        unit: &Unit,
+        list: &[u8],
+        known: &BTreeSet<String>,
+    ) -> Result<(), AdapterError> {
+        let codes = answer::dtcs(list).map(|list| list.codes).unwrap_or_default();
+        let wanted = codes
+            .into_iter()
+            .filter(|listed| listed.status.says_something_is_wrong() && !known.contains(&listed.dtc.code()));
+        for listed in wanted.take(SNAPSHOTS) {
+            let request = Request::dtc_record(false, listed.dtc.0, 0xFF);
+            if let Some(payload) = self.ask(unit, request).await? {
+                self.keep(request, unit, &payload);
             }
         }
+        Ok(())
+    }
+
+    async fn identification(&mut self, unit: &Unit) -> Result<(), AdapterError> {
         for did in IDENTIFICATION.map(|(did, _)| did) {
             let request = Request::data_by_identifier(did);
             if let Some(payload) = self.ask(unit, request).await? {
                 self.keep(request, unit, &payload);
             }
         }
+        Ok(())
+    }
+
+    async fn name(&mut self, unit: &Unit) -> Result<(), AdapterError> {
         if let Some(payload) = self.ask(unit, Request::data_by_identifier(NAME)).await?
             && let Ok(name) = answer::data(&payload, NAME)
         {
@@ -144,6 +214,8 @@ impl<'a> Reading<'a> {
     async fn obd_on_uds(&mut self, unit: &Unit) -> Result<(), AdapterError> {
         let pids = self.promised(unit, 0xF400).await?;
         if pids.is_empty() {
+            // Battery cars without masks may still say what they run on.
+            self.stands_for(unit, 0xF400, FUEL_TYPE).await?;
             return Ok(());
         }
         for pid in pids {
@@ -203,32 +275,21 @@ impl<'a> Reading<'a> {
     /// The unit's positive answer. What went wrong is noted; that it does not have an
     /// identifier is an answer and no error.
     async fn ask(&mut self, unit: &Unit, request: Request) -> Result<Option<Vec<u8>>, AdapterError> {
-        if self.silences >= SILENCES
-            || self.unknown.contains(&request.service())
-            || Instant::now() >= self.until
-        {
+        if self.silences >= SILENCES || self.unknown.contains(&request.service()) {
             return Ok(None);
         }
-        let asked = self.adapter.ask(request.to(Target::Unit(unit.request_id)), None).await;
-        let answer = match asked {
-            Ok(answer) => answer,
-            Err(error) if error.is_fatal() => return Err(error),
-            Err(error) => {
-                self.note(unit, request, error.code().into());
-                return Ok(None);
-            }
-        };
-        if let Some(message) = answer.messages.iter().find(|message| message.sender == unit.address) {
+        let Some(answer) = self.put(unit, request).await? else { return Ok(None) };
+        if let Some(payload) = unit.positive(&answer) {
             self.silences = 0;
-            return Ok(Some(message.payload.clone()));
+            return Ok(Some(payload));
         }
-        if let Some((_, code)) = answer.refusals.iter().find(|(sender, _)| *sender == unit.address) {
+        if let Some(code) = unit.refusal(&answer) {
             self.silences = 0;
-            if *code == 0x11 {
+            if code == 0x11 {
                 self.unknown.insert(request.service());
             }
             if !matches!(code, 0x12 | 0x31) {
-                self.note(unit, request, refusal::for_errors(*code));
+                self.note(unit, request, refusal::for_errors(code));
             }
             return Ok(None);
         }
@@ -239,6 +300,54 @@ impl<'a> Reading<'a> {
         Ok(None)
     }
 
+    /// The same of a unit that never said it knows UDS: silence, and refusals that mean "unknown to
+    /// me" (11, 12, 31), are no errors.
+    async fn try_out(&mut self, unit: &Unit, request: Request) -> Result<Option<Vec<u8>>, AdapterError> {
+        let Some(answer) = self.put(unit, request).await? else { return Ok(None) };
+        if let Some(payload) = unit.positive(&answer) {
+            return Ok(Some(payload));
+        }
+        let silent = answer.complaints.iter().all(|complaint| complaint.is_silence())
+            && answer.pending.is_empty()
+            && answer.incomplete.is_empty()
+            && answer.garbage == 0;
+        match unit.refusal(&answer) {
+            Some(0x11 | 0x12 | 0x31) => {}
+            Some(code) => self.note(unit, request, refusal::for_errors(code)),
+            None if silent => {}
+            None => {
+                self.adapter_cannot = answer.complaints.iter().any(|complaint| complaint.is_inability());
+                let error = answer.trouble().unwrap_or_else(|| "no data".into());
+                if self.adapter_cannot {
+                    self.heard.errors.push(RequestError { request: request.to_string(), error });
+                } else {
+                    self.note(unit, request, error);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Puts a question to the unit, while there is time. `None`: there is no answer to look at,
+    /// and why is noted.
+    async fn put(&mut self, unit: &Unit, request: Request) -> Result<Option<Answer>, AdapterError> {
+        if Instant::now() >= self.until {
+            if !std::mem::replace(&mut self.out_of_time, true) {
+                self.note(unit, request, "left out: the scan would have taken too long".into());
+            }
+            return Ok(None);
+        }
+        (self.before)(request);
+        match self.adapter.ask(request.to(Target::Unit(unit.request_id)), None).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if error.is_fatal() => Err(error),
+            Err(error) => {
+                self.note(unit, request, error.code().into());
+                Ok(None)
+            }
+        }
+    }
+
     fn keep(&mut self, request: Request, unit: &Unit, payload: &[u8]) {
         self.heard.told.push(Told { request, ecu: unit.address.clone(), payload: payload.to_vec() });
     }
@@ -246,6 +355,18 @@ impl<'a> Reading<'a> {
     fn note(&mut self, unit: &Unit, request: Request, error: String) {
         let error = format!("{}: {error}", unit.address);
         self.heard.errors.push(RequestError { request: request.to_string(), error });
+    }
+}
+
+impl Unit {
+    fn positive(&self, answer: &Answer) -> Option<Vec<u8>> {
+        let message = answer.messages.iter().find(|message| message.sender == self.address)?;
+        Some(message.payload.clone())
+    }
+
+    fn refusal(&self, answer: &Answer) -> Option<u8> {
+        let refusal = answer.refusals.iter().find(|(sender, _)| *sender == self.address)?;
+        Some(refusal.1)
     }
 }
 

@@ -52,6 +52,26 @@ pub fn codes(told: &[Told], ecu: &EcuAddress, brand: Option<&str>, bundle: &Bund
         .collect()
 }
 
+/// Codes that J1979 told with those that UDS told of the same unit. A code of both stands once, as
+/// J1979's: in the lists of either, with the status of UDS, and how it failed where that is one way.
+#[must_use]
+pub fn join(mut obd: Vec<DtcEntry>, uds: Vec<DtcEntry>) -> Vec<DtcEntry> {
+    let mut only_uds = Vec::new();
+    for entry in uds {
+        let Some(same) = obd.iter_mut().find(|known| known.code == entry.code) else {
+            only_uds.push(entry);
+            continue;
+        };
+        same.state.extend(entry.state);
+        same.state.sort_unstable();
+        same.state.dedup();
+        same.failure_type = if same.status_raw.is_none() { entry.failure_type } else { None };
+        same.status_raw = Some(same.status_raw.unwrap_or(0) | entry.status_raw.unwrap_or(0));
+    }
+    obd.extend(only_uds);
+    obd
+}
+
 fn entry(dtc: Dtc, format: DtcFormat, status: Status, permanent: bool, text: Option<Text>) -> DtcEntry {
     let mut state = status.states();
     state.extend(permanent.then_some(DtcState::Permanent));
@@ -173,6 +193,45 @@ mod tests {
         assert_eq!(identification["hardware_number"], "0102");
         assert!(!identification.contains_key("supplier_software_version"), "nothing programmed");
         assert!(super::codes(&told, &EcuAddress("7E9".into()), None, &bundle).is_empty());
+    }
+
+    #[test]
+    fn a_code_that_both_told_stands_once() {
+        use DtcState::{Confirmed, Pending, Permanent};
+        let code = |code: &str, state: &[DtcState], status: Option<u8>, kind: Option<&str>| DtcEntry {
+            code: code.into(),
+            state: state.to_vec(),
+            source: if status.is_some() { "uds" } else { "obd" }.into(),
+            status_raw: status,
+            failure_type: kind.map(str::to_owned),
+            text: None,
+        };
+        let joined = join(
+            vec![
+                code("P0171", &[Permanent], None, None),
+                code("P0301", &[Pending], None, None),
+                code("P0420", &[Confirmed, Permanent], None, None),
+            ],
+            vec![
+                code("P0301", &[Confirmed], Some(0x08), Some("11")),
+                code("P0301", &[Pending], Some(0x24), Some("17")),
+                code("P0420", &[Confirmed, Pending], Some(0xAF), Some("11")),
+                code("B1234", &[Confirmed], Some(0x08), Some("13")),
+                code("B1234", &[Pending], Some(0x04), Some("14")),
+            ],
+        );
+        let mut expected = vec![
+            code("P0171", &[Permanent], None, None),
+            DtcEntry { source: "obd".into(), ..code("P0301", &[Confirmed, Pending], Some(0x2C), None) },
+            DtcEntry {
+                source: "obd".into(),
+                ..code("P0420", &[Confirmed, Pending, Permanent], Some(0xAF), Some("11"))
+            },
+        ];
+        // What only UDS tells stands as it told it, each way of failing by itself.
+        expected.push(code("B1234", &[Confirmed], Some(0x08), Some("13")));
+        expected.push(code("B1234", &[Pending], Some(0x04), Some("14")));
+        assert_eq!(joined, expected);
     }
 
     #[test]

@@ -193,7 +193,11 @@ fn readiness(html: &mut Html, view: View<'_>) {
         let incomplete = state == Readiness::Incomplete;
         html.markup(if incomplete { "<li class=\"careful\">" } else { "<li class=\"good\">" });
         html.text(&words::monitor(&name, view.bundle, view.locale)).markup(" <b>");
-        html.text(words::readiness(state, view.locale)).markup("</b></li>");
+        html.text(words::readiness(state, view.locale)).markup("</b>");
+        if let Some(note) = view.not_yet_this_cycle(&name, state) {
+            html.markup(" ").text(note);
+        }
+        html.markup("</li>");
     }
     html.markup("</ul>");
 }
