@@ -24,6 +24,7 @@ use crate::protocols::Bundle;
 use crate::vehicle::adapter::Adapter;
 use crate::vehicle::batch::{Batch, Promises};
 use crate::vehicle::gate::Request;
+use crate::vehicle::protocol::Protocol;
 use crate::vehicle::scan::{Contact, ScanError, contact};
 use crate::vehicle::telemetry::LIVE_PIDS;
 use crate::vehicle::{AdapterError, decode_pid};
@@ -131,6 +132,10 @@ impl Watch {
     async fn run(&self, link: &VehicleLink, shown: &mut Shown) -> Result<(), ScanError> {
         let mut adapter = Adapter::open(link, &self.bundle, None, None).await?;
         if let Contact::Silent(why) = contact(&mut adapter).await? {
+            return Err(ScanError::NoAnswer { why });
+        }
+        if adapter.protocol() == Some(Protocol::J1939) {
+            let why = "the bus speaks J1939, which has no PIDs; `baygate scan` reads its codes".into();
             return Err(ScanError::NoAnswer { why });
         }
         let first = adapter.ask(Request::current(0x00), None).await?;
