@@ -321,7 +321,7 @@ impl World {
             // Nobody acknowledges.
             self.bus_error = true;
         } else {
-            let answers = match &self.truck {
+            let answers = match &mut self.truck {
                 Some(truck) => truck.on_frame(&frame),
                 None if frame.id == 0x6F1 && !frame.extended => self.extended(&frame),
                 None => self.car.on_frame(&frame),

@@ -1,7 +1,8 @@
 //! A simulated truck's J1939 bus: what its units broadcast, and what they tell when a tool
 //! asks everybody. Written from J1939-21 and -73; shares nothing with the driver.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use super::car::Frame;
 
@@ -34,13 +35,16 @@ pub struct Truck {
     /// What the engine says when asked for the vehicle's number.
     pub vin: Option<String>,
     ticks: u32,
+    /// By source: until when it sends a message of several packets. A unit has one at a time
+    /// (J1939-21 §5.10.2); the next one waits.
+    busy: BTreeMap<u8, Instant>,
 }
 
 impl Truck {
     /// A truck of these units.
     #[must_use]
     pub fn new(units: Vec<TruckUnit>, vin: Option<&str>) -> Self {
-        Self { units, vin: vin.map(str::to_owned), ticks: 0 }
+        Self { units, vin: vin.map(str::to_owned), ..Self::default() }
     }
 
     /// What the units broadcast now, each frame after its delay: engine speed (EEC1) every
@@ -53,31 +57,43 @@ impl Truck {
             sent.push((Duration::ZERO, Frame { id: 0x0CF0_0400, extended: true, data }));
         }
         if self.ticks % 50 == 10 {
-            for unit in &self.units {
-                sent.extend(told(0xFECA, unit.source, codes(&unit.active, unit.lamp)));
+            for unit in self.units.clone() {
+                sent.extend(self.say(0xFECA, unit.source, codes(&unit.active, unit.lamp)));
             }
         }
         sent
     }
 
     /// A frame of a tool: a request of PGN 59904 to all is answered, all else is ignored.
-    pub(super) fn on_frame(&self, frame: &Frame) -> Vec<(Duration, Frame)> {
+    pub(super) fn on_frame(&mut self, frame: &Frame) -> Vec<(Duration, Frame)> {
         let asked = match (frame.extended, frame.id >> 8, frame.data.as_slice()) {
             (true, 0x0018_EAFF, [low, high, 0]) => u16::from_le_bytes([*low, *high]),
             _ => return Vec::new(),
         };
         match asked {
-            0xFECB => self
-                .units
-                .iter()
-                .flat_map(|unit| told(0xFECB, unit.source, codes(&unit.before, false)))
-                .collect(),
+            0xFECB => {
+                let units = self.units.clone().into_iter();
+                units.flat_map(|unit| self.say(0xFECB, unit.source, codes(&unit.before, false))).collect()
+            }
             0xFEEC => {
                 let number = self.vin.as_ref().map(|vin| format!("{vin}*").into_bytes());
-                number.map(|number| told(0xFEEC, 0, number)).unwrap_or_default()
+                number.map(|number| self.say(0xFEEC, 0, number)).unwrap_or_default()
             }
             _ => Vec::new(),
         }
+    }
+
+    /// A message of a unit, behind the one it is sending.
+    fn say(&mut self, group: u16, source: u8, data: Vec<u8>) -> Vec<(Duration, Frame)> {
+        let mut frames = told(group, source, data);
+        let Some(lasts) = frames.last().map(|(after, _)| *after).filter(|lasts| !lasts.is_zero()) else {
+            return frames;
+        };
+        let now = Instant::now();
+        let begin = self.busy.get(&source).map_or(now, |until| now.max(*until));
+        self.busy.insert(source, begin + lasts + PACKET_GAP);
+        frames.iter_mut().for_each(|(after, _)| *after += begin - now);
+        frames
     }
 }
 
@@ -122,7 +138,7 @@ mod tests {
     /// Source: j1939-84's DM1 of SPN 609 FMI 19, 1569 FMI 31, 4334 FMI 4.
     #[test]
     fn messages_are_cut_as_the_standard_does() {
-        let truck = Truck::new(
+        let mut truck = Truck::new(
             vec![TruckUnit {
                 source: 0x3D,
                 before: vec![(609, 19), (1569, 31), (4334, 4)],
