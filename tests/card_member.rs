@@ -18,8 +18,9 @@ use baygate::card::medium::{WriteOutcome, WriteStep, Writing, format_commands};
 use baygate::card::member::{MemberPolicy, Members};
 use baygate::card::probe::Answer;
 use baygate::card::record::{Coupon, MemberRecord};
-use baygate::event::card::{MemberStatus, MemberType, Technology};
+use baygate::event::card::{MemberStatus, Technology};
 use baygate::event::device::DeviceStatus::Ready;
+use baygate::event::ledger::CardType;
 use baygate::ident::CardUid;
 use baygate::protocols::Bundle;
 use baygate::sim::card::{CardFault, CardProfile, CardSim, Chip, Technology as Sim};
@@ -61,7 +62,7 @@ fn load_members() -> Arc<Members> {
 fn record() -> MemberRecord {
     MemberRecord {
         card_no: "8800000042".parse().unwrap(),
-        member_type: MemberType::Named,
+        member_type: CardType::Named,
         status: MemberStatus::Active,
         issuing_store: STORE.parse().unwrap(),
         tier: 3,

@@ -19,6 +19,7 @@ use baygate::link::can::{CanSocket, Frame, Heard, Id, interface};
 use baygate::sim::vehicle::{BusSim, CarSpec, Engine, SlcanProfile, SlcanSim};
 use baygate::vehicle::adapter::Adapter as Link;
 use baygate::vehicle::can::isotp::{Conversations, Event, Form, Next, Output, Receiver, Sender};
+use baygate::vehicle::gate::{ExtendedAddress, Request, Target};
 use kernel::{KernelIsoTp, Options, error_frame, raw_write};
 use vehicle_bay::{Bay, bundle, open_store, quick, table};
 
@@ -371,6 +372,84 @@ async fn what_a_bus_says_unasked_joins_the_visits_telemetry() {
     talks.store(false, Ordering::Relaxed);
     thread.join().unwrap();
     bay.stop().await;
+}
+
+/// The kernel's filters let a truck's broadcasts through; what asks for more is heard by nobody.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make can"]
+async fn a_truck_is_heard() {
+    let talks = Arc::new(AtomicBool::new(true));
+    let going = Arc::clone(&talks);
+    let thread = std::thread::spawn(move || {
+        let raw = kernel::raw("vcan8");
+        let frame = |id: u32, data: [u8; 8]| {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&(id | 0x8000_0000).to_ne_bytes());
+            bytes[4] = 8;
+            bytes[8..].copy_from_slice(&data);
+            bytes
+        };
+        while going.load(Ordering::Relaxed) {
+            // EEC1; DM1 of SPN 100 FMI 1 with the malfunction lamp.
+            raw_write(&raw, &frame(0x0CF0_0400, [0xF0, 0xFF, 0x7D, 0x80, 0x25, 0xFF, 0xFF, 0xFF]));
+            raw_write(&raw, &frame(0x18FE_CA00, [0x40, 0xFF, 100, 0, 1, 5, 0xFF, 0xFF]));
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let link = "can://vcan8".parse().unwrap();
+    let report = baygate::cli::scan::scan_link(&link, &bundle(), None, Locale::En).await.unwrap();
+    talks.store(false, Ordering::Relaxed);
+    thread.join().unwrap();
+    assert_eq!((report.protocol.as_str(), report.ecus.len(), report.vin), ("j1939", 1, None));
+    assert_eq!(report.ecus[0].dtcs[0].code, "SPN100-1");
+}
+
+/// A unit of a maker, played by the kernel's ISO-TP: asked with an address byte in front, and
+/// answering in many frames.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make can"]
+async fn a_unit_with_an_extended_address_and_one_of_fd_alone() {
+    let long: Vec<u8> = (0..90).collect();
+    let identifier = Request::data_by_identifier(0xF187);
+    for (target, listens, says, options) in [
+        (
+            Target::Extended(ExtendedAddress::new(0x6F1, 0x12, 0xF1).unwrap()),
+            0x6F1,
+            0x612,
+            Options { addresses: Some((0xF1, 0x12)), ..Options::default() },
+        ),
+        (Target::Unit(0x7E0), 0x7E0, 0x7E8, Options { frame_bytes: 64, ..Options::default() }),
+    ] {
+        let is_fd = options.frame_bytes > 8;
+        let answer = [&[0x62, 0xF1, 0x87], &long[..]].concat();
+        let unit = std::thread::spawn(move || {
+            let unit = KernelIsoTp::open("vcan6", Id::standard(listens), Id::standard(says), options);
+            let asked = unit.read();
+            unit.write(&answer);
+            asked
+        });
+        let talk = tokio::spawn(async move {
+            let bus = CanSocket::open("vcan6").unwrap();
+            let frame = Frame::new(Id::standard(0x123), &[0; 12], true).unwrap();
+            while is_fd {
+                bus.send(&frame).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let mut witness = CanSocket::open("vcan6").unwrap();
+        let link: VehicleLink = "can://vcan6".parse().unwrap();
+        let mut link = Link::open(&link, &bundle(), None, None).await.unwrap();
+        let told = link.ask(identifier.to(target), None).await.unwrap();
+        talk.abort();
+        assert_eq!(unit.join().unwrap(), [0x22, 0xF1, 0x87]);
+        assert_eq!(told.messages.len(), 1, "{told:?}");
+        assert_eq!(told.messages[0].payload[3..], long[..]);
+        let sent = std::iter::from_fn(|| witness.heard().unwrap()).find_map(|heard| match heard {
+            Heard::Frame(frame) if frame.id() == Id::standard(listens) => Some(frame.is_fd()),
+            _ => None,
+        });
+        assert_eq!(sent, Some(is_fd), "{target:?}");
+    }
 }
 
 /// One thread runs all: while it writes, nothing of ours reads.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use baygate::config::tables::Poll;
+use baygate::vehicle::gate::group::GroupRequest;
 use vehicle_bay::dongle::{Dongle, good};
 use vehicle_bay::{Bay, open_store};
 
@@ -132,4 +133,13 @@ async fn listen_only_sends_nothing_at_all() {
     bay.scan().await;
     bay.stop().await;
     assert_eq!(dongle.heard_text(), "");
+}
+
+/// Groups of J1939 that only tell: DM2 (FECB) and the vehicle's number (FEEC), from the address
+/// of an off-board tool, to all. DM3 (FECC) and DM11 (FED3) clear codes when asked for.
+#[test]
+fn two_groups_can_be_asked_for_on_a_trucks_bus() {
+    let frames: Vec<_> =
+        GroupRequest::ALL.iter().map(|request| (request.id(), hex::encode(request.data()))).collect();
+    assert_eq!(frames, [(0x18EA_FFF9, "cbfe00".to_owned()), (0x18EA_FFF9, "ecfe00".to_owned())]);
 }

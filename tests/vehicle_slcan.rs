@@ -6,15 +6,22 @@ mod vehicle_bay;
 
 use std::time::Duration;
 
-use baygate::config::tables::Poll;
+use baygate::config::tables::{Poll, VehicleTable};
 use baygate::config::values::{Locale, VehicleLink};
 use baygate::event::vehicle::VehicleReport;
-use baygate::sim::vehicle::{Adapter, CarSpec, Engine, Profile, SlcanProfile, SlcanSim, VehicleSim};
-use baygate::store::requests::RequestState;
+use baygate::sim::vehicle::{
+    Adapter, CarSpec, Engine, Profile, SlcanProfile, SlcanSim, Truck, TruckUnit, VehicleSim,
+};
+use baygate::store::confirmations::{ConfirmationOp, KIND};
+use baygate::store::requests::{NewRequest, RequestOp, RequestState};
+use baygate::store::{Batch, Op, Store};
 use baygate::vehicle::adapter::Adapter as Link;
-use baygate::vehicle::gate::{Request, Target};
-use serde_json::Value;
-use vehicle_bay::{Bay, bundle, open_store};
+use baygate::vehicle::clear::{Delivery, WHAT};
+use baygate::vehicle::gate::clear::ClearRequest;
+use baygate::vehicle::gate::{ExtendedAddress, Request, Target};
+use serde_json::{Value, json};
+use uuid::Uuid;
+use vehicle_bay::{Bay, bundle, open_store, quick, table};
 
 fn car(protocol: u8) -> CarSpec {
     CarSpec {
@@ -265,4 +272,202 @@ async fn what_is_no_slcan_adapter_is_said_so() {
         tokio::time::timeout(Duration::from_secs(20), Link::open(&link, &bundle(), None, None)).await;
     let error = opened.expect("in time").err().expect("an ELM327 is no slcan adapter");
     assert_eq!(error.code(), "not-slcan", "{error}");
+}
+
+/// Three units: the engine with more codes than a frame holds, brakes without, a dashboard.
+fn truck() -> Truck {
+    let unit = |source| TruckUnit { source, ..TruckUnit::default() };
+    Truck::new(
+        vec![
+            TruckUnit {
+                active: vec![(100, 1), (110, 0), (4334, 18)],
+                before: vec![(100, 1), (609, 19)],
+                lamp: true,
+                ..unit(0x00)
+            },
+            TruckUnit { before: vec![(1569, 31)], ..unit(0x0B) },
+            TruckUnit { active: vec![(96, 4)], ..unit(0x17) },
+        ],
+        Some("1XKDDB9X8YJ123456"),
+    )
+}
+
+/// No unit answers OBD: codes are heard, two groups are asked for, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truck_tells_its_codes_unasked() {
+    let sim = on_tcp(SlcanProfile::default(), &car(9)).await;
+    sim.truck(truck());
+    let report = scan(&format!("slcan+tcp://{}", sim.name())).await;
+    assert_eq!(report.protocol, "j1939");
+    assert_eq!(report.vin.as_ref().map(ToString::to_string).as_deref(), Some("1XKDDB9X8YJ123456"));
+    assert_eq!((report.errors.as_slice(), report.assessable), (&[][..], false));
+    let told: Vec<_> = report
+        .ecus
+        .iter()
+        .map(|ecu| {
+            let codes: Vec<_> = ecu.dtcs.iter().map(|dtc| (dtc.code.as_str(), dtc.state.len())).collect();
+            (ecu.address.as_str(), ecu.mil, codes)
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("00", Some(true), vec![("SPN100-1", 1), ("SPN110-0", 1), ("SPN4334-18", 1), ("SPN609-19", 0)]),
+            ("0B", Some(false), vec![("SPN1569-31", 0)]),
+            ("17", Some(false), vec![("SPN96-4", 1)]),
+        ]
+    );
+    assert!(report.ecus.iter().flat_map(|ecu| &ecu.dtcs).all(|dtc| dtc.source == "j1939"));
+    // The bus talks: its rate is found before anything is sent, and little is.
+    assert_eq!(sim.sent_at_wrong_rate(), 0);
+    let mut frames = sim.heard();
+    frames.retain(|line| line.starts_with(['t', 'T']));
+    let (narrow, wide) = ("t7DF80201000000000000", "T18DB33F180201000000000000");
+    assert_eq!(frames, [narrow, wide, "T18EAFFF93CBFE00", "T18EAFFF93ECFE00"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truck_comes_is_reported_and_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let sim = on_tcp(SlcanProfile::default(), &car(9)).await;
+    sim.truck(truck());
+    let bay = Bay::start(&store, "bay-1", &format!("slcan+tcp://{}?bitrate=250000", sim.name()), Poll::Auto);
+    let arrived = bay.nth("vehicle.arrived", 1).await;
+    assert_eq!(
+        (&arrived["protocol"], &arrived["vin"]),
+        (&Value::from("j1939"), &Value::from("1XKDDB9X8YJ123456"))
+    );
+    let report = bay.nth("vehicle.report", 1).await;
+    assert_eq!(report["ecus"][2]["dtcs"][0]["code"], "SPN96-4");
+    assert_eq!(bay.scan().await.state, RequestState::Done);
+    sim.engine(Engine::Off);
+    bay.nth("vehicle.departed", 1).await;
+    sim.engine(Engine::Running);
+    bay.nth("vehicle.arrived", 2).await;
+    bay.stop().await;
+    for line in sim.heard().iter().filter(|line| line.starts_with("T18EA")) {
+        assert!(["T18EAFFF93CBFE00", "T18EAFFF93ECFE00"].contains(&line.as_str()), "{line}");
+    }
+}
+
+/// The chatter of the simulated bus: 280 with 490E in front.
+const DATABASE: &str = "VERSION \"\"\nBO_ 640 Engine: 8 ECM\n SG_ Speed : 0|16@1+ (0.25,0) [0|0] \"rpm\" X\n";
+
+fn overheard(facts: &[(String, Value)]) -> bool {
+    facts.iter().filter(|(kind, _)| kind == "vehicle.signals").any(|(_, data)| {
+        let signals = data["signals"].as_array().unwrap();
+        // 0E49 is 3657 quarters.
+        signals.iter().any(|signal| signal["name"] == "Engine.Speed" && signal["last"] == 914.25)
+    })
+}
+
+/// On one stream with the answers, and on a link that asks nothing at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_bus_says_unasked_joins_the_visits_telemetry() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let file = dir.path().join("car.dbc");
+    std::fs::write(&file, DATABASE).unwrap();
+    let talks = SlcanProfile { chatter: true, ..SlcanProfile::default() };
+    for (id, poll) in [("bay-1", Poll::Auto), ("bay-2", Poll::ListenOnly)] {
+        let sim = on_tcp(talks, &car(6)).await;
+        let link = format!("slcan+tcp://{}?bitrate=500000", sim.name());
+        let with_file = VehicleTable { dbc: vec![file.clone()], ..table(id, &link, poll) };
+        let bay = Bay::start_table(&store, with_file, quick());
+        let facts = bay.until("a signal of the database", overheard).await;
+        let arrived = facts.iter().find(|(kind, _)| kind == "vehicle.arrived").unwrap();
+        assert_eq!(arrived.1["protocol"], "iso15765-4-11bit-500k");
+        if poll == Poll::ListenOnly {
+            assert!(arrived.1.get("vin").is_none_or(Value::is_null), "{arrived:?}");
+            sim.hush();
+            bay.nth("vehicle.departed", 1).await;
+            assert_eq!(bay.count("vehicle.report").await, 0);
+            assert!(sim.heard().iter().all(|line| !line.starts_with(['t', 'T', 'O'])), "{:?}", sim.heard());
+        } else {
+            bay.nth("vehicle.report", 1).await;
+        }
+        bay.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn obd_is_asked_at_its_two_rates_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let sim = on_tcp(SlcanProfile::default(), &car(6)).await;
+    let link = format!("slcan+tcp://{}?bitrate=125000", sim.name());
+    let bay = Bay::start(&store, "bay-1", &link, Poll::Auto);
+    bay.until_reason(Some("not-obd-bitrate")).await;
+    bay.stop().await;
+    assert!(sim.heard().is_empty(), "{:?}", sim.heard());
+    // Listened to it may be.
+    let bay = Bay::start(&store, "bay-2", &link, Poll::ListenOnly);
+    bay.until_reason(Some("listen-only")).await;
+    bay.stop().await;
+    assert!(sim.heard().contains(&"S4".into()), "{:?}", sim.heard());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_is_asked_by_its_extended_address() {
+    let sim = on_tcp(SlcanProfile::default(), &car(6)).await;
+    let link: VehicleLink = format!("slcan+tcp://{}?bitrate=500000", sim.name()).parse().unwrap();
+    let mut link = Link::open(&link, &bundle(), None, None).await.unwrap();
+    let to = |unit| Target::Extended(ExtendedAddress::new(0x6F1, unit, 0xF1).unwrap());
+    let answer = link.ask(Request::current(0x0C).to(to(0x12)), None).await.unwrap();
+    let told: Vec<_> = answer.messages.iter().map(|m| (m.sender.0.as_str(), &m.payload[..2])).collect();
+    assert_eq!(told, [("612", &[0x41, 0x0C][..])], "{answer:?}");
+    let nobody = link.ask(Request::current(0x0C).to(to(0x40)), None).await.unwrap();
+    assert!(nobody.is_silence(), "{nobody:?}");
+    assert!(sim.heard().contains(&"t6F181202010C00000000".to_owned()), "{:?}", sim.heard());
+}
+
+/// A confirmation that a person gave and that is used up.
+async fn confirmed(store: &Store) -> ClearRequest {
+    let (confirmation, request) = (Uuid::now_v7(), Uuid::now_v7());
+    let row = |id, kind: &'static str, body| NewRequest {
+        id,
+        kind: kind.into(),
+        target: "bay-1".into(),
+        scope: "control".into(),
+        idempotency_key: None,
+        body,
+    };
+    let by = json!({"confirmed_by": "till-1", "operator": "Li"});
+    let batch = Batch::new()
+        .op(Op::Confirmation(ConfirmationOp::Ask(row(
+            confirmation,
+            KIND,
+            json!({"what": WHAT, "method": "obd"}),
+        ))))
+        .op(Op::Confirmation(ConfirmationOp::Grant { id: confirmation, by }))
+        .op(Op::Request(RequestOp::Insert(row(request, WHAT, json!({"confirmation": confirmation})))));
+    store.commit(batch).await.unwrap();
+    ClearRequest::new(store.redeem(confirmation, "bay-1", request).await.unwrap()).unwrap()
+}
+
+/// Nobody acknowledges: it must not wait in the adapter for the next car.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clearing_that_nobody_acknowledges_is_withdrawn() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    for (asleep, delivery) in [(false, Delivery::Sent), (true, Delivery::NotSent)] {
+        let sim = on_tcp(SlcanProfile::default(), &car(6)).await;
+        let link: VehicleLink = format!("slcan+tcp://{}?bitrate=500000", sim.name()).parse().unwrap();
+        let mut link = Link::open(&link, &bundle(), None, None).await.unwrap();
+        assert!(!link.ask(Request::current(0), None).await.unwrap().is_silence());
+        if asleep {
+            sim.engine(Engine::Off);
+        } else {
+            sim.engine(Engine::On);
+        }
+        let answer = link.clear(confirmed(&store).await).await.unwrap();
+        assert_eq!((answer.delivery, answer.cleared.is_empty()), (delivery, asleep), "{answer:?}");
+        let heard = sim.heard();
+        let frame = heard.iter().position(|line| line == "t7DF80104000000000000").unwrap();
+        assert_eq!(heard.iter().filter(|line| line.starts_with("t7DF80104")).count(), 1, "{heard:?}");
+        let after: Vec<_> = heard[frame + 1..].iter().map(String::as_str).collect();
+        let left = after.iter().position(|line| *line == "C").is_some_and(|at| after[at..].contains(&"O"));
+        assert_eq!(left, asleep, "off the bus, and on it again: {after:?}");
+    }
 }

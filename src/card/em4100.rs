@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::CardError;
 use super::backoff::Backoff;
 use super::report::{Condition, Report, Reports, Unheard};
-use super::verdict::{CardIdentity, Refusal};
+use super::verdict::{CardIdentity, Refusal, Standing};
 use crate::config::values::Transport;
 use crate::event::card::Technology;
 use crate::event::device::DeviceStatus;
@@ -253,7 +253,12 @@ async fn tell(fact: Fact, seen: Instant, reports: &Reports) -> Result<(), Unhear
     let slot = SLOT.to_owned();
     let report = match fact {
         Fact::Tapped(uid) => {
-            let card = CardIdentity { uid, technology: Technology::Em4100, atr: None };
+            let card = CardIdentity {
+                uid,
+                technology: Technology::Em4100,
+                atr: None,
+                standing: Standing::Identified,
+            };
             Report::Tapped { slot, card, seen }
         }
         Fact::Removed => Report::Removed { slot },

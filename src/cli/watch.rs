@@ -23,6 +23,7 @@ use crate::event::vehicle::{PidValue, SignalWindow};
 use crate::protocols::Bundle;
 use crate::vehicle::adapter::Adapter;
 use crate::vehicle::gate::Request;
+use crate::vehicle::protocol::Protocol;
 use crate::vehicle::sampling::Sampling;
 use crate::vehicle::scan::{Contact, ScanError, contact};
 use crate::vehicle::telemetry::LIVE_PIDS;
@@ -134,6 +135,10 @@ impl Watch {
         match contact(&mut adapter).await? {
             Contact::Silent(why) => return Err(ScanError::NoAnswer { why }),
             Contact::Answers(_, units) => sampling.met(&units),
+        }
+        if adapter.protocol() == Some(Protocol::J1939) {
+            let why = "the bus speaks J1939, which has no PIDs; `baygate scan` reads its codes".into();
+            return Err(ScanError::NoAnswer { why });
         }
         let first = adapter.ask(Request::current(0x00), None).await?;
         adapter.learn(&first, &self.bundle.pids).await?;

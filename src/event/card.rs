@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::ledger::CardType;
 use super::{Class, EventData, Text};
 use crate::ident::{CardNo, CardUid, DeviceId, StoreId};
 use crate::money::Fen;
@@ -67,7 +68,7 @@ pub struct Member {
     pub card_no: CardNo,
     /// Whether a buyer's name belongs to it.
     #[serde(rename = "type")]
-    pub member_type: MemberType,
+    pub member_type: CardType,
     /// Whether it may be used.
     pub status: MemberStatus,
     /// Tier by number.
@@ -113,16 +114,6 @@ pub struct MemberCoupon {
     pub left: u8,
 }
 
-/// Whether a card has a name to it (MOFCOM order 2012 No. 9 treats the two apart).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum MemberType {
-    /// The buyer is on record; it can be reported lost.
-    Named,
-    /// Good for whoever holds it.
-    Anonymous,
-}
-
 /// Whether a card may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -135,37 +126,6 @@ pub enum MemberStatus {
     Returned,
     /// Another card took its place.
     Replaced,
-}
-
-/// What a transaction on a card did (contract §3, `card.transaction`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub enum TransactionKind {
-    Topup,
-    Spend,
-    Earn,
-    Redeem,
-    Coupon,
-    Adjust,
-    Transfer,
-    Refund,
-    Void,
-}
-
-impl TransactionKind {
-    /// All kinds, in the contract's order.
-    pub const ALL: [Self; 9] = [
-        Self::Topup,
-        Self::Spend,
-        Self::Earn,
-        Self::Redeem,
-        Self::Coupon,
-        Self::Adjust,
-        Self::Transfer,
-        Self::Refund,
-        Self::Void,
-    ];
 }
 
 /// `card.removed`: the card left the field.

@@ -35,6 +35,21 @@ pub enum TransactionKind {
     Void,
 }
 
+impl TransactionKind {
+    /// All kinds, in the contract's order.
+    pub const ALL: [Self; 9] = [
+        Self::Topup,
+        Self::Spend,
+        Self::Earn,
+        Self::Redeem,
+        Self::Coupon,
+        Self::Adjust,
+        Self::Transfer,
+        Self::Refund,
+        Self::Void,
+    ];
+}
+
 /// What is sold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -233,12 +248,13 @@ fn is_zero(number: &i64) -> bool {
     *number == 0
 }
 
-/// Whether the house knows whose card it is.
+/// Whether a card has a name to it (MOFCOM order 2012 No. 9 treats the two apart).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
 pub enum CardType {
+    /// The buyer is on record; it can be reported lost.
     Named,
+    /// Good for whoever holds it.
     Anonymous,
 }
 

@@ -10,13 +10,12 @@ use rusqlite::{Connection, OpenFlags};
 use super::StoreError;
 
 /// Schema versions, oldest first. Never edit one that was released: add the next.
-const MIGRATIONS: &[&str] =
-    &[
-        include_str!("schema/001.sql"),
-        include_str!("schema/002.sql"),
-        include_str!("schema/003.sql"),
-        include_str!("schema/004.sql"),
-    ];
+const MIGRATIONS: &[&str] = &[
+    include_str!("schema/001.sql"),
+    include_str!("schema/002.sql"),
+    include_str!("schema/003.sql"),
+    include_str!("schema/004.sql"),
+];
 
 /// 3.7.0 to 3.51.2 may lose the WAL's reset with two connections (SQLite release notes 3.51.3).
 const OLDEST_SQLITE: i32 = 3_051_003;

@@ -3,12 +3,15 @@
 //! behind it. What does not: bytes (the drivers), and what to ask (above).
 
 use super::answer::Answer;
-use super::can::Node;
+use super::can::{Node, Witness};
 use super::clear::ClearAnswer;
 use super::elm327::{self, Trace};
 use super::error::AdapterError;
 use super::gate::Request;
 use super::gate::clear::ClearRequest;
+use super::gate::group::GroupRequest;
+use super::j1939;
+use super::obd::VinReading;
 use super::polling::Traffic;
 use super::protocol::Protocol;
 use crate::config::values::VehicleLink;
@@ -206,6 +209,22 @@ impl Adapter {
         }
     }
 
+    /// Shows every frame of a bus from now on to `witness`; a dongle has none to show.
+    pub fn set_witness(&mut self, witness: Witness) {
+        if let Self::Can(node) = self {
+            node.set_witness(witness);
+        }
+    }
+
+    /// Hears what comes while nothing is asked, where it would else be lost. Never ends but by
+    /// an error. Safe to cancel.
+    pub async fn idle(&mut self) -> AdapterError {
+        match self {
+            Self::Elm327(_) => std::future::pending().await,
+            Self::Can(node) => node.idle().await,
+        }
+    }
+
     /// The bus began to talk after silence, since the last call: a sign of a car that costs it nothing.
     pub fn stirred(&mut self) -> bool {
         match self {
@@ -220,6 +239,40 @@ impl Adapter {
         match self {
             Self::Elm327(_) => Traffic::Unheard,
             Self::Can(node) => node.traffic(),
+        }
+    }
+
+    /// Whether the bus speaks J1939: the address of a unit that broadcasts. Sends nothing; to be
+    /// asked when nobody answers OBD. Dongles are not listened with.
+    ///
+    /// # Errors
+    /// [`AdapterError`].
+    pub async fn hears_j1939(&mut self) -> Result<Option<u8>, AdapterError> {
+        match self {
+            Self::Elm327(_) => Ok(None),
+            Self::Can(node) => node.hears_j1939().await,
+        }
+    }
+
+    /// The number of the vehicle on a J1939 bus.
+    ///
+    /// # Errors
+    /// [`AdapterError`].
+    pub async fn vin_by_j1939(&mut self) -> Result<VinReading, AdapterError> {
+        match self {
+            Self::Elm327(_) => Ok(VinReading::Missing),
+            Self::Can(node) => node.vin_by_j1939().await,
+        }
+    }
+
+    /// All that the units of a J1939 bus tell, and which requests could not be sent.
+    ///
+    /// # Errors
+    /// [`AdapterError`].
+    pub async fn read_j1939(&mut self) -> Result<(j1939::Told, Vec<GroupRequest>), AdapterError> {
+        match self {
+            Self::Elm327(_) => Ok((j1939::Told::default(), GroupRequest::ALL.to_vec())),
+            Self::Can(node) => node.read_j1939().await,
         }
     }
 

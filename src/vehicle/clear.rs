@@ -221,9 +221,23 @@ pub fn what_is_lost(report: &VehicleReport) -> Text {
     )
 }
 
+/// What became of the one command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Delivery {
+    /// It left.
+    #[default]
+    Sent,
+    /// It did not, and will not.
+    NotSent,
+    /// It did not, and may still: it waits in a controller until somebody acknowledges it.
+    Pending,
+}
+
 /// What the car said to it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClearAnswer {
+    /// Whether it was sent at all.
+    pub delivery: Delivery,
     /// Units that cleared, by response address.
     pub cleared: Vec<String>,
     /// Units that refused, with the negative response code.
@@ -256,7 +270,7 @@ impl ClearAnswer {
         answer
     }
 
-    /// In one word.
+    /// In one word; what was not sent for certain is unknown all the same: nobody looked.
     #[must_use]
     pub fn outcome(&self) -> ClearOutcome {
         match (self.cleared.is_empty(), self.refused.is_empty(), self.waiting.is_empty()) {

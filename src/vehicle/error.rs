@@ -64,6 +64,16 @@ pub enum AdapterError {
         /// The rate, or `?`.
         tried: String,
     },
+    /// A rate that no car answers OBD at.
+    #[error(
+        "{bus} is at {bitrate} bit/s: OBD is asked at 500000 or 250000 alone (ISO 15765-4), and a wrong rate disturbs the car; write one of them into the link, or poll = \"listen-only\" to hear this bus"
+    )]
+    NotObdRate {
+        /// Interface or adapter.
+        bus: String,
+        /// As set up.
+        bitrate: u32,
+    },
     /// The controller left the bus.
     #[error(
         "{0} went off the bus after too many errors; check bit rate and wiring; it comes back by itself where bitrate= stands in the link, else by hand: ip link set {0} type can restart"
@@ -101,6 +111,7 @@ impl AdapterError {
             Self::Restarting => "adapter-restarting",
             Self::Interface(interface) => interface.reason(),
             Self::WrongBitRate { .. } => "wrong-bitrate",
+            Self::NotObdRate { .. } => "not-obd-bitrate",
             Self::BusOff(_) => "bus-off",
             Self::NotListenOnly(_) => "not-listen-only",
             Self::NotSlcan(_) => "not-slcan",
@@ -123,7 +134,9 @@ impl AdapterError {
             Self::Interface(InterfaceError::Missing { .. } | InterfaceError::Down { .. }) => {
                 DeviceStatus::Absent
             }
-            Self::Interface(_) | Self::NotListenOnly(_) | Self::NotSlcan(_) => DeviceStatus::Failed,
+            Self::Interface(_) | Self::NotListenOnly(_) | Self::NotSlcan(_) | Self::NotObdRate { .. } => {
+                DeviceStatus::Failed
+            }
             Self::WrongBitRate { .. } | Self::BusOff(_) => DeviceStatus::Degraded,
             Self::Link(_) | Self::Gone(_) => DeviceStatus::Absent,
             Self::Garbled(_)
@@ -171,6 +184,9 @@ impl AdapterError {
             Self::Interface(interface) => interface.zh(),
             Self::WrongBitRate { bus, tried } => format!(
                 "已立即离开 {bus}：在 {tried} bit/s 下总线上全是错误，错误的速率会干扰车辆；请在 link 中写 bitrate=500000 或 bitrate=250000"
+            ),
+            Self::NotObdRate { bus, bitrate } => format!(
+                "{bus} 的速率为 {bitrate} bit/s：OBD 只在 500000 或 250000 下询问（ISO 15765-4），错误的速率会干扰车辆；请在 link 中写这两者之一，或用 poll = \"listen-only\" 只听"
             ),
             Self::BusOff(bus) => format!(
                 "{bus} 因错误过多已脱离总线（bus-off）；请检查速率和接线；link 中写有 bitrate= 时自动恢复，否则请执行：ip link set {bus} type can restart"

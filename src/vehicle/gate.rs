@@ -6,17 +6,21 @@
 //!
 //! Not here: services that change a car (2E, 2F, 31 …). They have no type. Of 08 (control of a
 //! system) only the question which tests a unit has is a request; clearing codes (04, 14) has
-//! a type that only a used-up confirmation of a person makes: [`clear`]. What a bad line can make
-//! of a request on its way is worked out in `fragile`.
+//! a type that only a used-up confirmation of a person makes: [`clear`]. What may be asked for
+//! on a J1939 bus stands in [`group`]; what a bad line can make of a request on its way is worked
+//! out in `fragile`.
 //! Whether a driver can address one unit, or several PIDs at once, is the driver's business.
 
 use std::fmt;
 
 pub mod clear;
+mod extended;
 mod fragile;
+pub mod group;
 
 use super::protocol::{EcuAddress, HeaderForm, Protocol};
 use clear::ClearBytes;
+pub use extended::ExtendedAddress;
 
 /// What the gate refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +60,9 @@ pub enum Target {
     /// One unit, by the arbitration ID its requests carry on CAN (`7E0`, `18DA10F1`), or by
     /// its node address on an older bus.
     Unit(u32),
+    /// One unit behind an address byte in front of ISO-TP's own (ISO 15765-2 §10.3.4, extended
+    /// addressing on 11 bits), as makers use it: see [`ExtendedAddress`].
+    Extended(ExtendedAddress),
 }
 
 /// A read-only request (SAE J1979 / ISO 15031-5, ISO 14229-1, ISO 14230-3). Can only be
@@ -440,7 +447,7 @@ impl AtCommand {
             Self::ShortWait => "ATST19",
             Self::UsualWait => "ATST32",
             Self::ProtocolAuto => "ATSP0",
-            Self::Protocol(protocol) => return format!("ATSP{}", protocol.number()),
+            Self::Protocol(protocol) => return format!("ATSP{:X}", protocol.number()),
             Self::ProtocolNumber => "ATDPN",
             Self::ProtocolClose => "ATPC",
             Self::ForgetEvents => "ATFE",

@@ -149,5 +149,6 @@ fn readiness_unknown(ecus: &[EcuReport]) -> bool {
 }
 
 fn codes_unknown(record: &ScanRecord) -> bool {
-    !record.told.iter().any(|told| matches!(told.request.service(), 0x03 | 0x19))
+    let told = record.told.iter().any(|told| matches!(told.request.service(), 0x03 | 0x19));
+    !told && !record.groups.has_codes()
 }

@@ -25,6 +25,9 @@ pub enum Protocol {
     Can11At250,
     /// 9: ISO 15765-4, 29-bit, 250 kbit/s.
     Can29At250,
+    /// 10: SAE J1939, 29-bit, 250 or 500 kbit/s. Heard on a bus without an adapter; an ELM327
+    /// is not made to speak it.
+    J1939,
 }
 
 /// How a line's header is built.
@@ -74,6 +77,7 @@ impl Protocol {
             Self::Can29At500 => 7,
             Self::Can11At250 => 8,
             Self::Can29At250 => 9,
+            Self::J1939 => 10,
         }
     }
 
@@ -103,6 +107,7 @@ impl Protocol {
             Self::Can29At500 => "iso15765-4-29bit-500k",
             Self::Can11At250 => "iso15765-4-11bit-250k",
             Self::Can29At250 => "iso15765-4-29bit-250k",
+            Self::J1939 => "j1939",
         }
     }
 
@@ -113,7 +118,7 @@ impl Protocol {
             Self::J1850Pwm | Self::J1850Vpw => HeaderForm::ThreeBytes { crc: true },
             Self::Iso9141 | Self::KwpSlow | Self::KwpFast => HeaderForm::ThreeBytes { crc: false },
             Self::Can11At500 | Self::Can11At250 => HeaderForm::Can11,
-            Self::Can29At500 | Self::Can29At250 => HeaderForm::Can29,
+            Self::Can29At500 | Self::Can29At250 | Self::J1939 => HeaderForm::Can29,
         }
     }
 

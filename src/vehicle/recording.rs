@@ -1,11 +1,12 @@
 //! The last minute of a link, kept in memory and written down when a warning fires.
 //! What lives here: the bounded ring and the form of what is kept. What does not: the
-//! file (`store::recordings`) and the masking of VINs (the trace, which writes into
-//! the ring).
+//! file (`store::recordings`) and the masking of VINs (the trace and [`frames`], which
+//! write into the ring).
 //!
 //! A link of an adapter is kept as a trace (`baygate simulate vehicle --replay` plays it
-//! back). The form for a bus is a candump log (`baygate decode --dbc` reads it); the daemon
-//! writes none yet, for a VIN in frames is not masked.
+//! back), a bus as a candump log (`baygate decode --dbc` reads it).
+
+pub mod frames;
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::clock::UtcMillis;
+use crate::ident::Vin;
 
 /// Lines older than this are forgotten: a scan takes ten seconds, its rules a moment.
 const KEPT_FOR: Duration = Duration::from_secs(60);
@@ -97,9 +99,15 @@ impl Recording {
     }
 
     /// What is kept, as a file. `None`: nothing that would tell anything.
+    ///
+    /// `vin`: of the visit, masked wherever it stands in frames; a trace has it masked already.
     #[must_use]
-    pub fn written(&self, link: &str) -> Option<Vec<u8>> {
-        self.written_at(link, Instant::now())
+    pub fn written(&self, link: &str, vin: Option<&Vin>) -> Option<Vec<u8>> {
+        let mut written = self.written_at(link, Instant::now())?;
+        if let (Form::Candump, Some(vin)) = (self.form, vin) {
+            frames::mask_known(&mut written, vin.as_str());
+        }
+        Some(written)
     }
 
     fn written_at(&self, link: &str, now: Instant) -> Option<Vec<u8>> {

@@ -33,7 +33,8 @@ const ERROR_CHARS: usize = 200;
 /// Makes the report.
 #[must_use]
 pub fn build(record: &ScanRecord, bundle: &Bundle) -> VehicleReport {
-    let ecus: Vec<EcuReport> = record.ecus().iter().map(|ecu| ecu_report(record, ecu, bundle)).collect();
+    let mut ecus: Vec<EcuReport> = record.ecus().iter().map(|ecu| ecu_report(record, ecu, bundle)).collect();
+    ecus.extend(record.groups.ecus(bundle));
     let vin = record.vin();
     let number = |pid: &str| first_number(&ecus, pid);
     let (distance, warmups, time) = (number("0131"), number("0130"), number("014E"));

@@ -18,12 +18,14 @@ use super::answer::{Answer, Message};
 use super::batch::{Batch, Promises};
 use super::error::AdapterError;
 use super::gate::Request;
+use super::gate::group::GroupRequest;
+use super::j1939;
 use super::obd::{self, VinReading, info_bytes};
 use super::protocol::{EcuAddress, Protocol};
 use super::report::{ScanRecord, Told};
 use super::uds;
 use crate::clock::UtcMillis;
-use crate::event::vehicle::Adapter as AdapterFacts;
+use crate::event::vehicle::{Adapter as AdapterFacts, RequestError};
 use crate::ident::DeviceId;
 use crate::protocols::Bundle;
 use asking::BROKEN_IN_A_ROW;
@@ -101,6 +103,10 @@ pub enum Contact {
 /// # Errors
 /// [`AdapterError`].
 pub async fn contact(adapter: &mut Adapter) -> Result<Contact, AdapterError> {
+    if adapter.protocol() == Some(Protocol::J1939) {
+        // It is asked nothing: what it broadcasts tells that it is still there.
+        return Ok(by_j1939(adapter).await?.unwrap_or_else(|| Contact::Silent("no broadcast".into())));
+    }
     let request = Request::current(0x00);
     let answer = adapter.ask(request, None).await?;
     if answer.garbage > 0 && answer.messages.is_empty() && !answer.is_silence() {
@@ -115,8 +121,18 @@ pub async fn contact(adapter: &mut Adapter) -> Result<Contact, AdapterError> {
             let units = answer.messages.iter().map(|message| (message.sender.clone(), promised(message)));
             Contact::Answers(protocol, units.collect())
         }
-        _ => by_uds(adapter, &answer).await?,
+        _ => match by_j1939(adapter).await? {
+            Some(truck) => truck,
+            None => by_uds(adapter, &answer).await?,
+        },
     })
+}
+
+/// A truck or a machine is silent on OBD and broadcasts all the time.
+async fn by_j1939(adapter: &mut Adapter) -> Result<Option<Contact>, AdapterError> {
+    let unit = adapter.hears_j1939().await?;
+    let met = |source| (EcuAddress(format!("{source:02X}")), BTreeSet::new());
+    Ok(unit.map(|source| Contact::Answers(Protocol::J1939, [met(source)].into_iter().collect())))
 }
 
 /// A battery car, or one of SAE J1979-2, is silent on 0100 and may answer UDS.
@@ -136,6 +152,9 @@ async fn by_uds(adapter: &mut Adapter, silence: &Answer) -> Result<Contact, Adap
 /// # Errors
 /// [`AdapterError`].
 pub async fn read_vin(adapter: &mut Adapter) -> Result<VinReading, AdapterError> {
+    if adapter.protocol() == Some(Protocol::J1939) {
+        return adapter.vin_by_j1939().await;
+    }
     let request = Request::vehicle_info(0x02);
     let mut reading = VinReading::Missing;
     for _ in 0..2 {
@@ -189,9 +208,16 @@ pub async fn run(
     };
     let first = adapter.ask(Request::current(0x00), None).await?;
     let mut heard = uds::read::Heard::default();
+    let mut groups = j1939::Told::default();
     let answers = adapter.protocol().filter(|_| !first.messages.is_empty());
     let protocol = match answers {
         Some(protocol) => protocol,
+        None if adapter.hears_j1939().await?.is_some() => {
+            let (told, unsent) = adapter.read_j1939().await?;
+            groups = told;
+            heard.errors = unsent.into_iter().map(not_asked).collect();
+            Protocol::J1939
+        }
         None => match uds::read::silent_car(adapter, bundle).await? {
             Some((protocol, told)) => {
                 heard = told;
@@ -210,6 +236,7 @@ pub async fn run(
         started_at,
         duration_ms: 0,
         told: heard.told,
+        groups,
         errors: heard.errors,
         broke_off: None,
     };
@@ -242,6 +269,11 @@ pub async fn run(
     }
     scan.record.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     Ok(scan.record)
+}
+
+fn not_asked(request: GroupRequest) -> RequestError {
+    let error = "not sent: another tool is on the bus, or nobody acknowledges".into();
+    RequestError { request: request.to_string(), error }
 }
 
 struct Scan<'a> {

@@ -20,7 +20,8 @@ pub use slot::{EncodeError, SLOT_BYTES, Slot, SlotFault, decode, encode};
 
 use jiff::civil::Date;
 
-use crate::event::card::{MemberStatus, MemberType, TransactionKind};
+use crate::event::card::MemberStatus;
+use crate::event::ledger::{CardType, TransactionKind};
 use crate::ident::{CardNo, StoreId};
 
 /// Coupon places in a record.
@@ -38,7 +39,7 @@ pub struct MemberRecord {
     /// Number on the face: on a chip decimal digits only, at most [`MAX_CARD_NO_DIGITS`].
     pub card_no: CardNo,
     /// Whether a buyer's name belongs to it.
-    pub member_type: MemberType,
+    pub member_type: CardType,
     /// As last written; the store's own list may know better.
     pub status: MemberStatus,
     /// Who issued it: on a chip at most [`MAX_STORE_BYTES`].

@@ -15,7 +15,8 @@ use jiff::civil::{Date, date};
 
 use super::{COUPON_SLOTS, Coupon, LastTransaction, MAX_CARD_NO_DIGITS, MemberRecord, SEAL_BYTES};
 use crate::card::keys::{CardRef, KeyError, KeyStore, KeyVersion};
-use crate::event::card::{MemberStatus, MemberType, TransactionKind};
+use crate::event::card::MemberStatus;
+use crate::event::ledger::{CardType, TransactionKind};
 use crate::ident::{CardNo, CardUid, StoreId};
 
 /// One slot. Two of them and the header fit the 128 bytes of an Ultralight EV1 (MF0UL21).
@@ -210,15 +211,15 @@ impl Fields<'_> {
     }
 }
 
-fn type_code(member_type: MemberType) -> u8 {
+fn type_code(member_type: CardType) -> u8 {
     match member_type {
-        MemberType::Named => 0,
-        MemberType::Anonymous => 1,
+        CardType::Named => 0,
+        CardType::Anonymous => 1,
     }
 }
 
-fn type_of(code: u8) -> Option<MemberType> {
-    [MemberType::Named, MemberType::Anonymous].into_iter().find(|known| type_code(*known) == code)
+fn type_of(code: u8) -> Option<CardType> {
+    [CardType::Named, CardType::Anonymous].into_iter().find(|known| type_code(*known) == code)
 }
 
 fn status_code(status: MemberStatus) -> u8 {

@@ -43,7 +43,7 @@ pub(crate) fn uid() -> CardUid {
 pub(crate) fn record(counter: u32) -> MemberRecord {
     MemberRecord {
         card_no: "8800123456".parse().unwrap(),
-        member_type: MemberType::Named,
+        member_type: CardType::Named,
         status: MemberStatus::Active,
         issuing_store: store(),
         tier: 2,
@@ -189,7 +189,7 @@ fn records() -> impl Strategy<Value = MemberRecord> {
             let (tier, discount_class, key_version, coupons) = small;
             MemberRecord {
                 card_no: card_no.parse().unwrap(),
-                member_type: if named { MemberType::Named } else { MemberType::Anonymous },
+                member_type: if named { CardType::Named } else { CardType::Anonymous },
                 status: [
                     MemberStatus::Active,
                     MemberStatus::Blocked,

@@ -100,6 +100,15 @@ impl CanSocket {
         socket.set_filters(&filters)
     }
 
+    /// Whether frames sent over this socket are heard on it once they have left (as far as the
+    /// driver knows) and pass its filters.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn hear_own(&self, own: bool) -> io::Result<()> {
+        self.socket.get_ref().set_recv_own_msgs(own)
+    }
+
     /// Sends a frame; waits while the interface's queue is full.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ mod signals;
 mod slcan;
 mod spec;
 mod task;
+mod truck;
 mod uds;
 
 use std::io;
@@ -39,6 +40,7 @@ pub use replay::{Recording, ReplaySim};
 pub use script::Script;
 pub use slcan::{SlcanProfile, SlcanSim};
 pub use spec::{CarSpec, Drive, Dtc, Engine, Monitor, SpecError, healthy_monitors};
+pub use truck::{Truck, TruckUnit};
 
 use crate::sim::presence::Presence;
 use crate::sim::transport::Address;

@@ -14,11 +14,12 @@ use super::bus::Schedule;
 use super::car::{Car, Frame};
 use super::spec::{CarSpec, Engine, SpecError};
 use super::task::lock_any;
+use super::truck::{TICK, Truck};
 use crate::sim::presence::{Device, Presence};
 use crate::sim::transport::{Address, Endpoint, Input};
 
 /// Frames that a bus with traffic carries, one every so often.
-const CHATTER: Duration = Duration::from_millis(20);
+const CHATTER: Duration = TICK;
 /// Bits a second of `S0` to `S8`.
 const RATES: [u32; 9] = [10_000, 20_000, 50_000, 100_000, 125_000, 250_000, 500_000, 800_000, 1_000_000];
 
@@ -60,6 +61,8 @@ impl Default for SlcanProfile {
 struct World {
     profile: SlcanProfile,
     car: Car,
+    /// Instead of the car's units, on the same bus and by the same key.
+    truck: Option<Truck>,
     /// `C`, `L`, `O`.
     mode: Mode,
     rate: Option<u32>,
@@ -106,6 +109,7 @@ impl SlcanSim {
         let world = Arc::new(Mutex::new(World {
             profile,
             car: Car::new(car).map_err(io::Error::other)?,
+            truck: None,
             mode: Mode::Closed,
             rate: None,
             line: String::new(),
@@ -122,6 +126,18 @@ impl SlcanSim {
     #[must_use]
     pub fn name(&self) -> String {
         self.presence.name()
+    }
+
+    /// The bus falls silent.
+    pub fn hush(&self) {
+        let mut world = lock_any(&self.world);
+        world.profile.chatter = false;
+        world.truck = None;
+    }
+
+    /// A truck's units take the place of the car's.
+    pub fn truck(&self, truck: Truck) {
+        lock_any(&self.world).truck = Some(truck);
     }
 
     /// Turns the key to a position.
@@ -191,7 +207,7 @@ impl Device for Player {
         let mut chatter = Instant::now();
         loop {
             let next = lock_any(&self.0).waiting.next_at();
-            let talks = lock_any(&self.0).profile.chatter;
+            let talks = lock_any(&self.0).talks();
             tokio::select! {
                 () = sleep_until(next.unwrap_or(chatter)), if next.is_some() => {
                     let line = lock_any(&self.0).due();
@@ -286,6 +302,11 @@ impl World {
         true
     }
 
+    /// Somebody speaks without being asked.
+    fn talks(&self) -> bool {
+        self.profile.chatter || self.truck.is_some() && self.car.awake()
+    }
+
     /// Protocols 6 and 7 are at 500 kbit/s, 8 and 9 at 250 (`AT SP` of the ELM327 data sheet).
     fn rate_is_right(&self) -> bool {
         self.rate == Some(if self.car.protocol() >= 8 { 250_000 } else { 500_000 })
@@ -300,7 +321,11 @@ impl World {
             // Nobody acknowledges.
             self.bus_error = true;
         } else {
-            let answers = self.car.on_frame(&frame);
+            let answers = match &mut self.truck {
+                Some(truck) => truck.on_frame(&frame),
+                None if frame.id == 0x6F1 && !frame.extended => self.extended(&frame),
+                None => self.car.on_frame(&frame),
+            };
             self.waiting.add(answers);
         }
         match (self.profile.acknowledges, wide) {
@@ -308,6 +333,20 @@ impl World {
             (true, false) => b"z\r".to_vec(),
             (true, true) => b"Z\r".to_vec(),
         }
+    }
+
+    /// Extended addressing as on BMW's buses: the first byte names the unit (12 is the engine's),
+    /// answers come on 600 and that, F1 in front. Short ones only.
+    fn extended(&mut self, frame: &Frame) -> Vec<(Duration, Frame)> {
+        let Some((0x12, rest)) = frame.data.split_first() else { return Vec::new() };
+        let asked = Frame { id: 0x7E0, extended: false, data: rest.to_vec() };
+        let answers = self.car.on_frame(&asked).into_iter();
+        let told = answers.map(|(after, answer)| {
+            let mut data = vec![0xF1];
+            data.extend(answer.data.iter().take(7));
+            (after, Frame { id: 0x612, extended: false, data })
+        });
+        told.collect()
     }
 
     /// Frames whose time has come, as lines.
@@ -326,6 +365,11 @@ impl World {
             _ if !self.rate_is_right() => {
                 self.bus_error = true;
                 Vec::new()
+            }
+            _ if self.truck.is_some() => {
+                let frames = self.truck.as_mut().map(Truck::tick).unwrap_or_default();
+                self.waiting.add(frames);
+                self.due()
             }
             _ => self.print(&Frame { id: 0x280, extended: false, data: vec![0x49, 0x0E, 0, 0, 0, 0, 0, 0] }),
         }

@@ -1,8 +1,10 @@
 //! Who is who on a diagnostic CAN bus (ISO 15765-4 §10.4, ISO 15765-2 normal fixed
 //! addressing). Pure.
 
+use super::isotp::Form;
 use crate::link::can::{Id, Pass};
 use crate::vehicle::gate::Target;
+use crate::vehicle::j1939::listener;
 use crate::vehicle::protocol::Protocol;
 
 /// The functional address of 11 bits.
@@ -41,6 +43,7 @@ pub(super) fn request_id(width: Width, target: Target) -> Id {
         (Target::Functional, Width::TwentyNine) => FUNCTIONAL_29,
         (Target::Unit(id), Width::Eleven) => Id::standard(id),
         (Target::Unit(id), Width::TwentyNine) => Id::extended(id),
+        (Target::Extended(address), _) => Id::standard(address.request_id()),
     }
 }
 
@@ -51,6 +54,14 @@ pub(super) fn unit_of(answer: Id) -> Option<Id> {
         false => (0x7E8..=0x7EF).contains(&number).then(|| Id::standard(number - 8)),
         true => (number & 0x1FFF_FF00 == PHYSICAL_29 | TESTER << 8)
             .then(|| Id::extended(PHYSICAL_29 | (number & 0xFF) << 8 | TESTER)),
+    }
+}
+
+/// How frames to and from `target` are written.
+pub(super) fn form(target: Target) -> Form {
+    match target {
+        Target::Functional | Target::Unit(_) => Form::default(),
+        Target::Extended(address) => Form::extended(address.unit(), address.tester()),
     }
 }
 
@@ -65,9 +76,23 @@ pub(super) fn answer_id(request: Id) -> Option<Id> {
     Some(Id::extended(number & 0x1FFF_0000 | source << 8 | target))
 }
 
-/// The kernel's filters while nothing is asked: what units answer, of whichever length.
+/// The kernel's filters while nothing is asked: what units answer, of whichever length, and
+/// what shows that the bus speaks J1939.
 pub(super) fn answers() -> Vec<Pass> {
-    [FUNCTIONAL_11, FUNCTIONAL_29].iter().flat_map(|to| passes(*to, Target::Functional)).collect()
+    let answers = [FUNCTIONAL_11, FUNCTIONAL_29].into_iter().flat_map(|to| passes(to, Target::Functional));
+    answers.chain(listener::BROADCASTS.into_iter().map(group)).collect()
+}
+
+/// The kernel's filters while a J1939 bus is listened to.
+pub(super) fn groups() -> Vec<Pass> {
+    listener::groups().into_iter().map(group).collect()
+}
+
+/// Frames of a parameter group, whatever their priority and source, and below F000 to
+/// whomever (SAE J1939-21 §5.2).
+fn group(group: u32) -> Pass {
+    let mask = if group >> 8 & 0xFF < 0xF0 { 0x03FF_0000 } else { 0x03FF_FF00 };
+    Pass { id: Id::extended(group << 8), mask }
 }
 
 /// The kernel's filters while a request to `to` is open.
@@ -78,12 +103,33 @@ pub(super) fn passes(to: Id, target: Target) -> Vec<Pass> {
             vec![Pass { id: Id::extended(PHYSICAL_29 | TESTER << 8), mask: 0x1FFF_FF00 }]
         }
         (Target::Unit(_), _) => answer_id(to).map(|id| Pass { id, mask: 0x1FFF_FFFF }).into_iter().collect(),
+        (Target::Extended(address), _) => {
+            vec![Pass { id: Id::standard(address.answer_id()), mask: 0x1FFF_FFFF }]
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn filters_of_groups() {
+        let passes = |id: u32| groups().iter().any(|pass| (pass.id.number() ^ id) & pass.mask == 0);
+        for (id, expected) in [
+            (0x18FE_CA00, true),
+            (0x0CFE_CA3D, true),
+            (0x1CEB_FF3D, true),
+            (0x1CEC_F900, true),
+            (0x18EA_FFF9, true),
+            (0x18DA_F110, false),
+            (0x18FE_C100, false),
+            (0x19FE_CA00, false),
+        ] {
+            assert_eq!(passes(id), expected, "{id:08X}");
+        }
+        assert!(answers().iter().all(|pass| pass.mask != 0));
+    }
 
     #[test]
     fn units_and_their_answers() {

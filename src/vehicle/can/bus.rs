@@ -69,6 +69,15 @@ impl Bus {
         }
     }
 
+    /// Whether a frame of ours is heard when it has left. An slcan adapter tells nothing of it.
+    pub(super) fn hear_own(&self, own: bool) {
+        if let Self::Kernel(socket) = self
+            && let Err(error) = socket.hear_own(own)
+        {
+            tracing::debug!(%error, "own frames not heard");
+        }
+    }
+
     /// Asks the adapter for its error flags; the kernel tells without being asked.
     pub(super) async fn check(&mut self) -> Result<(), AdapterError> {
         match self {

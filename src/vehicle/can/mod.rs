@@ -14,4 +14,4 @@ pub mod slcan;
 mod tally;
 
 pub use listen::Ear;
-pub use node::Node;
+pub use node::{Node, Witness};

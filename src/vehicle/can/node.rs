@@ -4,28 +4,32 @@
 //! ([`super::isotp`]), and which questions are asked (above).
 //!
 //! The only bytes sent are those of a gated [`Request`] in one frame, of a confirmed
-//! clearing ([`clearing`]), and flow control.
+//! clearing ([`clearing`]), of a J1939 group that may be asked for ([`groups`]), and flow
+//! control.
 
+mod asking;
 mod clearing;
+mod groups;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
 use super::address::{self, Width};
 use super::bus::{Bus, Join, Slcan};
-use super::isotp::{Conversations, Event, Form, Next, Output, Sender};
+use super::isotp::{Conversations, Next, Output, Sender};
 use super::tally::Tally;
 use crate::config::values::{Transport, VehicleLink};
 use crate::link::can::{BusTrouble, CanSocket, Frame, Heard, Id, InterfaceError, interface};
 use crate::vehicle::adapter::Identity;
-use crate::vehicle::answer::{Answer, Assembled, Broken, Complaint, Message};
+use crate::vehicle::answer::{Answer, Complaint};
 use crate::vehicle::batch::MOST_PIDS;
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::{Request, Target, UnitAddress};
 use crate::vehicle::polling::Traffic;
-use crate::vehicle::protocol::{EcuAddress, Protocol};
+use crate::vehicle::protocol::Protocol;
+use asking::Asking;
 
 /// Before the first byte to an unknown bus.
 const LISTEN: Duration = Duration::from_millis(500);
@@ -49,6 +53,9 @@ const MOST_MESSAGES: usize = 256;
 const RATES: [u32; 2] = [500_000, 250_000];
 /// Frames that were there before the question are dropped, at most so many: a full bus never ends.
 const MOST_STALE: usize = 20_000;
+
+/// Sees every frame of a link as it passes.
+pub type Witness = std::sync::Arc<dyn Fn(&Frame) + Send + Sync>;
 
 /// What listening showed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,11 +81,19 @@ pub struct Node {
     /// Who answered so far.
     known: BTreeSet<Id>,
     conversations: Conversations,
+    /// Whether this is a truck's bus.
+    signs: groups::Signs,
     /// PIDs the car takes in one request.
     car_takes: usize,
     tally: Tally,
     /// Frames the interface had received when it was last looked at.
     received: Option<u64>,
+    /// Frames that came while nothing was asked, since the last look (slcan).
+    idle_frames: u64,
+    /// Whoever else wants to see every frame, ours too.
+    witness: Option<Witness>,
+    /// A clearing that nobody acknowledged may still be sent by the controller.
+    pending_clear: bool,
     begun: Instant,
 }
 
@@ -97,18 +112,20 @@ impl Node {
 
     async fn open_interface(name: &str, bitrate: Option<u32>) -> Result<Self, AdapterError> {
         let state = ready_interface(name, bitrate).await?;
+        is_of_obd(name, state.bitrate)?;
         let bus = Bus::Kernel(CanSocket::open(name)?);
         let mut node = Self::new(bus, name, format!("SocketCAN {name}"), state.bitrate);
         match node.listen(LISTEN).await? {
             FirstSound::Nonsense => Err(node.wrong_rate()),
             FirstSound::Silence | FirstSound::Traffic => {
-                node.forget();
+                node.bus.pass(&address::answers());
                 Ok(node)
             }
         }
     }
 
     async fn open_slcan(transport: &Transport, bitrate: Option<u32>) -> Result<Self, AdapterError> {
+        is_of_obd(&transport.to_string(), bitrate)?;
         let slcan = Slcan::open(transport).await?;
         let identity = slcan.name.clone();
         let mut rates = bitrate.map_or_else(|| RATES.to_vec(), |rate| vec![rate]);
@@ -139,9 +156,13 @@ impl Node {
             width: None,
             known: BTreeSet::new(),
             conversations: Conversations::new(MOST_BYTES),
+            signs: groups::Signs::default(),
             car_takes: MOST_PIDS,
             tally: Tally::new(name),
             received: None,
+            idle_frames: 0,
+            witness: None,
+            pending_clear: false,
             begun: Instant::now(),
         }
     }
@@ -152,10 +173,13 @@ impl Node {
         &self.identity
     }
 
-    /// ID length and bit rate, once a unit answered. ISO 15765-4 knows two rates; a bus
-    /// without one (vcan), or with another, counts as the faster.
+    /// ID length and bit rate, once a unit answered. ISO 15765-4 knows two rates, and no other
+    /// is asked at; a bus without one (vcan) counts as the faster.
     #[must_use]
     pub fn protocol(&self) -> Option<Protocol> {
+        if self.signs.settled {
+            return Some(Protocol::J1939);
+        }
         let slow = self.bitrate == Some(250_000);
         Some(match (self.width?, slow) {
             (Width::Eleven, false) => Protocol::Can11At500,
@@ -179,7 +203,52 @@ impl Node {
     /// What the bus or this box suffered lately, as code and words for `device.state`.
     #[must_use]
     pub fn limitation(&self) -> Option<(&'static str, String)> {
+        if self.pending_clear {
+            let words = format!(
+                "{}: a clearing that nobody acknowledged may still be sent: connect no other car before the adapter was unplugged and plugged in again, or the interface taken down and up; baygate-can.socket does that by itself where it is enabled",
+                self.name
+            );
+            return Some(("clear-pending", words));
+        }
         self.tally.limitation(self.begun.elapsed())
+    }
+
+    /// Shows every frame from now on, ours too, to `witness`.
+    pub fn set_witness(&mut self, witness: Witness) {
+        self.witness = Some(witness);
+    }
+
+    /// Hears an slcan adapter while nothing is asked: its frames wait in no socket of the kernel.
+    /// Never ends but by an error. Safe to cancel.
+    pub async fn idle(&mut self) -> AdapterError {
+        if matches!(self.bus, Bus::Kernel(_)) {
+            return std::future::pending().await;
+        }
+        loop {
+            let heard = match self.bus.hear().await {
+                Ok(heard) => heard,
+                Err(error) => return error,
+            };
+            self.idle_frames += u64::from(!matches!(heard, Heard::Trouble(_)));
+            if let Err(error) = self.count(heard) {
+                return error;
+            }
+        }
+    }
+
+    /// Sends a frame. False: it did not leave.
+    async fn send(&mut self, frame: &Frame) -> Result<bool, AdapterError> {
+        let sent = self.bus.send(frame).await?;
+        if let Some(witness) = self.witness.as_ref().filter(|_| sent) {
+            witness(frame);
+        }
+        Ok(sent)
+    }
+
+    /// Requests go out as CAN FD frames only where the bus has nothing else: what answers in
+    /// FD is understood in any case.
+    fn asks_in_fd(&self) -> bool {
+        self.tally.talks_fd_only()
     }
 
     /// The bus began to talk since the last call, after it had been silent: a car woke or came.
@@ -212,7 +281,7 @@ impl Node {
     /// [`AdapterError`] when the bus is no longer usable.
     pub async fn check(&mut self) -> Result<(), AdapterError> {
         self.bus.check().await?;
-        let drained = self.drain().await?;
+        let drained = self.drain().await? + std::mem::take(&mut self.idle_frames);
         match &self.bus {
             // Over the kernel the filters let only answers come so far; its counter tells.
             Bus::Kernel(_) if self.tally.is_nonsense() => Err(self.wrong_rate()),
@@ -228,6 +297,7 @@ impl Node {
     /// After the bus fell silent: the next question searches anew.
     pub fn forget(&mut self) {
         self.width = None;
+        self.signs = groups::Signs::default();
         self.car_takes = MOST_PIDS;
         self.known.clear();
         self.conversations.clear();
@@ -242,6 +312,9 @@ impl Node {
     /// # Errors
     /// [`AdapterError`] when the bus is no longer usable.
     pub async fn ask(&mut self, request: Request, lines: Option<u8>) -> Result<Answer, AdapterError> {
+        if self.signs.settled {
+            return Ok(Answer { complaints: vec![Complaint::NoAddress], ..Answer::default() });
+        }
         loop {
             let answer = self.ask_at_this_rate(request, lines).await?;
             if self.width.is_some() || !self.tally.is_nonsense() && !unheard(&answer) {
@@ -279,6 +352,14 @@ impl Node {
                 }
                 vec![width]
             }
+            (Target::Extended(_), known) => {
+                // Of the address byte, the length and the request.
+                let fits = request.payload().len() <= 6;
+                if !fits || known == Some(Width::TwentyNine) {
+                    return Ok(Answer { complaints: vec![Complaint::NoAddress], ..Answer::default() });
+                }
+                vec![Width::Eleven]
+            }
             (Target::Functional, Some(width)) => vec![width],
             (Target::Functional, None) => both.to_vec(),
         };
@@ -315,13 +396,13 @@ impl Node {
         let to = address::request_id(width, request.target());
         self.bus.pass(&address::passes(to, request.target()));
         let mut asking = Asking::new(to, request, lines, &self.known);
-        let mut sender = Sender::new(Form::default(), request.payload()).ok();
+        let mut sender = Sender::new(address::form(request.target()), request.payload()).ok();
         let mut sent = false;
         // A request of the gate fits one frame: nothing is left to be sent on flow control.
         if let Some(Next::Send(data)) = sender.as_mut().map(|sender| sender.next(self.begun.elapsed()))
-            && let Some(frame) = Frame::new(to, &data, false)
+            && let Some(frame) = Frame::new(to, &data, self.asks_in_fd())
         {
-            sent = self.bus.send(&frame).await?;
+            sent = self.send(&frame).await?;
         }
         let first = if self.known.is_empty() { FIRST_ANSWER_WITHIN } else { ANSWER_WITHIN };
         let mut deadline = Instant::now() + first;
@@ -370,7 +451,8 @@ impl Node {
         self.count(heard)?;
         let Heard::Frame(frame) = heard else { return Ok(false) };
         let Some(reply_to) = asking.reply_to(frame.id()) else { return Ok(false) };
-        if !self.conversations.listen(frame.id(), reply_to, Form::default(), 0, 0) {
+        let form = address::form(asking.request.target());
+        if !self.conversations.listen(frame.id(), reply_to, form, 0, 0) {
             return Ok(false);
         }
         asking.frames += 1;
@@ -383,7 +465,7 @@ impl Node {
         for output in outputs {
             match output {
                 Output::Send(flow) => {
-                    if !self.bus.send(&flow).await? {
+                    if !self.send(&flow).await? {
                         tracing::debug!(bus = self.name, "flow control not sent");
                     }
                 }
@@ -398,7 +480,15 @@ impl Node {
     fn count(&mut self, heard: Heard) -> Result<(), AdapterError> {
         let now = self.begun.elapsed();
         match heard {
-            Heard::Frame(_) | Heard::Other => self.tally.frame(now),
+            Heard::Frame(frame) => {
+                self.signs.frame(&frame);
+                self.tally.frame(now);
+                self.tally.form(frame.is_fd());
+                if let Some(witness) = &self.witness {
+                    witness(&frame);
+                }
+            }
+            Heard::Other => self.tally.frame(now),
             Heard::Trouble(trouble) => {
                 self.tally.trouble(trouble, now);
                 if let BusTrouble { bus_off: true, restarted: false, .. } = trouble {
@@ -488,6 +578,16 @@ fn unheard(answer: &Answer) -> bool {
     answer.complaints.contains(&Complaint::CanError)
 }
 
+/// Only at the two rates of ISO 15765-4 is anything sent; a bus without a rate is virtual.
+fn is_of_obd(bus: &str, bitrate: Option<u32>) -> Result<(), AdapterError> {
+    match bitrate {
+        Some(bitrate) if !RATES.contains(&bitrate) => {
+            Err(AdapterError::NotObdRate { bus: bus.to_owned(), bitrate })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// An interface that is up at the rate that was asked for, by the helper's hand if need be.
 async fn ready_interface(name: &str, bitrate: Option<u32>) -> Result<interface::State, AdapterError> {
     let state = interface::state(name)?;
@@ -510,91 +610,4 @@ async fn ready_interface(name: &str, bitrate: Option<u32>) -> Result<interface::
     }
     interface::set_up(name, wanted, false).await?;
     Ok(interface::state(name)?)
-}
-
-/// One question while its answers come.
-struct Asking {
-    to: Id,
-    request: Request,
-    wanted: Option<usize>,
-    known: BTreeSet<Id>,
-    assembled: Assembled,
-    /// Frames of answers: what an adapter would print as lines.
-    frames: usize,
-    /// Who said something final.
-    answered: BTreeSet<Id>,
-    pending: BTreeMap<Id, u8>,
-    /// A "wait" that was believed ends here.
-    patience: Instant,
-    busy: bool,
-}
-
-impl Asking {
-    fn new(to: Id, request: Request, lines: Option<u8>, known: &BTreeSet<Id>) -> Self {
-        Self {
-            to,
-            request,
-            wanted: lines.map(usize::from).filter(|lines| *lines > 0),
-            known: known.clone(),
-            assembled: Assembled::default(),
-            frames: 0,
-            answered: BTreeSet::new(),
-            pending: BTreeMap::new(),
-            patience: Instant::now(),
-            busy: false,
-        }
-    }
-
-    /// Where flow control for `sender` goes; `None`: it does not answer this question.
-    fn reply_to(&self, sender: Id) -> Option<Id> {
-        match self.request.target() {
-            Target::Functional => {
-                address::unit_of(sender).filter(|unit| unit.is_extended() == self.to.is_extended())
-            }
-            Target::Unit(_) => (address::answer_id(self.to) == Some(sender)).then_some(self.to),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.assembled.messages.is_empty() && self.assembled.broken.is_empty()
-    }
-
-    fn is_over(&self) -> bool {
-        if self.assembled.messages.len() + self.assembled.broken.len() >= MOST_MESSAGES {
-            return true;
-        }
-        if self.busy || self.pending.keys().any(|unit| !self.answered.contains(unit)) {
-            return false;
-        }
-        match (self.request.target(), self.wanted) {
-            (Target::Unit(_), _) => !self.answered.is_empty(),
-            (Target::Functional, Some(wanted)) => self.frames >= wanted,
-            (Target::Functional, None) => !self.known.is_empty() && self.known.is_subset(&self.answered),
-        }
-    }
-
-    fn take(&mut self, from: Id, event: Event) {
-        let sender = EcuAddress(from.to_string());
-        match event {
-            Event::Whole(payload) => {
-                if payload.get(..3).is_some_and(|head| head == [0x7F, self.request.service(), 0x78]) {
-                    let rounds = self.pending.entry(from).or_insert(0);
-                    *rounds = rounds.saturating_add(1);
-                    if *rounds <= PENDING_ROUNDS {
-                        self.patience = Instant::now() + PENDING_WITHIN;
-                    }
-                } else if self.request.is_answered_by(&payload)
-                    || payload.get(..2) == Some(&[0x7F, self.request.service()])
-                {
-                    self.answered.insert(from);
-                }
-                self.assembled.messages.push(Message { sender, payload });
-            }
-            Event::Broken { beginning, why } => {
-                tracing::debug!(%sender, ?why, "message did not come whole");
-                self.answered.insert(from);
-                self.assembled.broken.push(Broken { sender, beginning });
-            }
-        }
-    }
 }

@@ -27,6 +27,9 @@ pub(super) struct Tally {
     dropped: u32,
     /// By the controller, before the kernel saw them.
     overrun: u32,
+    /// Frames of CAN FD, and classic ones, as long as the link is open.
+    fd: u32,
+    classic: u32,
     lost_at: Option<Duration>,
     last_frame: Option<Duration>,
     stirred: bool,
@@ -43,6 +46,8 @@ impl Tally {
             unacknowledged: false,
             dropped: 0,
             overrun: 0,
+            fd: 0,
+            classic: 0,
             lost_at: None,
             last_frame: None,
             stirred: false,
@@ -57,6 +62,17 @@ impl Tally {
     pub(super) fn frame(&mut self, now: Duration) {
         self.frames = self.frames.saturating_add(1);
         self.stir(now);
+    }
+
+    /// A frame was of CAN FD, or not.
+    pub(super) fn form(&mut self, fd: bool) {
+        let count = if fd { &mut self.fd } else { &mut self.classic };
+        *count = count.saturating_add(1);
+    }
+
+    /// There was talk, and not one classic frame among it.
+    pub(super) fn talks_fd_only(&self) -> bool {
+        self.fd > 0 && self.classic == 0
     }
 
     /// There is life on the bus.
@@ -172,6 +188,16 @@ mod tests {
         assert!(tally.is_nonsense());
         tally.frame(now);
         assert!(!tally.is_nonsense());
+    }
+
+    #[test]
+    fn one_classic_frame_keeps_requests_classic() {
+        let mut tally = Tally::new("can0");
+        assert!(!tally.talks_fd_only(), "a silent bus is asked as ever");
+        tally.form(true);
+        assert!(tally.talks_fd_only());
+        tally.form(false);
+        assert!(!tally.talks_fd_only());
     }
 
     #[test]

@@ -16,7 +16,12 @@ impl Adapter {
             return Ok(None);
         }
         self.address_all().await?;
-        let Target::Unit(address) = target else { return Ok(None) };
+        let address = match target {
+            Target::Functional => return Ok(None),
+            Target::Unit(address) => address,
+            // `ATCEA` is not sent: many clones do not know it, and print half of such answers.
+            Target::Extended(_) => return Ok(Some(Complaint::NoAddress)),
+        };
         let protocol = match self.protocol {
             Some(protocol) => protocol,
             None => match self.assume(address).await? {

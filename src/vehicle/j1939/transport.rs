@@ -14,9 +14,9 @@ use std::time::Duration;
 use super::id::Id;
 
 /// Group of the announcements and grants (TP.CM).
-const CONTROL: u32 = 60416;
+pub(super) const CONTROL: u32 = 60416;
 /// Group of the data (TP.DT).
-const DATA: u32 = 60160;
+pub(super) const DATA: u32 = 60160;
 /// Bytes of a data packet behind its number.
 const PACKET: usize = 7;
 /// Largest message: 255 packets.
@@ -83,6 +83,12 @@ impl Assembly {
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// Whether a message of a wanted group has begun and can still become whole, as of the last frame.
+    #[must_use]
+    pub fn is_coming(&self, wanted: impl Fn(u32) -> bool) -> bool {
+        self.open.values().any(|open| wanted(open.pgn))
     }
 
     fn control(&mut self, id: Id, data: &[u8], now: Duration) {

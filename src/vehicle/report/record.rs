@@ -11,6 +11,7 @@ use crate::event::vehicle::{Adapter, RequestError};
 use crate::ident::DeviceId;
 use crate::vehicle::batch::Promises;
 use crate::vehicle::gate::Request;
+use crate::vehicle::j1939;
 use crate::vehicle::obd::{self, VinReading};
 use crate::vehicle::protocol::{EcuAddress, Protocol};
 
@@ -42,6 +43,8 @@ pub struct ScanRecord {
     pub duration_ms: u64,
     /// Positive answers in order.
     pub told: Vec<Told>,
+    /// What units of a J1939 bus told, nearly all of it unasked.
+    pub groups: j1939::Told,
     /// Requests without a usable answer.
     pub errors: Vec<RequestError>,
     /// Why the scan ended early, a stable code; what was told before stands.
@@ -158,7 +161,7 @@ impl ScanRecord {
         numbers.into_iter().filter_map(|frame| Some((frame, self.freeze_frame_code(ecu, frame)?))).collect()
     }
 
-    /// The VIN: of the first ECU, by address, that gives a good one.
+    /// The VIN: as a J1939 bus tells it, or of the first ECU, by address, that gives a good one.
     #[must_use]
     pub fn vin(&self) -> VinReading {
         let readings = self.ecus().into_iter().filter_map(|ecu| {
@@ -166,7 +169,7 @@ impl ScanRecord {
             (!payloads.is_empty())
                 .then(|| VinReading::from_info(&obd::info_bytes(&payloads, self.protocol.is_can())))
         });
-        readings.fold(VinReading::Missing, |best, reading| match (&best, &reading) {
+        readings.fold(self.groups.vin(), |best, reading| match (&best, &reading) {
             (VinReading::Read(_), _) | (_, VinReading::Missing) => best,
             _ => reading,
         })

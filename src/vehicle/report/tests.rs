@@ -24,6 +24,7 @@ fn record(told: &[(&str, &str, &str)]) -> ScanRecord {
                 payload: hex::decode(payload.replace(' ', "")).unwrap(),
             })
             .collect(),
+        groups: crate::vehicle::j1939::Told::default(),
         errors: Vec::new(),
         broke_off: None,
     }

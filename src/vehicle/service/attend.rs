@@ -78,6 +78,7 @@ impl Service {
                         None => {}
                     }
                 }
+                error = adapter.idle() => return Ok(error),
                 () = sleep_until(next_look) => {
                     match self.look(adapter, &mut plug).await {
                         Ok(()) => {
@@ -195,8 +196,11 @@ impl Service {
             }
         }
         self.sampling.met(&units);
-        self.sample(adapter, volts).await?;
-        self.sample_makers(adapter).await?;
+        // A J1939 bus has neither PIDs nor makers' identifiers.
+        if protocol != Protocol::J1939 {
+            self.sample(adapter, volts).await?;
+            self.sample_makers(adapter).await?;
+        }
         Ok(self.end_window().await?)
     }
 
@@ -231,7 +235,9 @@ impl Service {
         self.engine_running = report.engine_running == Some(true);
         self.powertrain = report.powertrain;
         self.make_agenda(report.vin.as_ref());
-        if let Err(error) = self.report_makers(adapter, &mut report).await {
+        if record.protocol != Protocol::J1939
+            && let Err(error) = self.report_makers(adapter, &mut report).await
+        {
             // The report is there; what is wrong with the adapter shows at the next look.
             let error = error.to_string();
             report.errors.push(RequestError { request: "signals".into(), error });

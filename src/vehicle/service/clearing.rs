@@ -12,7 +12,7 @@ use crate::store::confirmations::ConfirmationOp;
 use crate::store::requests::{RequestOp, RequestRow, RequestState};
 use crate::store::{Batch, Op, StoreError};
 use crate::vehicle::adapter::Adapter;
-use crate::vehicle::clear::{self, Before, ClearAnswer, Refusal, WHAT};
+use crate::vehicle::clear::{self, Before, ClearAnswer, Delivery, Refusal, WHAT};
 use crate::vehicle::error::{AdapterError, VehicleError};
 use crate::vehicle::gate::Request;
 use crate::vehicle::gate::clear::ClearRequest;
@@ -255,8 +255,8 @@ impl Service {
         let done = matches!(outcome, ClearOutcome::Cleared | ClearOutcome::Partly);
         let mut told = serde_json::to_value(&event)?;
         if let (false, Some(members)) = (done, told.as_object_mut()) {
-            members.insert("code".into(), json!(failure(outcome).0));
-            members.insert("text".into(), json!(failure(outcome).1));
+            members.insert("code".into(), json!(failure(answer).0));
+            members.insert("text".into(), json!(failure(answer).1));
         }
         let state = if done { RequestState::Done } else { RequestState::Failed };
         let settle = RequestOp::Settle { id: request.id, state, outcome: told };
@@ -267,9 +267,23 @@ impl Service {
     }
 }
 
-fn failure(outcome: ClearOutcome) -> (&'static str, Text) {
-    match outcome {
-        ClearOutcome::Refused => (
+fn failure(answer: &ClearAnswer) -> (&'static str, Text) {
+    match (answer.delivery, answer.outcome()) {
+        (Delivery::NotSent, _) => (
+            "clear-not-sent",
+            Text::new(
+                "清码未发出（总线上无人应答，已撤回）；请检查插头和点火开关，然后重新申请",
+                "it was not sent, or withdrawn because nobody on the bus acknowledged it; check the plug and the ignition, then ask again",
+            ),
+        ),
+        (Delivery::Pending, _) => (
+            "clear-pending",
+            Text::new(
+                "清码未被确认，可能仍在适配器中等待发送：请勿接入其他车辆，先拔下 CAN 适配器再插上",
+                "nobody acknowledged it and it may still wait in the adapter: connect no other car before the CAN adapter was unplugged and plugged in again",
+            ),
+        ),
+        (Delivery::Sent, ClearOutcome::Refused) => (
             "clear-refused",
             Text::new(
                 "控制单元拒绝清码；请确认已熄火且点火开关打开，然后重新申请",

@@ -1,13 +1,20 @@
-//! `poll = "listen-only"`: the link is held open and nothing is ever written.
+//! `poll = "listen-only"`: the link is held open and nothing is ever written. A bus that talks
+//! is a car that is there: its visit has no VIN and no report, and what the link's databases
+//! make of the frames belongs to it. Of a dongle only bytes are counted.
+
+use tokio::time::{Instant, sleep_until};
 
 use super::Service;
+use super::visits::Surroundings;
 use crate::config::values::{Transport, VehicleLink};
 use crate::event::Text;
 use crate::event::device::DeviceStatus;
+use crate::event::vehicle::Adapter as AdapterFacts;
 use crate::link;
 use crate::vehicle::can::Ear;
 use crate::vehicle::elm327::port::{Port, PortError};
 use crate::vehicle::error::{AdapterError, VehicleError};
+use crate::vehicle::visit::{Seen, SeenVin};
 
 /// Whoever hears and cannot speak.
 enum Listener {
@@ -61,6 +68,12 @@ impl Service {
             Ok(listener) => listener,
             Err(error) => return Ok(error),
         };
+        if let Listener::Can(ear) = &mut listener
+            && let Some(witness) = self.overhear_link()
+        {
+            ear.set_witness(witness);
+        }
+        let (mut frames, mut next_look) = (0, Instant::now() + self.timing.pace.look);
         let mut head = self.store.head();
         // Somebody may have asked before.
         head.mark_changed();
@@ -82,11 +95,18 @@ impl Service {
             tokio::select! {
                 heard = listener.hear() => match heard {
                     Ok(count) => {
+                        frames += count;
                         metrics::counter!(listener.counter(), "link" => self.table.id.to_string())
                             .increment(count as u64);
                     }
                     Err(error) => return Ok(error),
                 },
+                () = sleep_until(next_look) => {
+                    if let Listener::Can(ear) = &listener {
+                        self.look_by_ear(ear, std::mem::take(&mut frames) > 0).await?;
+                    }
+                    next_look = Instant::now() + self.timing.pace.look;
+                }
                 changed = head.changed() => {
                     if changed.is_err() {
                         return Ok(AdapterError::Gone("the log is closed".into()));
@@ -96,5 +116,19 @@ impl Service {
                 }
             }
         }
+    }
+
+    /// A second of silence begins to count against the visit, a frame ends that.
+    async fn look_by_ear(&mut self, ear: &Ear, talked: bool) -> Result<(), VehicleError> {
+        if talked {
+            let adapter =
+                AdapterFacts { identity: ear.identity().to_owned(), firmware: None, voltage_v: None };
+            let met = Surroundings { protocol: ear.protocol(), adapter };
+            self.saw(Seen::Car(SeenVin::NotAsked), Some(met)).await?;
+        } else {
+            self.saw(Seen::BusSilent, None).await?;
+        }
+        self.overhear_visit();
+        self.end_window().await
     }
 }

@@ -166,6 +166,10 @@ struct Service {
 impl Service {
     fn new(table: VehicleTable, bundle: Arc<Bundle>, store: Store, health: Health, timing: Timing) -> Self {
         let device = DeviceLog::new(store.clone(), DeviceKind::Link, table.id.clone());
+        let form = match table.link {
+            VehicleLink::Elm327(_) => Form::Trace,
+            VehicleLink::Can { .. } | VehicleLink::Slcan { .. } => Form::Candump,
+        };
         Self {
             table,
             bundle,
@@ -191,7 +195,7 @@ impl Service {
             sources: Sources::default(),
             agenda: Agenda::default(),
             agenda_for: None,
-            recording: Recording::new(Form::Trace),
+            recording: Recording::new(form),
             warnings_seen: Vec::new(),
             sampling: Sampling::default(),
             baud: None,
@@ -238,7 +242,7 @@ impl Service {
         tracing::info!(link = %self.table.id, adapter = adapter.identity().key(), baud = adapter.found_baud(), "adapter ready");
         self.recall_capabilities(&mut adapter).await?;
         self.well().await?;
-        self.begin_overhearing();
+        self.begin_overhearing(&mut adapter);
         let error = self.attend(&mut adapter).await?;
         // It may have died of a trial: not to be tried again.
         self.remember_capabilities(adapter.identity().key(), adapter.capabilities()).await?;

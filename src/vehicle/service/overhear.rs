@@ -1,8 +1,9 @@
-//! What a car's bus says without being asked, by the link's DBC databases, beside what it is
-//! asked. What lives here: a second socket on the same interface, which hears every frame
-//! and sends nothing, and the windows that it fills. What does not: decoding
-//! (`passive`), and the commit (`visits`). Only over the kernel: an slcan adapter has one
-//! stream, whose frames are the questions' answers first.
+//! What a car's bus says without being asked, beside what it is asked: by the link's DBC
+//! databases into windows, and into the recording. What lives here: who hears it. Over the
+//! kernel a second socket on the same interface, which hears every frame and sends nothing,
+//! where there are databases; else, on slcan and on a link that only listens, the link itself
+//! shows what passes. What does not: decoding (`passive`), the form of a recording
+//! (`recording`), and the commit (`visits`).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,35 +13,54 @@ use super::Service;
 use crate::clock::UtcMillis;
 use crate::config::values::VehicleLink;
 use crate::link::can::{CanSocket, Frame, Heard, InterfaceError};
+use crate::vehicle::adapter::Adapter;
+use crate::vehicle::can::Witness;
 use crate::vehicle::dbc::Database;
 use crate::vehicle::passive::Passive;
+use crate::vehicle::recording::frames::FrameLog;
 use crate::vehicle::telemetry::Taken;
 
 /// Frames decoded at a time before others have their turn: a quarter of a second of a full bus.
 const A_BREATH: u64 = 1000;
 
-/// An ear on an interface, as long as this lives.
+/// What is overheard of a link, as long as this lives.
 pub(super) struct Overhearing {
     heard: Arc<Mutex<Collected>>,
-    task: JoinHandle<()>,
+    /// An ear of its own; `None`: the link shows its frames.
+    task: Option<JoinHandle<()>>,
 }
 
 impl Drop for Overhearing {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
 impl Overhearing {
-    /// Opens the ear.
+    /// Opens an ear beside the link.
     ///
     /// # Errors
     /// [`InterfaceError`] saying what to do.
-    fn begin(link: String, interface: &str, databases: &[Arc<Database>]) -> Result<Self, InterfaceError> {
+    fn beside(
+        link: String,
+        interface: &str,
+        databases: &[Arc<Database>],
+        log: FrameLog,
+    ) -> Result<Self, InterfaceError> {
         let socket = CanSocket::open(interface)?;
-        let heard = Arc::new(Mutex::new(Collected::new(databases)));
+        let heard = Arc::new(Mutex::new(Collected::new(databases, log)));
         let task = tokio::spawn(overhear(link, socket, Arc::clone(&heard)));
-        Ok(Self { heard, task })
+        Ok(Self { heard, task: Some(task) })
+    }
+
+    /// With the link's own ear: to be shown every frame.
+    fn through(databases: &[Arc<Database>], log: FrameLog) -> (Self, Witness) {
+        let heard = Arc::new(Mutex::new(Collected::new(databases, log)));
+        let theirs = Arc::clone(&heard);
+        let witness: Witness = Arc::new(move |frame| lock(&theirs).frame(frame, UtcMillis::now()));
+        (Self { heard, task: None }, witness)
     }
 
     fn collected(&self) -> std::sync::MutexGuard<'_, Collected> {
@@ -53,12 +73,13 @@ struct Collected {
     /// A visit is open: what is heard outside belongs to no car.
     wanted: bool,
     windows: Vec<Passive>,
+    log: FrameLog,
 }
 
 impl Collected {
-    fn new(databases: &[Arc<Database>]) -> Self {
+    fn new(databases: &[Arc<Database>], log: FrameLog) -> Self {
         let windows = databases.iter().map(|database| Passive::new(Arc::clone(database))).collect();
-        Self { wanted: false, windows }
+        Self { wanted: false, windows, log }
     }
 
     fn want(&mut self, wanted: bool) {
@@ -69,6 +90,7 @@ impl Collected {
     }
 
     fn frame(&mut self, frame: &Frame, time: UtcMillis) {
+        self.log.frame(frame, time);
         if self.wanted {
             for window in &mut self.windows {
                 window.decode_frame(frame.id().number(), frame.id().is_extended(), frame.data(), time);
@@ -138,19 +160,41 @@ async fn overhear(link: String, mut socket: CanSocket, heard: Arc<Mutex<Collecte
 }
 
 impl Service {
-    /// With the link opened: an ear beside it, where databases say what is heard.
-    pub(super) fn begin_overhearing(&mut self) {
+    /// With the link opened: an ear beside it, or its own.
+    pub(super) fn begin_overhearing(&mut self, adapter: &mut Adapter) {
         self.overhearing = None;
-        let VehicleLink::Can { interface, .. } = &self.table.link else { return };
-        if self.sources.databases.is_empty() {
+        let databases = &self.sources.databases;
+        if let VehicleLink::Can { interface, .. } = &self.table.link
+            && !databases.is_empty()
+        {
+            match Overhearing::beside(self.table.id.to_string(), interface, databases, self.log()) {
+                Ok(overhearing) => self.overhearing = Some(overhearing),
+                Err(error) => tracing::warn!(link = %self.table.id, %error, "the bus is not overheard"),
+            }
             return;
         }
-        match Overhearing::begin(self.table.id.to_string(), interface, &self.sources.databases) {
-            Ok(overhearing) => self.overhearing = Some(overhearing),
-            Err(error) => {
-                tracing::warn!(link = %self.table.id, %error, "the bus is not overheard");
-            }
+        if let Some(witness) = self.overhear_link() {
+            adapter.set_witness(witness);
         }
+    }
+
+    /// Through the link's own ear. `None`: a dongle has none.
+    pub(super) fn overhear_link(&mut self) -> Option<Witness> {
+        self.overhearing = None;
+        if matches!(self.table.link, VehicleLink::Elm327(_)) {
+            return None;
+        }
+        let (overhearing, witness) = Overhearing::through(&self.sources.databases, self.log());
+        self.overhearing = Some(overhearing);
+        Some(witness)
+    }
+
+    fn log(&self) -> FrameLog {
+        let interface = match &self.table.link {
+            VehicleLink::Can { interface, .. } => interface.as_str(),
+            VehicleLink::Elm327(_) | VehicleLink::Slcan { .. } => "slcan",
+        };
+        FrameLog::new(self.recording.clone(), interface)
     }
 
     /// What is heard counts while a visit is open.
@@ -162,7 +206,7 @@ impl Service {
 
     /// Whether a window may fill without a question.
     pub(super) fn is_overhearing(&self) -> bool {
-        self.overhearing.is_some()
+        self.overhearing.is_some() && !self.sources.databases.is_empty()
     }
 
     /// Ends the window: what was asked and what was overheard.
@@ -176,6 +220,7 @@ impl Service {
 mod tests {
     use super::*;
     use crate::link::can::Id;
+    use crate::vehicle::recording::{Form, Recording};
 
     fn database(text: &str) -> Arc<Database> {
         Arc::new(Database::from_bytes(text.as_bytes()).unwrap())
@@ -187,7 +232,8 @@ mod tests {
             database("VERSION \"\"\nBO_ 68 Engine: 8 ECM\n SG_ Speed : 0|16@1+ (0.25,0) [0|0] \"rpm\" X\n"),
             database("VERSION \"\"\nBO_ 69 Body: 8 BCM\n SG_ Door : 0|1@1+ (1,0) [0|0] \"\" X\n"),
         ];
-        let mut collected = Collected::new(&databases);
+        let recording = Recording::new(Form::Candump);
+        let mut collected = Collected::new(&databases, FrameLog::new(recording.clone(), "can0"));
         let engine = Frame::new(Id::standard(68), &[0xA0, 0x0F], false).unwrap();
         let body = Frame::new(Id::standard(69), &[1], false).unwrap();
         let told = |taken: Option<Taken>| {
@@ -206,5 +252,7 @@ mod tests {
         collected.want(false);
         collected.want(true);
         assert_eq!(told(collected.take()), None, "that was the car before");
+        let kept = recording.written("can://can0", None).unwrap();
+        assert_eq!(String::from_utf8(kept).unwrap().lines().count(), 4);
     }
 }

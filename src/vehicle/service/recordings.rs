@@ -19,7 +19,9 @@ impl Service {
             return Ok(());
         }
         self.warnings_seen.extend(fresh);
-        let Some(text) = self.recording.written(&self.table.link.to_string()) else { return Ok(()) };
+        let Some(text) = self.recording.written(&self.table.link.to_string(), self.vin().as_ref()) else {
+            return Ok(());
+        };
         match self.store.keep_recording(visit, self.recording.form().extension(), text).await {
             Ok(file) => {
                 tracing::info!(link = %self.table.id, %visit, file, "recorded what led to the warning")

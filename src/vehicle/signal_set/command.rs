@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::format::Format;
 use super::years::Years;
-use crate::vehicle::gate::{Refused, Request, Target};
+use crate::vehicle::gate::{ExtendedAddress, Refused, Request, Target};
 
 /// A command is asked at most so often, whatever `freq` says, …
 const MOST_OFTEN: Duration = Duration::from_secs(1);
@@ -22,8 +22,9 @@ pub enum NotAsked {
     /// The gate.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// `eax`, or `tst` other than F1: the driver has no such addresses.
-    #[error("it needs extended addresses (`eax`, `tst`)")]
+    /// `eax` on another bus than 11-bit CAN or at no address of diagnosis, or `tst` other than
+    /// F1 without it.
+    #[error("it needs extended addresses (`eax`, `tst`) that are none of diagnosis")]
     Addresses,
     /// `din` or `dout`: something else is to be sent before or after it.
     #[error("it needs other requests around it (`din`, `dout`)")]
@@ -235,11 +236,16 @@ impl Command {
         if self.needs_others {
             return Err(NotAsked::Around);
         }
-        if self.has_extended_address() || self.tester != TESTER {
-            return Err(NotAsked::Addresses);
-        }
         let unknown = || NotAsked::Header(self.header.clone());
         let header = u32::from_str_radix(&self.header, 16).map_err(|_| unknown())?;
+        if let Some(unit) = self.extended_address {
+            let address = ExtendedAddress::new(header, unit, self.tester).filter(|_| self.is_11_bit());
+            let target = address.map(Target::Extended).ok_or(NotAsked::Addresses)?;
+            return Ok(request.to(target));
+        }
+        if self.tester != TESTER {
+            return Err(NotAsked::Addresses);
+        }
         Ok(match (self.header.len(), header) {
             // ISO 15765-4: everybody, on 11 bits and on 29.
             (3, 0x7DF) | (4, 0xDB33) => request,

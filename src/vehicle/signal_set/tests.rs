@@ -108,7 +108,10 @@ fn every_key_is_kept() {
 
 #[test]
 fn only_what_the_gate_lets_through_is_asked() {
-    use crate::vehicle::gate::Target;
+    use crate::vehicle::gate::{ExtendedAddress, Target};
+    let extended = |request: u32, unit: u8, tester: u8| {
+        Target::Extended(ExtendedAddress::new(request, unit, tester).unwrap())
+    };
     // (command, what is asked of whom, or why not)
     for (command, expected) in [
         (r#""hdr":"7E0","cmd":{"22":"1E12"}"#, Ok(("221E12", Target::Unit(0x7E0)))),
@@ -123,7 +126,10 @@ fn only_what_the_gate_lets_through_is_asked() {
         (r#""hdr":"7E0","cmd":{"31":"0101"}"#, Err("never sent")),
         (r#""hdr":"7E0","cmd":{"10":"03"}"#, Err("never sent")),
         (r#""hdr":"7E0","cmd":{"22":"F1"}"#, Err("byte(s)")),
-        (r#""hdr":"6F1","eax":"07","cmd":{"22":"DDBC"}"#, Err("extended addresses")),
+        (r#""hdr":"6F1","eax":"07","cmd":{"22":"DDBC"}"#, Ok(("22DDBC", extended(0x6F1, 0x07, 0xF1)))),
+        (r#""hdr":"750","eax":"2A","tst":"2A","cmd":{"21":"30"}"#, Ok(("2130", extended(0x750, 0x2A, 0x2A)))),
+        (r#""hdr":"123","eax":"07","cmd":{"22":"DDBC"}"#, Err("extended addresses")),
+        (r#""hdr":"DA10","eax":"07","cmd":{"22":"DDBC"}"#, Err("extended addresses")),
         (r#""hdr":"DA10","tst":"F0","cmd":{"22":"DDBC"}"#, Err("extended addresses")),
         (r#""hdr":"7E0","din":"1003","cmd":{"22":"DDBC"}"#, Err("around it")),
         (r#""hdr":"686A","cmd":{"01":"0C"}"#, Err("none of a CAN bus")),

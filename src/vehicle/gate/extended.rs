@@ -1,0 +1,71 @@
+//! Units behind an address byte (ISO 15765-2 §10.3.4). What lives here: which of them exist.
+
+use super::UnitAddress;
+use crate::vehicle::protocol::Protocol;
+
+/// A unit that is asked with extended addressing. Only identifiers of diagnosis exist: 6F1,
+/// the tester of BMW's buses, which units answer on 600 and their address, and the makers' own
+/// that [`UnitAddress`] has on 11 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ExtendedAddress {
+    request: u16,
+    unit: u8,
+    tester: u8,
+}
+
+/// The identifier of BMW's tester (OBDb's sets for BMW and Mini: `hdr` 6F1, `rax` 6xx).
+const BMW_TESTER: u16 = 0x6F1;
+
+impl ExtendedAddress {
+    /// The unit `unit`, asked on the arbitration ID `request`, that answers to `tester`. `None`:
+    /// no address of diagnosis.
+    #[must_use]
+    pub fn new(request: u32, unit: u8, tester: u8) -> Option<Self> {
+        let known = request == u32::from(BMW_TESTER) && unit < 0xF1
+            || UnitAddress::on(Protocol::Can11At500, request).is_some();
+        let request = u16::try_from(request).ok().filter(|_| known)?;
+        Some(Self { request, unit, tester })
+    }
+
+    /// The arbitration ID of requests.
+    #[must_use]
+    pub fn request_id(self) -> u32 {
+        self.request.into()
+    }
+
+    /// The arbitration ID of answers.
+    #[must_use]
+    pub fn answer_id(self) -> u32 {
+        if self.request == BMW_TESTER { 0x600 | u32::from(self.unit) } else { u32::from(self.request) + 8 }
+    }
+
+    /// The first byte of the frames it is sent, …
+    #[must_use]
+    pub fn unit(self) -> u8 {
+        self.unit
+    }
+
+    /// … and of those it sends.
+    #[must_use]
+    pub fn tester(self) -> u8 {
+        self.tester
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extended_addresses_are_of_diagnosis_too() {
+        for (request, unit, answers) in
+            [(0x6F1, 0x07, Some(0x607)), (0x750, 0x2A, Some(0x758)), (0x6F1, 0xF1, None), (0x6F0, 0x07, None)]
+        {
+            let address = ExtendedAddress::new(request, unit, 0xF1);
+            assert_eq!(address.map(ExtendedAddress::answer_id), answers, "{request:X}");
+        }
+        for nobody in [0x7DF, 0x7E8, 0x123, 0x18DA_10F1] {
+            assert_eq!(ExtendedAddress::new(nobody, 0x10, 0xF1), None, "{nobody:X}");
+        }
+    }
+}

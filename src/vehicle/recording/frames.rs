@@ -1,0 +1,290 @@
+//! Frames of a bus as lines of a candump log, the car's number masked. What lives here: the
+//! line, and which bytes of which frames may be a VIN. What does not: the ring that keeps the
+//! lines (the module above).
+//!
+//! Masked are the answers to the questions for it (ISO-TP: 09 02, 22 F190, 22 F802; J1939: PGN
+//! 65260), over all their frames, whoever asked. A number that a car broadcasts in frames of
+//! its own is masked when the file is written, where it is the visit's ([`mask_known`]).
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::Recording;
+use crate::clock::UtcMillis;
+use crate::link::can::Frame;
+
+/// Senders whose answer is followed at a time.
+const MOST_OPEN: usize = 64;
+/// So many characters in a row are taken for a piece of the number.
+const PIECE: usize = 4;
+
+/// Writes frames into a ring.
+#[derive(Debug)]
+pub struct FrameLog {
+    recording: Recording,
+    interface: String,
+    mask: VinFrames,
+    line: String,
+}
+
+impl FrameLog {
+    /// Of an interface's frames; `interface` is one word.
+    #[must_use]
+    pub fn new(recording: Recording, interface: &str) -> Self {
+        Self { recording, interface: interface.to_owned(), mask: VinFrames::default(), line: String::new() }
+    }
+
+    /// Keeps a frame that passed at `time`.
+    pub fn frame(&mut self, frame: &Frame, time: UtcMillis) {
+        let mut bytes = [0; 64];
+        let Some(data) = bytes.get_mut(..frame.data().len()) else { return };
+        data.copy_from_slice(frame.data());
+        self.mask.mask(frame, data);
+        self.line.clear();
+        // Writing into a string cannot fail.
+        let _ = write!(
+            self.line,
+            "({}.{:03}000) {} {}#",
+            time.0.div_euclid(1000),
+            time.0.rem_euclid(1000),
+            self.interface,
+            frame.id()
+        );
+        if frame.is_fd() {
+            self.line.push_str("#0");
+        }
+        for byte in data {
+            let _ = write!(self.line, "{byte:02X}");
+        }
+        self.line.push('\n');
+        self.recording.push(self.line.as_bytes());
+    }
+}
+
+/// Follows the messages that hold a VIN.
+#[derive(Debug, Default)]
+struct VinFrames {
+    /// Bytes (ISO-TP) or packets (J1939) still to come, by the sender's identifier or address.
+    open: BTreeMap<(bool, u32), usize>,
+}
+
+impl VinFrames {
+    /// Replaces what may be a VIN in `data`, the frame's bytes, by `0` (hex 30).
+    fn mask(&mut self, frame: &Frame, data: &mut [u8]) {
+        let id = frame.id();
+        let [.., group, to, source] = id.number().to_be_bytes();
+        match (id.is_extended(), group) {
+            (true, 0xEC) => self.announcement(u32::from(source), data),
+            (true, 0xEB) => {
+                if self.goes_on((true, u32::from(source)), 1) {
+                    hide(data.get_mut(1..));
+                }
+            }
+            // PGN 65260 in one frame: a number of less than eight characters.
+            (true, 0xFE) if to == 0xEC => hide(Some(data)),
+            _ => self.iso_tp((false, id.number()), data),
+        }
+    }
+
+    /// TP.CM: kind, size, packets, …, group (SAE J1939-21 §5.10.3).
+    fn announcement(&mut self, source: u32, data: &[u8]) {
+        if let [0x10 | 0x20, _, _, packets, _, group @ ..] = data {
+            self.open.remove(&(true, source));
+            if group == [0xEC, 0xFE, 0x00] {
+                self.begin((true, source), usize::from(*packets));
+            }
+        }
+    }
+
+    /// ISO 15765-2, with and without an address before the control bytes.
+    fn iso_tp(&mut self, sender: (bool, u32), data: &mut [u8]) {
+        for skip in [0, 1] {
+            let Some(message) = data.get_mut(skip..) else { return };
+            match message {
+                [first @ 0x10..=0x1F, low, rest @ ..] => {
+                    if let Some(marks) = marks(rest) {
+                        let length = usize::from(*first & 0x0F) << 8 | usize::from(*low);
+                        let missing = length.saturating_sub(rest.len());
+                        hide(rest.get_mut(marks..));
+                        self.begin(sender, missing);
+                        return;
+                    }
+                    if skip == 0 {
+                        self.open.remove(&sender);
+                    }
+                }
+                [0x20..=0x2F, rest @ ..] if self.goes_on(sender, rest.len()) => {
+                    hide(Some(rest));
+                    return;
+                }
+                // A single frame; of CAN FD with its length in the second byte.
+                [0x00..=0x0F, rest @ ..] => {
+                    for skip in [0, 1] {
+                        if let Some(marks) = rest.get(skip..).and_then(marks) {
+                            hide(rest.get_mut(skip + marks..));
+                            return;
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn begin(&mut self, sender: (bool, u32), missing: usize) {
+        if missing > 0 && self.open.len() < MOST_OPEN {
+            self.open.insert(sender, missing);
+        }
+    }
+
+    /// Whether this is a part of a message that holds a VIN; counts it.
+    fn goes_on(&mut self, sender: (bool, u32), amount: usize) -> bool {
+        let Some(missing) = self.open.get_mut(&sender) else { return false };
+        *missing = missing.saturating_sub(amount);
+        if *missing == 0 {
+            self.open.remove(&sender);
+        }
+        true
+    }
+}
+
+/// How many bytes stand before the VIN in an answer that holds one.
+fn marks(message: &[u8]) -> Option<usize> {
+    match message {
+        [0x49, 0x02, ..] => Some(2),
+        [0x62, 0xF1, 0x90, ..] | [0x62, 0xF8, 0x02, ..] => Some(3),
+        _ => None,
+    }
+}
+
+fn hide(bytes: Option<&mut [u8]>) {
+    for byte in bytes.unwrap_or_default().iter_mut().filter(|byte| byte.is_ascii_alphanumeric()) {
+        *byte = b'0';
+    }
+}
+
+/// Masks pieces of a known number in the lines of a log: some cars broadcast it.
+pub(super) fn mask_known(log: &mut [u8], vin: &str) {
+    let pieces: Vec<String> = vin.as_bytes().windows(PIECE).map(hex::encode_upper).collect();
+    for line in log.split_mut(|byte| *byte == b'\n') {
+        let Some(begin) = line.iter().rposition(|byte| *byte == b'#') else { continue };
+        // Behind `##` stands a digit of flags.
+        let fd = begin.checked_sub(1).and_then(|at| line.get(at)) == Some(&b'#');
+        let Some(digits) = line.get_mut(begin + 1 + usize::from(fd)..) else { continue };
+        let found: Vec<usize> = digits
+            .windows(2 * PIECE)
+            .enumerate()
+            .step_by(2)
+            .filter(|(_, window)| pieces.iter().any(|piece| piece.as_bytes() == *window))
+            .map(|(at, _)| at)
+            .collect();
+        for at in found {
+            for pair in digits.get_mut(at..at + 2 * PIECE).unwrap_or_default().chunks_mut(2) {
+                pair.copy_from_slice(b"30");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::link::can::Id;
+    use crate::vehicle::candump;
+    use crate::vehicle::recording::Form;
+
+    const VIN: &str = "1M8GDM9AXKP042788";
+
+    fn lines(frames: &[(Id, Vec<u8>, bool)]) -> String {
+        let recording = Recording::new(Form::Candump);
+        let mut log = FrameLog::new(recording.clone(), "can0");
+        for (id, data, fd) in frames {
+            log.frame(&Frame::new(*id, data, *fd).unwrap(), UtcMillis(1_436_509_052_249));
+        }
+        String::from_utf8(recording.written("can://can0", None).unwrap_or_default()).unwrap()
+    }
+
+    /// A message of a unit, cut up by ISO 15765-2.
+    fn cut(prefix: &[u8], payload: &[u8]) -> Vec<Vec<u8>> {
+        let first = 6 - prefix.len();
+        let mut frames = vec![[prefix, &[0x10, payload.len() as u8], &payload[..first]].concat()];
+        for (part, number) in payload[first..].chunks(7 - prefix.len()).zip(1_u8..) {
+            frames.push([prefix, &[0x20 | number & 0x0F], part].concat());
+        }
+        frames
+    }
+
+    #[test]
+    fn lines_are_candumps() {
+        let text = lines(&[
+            (Id::standard(0x44), vec![0x2A, 0x36], false),
+            (Id::extended(0x18FE_CA00), vec![0; 12], true),
+        ]);
+        assert_eq!(
+            text,
+            "(1436509052.249000) can0 044#2A36\n(1436509052.249000) can0 18FECA00##0000000000000000000000000\n"
+        );
+        assert!(text.lines().all(|line| candump::parse(line.as_bytes()).is_some()));
+    }
+
+    #[test]
+    fn the_number_is_masked_over_all_its_frames() {
+        let answer = |head: &[u8]| [head, VIN.as_bytes()].concat();
+        for (name, prefix, payload) in [
+            ("09 02", &[][..], answer(&[0x49, 0x02, 0x01])),
+            ("F190", &[], answer(&[0x62, 0xF1, 0x90])),
+            ("F802", &[], answer(&[0x62, 0xF8, 0x02])),
+            ("extended addressing", &[0xF1], answer(&[0x62, 0xF1, 0x90])),
+        ] {
+            let mut frames: Vec<_> =
+                cut(prefix, &payload).into_iter().map(|data| (Id::standard(0x7E8), data, false)).collect();
+            // Of another unit, in between.
+            frames.insert(1, (Id::standard(0x7E9), vec![0x21, b'M', b'8', b'G'], false));
+            let text = lines(&frames);
+            for piece in ["4D3847", "474D39", "41584B", "4B5030", "303432", "373838"] {
+                let elsewhere = piece == "4D3847";
+                assert_eq!(text.contains(piece), elsewhere, "{name}: {piece} in {text}");
+            }
+        }
+        let fd = [&[0x00, 20], &answer(&[0x62, 0xF1, 0x90])[..], &[0xCC, 0xCC]].concat();
+        assert!(!lines(&[(Id::standard(0x7E8), fd, true)]).contains("4D38"));
+        let mut truck = vec![(Id::extended(0x18EC_FF00), vec![0x20, 18, 0, 3, 0xFF, 0xEC, 0xFE, 0], false)];
+        for (part, number) in answer(&[]).chunks(7).zip(1_u8..) {
+            truck.push((Id::extended(0x18EB_FF00), [&[number], part].concat(), false));
+        }
+        assert!(!lines(&truck).contains("4D38"), "{}", lines(&truck));
+    }
+
+    #[test]
+    fn a_number_that_is_broadcast_is_masked_where_it_is_known() {
+        let mut log =
+            b"(1.000000) can0 3E9#00314D3847444D39\n(1.000000) can0 3E9##001314D3847444D39\n".to_vec();
+        mask_known(&mut log, VIN);
+        let text = String::from_utf8(log).unwrap();
+        assert_eq!(text.matches("30303030303030").count(), 2, "{text}");
+        assert!(!text.contains("4D38"), "{text}");
+        assert!(text.lines().all(|line| candump::parse(line.as_bytes()).is_some()));
+    }
+
+    proptest! {
+        #![proptest_config(crate::seed::cases(256))]
+
+        /// Whatever passes: each frame is one line that reads back, and nothing grows.
+        #[test]
+        fn any_frame_is_a_line(frames in prop::collection::vec((any::<u32>(), any::<bool>(), prop::collection::vec(any::<u8>(), 0..9)), 1..60)) {
+            let recording = Recording::new(Form::Candump);
+            let mut log = FrameLog::new(recording.clone(), "can0");
+            for (id, extended, data) in &frames {
+                let id = if *extended { Id::extended(*id) } else { Id::standard(*id) };
+                log.frame(&Frame::new(id, data, false).unwrap(), UtcMillis(0));
+                prop_assert!(log.mask.open.len() <= MOST_OPEN);
+            }
+            let mut written = recording.written("can://can0", None).unwrap();
+            mask_known(&mut written, VIN);
+            let text = String::from_utf8(written).unwrap();
+            prop_assert_eq!(text.lines().filter(|line| candump::parse(line.as_bytes()).is_some()).count(), frames.len());
+        }
+    }
+}
