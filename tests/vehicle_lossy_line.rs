@@ -51,7 +51,7 @@ fn only_reads(request: &[u8]) -> bool {
         0x08 => request.len() == 1,
         0x00..=0x0F => true,
         0x10 | 0x11 => request.len() != 2,
-        0x12..=0x1F | 0x20..=0x26 => true,
+        0x12..=0x26 => true,
         0x2E | 0x2F => request.len() <= 3,
         0x27..=0x3F | 0x80..=0xBF => request.len() == 1,
         _ => true,

@@ -99,14 +99,16 @@ fn every_byte_is_in_its_place() {
     );
 }
 
+type Change<'a> = &'a dyn Fn(&mut MemberRecord);
+
 #[test]
 fn what_does_not_fit_is_named() {
-    let with = |change: &dyn Fn(&mut MemberRecord)| {
+    let with = |change: Change<'_>| {
         let mut record = record(1);
         change(&mut record);
         encode(&record, &uid(), &keys()).unwrap_err().to_string()
     };
-    let cases: [(&dyn Fn(&mut MemberRecord), &str); 5] = [
+    let cases: [(Change<'_>, &str); 5] = [
         (&|r| r.card_no = "VIP-7".parse().unwrap(), "VIP-7"),
         (&|r| r.card_no = "12345678901234567".parse().unwrap(), "16 digits"),
         (&|r| r.valid_until = Some(jiff::civil::date(1999, 12, 31)), "1999-12-31"),
