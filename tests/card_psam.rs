@@ -89,7 +89,7 @@ fn a_sam_without_the_key_or_without_contact_is_told() {
     assert!(refused.to_string().contains("9403"), "{refused}");
     let approval = psam.approve(&purchase(&store)).unwrap();
     assert_eq!(approval.terminal_sequence, 1, "a refusal counts nothing");
-    drop(slot.0.lock().unwrap().take());
+    *slot.0.lock().unwrap() = None;
     let pulled = psam.confirm(&approval, &[0; 4]).unwrap_err();
     assert!(pulled.to_string().contains("no answer"), "{pulled}");
     assert!(matches!(Psam::open(Slot::new(), [0x3F, 0x01]), Err(KeyError::Sam { status: Some(0x6A82), .. })));
