@@ -73,12 +73,12 @@ impl Daemon {
     /// Starts without waiting, in another environment.
     pub fn spawn_with(config: &Path, change: impl FnOnce(&mut Command)) -> Self {
         let mut command = program();
+        command.env("BAYGATE_LOG", "info");
         change(&mut command);
         let mut child = command
             .args(["run", "--config"])
             .arg(config)
             .env_remove("NOTIFY_SOCKET")
-            .env("BAYGATE_LOG", "info")
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .kill_on_drop(true)
