@@ -33,7 +33,8 @@ const PURPOSES: [&str; 5] = ["record", "debit", "credit", "manage", "sun"];
 fn credential(secrets: &mut Secrets) -> String {
     let mut text = format!("store {STORE}\ncurrent 1\n");
     for (place, purpose) in (1_u8..).zip(PURPOSES) {
-        let key: [u8; 16] = std::array::from_fn(|i| (i as u8).wrapping_mul(73).wrapping_add(place * 41) ^ 0x5A);
+        let key: [u8; 16] =
+            std::array::from_fn(|i| (i as u8).wrapping_mul(73).wrapping_add(place * 41) ^ 0x5A);
         secrets.add(format!("master key {purpose}"), &key);
         text.push_str(&format!("1 {purpose} {}\n", hex::encode(key)));
     }

@@ -4,6 +4,7 @@
 //! does not: any way of working that `run` does not have.
 
 mod files;
+mod member;
 mod script;
 mod stage;
 mod story;

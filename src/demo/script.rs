@@ -7,25 +7,25 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::sync::Mutex;
 
+use super::member::{self, Issuer};
 use super::stage::Props;
 use crate::api::client::{Client, Method};
 use crate::ident::Vin;
-use crate::sim::card::{CardProfile, CardSim, Technology};
+use crate::sim::card::{CardSim, Chip};
 use crate::sim::vehicle::{CarSpec, SpecError};
 
 /// One round. Each step waits a moment, as people do. The car that the last
 /// demonstration left at the bay does not come first: it would only go on with its visit.
-pub async fn play(props: Arc<Mutex<Props>>, client: Client, still_here: Option<Vin>) {
+pub async fn play(props: Arc<Mutex<Props>>, issuer: Arc<Issuer>, client: Client, still_here: Option<Vin>) {
     let comes_first = cars(0).ok().and_then(|car| car.vin);
     let first =
         u32::from(still_here.is_some() && still_here.as_ref().map(Vin::as_str) == comes_first.as_deref());
     for round in first.. {
-        let (uid, technology) = match round % 2 {
-            0 => (vec![0x04, 0xA1, 0xB2, 0xC3, 0xD4, 0xE5, 0x80], Technology::Ntag215),
-            _ => (vec![0xDE, 0xAD, 0xBE, 0xEF], Technology::Classic1k),
-        };
         moment(700).await;
-        tap(&props, CardProfile::new(technology).with_uid(&uid)).await;
+        match issuer.card(round) {
+            Ok(card) => tap(&props, card).await,
+            Err(error) => tracing::warn!(%error, "the simulated card is not right"),
+        }
         moment(600).await;
         plug(&props, round).await;
         moment(700).await;
@@ -42,12 +42,12 @@ async fn moment(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
-async fn tap(props: &Mutex<Props>, profile: CardProfile) {
+async fn tap(props: &Mutex<Props>, chip: Chip) {
     let mut props = props.lock().await;
     if props.reader_pulled {
         return;
     }
-    match CardSim::tap(props.reader, profile).await {
+    match CardSim::present(props.reader, chip).await {
         Ok(card) => props.card = Some(card),
         Err(error) => tracing::warn!(%error, "the simulated card found no reader"),
     }
@@ -82,13 +82,13 @@ fn cars(round: u32) -> Result<CarSpec, SpecError> {
 
 /// The cashier asks for a face, over the same interface as a POS would.
 async fn print(client: &Client, round: u32) {
-    let card_no = format!("88000{:03}", round % 1000 + 1);
+    let card_no = member::card_no(round);
     let body = json!({
         "printer": "face-1",
         "card_no": card_no,
         "fields": {
             "card_no": card_no,
-            "points": 1250 + round * 10,
+            "points": member::points(round),
             "balance_fen": 36_800,
             "offer": "下次保养工时八折",
             "offer_en": "20% off labour at your next service",

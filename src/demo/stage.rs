@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use super::member::{self, Issuer};
 use super::story::Story;
 use super::{Options, files, script};
 use crate::api::client::{Client, Method};
@@ -55,6 +56,7 @@ pub struct Stage {
     dir: PathBuf,
     config: Config,
     props: Arc<Mutex<Props>>,
+    issuer: Arc<Issuer>,
     received: mpsc::Receiver<Received>,
     headquarters_stop: CancellationToken,
 }
@@ -64,6 +66,7 @@ impl Stage {
     pub async fn set(options: &Options) -> anyhow::Result<Self> {
         let dir = options.dir.clone().unwrap_or_else(files::usual_dir);
         files::prepare(&dir)?;
+        let issuer = Arc::new(Issuer::open(&dir)?);
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let broker = broker::start(any).await?;
         let broker_at = broker.address();
@@ -100,7 +103,7 @@ impl Stage {
             broker: Some(broker),
             broker_at,
         };
-        Ok(Self { dir, config, props: Arc::new(Mutex::new(props)), received, headquarters_stop })
+        Ok(Self { dir, config, props: Arc::new(Mutex::new(props)), issuer, received, headquarters_stop })
     }
 
     /// Runs the gateway and tells the story until `stop`.
@@ -122,7 +125,8 @@ impl Stage {
         // Not in the call: the borrow would last until the answer and hold up every commit.
         let epoch = store.head().borrow().epoch;
         self.tell_where_to_look(&story, api, &client, epoch).await?;
-        let script = tokio::spawn(script::play(Arc::clone(&self.props), client, still_here));
+        let script =
+            tokio::spawn(script::play(Arc::clone(&self.props), Arc::clone(&self.issuer), client, still_here));
         let mut typed = BufReader::new(tokio::io::stdin()).lines();
         let mut typing = true;
         let mut head = store.head();
@@ -356,12 +360,13 @@ fn configuration(
     format!(
         r#"
 [gateway]
-store = "DEMO-0001"
+store = "{store}"
 id = "gw-1"
 data_dir = {data}
 locale = "{locale}"
 firmware_protocols = {protocols}
 share_dir = {share}
+credentials_dir = {credentials}
 
 [mqtt]
 url = "mqtt://{broker}"
@@ -391,6 +396,8 @@ printer = "face-1"
 id = "bay-1"
 link = {dongle}
 "#,
+        store = member::STORE,
+        credentials = path(member::CREDENTIALS),
         data = path("data"),
         protocols = path("firmware-protocols"),
         share = path("share"),

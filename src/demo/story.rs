@@ -12,6 +12,7 @@ use crate::config::values::Locale;
 use crate::event::{Class, Event};
 use crate::health::Trouble;
 use crate::ident::{Epoch, Seq};
+use crate::money::Fen;
 
 /// Prints the story and keeps count of it.
 pub struct Story {
@@ -227,10 +228,18 @@ impl Story {
             Locale::En => en,
         };
         match event.kind.as_ref() {
-            "card.tapped" => pick(
-                format!("刷卡 {}：卡 {}（{}）", text("reader"), text("uid"), text("technology")),
-                format!("card tapped at {}: {} ({})", text("reader"), text("uid"), text("technology")),
-            ),
+            "card.tapped" => {
+                let (zh, en) = member_words(&data);
+                pick(
+                    format!("刷卡 {}：卡 {}（{}）{zh}", text("reader"), text("uid"), text("technology")),
+                    format!(
+                        "card tapped at {}: {} ({}){en}",
+                        text("reader"),
+                        text("uid"),
+                        text("technology")
+                    ),
+                )
+            }
             "card.removed" => {
                 pick(format!("卡片离开 {}", text("reader")), format!("card removed from {}", text("reader")))
             }
@@ -306,6 +315,18 @@ fn word(text: &str) -> &str {
         "link-lost" => "连接断开",
         other => other,
     }
+}
+
+/// Who the card belongs to, where it says so.
+fn member_words(tapped: &Value) -> (String, String) {
+    let Some(member) = tapped.get("member") else { return Default::default() };
+    let number = |key: &str| member.get(key).and_then(Value::as_i64).unwrap_or_default();
+    let card_no = member.get("card_no").and_then(Value::as_str).unwrap_or("?");
+    let (balance, points) = (Fen(number("balance_fen")), number("points"));
+    (
+        format!("，会员 {card_no}，余额 {balance}，积分 {points}"),
+        format!(", member {card_no}, balance {balance}, {points} points"),
+    )
 }
 
 fn report_line(data: &Value, locale: Locale) -> String {
