@@ -23,5 +23,4 @@ pub use read::{Finding, Opened, ReadStep, Reading};
 pub use write::{WriteOutcome, WriteStep, Writing};
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;
