@@ -310,7 +310,8 @@ async fn a_damaged_file_is_salvaged_and_its_rows_are_sent() {
         assert_eq!(fresh("card") + fresh("ledger"), 600 - lost, "{harm}: what is readable was sent, once");
         let log = daemon.log();
         assert!(log.contains("baygate.db.damaged-") && log.contains("database salvaged"), "{harm}: {log}");
-        assert_eq!(log.contains("card-writes-held"), lost > 0, "{harm}: {log}");
+        // Rows are missing, or tables may lie elsewhere than the first page that was lent to it says.
+        assert!(log.contains("card-writes-held"), "{harm}: {log}");
         stop(daemon).await;
     }
 }
