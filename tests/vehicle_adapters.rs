@@ -107,11 +107,7 @@ fn assert_report(report: &VehicleReport, name: &str, first: bool) {
     if name == "clone-no-echo" {
         // What a bad line could turn into a clearing is not asked, the mask of PIDs 41 to 60 among it.
         assert!(report.errors.iter().any(|error| error.request == "0140"), "{:?}", report.errors);
-        assert!(
-            report.errors.iter().all(|error| error.error.starts_with("not sent:")),
-            "{:?}",
-            report.errors
-        );
+        assert!(report.errors.iter().all(|error| error.error.contains("not sent:")), "{:?}", report.errors);
         return;
     }
     assert!(report.ecus[0].values.len() > 30, "{name}: {}", report.ecus[0].values.len());
