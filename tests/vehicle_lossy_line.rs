@@ -48,7 +48,8 @@ fn with_one_pid() -> SimAdapter {
 fn only_reads(request: &[u8]) -> bool {
     match request[0] {
         0x04 | 0x14 => false,
-        0x08 => request.len() == 1,
+        // Which tests there are: a mask every 20.
+        0x08 => request[1..].iter().all(|test| test.is_multiple_of(0x20)),
         0x00..=0x0F => true,
         0x10 | 0x11 => request.len() != 2,
         0x12..=0x26 => true,

@@ -35,7 +35,7 @@ impl Write for Ear {
 }
 
 impl Ear {
-    /// Commands since the last look.
+    /// Commands since the last look, also those that were ended only when they had been echoed.
     fn commands(&self) -> Vec<String> {
         let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -44,6 +44,7 @@ impl Ear {
             let bytes = hex::decode(line["hex"].as_str().unwrap()).unwrap();
             String::from_utf8(bytes).unwrap().trim().to_owned()
         })
+        .filter(|command| !command.is_empty())
         .collect()
     }
 }
@@ -133,7 +134,7 @@ async fn a_liar_is_believed_no_more() {
 async fn the_service_counts_lines() {
     let dir = tempfile::tempdir().unwrap();
     let store = open_store(dir.path());
-    let dongle = Dongle::on_tcp(Arc::new(|command: &str| good(command).into_bytes())).await;
+    let dongle = Dongle::echoing_on_tcp(Arc::new(|command: &str| good(command).into_bytes())).await;
     let bay = Bay::start(&store, "bay-1", &dongle.link, Poll::Auto);
     bay.nth("vehicle.report", 1).await;
     bay.nth("vehicle.signals", 3).await;

@@ -29,6 +29,15 @@ impl Drop for Dongle {
 
 impl Dongle {
     pub async fn on_tcp(script: Script) -> Self {
+        Self::on_tcp_with(script, false).await
+    }
+
+    /// One that knows `ATE1`.
+    pub async fn echoing_on_tcp(script: Script) -> Self {
+        Self::on_tcp_with(script, true).await
+    }
+
+    async fn on_tcp_with(script: Script, may_echo: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let link = format!("elm327+tcp://{}", listener.local_addr().unwrap());
         let heard = Arc::new(Mutex::new(Vec::new()));
@@ -36,7 +45,7 @@ impl Dongle {
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let _ = stream.set_nodelay(true);
-                serve(stream, &script, &record).await;
+                serve(stream, &script, &record, may_echo).await;
             }
         });
         Self { heard, link, task }
@@ -51,7 +60,7 @@ impl Dongle {
         let record = Arc::clone(&heard);
         let task = tokio::spawn(async move {
             let _held_open = slave;
-            serve(master, &script, &record).await;
+            serve(master, &script, &record, false).await;
         });
         Self { heard, link: format!("elm327+serial://{}?baud=38400", path.display()), task }
     }
@@ -61,18 +70,28 @@ impl Dongle {
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, script: &Script, heard: &Mutex<Vec<u8>>) {
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    script: &Script,
+    heard: &Mutex<Vec<u8>>,
+    may_echo: bool,
+) {
+    let mut echo = false;
     let mut line = Vec::new();
     let mut buffer = [0; 256];
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         heard.lock().unwrap().extend_from_slice(&buffer[..count]);
         for &byte in &buffer[..count] {
+            if echo && stream.write_all(&[byte]).await.is_err() {
+                return;
+            }
             if byte != b'\r' {
                 line.push(byte);
                 continue;
             }
             let command = String::from_utf8_lossy(&line).into_owned();
             line.clear();
+            echo = may_echo && if echo { command != "ATE0" } else { command == "ATE1" };
             if stream.write_all(&script(&command)).await.is_err() {
                 return;
             }
