@@ -68,5 +68,5 @@ fn forms(secret: &[u8]) -> Vec<(&'static str, Vec<u8>, bool)> {
 }
 
 fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
+    memchr::memmem::find(haystack, needle).is_some()
 }
