@@ -80,7 +80,7 @@ fn is_reading(command: &str) -> bool {
         // The masks of what could be controlled; on older buses five zeros follow (SAE J1979 appendix F).
         0x08 => {
             matches!(rest, [base] | [base, 0, 0, 0, 0, 0] if base.is_multiple_of(0x20))
-                && command.len() % 2 == 0
+                && command.len().is_multiple_of(2)
         }
         0x03 | 0x07 | 0x0A => rest.is_empty(),
         0x06 | 0x09 | 0x21 => rest.len() == 1,

@@ -427,7 +427,7 @@ async fn confirmed(store: &Store) -> ClearRequest {
     let (confirmation, request) = (Uuid::now_v7(), Uuid::now_v7());
     let row = |id, kind: &'static str, body| NewRequest {
         id,
-        kind: kind.into(),
+        kind,
         target: "bay-1".into(),
         scope: "control".into(),
         idempotency_key: None,
