@@ -7,7 +7,7 @@ mod served;
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use baygate::api::SessionLife;
 use baygate::api::client::Method;
@@ -206,24 +206,6 @@ async fn guesses_at_once_are_guesses_all_the_same() {
         futures_util::future::join_all(guesses).await.iter().map(|reply| reply.problem().0).collect();
     told.sort_unstable();
     assert_eq!(told, [[403; 5].as_slice(), [429; 7].as_slice()].concat());
-    served.stop().await;
-}
-
-/// How long an answer takes must not tell whether somebody has an id.
-#[tokio::test]
-async fn an_id_that_nobody_has_takes_as_long() {
-    let served = shop(Setup::new()).await;
-    let till = pair(&served, "till-1", EVERYTHING).await;
-    add(&served, "li.wei", "cashier").await;
-    let mut fastest = [Duration::MAX; 2];
-    for _ in 0..3 {
-        for (slot, id) in ["li.wei", "nobody"].into_iter().enumerate() {
-            let begun = Instant::now();
-            assert_eq!(try_login(&served, &till, id, WRONG).await.status, 403);
-            fastest[slot] = fastest[slot].min(begun.elapsed());
-        }
-    }
-    assert!(fastest[1] * 2 > fastest[0], "{fastest:?}");
     served.stop().await;
 }
 

@@ -114,6 +114,7 @@ impl Pin {
             &mut hash,
             &mut memory,
         )?;
+        metrics::counter!("baygate_operator_pin_hashes_total").increment(1);
         Output::new(&hash)
     }
 
@@ -184,6 +185,19 @@ mod tests {
         assert_eq!(pin("314158").judge(Some(&first)), Judgement::Wrong);
         assert_eq!(pin("314159").judge(None), Judgement::Wrong);
         assert_eq!(format!("{:?} {first:?}", pin("314159")), "Pin(…) PinHash(…)");
+    }
+
+    /// How long an answer takes must not tell whether somebody has an id.
+    #[test]
+    fn an_id_that_nobody_has_costs_as_much() {
+        let stored = pin("314159").hashed().unwrap();
+        for stored in [Some(&stored), None] {
+            let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+            let handle = recorder.handle();
+            metrics::with_local_recorder(&recorder, || pin("314158").judge(stored));
+            let told = handle.render();
+            assert!(told.contains("baygate_operator_pin_hashes_total 1\n"), "{stored:?}: {told}");
+        }
     }
 
     /// RFC 9106 §5.3 is with secret and associated data, which no PIN has; this one is from the
