@@ -61,6 +61,22 @@ fn what_it_is_asked_byte_for_byte() {
 }
 
 #[test]
+fn only_the_purchase_that_is_open_is_confirmed_and_once() {
+    let script = ["0011223344559000", "9000", "0000002AA1B2C3D49000", "0000002BA1B2C3D49000", "9000"];
+    let mut psam = Psam::open(Scripted::new(&script), [0x10, 0x01]).unwrap();
+    let store = StoreId::new("SH-0042").unwrap();
+    let stale = psam.approve(&purchase(&store)).unwrap();
+    let open = psam.approve(&purchase(&store)).unwrap();
+    assert_eq!((stale.terminal_sequence, open.terminal_sequence), (42, 43));
+    let mac2 = unhex("01020304");
+    let refused = KeyError::Sam { what: "its confirmation", status: None };
+    assert_eq!(psam.confirm(&stale, &mac2), Err(refused.clone()));
+    assert_eq!(psam.channel.asked.len(), 4, "the SAM was not asked");
+    assert_eq!(psam.confirm(&open, &mac2), Ok(true));
+    assert_eq!(psam.confirm(&open, &mac2), Err(refused));
+}
+
+#[test]
 fn what_goes_wrong_is_told() {
     let store = StoreId::new("SH-0042").unwrap();
     for script in [&[][..], &["6A82"], &["00119000"], &["0011223344559000", "6A82"], &["0011223344559000"]] {
