@@ -13,10 +13,10 @@ use super::files::{Files, Place};
 use crate::event::Text;
 use crate::event::card::Technology;
 
-/// A slot's bytes (docs/cards.md).
-const SLOT_BYTES: usize = 56;
+/// A slot's bytes (docs/cards.md). Two of them and the header fit the 128 bytes of an Ultralight EV1 (MF0UL21).
+pub const SLOT_BYTES: usize = 56;
 /// A header's bytes (docs/cards.md).
-const HEADER_BYTES: usize = 16;
+pub const HEADER_BYTES: usize = 16;
 /// Bytes of a Type 2 page.
 pub const PAGE_BYTES: usize = 4;
 /// Bytes of a Classic block.
