@@ -4,9 +4,8 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::card::crypto::pboc::Moment;
 use crate::card::crypto::unhex;
-use crate::card::keys::purse::Opening;
+use crate::card::keys::purse::tests::purchase;
 use crate::ident::StoreId;
 
 /// Answers with what was laid ready; says what it was asked.
@@ -27,16 +26,6 @@ impl Channel for Scripted {
         self.asked.push(hex::encode_upper(command.to_bytes()));
         let answer = self.answers.pop_front().ok_or(ChannelError)?;
         Ok(Response::parse(&hex::decode(answer).unwrap()).unwrap())
-    }
-}
-
-fn purchase(store: &StoreId) -> Purchase<'_> {
-    Purchase {
-        store,
-        serial: unhex("1122334455667788"),
-        opening: Opening::parse(&unhex("000027100007000000010011223344")),
-        amount: 1234,
-        moment: Moment { date: unhex("20261122"), time: unhex("101530") },
     }
 }
 
