@@ -53,7 +53,7 @@ impl TripleDesKey {
     #[must_use]
     pub fn disperse(&self, input: &Block) -> Self {
         let mut bytes = Zeroizing::new([0; 16]);
-        let halves = [self.encrypt(input), self.encrypt(&input.map(|b| !b))];
+        let halves = Zeroizing::new([self.encrypt(input), self.encrypt(&input.map(|b| !b))]);
         bytes.copy_from_slice(halves.as_flattened());
         Self(bytes)
     }
@@ -62,8 +62,8 @@ impl TripleDesKey {
     #[must_use]
     pub fn folded(&self) -> DesKey {
         let (halves, _) = self.0.as_chunks::<8>();
-        let folded = halves.iter().fold([0; 8], |sum, half| xor(&sum, half));
-        DesKey(Zeroizing::new(folded))
+        let folded = halves.iter().fold(Zeroizing::new([0; 8]), |sum, half| Zeroizing::new(xor(&sum, half)));
+        DesKey(folded)
     }
 
     fn cipher(&self) -> TdesEde2 {

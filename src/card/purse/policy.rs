@@ -69,6 +69,9 @@ pub struct House<'a> {
     pub hotlist: &'a Hotlist,
     /// Card writes of the whole gateway are held.
     pub writes_held: bool,
+    /// The keys of the card in hand are in a SAM ([`Scope::Chain`](crate::card::keys::Scope)),
+    /// not in the credential of this gateway.
+    pub keys_in_hardware: bool,
     /// While headquarters is not reached: what was spent so on this business day.
     pub offline: Option<OfflineSpent>,
 }
@@ -106,7 +109,7 @@ pub fn permit(card: &Card<'_>, kind: TransactionKind, amount: Fen, house: &House
     if matches!(kind, TransactionKind::Adjust) {
         return Err(Refusal::NeedsHeadquarters);
     }
-    if amount.0 < 0 { within_limits(card, amount.0.saturating_neg(), spent, house.rules) } else { Ok(()) }
+    if amount.0 < 0 { within_limits(card, amount.0.saturating_neg(), spent, house) } else { Ok(()) }
 }
 
 /// Whether the card is good for anything here, reading apart.
@@ -141,13 +144,9 @@ pub fn stands(card: &Card<'_>, house: &House<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn within_limits(
-    card: &Card<'_>,
-    debit: i64,
-    spent: OfflineSpent,
-    rules: &PurseTable,
-) -> Result<(), Refusal> {
-    let limits = Limits::of(card.technology, rules).ok_or(Refusal::AccountAtHeadquarters)?;
+fn within_limits(card: &Card<'_>, debit: i64, spent: OfflineSpent, house: &House<'_>) -> Result<(), Refusal> {
+    let limits = Limits::of(card.technology, house.rules, house.keys_in_hardware)
+        .ok_or(Refusal::AccountAtHeadquarters)?;
     if debit > limits.per_transaction.0 {
         return Err(Refusal::OfflineTransactionLimit);
     }

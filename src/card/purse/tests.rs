@@ -290,7 +290,16 @@ fn who_may_what() {
         open: false,
     };
     let offline = Some(OfflineSpent::default());
-    let house = House { now, store: &own, rules: &rules, hotlist: &hotlist, writes_held: false, offline };
+    let house = House {
+        now,
+        store: &own,
+        rules: &rules,
+        hotlist: &hotlist,
+        writes_held: false,
+        keys_in_hardware: true,
+        offline,
+    };
+    let with_credential = House { keys_in_hardware: false, ..house };
     let spend = |fen: i64| (TransactionKind::Spend, Fen(-fen));
     let spent = |by_card, by_all| Some(OfflineSpent { by_card: Fen(by_card), by_all: Fen(by_all) });
     let stale = Hotlist { as_of: Some(UtcMillis(now.0 - 86_400_001)), ..Hotlist::default() };
@@ -300,6 +309,8 @@ fn who_may_what() {
     let cases = [
         (card, spend(200_000), house, Ok(())),
         (card, spend(200_001), house, Err(R::OfflineTransactionLimit)),
+        (card, spend(50_000), with_credential, Ok(())),
+        (card, spend(50_001), with_credential, Err(R::OfflineTransactionLimit)),
         (card, spend(200_001), House { offline: None, ..house }, Ok(())),
         (card, (TransactionKind::Topup, Fen(400_000)), house, Ok(())),
         (card, (TransactionKind::Adjust, Fen(1)), house, Err(R::NeedsHeadquarters)),
