@@ -107,7 +107,11 @@ pub fn refund(original: &Original<'_>, amount: Fen, holding: &Holding) -> Result
             let due =
                 share_down(original.fact.bonus_fen.0, now.0, whole.0).ok_or(Refusal::AmountNotAllowed)?;
             let taken = original.earlier.iter().try_fold(Fen(0), |sum, r| subtract(sum, r.bonus_fen))?;
-            let bonus = subtract(Fen(due), taken)?.min(holding.bonus_fen).max(Fen(0));
+            let bonus = subtract(Fen(due), taken)?.max(Fen(0));
+            // Forgiven it could be earned again and again: topped up, spent, given back.
+            if bonus > holding.bonus_fen {
+                return Err(Refusal::NotEnoughBalance);
+            }
             plan.effect.bonus_fen = subtract(Fen(0), bonus)?;
             pay_back(&mut plan, &parts, before, now)?;
         }
@@ -175,9 +179,11 @@ fn sale_back(
     let due = share_down(fact.points_earned, now.0, whole.0).ok_or(Refusal::AmountNotAllowed)?;
     // Kept as negative numbers.
     let clawed: i64 = original.earlier.iter().map(|earlier| earlier.points_earned).sum();
-    let on_card = holding.points.saturating_add(returned);
-    // Points that were spent meanwhile cannot be taken back: the next refund tries again.
-    let claw = due.saturating_add(clawed).clamp(0, on_card.max(0));
+    let claw = due.saturating_add(clawed).max(0);
+    // As with a reward: who has spent the points gets back what they were not earned with.
+    if claw > holding.points.saturating_add(returned) {
+        return Err(Refusal::NotEnoughPoints);
+    }
     plan.points_used = returned.saturating_neg();
     plan.points_earned = claw.saturating_neg();
     if claw > 0 {

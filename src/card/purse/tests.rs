@@ -269,6 +269,33 @@ fn voids_undo_to_the_fen() {
     }
 }
 
+/// Topped up for its reward, the reward spent, given back: not the whole of it.
+#[test]
+fn a_reward_that_is_spent_is_not_forgiven() {
+    let rules = rules();
+    let original = fact(&top_up(Fen(100_000), &[tender(TenderKind::Cash, 100_000)], &rules).unwrap());
+    let no = card_no();
+    let back = |fen: i64, bonus: i64, earlier: &[CardTransaction]| {
+        let of = Original { fact: &original, earlier, card_no: &no, predecessors: &[] };
+        refund(&of, Fen(fen), &holding(100_000, bonus, 0, &[]))
+    };
+    // (given back, bonus on the card, refusal)
+    for (fen, bonus, expected) in [
+        (100_000, 5_000, None),
+        (100_000, 4_999, Some(Refusal::NotEnoughBalance)),
+        (40_000, 2_000, None),
+        (40_000, 1_999, Some(Refusal::NotEnoughBalance)),
+        (20, 0, Some(Refusal::NotEnoughBalance)),
+    ] {
+        assert_eq!(back(fen, bonus, &[]).err(), expected, "{fen} with {bonus}");
+    }
+    let part = fact(&back(40_000, 5_000, &[]).unwrap());
+    assert_eq!(part.bonus_fen, Fen(-2_000));
+    let earlier = [part];
+    assert_eq!(back(60_000, 2_999, &earlier), Err(Refusal::NotEnoughBalance));
+    assert_eq!(back(60_000, 3_000, &earlier).unwrap().effect.bonus_fen, Fen(-3_000));
+}
+
 #[test]
 fn who_may_what() {
     use Refusal as R;
@@ -493,9 +520,10 @@ proptest! {
         }
     }
 
-    /// Also where the points were spent meanwhile: never below zero, never more than was earned.
+    /// Points that were spent meanwhile are not forgiven: no refund goes through without those
+    /// that its part of the sale had earned.
     #[test]
-    fn points_are_taken_back_as_far_as_they_are_there(
+    fn points_are_taken_back_or_nothing_is_given_back(
         price in 1_i64..100_000,
         spent in 0_i64..2_000,
         cuts in prop::collection::vec(1_i64..30_000, 1..6),
@@ -509,12 +537,22 @@ proptest! {
         let mut earlier: Vec<CardTransaction> = Vec::new();
         for cut in cuts {
             let of = Original { fact: &original, earlier: &earlier, card_no: &card_no(), predecessors: &[] };
-            let Ok(plan) = refund(&of, Fen(cut), &card) else { continue };
-            card = plan.after(&card, &CAPS).unwrap();
-            earlier.push(fact(&plan));
+            let back: i64 = earlier.iter().map(|refund| total(&refund.tenders)).sum();
+            let due = original.points_earned * (back + cut) / price;
+            let clawed: i64 = earlier.iter().map(|refund| -refund.points_earned).sum();
+            match refund(&of, Fen(cut), &card) {
+                Ok(plan) => {
+                    prop_assert_eq!(clawed - plan.points_earned, due);
+                    card = plan.after(&card, &CAPS).unwrap();
+                    earlier.push(fact(&plan));
+                }
+                Err(Refusal::RefundOverOriginal) => prop_assert!(back + cut > price),
+                Err(refusal) => {
+                    prop_assert_eq!(refusal, Refusal::NotEnoughPoints);
+                    prop_assert!(due - clawed > card.points);
+                }
+            }
         }
-        let clawed: i64 = earlier.iter().map(|refund| -refund.points_earned).sum();
-        prop_assert!(clawed <= original.points_earned);
     }
 
     #[test]
