@@ -10,12 +10,15 @@ use std::path::Path;
 
 use baygate::card::purse::changes::{adjust, top_up};
 use baygate::card::purse::journal::Journal;
+use baygate::card::purse::quote::{Sale, quote};
 use baygate::card::purse::settle::{Mark, Standing};
 use baygate::card::purse::{Caps, Plan};
 use baygate::config::purse::PurseTable;
 use baygate::event::Class;
 use baygate::event::card::Technology;
-use baygate::event::ledger::{CardStanding, CardStatus, CardType, Outcome, Tender, TenderKind};
+use baygate::event::ledger::{
+    CardStanding, CardStatus, CardType, Category, Counters, Item, Outcome, Proof, Tender, TenderKind,
+};
 use baygate::money::{Fen, Holding};
 use baygate::store::ledger::{End, Evidence, State};
 use baygate::store::ledger_cards::{By, issued};
@@ -162,6 +165,38 @@ async fn refunds_that_race_are_one() {
     shop.journal().end(row.fact.transaction_id, End::Aborted).await.unwrap();
     let row = shop.journal().begin(second).await.unwrap();
     other.write(&row.after, row.fact.transaction_id);
+}
+
+/// Whatever the card was written with can be told: else it would be refused before.
+#[tokio::test]
+async fn what_could_not_be_told_is_never_begun() {
+    let shop = Shop::open().await;
+    let mut card = FakeCard::new(1);
+    assert!(shop.tap(&card).await.standing.is_ok());
+    // The largest sale there is, with names that are twice as long in JSON.
+    let item = Item { sku: "\"".repeat(64), category: Category::Labour, quantity: 10_000, price_fen: Fen(999) };
+    let tenders = vec![Tender { kind: TenderKind::Wechat, amount_fen: Fen(999_000_000) }];
+    let sale = Sale { items: vec![item; 100], tenders, ..Sale::default() };
+    let largest = quote(&card.holding, &sale, &PurseTable::default()).unwrap();
+    let after = after(&largest, &card.holding);
+    let new = transaction(&card, &largest, shop.ask(&card).await, &after, 0, DAYS[0]);
+    let mut longer = new.clone();
+    longer.fact.operator = "x".repeat(8_000);
+    let refused = shop.journal().begin(longer).await;
+    assert!(matches!(refused, Err(StoreError::LedgerRefused { .. })), "{refused:?}");
+    let id = shop.journal().begin(new).await.unwrap().fact.transaction_id;
+    card.write(&after, id);
+    shop.journal().end(id, End::Unknown).await.unwrap();
+    let proof = Proof {
+        tac: "F".repeat(16),
+        terminal_id: "F".repeat(12),
+        terminal_sequence: u64::MAX,
+        key_version: 255,
+        algorithm: 255,
+    };
+    let counters = Some(Counters { online: u32::MAX, offline: u32::MAX });
+    let told = shop.journal().end(id, End::Committed(Evidence { counters, proof: Some(proof) })).await.unwrap();
+    assert_eq!(told.settles, Some(true));
 }
 
 #[tokio::test]

@@ -24,11 +24,14 @@ use super::requests::uuid_from;
 use super::seal::{self, LedgerTable};
 use super::{Batch, Op, Reader, StoreError, ledger_cards};
 use crate::clock::UtcMillis;
-use crate::event::NewEvent;
+use crate::event::{MAX_EVENT_BYTES, NewEvent};
 use crate::event::card::Technology;
 use crate::event::ledger::{CardTransaction, Counters, Outcome, Proof};
 use crate::ident::CardNo;
 use crate::money::Holding;
+
+/// What an outcome adds to its event at most, in bytes: evidence, `settles`, envelope.
+const OUTCOME_BYTES: usize = 4096;
 
 /// A transaction on its way in.
 #[derive(Debug, Clone)]
@@ -133,7 +136,8 @@ struct Ending {
 /// nothing has happened yet.
 ///
 /// # Errors
-/// [`StoreError::LedgerRefused`] when before, after and amounts do not belong together.
+/// [`StoreError::LedgerRefused`] when before, after and amounts do not belong together, or the
+/// event that will tell it would be larger than the log takes.
 pub fn intend(mut new: NewTransaction) -> Result<Op, StoreError> {
     let (fact, before, after) = (&mut new.fact, &new.before, &new.after);
     let balance = after.balance();
@@ -149,6 +153,10 @@ pub fn intend(mut new: NewTransaction) -> Result<Op, StoreError> {
     fact.outcome = Outcome::Committed;
     (fact.balance_after_fen, fact.points_after, fact.counter) =
         (balance, Some(after.points), Some(after.counter));
+    // Found out at the outcome it would be too late: the card is written then.
+    if json(fact)?.len() + OUTCOME_BYTES > MAX_EVENT_BYTES {
+        return refused("it is too long to be told; sell it in several parts, or shorten names");
+    }
     Ok(Op::Ledger(LedgerOp(Change::Intend(Box::new(new)))))
 }
 

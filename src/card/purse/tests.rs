@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::changes::{adjust, give_coupon, redeem, top_up, transfer_in, transfer_out};
+use super::changes::{adjust, earn, give_coupon, redeem, top_up, transfer_in, transfer_out};
 use super::day::business_day;
 use super::policy::{Card, Hotlist, House, OfflineSpent, may_be_valid_until, may_report_lost, permit};
 use super::quote::{Sale, quote, split_purse};
@@ -77,7 +77,11 @@ fn card_no() -> CardNo {
 }
 
 fn fact(plan: &Plan) -> CardTransaction {
-    plan.fact(&Context {
+    plan.fact(&context()).unwrap()
+}
+
+fn context() -> Context {
+    Context {
         transaction_id: Uuid::now_v7(),
         card_no: card_no(),
         uid: "04A1B2C3".parse().unwrap(),
@@ -87,8 +91,7 @@ fn fact(plan: &Plan) -> CardTransaction {
         order: None,
         offline: true,
         idempotency_key: "k".into(),
-    })
-    .unwrap()
+    }
 }
 
 fn numbers(plan: &Plan) -> Vec<(&str, i64)> {
@@ -157,6 +160,22 @@ fn sales_that_are_refused() {
     for (sale, refusal) in cases {
         assert_eq!(with(sale.clone()), Err(refusal), "{sale:?}");
     }
+    // What is sold and given has a name that can be told.
+    let named = |sku: &str| vec![Item { sku: sku.into(), ..item(Category::Gift, 1, 5) }];
+    let most = vec![item(Category::Gift, 1, 5); 101];
+    for (items, refusal) in [
+        (named(&"x".repeat(65)), R::NameNotAllowed),
+        (named("a\u{1b}[2J"), R::NameNotAllowed),
+        (vec![item(Category::Gift, 10_001, 5)], R::AmountNotAllowed),
+        (vec![item(Category::Gift, 1, -5)], R::AmountNotAllowed),
+        (most, R::AmountNotAllowed),
+    ] {
+        assert_eq!(redeem(5, items.clone()), Err(refusal), "{items:?}");
+        assert_eq!(with(Sale { items: items.clone(), ..Sale::default() }), Err(refusal), "{items:?}");
+    }
+    let order = |order: String| earn(1).unwrap().fact(&Context { order: Some(order), ..context() });
+    assert!(order("W".repeat(64)).is_ok());
+    assert_eq!(order("W".repeat(65)), Err(R::NameNotAllowed));
     // A coupon that the card does not have is found when the card is to change.
     let sale = Sale { items: goods(20_000), coupon: Some(CouponId(7)), ..Sale::default() };
     let plan = quote(&holding(30_000, 0, 0, &[]), &sale, &rules()).unwrap();
