@@ -41,7 +41,7 @@ fn after(plan: &Plan, holding: &Holding) -> Holding {
 async fn begin(shop: &Shop, card: &FakeCard, plan: &Plan) -> (Uuid, Holding) {
     assert!(shop.tap(card).await.standing.is_ok());
     let after = after(plan, &card.holding);
-    let new = transaction(card, plan, shop.ask(card).await, &after, 0, DAYS[0]);
+    let new = transaction(card, plan, shop.ask(card).await, &after, vec![], DAYS[0]);
     (shop.journal().begin(new).await.unwrap().fact.transaction_id, after)
 }
 
@@ -113,7 +113,7 @@ async fn cards_that_are_not_what_they_were_are_held() {
         assert_eq!(shop.tap(&other).await.standing, Err(code.to_owned()), "{what}");
         assert_eq!(shop.tap(&card).await.standing, Err(code.to_owned()), "{what}: which is the true one?");
         let new =
-            transaction(&card, &plan(1), shop.ask(&card).await, &after(&plan(1), &card.holding), 0, DAYS[0]);
+            transaction(&card, &plan(1), shop.ask(&card).await, &after(&plan(1), &card.holding), vec![], DAYS[0]);
         assert!(matches!(shop.journal().begin(new).await, Err(StoreError::LedgerRefused { .. })), "{what}");
         let alarm = &statuses(shop.store()).await[0];
         assert_eq!((alarm.held.as_deref(), alarm.counter_expected), (Some(code), Some(1)), "{what}");
@@ -157,14 +157,61 @@ async fn refunds_that_race_are_one() {
         let mut back = plan(10);
         back.original = Some(original);
         let after = after(&back, &card.holding);
-        intents.push(transaction(card, &back, shop.ask(card).await, &after, 0, DAYS[0]));
+        intents.push(transaction(card, &back, shop.ask(card).await, &after, vec![], DAYS[0]));
     }
     let second = intents.pop().unwrap();
     let row = shop.journal().begin(intents.pop().unwrap()).await.unwrap();
     assert!(matches!(shop.journal().begin(second.clone()).await, Err(StoreError::LedgerRefused { .. })));
-    shop.journal().end(row.fact.transaction_id, End::Aborted).await.unwrap();
-    let row = shop.journal().begin(second).await.unwrap();
+    let first = row.fact.transaction_id;
+    shop.journal().end(first, End::Aborted).await.unwrap();
+    let row = shop.journal().begin(second.clone()).await.unwrap();
     other.write(&row.after, row.fact.transaction_id);
+    shop.journal().end(row.fact.transaction_id, End::Committed(Evidence::default())).await.unwrap();
+    let of = shop.store().read(move |r| r.following(original)).await.unwrap();
+    assert_eq!(of.iter().map(|row| (row.fact.transaction_id, row.state)).collect::<Vec<_>>(), [(
+        row.fact.transaction_id,
+        State::Committed
+    )]);
+    // Judged when one stood there that came to nothing, begun when there is another: as many, not the same.
+    assert!(shop.tap(&card).await.standing.is_ok());
+    let mut back = plan(10);
+    back.original = Some(original);
+    let after = after(&back, &card.holding);
+    let late = |earlier| transaction(&card, &back, request(&card), &after, earlier, DAYS[0]);
+    let refused = shop.journal().begin(late(vec![first])).await;
+    assert!(matches!(refused, Err(StoreError::LedgerRefused { .. })), "{refused:?}");
+    shop.journal().begin(late(vec![row.fact.transaction_id])).await.unwrap();
+}
+
+/// What was judged in an earlier read is judged again where nothing comes between.
+#[tokio::test]
+async fn what_changed_since_it_was_judged_is_not_begun() {
+    for what in ["the card was blocked", "the original was aborted", "the request was settled"] {
+        let shop = Shop::open().await;
+        let card = FakeCard::new(1);
+        let (original, _) = begin(&shop, &card, &plan(5)).await;
+        shop.journal().end(original, End::Aborted).await.unwrap();
+        let mut next = plan(10);
+        next.original = (what == "the original was aborted").then_some(original);
+        let asked = shop.ask(&card).await;
+        let new = transaction(&card, &next, asked.clone(), &after(&next, &card.holding), vec![], DAYS[0]);
+        match what {
+            "the card was blocked" => {
+                let card_no = card.card_no.clone();
+                let row = shop.store().read(move |r| r.member_card(&card_no)).await.unwrap().unwrap();
+                let by = By { operator: "zhao".into(), till: "till-1".parse().unwrap() };
+                shop.store().commit(row.stands(CardStanding::Blocked, None, by).unwrap()).await.unwrap();
+            }
+            "the request was settled" => {
+                let (state, outcome) = (RequestState::Failed, serde_json::json!({}));
+                let settle = RequestOp::Settle { id: asked.id, state, outcome };
+                shop.store().commit(Batch::new().op(Op::Request(settle))).await.unwrap();
+            }
+            _ => {}
+        }
+        let refused = shop.journal().begin(new).await;
+        assert!(matches!(refused, Err(StoreError::LedgerRefused { .. })), "{what}: {refused:?}");
+    }
 }
 
 /// Whatever the card was written with can be told: else it would be refused before.
@@ -179,9 +226,9 @@ async fn what_could_not_be_told_is_never_begun() {
     let sale = Sale { items: vec![item; 100], tenders, ..Sale::default() };
     let largest = quote(&card.holding, &sale, &PurseTable::default()).unwrap();
     let after = after(&largest, &card.holding);
-    let new = transaction(&card, &largest, shop.ask(&card).await, &after, 0, DAYS[0]);
+    let new = transaction(&card, &largest, shop.ask(&card).await, &after, vec![], DAYS[0]);
     let mut longer = new.clone();
-    longer.fact.operator = "x".repeat(8_000);
+    longer.fact.operator = "x".repeat(10_000);
     let refused = shop.journal().begin(longer).await;
     assert!(matches!(refused, Err(StoreError::LedgerRefused { .. })), "{refused:?}");
     let id = shop.journal().begin(new).await.unwrap().fact.transaction_id;
@@ -233,7 +280,7 @@ async fn a_full_file_stops_the_purse_before_it_could_lose_a_row() {
         let plan = plan.unwrap();
         let after = after(&plan, &card.holding);
         let begun = match journal.tap(card.seen(), card.last).await {
-            Ok(_) => journal.begin(transaction(&card, &plan, request(&card), &after, 0, DAYS[0])).await,
+            Ok(_) => journal.begin(transaction(&card, &plan, request(&card), &after, vec![], DAYS[0])).await,
             Err(error) => Err(error),
         };
         match begun {
@@ -292,7 +339,7 @@ async fn rotten_rows_are_not_believed_and_hold_the_purse() {
         let journal = Journal::new(store.clone());
         journal.tap(card.seen(), card.last).await.unwrap();
         let later =
-            || transaction(&card, &plan(1), request(&card), &after(&plan(1), &card.holding), 0, DAYS[0]);
+            || transaction(&card, &plan(1), request(&card), &after(&plan(1), &card.holding), vec![], DAYS[0]);
         assert!(matches!(journal.begin(later()).await, Err(StoreError::LedgerRefused { .. })), "{what}");
         drop(journal);
         store.close().await;
@@ -337,7 +384,7 @@ fn plays_the_purse() {
             assert!(journal.tap(card.seen(), card.last).await.unwrap().standing.is_ok());
             fen = if card.holding.principal_fen.0 > 1_000 { -600 } else { fen % 97 + 1 };
             let after = after(&plan(fen), &card.holding);
-            let new = transaction(&card, &plan(fen), request(&card), &after, 0, DAYS[0]);
+            let new = transaction(&card, &plan(fen), request(&card), &after, vec![], DAYS[0]);
             let id = journal.begin(new).await.unwrap().fact.transaction_id;
             writeln!(std::io::stdout().lock(), "begun {id}").unwrap();
             card.write(&after, id);

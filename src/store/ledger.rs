@@ -26,7 +26,7 @@ use super::{Batch, Op, Reader, StoreError, ledger_cards};
 use crate::clock::UtcMillis;
 use crate::event::{MAX_EVENT_BYTES, NewEvent};
 use crate::event::card::Technology;
-use crate::event::ledger::{CardTransaction, Counters, Outcome, Proof};
+use crate::event::ledger::{CardStanding, CardTransaction, Counters, Outcome, Proof};
 use crate::ident::CardNo;
 use crate::money::Holding;
 
@@ -46,9 +46,9 @@ pub struct NewTransaction {
     pub before: Holding,
     /// What it will hold: one transaction later.
     pub after: Holding,
-    /// How many transactions [`Reader::following`] gave for `original_transaction_id`: if there
-    /// is another one meanwhile, this one is refused.
-    pub earlier: usize,
+    /// Which transactions [`Reader::following`] gave for `original_transaction_id`, in its order:
+    /// if they are others meanwhile, this one is refused.
+    pub earlier: Vec<Uuid>,
 }
 
 /// Where a transaction stands.
@@ -240,6 +240,7 @@ impl LedgerOp {
     }
 }
 
+/// Everything that was judged in an earlier read is looked at again: only here nothing comes between.
 fn begin(tx: &Connection, new: &NewTransaction) -> Result<(), StoreError> {
     let reader = Reader { conn: tx };
     let fact = &new.fact;
@@ -249,16 +250,26 @@ fn begin(tx: &Connection, new: &NewTransaction) -> Result<(), StoreError> {
     let Some(card) = reader.member_card(&fact.card_no)? else {
         return refused("the card has not been seen here");
     };
+    if card.status != CardStanding::Active {
+        return refused("the card is not in use any more: blocked, lost, replaced or given back");
+    }
     if card.held.is_some() || card.seen.uid != fact.uid || card.seen.holding != new.before {
         return refused("the card is held, or is not as it was last seen; tap it again");
     }
     if reader.open_transaction(&fact.card_no)?.is_some() {
         return refused("an earlier transaction of this card is not settled; tap it again");
     }
-    if let Some(original) = fact.original_transaction_id
-        && reader.following(original)?.len() != new.earlier
-    {
-        return refused("another refund came first; ask for a new quote");
+    if let Some(original) = fact.original_transaction_id {
+        if reader.transaction_state(original)? != Some(State::Committed) {
+            return refused("the original is not committed here");
+        }
+        let following = reader.following(original)?;
+        if !following.iter().map(|row| row.fact.transaction_id).eq(new.earlier.iter().copied()) {
+            return refused("another refund came first; ask for a new quote");
+        }
+    }
+    if reader.request(fact.transaction_id)?.is_some_and(|request| request.state.is_settled()) {
+        return refused("the request is settled; ask anew, with another key");
     }
     let spent = if fact.offline { fact.amount_fen.0.min(0).saturating_neg() } else { 0 };
     tx.prepare_cached(
@@ -442,7 +453,7 @@ impl Reader<'_> {
         Ok(due)
     }
 
-    /// Where a request's transaction is not settled: its state, for those who asked.
+    /// Where a transaction stands, without reading its row.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -106,7 +106,7 @@ pub async fn spend(store: &Store, times: u32) {
             business_day: "2026-11-21".into(),
             before,
             after: after.clone(),
-            earlier: 0,
+            earlier: Vec::new(),
         };
         let row = journal.begin(new).await.unwrap();
         journal.end(row.fact.transaction_id, End::Committed(Evidence::default())).await.unwrap();

@@ -146,7 +146,7 @@ pub fn transaction(
     plan: &Plan,
     asked: NewRequest,
     after: &Holding,
-    earlier: usize,
+    earlier: Vec<Uuid>,
     day: &str,
 ) -> NewTransaction {
     let context = Context {
