@@ -11,7 +11,7 @@ use std::path::Path;
 use baygate::card::purse::changes::{adjust, top_up};
 use baygate::card::purse::journal::Journal;
 use baygate::card::purse::quote::{Sale, quote};
-use baygate::card::purse::settle::{Mark, Standing};
+use baygate::card::purse::settle::{Became, Mark, Standing};
 use baygate::card::purse::{Caps, Plan};
 use baygate::config::purse::PurseTable;
 use baygate::event::Class;
@@ -92,6 +92,29 @@ async fn an_answer_that_nobody_has_follows_the_key_to_its_end() {
         (Outcome::Committed, Some(true), Some(1))
     );
     assert_eq!(told[1].balance_after_fen, Some(Fen(500)));
+}
+
+/// Pulled before the write, laid on another reader, brought back and written.
+#[tokio::test]
+async fn no_tap_decides_what_another_reader_writes() {
+    let shop = Shop::open().await;
+    let mut card = FakeCard::new(1);
+    assert!(shop.tap(&card).await.standing.is_ok());
+    let after = after(&plan(500), &card.holding);
+    let new = transaction(&card, &plan(500), shop.ask(&card).await, &after, vec![], DAYS[0]);
+    let in_hand = shop.journal().begin(new).await.unwrap();
+    let id = in_hand.fact.transaction_id;
+    // The other reader has a journal of its own.
+    let elsewhere = Journal::new(shop.store().clone()).tap(card.seen(), card.last).await;
+    assert!(matches!(elsewhere, Err(StoreError::LedgerRefused { .. })), "{elsewhere:?}");
+    card.write(&after, id);
+    let told = shop.journal().end(id, End::Committed(Evidence::default())).await.unwrap();
+    assert_eq!((told.outcome, told.counter), (Outcome::Committed, Some(1)));
+    drop(in_hand);
+    assert_eq!(shop.tap(&card).await.standing, Ok(Standing::Same));
+    // Who gave the card up leaves it to the next tap.
+    let (given_up, _) = begin(&shop, &card, &plan(1)).await;
+    assert_eq!(shop.tap(&card).await.settled, Some((given_up, Became::Aborted)));
 }
 
 #[tokio::test]
@@ -180,7 +203,7 @@ async fn refunds_that_race_are_one() {
     let late = |earlier| transaction(&card, &back, request(&card), &after, earlier, DAYS[0]);
     let refused = shop.journal().begin(late(vec![first])).await;
     assert!(matches!(refused, Err(StoreError::LedgerRefused { .. })), "{refused:?}");
-    shop.journal().begin(late(vec![row.fact.transaction_id])).await.unwrap();
+    drop(shop.journal().begin(late(vec![row.fact.transaction_id])).await.unwrap());
 }
 
 /// What was judged in an earlier read is judged again where nothing comes between.
@@ -346,7 +369,7 @@ async fn rotten_rows_are_not_believed_and_hold_the_purse() {
         drop(store);
         assert!(hold::release(dir.path()).unwrap().is_some(), "{what}");
         let (store, _) = Store::open(&options(dir.path())).unwrap();
-        Journal::new(store.clone()).begin(later()).await.unwrap();
+        drop(Journal::new(store.clone()).begin(later()).await.unwrap());
     }
 }
 

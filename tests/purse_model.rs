@@ -208,7 +208,9 @@ async fn deal(
     // The same key once more finds the same transaction, whatever came of it.
     assert!(matches!(shop.insert(&asked).await, Err(StoreError::Replayed { request }) if request == id));
     // Nothing else begins on this card meanwhile.
-    assert!(matches!(shop.journal().begin(new).await, Err(StoreError::LedgerRefused { .. })));
+    let mut another = new;
+    another.fact.transaction_id = Uuid::now_v7();
+    assert!(matches!(shop.journal().begin(another).await, Err(StoreError::LedgerRefused { .. })));
     let write = |card: &mut FakeCard| card.write(&after, id);
     match step.tear {
         Tear::Nowhere => {
