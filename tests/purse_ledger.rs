@@ -20,7 +20,7 @@ use baygate::event::ledger::{
     CardStanding, CardStatus, CardType, Category, Counters, Item, Outcome, Proof, Tender, TenderKind,
 };
 use baygate::money::{Fen, Holding};
-use baygate::store::ledger::{End, Evidence, State};
+use baygate::store::ledger::{End, Evidence, NewTransaction, State};
 use baygate::store::ledger_cards::{By, issued};
 use baygate::store::outbox::ClassCursor;
 use baygate::store::requests::{NewRequest, RequestOp, RequestState};
@@ -285,6 +285,24 @@ async fn limits_count_what_is_not_settled() {
     assert_eq!(spent().await, (350, 350));
     shop.journal().end(id, End::Aborted).await.unwrap();
     assert_eq!(spent().await, (300, 300));
+}
+
+/// Each reader was permitted by what it had read: together they would be over the day's limit.
+#[tokio::test]
+async fn two_readers_do_not_pass_the_days_limit() {
+    let shop = Shop::open().await;
+    let mut cards = [FakeCard::new(1), FakeCard::new(2)];
+    let mut intents = Vec::new();
+    for card in &mut cards {
+        done(&shop, card, 10_000).await;
+        // Points count at their worth.
+        let pay = adjust(Fen(-500), Fen(0), 0).unwrap();
+        let new = transaction(card, &pay, shop.ask(card).await, &after(&pay, &card.holding), vec![], DAYS[0]);
+        intents.push(NewTransaction { day_cap: Some(Fen(1_000)), takes_fen: Fen(501), ..new });
+    }
+    let _first = shop.journal().begin(intents.remove(0)).await.unwrap();
+    let second = shop.journal().begin(intents.remove(0)).await;
+    assert!(matches!(second, Err(StoreError::LedgerRefused { .. })), "{second:?}");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@
 //! | `request` with a key | 30 days (contract), the newest 200,000 where the clock is never set | unsettled ones |
 //! | `command` | the newest `commands`: an id acts at most once | |
 //! | `token` | the newest 1,000 | live ones |
-//! | `card_transaction` | the newest 500,000: what can be refunded here | unsettled ones |
+//! | `card_transaction` | the newest 500,000: what can be refunded here | unsettled ones, transfers that nobody has received |
 //! | `member_card` | the newest 200,000 | held ones, and those that stand otherwise than `active` |
 //! | `adapter` | 256: learned again when needed | |
 //! | `operator_log` | the newest 10,000 | |
@@ -74,6 +74,14 @@ const FORGOTTEN_WARNINGS: (&str, &str) = (
       OR t.car LIKE 'visit/%' AND v.id = unhex(replace(substr(t.car, 7), '-', ''))))",
 );
 
+/// A giving half that nothing followed is money that is on no card.
+const FORGOTTEN_TRANSACTIONS: (&str, &str) = (
+    "card_transaction",
+    "(state = 'aborted' OR state = 'committed'
+      AND NOT (original IS NULL AND instr(fact, '\"kind\":\"transfer\"') > 0
+               AND NOT EXISTS (SELECT 1 FROM card_transaction r WHERE r.original = t.id AND r.state <> 'aborted')))",
+);
+
 const FORGOTTEN_CARDS: (&str, &str) = (
     "member_card",
     "status = 'active' AND held IS NULL AND NOT EXISTS (SELECT 1 FROM card_transaction c
@@ -112,7 +120,7 @@ pub(super) fn sweep_step(
         6 => keys_step(tx, now)?,
         7 if now.quality == TimeQuality::Synced => Step::default(),
         7 => beyond(tx, ("request", "settled_at IS NOT NULL"), MOST_KEYS)?,
-        8 => beyond(tx, ("card_transaction", "state IN ('committed','aborted')"), MOST_TRANSACTIONS)?,
+        8 => beyond(tx, FORGOTTEN_TRANSACTIONS, MOST_TRANSACTIONS)?,
         9 => beyond(tx, FORGOTTEN_CARDS, MOST_CARDS)?,
         10 => beyond(tx, ("operator_log", "TRUE"), MOST_OPERATOR_LINES)?,
         11 => beyond(tx, ("shift", "closed_at IS NOT NULL"), MOST_SHIFTS)?,

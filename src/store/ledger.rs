@@ -23,12 +23,12 @@ use super::devices::{enum_text, text_enum};
 use super::requests::uuid_from;
 use super::seal::{self, LedgerTable};
 use super::{Batch, Op, Reader, StoreError, ledger_cards};
-use crate::clock::UtcMillis;
+use crate::clock::{self, TimeQuality, UtcMillis};
 use crate::event::{MAX_EVENT_BYTES, NewEvent};
 use crate::event::card::Technology;
 use crate::event::ledger::{CardStanding, CardTransaction, Counters, Outcome, Proof};
 use crate::ident::CardNo;
-use crate::money::Holding;
+use crate::money::{Fen, Holding};
 
 /// What an outcome adds to its event at most, in bytes: evidence, `settles`, envelope.
 const OUTCOME_BYTES: usize = 4096;
@@ -49,6 +49,12 @@ pub struct NewTransaction {
     /// Which transactions [`Reader::following`] gave for `original_transaction_id`, in its order:
     /// if they are others meanwhile, this one is refused.
     pub earlier: Vec<Uuid>,
+    /// What it takes off the card, points at their worth (`Effect::takes`): counts towards the
+    /// limits where `fact.offline`.
+    pub takes_fen: Fen,
+    /// What all cards of the technology may be taken on a business day without headquarters, where
+    /// that is limited: with several readers only the intent can tell what the others have begun.
+    pub day_cap: Option<Fen>,
 }
 
 /// Where a transaction stands.
@@ -146,6 +152,7 @@ pub fn intend(mut new: NewTransaction) -> Result<Op, StoreError> {
         && fact.principal_fen.checked_add(fact.bonus_fen) == Some(fact.amount_fen)
         && before.points.checked_add(fact.points) == Some(after.points)
         && before.counter.checked_add(1) == Some(after.counter)
+        && new.takes_fen.0 >= fact.amount_fen.0.saturating_neg()
         && balance.is_some();
     if !adds_up {
         return refused("what the card holds before and after does not fit the amounts");
@@ -271,7 +278,13 @@ fn begin(tx: &Connection, new: &NewTransaction) -> Result<(), StoreError> {
     if reader.request(fact.transaction_id)?.is_some_and(|request| request.state.is_settled()) {
         return refused("the request is settled; ask anew, with another key");
     }
-    let spent = if fact.offline { fact.amount_fen.0.min(0).saturating_neg() } else { 0 };
+    let spent = if fact.offline { new.takes_fen.0.max(0) } else { 0 };
+    if let Some(cap) = new.day_cap.filter(|_| spent > 0) {
+        let (_, all) = reader.offline_spent(&new.business_day, new.technology, &fact.card_no)?;
+        if all.saturating_add(spent) > cap.0 {
+            return refused("without headquarters the day's limit of all such cards is used up");
+        }
+    }
     tx.prepare_cached(
         "INSERT INTO card_transaction (id, card_no, state, business_day, original, technology, offline_fen,
                                        before, after, fact, begun_at)
@@ -339,6 +352,19 @@ fn row_of(row: &Row<'_>) -> Result<TransactionRow, StoreError> {
         told_unknown: row.get("told_unknown")?,
     })
 }
+
+/// Off one card and off all of a technology on a day; with ?4 on the latest day as well.
+const SPENT: &str =
+    "SELECT coalesce(sum(offline_fen) FILTER (WHERE card_no = ?3), 0), coalesce(sum(offline_fen), 0)
+     FROM card_transaction
+     WHERE offline_fen > 0 AND technology = ?2 AND state <> 'aborted'
+       AND business_day IN (?1, iif(?4, (SELECT max(business_day) FROM card_transaction WHERE offline_fen > 0), ?1))";
+
+/// Giving halves that nothing followed but what was aborted.
+const TRANSFERS_DUE: &str = "SELECT id FROM card_transaction g
+     WHERE g.state = 'committed' AND g.original IS NULL AND instr(g.fact, '\"kind\":\"transfer\"') > 0
+       AND NOT EXISTS (SELECT 1 FROM card_transaction r WHERE r.original = g.id AND r.state <> 'aborted')
+     ORDER BY g.no";
 
 impl Reader<'_> {
     fn transactions(
@@ -413,7 +439,9 @@ impl Reader<'_> {
     }
 
     /// What was spent without headquarters on a business day, in fen: by this card, and by all
-    /// cards of its technology. What is not settled counts.
+    /// cards of its technology. What is not settled counts. While the clock is in doubt, the
+    /// latest day on which anything was spent so counts as well: a box that wakes up in the past
+    /// has no new limits.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -423,28 +451,34 @@ impl Reader<'_> {
         technology: Technology,
         card_no: &CardNo,
     ) -> Result<(i64, i64), StoreError> {
-        Ok(self
-            .conn
-            .prepare_cached(
-                "SELECT coalesce(sum(offline_fen) FILTER (WHERE card_no = ?3), 0), coalesce(sum(offline_fen), 0)
-                 FROM card_transaction WHERE business_day = ?1 AND technology = ?2 AND state <> 'aborted'",
-            )?
-            .query_row(params![day, enum_text(&technology)?, card_no.as_str()], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?)
+        self.spent_by_clock(day, technology, card_no, clock::quality())
     }
 
-    /// Giving halves of transfers whose receiving half has not begun, oldest first.
+    fn spent_by_clock(
+        &self,
+        day: &str,
+        technology: Technology,
+        card_no: &CardNo,
+        quality: TimeQuality,
+    ) -> Result<(i64, i64), StoreError> {
+        Ok(self.conn.prepare_cached(SPENT)?.query_row(
+            params![
+                day,
+                enum_text(&technology)?,
+                card_no.as_str(),
+                quality == TimeQuality::Unsynced
+            ],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?)
+    }
+
+    /// Giving halves of transfers whose receiving half has not begun and that were not undone,
+    /// oldest first.
     ///
     /// # Errors
     /// As [`Reader::transaction`].
     pub fn transfers_due(&self) -> Result<Vec<Uuid>, StoreError> {
-        let mut query = self.conn.prepare_cached(
-            "SELECT id FROM card_transaction g WHERE g.state = 'committed' AND g.original IS NULL
-               AND json_extract(g.fact, '$.kind') = 'transfer'
-               AND NOT EXISTS (SELECT 1 FROM card_transaction r WHERE r.original = g.id AND r.state <> 'aborted')
-             ORDER BY g.no",
-        )?;
+        let mut query = self.conn.prepare_cached(TRANSFERS_DUE)?;
         let mut rows = query.query([])?;
         let mut due = Vec::new();
         while let Some(row) = rows.next()? {
@@ -466,3 +500,7 @@ impl Reader<'_> {
             .transpose()
     }
 }
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -107,6 +107,8 @@ pub async fn spend(store: &Store, times: u32) {
             before,
             after: after.clone(),
             earlier: Vec::new(),
+            takes_fen: Fen(0),
+            day_cap: None,
         };
         let row = journal.begin(new).await.unwrap();
         journal.end(row.fact.transaction_id, End::Committed(Evidence::default())).await.unwrap();

@@ -9,7 +9,7 @@ use baygate::event::Class;
 use baygate::event::card::Technology;
 use baygate::event::ledger::{CardTransaction, CardType};
 use baygate::ident::{CardNo, CardUid};
-use baygate::money::Holding;
+use baygate::money::{Fen, Holding};
 use baygate::store::ledger::{NewTransaction, TransactionRow};
 use baygate::store::ledger_cards::SeenCard;
 use baygate::store::outbox::ClassCursor;
@@ -167,6 +167,8 @@ pub fn transaction(
         before: card.holding.clone(),
         after: after.clone(),
         earlier,
+        takes_fen: plan.effect.takes(Fen(1)).unwrap(),
+        day_cap: None,
     }
 }
 

@@ -212,15 +212,17 @@ fn sale_back(
     Ok(())
 }
 
-/// Undoes a transaction of which nothing was refunded: to the fen, or not at all.
+/// Undoes a transaction of which nothing was refunded, or the giving half of a transfer that
+/// nobody received: to the fen, or not at all.
 ///
 /// # Errors
 /// [`Refusal`].
 pub fn void(original: &Original<'_>) -> Result<Plan, Refusal> {
     let mut plan = original.plan(TransactionKind::Void)?;
     let fact = original.fact;
+    let received = fact.kind == TransactionKind::Transfer;
     if !original.earlier.is_empty() {
-        return Err(Refusal::RefundedAlready);
+        return Err(if received { Refusal::NotRefundable } else { Refusal::RefundedAlready });
     }
     let (take, give) = match fact.kind {
         TransactionKind::Spend => (None, fact.coupon),
@@ -229,6 +231,8 @@ pub fn void(original: &Original<'_>) -> Result<Plan, Refusal> {
         | TransactionKind::Earn
         | TransactionKind::Redeem
         | TransactionKind::Adjust => (None, None),
+        // The giving half that the other card could not take; it counts as what followed it.
+        TransactionKind::Transfer if fact.original_transaction_id.is_none() => (None, None),
         TransactionKind::Transfer | TransactionKind::Refund | TransactionKind::Void => {
             return Err(Refusal::NotRefundable);
         }

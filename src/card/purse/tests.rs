@@ -246,6 +246,14 @@ fn transfers_have_two_halves() {
     assert_eq!(transfer_in(&giving, 0, &card_no()), Err(TransferNotAllowed), "for another card");
     assert_eq!(transfer_in(&fact(&receiving), 0, &card_no()), Err(TransferNotAllowed), "not a giving half");
     assert_eq!(transfer_out(Fen(700), &to, &to), Err(TransferNotAllowed));
+    // Where the other card cannot take it, it goes back; never both.
+    let no = card_no();
+    let of = |fact, earlier| Original { fact, earlier, card_no: &no, predecessors: &[] };
+    let back = void(&of(&giving, &[])).unwrap();
+    assert_eq!((back.effect.principal_fen, back.original), (Fen(700), Some(giving.transaction_id)));
+    assert_eq!(void(&of(&giving, &[fact(&receiving)])), Err(Refusal::NotRefundable), "received");
+    let received = CardTransaction { card_no: card_no(), ..fact(&receiving) };
+    assert_eq!(void(&of(&received, &[])), Err(Refusal::NotRefundable), "what was received stays");
 }
 
 #[test]
@@ -373,7 +381,32 @@ fn who_may_what() {
         (card, spend(1), House { writes_held: true, ..house }, Err(R::WritesHeld)),
     ];
     for (n, (card, (kind, amount), house, expected)) in cases.into_iter().enumerate() {
-        assert_eq!(permit(&card, kind, amount, &house), expected, "case {n}");
+        let effect = Effect { principal_fen: amount, ..Effect::default() };
+        assert_eq!(permit(&card, kind, &effect, &house), expected, "case {n}");
+    }
+    // Points (of a fen each) and coupons are money's worth.
+    let effect = |fen: i64, points: i64, take: Option<u32>| Effect {
+        principal_fen: Fen(fen),
+        points,
+        take: take.map(CouponId),
+        ..Effect::default()
+    };
+    let unlisted = House { rules: &strict, ..house };
+    for (n, (card, effect, house, expected)) in [
+        (classic, effect(0, -50_000, None), house, Ok(())),
+        (classic, effect(0, -50_001, None), house, Err(R::OfflineTransactionLimit)),
+        (classic, effect(-25_001, -25_000, None), house, Err(R::OfflineTransactionLimit)),
+        (classic, effect(60_000, -600, None), house, Ok(())),
+        (card, effect(0, -1, None), unlisted, Err(R::HotlistTooOld)),
+        (card, effect(0, 0, Some(7)), unlisted, Err(R::HotlistTooOld)),
+        (card, effect(500, -5, None), unlisted, Ok(())),
+        (card, effect(0, 5, None), unlisted, Ok(())),
+        (card, effect(0, i64::MIN, None), house, Err(R::AmountNotAllowed)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(permit(&card, TransactionKind::Spend, &effect, &house), expected, "worth {n}");
     }
     assert_eq!(may_report_lost(CardType::Named, &rules), Ok(()));
     assert_eq!(may_report_lost(CardType::Anonymous, &rules), Err(R::LossReportNotAllowed));
