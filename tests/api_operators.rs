@@ -150,6 +150,29 @@ async fn sessions_end_by_logging_out_by_locking_and_with_the_tills_token() {
     served.stop().await;
 }
 
+/// Whoever has begun to log in with the old PIN is not logged in behind its end.
+#[tokio::test]
+async fn no_session_of_an_old_pin_outlives_its_change() {
+    let served = shop(Setup::new()).await;
+    let till = pair(&served, "till-1", EVERYTHING).await;
+    add(&served, "li.wei", "cashier").await;
+    let pins = [PIN, "141421356237"];
+    for round in 0..4 {
+        let (old, new) = (pins[round % 2], pins[(round + 1) % 2]);
+        // Hashing the new PIN lets the login wait in line; it reads the old hash right behind.
+        let (changed, login) = tokio::join!(
+            change(&served, "li.wei", json!({ "pin": new })),
+            try_login(&served, &till, "li.wei", old)
+        );
+        assert_eq!(changed.0, 200);
+        if login.status == 201 {
+            let token = login.json()["token"].as_str().unwrap().to_owned();
+            assert_eq!(served.get(&token, "/v1/readers").await.problem().1, "session-over", "round {round}");
+        }
+    }
+    served.stop().await;
+}
+
 #[tokio::test]
 async fn an_idle_session_is_over() {
     let mut setup = Setup::new();
@@ -238,7 +261,8 @@ async fn no_pin_is_written_anywhere() {
     try_login(&served, &till, PIN, PIN).await;
     assert_eq!(record(&served).await[0].1, "?");
     for file in ["baygate.db", "baygate.db-wal"] {
-        let bytes = std::fs::read(served.dir.path().join(file)).unwrap_or_default();
+        let bytes = std::fs::read(served.dir.path().join(file)).unwrap();
+        assert!(bytes.windows(4).any(|window| window == b"till"), "{file} is read while it holds something");
         for secret in [PIN, WRONG] {
             let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
             assert!(!found, "{secret} stands in {file}");

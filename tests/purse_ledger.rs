@@ -150,6 +150,52 @@ async fn cards_that_are_not_what_they_were_are_held() {
     }
 }
 
+/// A held card with an open transaction: its release parks it, or is refused.
+#[tokio::test]
+async fn a_release_leaves_nothing_open() {
+    let shop = Shop::open().await;
+    let mut card = FakeCard::new(1);
+    done(&shop, &mut card, 700).await;
+    let (id, _) = begin(&shop, &card, &plan(1)).await;
+    let copy = FakeCard { uid: "04FFFFFF".parse().unwrap(), ..card.clone() };
+    assert_eq!(shop.tap(&copy).await.standing, Err("uid-differs".to_owned()));
+    let card_no = card.card_no.clone();
+    let row = shop.store().read(move |r| r.member_card(&card_no)).await.unwrap().unwrap();
+    let by = || By { operator: "zhao".into(), till: "till-1".parse().unwrap() };
+    let another = row.release(FakeCard::new(2).seen(), None, by());
+    assert!(matches!(another, Err(StoreError::LedgerRefused { .. })), "{another:?}");
+    let release = || row.release(copy.seen(), None, by()).unwrap();
+    let early = shop.store().commit(release()).await;
+    assert!(matches!(early, Err(StoreError::LedgerRefused { .. })), "{early:?}");
+    let open = shop.open_of(&card).await.unwrap();
+    let mut batch = open.end(End::Parked).unwrap();
+    let Batch { ops, events, .. } = release();
+    batch.ops.extend(ops);
+    batch.events.extend(events);
+    shop.store().commit(batch).await.unwrap();
+    assert_eq!(shop.tap(&copy).await.standing, Ok(Standing::Same));
+    let state = shop.store().read(move |r| r.transaction_state(id)).await.unwrap();
+    assert_eq!(state, Some(State::Parked));
+}
+
+/// The card's row is lost with a damaged file, its open transaction is not: another chip with
+/// the number does not settle it.
+#[tokio::test]
+async fn another_chip_does_not_settle_what_is_open() {
+    let shop = Shop::open().await;
+    let card = FakeCard::new(1);
+    begin(&shop, &card, &plan(500)).await;
+    let dir = shop.close().await;
+    let raw = rusqlite::Connection::open(dir.path().join("baygate.db")).unwrap();
+    raw.execute("DELETE FROM member_card", []).unwrap();
+    drop(raw);
+    let (store, _) = Store::open(&options(dir.path())).unwrap();
+    let copy = FakeCard { uid: "04FFFFFF".parse().unwrap(), ..card.clone() };
+    let tap = Journal::new(store.clone()).tap(copy.seen(), copy.last).await.unwrap();
+    assert_eq!((tap.standing, tap.settled), (Err("uid-differs".to_owned()), None));
+    assert_eq!(store.read(|r| r.open_transactions()).await.unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn a_card_is_given_out_once_and_stands_as_it_was_told() {
     let shop = Shop::open().await;

@@ -65,6 +65,9 @@ impl Journal {
                 Err(wrong) => self.hold(known, card, wrong.code()).await,
             };
         };
+        if open.fact.uid != card.uid {
+            return self.hold(known, card, "uid-differs").await;
+        }
         let id = open.fact.transaction_id;
         if self.store.hands().have(id) {
             // What lies here may be back at the other reader before its write.

@@ -126,6 +126,18 @@ fn within(start: Fen, length: Fen, from: Fen, to: Fen) -> Result<Fen, Refusal> {
     Ok(subtract(end, start.max(from))?.max(Fen(0)))
 }
 
+/// What of the way up to a mark is principal, or was told by the till.
+fn real_money(parts: &[Part], to: Fen) -> Result<Fen, Refusal> {
+    let (mut start, mut sum) = (Fen(0), Fen(0));
+    for part in parts {
+        if matches!(part.what, What::Principal | What::Told(_)) {
+            sum = add(sum, within(start, part.length, Fen(0), to)?)?;
+        }
+        start = add(start, part.length)?;
+    }
+    Ok(sum)
+}
+
 /// Tenders of the stretch; gives what of it is principal, bonus, points (in fen, before and now).
 fn pay_back(plan: &mut Plan, parts: &[Part], before: Fen, now: Fen) -> Result<Back, Refusal> {
     let mut back = Back::default();
@@ -176,7 +188,14 @@ fn sale_back(
         .zip(points_at(back.points_before))
         .map(|(now, before)| now - before)
         .ok_or(Refusal::AmountNotAllowed)?;
-    let due = share_down(fact.points_earned, now.0, whole.0).ok_or(Refusal::AmountNotAllowed)?;
+    // They were earned on principal and on what the till took, and go back with these.
+    let due = match real_money(parts, whole)? {
+        Fen(0) => 0,
+        all => {
+            let part = real_money(parts, now)?;
+            share_down(fact.points_earned, part.0, all.0).ok_or(Refusal::AmountNotAllowed)?
+        }
+    };
     // Kept as negative numbers.
     let clawed: i64 = original.earlier.iter().map(|earlier| earlier.points_earned).sum();
     let claw = due.saturating_add(clawed).max(0);

@@ -323,6 +323,27 @@ fn a_reward_that_is_spent_is_not_forgiven() {
     assert_eq!(back(60_000, 3_000, &earlier).unwrap().effect.bonus_fen, Fen(-3_000));
 }
 
+/// Half of it was paid with bonus, which earned nothing and goes back after the principal.
+#[test]
+fn points_go_back_with_what_earned_them() {
+    let card = holding(10_000, 10_000, 0, &[]);
+    let tenders = vec![tender(TenderKind::Purse, 20_000), tender(TenderKind::Cash, 5_000)];
+    let sale = Sale { items: vec![item(Category::Goods, 1, 25_000)], tenders, ..Sale::default() };
+    let plan = quote(&card, &sale, &rules()).unwrap();
+    assert_eq!(plan.points_earned, 150);
+    let (original, no) = (fact(&plan), card_no());
+    let mut card = plan.after(&card, &CAPS).unwrap();
+    let mut earlier = Vec::new();
+    // (given back, points taken back): principal, half of the bonus, its rest and cash, the rest.
+    for (fen, points) in [(10_000, 100), (5_000, 0), (7_500, 25), (2_500, 25)] {
+        let of = Original { fact: &original, earlier: &earlier, card_no: &no, predecessors: &[] };
+        let plan = refund(&of, Fen(fen), &card).unwrap();
+        assert_eq!(-plan.points_earned, points, "{fen}");
+        card = plan.after(&card, &CAPS).unwrap();
+        earlier.push(fact(&plan));
+    }
+}
+
 #[test]
 fn who_may_what() {
     use Refusal as R;
@@ -644,6 +665,8 @@ proptest! {
             (false, 0) => Became::Aborted,
             // Another store did just the same and the layout names no transaction: documented.
             (false, 1) if !marked && same_again => Became::Committed,
+            // It names none: another's write, or ours torn between purse and record.
+            (false, 1) if !marked => Became::Parked,
             (false, 1) => Became::Aborted,
             _ => Became::Parked,
         };
