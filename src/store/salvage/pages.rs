@@ -284,7 +284,7 @@ fn recognise(rowid: i64, values: &mut [Value]) -> Option<&'static str> {
 /// those of later versions come behind.
 fn sealed(rowid: i64, values: &mut Vec<Value>) -> Option<LedgerTable> {
     // The primary key stands in the cell, as above.
-    let no @ Value::Null = values.first_mut()? else { return None };
+    let no = values.first_mut().filter(|no| **no == Value::Null)?;
     *no = Value::Integer(rowid);
     let table = LedgerTable::ALL.into_iter().find(|table| table.holds(values))?;
     values.truncate(table.sealed_columns() + 1);
