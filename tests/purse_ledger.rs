@@ -82,7 +82,10 @@ async fn an_answer_that_nobody_has_follows_the_key_to_its_end() {
     };
     let insert = Batch::new().op(Op::Request(RequestOp::Insert(other)));
     assert!(matches!(shop.store().commit(insert).await, Err(StoreError::KeyConflict)), "{row:?}");
-    let tap = shop.tap(&card).await;
+    // What the card signed is not lost with the answer.
+    let counters = Some(Counters { online: 3, offline: 4 });
+    let evidence = Evidence { counters, proof: None };
+    let tap = shop.journal().tap(card.seen(), card.last, evidence).await.unwrap();
     assert_eq!((tap.standing, tap.settled.map(|(settled, _)| settled)), (Ok(Standing::Same), Some(id)));
     assert_eq!(asked().await.state, RequestState::Done);
     let told = told(shop.store()).await;
@@ -91,7 +94,7 @@ async fn an_answer_that_nobody_has_follows_the_key_to_its_end() {
         (told[1].outcome, told[1].settles, told[1].counter),
         (Outcome::Committed, Some(true), Some(1))
     );
-    assert_eq!(told[1].balance_after_fen, Some(Fen(500)));
+    assert_eq!((told[1].balance_after_fen, told[1].counters), (Some(Fen(500)), counters));
 }
 
 /// Pulled before the write, laid on another reader, brought back and written.
@@ -105,7 +108,7 @@ async fn no_tap_decides_what_another_reader_writes() {
     let in_hand = shop.journal().begin(new).await.unwrap();
     let id = in_hand.fact.transaction_id;
     // The other reader has a journal of its own.
-    let elsewhere = Journal::new(shop.store().clone()).tap(card.seen(), card.last).await;
+    let elsewhere = Journal::new(shop.store().clone()).tap(card.seen(), card.last, Evidence::default()).await;
     assert!(matches!(elsewhere, Err(StoreError::LedgerRefused { .. })), "{elsewhere:?}");
     card.write(&after, id);
     let told = shop.journal().end(id, End::Committed(Evidence::default())).await.unwrap();
@@ -191,7 +194,7 @@ async fn another_chip_does_not_settle_what_is_open() {
     drop(raw);
     let (store, _) = Store::open(&options(dir.path())).unwrap();
     let copy = FakeCard { uid: "04FFFFFF".parse().unwrap(), ..card.clone() };
-    let tap = Journal::new(store.clone()).tap(copy.seen(), copy.last).await.unwrap();
+    let tap = Journal::new(store.clone()).tap(copy.seen(), copy.last, Evidence::default()).await.unwrap();
     assert_eq!((tap.standing, tap.settled), (Err("uid-differs".to_owned()), None));
     assert_eq!(store.read(|r| r.open_transactions()).await.unwrap().len(), 1);
 }
@@ -366,7 +369,7 @@ async fn a_full_file_stops_the_purse_before_it_could_lose_a_row() {
             top_up(Fen(1), &[Tender { kind: TenderKind::Cash, amount_fen: Fen(1) }], &PurseTable::default());
         let plan = plan.unwrap();
         let after = after(&plan, &card.holding);
-        let begun = match journal.tap(card.seen(), card.last).await {
+        let begun = match journal.tap(card.seen(), card.last, Evidence::default()).await {
             Ok(_) => journal.begin(transaction(&card, &plan, request(&card), &after, vec![], DAYS[0])).await,
             Err(error) => Err(error),
         };
@@ -424,7 +427,7 @@ async fn rotten_rows_are_not_believed_and_hold_the_purse() {
         let rows = store.read(|r| r.open_transactions()).await.unwrap();
         assert_eq!(rows.iter().map(|row| row.fact.transaction_id).collect::<Vec<_>>(), [open], "{what}");
         let journal = Journal::new(store.clone());
-        journal.tap(card.seen(), card.last).await.unwrap();
+        journal.tap(card.seen(), card.last, Evidence::default()).await.unwrap();
         let later =
             || transaction(&card, &plan(1), request(&card), &after(&plan(1), &card.holding), vec![], DAYS[0]);
         assert!(matches!(journal.begin(later()).await, Err(StoreError::LedgerRefused { .. })), "{what}");
@@ -468,7 +471,7 @@ fn plays_the_purse() {
         let mut card = read_card(&dir);
         let mut fen = 1;
         loop {
-            assert!(journal.tap(card.seen(), card.last).await.unwrap().standing.is_ok());
+            assert!(journal.tap(card.seen(), card.last, Evidence::default()).await.unwrap().standing.is_ok());
             fen = if card.holding.principal_fen.0 > 1_000 { -600 } else { fen % 97 + 1 };
             let after = after(&plan(fen), &card.holding);
             let new = transaction(&card, &plan(fen), request(&card), &after, vec![], DAYS[0]);
@@ -508,7 +511,7 @@ async fn kill_9_at_any_moment_loses_and_doubles_nothing() {
         assert!(opened.new_epoch.is_none() && !opened.clean_shutdown, "round {round}");
         interrupted += store.read(|r| r.open_transactions()).await.unwrap().len();
         let card = read_card(dir.path());
-        let tap = Journal::new(store.clone()).tap(card.seen(), card.last).await.unwrap();
+        let tap = Journal::new(store.clone()).tap(card.seen(), card.last, Evidence::default()).await.unwrap();
         assert!(tap.standing.is_ok(), "round {round}: {tap:?}");
         assert!(store.read(|r| r.open_transactions()).await.unwrap().is_empty(), "round {round}");
         let card_no = card.card_no.clone();

@@ -17,6 +17,7 @@ use baygate::event::Class;
 use baygate::event::gateway::EpochReason;
 use baygate::event::ledger::CardType;
 use baygate::money::Fen;
+use baygate::store::ledger::Evidence;
 use baygate::store::operators::{Deed, OperatorOp, PinHash};
 use baygate::store::requests::{RequestOp, RequestState};
 use baygate::store::shifts::ShiftOp;
@@ -116,7 +117,7 @@ async fn a_salvage_finds_people_and_cards_where_no_schema_leads() {
     people(&store).await;
     let card = FakeCard::new(1);
     let journal = Journal::new(store.clone());
-    journal.tap(card.seen(), card.last).await.unwrap();
+    journal.tap(card.seen(), card.last, Evidence::default()).await.unwrap();
     let plan = adjust(Fen(500), Fen(0), 0).unwrap();
     let after = plan.after(&card.holding, &Caps::of(&PurseTable::default(), CardType::Named, 4)).unwrap();
     let asked = request(&card);
@@ -145,7 +146,7 @@ async fn a_salvage_finds_people_and_cards_where_no_schema_leads() {
     assert_eq!(open.iter().map(|row| row.fact.transaction_id).collect::<Vec<_>>(), [id]);
     assert_eq!(asked.unwrap().state, RequestState::Running);
     // The tap settles both.
-    Journal::new(store.clone()).tap(card.seen(), card.last).await.unwrap();
+    Journal::new(store.clone()).tap(card.seen(), card.last, Evidence::default()).await.unwrap();
     let (open, asked) = store.read(move |r| Ok((r.open_transactions()?, r.request(id)?))).await.unwrap();
     assert_eq!((open.len(), asked.unwrap().state), (0, RequestState::Failed));
     store.close().await;

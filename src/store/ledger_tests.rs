@@ -52,3 +52,41 @@ fn a_clock_that_went_back_gives_no_new_limits() {
     }
     assert_eq!(reader.spent_by_clock("2026-11-22", Technology::Desfire, &card, Synced).unwrap(), (0, 0));
 }
+
+/// What is asked at each transaction takes no longer in the tenth year.
+#[test]
+fn nothing_that_is_asked_often_walks_through_the_ledger() {
+    let conn = empty();
+    let plan = |sql: &str| {
+        let mut query = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let lines = query.query_map([], |row| row.get::<_, String>(3)).unwrap();
+        lines.collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    for (sql, index) in [(SPENT, "card_transaction_offline"), (TRANSFERS_DUE, "card_transaction_giving")] {
+        let sql = sql.replace("?1", "'2026-11-21'").replace("?2", "'desfire'").replace("?3", "'1'");
+        let lines = plan(&sql.replace("?4", "1"));
+        assert!(lines.iter().any(|line| line.contains(index)), "{lines:#?}");
+        assert!(lines.iter().all(|line| !line.starts_with("SCAN card_") && !line.starts_with("SCAN g")), "{lines:#?}");
+    }
+}
+
+#[test]
+fn transfers_wait_until_they_are_received_or_undone() {
+    let conn = empty();
+    let giving = r#"{"kind":"transfer","sku":"x"}"#;
+    for (id, state, original, fact) in [
+        (1, "committed", None, giving),
+        (2, "committed", None, giving),
+        (3, "aborted", Some(2), giving),
+        (4, "committed", None, giving),
+        (5, "intent", Some(4), giving),
+        (6, "committed", None, giving),
+        (7, "committed", Some(6), r#"{"kind":"void"}"#),
+        (8, "intent", None, giving),
+        (9, "committed", None, r#"{"kind":"spend","sku":"\\"kind\\":\\"transfer\\""}"#),
+    ] {
+        row(&conn, id, "2026-11-21", state, 0, original, fact);
+    }
+    let due = Reader { conn: &conn }.transfers_due().unwrap();
+    assert_eq!(due.iter().map(|id| id.as_bytes()[0]).collect::<Vec<_>>(), [1, 2]);
+}

@@ -86,7 +86,7 @@ pub async fn spend(store: &Store, times: u32) {
     };
     let plan = adjust(Fen(1), Fen(0), 0).unwrap();
     for n in 0..times {
-        journal.tap(card(&holding), None).await.unwrap();
+        journal.tap(card(&holding), None, Evidence::default()).await.unwrap();
         let context = Context {
             transaction_id: uuid::Uuid::now_v7(),
             card_no: "8800001".parse().unwrap(),

@@ -10,7 +10,7 @@ use baygate::event::card::Technology;
 use baygate::event::ledger::{CardTransaction, CardType};
 use baygate::ident::{CardNo, CardUid};
 use baygate::money::{Fen, Holding};
-use baygate::store::ledger::{NewTransaction, TransactionRow};
+use baygate::store::ledger::{Evidence, NewTransaction, TransactionRow};
 use baygate::store::ledger_cards::SeenCard;
 use baygate::store::outbox::ClassCursor;
 use baygate::store::requests::{NewRequest, RequestOp};
@@ -92,7 +92,7 @@ impl Shop {
     }
 
     pub async fn tap(&self, card: &FakeCard) -> Tap {
-        self.journal().tap(card.seen(), card.last).await.unwrap()
+        self.journal().tap(card.seen(), card.last, Evidence::default()).await.unwrap()
     }
 
     pub async fn open_of(&self, card: &FakeCard) -> Option<TransactionRow> {

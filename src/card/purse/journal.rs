@@ -38,12 +38,18 @@ impl Journal {
     }
 
     /// A card shows itself: settles what was open on it, and notes what it holds. Where it
-    /// does not agree with what was seen of it, it is held, and the ledger says so.
+    /// does not agree with what was seen of it, it is held, and the ledger says so. `evidence`
+    /// is what the card still gives of its last transaction.
     ///
     /// # Errors
     /// [`StoreError::LedgerRefused`] while the card's open transaction is being written, here or
     /// at another reader; [`StoreError`]. Nothing was noted then.
-    pub async fn tap(&self, card: SeenCard, last: Option<Mark>) -> Result<Tap, StoreError> {
+    pub async fn tap(
+        &self,
+        card: SeenCard,
+        last: Option<Mark>,
+        evidence: Evidence,
+    ) -> Result<Tap, StoreError> {
         let card_no = card.card_no.clone();
         let (known, open) =
             self.store.read(move |r| Ok((r.member_card(&card_no)?, r.open_transaction(&card_no)?))).await?;
@@ -82,7 +88,7 @@ impl Journal {
         let left = if became == Became::Committed { &open.after } else { &open.before };
         let standing = if shown.holding == *left { Standing::Same } else { Standing::Ahead };
         let how = match became {
-            Became::Committed => End::Committed(Evidence::default()),
+            Became::Committed => End::Committed(evidence),
             Became::Aborted => End::Aborted,
             Became::Parked => End::Parked,
         };
