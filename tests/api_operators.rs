@@ -123,7 +123,10 @@ async fn who_may_do_nothing_at_a_till_is_not_logged_in() {
     assert_eq!(try_login(&served, &till, "tech", WRONG).await.problem().1, "login-refused");
     let session = log_in(&served, &till, "li.wei").await;
     change(&served, "li.wei", json!({ "role": "technician" })).await;
-    assert_eq!(delete(&served, &session, "/v1/operator-sessions").await.problem(), (401, "session-over".into()));
+    assert_eq!(
+        delete(&served, &session, "/v1/operator-sessions").await.problem(),
+        (401, "session-over".into())
+    );
     served.stop().await;
 }
 
@@ -379,8 +382,20 @@ async fn bad_requests_are_refused_with_what_to_do() {
         (&till, "/v1/operator-sessions", json!({ "reader": "counter-9", "pin": PIN }), 404, "not-found"),
         (&till, "/v1/operator-sessions", json!({ "operator": "li.wei" }), 400, "body-invalid"),
         (&till, "/v1/operator-sessions", json!({ "operator": "li.wei", "pin": number }), 400, "body-invalid"),
-        (&till, "/v1/operator-sessions", json!({ "operator": "li.wei", "pin": -number }), 400, "body-invalid"),
-        (&till, "/v1/operator-sessions", json!({ "operator": "li.wei", "pin": decimal }), 400, "body-invalid"),
+        (
+            &till,
+            "/v1/operator-sessions",
+            json!({ "operator": "li.wei", "pin": -number }),
+            400,
+            "body-invalid",
+        ),
+        (
+            &till,
+            "/v1/operator-sessions",
+            json!({ "operator": "li.wei", "pin": decimal }),
+            400,
+            "body-invalid",
+        ),
         (&root, "/v1/operators/li.wei", json!({ "pin": number }), 400, "body-invalid"),
         (&script, "/v1/operator-sessions", json!({ "operator": "li.wei", "pin": PIN }), 403, "till-needed"),
         (&till, "/v1/shifts/open", json!({}), 403, "operator-needed"),

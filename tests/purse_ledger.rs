@@ -138,8 +138,14 @@ async fn cards_that_are_not_what_they_were_are_held() {
         change(&mut other);
         assert_eq!(shop.tap(&other).await.standing, Err(code.to_owned()), "{what}");
         assert_eq!(shop.tap(&card).await.standing, Err(code.to_owned()), "{what}: which is the true one?");
-        let new =
-            transaction(&card, &plan(1), shop.ask(&card).await, &after(&plan(1), &card.holding), vec![], DAYS[0]);
+        let new = transaction(
+            &card,
+            &plan(1),
+            shop.ask(&card).await,
+            &after(&plan(1), &card.holding),
+            vec![],
+            DAYS[0],
+        );
         assert!(matches!(shop.journal().begin(new).await, Err(StoreError::LedgerRefused { .. })), "{what}");
         let alarm = &statuses(shop.store()).await[0];
         assert_eq!((alarm.held.as_deref(), alarm.counter_expected), (Some(code), Some(1)), "{what}");
@@ -240,10 +246,10 @@ async fn refunds_that_race_are_one() {
     other.write(&row.after, row.fact.transaction_id);
     shop.journal().end(row.fact.transaction_id, End::Committed(Evidence::default())).await.unwrap();
     let of = shop.store().read(move |r| r.following(original)).await.unwrap();
-    assert_eq!(of.iter().map(|row| (row.fact.transaction_id, row.state)).collect::<Vec<_>>(), [(
-        row.fact.transaction_id,
-        State::Committed
-    )]);
+    assert_eq!(
+        of.iter().map(|row| (row.fact.transaction_id, row.state)).collect::<Vec<_>>(),
+        [(row.fact.transaction_id, State::Committed)]
+    );
     // Judged when one stood there that came to nothing, begun when there is another: as many, not the same.
     assert!(shop.tap(&card).await.standing.is_ok());
     let mut back = plan(10);
@@ -293,7 +299,8 @@ async fn what_could_not_be_told_is_never_begun() {
     let mut card = FakeCard::new(1);
     assert!(shop.tap(&card).await.standing.is_ok());
     // The largest sale there is, with names that are twice as long in JSON.
-    let item = Item { sku: "\"".repeat(64), category: Category::Labour, quantity: 10_000, price_fen: Fen(999) };
+    let item =
+        Item { sku: "\"".repeat(64), category: Category::Labour, quantity: 10_000, price_fen: Fen(999) };
     let tenders = vec![Tender { kind: TenderKind::Wechat, amount_fen: Fen(999_000_000) }];
     let sale = Sale { items: vec![item; 100], tenders, ..Sale::default() };
     let largest = quote(&card.holding, &sale, &PurseTable::default()).unwrap();
@@ -314,7 +321,8 @@ async fn what_could_not_be_told_is_never_begun() {
         algorithm: 255,
     };
     let counters = Some(Counters { online: u32::MAX, offline: u32::MAX });
-    let told = shop.journal().end(id, End::Committed(Evidence { counters, proof: Some(proof) })).await.unwrap();
+    let told =
+        shop.journal().end(id, End::Committed(Evidence { counters, proof: Some(proof) })).await.unwrap();
     assert_eq!(told.settles, Some(true));
 }
 

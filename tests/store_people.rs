@@ -141,7 +141,10 @@ async fn a_salvage_finds_people_and_cards_where_no_schema_leads() {
         .await
         .unwrap();
     let (row, pin) = operator.expect("the operator is gone");
-    assert_eq!((row.role.as_str(), row.card.is_some(), pin.0.as_str()), ("cashier", true, "$argon2id$v=19$…"));
+    assert_eq!(
+        (row.role.as_str(), row.card.is_some(), pin.0.as_str()),
+        ("cashier", true, "$argon2id$v=19$…")
+    );
     assert_eq!(known.expect("the card is gone").seen, card.seen());
     assert_eq!(open.iter().map(|row| row.fact.transaction_id).collect::<Vec<_>>(), [id]);
     assert_eq!(asked.unwrap().state, RequestState::Running);

@@ -24,9 +24,9 @@ use super::requests::uuid_from;
 use super::seal::{self, LedgerTable};
 use super::{Batch, Op, Reader, StoreError, ledger_cards};
 use crate::clock::{self, TimeQuality, UtcMillis};
-use crate::event::{MAX_EVENT_BYTES, NewEvent};
 use crate::event::card::Technology;
 use crate::event::ledger::{CardStanding, CardTransaction, Counters, Outcome, Proof};
+use crate::event::{MAX_EVENT_BYTES, NewEvent};
 use crate::ident::CardNo;
 use crate::money::{Fen, Holding};
 
@@ -462,12 +462,7 @@ impl Reader<'_> {
         quality: TimeQuality,
     ) -> Result<(i64, i64), StoreError> {
         Ok(self.conn.prepare_cached(SPENT)?.query_row(
-            params![
-                day,
-                enum_text(&technology)?,
-                card_no.as_str(),
-                quality == TimeQuality::Unsynced
-            ],
+            params![day, enum_text(&technology)?, card_no.as_str(), quality == TimeQuality::Unsynced],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?)
     }

@@ -152,7 +152,9 @@ impl CardRow {
     /// [`StoreError::LedgerRefused`] when another card is shown; as [`CardRow::stands`].
     pub fn release(&self, shows: SeenCard, reason: Option<String>, by: By) -> Result<Batch, StoreError> {
         if shows.card_no != self.seen.card_no {
-            return Err(StoreError::LedgerRefused { what: "this is another card than the one that is held".into() });
+            return Err(StoreError::LedgerRefused {
+                what: "this is another card than the one that is held".into(),
+            });
         }
         let counters = (Some(self.seen.holding.counter), Some(shows.holding.counter));
         let mut event = CardStatus { reason, ..self.event(Some(by)) };

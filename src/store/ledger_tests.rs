@@ -10,7 +10,15 @@ fn empty() -> Connection {
 }
 
 /// A row that only the limits and the transfers look at.
-fn row(conn: &Connection, id: u8, day: &str, state: &str, offline_fen: i64, original: Option<u8>, fact: &str) {
+fn row(
+    conn: &Connection,
+    id: u8,
+    day: &str,
+    state: &str,
+    offline_fen: i64,
+    original: Option<u8>,
+    fact: &str,
+) {
     let bytes = |id: u8| vec![id; 16];
     conn.execute(
         "INSERT INTO card_transaction (id, card_no, state, business_day, original, technology, offline_fen,
@@ -66,7 +74,10 @@ fn nothing_that_is_asked_often_walks_through_the_ledger() {
         let sql = sql.replace("?1", "'2026-11-21'").replace("?2", "'desfire'").replace("?3", "'1'");
         let lines = plan(&sql.replace("?4", "1"));
         assert!(lines.iter().any(|line| line.contains(index)), "{lines:#?}");
-        assert!(lines.iter().all(|line| !line.starts_with("SCAN card_") && !line.starts_with("SCAN g")), "{lines:#?}");
+        assert!(
+            lines.iter().all(|line| !line.starts_with("SCAN card_") && !line.starts_with("SCAN g")),
+            "{lines:#?}"
+        );
     }
 }
 
@@ -83,7 +94,7 @@ fn transfers_wait_until_they_are_received_or_undone() {
         (6, "committed", None, giving),
         (7, "committed", Some(6), r#"{"kind":"void"}"#),
         (8, "intent", None, giving),
-        (9, "committed", None, r#"{"kind":"spend","sku":"\\"kind\\":\\"transfer\\""}"#),
+        (9, "committed", None, r#"{"kind":"spend","sku":"\"kind\":\"transfer\""}"#),
     ] {
         row(&conn, id, "2026-11-21", state, 0, original, fact);
     }

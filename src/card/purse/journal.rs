@@ -77,7 +77,9 @@ impl Journal {
         let id = open.fact.transaction_id;
         if self.store.hands().have(id) {
             // What lies here may be back at the other reader before its write.
-            return Err(StoreError::LedgerRefused { what: "this card is being written at another reader".into() });
+            return Err(StoreError::LedgerRefused {
+                what: "this card is being written at another reader".into(),
+            });
         }
         let waits = Open { mark: Mark::of(id), before: &open.before, after: &open.after };
         let shown = Shown { holding: card.holding.clone(), last };

@@ -190,8 +190,7 @@ pub(super) fn rows(path: &Path, new: &Connection) -> Result<u64, StoreError> {
         return Ok(0);
     }
     let pages = Pages::open(path).map_err(file_error)?;
-    let (cards, transactions) =
-        (insert(new, LedgerTable::Card)?, insert(new, LedgerTable::Transaction)?);
+    let (cards, transactions) = (insert(new, LedgerTable::Card)?, insert(new, LedgerTable::Transaction)?);
     let mut kept = 0;
     for (first, page) in pages.all() {
         for (rowid, mut values) in leaf(&pages, first, &page) {
@@ -273,9 +272,7 @@ fn recognise(rowid: i64, values: &mut [Value]) -> Option<&'static str> {
             Value::Text(_) | Value::Null,
             Value::Integer(_),
             Value::Integer(_),
-        ] if hash.starts_with("$argon2id$") => {
-            Some("INSERT OR IGNORE INTO operator VALUES (?,?,?,?,?,?,?)")
-        }
+        ] if hash.starts_with("$argon2id$") => Some("INSERT OR IGNORE INTO operator VALUES (?,?,?,?,?,?,?)"),
         _ => None,
     }
 }
