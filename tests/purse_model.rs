@@ -23,6 +23,7 @@ use baygate::store::ledger::{End, Evidence, State};
 use baygate::store::ledger_figures::{Counter, Sum};
 use proptest::prelude::*;
 use purse_counter::{DAYS, FakeCard, Shop, told, transaction};
+use uuid::Uuid;
 
 /// What a customer wants.
 #[derive(Debug, Clone, Copy)]
@@ -143,7 +144,7 @@ async fn original(
     Some((done[of].current(), following.iter().map(|row| row.fact.clone()).collect()))
 }
 
-async fn plan(shop: &Shop, card: &FakeCard, other: &CardNo, wish: Wish) -> Option<(Plan, usize)> {
+async fn plan(shop: &Shop, card: &FakeCard, other: &CardNo, wish: Wish) -> Option<(Plan, Vec<Uuid>)> {
     let rules = PurseTable::default();
     let plan = match wish {
         Wish::TopUp(amount) => {
@@ -178,17 +179,17 @@ async fn plan(shop: &Shop, card: &FakeCard, other: &CardNo, wish: Wish) -> Optio
                 Wish::Refund { amount, .. } => refund::refund(&of, Fen(amount), &card.holding),
                 _ => refund::void(&of),
             };
-            return Some((plan.ok()?, earlier.len()));
+            return Some((plan.ok()?, earlier.iter().map(|fact| fact.transaction_id).collect()));
         }
     };
-    Some((plan.ok()?, 0))
+    Some((plan.ok()?, Vec::new()))
 }
 
 /// One dealing, torn where the step says. Gives the giving half of a transfer that is done.
 async fn deal(
     shop: &Shop,
     card: &mut FakeCard,
-    (plan, earlier): (Plan, usize),
+    (plan, earlier): (Plan, Vec<Uuid>),
     step: &Step,
 ) -> Option<CardTransaction> {
     let caps = Caps::of(&PurseTable::default(), CardType::Named, 4);
@@ -207,7 +208,9 @@ async fn deal(
     // The same key once more finds the same transaction, whatever came of it.
     assert!(matches!(shop.insert(&asked).await, Err(StoreError::Replayed { request }) if request == id));
     // Nothing else begins on this card meanwhile.
-    assert!(matches!(shop.journal().begin(new).await, Err(StoreError::LedgerRefused { .. })));
+    let mut another = new;
+    another.fact.transaction_id = Uuid::now_v7();
+    assert!(matches!(shop.journal().begin(another).await, Err(StoreError::LedgerRefused { .. })));
     let write = |card: &mut FakeCard| card.write(&after, id);
     match step.tear {
         Tear::Nowhere => {
@@ -273,7 +276,7 @@ async fn receive(shop: &Shop, card: &mut FakeCard, giving: &CardTransaction, ste
     let id = giving.transaction_id;
     assert!(shop.store().read(move |r| r.transfers_due()).await.unwrap().contains(&id));
     let plan = changes::transfer_in(giving, 0, &card.card_no).unwrap();
-    Box::pin(deal(shop, card, (plan, 0), step)).await;
+    Box::pin(deal(shop, card, (plan, Vec::new()), step)).await;
 }
 
 /// What only headquarters can tell: whether the counter of a parked transaction is another's.
@@ -336,7 +339,7 @@ async fn judge(shops: &[Shop; 2], cards: &[FakeCard]) {
 }
 
 /// The figures of every day against a sum of their own over what headquarters was told.
-async fn figures_are_the_ledger(shop: &Shop, heard: &BTreeMap<uuid::Uuid, CardTransaction>) {
+async fn figures_are_the_ledger(shop: &Shop, heard: &BTreeMap<Uuid, CardTransaction>) {
     let mut expected = ByCounter::new();
     for fact in heard.values().filter(|fact| fact.outcome == Outcome::Committed) {
         let counter = Counter { operator: fact.operator.clone(), till: fact.till.clone() };

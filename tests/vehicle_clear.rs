@@ -5,6 +5,7 @@
 mod served;
 mod vehicle_bay;
 
+use baygate::api::client::Method;
 use baygate::config::tables::Poll;
 use baygate::sim::vehicle::{Adapter, CarSpec, Engine, Profile, VehicleSim};
 use baygate::store::confirmations::{ConfirmationOp, KIND};
@@ -124,6 +125,34 @@ async fn asked_confirmed_cleared_once_and_reported() {
     assert_eq!(shop.say(&shop.till, id, yes()).await.problem(), (409, "confirmation-over".into()));
     assert_eq!(shop.sim.requests().iter().filter(|r| r[..] == [0x04]).count(), 1);
     assert_eq!(shop.clearings(), 1);
+}
+
+/// Where people have accounts, whoever decides is logged in and of a role that may.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_people_have_accounts_a_till_alone_decides_nothing() {
+    let shop = Shop::open(Poll::OnRequest).await;
+    shop.bay.until_reason(None).await;
+    shop.bay.scan().await;
+    let id = shop.ask().await;
+    // What nobody is called is not recorded, not even with a no.
+    for name in ["x".repeat(65), "a\u{1b}[2J".to_owned()] {
+        let no = json!({"confirm": false, "operator": name});
+        assert_eq!(shop.say(&shop.till, &id, no).await.problem(), (422, "operator-missing".into()));
+    }
+    let pin = "271828182845";
+    let chen = json!({"id": "chen", "name": "陈师傅", "role": "technician", "pin": pin});
+    let added = shop.served.client().await.request(Method::POST, "/v1/operators", Some(&chen)).await.unwrap();
+    assert_eq!(added.status, 201);
+    for word in [yes(), json!({"confirm": false})] {
+        assert_eq!(shop.say(&shop.till, &id, word).await.problem(), (403, "operator-needed".into()));
+    }
+    let login = json!({"operator": "chen", "pin": pin});
+    let login = shop.served.post(&shop.till, "/v1/operator-sessions", &login).await.json();
+    let session = login["token"].as_str().unwrap();
+    let no = json!({"confirm": false, "operator": "somebody else"});
+    assert_eq!(shop.say(session, &id, no).await.status, 200);
+    let told = shop.served.get(&shop.script, &format!("/v1/requests/{id}")).await.json();
+    assert_eq!(told["outcome"]["operator"], "陈师傅 (chen)");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,8 +9,8 @@ use baygate::event::Class;
 use baygate::event::card::Technology;
 use baygate::event::ledger::{CardTransaction, CardType};
 use baygate::ident::{CardNo, CardUid};
-use baygate::money::Holding;
-use baygate::store::ledger::{NewTransaction, TransactionRow};
+use baygate::money::{Fen, Holding};
+use baygate::store::ledger::{Evidence, NewTransaction, TransactionRow};
 use baygate::store::ledger_cards::SeenCard;
 use baygate::store::outbox::ClassCursor;
 use baygate::store::requests::{NewRequest, RequestOp};
@@ -92,7 +92,7 @@ impl Shop {
     }
 
     pub async fn tap(&self, card: &FakeCard) -> Tap {
-        self.journal().tap(card.seen(), card.last).await.unwrap()
+        self.journal().tap(card.seen(), card.last, Evidence::default()).await.unwrap()
     }
 
     pub async fn open_of(&self, card: &FakeCard) -> Option<TransactionRow> {
@@ -146,7 +146,7 @@ pub fn transaction(
     plan: &Plan,
     asked: NewRequest,
     after: &Holding,
-    earlier: usize,
+    earlier: Vec<Uuid>,
     day: &str,
 ) -> NewTransaction {
     let context = Context {
@@ -167,6 +167,8 @@ pub fn transaction(
         before: card.holding.clone(),
         after: after.clone(),
         earlier,
+        takes_fen: plan.effect.takes(Fen(1)).unwrap(),
+        day_cap: None,
     }
 }
 
