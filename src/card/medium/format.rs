@@ -1,6 +1,7 @@
 //! Preparing a card as delivered: header, first record, then the keys, as a list of
-//! commands that each must succeed. Locks come last, so that a cut leaves a card that
-//! can be prepared again. What does not live here: the journal of an issue.
+//! commands that each must succeed. What makes it a member card comes last, so that a cut
+//! leaves a card that counts as empty and can be prepared again (`preparing`). What does not
+//! live here: the journal of an issue.
 
 use super::{place, public};
 use crate::card::apdu::Command;
@@ -37,6 +38,18 @@ pub enum FormatError {
     Layout(String),
 }
 
+/// One step of preparing a card.
+#[derive(Debug)]
+pub(super) enum FormatDeed {
+    /// Logs in to the Classic sector of `block`.
+    LogIn {
+        /// One of its blocks.
+        block: u8,
+    },
+    /// Writes.
+    Write(Command),
+}
+
 /// The commands that make an empty card a member card with `record`.
 ///
 /// # Errors
@@ -48,6 +61,24 @@ pub fn format_commands(
     record: &MemberRecord,
     keys: &dyn KeyStore,
 ) -> Result<Vec<Command>, FormatError> {
+    let mut commands = Vec::new();
+    for step in format_steps(technology, layout, uid, record, keys)? {
+        match step {
+            FormatDeed::LogIn { block } => commands.extend(public::delivered_login(block)),
+            FormatDeed::Write(command) => commands.push(command),
+        }
+    }
+    Ok(commands)
+}
+
+/// The steps that make an empty card a member card with `record`.
+pub(super) fn format_steps(
+    technology: Technology,
+    layout: &CardLayout,
+    uid: &CardUid,
+    record: &MemberRecord,
+    keys: &dyn KeyStore,
+) -> Result<Vec<FormatDeed>, FormatError> {
     let header = Header {
         layout: layout.layout,
         key_version: KeyVersion(record.key_version),
@@ -60,7 +91,10 @@ pub fn format_commands(
     let writes: Vec<(u8, Vec<u8>)> =
         empty.into_iter().chain(slot).map(|(piece, data)| (piece.at, data)).collect();
     match &layout.places {
-        Places::Pages(pages) => format_pages(technology, pages, &header_bytes, &writes, card, keys),
+        Places::Pages(pages) => {
+            let commands = format_pages(technology, pages, &header_bytes, &writes, card, keys)?;
+            Ok(commands.into_iter().map(FormatDeed::Write).collect())
+        }
         Places::Blocks(blocks) => format_blocks(layout, blocks, &header_bytes, &writes, card, keys),
     }
 }
@@ -74,16 +108,18 @@ fn format_pages(
     keys: &dyn KeyStore,
 ) -> Result<Vec<Command>, FormatError> {
     let config = config_page(technology).ok_or(FormatError::Technology(technology))?;
-    let header = header
-        .chunks(PAGE_BYTES)
-        .zip(0..)
-        .map(|(data, n)| place::update(pages.header.saturating_add(n), data));
-    let slots = writes.iter().map(|(page, data)| place::update(*page, data));
-    let mut commands: Vec<Command> = slots.chain(header).collect();
+    // Until its first page is written, last of all, a header is none, and the card counts as
+    // empty: one that is not closed yet is nobody's card.
+    let mut commands = vec![place::update(pages.header, &[0; PAGE_BYTES])];
+    commands.extend(writes.iter().map(|(page, data)| place::update(*page, data)));
     commands.extend(keys.tag_password(card, config + 2)?);
     commands.push(place::update(config + 1, &[PROT | pages.attempts, 0, 0, 0]));
-    // AUTH0 closes the card: last.
+    // AUTH0 closes the card, but for the header.
     commands.push(place::update(config, &[STRONG_MODULATION, 0, 0, pages.protect_from]));
+    let header: Vec<_> = header.chunks(PAGE_BYTES).zip(0..).collect();
+    commands.extend(
+        header.into_iter().rev().map(|(data, n)| place::update(pages.header.saturating_add(n), data)),
+    );
     Ok(commands)
 }
 
@@ -106,24 +142,24 @@ fn format_blocks(
     writes: &[(u8, Vec<u8>)],
     card: CardRef<'_>,
     keys: &dyn KeyStore,
-) -> Result<Vec<Command>, FormatError> {
+) -> Result<Vec<FormatDeed>, FormatError> {
     let access = hex::decode(&blocks.access).ok().and_then(|bytes| <[u8; 3]>::try_from(bytes).ok());
     let [six, seven, eight] = access.ok_or_else(|| FormatError::Layout(layout.id.clone()))?;
     let access = [six, seven, eight, GENERAL_PURPOSE];
     let mut all: Vec<(u8, Vec<u8>)> = writes.to_vec();
     all.push((blocks.header, header.to_vec()));
     all.sort_by_key(|(block, _)| std::cmp::Reverse(place::sector(*block)));
-    let mut commands = Vec::new();
+    let mut steps = Vec::new();
     // The header's sector comes last: until then the card counts as empty.
     for sector in all.chunk_by(|(a, _), (b, _)| place::sector(*a) == place::sector(*b)) {
         let Some((first, _)) = sector.first() else { continue };
-        commands.extend(public::delivered_login(*first));
-        commands.extend(sector.iter().map(|(block, data)| place::update(*block, data)));
+        steps.push(FormatDeed::LogIn { block: *first });
+        steps.extend(sector.iter().map(|(block, data)| FormatDeed::Write(place::update(*block, data))));
         let number = place::sector(*first);
         let trailer = keys.classic_trailer(card, number, access)?;
-        commands.push(if number == 0 { with_public_key_a(&trailer) } else { trailer });
+        steps.push(FormatDeed::Write(if number == 0 { with_public_key_a(&trailer) } else { trailer }));
     }
-    Ok(commands)
+    Ok(steps)
 }
 
 /// The same trailer with the public key A: everybody may read the header.

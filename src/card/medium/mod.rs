@@ -1,6 +1,6 @@
 //! How a record lies on each technology, and how it is reached. What lives here:
 //! a layout's places as commands (`place`), reading a card (`read`), writing its
-//! older slot (`write`) and preparing an empty card (`format`), all pure state
+//! older slot (`write`) and preparing an empty card (`format`, `preparing`), all pure state
 //! machines or lists of commands. What does not: the bytes of a record (`record`),
 //! keys (`keys`), and whether a member may be served (`member`).
 //!
@@ -13,12 +13,14 @@
 
 mod format;
 mod place;
+mod preparing;
 mod public;
 mod read;
 mod write;
 
 pub use format::{FormatError, format_commands};
 pub use place::verify_vectors;
+pub use preparing::{PrepareOutcome, PrepareStep, Preparing};
 pub use read::{Finding, Opened, ReadStep, Reading};
 pub use write::{WriteOutcome, WriteStep, Writing};
 

@@ -3,6 +3,9 @@
 //! [`Journal::tap`], [`Journal::begin`], writes, [`Journal::end`]; killed anywhere in between,
 //! the next tap goes on from the row.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use serde_json::json;
 use uuid::Uuid;
 
@@ -12,6 +15,29 @@ use crate::store::ledger::{End, Evidence, NewTransaction, TransactionRow, intend
 use crate::store::ledger_cards::{Alarm, CardRow, SeenCard, seen};
 use crate::store::requests::{RequestOp, RequestRow, RequestState};
 use crate::store::{Batch, Op, Store, StoreError};
+
+/// Transactions whose card is being written by this process now: a clone of the card, or the
+/// card itself laid on a second reader, must not settle them.
+static IN_HAND: Mutex<BTreeSet<Uuid>> = Mutex::new(BTreeSet::new());
+
+/// A transaction whose card is being written, until this is dropped.
+#[derive(Debug)]
+pub struct InHand(Uuid);
+
+impl InHand {
+    /// From before the intent until nothing more is sent to the card.
+    #[must_use]
+    pub fn take(id: Uuid) -> Self {
+        IN_HAND.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        Self(id)
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        IN_HAND.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
+    }
+}
 
 /// The ledger as the purse uses it.
 #[derive(Clone)]
@@ -41,12 +67,25 @@ impl Journal {
     /// # Errors
     /// [`StoreError`]; nothing was noted then.
     pub async fn tap(&self, card: SeenCard, last: Option<Mark>) -> Result<Tap, StoreError> {
+        let (tap, batch) = self.look(card, last).await?;
+        if !batch.ops.is_empty() {
+            self.store.commit(batch).await?;
+        }
+        Ok(tap)
+    }
+
+    /// As [`Journal::tap`], but what is to be noted is left to the caller, who commits it with
+    /// what else a tap tells.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn look(&self, card: SeenCard, last: Option<Mark>) -> Result<(Tap, Batch), StoreError> {
         let card_no = card.card_no.clone();
         let (known, open) =
             self.store.read(move |r| Ok((r.member_card(&card_no)?, r.open_transaction(&card_no)?))).await?;
         let held = |why: &str| Tap { standing: Err(why.to_owned()), settled: None };
         if let Some(why) = known.as_ref().and_then(|known| known.held.as_ref()) {
-            return Ok(held(why));
+            return Ok((held(why), Batch::new()));
         }
         if known.as_ref().is_some_and(|known| known.seen.uid != card.uid) {
             return self.hold(known, card, "uid-differs").await;
@@ -56,13 +95,15 @@ impl Journal {
             let standing = known.as_ref().map_or(first, |known| observe(&known.seen.holding, &card.holding));
             return match standing {
                 Ok(standing) => {
-                    self.store.commit(Batch::new().op(seen(card))).await?;
-                    Ok(Tap { standing: Ok(standing), settled: None })
+                    Ok((Tap { standing: Ok(standing), settled: None }, Batch::new().op(seen(card))))
                 }
                 Err(wrong) => self.hold(known, card, wrong.code()).await,
             };
         };
         let id = open.fact.transaction_id;
+        if IN_HAND.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
+            return Ok((held("being-written"), Batch::new()));
+        }
         let waits = Open { mark: Mark::of(id), before: &open.before, after: &open.after };
         let shown = Shown { holding: card.holding.clone(), last };
         let became = match settle(&waits, &shown) {
@@ -77,8 +118,7 @@ impl Journal {
             Became::Parked => End::Parked,
         };
         let batch = self.ending(&open, how).await?.op(seen(card));
-        self.store.commit(batch).await?;
-        Ok(Tap { standing: Ok(standing), settled: Some((id, became)) })
+        Ok((Tap { standing: Ok(standing), settled: Some((id, became)) }, batch))
     }
 
     async fn hold(
@@ -86,7 +126,7 @@ impl Journal {
         known: Option<CardRow>,
         card: SeenCard,
         code: &'static str,
-    ) -> Result<Tap, StoreError> {
+    ) -> Result<(Tap, Batch), StoreError> {
         let alarm = Alarm { code, counter_seen: card.holding.counter, uid_seen: card.uid.clone() };
         let (card_no, known) = match known {
             Some(known) => (card.card_no, Some(known)),
@@ -98,8 +138,7 @@ impl Journal {
             }
         };
         let known = known.ok_or_else(|| StoreError::NotFound { what: format!("card {card_no}") })?;
-        self.store.commit(known.hold(&alarm)?).await?;
-        Ok(Tap { standing: Err(code.to_owned()), settled: None })
+        Ok((Tap { standing: Err(code.to_owned()), settled: None }, known.hold(&alarm)?))
     }
 
     /// The intent, durable when this returns. Takes the request of the same id, where there is one.

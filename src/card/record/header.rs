@@ -112,7 +112,8 @@ pub fn read_header(bytes: &[u8; HEADER_BYTES]) -> HeaderReading {
     }
     // As delivered: nothing, or an empty NDEF message (NTAG213/215/216 data sheet rev. 3.2 §8.5.7).
     let empty_ndef = bytes.windows(3).any(|part| part == [0x03, 0x00, 0xFE]);
-    if bytes.iter().all(|byte| *byte == 0) || empty_ndef {
+    // A card being prepared has no first page yet (`medium::format`).
+    if bytes.starts_with(&[0; 4]) || empty_ndef {
         HeaderReading::Blank
     } else {
         HeaderReading::Foreign

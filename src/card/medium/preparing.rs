@@ -1,0 +1,208 @@
+//! Preparing an empty card, step by step: a state machine without I/O. The card is looked at
+//! first and must be as delivered; a card that an earlier attempt left half written is
+//! prepared again from the beginning. What does not live here: the commands themselves
+//! (`format`) and the journal of an issue.
+//!
+//! ```text
+//!  reset ─ same UID? ─ empty? ─ slots ─ header ─ keys and locks ─► prepared
+//!              │         └ no: not blank      └ from here: unfinished, prepare it again
+//!              └ no: nothing was written
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::format::{FormatDeed, FormatError, format_steps};
+use super::place::{self, Piece};
+use super::public;
+use super::read::password_answer;
+use crate::card::apdu::Command;
+use crate::card::keys::{CardRef, KeyRole, KeyStore, KeyVersion, TagLogin};
+use crate::card::probe::Answer;
+use crate::card::record::{HeaderReading, MemberRecord, Which, read_header};
+use crate::event::card::Technology;
+use crate::ident::CardUid;
+use crate::protocols::cards::{CardLayout, Places};
+
+/// What to do next.
+#[derive(Debug)]
+pub enum PrepareStep {
+    /// Send this and feed the answer.
+    Transmit(Command, Box<Preparing>),
+    /// Power the card anew, then feed [`Answer::Reset`].
+    Reset(Box<Preparing>),
+    /// The end.
+    Done(PrepareOutcome),
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrepareOutcome {
+    /// Every command succeeded; read the card to be sure.
+    Prepared,
+    /// Nothing was written: the card has foreign keys or data.
+    NotBlank,
+    /// Nothing was written: another card, the reader failed, or the card left.
+    NotWritten,
+    /// The card may be half written, or whole: read it; if it is not, prepare it again.
+    Unfinished,
+}
+
+/// A card being prepared.
+#[derive(Debug)]
+pub struct Preparing {
+    uid: CardUid,
+    doing: Deed,
+    todo: VecDeque<Deed>,
+    begun: bool,
+}
+
+#[derive(Debug)]
+enum Deed {
+    Reset,
+    SameUid,
+    Load(Command),
+    /// Logs in to a sector as delivered; where that fails, with our own key (load, log in).
+    LogIn(Command, Option<[Command; 2]>),
+    /// The header must be as delivered.
+    EmptyHeader(Piece),
+    /// Must be zeros.
+    Empty(Piece),
+    Write(Command),
+    /// Writes a page that an earlier attempt may have closed.
+    WriteClosed(Command, TagLogin),
+    Password(TagLogin),
+}
+
+impl Preparing {
+    /// Begins to make the card `uid` a member card with `record`. `again`: an earlier attempt
+    /// of ours was cut off, what is on the card is ours to overwrite.
+    ///
+    /// # Errors
+    /// [`FormatError`].
+    pub fn start(
+        uid: CardUid,
+        technology: Technology,
+        layout: &CardLayout,
+        record: &MemberRecord,
+        keys: &Arc<dyn KeyStore>,
+        again: bool,
+    ) -> Result<PrepareStep, FormatError> {
+        let version = KeyVersion(record.key_version);
+        let card = CardRef { uid: &uid, store: &record.issuing_store, version };
+        let mut todo = VecDeque::from([Deed::Reset, Deed::SameUid]);
+        if !again {
+            todo.extend(looks_empty(layout));
+        }
+        for step in format_steps(technology, layout, &uid, record, &**keys)? {
+            match step {
+                FormatDeed::LogIn { block } => {
+                    let [load, log_in] = public::delivered_login(block);
+                    let own = again.then(|| keys.classic_login(card, KeyRole::Credit, block)).transpose()?;
+                    let own = own.map(|login| [login.load, login.authenticate]);
+                    todo.extend([Deed::Load(load), Deed::LogIn(log_in, own)]);
+                }
+                FormatDeed::Write(command) => todo.push_back(Deed::Write(command)),
+            }
+        }
+        if let (Places::Pages(_), true) = (&layout.places, again) {
+            // The first write is to the header, which is open always; the second tells.
+            let login = keys.tag_login(card)?;
+            let second = todo.iter_mut().filter(|deed| matches!(deed, Deed::Write(_))).nth(1);
+            if let Some(deed) = second
+                && let Deed::Write(command) = deed
+            {
+                *deed = Deed::WriteClosed(command.clone(), login);
+            }
+        }
+        Ok(Self { uid, doing: Deed::Reset, todo, begun: false }.go_on())
+    }
+
+    /// Goes on with what came of the last step.
+    #[must_use]
+    pub fn answer(mut self, answer: &Answer) -> PrepareStep {
+        let response = match (&self.doing, answer) {
+            (Deed::Reset, Answer::Reset) => return self.go_on(),
+            (Deed::Reset, _) | (_, Answer::Reset | Answer::NotTransmitted) => return self.cut(),
+            (Deed::Password(login), Answer::Response(response)) => {
+                return if password_answer(login, response).is_ok() { self.go_on() } else { self.cut() };
+            }
+            (_, Answer::Response(response)) => response.ok(),
+        };
+        match (std::mem::replace(&mut self.doing, Deed::Reset), response) {
+            (Deed::SameUid, Some(bytes)) if CardUid::from_bytes(bytes).as_ref() == Ok(&self.uid) => {
+                self.go_on()
+            }
+            (Deed::SameUid | Deed::Reset | Deed::Load(_), None)
+            | (Deed::SameUid | Deed::Reset, Some(_))
+            | (Deed::Write(_), None) => self.cut(),
+            (Deed::Load(_) | Deed::LogIn(..) | Deed::Write(_) | Deed::WriteClosed(..), Some(_)) => {
+                self.go_on()
+            }
+            (Deed::WriteClosed(write, login), None) => {
+                // A refused command puts the chip to sleep.
+                let anew = [Deed::Reset, Deed::SameUid, Deed::Password(login), Deed::Write(write)];
+                anew.into_iter().rev().for_each(|deed| self.todo.push_front(deed));
+                self.go_on()
+            }
+            (Deed::LogIn(_, Some([load, log_in])), None) => {
+                // A failed login halts the card.
+                let anew = [Deed::Reset, Deed::SameUid, Deed::Load(load), Deed::LogIn(log_in, None)];
+                anew.into_iter().rev().for_each(|deed| self.todo.push_front(deed));
+                self.go_on()
+            }
+            (Deed::EmptyHeader(_), Some(bytes)) if is_empty_header(bytes) => self.go_on(),
+            (Deed::Empty(_), Some(bytes)) if bytes.iter().all(|byte| *byte == 0) => self.go_on(),
+            (Deed::LogIn(_, None) | Deed::EmptyHeader(_) | Deed::Empty(_), _) if !self.begun => {
+                PrepareStep::Done(PrepareOutcome::NotBlank)
+            }
+            _ => self.cut(),
+        }
+    }
+
+    fn cut(self) -> PrepareStep {
+        PrepareStep::Done(if self.begun { PrepareOutcome::Unfinished } else { PrepareOutcome::NotWritten })
+    }
+
+    fn go_on(mut self) -> PrepareStep {
+        let Some(deed) = self.todo.pop_front() else { return PrepareStep::Done(PrepareOutcome::Prepared) };
+        let command = match &deed {
+            Deed::Reset => {
+                self.doing = deed;
+                return PrepareStep::Reset(Box::new(self));
+            }
+            Deed::SameUid => Command::get_uid(),
+            Deed::Load(command)
+            | Deed::LogIn(command, _)
+            | Deed::Write(command)
+            | Deed::WriteClosed(command, _) => command.clone(),
+            Deed::Password(login) => login.through_pn53x(),
+            Deed::EmptyHeader(piece) | Deed::Empty(piece) => piece.read(),
+        };
+        self.begun |= matches!(deed, Deed::Write(_) | Deed::WriteClosed(..));
+        self.doing = deed;
+        PrepareStep::Transmit(command, Box::new(self))
+    }
+}
+
+fn is_empty_header(bytes: &[u8]) -> bool {
+    bytes.first_chunk().is_some_and(|bytes| read_header(bytes) == HeaderReading::Blank)
+}
+
+/// Reads every place of the layout; on a Classic with the key of cards as delivered.
+fn looks_empty(layout: &CardLayout) -> Vec<Deed> {
+    let header = place::header(&layout.places);
+    let slots = [Which::A, Which::B].into_iter().flat_map(|which| place::slot(&layout.places, which));
+    let mut deeds = Vec::new();
+    let mut open = None;
+    for (piece, is_header) in std::iter::once((header, true)).chain(slots.map(|piece| (piece, false))) {
+        if let Places::Blocks(_) = layout.places
+            && open.replace(place::sector(piece.at)) != Some(place::sector(piece.at))
+        {
+            let [load, log_in] = public::delivered_login(piece.at);
+            deeds.extend([Deed::Load(load), Deed::LogIn(log_in, None)]);
+        }
+        deeds.push(if is_header { Deed::EmptyHeader(piece) } else { Deed::Empty(piece) });
+    }
+    deeds
+}
