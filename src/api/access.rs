@@ -99,6 +99,9 @@ const ANY_TILL: &[Scope] =
 /// Who does something with the card on a reader, besides looking.
 const AT_A_READER: &[Scope] = &[Scope::Spend, Scope::Topup, Scope::Issue, Scope::Print];
 
+/// Who changes what a card holds; each kind asks for its own (`routes::purse`).
+const MONEY: &[Scope] = &[Scope::Spend, Scope::Topup];
+
 /// Every route there is.
 pub const TABLE: &[Rule] = &[
     rule(Method::GET, "/healthz", Access::Open),
@@ -111,6 +114,11 @@ pub const TABLE: &[Rule] = &[
     rule(Method::GET, "/v1/readers/{id}/card", Access::OneOf(&[Scope::Read])),
     rule(Method::POST, "/v1/readers/{id}/lease", Access::OneOf(AT_A_READER)),
     rule(Method::DELETE, "/v1/readers/{id}/lease", Access::OneOf(AT_A_READER)),
+    rule(Method::POST, "/v1/cards", Access::OneOf(&[Scope::Issue])),
+    rule(Method::POST, "/v1/cards/{card_no}/quotes", Access::OneOf(MONEY)),
+    rule(Method::POST, "/v1/cards/{card_no}/transactions", Access::OneOf(MONEY)),
+    rule(Method::GET, "/v1/transactions/{id}", Access::OneOf(&[Scope::Read, Scope::Spend, Scope::Topup])),
+    rule(Method::GET, "/v1/transactions", Access::OneOf(&[Scope::Read, Scope::Spend, Scope::Topup])),
     rule(Method::GET, "/v1/vehicles", Access::OneOf(&[Scope::Read])),
     rule(Method::GET, "/v1/vehicles/{vin}", Access::OneOf(&[Scope::Read])),
     rule(Method::POST, "/v1/vehicles/{link}/scan", Access::OneOf(&[Scope::Vehicle])),

@@ -258,6 +258,7 @@ async fn tell(fact: Fact, seen: Instant, reports: &Reports) -> Result<(), Unhear
                 technology: Technology::Em4100,
                 atr: None,
                 standing: Standing::Identified,
+                opened: None,
             };
             Report::Tapped { slot, card, seen }
         }

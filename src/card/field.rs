@@ -152,6 +152,7 @@ mod tests {
             technology: Technology::Ntag213,
             atr: None,
             standing: Standing::Identified,
+            opened: None,
         }
     }
 

@@ -2,16 +2,19 @@
 //! here: drivers (`pcsc`, `vpcd`, `em4100`), the identification of a card (`apdu`, `atr`,
 //! `probe`), the member record on it (`record`, `medium`, `member`), the service that commits
 //! what was seen, the key store (`keys`) with the cryptography under it (`crypto`), and what
-//! money on a card is and may do (`purse`, without a card's bytes). What does not yet: the life
-//! cycle of a card; it will stand beside `tap` and use the same channel to a card.
+//! money on a card is and may do (`purse`, without a card's bytes), and what is asked of the
+//! card in a field, done (`counter`, by errands to the driver, `work`).
 //!
 //! ```text
 //!  bytes ── pcsc/ or vpcd ─ probe (who is it?) ─ field (told whole or not) ─► service ─► store
+//!               ▲                                                                │ ▲
+//!               └──────── work (an errand: read, write, prepare) ◄── counter ◄───┘ └─ requests
 //! ```
 
 pub mod apdu;
 pub mod atr;
 mod backoff;
+pub mod counter;
 pub mod crypto;
 pub mod em4100;
 mod error;
@@ -28,6 +31,7 @@ mod service;
 mod tap;
 pub mod verdict;
 pub mod vpcd;
+mod work;
 
 pub use error::CardError;
 pub use service::serve_reader;

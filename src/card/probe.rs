@@ -160,7 +160,13 @@ impl Asker {
 
     fn done(self, uid: CardUid, technology: Technology) -> Step {
         let atr = (!self.atr.is_empty()).then(|| hex::encode_upper(&self.atr));
-        Step::Done(Verdict::Card(CardIdentity { uid, technology, atr, standing: Standing::Identified }))
+        Step::Done(Verdict::Card(CardIdentity {
+            uid,
+            technology,
+            atr,
+            standing: Standing::Identified,
+            opened: None,
+        }))
     }
 
     fn uid(self, answer: &Answer, retried: bool) -> Step {

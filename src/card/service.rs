@@ -13,29 +13,34 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant as Moment, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::member::Members;
+use super::counter::{Desk, InField, Shop, Shows};
+use super::member::{Members, told};
+use super::record::{Current, MemberRecord, Which};
 use super::report::{Condition, Report, Reports};
 use super::verdict::{CardIdentity, Refusal, Standing};
+use super::work::Errand;
 use super::{CardError, em4100, pcsc, vpcd};
 use crate::clock::UtcMillis;
 use crate::config::tables::{ReaderKind, ReaderRole, ReaderTable};
-use crate::event::card::{CardRefused, CardRemoved, CardTapped};
+use crate::event::card::{CardRefused, CardRemoved, CardTapped, Technology};
 use crate::event::device::{DeviceKind, DeviceStatus};
 use crate::event::{NewEvent, Text};
 use crate::health::{Health, Trouble};
 use crate::ident::{CardUid, DeviceId};
 use crate::store::devices::{CardInField, DeviceLog, DeviceOp};
-use crate::store::{Batch, Op, Store};
+use crate::store::{Batch, Op, Store, StoreError};
 
 /// The health part under which hung PC/SC threads of the whole process are reported.
 const THREADS_PART: &str = "pcsc-threads";
 
 /// Serves one `[[reader]]` table until `stop`. Readers that are missing, return,
 /// hang or err are its own affair; it ends early only when the log fails. Without
-/// `members` its cards are identified and no more.
+/// `members` its cards are identified and no more; with them, what is asked of the card in the
+/// field is done by the rules of `shop`.
 ///
 /// # Errors
 /// [`CardError`]; starting it again is safe at any time.
@@ -43,13 +48,16 @@ pub async fn serve_reader(
     table: ReaderTable,
     till: Option<DeviceId>,
     members: Option<Arc<Members>>,
+    shop: watch::Receiver<Arc<Shop>>,
     store: Store,
     health: Health,
     stop: CancellationToken,
 ) -> Result<(), CardError> {
     let (sender, reports) = mpsc::channel(64);
-    let counter = Counter::open(&table, till, store, health).await?;
-    let driver = drive(table, members, Reports(sender), stop);
+    let (errands, taken) = mpsc::channel(1);
+    let desk = Desk::new(table.id.clone(), store.clone(), members.clone(), shop, health.clone(), errands);
+    let counter = Counter::open(&table, till, store, health, desk).await?;
+    let driver = drive(table, members, Reports(sender), taken, stop);
     tokio::try_join!(driver, counter.tell_all(reports))?;
     Ok(())
 }
@@ -58,20 +66,21 @@ async fn drive(
     table: ReaderTable,
     members: Option<Arc<Members>>,
     reports: Reports,
+    errands: mpsc::Receiver<Errand>,
     stop: CancellationToken,
 ) -> Result<(), CardError> {
     let lacking = |key| CardError::Table { id: table.id.to_string(), key };
     match table.kind {
         ReaderKind::Pcsc => {
             let glob = table.name.clone().ok_or_else(|| lacking("name"))?;
-            pcsc::drive(glob, table.role, members, reports, stop).await
+            pcsc::drive(glob, table.role, members, reports, errands, stop).await
         }
         ReaderKind::Vpcd => {
             let listen = table.listen.ok_or_else(|| lacking("listen"))?;
             if table.role == ReaderRole::Sam {
                 return Err(lacking("role = \"card\""));
             }
-            vpcd::drive(table.id.clone(), listen, members, reports, stop).await
+            vpcd::drive(table.id.clone(), listen, members, reports, errands, stop).await
         }
         ReaderKind::Em4100 => {
             let link = table.link.clone().ok_or_else(|| lacking("link"))?;
@@ -89,6 +98,9 @@ struct Counter {
     device: DeviceLog,
     /// Cards told and not yet removed, by slot, the latest last.
     cards: Vec<(String, CardInField)>,
+    /// The same cards, as the desk works with them.
+    field: Vec<InField>,
+    desk: Desk,
     /// The row an earlier run left behind.
     left_over: Option<CardInField>,
 }
@@ -99,19 +111,39 @@ impl Counter {
         till: Option<DeviceId>,
         store: Store,
         health: Health,
+        desk: Desk,
     ) -> Result<Self, CardError> {
         let reader = table.id.clone();
         let rows = store.read(|log| log.cards_in_field()).await?;
         let left_over = rows.into_iter().find(|row| row.reader == reader);
         let mut device = DeviceLog::new(store.clone(), DeviceKind::Reader, reader.clone());
         device.set(DeviceStatus::Starting, None, None).await?;
-        Ok(Self { reader, till, store, health, device, cards: Vec::new(), left_over })
+        let (cards, field) = (Vec::new(), Vec::new());
+        Ok(Self { reader, till, store, health, device, cards, field, desk, left_over })
     }
 
-    /// Ends when the driver does.
+    /// Ends when the driver does, or the store.
     async fn tell_all(mut self, mut reports: mpsc::Receiver<Report>) -> Result<(), CardError> {
-        while let Some(report) = reports.recv().await {
-            self.tell(report).await?;
+        /// When nobody waits for a card.
+        const LONG: std::time::Duration = std::time::Duration::from_secs(3600);
+        let mut head = self.store.head();
+        loop {
+            head.borrow_and_update();
+            // What the reader saw comes first: a request is done with the card that is there.
+            if let Ok(report) = reports.try_recv() {
+                self.tell(report).await?;
+                continue;
+            }
+            self.serve().await?;
+            let end = self.desk.next_end().unwrap_or_else(|| Moment::now() + LONG);
+            tokio::select! {
+                report = reports.recv() => match report {
+                    Some(report) => self.tell(report).await?,
+                    None => break,
+                },
+                changed = head.changed() => if changed.is_err() { break },
+                () = sleep_until(end) => {}
+            }
         }
         self.health.well(&self.part());
         Ok(())
@@ -128,7 +160,14 @@ impl Counter {
     }
 
     async fn tapped(&mut self, slot: String, card: CardIdentity, seen: Instant) -> Result<(), CardError> {
-        let CardIdentity { uid, technology, atr, standing } = card;
+        let CardIdentity { uid, technology, atr, standing, opened } = card;
+        let shows = match (&standing, &opened) {
+            (Standing::Refused(refusal), _) => Shows::Refused(*refusal),
+            (Standing::Member(_), Some(record)) => Shows::Record(record.clone()),
+            _ => Shows::Number,
+        };
+        let ledger = self.look(&uid, technology, opened.as_deref()).await?;
+        let in_field = InField { slot: slot.clone(), uid: uid.clone(), technology, shows };
         let row = CardInField {
             reader: self.reader.clone(),
             uid: uid.clone(),
@@ -138,7 +177,9 @@ impl Counter {
         };
         if let Some(same) = self.left_over.take_if(|left| left.uid == uid) {
             tracing::info!(reader = %self.reader, "card still in the field since before the restart");
+            self.commit_tap(ledger, Batch::new()).await?;
             self.cards.push((slot, same));
+            self.field.push(in_field);
             return Ok(());
         }
         let latency = seen.elapsed();
@@ -168,9 +209,10 @@ impl Counter {
             batch = batch.event(self.removal(other.uid)?);
         }
         let batch = batch.op(Op::Device(DeviceOp::CardPresent(row.clone()))).event(event);
-        self.store.commit(batch).await?;
+        self.commit_tap(ledger, batch).await?;
         tracing::debug!(reader = %self.reader, uid = %row.uid, "card in the field");
         self.cards.push((slot, row));
+        self.field.push(in_field);
         metrics::histogram!("baygate_card_tap_seconds").record(latency);
         match refused {
             Some(reason) => {
@@ -185,7 +227,76 @@ impl Counter {
         Ok(())
     }
 
+    /// Does what is asked. A card that was issued meanwhile is told as the member's that it is now.
+    async fn serve(&mut self) -> Result<(), CardError> {
+        let before: Vec<Shows> = self.field.iter().map(|card| card.shows.clone()).collect();
+        self.desk.serve(&mut self.field).await?;
+        for (card, before) in self.field.iter().zip(before) {
+            let (Shows::Refused(_) | Shows::Doubt, Shows::Record(record)) = (before, &card.shows) else {
+                continue;
+            };
+            let data = CardTapped {
+                reader: self.reader.clone(),
+                till: self.till.clone(),
+                uid: card.uid.clone(),
+                technology: card.technology,
+                atr: None,
+                member: Some(told(&Current {
+                    record: (**record).clone(),
+                    slot: Which::A,
+                    before: None,
+                    torn: false,
+                })),
+                latency_ms: 0,
+            };
+            self.store.commit(Batch::new().event(NewEvent::now(subject(&card.uid), &data)?)).await?;
+        }
+        Ok(())
+    }
+
+    /// What a tap tells the ledger. A row that cannot be read holds up no other card.
+    async fn look(
+        &self,
+        uid: &CardUid,
+        technology: Technology,
+        record: Option<&MemberRecord>,
+    ) -> Result<Batch, CardError> {
+        match self.desk.look(uid, technology, record).await {
+            Ok(batch) => Ok(batch),
+            Err(error) if error.is_damage() => {
+                self.store.note_damage(&error);
+                tracing::error!(reader = %self.reader, %error, "a card's row cannot be read");
+                Ok(Batch::new())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Ledger and tap in one commit. Where another reader moved the card on in this moment, the
+    /// tap is told all the same: the ledger refuses every write until the card is tapped again.
+    async fn commit_tap(&self, ledger: Batch, tap: Batch) -> Result<(), CardError> {
+        if ledger.ops.is_empty() && tap.ops.is_empty() {
+            return Ok(());
+        }
+        let both = Batch {
+            ops: [ledger.ops, tap.ops.clone()].concat(),
+            events: [ledger.events, tap.events.clone()].concat(),
+            patient: false,
+        };
+        match self.store.commit(both).await {
+            Err(error @ (StoreError::LedgerRefused { .. } | StoreError::NotFound { .. })) => {
+                tracing::warn!(reader = %self.reader, %error, "the ledger did not take a tap");
+                if !tap.ops.is_empty() {
+                    self.store.commit(tap).await?;
+                }
+                Ok(())
+            }
+            committed => Ok(committed.map(drop)?),
+        }
+    }
+
     async fn removed(&mut self, slot: &str) -> Result<(), CardError> {
+        self.field.retain(|card| card.slot != slot);
         let Some(index) = self.cards.iter().position(|(at, _)| at == slot) else { return Ok(()) };
         let (_, card) = self.cards.remove(index);
         let op = match self.cards.last() {

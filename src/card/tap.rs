@@ -124,7 +124,8 @@ fn reading_on(step: ReadStep, card: CardIdentity, members: Option<Arc<Members>>)
                 Ok(()) => Standing::Member(Box::new(told(&opened.current))),
                 Err(refusal) => Standing::Refused(refusal),
             };
-            stands(card, standing)
+            let opened = Some(Box::new(opened.current.record));
+            stands(CardIdentity { opened, ..card }, standing)
         }
     }
 }

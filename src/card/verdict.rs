@@ -1,6 +1,7 @@
 //! What came of looking at a card, and what the cashier is told when it will
 //! not do. What does not live here: how it was found out (`probe`).
 
+use super::record::MemberRecord;
 use crate::event::Text;
 use crate::event::card::{Member, Technology};
 use crate::ident::CardUid;
@@ -16,6 +17,8 @@ pub struct CardIdentity {
     pub atr: Option<String>,
     /// What it is to this store.
     pub standing: Standing,
+    /// Its record, where it has one of ours, served or not.
+    pub opened: Option<Box<MemberRecord>>,
 }
 
 /// What an identified card is to this store.

@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, mpsc};
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -30,6 +31,7 @@ use super::probe::Answer;
 use super::report::{Condition, Report, Reports, Unheard};
 use super::tap::{Tap, TapStep};
 use super::verdict::{Refusal, Verdict};
+use super::work::{Errand, WorkStep};
 use crate::event::device::DeviceStatus;
 use crate::ident::DeviceId;
 
@@ -90,8 +92,10 @@ pub(super) async fn drive(
     listen: SocketAddr,
     members: Option<Arc<Members>>,
     reports: Reports,
+    mut errands: mpsc::Receiver<Errand>,
     stop: CancellationToken,
 ) -> Result<(), CardError> {
+    let busy = Mutex::new(());
     let serve = async {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
         loop {
@@ -100,7 +104,7 @@ pub(super) async fn drive(
                     backoff.reset();
                     reports.tell(Report::State(Condition::plain(DeviceStatus::Ready))).await?;
                     reports.tell(Report::AllEmpty).await?;
-                    accept(&id, &listener, members.as_ref(), &reports).await?;
+                    accept(&id, &listener, members.as_ref(), &reports, &mut errands, &busy).await?;
                 }
                 Err(error) => {
                     reports.tell(Report::AllEmpty).await?;
@@ -110,8 +114,13 @@ pub(super) async fn drive(
             time::sleep(backoff.wait()).await;
         }
     };
+    // A write that runs is ended first.
+    let stopped = async {
+        stop.cancelled().await;
+        drop(busy.lock().await);
+    };
     tokio::select! {
-        () = stop.cancelled() => {}
+        () = stopped => {}
         ended = serve => { let (Ok::<(), Unheard>(()) | Err(Unheard)) = ended; }
     }
     Ok(())
@@ -149,10 +158,19 @@ async fn accept(
     listener: &TcpListener,
     members: Option<&Arc<Members>>,
     reports: &Reports,
+    errands: &mut mpsc::Receiver<Errand>,
+    busy: &Mutex<()>,
 ) -> Result<(), Unheard> {
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
     loop {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(errand) = errands.recv() => {
+                errand.cut();
+                continue;
+            }
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(reader = %id, %error, "cannot accept a card");
@@ -160,7 +178,7 @@ async fn accept(
             }
         };
         let mut card = CardLine { stream, members: members.cloned(), told: false };
-        let cut = card.serve(reports).await;
+        let cut = card.serve(reports, errands, busy).await;
         if card.told {
             reports.tell(Report::Removed { slot: SLOT.into() }).await?;
         }
@@ -196,7 +214,12 @@ struct CardLine {
 
 impl CardLine {
     /// Identifies the card, then watches it until it leaves.
-    async fn serve(&mut self, reports: &Reports) -> Result<std::convert::Infallible, Cut> {
+    async fn serve(
+        &mut self,
+        reports: &Reports,
+        errands: &mut mpsc::Receiver<Errand>,
+        busy: &Mutex<()>,
+    ) -> Result<std::convert::Infallible, Cut> {
         let mut seen = Instant::now();
         self.stream.set_nodelay(true)?;
         self.send(POWER_ON).await?;
@@ -210,7 +233,7 @@ impl CardLine {
                 Verdict::Refused(refusal) => reports.tell(Report::Refused(refusal)).await?,
                 Verdict::Left => {}
             }
-            let next = self.watch(&atr).await?;
+            let next = self.watch(&atr, errands, busy).await?;
             // Another ATR on the same line: another card.
             seen = Instant::now();
             atr = next;
@@ -220,15 +243,58 @@ impl CardLine {
         }
     }
 
-    /// Returns when the card has another ATR.
-    async fn watch(&mut self, atr: &[u8]) -> Result<Vec<u8>, Cut> {
+    /// Does what is asked of the card. Returns when it has another ATR.
+    async fn watch(
+        &mut self,
+        atr: &[u8],
+        errands: &mut mpsc::Receiver<Errand>,
+        busy: &Mutex<()>,
+    ) -> Result<Vec<u8>, Cut> {
+        let mut one = [0];
         loop {
-            time::sleep(POLL).await;
+            tokio::select! {
+                () = time::sleep(POLL) => {}
+                // A card says nothing unasked: it has left.
+                _ = self.stream.peek(&mut one) => {}
+                Some(errand) = errands.recv() => {
+                    let _busy = busy.lock().await;
+                    self.work(errand).await?;
+                    continue;
+                }
+            }
             let now = self.ask(GET_ATR, MAX_ATR_BYTES).await?;
             if now != atr {
                 return Ok(now);
             }
         }
+    }
+
+    /// One errand to its end; when the line breaks, the errand ends before it.
+    async fn work(&mut self, errand: Errand) -> Result<(), Cut> {
+        let Errand { mut step, done, .. } = errand;
+        while !done.is_closed() {
+            let (answer, work) = match step {
+                WorkStep::Done(worked) => {
+                    let _ = done.send(worked);
+                    return Ok(());
+                }
+                WorkStep::Reset(work) => (self.send(RESET).await.map(|()| Answer::Reset), work),
+                WorkStep::Transmit(command, work) => {
+                    let answered = self.ask(&command.to_bytes(), MAX_RESPONSE_BYTES).await;
+                    let response =
+                        answered.and_then(|bytes| Response::parse(&bytes).map_err(|_| Cut::Garbage));
+                    (response.map(Answer::Response), work)
+                }
+            };
+            step = match answer {
+                Ok(answer) => work.answer(&answer),
+                Err(cut) => {
+                    let _ = done.send(work.answer(&Answer::NotTransmitted).cut());
+                    return Err(cut);
+                }
+            };
+        }
+        Ok(())
     }
 
     async fn identify(&mut self, atr: &[u8]) -> Result<Verdict, Cut> {

@@ -5,6 +5,7 @@
 mod asyncapi;
 pub mod buffer;
 mod can_helper;
+pub mod card;
 mod check;
 mod completions;
 pub mod daemon;
@@ -66,6 +67,8 @@ enum Command {
     Decode(decode::Args),
     /// Look into, check, copy and bring back the local database / 查看、校验、备份与恢复本地数据库
     Buffer(buffer::Args),
+    /// Issue, top up and charge the card on a reader / 发卡、充值与消费
+    Card(card::Args),
     /// Draw, print and follow card faces / 卡面的生成、打印与查询
     Print(print::Args),
     /// Pair a till / 给收银机配对
@@ -192,6 +195,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Decode(args) => decode::run(args, &global).await,
         Command::Buffer(args) => buffer::run(args, &global).await,
         Command::Simulate(args) => simulate::run(args, &global).await,
+        Command::Card(args) => card::run(args, &global).await,
         Command::Print(args) => print::run(args, &global).await,
         Command::Pair(args) => pair::run(args, &global).await,
         Command::Operator(args) => operator::run(args, &global).await,

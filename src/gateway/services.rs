@@ -15,6 +15,7 @@ use super::notify;
 use super::plan::Service;
 use super::supervise::{ServiceFuture, Supervised};
 use crate::api::{self, ApiError, BoundApi, Context, Directory, FaceCheck, Limits};
+use crate::card::counter::Shop;
 use crate::config::Config;
 use crate::config::credentials::Credentials;
 use crate::config::tables::{ApiTable, MqttTable};
@@ -39,6 +40,7 @@ pub struct Services {
     protocols_version: watch::Sender<String>,
     assets: watch::Sender<Assets>,
     timezone: watch::Sender<String>,
+    shop: watch::Sender<Arc<Shop>>,
     rules: watch::Sender<Arc<Rules>>,
     directory: watch::Sender<Arc<Directory>>,
 }
@@ -58,6 +60,7 @@ impl Services {
             rules: watch::Sender::new(Arc::clone(&assets.rules)),
             assets: watch::Sender::new(assets),
             timezone: watch::Sender::new(config.gateway.timezone.clone()),
+            shop: watch::Sender::new(Arc::new(Shop::of(config))),
             directory: watch::Sender::new(Arc::new(Directory::of(config))),
         }
     }
@@ -75,6 +78,7 @@ impl Services {
         self.rules.send_replace(Arc::clone(&assets.rules));
         self.assets.send_replace(assets);
         self.timezone.send_replace(config.gateway.timezone.clone());
+        self.shop.send_replace(Arc::new(Shop::of(config)));
         self.directory.send_replace(Arc::new(Directory::of(config)));
     }
 
@@ -104,11 +108,13 @@ impl Services {
     ) -> Supervised {
         let (store, health, assets) = (self.store.clone(), self.health.clone(), self.assets.subscribe());
         let (timezone, members) = (self.timezone.subscribe(), self.member_keys());
+        let shop = self.shop.subscribe();
         let make: Box<dyn Fn(CancellationToken) -> ServiceFuture + Send> = match service.clone() {
             Service::Reader(table, till) => Box::new(move |stop| {
                 let members = members.load(&health, &assets.borrow(), &timezone.borrow());
-                let (store, health) = (store.clone(), health.clone());
-                let serve = card::serve_reader(table.clone(), till.clone(), members, store, health, stop);
+                let (store, health, shop) = (store.clone(), health.clone(), shop.clone());
+                let serve =
+                    card::serve_reader(table.clone(), till.clone(), members, shop, store, health, stop);
                 Box::pin(async move { Ok(serve.await?) })
             }),
             Service::Printer(table) => Box::new(move |stop| {

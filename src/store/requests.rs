@@ -227,6 +227,30 @@ impl Reader<'_> {
         repeated(self.conn, new)
     }
 
+    /// The request that a key was used for.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn request_by_key(&self, scope: &str, key: &str) -> Result<Option<RequestRow>, StoreError> {
+        by_key(self.conn, scope, key)
+    }
+
+    /// Requests of one device that are not settled, of whatever kind, oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open_requests_of(&self, target: &str) -> Result<Vec<RequestRow>, StoreError> {
+        let mut query = self.conn.prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM request WHERE target = ?1 AND state IN ('pending','running') ORDER BY rowid"
+        ))?;
+        let mut rows = query.query([target])?;
+        let mut open = Vec::new();
+        while let Some(row) = rows.next()? {
+            open.push(row_of(row)?);
+        }
+        Ok(open)
+    }
+
     /// Requests of a kind that are not settled, oldest first. `target` narrows to one device.
     ///
     /// # Errors

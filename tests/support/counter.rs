@@ -4,15 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use baygate::card::counter::Shop;
 use baygate::card::member::Members;
 use baygate::card::{CardError, serve_reader};
+use baygate::config::purse::PurseTable;
 use baygate::config::tables::{ReaderKind, ReaderRole, ReaderTable};
+use baygate::config::values::TimeOfDay;
 use baygate::event::Source;
 use baygate::event::device::{DeviceKind, DeviceState, DeviceStatus};
 use baygate::health::Health;
 use baygate::store::devices::CardInField;
 use baygate::store::{Offset, Store, StoreOptions};
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -37,6 +41,17 @@ pub fn pcsc_table(id: &str, glob: &str) -> ReaderTable {
         listen: None,
         link: None,
         role: ReaderRole::Card,
+    }
+}
+
+/// The usual rules.
+fn shop() -> Shop {
+    Shop {
+        store: "SH-0042".parse().unwrap(),
+        rules: PurseTable::default(),
+        timezone: jiff::tz::TimeZone::UTC,
+        business_day_start: TimeOfDay { hour: 4, minute: 0 },
+        has_uplink: false,
     }
 }
 
@@ -87,8 +102,9 @@ impl Gateway {
     pub fn serve_members(&self, table: ReaderTable, members: Option<Arc<Members>>) -> Running {
         let stop = CancellationToken::new();
         let till = Some("till-1".parse().unwrap());
-        let service =
-            serve_reader(table, till, members, self.store.clone(), self.health.clone(), stop.clone());
+        let shop = watch::Sender::new(Arc::new(shop())).subscribe();
+        let (store, health) = (self.store.clone(), self.health.clone());
+        let service = serve_reader(table, till, members, shop, store, health, stop.clone());
         Running { stop, task: tokio::spawn(service) }
     }
 

@@ -18,10 +18,10 @@ use super::super::state::Shared;
 use super::leases::{self, LeaseView};
 use crate::clock::UtcMillis;
 use crate::config::tables::ReaderKind;
-use crate::event::card::{CardRefused, CardTapped, Member};
+use crate::event::card::{CardRefused, CardTapped, Member, MemberCoupon};
 use crate::event::device::{DeviceKind, DeviceStatus};
 use crate::event::{Class, EventData, Text};
-use crate::ident::DeviceId;
+use crate::ident::{CardUid, DeviceId};
 use crate::store::devices::CardInField;
 use crate::store::{Reader, StoreError};
 
@@ -35,7 +35,7 @@ const LATEST_CARD_EVENTS: usize = 64;
 pub(super) struct CardView {
     /// UID, upper-case hex.
     #[schema(value_type = String)]
-    uid: crate::ident::CardUid,
+    uid: CardUid,
     /// Technology as probed, e.g. `mifare-classic-1k`.
     #[schema(value_type = String)]
     technology: crate::event::card::Technology,
@@ -79,7 +79,7 @@ fn told(r: &Reader<'_>, card: CardInField) -> Result<CardView, StoreError> {
             && logged.event.kind == CardTapped::TYPE
             && (&tapped.reader, &tapped.uid) == (&reader, &view.uid)
         {
-            view.member = tapped.member;
+            view.member = tapped.member.map(|member| as_it_stands(r, &view.uid, member)).transpose()?;
             break;
         }
         if let Ok(refused) = logged.event.data_as::<CardRefused>()
@@ -91,6 +91,28 @@ fn told(r: &Reader<'_>, card: CardInField) -> Result<CardView, StoreError> {
         }
     }
     Ok(view)
+}
+
+/// The member as told, with what was done on the card since.
+fn as_it_stands(r: &Reader<'_>, uid: &CardUid, mut member: Member) -> Result<Member, StoreError> {
+    let row = r.member_card(&member.card_no)?.filter(|row| row.seen.uid == *uid);
+    if let Some(holding) = row.map(|row| row.seen.holding)
+        && holding.counter > member.counter
+    {
+        let mut coupons: Vec<MemberCoupon> = Vec::new();
+        for same in holding.coupons.chunk_by(|a, b| a == b) {
+            let kind = same.first().and_then(|coupon| u8::try_from(coupon.0).ok());
+            let left = u8::try_from(same.len()).unwrap_or(u8::MAX);
+            coupons.extend(kind.map(|kind| MemberCoupon { kind, left }));
+        }
+        member.balance_fen = holding.balance().unwrap_or(member.balance_fen);
+        member.principal_fen = holding.principal_fen;
+        member.bonus_fen = holding.bonus_fen;
+        member.points = u32::try_from(holding.points).unwrap_or(member.points);
+        member.coupons = coupons;
+        member.counter = holding.counter;
+    }
+    Ok(member)
 }
 
 /// One configured reader.

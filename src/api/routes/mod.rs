@@ -5,13 +5,16 @@
 
 mod cards;
 mod confirmations;
+mod counter;
 mod events;
 mod health;
+mod issue;
 mod leases;
 mod operator_sessions;
 mod operators;
 mod pairings;
 mod prints;
+mod purse;
 mod requests;
 mod shifts;
 mod tokens;
@@ -43,6 +46,11 @@ pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(events::ticket))
         .routes(routes!(cards::readers))
         .routes(routes!(cards::card))
+        .routes(routes!(issue::issue))
+        .routes(routes!(purse::quote))
+        .routes(routes!(purse::transact))
+        .routes(routes!(purse::transaction))
+        .routes(routes!(purse::by_key))
         .routes(routes!(leases::take, leases::give_back))
         .routes(routes!(vehicles::vehicles))
         .routes(routes!(vehicles::vehicle))

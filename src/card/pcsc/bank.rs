@@ -12,12 +12,13 @@ use super::condition::{Service, SlotState, condition};
 use super::monitor::Notice;
 use super::restart_wanted;
 use super::threads::Lease;
-use super::worker::{Job, Outcome, Worker};
+use super::worker::{Outcome, Worker};
 use crate::card::backoff::Backoff;
 use crate::card::field::{Field, Input, Output, Stay};
 use crate::card::member::Members;
 use crate::card::report::{Report, Reports, Unheard};
 use crate::card::verdict::{Refusal, Verdict};
+use crate::card::work::Errand;
 use crate::config::tables::ReaderRole;
 
 /// An identification takes tens of milliseconds, a few hundred on a bad day. Past
@@ -246,15 +247,22 @@ impl Bank {
                 .inspect_err(|error| tracing::error!(%error, "no thread for the reader"))
                 .ok();
         }
-        let job = Job { stay, atr: slot.atr.clone() };
         slot.since = Some(Instant::now());
-        if slot.worker.as_ref().is_some_and(|worker| worker.identify(job)) {
+        if slot.worker.as_ref().is_some_and(|worker| worker.identify(stay, slot.atr.clone())) {
             return Ok(());
         }
         slot.worker = None;
         slot.fault = Some(Refusal::ReaderError);
         let refused = Input::Verdict(stay, Verdict::Refused(Refusal::ReaderError));
         Box::pin(self.feed(name, refused)).await
+    }
+
+    /// Work with the card on one reader, by the thread that knows it.
+    pub(super) fn errand(&self, errand: Errand) {
+        match self.slots.get(&errand.slot).and_then(|slot| slot.worker.as_ref()) {
+            Some(worker) => worker.work(errand),
+            None => errand.cut(),
+        }
     }
 
     /// The threads that now speak for these readers.

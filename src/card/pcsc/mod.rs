@@ -32,6 +32,7 @@ use self::threads::Lease;
 use super::CardError;
 use super::member::Members;
 use super::report::Reports;
+use super::work::Errand;
 use crate::config::tables::ReaderRole;
 
 /// The monitor speaks twice a second; past this pcscd counts as hung.
@@ -78,6 +79,7 @@ pub(super) async fn drive(
     role: ReaderRole,
     members: Option<Arc<Members>>,
     reports: Reports,
+    mut errands: mpsc::Receiver<Errand>,
     stop: CancellationToken,
 ) -> Result<(), CardError> {
     let (outcomes, mut finished) = mpsc::channel(16);
@@ -94,6 +96,10 @@ pub(super) async fn drive(
                 bank.notice(notice).await
             }
             Some(outcome) = finished.recv() => bank.outcome(outcome).await,
+            Some(errand) = errands.recv() => {
+                bank.errand(errand);
+                Ok(())
+            }
             _ = ticks.tick() => {
                 if watch.is_lost() {
                     watch.monitor.abandon();

@@ -17,15 +17,18 @@ use crate::card::member::Members;
 use crate::card::probe::Answer;
 use crate::card::tap::{Tap, TapStep};
 use crate::card::verdict::{CardIdentity, Refusal, Standing, Verdict};
+use crate::card::work::{Errand, WorkStep};
 
 /// Other programs may hold the card for a moment, or reset it: so many tries.
 const TRIES: u32 = 8;
 
-/// One card to identify.
+/// What the thread does.
 #[derive(Debug)]
-pub(super) struct Job {
-    pub(super) stay: Stay,
-    pub(super) atr: Vec<u8>,
+enum Job {
+    /// Who is this card?
+    Identify { stay: Stay, atr: Vec<u8> },
+    /// What somebody asked for.
+    Work(Errand),
 }
 
 /// What came of it.
@@ -60,8 +63,19 @@ impl Worker {
     }
 
     /// Hands over a card; false when the thread is gone or still busy.
-    pub(super) fn identify(&self, job: Job) -> bool {
-        self.jobs.try_send(job).is_ok()
+    pub(super) fn identify(&self, stay: Stay, atr: Vec<u8>) -> bool {
+        self.jobs.try_send(Job::Identify { stay, atr }).is_ok()
+    }
+
+    /// Hands over an errand; ends it when the thread is gone or still busy.
+    pub(super) fn work(&self, errand: Errand) {
+        match self.jobs.try_send(Job::Work(errand)) {
+            Err(
+                blocking::TrySendError::Full(Job::Work(errand))
+                | blocking::TrySendError::Disconnected(Job::Work(errand)),
+            ) => errand.cut(),
+            _ => {}
+        }
     }
 
     /// Gives the thread up; it is counted until it returns.
@@ -84,7 +98,14 @@ fn run(
 ) {
     let Ok(name) = CString::new(reader) else { return };
     let mut desk = Desk { name, context: None, members, try_spent: false };
-    while let Ok(Job { stay, atr }) = jobs.recv() {
+    while let Ok(job) = jobs.recv() {
+        let (stay, atr) = match job {
+            Job::Identify { stay, atr } => (stay, atr),
+            Job::Work(errand) => {
+                desk.work(errand);
+                continue;
+            }
+        };
         let verdict = desk.identify(&atr);
         let outcome = Outcome { worker: id, reader: reader.to_owned(), stay, verdict };
         if outcomes.blocking_send(outcome).is_err() {
@@ -160,12 +181,41 @@ impl Desk {
         })
     }
 
-    fn attempt(&mut self, atr: &[u8]) -> Result<Verdict, Trouble> {
+    fn connect(&mut self) -> Result<Card, Error> {
         let context = match &self.context {
             Some(context) => context.clone(),
             None => self.context.insert(Context::establish(Scope::System)?).clone(),
         };
-        let mut card = context.connect(&self.name, ShareMode::Shared, Protocols::ANY)?;
+        context.connect(&self.name, ShareMode::Shared, Protocols::ANY)
+    }
+
+    /// Does an errand, once: who repeats a write that was cut off writes twice.
+    fn work(&mut self, errand: Errand) {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(200));
+        for _ in 0..TRIES {
+            if errand.done.is_closed() {
+                return;
+            }
+            match self.connect() {
+                Ok(mut card) => {
+                    match card.transaction() {
+                        Ok(transaction) => converse(transaction, errand),
+                        Err(_) => errand.cut(),
+                    }
+                    drop(card.disconnect(Disposition::LeaveCard));
+                    return;
+                }
+                Err(Error::SharingViolation) => {}
+                Err(Error::NoSmartcard | Error::RemovedCard | Error::UnknownReader) => break,
+                Err(_) => self.context = None,
+            }
+            std::thread::sleep(backoff.wait());
+        }
+        errand.cut();
+    }
+
+    fn attempt(&mut self, atr: &[u8]) -> Result<Verdict, Trouble> {
+        let mut card = self.connect()?;
         // A wrong password too many locks a card for ever: it is not sent twice for one tap.
         let members = self.members.clone().filter(|_| !self.try_spent);
         let verdict = in_transaction(&mut card, atr, members, &mut self.try_spent);
@@ -205,6 +255,28 @@ fn in_transaction(
                 next
             }
         };
+    }
+}
+
+/// An errand while no other program can speak with the card.
+fn converse(mut transaction: Transaction<'_>, errand: Errand) {
+    let Errand { mut step, done, .. } = errand;
+    while !done.is_closed() {
+        let (answer, work) = match step {
+            WorkStep::Done(worked) => {
+                let _ = done.send(worked);
+                return;
+            }
+            WorkStep::Reset(work) => {
+                let reset =
+                    transaction.reconnect(ShareMode::Shared, Protocols::ANY, Disposition::ResetCard).is_ok();
+                (if reset { Answer::Reset } else { Answer::NotTransmitted }, work)
+            }
+            WorkStep::Transmit(command, work) => {
+                (transmit(&transaction, &command).unwrap_or(Answer::NotTransmitted), work)
+            }
+        };
+        step = work.answer(&answer);
     }
 }
 

@@ -50,12 +50,30 @@ impl Journal {
         last: Option<Mark>,
         evidence: Evidence,
     ) -> Result<Tap, StoreError> {
+        let (tap, batch) = self.look(card, last, evidence).await?;
+        if !batch.ops.is_empty() {
+            self.store.commit(batch).await?;
+        }
+        Ok(tap)
+    }
+
+    /// As [`Journal::tap`], but what is to be noted is left to the caller, who commits it with
+    /// what else a tap tells.
+    ///
+    /// # Errors
+    /// As [`Journal::tap`].
+    pub async fn look(
+        &self,
+        card: SeenCard,
+        last: Option<Mark>,
+        evidence: Evidence,
+    ) -> Result<(Tap, Batch), StoreError> {
         let card_no = card.card_no.clone();
         let (known, open) =
             self.store.read(move |r| Ok((r.member_card(&card_no)?, r.open_transaction(&card_no)?))).await?;
         let held = |why: &str| Tap { standing: Err(why.to_owned()), settled: None };
         if let Some(why) = known.as_ref().and_then(|known| known.held.as_ref()) {
-            return Ok(held(why));
+            return Ok((held(why), Batch::new()));
         }
         if known.as_ref().is_some_and(|known| known.seen.uid != card.uid) {
             return self.hold(known, card, "uid-differs").await;
@@ -65,8 +83,7 @@ impl Journal {
             let standing = known.as_ref().map_or(first, |known| observe(&known.seen.holding, &card.holding));
             return match standing {
                 Ok(standing) => {
-                    self.store.commit(Batch::new().op(seen(card))).await?;
-                    Ok(Tap { standing: Ok(standing), settled: None })
+                    Ok((Tap { standing: Ok(standing), settled: None }, Batch::new().op(seen(card))))
                 }
                 Err(wrong) => self.hold(known, card, wrong.code()).await,
             };
@@ -95,8 +112,7 @@ impl Journal {
             Became::Parked => End::Parked,
         };
         let batch = self.ending(&open, how).await?.op(seen(card));
-        self.store.commit(batch).await?;
-        Ok(Tap { standing: Ok(standing), settled: Some((id, became)) })
+        Ok((Tap { standing: Ok(standing), settled: Some((id, became)) }, batch))
     }
 
     async fn hold(
@@ -104,7 +120,7 @@ impl Journal {
         known: Option<CardRow>,
         card: SeenCard,
         code: &'static str,
-    ) -> Result<Tap, StoreError> {
+    ) -> Result<(Tap, Batch), StoreError> {
         let alarm = Alarm { code, counter_seen: card.holding.counter, uid_seen: card.uid.clone() };
         let (card_no, known) = match known {
             Some(known) => (card.card_no, Some(known)),
@@ -116,8 +132,7 @@ impl Journal {
             }
         };
         let known = known.ok_or_else(|| StoreError::NotFound { what: format!("card {card_no}") })?;
-        self.store.commit(known.hold(&alarm)?).await?;
-        Ok(Tap { standing: Err(code.to_owned()), settled: None })
+        Ok((Tap { standing: Err(code.to_owned()), settled: None }, known.hold(&alarm)?))
     }
 
     /// The intent, durable when this returns. Takes the request of the same id, where there is one.

@@ -1,0 +1,230 @@
+//! The desk of one reader: takes the requests for it, waits for their card, gives errands to
+//! the driver, and notes in the ledger what every tap tells.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout};
+use uuid::Uuid;
+
+use super::asked::{ISSUE, QUOTE, TRANSACTION, wait_of};
+use super::refused::Refused;
+use super::shop::Shop;
+use super::{holder, issue, transaction};
+use crate::card::CardError;
+use crate::card::keys::{KeyStore, Scope};
+use crate::card::member::Members;
+use crate::card::purse::journal::Journal;
+use crate::card::record::MemberRecord;
+use crate::card::verdict::Refusal;
+use crate::card::work::{Errand, WorkStep, Worked};
+use crate::clock::UtcMillis;
+use crate::event::card::Technology;
+use crate::health::Health;
+use crate::ident::{CardUid, DeviceId};
+use crate::protocols::cards::CardLayout;
+use crate::store::ledger::Evidence;
+use crate::store::requests::{RequestOp, RequestRow, RequestState};
+use crate::store::{Batch, Op, Store, StoreError};
+
+/// The longest conversation with a card: preparing one takes a second or two at 106 kbit/s.
+const ERRAND_LIMIT: Duration = Duration::from_secs(8);
+
+/// What the card in a field shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shows {
+    /// A record of ours, and nothing against it.
+    Record(Box<MemberRecord>),
+    /// It will not do.
+    Refused(Refusal),
+    /// A number, no more.
+    Number,
+    /// Nobody knows since a write was cut off: it has to be tapped again.
+    Doubt,
+}
+
+/// A card in a field.
+#[derive(Debug, Clone)]
+pub(crate) struct InField {
+    /// In which of the table's readers.
+    pub(crate) slot: String,
+    /// Its chip.
+    pub(crate) uid: CardUid,
+    /// Technology as probed.
+    pub(crate) technology: Technology,
+    /// What it shows.
+    pub(crate) shows: Shows,
+}
+
+/// How a request went.
+pub(super) enum Went {
+    /// Its row is settled, or waits for the next tap.
+    Told,
+    /// It is to be settled so.
+    Done(Value),
+    /// It is to be settled so.
+    Refused(Refused),
+}
+
+impl<R: Into<Refused>> From<R> for Went {
+    fn from(refused: R) -> Self {
+        Self::Refused(refused.into())
+    }
+}
+
+/// The desk of one reader.
+pub(crate) struct Desk {
+    reader: DeviceId,
+    pub(super) store: Store,
+    pub(super) journal: Journal,
+    pub(super) members: Option<Arc<Members>>,
+    shop: watch::Receiver<Arc<Shop>>,
+    health: Health,
+    errands: mpsc::Sender<Errand>,
+    /// When each request gives up its card.
+    waiting: HashMap<Uuid, Instant>,
+}
+
+impl Desk {
+    pub(crate) fn new(
+        reader: DeviceId,
+        store: Store,
+        members: Option<Arc<Members>>,
+        shop: watch::Receiver<Arc<Shop>>,
+        health: Health,
+        errands: mpsc::Sender<Errand>,
+    ) -> Self {
+        let journal = Journal::new(store.clone());
+        Self { reader, store, journal, members, shop, health, errands, waiting: HashMap::new() }
+    }
+
+    pub(super) fn shop(&self) -> Arc<Shop> {
+        Arc::clone(&self.shop.borrow())
+    }
+
+    /// Whether headquarters is not reached now.
+    pub(super) fn is_offline(&self) -> bool {
+        !self.shop.borrow().has_uplink
+            || self.health.troubles().iter().any(|trouble| trouble.part == "uplink")
+    }
+
+    /// What a tap tells the ledger, to be committed with the tap: what was open on the card is
+    /// settled before anything else is done with it.
+    pub(crate) async fn look(
+        &self,
+        uid: &CardUid,
+        technology: Technology,
+        record: Option<&MemberRecord>,
+    ) -> Result<Batch, StoreError> {
+        if let Some(batch) = issue::settle(self, uid, technology, record).await? {
+            return Ok(batch);
+        }
+        let Some(record) = record else { return Ok(Batch::new()) };
+        let seen = holder::seen(uid, technology, record, &self.shop().timezone);
+        let card_no = seen.card_no.clone();
+        let (tap, batch) = match self.journal.look(seen, holder::mark(record), Evidence::default()).await {
+            Err(StoreError::LedgerRefused { what }) => {
+                tracing::warn!(reader = %self.reader, %card_no, what, "this tap settles nothing");
+                return Ok(Batch::new());
+            }
+            looked => looked?,
+        };
+        if let Some((id, became)) = tap.settled {
+            tracing::info!(reader = %self.reader, transaction = %id, ?became, "a tap settled a transaction");
+        }
+        if let Err(why) = tap.standing {
+            tracing::warn!(reader = %self.reader, %card_no, why, "card held");
+        }
+        Ok(batch)
+    }
+
+    /// When the next request gives up.
+    pub(crate) fn next_end(&self) -> Option<Instant> {
+        self.waiting.values().min().copied()
+    }
+
+    /// Takes what is asked of this reader, as far as its card lies there or its time is over.
+    pub(crate) async fn serve(&mut self, field: &mut [InField]) -> Result<(), CardError> {
+        let target = self.reader.to_string();
+        let open = self.store.read(move |r| r.open_requests_of(&target)).await?;
+        self.waiting.retain(|id, _| open.iter().any(|request| request.id == *id));
+        for request in open {
+            let ours = matches!(request.kind.as_str(), TRANSACTION | QUOTE | ISSUE);
+            if !ours || request.state != RequestState::Pending {
+                continue;
+            }
+            let end = self.end_of(&request);
+            let card = field.last_mut();
+            let went = match card {
+                _ if Instant::now() >= end => Went::Refused(Refused::no_card()),
+                Some(card) => self.act(&request, card).await?,
+                None => continue,
+            };
+            self.waiting.remove(&request.id);
+            let (state, outcome) = match went {
+                Went::Told => continue,
+                Went::Done(outcome) => (RequestState::Done, outcome),
+                Went::Refused(refused) => {
+                    let (kind, code) = (&request.kind, &refused.code);
+                    tracing::info!(reader = %self.reader, kind, code, "card request refused");
+                    (RequestState::Failed, refused.outcome())
+                }
+            };
+            let settle = RequestOp::Settle { id: request.id, state, outcome };
+            self.store.commit(Batch::new().op(Op::Request(settle))).await?;
+        }
+        Ok(())
+    }
+
+    /// Its time began when it came in, by the wall clock, and is never longer than was asked.
+    fn end_of(&mut self, request: &RequestRow) -> Instant {
+        let wait = wait_of(&request.body);
+        let age = u64::try_from(UtcMillis::now().0.saturating_sub(request.created_at.0)).unwrap_or(0);
+        let left = wait.saturating_sub(Duration::from_millis(age));
+        *self.waiting.entry(request.id).or_insert_with(|| Instant::now() + left)
+    }
+
+    async fn act(&self, request: &RequestRow, card: &mut InField) -> Result<Went, CardError> {
+        if self.members.is_none() {
+            return Ok(Refused::no_keys().into());
+        }
+        let went = if request.kind == ISSUE {
+            issue::issue(self, request, card).await
+        } else {
+            transaction::deal(self, request, card).await
+        };
+        match went {
+            Ok(went) => Ok(went),
+            // Of this one request: the reader goes on.
+            Err(StoreError::LedgerRefused { what }) => Ok(Refused::moved_on(&what).into()),
+            Err(error) if error.is_damage() => {
+                self.store.note_damage(&error);
+                tracing::error!(reader = %self.reader, %error, "a card's row cannot be read");
+                Ok(crate::card::purse::Refusal::CardHeld.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Where a technology keeps its record, and the keys that open it.
+    pub(super) fn medium(&self, technology: Technology) -> Option<(Arc<CardLayout>, Arc<dyn KeyStore>)> {
+        let members = self.members.as_ref()?;
+        Some((members.layout(technology)?, Arc::clone(&members.keys)))
+    }
+
+    /// Whose keys are here.
+    pub(super) fn key_scope(&self) -> Option<Scope> {
+        self.members.as_ref().map(|members| members.keys.scope())
+    }
+
+    /// A conversation with the card, by the driver.
+    pub(super) async fn errand(&self, card: &InField, step: WorkStep) -> Option<Worked> {
+        let (done, end) = oneshot::channel();
+        let errand = Errand { slot: card.slot.clone(), step, done };
+        self.errands.send(errand).await.ok()?;
+        timeout(ERRAND_LIMIT, end).await.ok()?.ok()
+    }
+}

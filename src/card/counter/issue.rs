@@ -1,0 +1,216 @@
+//! Giving out a card: an empty one becomes a member's. While it is being written a row of
+//! kind `card.prepare` stands, whose target is the chip: after a cut it says that what lies on
+//! the card is ours to overwrite, and the next tap tells whether the card came to be.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::asked::{ISSUE, IssueAsked, PREPARE};
+use super::desk::{Desk, InField, Shows, Went};
+use super::holder;
+use super::refused::Refused;
+use crate::card::medium::{Finding, PrepareOutcome, Preparing, Reading};
+use crate::card::purse::Refusal;
+use crate::card::purse::day::business_day;
+use crate::card::purse::policy::may_be_valid_until;
+use crate::card::record::{COUPON_SLOTS, Coupon, MemberRecord};
+use crate::card::verdict::Refusal as CardRefusal;
+use crate::card::work::Worked;
+use crate::clock::UtcMillis;
+use crate::event::card::{MemberStatus, Technology};
+use crate::ident::CardUid;
+use crate::store::ledger_cards::{self, By};
+use crate::store::requests::{NewRequest, RequestOp, RequestRow, RequestState};
+use crate::store::{Batch, Op, StoreError};
+
+/// Does one request for a new card with the card in the field.
+pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField) -> Result<Went, StoreError> {
+    let asked: IssueAsked = match serde_json::from_value(request.body.clone()) {
+        Ok(asked) => asked,
+        Err(error) => return Ok(Refused::body(&error).into()),
+    };
+    let earlier = open_rows(desk, &card.uid).await?;
+    let again = !earlier.is_empty();
+    match &card.shows {
+        Shows::Record(_) => return Ok(Refused::already_issued().into()),
+        Shows::Refused(CardRefusal::Unformatted) => {}
+        // An earlier attempt was cut off: what lies there is ours.
+        Shows::Refused(_) | Shows::Doubt if again => {}
+        Shows::Refused(CardRefusal::NotAMemberCard) => return Ok(Refused::not_blank().into()),
+        Shows::Refused(refusal) => return Ok((*refusal).into()),
+        Shows::Number => return Ok(Refusal::AccountAtHeadquarters.into()),
+        Shows::Doubt => return Ok(Refusal::TapAgain.into()),
+    }
+    if let Err(refused) = may_issue(desk, &asked).await? {
+        return Ok(refused.into());
+    }
+    let Some((layout, keys)) = desk.medium(card.technology) else {
+        return Ok(Refusal::AccountAtHeadquarters.into());
+    };
+    let record = new_record(desk, &asked, keys.current().0);
+    let step = match Preparing::start(card.uid.clone(), card.technology, &layout, &record, &keys, again) {
+        Ok(step) => step,
+        Err(error) => return Ok(Refused::cannot_be_issued(&error).into()),
+    };
+    let row = begin(desk, request.id, card, &asked, &earlier).await?;
+    card.shows = Shows::Doubt;
+    let outcome = match desk.errand(card, step.into()).await {
+        Some(Worked::Prepared(outcome)) => outcome,
+        _ => PrepareOutcome::Unfinished,
+    };
+    if matches!(outcome, PrepareOutcome::NotBlank | PrepareOutcome::NotWritten) {
+        // Of an earlier attempt the chip may still be half written: its row stays.
+        if !again {
+            desk.store.commit(Batch::new().op(closed(row))).await?;
+        }
+        let not_blank = outcome == PrepareOutcome::NotBlank;
+        card.shows =
+            Shows::Refused(if not_blank { CardRefusal::NotAMemberCard } else { CardRefusal::Unformatted });
+        return Ok(if not_blank { Refused::not_blank() } else { Refused::issue_not_begun() }.into());
+    }
+    // Reading it with its own keys is the proof.
+    let reading = Reading::start(card.uid.clone(), layout, keys, true);
+    let found = match desk.errand(card, reading.into()).await {
+        Some(Worked::Read(found)) => found,
+        _ => Finding::ReaderError,
+    };
+    match found {
+        Finding::Opened(opened) => {
+            let record = opened.current.record;
+            if let Some(batch) = settle(desk, &card.uid, card.technology, Some(&record)).await? {
+                desk.store.commit(batch).await?;
+            }
+            card.shows = Shows::Record(Box::new(record));
+            Ok(Went::Told)
+        }
+        Finding::Refused(refusal) => {
+            card.shows = Shows::Refused(refusal);
+            Ok(Refused::issue_interrupted().into())
+        }
+        // The next tap tells; until then the asker waits.
+        Finding::ReaderError => {
+            desk.store.commit(Batch::new().op(Op::Request(RequestOp::Start { id: row }))).await?;
+            Ok(Went::Told)
+        }
+    }
+}
+
+async fn may_issue(desk: &Desk, asked: &IssueAsked) -> Result<Result<(), Refused>, StoreError> {
+    let (shop, card_no) = (desk.shop(), asked.card_no.clone());
+    let (held, known) = desk
+        .store
+        .read(move |r| Ok((r.card_writes_held()?.is_some(), r.member_card(&card_no)?.is_some())))
+        .await?;
+    if held {
+        return Ok(Err(Refusal::WritesHeld.into()));
+    }
+    if known {
+        return Ok(Err(Refused::card_no_in_use()));
+    }
+    let until = asked.valid_until.and_then(|day| holder::end_of(day, &shop.timezone));
+    let may = may_be_valid_until(asked.card_type, until, UtcMillis::now(), &shop.rules);
+    Ok(may.map_err(Refused::from))
+}
+
+fn new_record(desk: &Desk, asked: &IssueAsked, key_version: u8) -> MemberRecord {
+    MemberRecord {
+        card_no: asked.card_no.clone(),
+        member_type: asked.card_type,
+        status: MemberStatus::Active,
+        issuing_store: desk.shop().store.clone(),
+        tier: asked.tier,
+        discount_class: asked.discount_class,
+        valid_until: asked.valid_until,
+        principal_fen: 0,
+        bonus_fen: 0,
+        points: 0,
+        coupons: [Coupon::default(); COUPON_SLOTS],
+        counter: 0,
+        last: None,
+        key_version,
+    }
+}
+
+/// Durable before the first byte: this chip is being written, and for whom.
+async fn begin(
+    desk: &Desk,
+    id: Uuid,
+    card: &InField,
+    asked: &IssueAsked,
+    earlier: &[RequestRow],
+) -> Result<Uuid, StoreError> {
+    let row = NewRequest {
+        id: Uuid::now_v7(),
+        kind: PREPARE,
+        target: card.uid.to_string(),
+        scope: "card".into(),
+        idempotency_key: None,
+        body: json!({ "issue": id, "card_no": asked.card_no }),
+    };
+    let row_id = row.id;
+    let mut batch = Batch::new().op(Op::Request(RequestOp::Start { id }));
+    for earlier in earlier {
+        batch = batch.op(closed(earlier.id));
+    }
+    desk.store.commit(batch.op(Op::Request(RequestOp::Insert(row)))).await?;
+    Ok(row_id)
+}
+
+fn closed(row: Uuid) -> Op {
+    Op::Request(RequestOp::Settle { id: row, state: RequestState::Done, outcome: Value::Null })
+}
+
+async fn open_rows(desk: &Desk, uid: &CardUid) -> Result<Vec<RequestRow>, StoreError> {
+    let target = uid.to_string();
+    desk.store.read(move |r| r.open_requests(PREPARE, Some(&target))).await
+}
+
+/// A card that was being issued shows itself. With its record it is issued; without, the issue
+/// failed, and its row stays until the card is prepared again. `None`: no such card.
+pub(super) async fn settle(
+    desk: &Desk,
+    uid: &CardUid,
+    technology: Technology,
+    record: Option<&MemberRecord>,
+) -> Result<Option<Batch>, StoreError> {
+    let Some(row) = open_rows(desk, uid).await?.pop() else { return Ok(None) };
+    let issue = row.body.get("issue").and_then(Value::as_str).and_then(|id| id.parse::<Uuid>().ok());
+    let request = match issue {
+        Some(id) => desk.store.read(move |r| r.request(id)).await?,
+        None => None,
+    };
+    let open = request.as_ref().filter(|request| !request.state.is_settled());
+    let Some(record) = record else {
+        let settle = open.map(|request| RequestOp::Settle {
+            id: request.id,
+            state: RequestState::Failed,
+            outcome: Refused::issue_interrupted().outcome(),
+        });
+        return Ok(settle.map(|settle| Batch::new().op(Op::Request(settle))));
+    };
+    let shop = desk.shop();
+    let seen = holder::seen(uid, technology, record, &shop.timezone);
+    let card_no = record.card_no.clone();
+    let known = desk.store.read(move |r| r.member_card(&card_no)).await?.is_some();
+    let asked = request.as_ref().filter(|request| request.kind == ISSUE);
+    let asked = asked.and_then(|request| serde_json::from_value::<IssueAsked>(request.body.clone()).ok());
+    let (Some(asked), false) = (asked.filter(|asked| asked.card_no == record.card_no), known) else {
+        // It was whole before, or is another's: nothing of ours is left to do here.
+        desk.store.commit(Batch::new().op(closed(row.id))).await?;
+        return Ok(None);
+    };
+    let begun = row.created_at;
+    let day = business_day(begun, &shop.timezone, shop.business_day_start).to_string();
+    let tier = (record.tier > 0).then(|| record.tier.to_string());
+    let by = By { operator: asked.by.operator, till: asked.by.till };
+    let mut batch = ledger_cards::issued(seen, tier, day, by)?.op(closed(row.id));
+    if let Some(request) = open {
+        let outcome = json!({
+            "card_no": record.card_no, "uid": uid, "technology": technology, "type": record.member_type,
+            "issuing_store": record.issuing_store, "valid_until": record.valid_until,
+        });
+        batch =
+            batch.op(Op::Request(RequestOp::Settle { id: request.id, state: RequestState::Done, outcome }));
+    }
+    Ok(Some(batch))
+}

@@ -1,0 +1,23 @@
+//! The purse at the counter: what is asked of the card in a reader's field, done. What lives
+//! here: which requests a reader's service takes, the waiting for a card, and the order of
+//! what is durable and what is written ([`desk`]). What does not: what a sale costs and who
+//! may (`purse`), how a record is read and written (`medium`), and how bytes reach a card
+//! (`work` and the drivers).
+//!
+//! ```text
+//!  request (with its key) ─► the card lies there? its number asked for? ─► plan, policy
+//!      ─► intent ─► record on the card ─► outcome, event, request settled: one commit
+//! ```
+
+mod asked;
+mod desk;
+mod holder;
+mod issue;
+mod refused;
+mod shop;
+mod transaction;
+
+pub use asked::{Adjustment, By, Deal, ISSUE, IssueAsked, PREPARE, QUOTE, Quoted, TRANSACTION};
+pub(super) use desk::{Desk, InField, Shows};
+pub use refused::Refused;
+pub use shop::Shop;

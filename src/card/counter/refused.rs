@@ -1,0 +1,183 @@
+//! Why a request was not done, as its row says it: a stable code, the words for the cashier,
+//! and the status that a till over HTTP gets.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::card::purse::Refusal as PurseRefusal;
+use crate::card::verdict::Refusal as CardRefusal;
+use crate::event::Text;
+
+/// A refusal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Stable code.
+    pub code: String,
+    /// For the cashier.
+    pub text: Text,
+    /// HTTP status.
+    pub status: u16,
+}
+
+/// The card or the house is not as it must be.
+const CONFLICT: u16 = 409;
+/// What was asked cannot be.
+const UNPROCESSABLE: u16 = 422;
+
+impl Refused {
+    fn new(code: &str, status: u16, zh: impl Into<String>, en: impl Into<String>) -> Self {
+        Self { code: code.into(), text: Text::new(zh, en), status }
+    }
+
+    /// As the outcome of a request.
+    #[must_use]
+    pub fn outcome(&self) -> Value {
+        json!(self)
+    }
+
+    pub(super) fn no_card() -> Self {
+        Self::new(
+            "no-card",
+            CONFLICT,
+            "读卡器上没有卡，什么也没有做。请放好卡，用新的 Idempotency-Key 再试。",
+            "No card lay on the reader, and nothing was done. Present the card and ask again with a new Idempotency-Key.",
+        )
+    }
+
+    pub(super) fn wrong_card() -> Self {
+        Self::new(
+            "wrong-card",
+            CONFLICT,
+            "读卡器上是另一张卡，什么也没有做。请放上所选的卡再试。",
+            "Another card lies on the reader, and nothing was done. Present the card that was chosen.",
+        )
+    }
+
+    pub(super) fn already_issued() -> Self {
+        Self::new(
+            "already-issued",
+            CONFLICT,
+            "此卡已是会员卡，未做任何改动。请换一张空白卡。",
+            "This card is a member's already and was not changed. Present an empty card.",
+        )
+    }
+
+    pub(super) fn not_blank() -> Self {
+        Self::new(
+            "not-blank",
+            CONFLICT,
+            "此卡不是空白卡（有其他数据或密钥），未做任何改动。请换一张空白卡。",
+            "This card is not empty: it has foreign data or keys. It was not changed; present an empty card.",
+        )
+    }
+
+    pub(super) fn card_no_in_use() -> Self {
+        Self::new(
+            "card-no-in-use",
+            CONFLICT,
+            "此卡号已发出。请使用下一个卡号。",
+            "This card number has been given out before; take the next one.",
+        )
+    }
+
+    pub(super) fn cannot_be_issued(why: &dyn std::error::Error) -> Self {
+        Self::new("cannot-be-issued", UNPROCESSABLE, format!("无法发卡：{why}"), why.to_string())
+    }
+
+    pub(super) fn issue_not_begun() -> Self {
+        Self::new(
+            "not-written",
+            CONFLICT,
+            "卡已离开或读卡器出错，未写入任何数据。请重新放卡，用新的 Idempotency-Key 再发。",
+            "The card left or the reader failed before anything was written. Present it again and issue it with a new Idempotency-Key.",
+        )
+    }
+
+    pub(super) fn issue_interrupted() -> Self {
+        Self::new(
+            "issue-interrupted",
+            CONFLICT,
+            "发卡未完成。请重新放好此卡，用新的 Idempotency-Key 再发一次。",
+            "The issue was cut off. Present this card again and issue it once more with a new Idempotency-Key.",
+        )
+    }
+
+    pub(super) fn no_keys() -> Self {
+        Self::new(
+            "card-keys",
+            CONFLICT,
+            "本机没有会员卡密钥，只能识别卡号。请配置凭据 card-keys。",
+            "This gateway has no card keys and only identifies cards; give it the credential card-keys.",
+        )
+    }
+
+    pub(super) fn moved_on(what: &str) -> Self {
+        Self::new(
+            "tap-again",
+            CONFLICT,
+            "卡的状态已改变，什么也没有做。请重新刷卡后再试。",
+            format!("Nothing was done: {what}"),
+        )
+    }
+
+    pub(super) fn quote_changed() -> Self {
+        Self::new(
+            "quote-changed",
+            CONFLICT,
+            "报价后卡或规则已改变，什么也没有做。请重新报价，经顾客确认后再收款。",
+            "Card or rules have changed since the quote, and nothing was done. Ask for a new quote and show it to the customer.",
+        )
+    }
+
+    pub(super) fn original_unknown() -> Self {
+        Self::new(
+            "original-unknown",
+            UNPROCESSABLE,
+            "没有找到原交易。请核对交易号；其他门店的交易请到原门店办理。",
+            "The original transaction is not known here. Check its id; one of another store is refunded there.",
+        )
+    }
+
+    pub(super) fn too_long() -> Self {
+        Self::new(
+            "request-invalid",
+            UNPROCESSABLE,
+            "明细过长（超过 60 KiB），什么也没有做。请减少或缩短商品名称。",
+            "The items are too long (over 60 KiB) and nothing was done. Send fewer of them, or shorter names.",
+        )
+    }
+
+    pub(super) fn body(error: &serde_json::Error) -> Self {
+        Self::new(
+            "request-invalid",
+            UNPROCESSABLE,
+            "请求内容无法识别，可能由其他版本写入。请重新提交。",
+            format!("The request cannot be read, perhaps another version wrote it ({error}). Ask again."),
+        )
+    }
+}
+
+impl From<PurseRefusal> for Refused {
+    fn from(refusal: PurseRefusal) -> Self {
+        use PurseRefusal as R;
+        let status = match refusal {
+            R::AmountNotAllowed
+            | R::TendersDoNotAddUp
+            | R::CouponUnknown
+            | R::CouponNotApplicable
+            | R::PointsOverShare
+            | R::RefundOverOriginal
+            | R::ValidityNotAllowed
+            | R::LossReportNotAllowed
+            | R::TransferNotAllowed => UNPROCESSABLE,
+            _ => CONFLICT,
+        };
+        Self { code: refusal.code().into(), text: refusal.text(), status }
+    }
+}
+
+impl From<CardRefusal> for Refused {
+    fn from(refusal: CardRefusal) -> Self {
+        Self { code: refusal.code().into(), text: refusal.text(), status: CONFLICT }
+    }
+}

@@ -1,0 +1,302 @@
+//! Quotes and transactions: one path for all kinds.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::asked::{Deal, QUOTE};
+use super::desk::{Desk, InField, Shows, Went};
+use super::holder;
+use super::refused::Refused;
+use super::shop::Shop;
+use crate::card::keys::Scope;
+use crate::card::medium::{Finding, Reading, WriteOutcome, Writing};
+use crate::card::purse::capability::Limits;
+use crate::card::purse::day::business_day;
+use crate::card::purse::policy::{Card, Hotlist, House, OfflineSpent, permit};
+use crate::card::purse::settle::Mark;
+use crate::card::purse::{Caps, Context, Plan, Refusal};
+use crate::card::record::{COUPON_SLOTS, MemberRecord};
+use crate::card::work::Worked;
+use crate::clock::UtcMillis;
+use crate::event::ledger::CardTransaction;
+use crate::money::{Fen, Holding};
+use crate::store::StoreError;
+use crate::store::hands::InHand;
+use crate::store::ledger::{End, Evidence, NewTransaction, TransactionRow};
+use crate::store::ledger_cards::CardRow;
+use crate::store::requests::RequestRow;
+
+/// The longest `card.transaction` data: an event's 64 KiB (contract §3), less its envelope.
+const MAX_FACT_BYTES: usize = 60 * 1024;
+
+/// What the ledger knows about a deal before it is made.
+struct Known {
+    card: Option<CardRow>,
+    open: bool,
+    writes_held: bool,
+    spent: (i64, i64),
+    original: Option<(CardTransaction, Vec<CardTransaction>)>,
+}
+
+/// A deal that may be made.
+struct Made {
+    plan: Plan,
+    before: Holding,
+    after: Holding,
+    earlier: Vec<Uuid>,
+    day: String,
+    offline: bool,
+    takes_fen: Fen,
+    day_cap: Option<Fen>,
+}
+
+/// Does one request for a quote or a transaction with the card in the field.
+pub(super) async fn deal(desk: &Desk, request: &RequestRow, card: &mut InField) -> Result<Went, StoreError> {
+    let record = match &card.shows {
+        Shows::Record(record) => (**record).clone(),
+        Shows::Refused(refusal) => return Ok((*refusal).into()),
+        Shows::Number => return Ok(Refusal::AccountAtHeadquarters.into()),
+        Shows::Doubt => return Ok(Refusal::TapAgain.into()),
+    };
+    let asked: Deal = match serde_json::from_value(request.body.clone()) {
+        Ok(asked) => asked,
+        Err(error) => return Ok(Refused::body(&error).into()),
+    };
+    if record.card_no != asked.card_no {
+        return Ok(Refused::wrong_card().into());
+    }
+    let made = match make(desk, &asked, &record, card).await? {
+        Ok(made) => made,
+        Err(refused) => return Ok(refused.into()),
+    };
+    let said = said(&made);
+    if request.kind == QUOTE {
+        return Ok(Went::Done(said));
+    }
+    if asked.quoted.as_ref().is_some_and(|quoted| quoted.said != said) {
+        return Ok(Refused::quote_changed().into());
+    }
+    let (kind, tag) = (made.plan.kind, Mark::of(request.id));
+    let new = match holder::written(&record, &made.after, kind, tag, UtcMillis::now()) {
+        Ok(new) => new,
+        Err(refusal) => return Ok(refusal.into()),
+    };
+    let context = Context {
+        transaction_id: request.id,
+        card_no: record.card_no.clone(),
+        uid: card.uid.clone(),
+        issuing_store: record.issuing_store.clone(),
+        operator: asked.by.operator,
+        till: asked.by.till,
+        order: asked.order,
+        offline: made.offline,
+        idempotency_key: asked.idempotency_key,
+    };
+    let fact = match made.plan.fact(&context) {
+        Ok(fact) => fact,
+        Err(refusal) => return Ok(refusal.into()),
+    };
+    let Made { before, after, earlier, day: business_day, takes_fen, day_cap, .. } = made;
+    let technology = card.technology;
+    // Its outcome must fit an event, or it could never be told.
+    if serde_json::to_vec(&fact).map_or(true, |told| told.len() > MAX_FACT_BYTES) {
+        return Ok(Refused::too_long().into());
+    }
+    let new_transaction =
+        NewTransaction { fact, technology, business_day, before, after, earlier, takes_fen, day_cap };
+    let in_hand = desk.journal.begin(new_transaction).await?;
+    write(desk, request, card, record, new, in_hand).await
+}
+
+/// Plan and policy: nothing is written.
+async fn make(
+    desk: &Desk,
+    asked: &Deal,
+    record: &MemberRecord,
+    card: &InField,
+) -> Result<Result<Made, Refused>, StoreError> {
+    let shop = desk.shop();
+    let now = UtcMillis::now();
+    let day = business_day(now, &shop.timezone, shop.business_day_start).to_string();
+    let known = known(desk, asked, record, card, &day).await?;
+    if asked.original_transaction_id.is_some() && known.original.is_none() {
+        return Ok(Err(Refused::original_unknown()));
+    }
+    let before = holder::holding(record);
+    let offline = desk.is_offline();
+    let judged = || {
+        let original = known.original.as_ref().map(|(fact, earlier)| (fact, earlier.as_slice()));
+        let plan = asked.plan(record, &before, original, &shop.rules)?;
+        let after = plan.after(&before, &Caps::of(&shop.rules, record.member_type, COUPON_SLOTS))?;
+        let row = known.card.as_ref().ok_or(Refusal::TapAgain)?;
+        let on_hand = Card {
+            card_no: &record.card_no,
+            technology: card.technology,
+            card_type: record.member_type,
+            issuing_store: &record.issuing_store,
+            standing: row.status,
+            valid_until: row.seen.valid_until,
+            held: row.held.is_some(),
+            open: known.open,
+        };
+        let spent = OfflineSpent { by_card: Fen(known.spent.0), by_all: Fen(known.spent.1) };
+        let house = house(desk, &shop, now, &known, offline.then_some(spent));
+        permit(&on_hand, plan.kind, &plan.effect, &house)?;
+        let takes = plan.effect.takes(shop.rules.points.worth_fen).ok_or(Refusal::AmountNotAllowed)?;
+        let limits = Limits::of(card.technology, &shop.rules, house.keys_in_hardware);
+        Ok((plan, after, takes, limits.map(|limits| limits.per_day)))
+    };
+    Ok(judged().map_err(|refusal: Refusal| Refused::from(refusal)).map(
+        |(plan, after, takes_fen, day_cap)| {
+            let earlier = known.original.iter().flat_map(|(_, earlier)| earlier);
+            let earlier = earlier.map(|fact| fact.transaction_id).collect();
+            Made {
+                plan,
+                before: before.clone(),
+                after,
+                earlier,
+                day: day.clone(),
+                offline,
+                takes_fen,
+                day_cap,
+            }
+        },
+    ))
+}
+
+fn house<'a>(
+    desk: &Desk,
+    shop: &'a Shop,
+    now: UtcMillis,
+    known: &Known,
+    offline: Option<OfflineSpent>,
+) -> House<'a> {
+    static NONE: Hotlist = Hotlist { version: 0, as_of: None, cards: std::collections::BTreeSet::new() };
+    House {
+        now,
+        store: &shop.store,
+        rules: &shop.rules,
+        hotlist: &NONE,
+        writes_held: known.writes_held,
+        keys_in_hardware: desk.key_scope() == Some(Scope::Chain),
+        offline,
+    }
+}
+
+async fn known(
+    desk: &Desk,
+    asked: &Deal,
+    record: &MemberRecord,
+    card: &InField,
+    day: &str,
+) -> Result<Known, StoreError> {
+    let (card_no, technology, day) = (record.card_no.clone(), card.technology, day.to_owned());
+    let original = asked.original_transaction_id;
+    desk.store
+        .read(move |r| {
+            let facts = |rows: Vec<TransactionRow>| rows.iter().map(TransactionRow::current).collect();
+            let found = original.map(|id| r.transaction(id)).transpose()?.flatten();
+            let original = match found {
+                Some(row) => Some((row.current(), facts(r.following(row.fact.transaction_id)?))),
+                None => None,
+            };
+            Ok(Known {
+                card: r.member_card(&card_no)?,
+                open: r.open_transaction(&card_no)?.is_some(),
+                writes_held: r.card_writes_held()?.is_some(),
+                spent: r.offline_spent(&day, technology, &card_no)?,
+                original,
+            })
+        })
+        .await
+}
+
+/// The calculation as a till is told it, and as it is compared when the sale is made.
+fn said(made: &Made) -> Value {
+    let Made { plan, before, after, .. } = made;
+    json!({
+        "kind": plan.kind,
+        "lines": plan.lines,
+        "due_fen": plan.due_fen,
+        "tenders": plan.tenders,
+        "discount_fen": plan.discount_fen,
+        "points_used": plan.points_used,
+        "points_earned": plan.points_earned,
+        "coupon": plan.coupon,
+        "principal_fen": plan.effect.principal_fen,
+        "bonus_fen": plan.effect.bonus_fen,
+        "points": plan.effect.points,
+        "balance_before_fen": before.balance(),
+        "balance_after_fen": after.balance(),
+        "points_after": after.points,
+        "counter": before.counter,
+    })
+}
+
+/// From the intent to the outcome.
+async fn write(
+    desk: &Desk,
+    request: &RequestRow,
+    card: &mut InField,
+    old: MemberRecord,
+    new: MemberRecord,
+    in_hand: InHand,
+) -> Result<Went, StoreError> {
+    let id = request.id;
+    let Some((layout, keys)) = desk.medium(card.technology) else {
+        desk.journal.end(id, End::Aborted).await?;
+        return Ok(Went::Told);
+    };
+    card.shows = Shows::Doubt;
+    let step = Writing::start(card.uid.clone(), layout, keys, old.clone(), new.clone());
+    let outcome = match desk.errand(card, step.into()).await {
+        Some(Worked::Written(outcome)) => outcome,
+        _ => WriteOutcome::Unknown,
+    };
+    match outcome {
+        WriteOutcome::Written => {
+            desk.journal.end(id, End::Committed(Evidence::default())).await?;
+            card.shows = Shows::Record(Box::new(new));
+        }
+        WriteOutcome::NotWritten | WriteOutcome::Refused(_) | WriteOutcome::Changed => {
+            tracing::warn!(transaction = %id, ?outcome, "card not written");
+            desk.journal.end(id, End::Aborted).await?;
+            if outcome == WriteOutcome::NotWritten {
+                card.shows = Shows::Record(Box::new(old));
+            }
+        }
+        WriteOutcome::Unknown => {
+            // The card may lie there still: then it tells at once.
+            drop(in_hand);
+            if !ask_again(desk, card).await? || is_open(desk, id).await? {
+                tracing::warn!(transaction = %id, "card write cut off: the next tap tells");
+                desk.journal.end(id, End::Unknown).await?;
+            }
+        }
+    }
+    Ok(Went::Told)
+}
+
+/// Reads the card once more; whether it showed a record, which is then settled by it.
+async fn ask_again(desk: &Desk, card: &mut InField) -> Result<bool, StoreError> {
+    let Some((layout, keys)) = desk.medium(card.technology) else { return Ok(false) };
+    let step = Reading::start(card.uid.clone(), layout, Arc::clone(&keys), true);
+    let Some(Worked::Read(Finding::Opened(opened))) = desk.errand(card, step.into()).await else {
+        return Ok(false);
+    };
+    let record = opened.current.record;
+    let batch = desk.look(&card.uid, card.technology, Some(&record)).await?;
+    if !batch.ops.is_empty() {
+        desk.store.commit(batch).await?;
+    }
+    card.shows = Shows::Record(Box::new(record));
+    Ok(true)
+}
+
+async fn is_open(desk: &Desk, id: uuid::Uuid) -> Result<bool, StoreError> {
+    use crate::store::ledger::State;
+    let state = desk.store.read(move |r| r.transaction_state(id)).await?;
+    Ok(matches!(state, Some(State::Intent)))
+}

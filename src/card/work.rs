@@ -1,0 +1,109 @@
+//! Work with the card in a field that somebody asked for: reading it again, writing its
+//! record, preparing an empty one. What lives here: the one form in which every such
+//! conversation reaches a driver ([`Errand`]). What does not: the conversations themselves
+//! (`medium`), and what they are for (`counter`).
+
+use tokio::sync::oneshot;
+
+use super::apdu::Command;
+use super::medium::{
+    Finding, PrepareOutcome, PrepareStep, Preparing, ReadStep, Reading, WriteOutcome, WriteStep, Writing,
+};
+use super::probe::Answer;
+
+/// A conversation under way.
+#[derive(Debug)]
+pub(super) enum Work {
+    Reading(Box<Reading>),
+    Writing(Box<Writing>),
+    Preparing(Box<Preparing>),
+}
+
+/// What to do next.
+#[derive(Debug)]
+pub(super) enum WorkStep {
+    /// Send this and feed the answer.
+    Transmit(Command, Work),
+    /// Power the card anew, then feed [`Answer::Reset`].
+    Reset(Work),
+    /// The end.
+    Done(Worked),
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub(super) enum Worked {
+    Read(Finding),
+    Written(WriteOutcome),
+    Prepared(PrepareOutcome),
+}
+
+impl Work {
+    pub(super) fn answer(self, answer: &Answer) -> WorkStep {
+        match self {
+            Self::Reading(reading) => reading.answer(answer).into(),
+            Self::Writing(writing) => writing.answer(answer).into(),
+            Self::Preparing(preparing) => preparing.answer(answer).into(),
+        }
+    }
+}
+
+impl From<ReadStep> for WorkStep {
+    fn from(step: ReadStep) -> Self {
+        match step {
+            ReadStep::Transmit(command, reading) => Self::Transmit(command, Work::Reading(reading)),
+            ReadStep::Reset(reading) => Self::Reset(Work::Reading(reading)),
+            ReadStep::Done(finding) => Self::Done(Worked::Read(finding)),
+        }
+    }
+}
+
+impl From<WriteStep> for WorkStep {
+    fn from(step: WriteStep) -> Self {
+        match step {
+            WriteStep::Transmit(command, writing) => Self::Transmit(command, Work::Writing(writing)),
+            WriteStep::Reset(writing) => Self::Reset(Work::Writing(writing)),
+            WriteStep::Done(outcome) => Self::Done(Worked::Written(outcome)),
+        }
+    }
+}
+
+impl From<PrepareStep> for WorkStep {
+    fn from(step: PrepareStep) -> Self {
+        match step {
+            PrepareStep::Transmit(command, preparing) => Self::Transmit(command, Work::Preparing(preparing)),
+            PrepareStep::Reset(preparing) => Self::Reset(Work::Preparing(preparing)),
+            PrepareStep::Done(outcome) => Self::Done(Worked::Prepared(outcome)),
+        }
+    }
+}
+
+impl WorkStep {
+    /// The card left, or cannot be reached: what the conversation makes of that.
+    pub(super) fn cut(mut self) -> Worked {
+        loop {
+            self = match self {
+                Self::Done(worked) => return worked,
+                Self::Transmit(_, work) | Self::Reset(work) => work.answer(&Answer::NotTransmitted),
+            }
+        }
+    }
+}
+
+/// A conversation on its way to a driver.
+#[derive(Debug)]
+pub(super) struct Errand {
+    /// Which of the table's readers.
+    pub(super) slot: String,
+    /// Where it stands.
+    pub(super) step: WorkStep,
+    /// Who waits for its end. When nobody does any more, nothing more is sent to the card.
+    pub(super) done: oneshot::Sender<Worked>,
+}
+
+impl Errand {
+    /// It cannot be done.
+    pub(super) fn cut(self) {
+        let _ = self.done.send(self.step.cut());
+    }
+}

@@ -1,0 +1,127 @@
+//! What the commands print.
+
+use serde_json::Value;
+
+use crate::cli::Global;
+use crate::money::Fen;
+
+fn text<'v>(value: &'v Value, pointer: &str) -> &'v str {
+    value.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+}
+
+fn fen(value: &Value, member: &str) -> Fen {
+    Fen(value.get(member).and_then(Value::as_i64).unwrap_or_default())
+}
+
+fn number(value: &Value, member: &str) -> i64 {
+    value.get(member).and_then(Value::as_i64).unwrap_or_default()
+}
+
+/// JSON as it came, or a few lines.
+fn told(value: &Value, global: &Global, lines: impl FnOnce() -> Vec<String>) {
+    if global.json {
+        println!("{value}");
+    } else {
+        lines().iter().for_each(|line| println!("{line}"));
+    }
+}
+
+pub(super) fn card(card: &Value, global: &Global) {
+    let say = |zh: &'static str, en: &'static str| global.language().pick(zh, en);
+    told(card, global, || {
+        let mut lines = vec![format!("UID {}  {}", text(card, "/uid"), text(card, "/technology"))];
+        if let Some(member) = card.get("member") {
+            lines.push(format!(
+                "{} {}  {}  {}",
+                say("卡号", "card"),
+                text(member, "/card_no"),
+                text(member, "/type"),
+                text(member, "/issuing_store")
+            ));
+            lines.push(format!(
+                "{} {} ({} {}, {} {})  {} {}",
+                say("余额", "balance"),
+                fen(member, "balance_fen"),
+                say("本金", "principal"),
+                fen(member, "principal_fen"),
+                say("赠送", "bonus"),
+                fen(member, "bonus_fen"),
+                say("积分", "points"),
+                number(member, "points"),
+            ));
+        }
+        if card.get("refused").is_some() {
+            let words = text(card, say("/refused/text/zh", "/refused/text/en"));
+            lines.push(format!("{}: {words}", text(card, "/refused/reason")));
+        }
+        lines
+    });
+}
+
+pub(super) fn issued(issued: &Value, global: &Global) {
+    let done = global.language().pick("已发卡", "issued");
+    told(issued, global, || {
+        let part = |pointer| text(issued, pointer);
+        vec![format!(
+            "{done} {}  {}  UID {}  {}",
+            part("/card_no"),
+            part("/type"),
+            part("/uid"),
+            part("/technology")
+        )]
+    });
+}
+
+pub(super) fn quote(quote: &Value, global: &Global) {
+    let say = |zh: &'static str, en: &'static str| global.language().pick(zh, en);
+    told(quote, global, || {
+        let mut lines = calculation(quote, "lines", global);
+        lines.push(format!("{:>12}  {}", fen(quote, "due_fen").to_string(), say("应付", "due")));
+        lines.extend(tenders(quote));
+        lines.push(format!(
+            "{} {}  {} {}",
+            say("之后余额", "balance afterwards"),
+            fen(quote, "balance_after_fen"),
+            say("积分", "points"),
+            number(quote, "points_after"),
+        ));
+        lines.push(format!("{} {}", say("报价号", "quote"), text(quote, "/quote_id")));
+        lines
+    });
+}
+
+pub(super) fn transaction(fact: &Value, global: &Global) {
+    let say = |zh: &'static str, en: &'static str| global.language().pick(zh, en);
+    told(fact, global, || {
+        let mut lines = calculation(fact, "calculation", global);
+        lines.extend(tenders(fact));
+        lines.push(format!(
+            "{} {}  {} {}  {} {}",
+            say("卡号", "card"),
+            text(fact, "/card_no"),
+            say("余额", "balance"),
+            fen(fact, "balance_after_fen"),
+            say("积分", "points"),
+            number(fact, "points_after"),
+        ));
+        lines.push(format!("{} {}", say("交易号", "transaction"), text(fact, "/transaction_id")));
+        lines
+    });
+}
+
+fn calculation(value: &Value, member: &str, global: &Global) -> Vec<String> {
+    let lines = value.get(member).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let words = global.language().pick("/text/zh", "/text/en");
+    lines
+        .iter()
+        .map(|line| format!("{:>12}  {}", fen(line, "amount_fen").to_string(), text(line, words)))
+        .collect()
+}
+
+fn tenders(value: &Value) -> Vec<String> {
+    let tenders = value.get("tenders").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    tenders
+        .iter()
+        .map(|tender| format!("{:>12}  {}", fen(tender, "amount_fen").to_string(), text(tender, "/kind")))
+        .collect()
+}

@@ -1,0 +1,140 @@
+//! A shop with the real daemon, a virtual reader, and cards that keep what was done to them.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use baygate::api::client::{Answer, Client, Method};
+use baygate::event::Source;
+use baygate::event::ledger::CardTransaction;
+use baygate::sim::card::{CardProfile, CardSim, Chip, Technology as Sim};
+use baygate::store::{Offset, Store, StoreOptions};
+use serde_json::{Value, json};
+
+use crate::daemon::{Daemon, Desk};
+use crate::port::free_port;
+
+pub const STORE: &str = "SH-0042";
+
+/// The credential as docs/card-keys.md has it made.
+pub fn credential() -> String {
+    let mut text = format!("store {STORE}\ncurrent 1\n");
+    for (place, purpose) in (1_u8..).zip(["record", "debit", "credit", "manage", "sun"]) {
+        let key: [u8; 16] =
+            std::array::from_fn(|i| (i as u8).wrapping_mul(73).wrapping_add(place * 41) ^ 0x5A);
+        text.push_str(&format!("1 {purpose} {}\n", hex::encode(key)));
+    }
+    text
+}
+
+/// A card as delivered.
+pub fn blank(sim: Sim) -> Chip {
+    let mut profile = CardProfile::new(sim);
+    profile.direct_transmit = true;
+    Chip::new(profile)
+}
+
+pub struct Shop {
+    pub desk: Desk,
+    pub daemon: Option<Daemon>,
+    pub client: Client,
+    pub port: u16,
+}
+
+impl Shop {
+    /// Opens with these rules beside the usual ones.
+    pub async fn open(rules: &str) -> Self {
+        let (desk, port) = (Desk::new(), free_port());
+        std::fs::create_dir(desk.path("credentials")).unwrap();
+        std::fs::write(desk.path("credentials").join("card-keys"), credential()).unwrap();
+        desk.write(&format!(
+            "[[reader]]\nid = \"counter-1\"\nkind = \"vpcd\"\nlisten = \"127.0.0.1:{port}\"\n\n{rules}"
+        ));
+        let (daemon, client) = start(&desk).await;
+        Self { desk, daemon: Some(daemon), client, port }
+    }
+
+    /// As a power cut would end it; then it is started again.
+    pub async fn kill_and_restart(&mut self) {
+        self.daemon.take().unwrap().kill().await;
+        let (daemon, client) = start(&self.desk).await;
+        (self.daemon, self.client) = (Some(daemon), client);
+    }
+
+    pub async fn lay(&self, chip: Chip) -> CardSim {
+        let deadline = std::time::Instant::now() + crate::daemon::LONG;
+        loop {
+            match CardSim::present(("127.0.0.1", self.port), chip.clone()).await {
+                Ok(card) => return card,
+                Err(error) => assert!(std::time::Instant::now() < deadline, "{error}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub async fn post(&self, path: &str, body: Value, key: &str) -> Answer {
+        self.client.request_with_key(Method::POST, path, Some(&body), Some(key)).await.unwrap()
+    }
+
+    /// Done at once, or the test fails.
+    pub async fn done(&self, path: &str, body: Value, key: &str) -> Value {
+        let answer = self.post(path, body, key).await;
+        assert!((200..=201).contains(&answer.status), "{path}: {answer:?}");
+        answer.body
+    }
+
+    pub async fn refused(&self, path: &str, body: Value, key: &str) -> (u16, String) {
+        let answer = self.post(path, body, key).await;
+        let text = |pointer: &str| answer.body.pointer(pointer).and_then(Value::as_str).unwrap_or("");
+        assert!(!text("/text/zh").is_empty() && !text("/text/en").is_empty(), "{answer:?}");
+        (answer.status, text("/code").to_owned())
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.client.request(Method::GET, path, None).await.unwrap()
+    }
+
+    /// The member that the card on the reader shows, once it has been told.
+    pub async fn member(&self) -> Value {
+        let answer = self.get("/v1/readers/counter-1/card?wait=20").await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body["member"].clone()
+    }
+
+    pub async fn issue(&self, card_no: &str, key: &str) -> Value {
+        self.done("/v1/cards", json!({ "card_no": card_no, "type": "named" }), key).await
+    }
+
+    /// Stops; what the ledger tells and what the outbox tells.
+    pub async fn close(mut self) -> (Vec<CardTransaction>, Vec<(String, Value)>) {
+        let mut daemon = self.daemon.take().unwrap();
+        daemon.signal(nix::sys::signal::Signal::SIGTERM);
+        assert!(daemon.ended().await.success(), "{}", daemon.log());
+        let (store, _) = Store::open(&StoreOptions {
+            data_dir: self.desk.path("data"),
+            source: Source { store: STORE.parse().unwrap(), gateway: "gw-1".parse().unwrap() },
+            machine_id: std::fs::read_to_string("/etc/machine-id").ok().map(|id| id.trim().to_owned()),
+            max_bytes: 1 << 30,
+            limits: Vec::new(),
+        })
+        .unwrap();
+        let card_no = "8800000042".parse().unwrap();
+        let mut rows = store.read(move |r| r.transactions_of(&card_no, None, 1000)).await.unwrap();
+        rows.reverse();
+        let told = store.read(|r| r.events_after(Offset(0), 2000)).await.unwrap();
+        let told = told
+            .iter()
+            .map(|logged| {
+                (logged.event.kind.to_string(), serde_json::from_str(logged.event.data.get()).unwrap())
+            })
+            .collect();
+        store.close().await;
+        (rows.iter().map(|row| row.current()).collect(), told)
+    }
+}
+
+async fn start(desk: &Desk) -> (Daemon, Client) {
+    let folder = desk.path("credentials");
+    let mut daemon = Daemon::spawn_with(&desk.config(), |command| {
+        command.env("CREDENTIALS_DIRECTORY", &folder);
+    });
+    daemon.says("baygate is running").await;
+    (daemon, Client::connect(desk.path("control.sock")).await.unwrap())
+}
