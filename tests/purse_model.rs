@@ -417,7 +417,7 @@ fn told_in_and_out(heard: &BTreeMap<Uuid, CardTransaction>) -> i64 {
     let by = |fact: &CardTransaction, fits: fn(TenderKind) -> bool| -> i64 {
         fact.tenders.iter().filter(|tender| fits(tender.kind)).map(|tender| tender.amount_fen.0).sum()
     };
-    let purse = |kind| kind == TenderKind::Purse;
+    let purse = |kind: TenderKind| kind == TenderKind::Purse;
     let of = |fact: &CardTransaction| match fact.kind {
         TransactionKind::Topup => by(fact, TenderKind::is_told),
         TransactionKind::Spend => -by(fact, purse),
