@@ -213,6 +213,11 @@ fn sale_back(
         let (zh, en) = (format!("退回积分 {returned}"), format!("Points given back {returned}"));
         plan.line("points-back", zh, en, Fen(0))?;
     }
+    if now == whole {
+        // With the last fen the sale is undone: what it sold and what it was spared as well.
+        plan.items.clone_from(&fact.items);
+        plan.discount_fen = subtract(Fen(0), fact.discount_fen.unwrap_or_default())?;
+    }
     let coupon = fact.coupon.filter(|_| now == whole);
     if coupon.is_some() {
         for tender in fact.tenders.iter().filter(|tender| tender.kind == TenderKind::Coupon) {
@@ -259,6 +264,7 @@ pub fn void(original: &Original<'_>) -> Result<Plan, Refusal> {
     let amount = fact.tenders.iter().try_fold(Fen(0), |sum, tender| add(sum, tender.amount_fen))?;
     plan.line("void", "撤销", "Void", amount)?;
     plan.tenders.clone_from(&fact.tenders);
+    plan.items.clone_from(&fact.items);
     plan.coupon = fact.coupon;
     plan.discount_fen = subtract(Fen(0), fact.discount_fen.unwrap_or_default())?;
     plan.points_used = fact.points_used.saturating_neg();

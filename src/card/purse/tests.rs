@@ -248,12 +248,14 @@ fn transfers_have_two_halves() {
     assert_eq!(transfer_out(Fen(700), &to, &to), Err(TransferNotAllowed));
     // Where the other card cannot take it, it goes back; never both.
     let no = card_no();
-    let of = |fact, earlier| Original { fact, earlier, card_no: &no, predecessors: &[] };
-    let back = void(&of(&giving, &[])).unwrap();
+    let undo = |fact: &CardTransaction, earlier: &[CardTransaction]| {
+        void(&Original { fact, earlier, card_no: &no, predecessors: &[] })
+    };
+    let back = undo(&giving, &[]).unwrap();
     assert_eq!((back.effect.principal_fen, back.original), (Fen(700), Some(giving.transaction_id)));
-    assert_eq!(void(&of(&giving, &[fact(&receiving)])), Err(Refusal::NotRefundable), "received");
+    assert_eq!(undo(&giving, &[fact(&receiving)]), Err(Refusal::NotRefundable), "received");
     let received = CardTransaction { card_no: card_no(), ..fact(&receiving) };
-    assert_eq!(void(&of(&received, &[])), Err(Refusal::NotRefundable), "what was received stays");
+    assert_eq!(undo(&received, &[]), Err(Refusal::NotRefundable), "what was received stays");
 }
 
 #[test]
@@ -286,6 +288,7 @@ fn voids_undo_to_the_fen() {
         let undone = void(&of(&[])).unwrap();
         let back = undone.after(&after, &CAPS).unwrap();
         assert_eq!(Holding { counter: before.counter, ..back }, before, "{:?}", plan.kind);
+        assert_eq!((&undone.items, undone.discount_fen.0), (&plan.items, -plan.discount_fen.0));
         let voided = [fact(&undone)];
         assert_eq!(void(&of(&voided)), Err(Refusal::NotRefundable), "twice");
         assert_eq!(refund(&of(&voided), Fen(1), &before), Err(Refusal::NotRefundable));
@@ -601,6 +604,10 @@ proptest! {
             prop_assert_eq!(Holding { counter: before.counter, ..card }, before);
             let back: i64 = earlier.iter().map(|refund| total(&refund.tenders)).sum();
             prop_assert_eq!(back, plan.due_fen.0);
+            let spared: i64 = earlier.iter().filter_map(|refund| refund.discount_fen).map(|fen| fen.0).sum();
+            prop_assert_eq!(-spared, plan.discount_fen.0);
+            let items: Vec<_> = earlier.iter().flat_map(|refund| refund.items.clone()).collect();
+            prop_assert_eq!(items, original.items);
         }
     }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rusqlite::types::Value;
-use rusqlite::{Connection, params, params_from_iter};
+use rusqlite::{Connection, params_from_iter};
 
 use super::copy::is_sealed;
 use crate::store::StoreError;
@@ -216,9 +216,10 @@ pub(super) fn rows(path: &Path, new: &Connection) -> Result<u64, StoreError> {
 
 /// Takes a sealed row with its columns up to and with the seal.
 fn insert(new: &Connection, table: LedgerTable) -> Result<String, StoreError> {
-    let mut query = new.prepare("SELECT name FROM pragma_table_info(?1) LIMIT ?2")?;
+    let mut query = new.prepare("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?;
     let columns: Vec<String> = query
-        .query_map(params![table.name(), table.sealed_columns() + 1], |row| row.get(0))?
+        .query_map([table.name()], |row| row.get(0))?
+        .take(table.sealed_columns() + 1)
         .collect::<Result<_, _>>()?;
     let marks = vec!["?"; columns.len()].join(", ");
     Ok(format!("INSERT OR IGNORE INTO {} ({}) VALUES ({marks})", table.name(), columns.join(", ")))
