@@ -11,17 +11,13 @@ use std::sync::{Arc, Mutex};
 use baygate::config::tables::Poll;
 use baygate::event::vehicle::VehicleReport;
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Engine, Fault, Multi, Profile, VehicleSim};
-use baygate::store::confirmations::{ConfirmationOp, KIND};
-use baygate::store::requests::{NewRequest, RequestOp};
-use baygate::store::{Batch as Commit, Op};
 use baygate::vehicle::adapter::Adapter;
 use baygate::vehicle::batch::{Batch, Promises};
-use baygate::vehicle::clear::WHAT;
 use baygate::vehicle::gate::Request;
 use baygate::vehicle::report;
 use baygate::vehicle::scan;
-use serde_json::json;
 use uuid::Uuid;
+use vehicle_bay::clearing::grant;
 use vehicle_bay::dongle::{Dongle, Script, good};
 use vehicle_bay::{Bay, bundle, open_store};
 
@@ -237,24 +233,7 @@ async fn silence_after_a_clearing_does_not_clear_again() {
     let bay = Bay::start(&store, "bay-1", &link, Poll::OnRequest);
     bay.until_reason(None).await;
     let report = bay.scan().await.outcome.unwrap();
-    let (confirmation, request) = (Uuid::now_v7(), Uuid::now_v7());
-    let row = |id, kind, body| NewRequest {
-        id,
-        kind,
-        target: "bay-1".into(),
-        scope: "control".into(),
-        idempotency_key: None,
-        body,
-    };
-    let asked =
-        json!({"what": WHAT, "visit": report["visit"], "method": "obd", "codes": [], "asked_by": "control"});
-    let by = json!({"confirmed_by": "till-1", "operator": "Li"});
-    let body = json!({"confirmation": confirmation, "visit": report["visit"]});
-    let commit = Commit::new()
-        .op(Op::Confirmation(ConfirmationOp::Ask(row(confirmation, KIND, asked))))
-        .op(Op::Confirmation(ConfirmationOp::Grant { id: confirmation, by }))
-        .op(Op::Request(RequestOp::Insert(row(request, WHAT, body))));
-    store.commit(commit).await.unwrap();
+    grant(&store, &report["visit"], &[]).await;
     let told = bay.nth("vehicle.cleared", 1).await;
     assert_eq!(told["outcome"], "unknown");
     bay.scan().await;
