@@ -14,6 +14,8 @@ const HALF: usize = 2895;
 const A_FRAME: Duration = Duration::from_micros(230);
 /// Nothing on a vcan takes so long.
 const SOON: Duration = Duration::from_secs(3);
+/// So many lengths between two words about how far it is.
+const TOLD_EVERY: usize = 256;
 
 /// `BAYGATE_STRIDE`: of the longer messages one in so many, where time is short. Usually all.
 pub fn stride() -> usize {
@@ -36,6 +38,13 @@ fn payload(length: usize) -> Vec<u8> {
 
 const OURS: Id = Id::standard(0x7E0);
 const THEIRS: Id = Id::standard(0x7E8);
+
+/// Whoever waits for every length wants to see how far it is.
+fn tell(interface: &str, way: &str, length: usize, begun: Instant) {
+    if length.is_multiple_of(TOLD_EVERY) {
+        println!("{interface}: {length} bytes {way} after {:.0} s", begun.elapsed().as_secs_f64());
+    }
+}
 
 /// We send, the kernel puts together.
 async fn to_the_kernel(interface: &str, form: Form, options: Options, lengths: impl Iterator<Item = usize>) {
@@ -65,6 +74,7 @@ async fn to_the_kernel(interface: &str, form: Form, options: Options, lengths: i
             }
         }
         assert_eq!(kernel.read(), whole, "{length}");
+        tell(interface, "to the kernel", length, begun);
     }
 }
 
@@ -108,6 +118,7 @@ async fn from_the_kernel(
             }
         };
         assert_eq!(came, whole, "{length}");
+        tell(interface, "from the kernel", length, begun);
     }
     assert_eq!(socket.dropped(), 0);
 }
