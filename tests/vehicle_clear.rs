@@ -8,16 +8,15 @@ mod vehicle_bay;
 use baygate::api::client::Method;
 use baygate::config::tables::Poll;
 use baygate::sim::vehicle::{Adapter, CarSpec, Engine, Profile, VehicleSim};
-use baygate::store::confirmations::{ConfirmationOp, KIND};
-use baygate::store::requests::{NewRequest, RequestOp, RequestState};
+use baygate::store::requests::RequestState;
 use baygate::store::tokens::TokenOp;
 use baygate::store::{Batch, Op};
-use baygate::vehicle::clear::WHAT;
 use serde_json::{Value, json};
 use served::{Served, Setup};
 use sha2::Digest as _;
 use uuid::Uuid;
 use vehicle_bay::Bay;
+use vehicle_bay::clearing::{Granted, grant};
 
 const ASK: &str = "/v1/vehicles/bay-1/clear-dtcs";
 
@@ -212,23 +211,7 @@ async fn an_interrupted_clearing_is_not_repeated() {
     let report = shop.bay.scan().await.outcome.unwrap();
     let Shop { served, sim, bay, .. } = shop;
     bay.stop().await;
-    let (confirmation, request) = (Uuid::now_v7(), Uuid::now_v7());
-    let row = |id, kind, body| NewRequest {
-        id,
-        kind,
-        target: "bay-1".into(),
-        scope: "control".into(),
-        idempotency_key: None,
-        body,
-    };
-    let asked = json!({"what": WHAT, "visit": report["visit"], "method": "obd", "codes": ["P0420"], "asked_by": "control"});
-    let by = json!({"confirmed_by": "till-1", "operator": "Li"});
-    let body = json!({"confirmation": confirmation, "visit": report["visit"]});
-    let batch = Batch::new()
-        .op(Op::Confirmation(ConfirmationOp::Ask(row(confirmation, KIND, asked))))
-        .op(Op::Confirmation(ConfirmationOp::Grant { id: confirmation, by }))
-        .op(Op::Request(RequestOp::Insert(row(request, WHAT, body))));
-    served.store.commit(batch).await.unwrap();
+    let Granted { confirmation, request } = grant(&served.store, &report["visit"], &["P0420"]).await;
     drop(served.store.redeem(confirmation, "bay-1", request).await.unwrap());
     assert!(served.store.redeem(confirmation, "bay-1", request).await.is_err(), "once");
 
