@@ -14,7 +14,7 @@ use std::time::Instant;
 use baygate::card::apdu::{Command, Response};
 use baygate::card::keys::sealed::SealedKeys;
 use baygate::card::keys::{KeyVersion, Purpose};
-use baygate::card::medium::{WriteOutcome, WriteStep, Writing, format_commands};
+use baygate::card::medium::{FormatOutcome, FormatStep, Formatting, WriteOutcome, WriteStep, Writing};
 use baygate::card::member::{MemberPolicy, Members};
 use baygate::card::probe::Answer;
 use baygate::card::record::{Coupon, MemberRecord};
@@ -30,13 +30,15 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 const STORE: &str = "SH-0042";
-const ALL: [(Sim, Technology, &str); 6] = [
+const ALL: [(Sim, Technology, &str); 8] = [
     (Sim::Classic1k, Technology::MifareClassic1k, "mifare-classic-1k"),
     (Sim::Classic4k, Technology::MifareClassic4k, "mifare-classic-4k"),
     (Sim::Ntag213, Technology::Ntag213, "ntag213"),
     (Sim::Ntag215, Technology::Ntag215, "ntag215"),
     (Sim::Ntag216, Technology::Ntag216, "ntag216"),
     (Sim::UltralightEv1Large, Technology::Ultralight, "ultralight"),
+    (Sim::Desfire, Technology::Desfire, "desfire"),
+    (Sim::Ntag424, Technology::Ntag424, "ntag424"),
 ];
 
 fn keys(from: u8) -> Arc<SealedKeys> {
@@ -88,19 +90,29 @@ fn uid(chip: &Chip) -> String {
     hex::encode_upper(&chip.profile().uid)
 }
 
-fn issue_with(sim: Sim, technology: Technology, record: &MemberRecord, keys: &SealedKeys) -> Chip {
+fn issue_with(sim: Sim, technology: Technology, record: &MemberRecord, keys: Arc<SealedKeys>) -> Chip {
     let mut chip = empty(sim);
     let layout = members().layout(technology).unwrap();
     let uid: CardUid = uid(&chip).parse().unwrap();
-    for command in format_commands(technology, &layout, &uid, record, keys).unwrap() {
-        assert_eq!(chip.apdu(&command.to_bytes()), [0x90, 0x00], "{technology:?} {command:?}");
+    let mut step = Formatting::start(uid, technology, &layout, record, keys).unwrap();
+    loop {
+        step = match step {
+            FormatStep::Done(outcome) => {
+                assert_eq!(outcome, FormatOutcome::Formatted, "{technology:?}");
+                break;
+            }
+            FormatStep::Transmit(command, formatting) => {
+                let answer = Response::parse(&chip.apdu(&command.to_bytes())).unwrap();
+                formatting.answer(&Answer::Response(answer))
+            }
+        };
     }
     chip.reset();
     chip
 }
 
 fn issue(sim: Sim, technology: Technology, record: &MemberRecord) -> Chip {
-    issue_with(sim, technology, record, &keys(1))
+    issue_with(sim, technology, record, keys(1))
 }
 
 async fn present(port: u16, chip: Chip) -> CardSim {
@@ -145,6 +157,13 @@ async fn a_tap_tells_the_member_on_every_technology() {
     service.stop().await;
 }
 
+/// With an application that is not ours.
+fn desfire_of_another() -> Chip {
+    let mut chip = empty(Sim::Desfire);
+    assert_eq!(chip.apdu(&hex::decode("90CA000005F400120F8100").unwrap()), [0x91, 0x00]);
+    chip
+}
+
 /// Cards that will not do, and why.
 fn bad_cards() -> Vec<(&'static str, Chip)> {
     let (sim, technology) = (Sim::Classic1k, Technology::MifareClassic1k);
@@ -153,6 +172,8 @@ fn bad_cards() -> Vec<(&'static str, Chip)> {
         change(&mut record);
         issue(Sim::Ntag213, Technology::Ntag213, &record)
     };
+    let stopped = MemberRecord { card_no: "8800000666".parse().unwrap(), ..record() };
+    let stopped = issue(Sim::Desfire, Technology::Desfire, &stopped);
     let mut locked = CardProfile::new(sim);
     locked.key = [0x12; 6];
     let mut phone = CardProfile::new(Sim::Cpu).with_uid(&[0x08, 0x1F, 0x2E, 0x3D]);
@@ -165,11 +186,16 @@ fn bad_cards() -> Vec<(&'static str, Chip)> {
         ("unformatted", empty(sim)),
         ("unformatted", empty(Sim::Ntag216)),
         ("not-a-member-card", Chip::new(locked)),
-        ("not-a-member-card", empty(Sim::Desfire)),
+        ("unformatted", empty(Sim::Desfire)),
+        ("not-a-member-card", desfire_of_another()),
+        ("wrong-key", issue_with(Sim::Desfire, Technology::Desfire, &record(), keys(0x80))),
+        ("unformatted", empty(Sim::Ntag424)),
+        ("wrong-key", issue_with(Sim::Ntag424, Technology::Ntag424, &record(), keys(0x80))),
+        ("hotlisted", stopped),
         ("phone", Chip::new(phone)),
         ("bank-card", empty(Sim::Bank)),
-        ("wrong-key", issue_with(sim, technology, &record(), &keys(0x80))),
-        ("wrong-key", issue_with(Sim::Ntag213, Technology::Ntag213, &record(), &keys(0x80))),
+        ("wrong-key", issue_with(sim, technology, &record(), keys(0x80))),
+        ("wrong-key", issue_with(Sim::Ntag213, Technology::Ntag213, &record(), keys(0x80))),
         ("reader-cannot-log-in", deaf),
         ("blocked", with(|record| record.status = MemberStatus::Blocked)),
         ("returned", with(|record| record.status = MemberStatus::Returned)),
@@ -202,6 +228,7 @@ async fn bad_cards_are_refused_without_a_write() {
         );
         assert_eq!(card.writes(), 0, "{reason}");
         assert_eq!(card.chip().wrong_passwords(), 0, "{reason}: no password tried in vain");
+        assert_eq!(card.chip().failed_logins(), 0, "{reason}: no key tried in vain");
         card.remove().await;
         expected.push(format!("removed {uid}"));
         gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;

@@ -32,12 +32,16 @@ pub enum FormatError {
     /// The chip keeps no record.
     #[error("{0:?} keeps no member record; use a technology of the table in docs/cards.md")]
     Technology(Technology),
+    /// A card of files asks back: no list of commands does for it.
+    #[error("{0:?} is prepared in a conversation; report this as a fault of the program")]
+    Conversation(Technology),
     /// The layout's access bits would lock the card.
     #[error("layout {0} has wrong access bits; run baygate check")]
     Layout(String),
 }
 
-/// The commands that make an empty card a member card with `record`.
+/// The commands that make an empty card of pages or blocks a member card with `record`;
+/// [`Formatting`](super::Formatting) does for all cards.
 ///
 /// # Errors
 /// [`FormatError`].
@@ -62,6 +66,7 @@ pub fn format_commands(
     match &layout.places {
         Places::Pages(pages) => format_pages(technology, pages, &header_bytes, &writes, card, keys),
         Places::Blocks(blocks) => format_blocks(layout, blocks, &header_bytes, &writes, card, keys),
+        Places::Files(_) => Err(FormatError::Conversation(technology)),
     }
 }
 
