@@ -325,3 +325,53 @@ async fn a_write_cut_anywhere_leaves_the_old_record_or_the_new() {
     }
     service.stop().await;
 }
+
+/// The same on a card that keeps transactions: pulled before or after each command, it has
+/// the old record until CommitTransaction was heard, and nothing is ever torn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_desfire_pulled_at_any_command_has_committed_or_not() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let service = gateway.serve_members(pcsc_table("counter-1", "Virtual PCD 00 00"), Some(members()));
+    gateway.expect_state("counter-1", Ready, None).await;
+    let issued = issue(Sim::Desfire, Technology::Desfire, &record());
+    let uid = uid(&issued);
+    let new = MemberRecord { counter: 13, principal_fen: 40_000, ..record() };
+    let on_second_reader = |chip: Chip, fault: Option<(usize, CardFault)>, new: MemberRecord, uid: String| async move {
+        let sim = present(pcscd.port + 1, chip).await;
+        if let Some((good, fault)) = fault {
+            sim.fault_after(good, fault);
+        }
+        let write = move || write(c"Virtual PCD 00 01", Technology::Desfire, &uid, &new);
+        let outcome = tokio::task::spawn_blocking(write).await.unwrap();
+        let (chip, commands) = (sim.chip(), sim.apdus());
+        sim.remove().await;
+        (outcome, chip, commands)
+    };
+    let whole = on_second_reader(issued.clone(), None, new.clone(), uid.clone()).await;
+    assert_eq!(whole.0, Some(WriteOutcome::Written));
+    let commit = whole.2.iter().position(|apdu| apdu[1] == 0xC7).unwrap();
+    assert_eq!(commit, whole.2.len() - 1, "CommitTransaction is the last command");
+    let mut expected = Vec::new();
+    for (cut, fault) in
+        (0..=commit).flat_map(|cut| [CardFault::PullUnheard, CardFault::Pull].map(|fault| (cut, fault)))
+    {
+        let (outcome, mut chip, _) =
+            on_second_reader(issued.clone(), Some((cut, fault)), new.clone(), uid.clone()).await;
+        assert_eq!(outcome, None, "{fault:?} at {cut}");
+        chip.reset();
+        let card = present(pcscd.port, chip).await;
+        expected.push(format!("tapped {uid}"));
+        gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let member = last(&gateway, "card.tapped").await["member"].clone();
+        let shown = (member["counter"].as_u64(), member["principal_fen"].as_u64());
+        let committed = cut == commit && fault == CardFault::Pull;
+        let right = if committed { (Some(13), Some(40_000)) } else { (Some(12), Some(50_000)) };
+        assert_eq!(shown, right, "{fault:?} at {cut}");
+        assert_ne!(member["torn"], true, "{fault:?} at {cut}");
+        card.remove().await;
+        expected.push(format!("removed {uid}"));
+        gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    service.stop().await;
+}

@@ -6,28 +6,24 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+pub use super::card_files::{FileAccess, FileKeys, FilePlace, FilePlaces, MAC_PLACE, PICC_PLACE, SunPlace};
+
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::card_files::files_wrong;
 use super::files::{Files, Place};
 use crate::event::Text;
 use crate::event::card::Technology;
 
 /// A slot's bytes (docs/cards.md).
-const SLOT_BYTES: usize = 56;
+pub(super) const SLOT_BYTES: usize = 56;
 /// A header's bytes (docs/cards.md).
 const HEADER_BYTES: usize = 16;
 /// Bytes of a Type 2 page.
 pub const PAGE_BYTES: usize = 4;
 /// Bytes of a Classic block.
 pub const BLOCK_BYTES: usize = 16;
-/// Bytes of a DESFire application's number.
-const AID_BYTES: usize = 3;
-/// The last key an application can have (MF3ICDx1 data sheet).
-const LAST_KEY: u8 = 13;
-/// In access rights: everybody, and nobody.
-const FREE: u8 = 0xE;
-const NOBODY: u8 = 0xF;
 /// The last block that every Classic card has.
 const LAST_BLOCK_OF_1K: u8 = 63;
 
@@ -87,97 +83,6 @@ pub struct BlockPlaces {
     pub slots: [Vec<u8>; 2],
     /// Bytes 6 to 8 of every trailer, hex.
     pub access: String,
-}
-
-/// Places in the files of an application.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FilePlaces {
-    /// Hex: three bytes as they are sent (a DESFire application), or a name (NTAG 424).
-    #[serde(deserialize_with = "application")]
-    pub application: Vec<u8>,
-    /// Numbers of its keys.
-    pub keys: FileKeys,
-    /// Who may do what with the files.
-    pub access: FileAccess,
-    /// The header, in a standard file.
-    pub header: FilePlace,
-    /// One slot: in a backup file, the card keeps the transaction. Two: in standard files, in turn.
-    pub slots: Vec<FilePlace>,
-    /// NTAG 424: the address it makes at every reading, at the start of the header's file.
-    pub sun: Option<SunPlace>,
-}
-
-/// In the address of an NTAG 424: 32 hex digits that tell which tag and which reading.
-pub const PICC_PLACE: &str = "{picc}";
-/// In the address of an NTAG 424: 16 hex digits that prove it.
-pub const MAC_PLACE: &str = "{mac}";
-
-/// The address of an NTAG 424.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SunPlace {
-    /// Number of the key that enciphers which tag it is.
-    pub meta: u8,
-    /// Number of the key that proves it.
-    pub file: u8,
-    /// `https://…`, with `{picc}`, `{mac}`, and, where headquarters wants them, `{store}` and `{version}`.
-    pub url: String,
-}
-
-impl FilePlaces {
-    /// Whether the chip is a DESFire, which has native commands for everything.
-    #[must_use]
-    pub fn is_desfire(&self) -> bool {
-        self.application.len() == AID_BYTES
-    }
-}
-
-/// Numbers of an application's keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileKeys {
-    /// Changes keys and files.
-    pub manage: u8,
-    /// Reads the record.
-    pub debit: u8,
-    /// Reads and writes it.
-    pub credit: u8,
-}
-
-/// Access rights: four nibbles, the numbers of the keys that read, write, do both, and
-/// change the rights; E: everybody, F: nobody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileAccess {
-    /// Of the header's file.
-    #[serde(deserialize_with = "nibbles")]
-    pub header: u16,
-    /// Of the slots' files.
-    #[serde(deserialize_with = "nibbles")]
-    pub record: u16,
-}
-
-/// A run of bytes in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FilePlace {
-    /// Number of the file.
-    pub file: u8,
-    /// Its first byte.
-    #[serde(default)]
-    pub offset: u16,
-}
-
-fn application<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Vec<u8>, D::Error> {
-    let text = String::deserialize(value)?;
-    hex::decode(&text).map_err(|_| serde::de::Error::custom("hex digits expected, two a byte"))
-}
-
-fn nibbles<'de, D: serde::Deserializer<'de>>(value: D) -> Result<u16, D::Error> {
-    let text = String::deserialize(value)?;
-    let four = Some(text).filter(|text| text.len() == 4).and_then(|text| u16::from_str_radix(&text, 16).ok());
-    four.ok_or_else(|| serde::de::Error::custom("four hex digits expected: read, write, both, change"))
 }
 
 /// An example: where one byte of a slot lies.
@@ -263,7 +168,7 @@ fn check(files: &mut Files, place: &Place, file: File) -> Option<CardLayout> {
     })
 }
 
-type Wrong = Option<(String, &'static str)>;
+pub(super) type Wrong = Option<(String, &'static str)>;
 
 fn pages_wrong(pages: &PagePlaces) -> Wrong {
     let of = |first: u8, bytes: usize| -> Range<usize> {
@@ -318,66 +223,6 @@ fn blocks_wrong(blocks: &BlockPlaces) -> Wrong {
     })
 }
 
-/// Access rights as the drivers need them: the header open, the record for who may debit or
-/// credit, and rights for whoever manages.
-fn files_wrong(files: &FilePlaces) -> Wrong {
-    let FileKeys { manage, debit, credit } = files.keys;
-    if manage.max(debit).max(credit) > LAST_KEY
-        || twice([manage, debit, credit].map(usize::from).into_iter()).is_some()
-    {
-        return Some(("`keys` has a number twice or above 13".into(), "three numbers from 0 to 13"));
-    }
-    let of = |read: u8, write: u8, both: u8| u16::from_be_bytes([read << 4 | write, both << 4 | manage]);
-    let (header, record) = (of(FREE, credit, NOBODY), of(debit, NOBODY, credit));
-    if files.access.header != header || files.access.record != record {
-        let what = format!(
-            "`access` must be header = \"{header:04X}\" and record = \"{record:04X}\" with these keys"
-        );
-        return Some((what, "else the header is closed, or the record open"));
-    }
-    if files.slots.iter().any(|slot| slot.file == files.header.file) {
-        return Some(("the header lies in a slot's file".into(), "it is open to everybody: give it its own"));
-    }
-    if let Some(sun) = &files.sun
-        && let Some(wrong) = sun_wrong(files, sun)
-    {
-        return Some(wrong);
-    }
-    match files.slots.as_slice() {
-        [_] if files.is_desfire() => None,
-        [a, b] if !files.is_desfire() && a.file == b.file => {
-            let near = usize::from(a.offset.abs_diff(b.offset)) < SLOT_BYTES;
-            near.then(|| ("the slots overlap".into(), "a slot has 56 bytes"))
-        }
-        [a, b] if !files.is_desfire() && a.file != b.file => None,
-        _ => Some((
-            "a DESFire application has three bytes and one slot, an NTAG 424 a name and two slots".into(),
-            "correct `application` or `slots`",
-        )),
-    }
-}
-
-fn sun_wrong(files: &FilePlaces, sun: &SunPlace) -> Wrong {
-    let FileKeys { manage, debit, credit } = files.keys;
-    let numbers = [manage, debit, credit, sun.meta, sun.file].map(usize::from);
-    if files.is_desfire() || numbers.iter().any(|key| *key > 4) || twice(numbers.into_iter()).is_some() {
-        let hint = "an NTAG 424 has keys 0 to 4, each for one thing; a DESFire has no `sun`";
-        return Some(("`sun` and `keys` do not go together".into(), hint));
-    }
-    let once = |name: &str| sun.url.matches(name).count() == 1;
-    let fields = once("p={picc}") && once("m={mac}");
-    if !sun.url.starts_with("https://") || !sun.url.is_ascii() || !fields {
-        return Some((
-            "`url` is no address with `p={picc}` and `m={mac}`".into(),
-            "https://…?p={picc}&m={mac}",
-        ));
-    }
-    // NDEF's own seven bytes, and what stands for the four fields at most.
-    let longest = sun.url.len() + 7 + 32 + 16 + 8 + 3;
-    (longest > usize::from(files.header.offset))
-        .then(|| ("`url` reaches into the header".into(), "shorten it, or move the header back"))
-}
-
 /// Whether bytes 6 to 8 of a Classic trailer are consistent: C1, C2 and C3 each stand
 /// beside their inverse (MF1S50 data sheet §8.7.1). A card that gets an inconsistent
 /// trailer locks the sector for ever.
@@ -387,7 +232,7 @@ pub fn access_bits_agree([six, seven, eight]: [u8; 3]) -> bool {
     six & 0x0F == !c1 & 0x0F && six >> 4 == !c2 & 0x0F && seven & 0x0F == !c3 & 0x0F
 }
 
-fn twice(numbers: impl Iterator<Item = usize>) -> Option<usize> {
+pub(super) fn twice(numbers: impl Iterator<Item = usize>) -> Option<usize> {
     let mut seen = BTreeSet::new();
     numbers.into_iter().find(|number| !seen.insert(*number))
 }

@@ -25,8 +25,9 @@ const WRAPPED: u8 = 0x91;
 const FRAME: usize = 48;
 /// An NTAG 424 takes a frame of 128 bytes and chains by itself.
 const LONG_FRAME: usize = 255;
-/// More than any answer asked for here; a card that goes on and on is none.
-const MOST_BYTES: usize = 512;
+/// More frames than any answer asked for here has: 256 bytes in frames of 59. A card that
+/// goes on and on is none.
+const MOST_FRAMES: usize = 8;
 
 /// What came of an answer.
 pub(super) enum Heard {
@@ -59,8 +60,9 @@ pub(super) struct Talk {
     doing: Doing,
     /// Of the command's body, what was not sent.
     rest: Vec<u8>,
-    /// Of the answer, what came.
+    /// Of the answer, what came, and in how many frames.
     got: Vec<u8>,
+    frames: usize,
 }
 
 #[derive(Debug)]
@@ -77,7 +79,8 @@ enum Doing {
 
 impl Talk {
     pub(super) fn new() -> Self {
-        Self { frame: FRAME, session: None, doing: Doing::Nothing, rest: Vec::new(), got: Vec::new() }
+        let (rest, got) = (Vec::new(), Vec::new());
+        Self { frame: FRAME, session: None, doing: Doing::Nothing, rest, got, frames: 0 }
     }
 
     /// Selects an application by its three bytes or its name; ends the session.
@@ -127,6 +130,7 @@ impl Talk {
         let (now, later) = body.split_at_checked(self.frame).unwrap_or((body, &[]));
         self.rest = later.to_vec();
         self.got.clear();
+        self.frames = 0;
         self.doing = doing;
         wrapped(ins, now)
     }
@@ -184,7 +188,8 @@ impl Talk {
             return Heard::More(self.send(MORE, &rest, doing));
         }
         self.got.extend_from_slice(&response.data);
-        if !self.rest.is_empty() || self.got.len() > MOST_BYTES {
+        self.frames += 1;
+        if !self.rest.is_empty() || self.frames > MOST_FRAMES {
             // It stopped listening in the middle.
             return self.failed(if status == OK { Fault::Line } else { Fault::Status(status) });
         }
