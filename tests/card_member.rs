@@ -14,7 +14,7 @@ use std::time::Instant;
 use baygate::card::apdu::{Command, Response};
 use baygate::card::keys::sealed::SealedKeys;
 use baygate::card::keys::{CardRef, KeyStore, KeyVersion, Purpose};
-use baygate::card::medium::{WriteOutcome, WriteStep, Writing, format_commands};
+use baygate::card::medium::{PrepareOutcome, PrepareStep, Preparing, WriteOutcome, WriteStep, Writing};
 use baygate::card::member::{MemberPolicy, Members};
 use baygate::card::probe::Answer;
 use baygate::card::record::{Coupon, Header, MemberRecord, encode};
@@ -30,13 +30,15 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 const STORE: &str = "SH-0042";
-const ALL: [(Sim, Technology, &str); 6] = [
+const ALL: [(Sim, Technology, &str); 8] = [
     (Sim::Classic1k, Technology::MifareClassic1k, "mifare-classic-1k"),
     (Sim::Classic4k, Technology::MifareClassic4k, "mifare-classic-4k"),
     (Sim::Ntag213, Technology::Ntag213, "ntag213"),
     (Sim::Ntag215, Technology::Ntag215, "ntag215"),
     (Sim::Ntag216, Technology::Ntag216, "ntag216"),
     (Sim::UltralightEv1Large, Technology::Ultralight, "ultralight"),
+    (Sim::Desfire, Technology::Desfire, "desfire"),
+    (Sim::Ntag424, Technology::Ntag424, "ntag424"),
 ];
 
 fn keys(from: u8) -> Arc<SealedKeys> {
@@ -88,19 +90,34 @@ fn uid(chip: &Chip) -> String {
     hex::encode_upper(&chip.profile().uid)
 }
 
-fn issue_with(sim: Sim, technology: Technology, record: &MemberRecord, keys: &SealedKeys) -> Chip {
+fn issue_with(sim: Sim, technology: Technology, record: &MemberRecord, keys: Arc<SealedKeys>) -> Chip {
     let mut chip = empty(sim);
     let layout = members().layout(technology).unwrap();
     let uid: CardUid = uid(&chip).parse().unwrap();
-    for command in format_commands(technology, &layout, &uid, record, keys).unwrap() {
-        assert_eq!(chip.apdu(&command.to_bytes()), [0x90, 0x00], "{technology:?} {command:?}");
+    let keys: Arc<dyn KeyStore> = keys;
+    let mut step = Preparing::start(uid, technology, &layout, record, &keys, false).unwrap();
+    loop {
+        step = match step {
+            PrepareStep::Done(outcome) => {
+                assert_eq!(outcome, PrepareOutcome::Prepared, "{technology:?}");
+                break;
+            }
+            PrepareStep::Reset(preparing) => {
+                chip.reset();
+                preparing.answer(&Answer::Reset)
+            }
+            PrepareStep::Transmit(command, preparing) => {
+                let answer = Response::parse(&chip.apdu(&command.to_bytes())).unwrap();
+                preparing.answer(&Answer::Response(answer))
+            }
+        };
     }
     chip.reset();
     chip
 }
 
 fn issue(sim: Sim, technology: Technology, record: &MemberRecord) -> Chip {
-    issue_with(sim, technology, record, &keys(1))
+    issue_with(sim, technology, record, keys(1))
 }
 
 async fn present(port: u16, chip: Chip) -> CardSim {
@@ -181,8 +198,18 @@ fn spoilt_cards() -> Vec<(&'static str, Chip)> {
         ("record-conflict", overwritten(SLOT_B, &sealed(MemberRecord { counter: 10, ..record() }))),
         ("key-missing", overwritten(SLOT_B, &later)),
         ("unknown-format", overwritten(HEADER, &header.encode(&uid, &*keys(1)).unwrap())),
-        ("store-not-accepted", issue_with(Sim::Ntag213, Technology::Ntag213, &of_another_store, &elsewhere)),
+        (
+            "store-not-accepted",
+            issue_with(Sim::Ntag213, Technology::Ntag213, &of_another_store, Arc::new(elsewhere)),
+        ),
     ]
+}
+
+/// With an application that is not ours.
+fn desfire_of_another() -> Chip {
+    let mut chip = empty(Sim::Desfire);
+    assert_eq!(chip.apdu(&hex::decode("90CA000005F400120F8100").unwrap()), [0x91, 0x00]);
+    chip
 }
 
 /// Cards that will not do, and why.
@@ -193,6 +220,8 @@ fn bad_cards() -> Vec<(&'static str, Chip)> {
         change(&mut record);
         issue(Sim::Ntag213, Technology::Ntag213, &record)
     };
+    let stopped = MemberRecord { card_no: "8800000666".parse().unwrap(), ..record() };
+    let stopped = issue(Sim::Desfire, Technology::Desfire, &stopped);
     let mut locked = CardProfile::new(sim);
     locked.key = [0x12; 6];
     let mut phone = CardProfile::new(Sim::Cpu).with_uid(&[0x08, 0x1F, 0x2E, 0x3D]);
@@ -205,11 +234,16 @@ fn bad_cards() -> Vec<(&'static str, Chip)> {
         ("unformatted", empty(sim)),
         ("unformatted", empty(Sim::Ntag216)),
         ("not-a-member-card", Chip::new(locked)),
-        ("not-a-member-card", empty(Sim::Desfire)),
+        ("unformatted", empty(Sim::Desfire)),
+        ("not-a-member-card", desfire_of_another()),
+        ("wrong-key", issue_with(Sim::Desfire, Technology::Desfire, &record(), keys(0x80))),
+        ("unformatted", empty(Sim::Ntag424)),
+        ("wrong-key", issue_with(Sim::Ntag424, Technology::Ntag424, &record(), keys(0x80))),
+        ("hotlisted", stopped),
         ("phone", Chip::new(phone)),
         ("bank-card", empty(Sim::Bank)),
-        ("wrong-key", issue_with(sim, technology, &record(), &keys(0x80))),
-        ("wrong-key", issue_with(Sim::Ntag213, Technology::Ntag213, &record(), &keys(0x80))),
+        ("wrong-key", issue_with(sim, technology, &record(), keys(0x80))),
+        ("wrong-key", issue_with(Sim::Ntag213, Technology::Ntag213, &record(), keys(0x80))),
         ("reader-cannot-log-in", deaf),
         ("blocked", with(|record| record.status = MemberStatus::Blocked)),
         ("returned", with(|record| record.status = MemberStatus::Returned)),
@@ -242,6 +276,7 @@ async fn bad_cards_are_refused_without_a_write() {
         );
         assert_eq!(card.writes(), 0, "{reason}");
         assert_eq!(card.chip().wrong_passwords(), 0, "{reason}: no password tried in vain");
+        assert_eq!(card.chip().failed_logins(), 0, "{reason}: no key tried in vain");
         card.remove().await;
         expected.push(format!("removed {uid}"));
         gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -359,6 +394,56 @@ async fn a_write_cut_anywhere_leaves_the_old_record_or_the_new() {
         assert_eq!(shown, right, "cut at {cut}");
         // Half a write is seen, and is no reason to refuse.
         assert_eq!(member["torn"] == true, cut >= first && !is_new, "cut at {cut}: {member}");
+        card.remove().await;
+        expected.push(format!("removed {uid}"));
+        gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    service.stop().await;
+}
+
+/// The same on a card that keeps transactions: pulled before or after each command, it has
+/// the old record until CommitTransaction was heard, and nothing is ever torn.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_desfire_pulled_at_any_command_has_committed_or_not() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let service = gateway.serve_members(pcsc_table("counter-1", "Virtual PCD 00 00"), Some(members()));
+    gateway.expect_state("counter-1", Ready, None).await;
+    let issued = issue(Sim::Desfire, Technology::Desfire, &record());
+    let uid = uid(&issued);
+    let new = MemberRecord { counter: 13, principal_fen: 40_000, ..record() };
+    let on_second_reader = |chip: Chip, fault: Option<(usize, CardFault)>, new: MemberRecord, uid: String| async move {
+        let sim = present(pcscd.port + 1, chip).await;
+        if let Some((good, fault)) = fault {
+            sim.fault_after(good, fault);
+        }
+        let write = move || write(c"Virtual PCD 00 01", Technology::Desfire, &uid, &new);
+        let outcome = tokio::task::spawn_blocking(write).await.unwrap();
+        let (chip, commands) = (sim.chip(), sim.apdus());
+        sim.remove().await;
+        (outcome, chip, commands)
+    };
+    let whole = on_second_reader(issued.clone(), None, new.clone(), uid.clone()).await;
+    assert_eq!(whole.0, Some(WriteOutcome::Written));
+    let commit = whole.2.iter().position(|apdu| apdu[1] == 0xC7).unwrap();
+    assert_eq!(commit, whole.2.len() - 1, "CommitTransaction is the last command");
+    let mut expected = Vec::new();
+    for (cut, fault) in
+        (0..=commit).flat_map(|cut| [CardFault::PullUnheard, CardFault::Pull].map(|fault| (cut, fault)))
+    {
+        let (outcome, mut chip, _) =
+            on_second_reader(issued.clone(), Some((cut, fault)), new.clone(), uid.clone()).await;
+        assert_eq!(outcome, None, "{fault:?} at {cut}");
+        chip.reset();
+        let card = present(pcscd.port, chip).await;
+        expected.push(format!("tapped {uid}"));
+        gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let member = last(&gateway, "card.tapped").await["member"].clone();
+        let shown = (member["counter"].as_u64(), member["principal_fen"].as_u64());
+        let committed = cut == commit && fault == CardFault::Pull;
+        let right = if committed { (Some(13), Some(40_000)) } else { (Some(12), Some(50_000)) };
+        assert_eq!(shown, right, "{fault:?} at {cut}");
+        assert_ne!(member["torn"], true, "{fault:?} at {cut}");
         card.remove().await;
         expected.push(format!("removed {uid}"));
         gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;

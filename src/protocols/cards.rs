@@ -6,9 +6,12 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+pub use super::card_files::{FileAccess, FileKeys, FilePlace, FilePlaces, MAC_PLACE, PICC_PLACE, SunPlace};
+
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::card_files::files_wrong;
 use super::files::{Files, Place};
 use crate::event::Text;
 use crate::event::card::Technology;
@@ -50,6 +53,8 @@ pub enum Places {
     Pages(PagePlaces),
     /// Classic cards.
     Blocks(BlockPlaces),
+    /// DESFire and NTAG 424.
+    Files(FilePlaces),
 }
 
 /// Places on a Type 2 chip.
@@ -88,9 +93,9 @@ pub struct PlaceVector {
     pub slot: usize,
     /// Which byte of it.
     pub byte: usize,
-    /// Page or block.
+    /// Page, block or file.
     pub at: u8,
-    /// Byte in that page or block.
+    /// Byte in that page, block or file.
     pub offset: usize,
 }
 
@@ -104,6 +109,7 @@ struct File {
     note: Text,
     pages: Option<Spanned<PagePlaces>>,
     blocks: Option<Spanned<BlockPlaces>>,
+    files: Option<Spanned<FilePlaces>>,
     vectors: Spanned<Vec<PlaceVector>>,
 }
 
@@ -136,17 +142,22 @@ fn check(files: &mut Files, place: &Place, file: File) -> Option<CardLayout> {
     if file.vectors.get_ref().is_empty() || file.technologies.get_ref().is_empty() {
         files.error(place, file.vectors.span(), "no vectors or no technologies", "give at least one of each");
     }
-    let (places, span, wrong) = match (file.pages, file.blocks) {
-        (Some(pages), None) => {
+    let (places, span, wrong) = match (file.pages, file.blocks, file.files) {
+        (Some(pages), None, None) => {
             let wrong = pages_wrong(pages.get_ref());
             (Places::Pages(pages.get_ref().clone()), pages.span(), wrong)
         }
-        (None, Some(blocks)) => {
+        (None, Some(blocks), None) => {
             let wrong = blocks_wrong(blocks.get_ref());
             (Places::Blocks(blocks.get_ref().clone()), blocks.span(), wrong)
         }
+        (None, None, Some(places)) => {
+            let wrong = files_wrong(places.get_ref());
+            (Places::Files(places.get_ref().clone()), places.span(), wrong)
+        }
         _ => {
-            files.error(place, 0..0, "neither or both of [pages] and [blocks]", "give one of the two");
+            let hint = "give one of the three";
+            files.error(place, 0..0, "none or several of [pages], [blocks] and [files]", hint);
             return None;
         }
     };
@@ -165,7 +176,7 @@ fn check(files: &mut Files, place: &Place, file: File) -> Option<CardLayout> {
     })
 }
 
-type Wrong = Option<(String, &'static str)>;
+pub(super) type Wrong = Option<(String, &'static str)>;
 
 fn pages_wrong(pages: &PagePlaces) -> Wrong {
     let of = |first: u8, bytes: usize| -> Range<usize> {
@@ -233,7 +244,7 @@ pub fn access_is_ours([six, seven, eight]: [u8; 3]) -> bool {
     agree && (c1, c2, c3) == (0b0111, 0b1000, 0b1000)
 }
 
-fn twice(numbers: impl Iterator<Item = usize>) -> Option<usize> {
+pub(super) fn twice(numbers: impl Iterator<Item = usize>) -> Option<usize> {
     let mut seen = BTreeSet::new();
     numbers.into_iter().find(|number| !seen.insert(*number))
 }

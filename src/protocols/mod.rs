@@ -5,6 +5,7 @@
 //! The formats are described in `firmware-protocols/README.md`.
 
 mod adapters;
+mod card_files;
 pub mod cards;
 mod dtc_texts;
 mod failure_modes;

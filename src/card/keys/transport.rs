@@ -7,6 +7,7 @@ use subtle::ConstantTimeEq;
 
 use super::ClassicLogin;
 use crate::card::apdu::{ClassicKeyType, Command};
+use crate::card::crypto::{NoRandom, aes128::AesKey, ev2};
 
 /// A public key of a Classic sector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,14 @@ pub fn classic_login(nth: usize, key: ClassicKeyType, block: u8) -> Option<Class
         load: Command::load_key(&public.key),
         authenticate: Command::authenticate_with(block, key),
     })
+}
+
+/// First login to an application whose key `number` is still the delivered one ([`EV2`]).
+///
+/// # Errors
+/// [`NoRandom`].
+pub fn ev2_login(number: u8) -> Result<ev2::Login, NoRandom> {
+    ev2::Login::first(AesKey::factory(), number)
 }
 
 /// Whether a key is one of [`CLASSIC`]; takes the same time for every key.

@@ -39,6 +39,9 @@ pub enum FormatError {
     /// The chip keeps no record.
     #[error("{0:?} keeps no member record; use a technology of the table in docs/cards.md")]
     Technology(Technology),
+    /// A card of files asks back: no list of commands does for it.
+    #[error("{0:?} is prepared in a conversation; report this as a fault of the program")]
+    Conversation(Technology),
     /// The layout's access bits are not a member card's.
     #[error("layout {0} has wrong access bits; run baygate check")]
     Layout(String),
@@ -56,7 +59,8 @@ pub(super) enum FormatDeed {
     Write(Command),
 }
 
-/// The commands that make an empty card a member card with `record`.
+/// The commands that make an empty card of pages or blocks a member card with `record`;
+/// [`Preparing`](super::Preparing) does for all cards.
 ///
 /// # Errors
 /// [`FormatError`].
@@ -102,6 +106,7 @@ pub(super) fn format_steps(
             Ok(commands.into_iter().map(FormatDeed::Write).collect())
         }
         Places::Blocks(blocks) => format_blocks(layout, blocks, &header_bytes, &writes, card, keys),
+        Places::Files(_) => Err(FormatError::Conversation(technology)),
     }
 }
 

@@ -1,8 +1,9 @@
 //! How a record lies on each technology, and how it is reached. What lives here:
 //! a layout's places as commands (`place`), reading a card (`read`), writing its
 //! older slot (`write`) and preparing an empty card (`format`, `preparing`), all pure state
-//! machines or lists of commands. What does not: the bytes of a record (`record`),
-//! keys (`keys`), and whether a member may be served (`member`).
+//! machines or lists of commands; `desfire` has the same three for cards with files and
+//! transactions. What does not: the bytes of a record (`record`), keys (`keys`), and
+//! whether a member may be served (`member`).
 //!
 //! ```text
 //!  header ─ ours? ─ its check right? ─ log in with the version it names ─ slots ─► Pair
@@ -11,6 +12,7 @@
 //!     └ Classic: public key A; a card that refuses it is asked with the transport key
 //! ```
 
+mod desfire;
 mod format;
 mod place;
 mod preparing;

@@ -1,10 +1,10 @@
-//! A layout's places, as commands: which reads bring a slot, which writes replace
-//! it, and which logins they need. What does not live here: the order of a
-//! conversation (`read`, `write`).
+//! A layout's places in memory, as commands: which reads bring a slot, which writes
+//! replace it, and which logins they need. What does not live here: the order of a
+//! conversation (`read`, `write`), and files (`desfire`), which have no such pieces.
 
 use crate::card::apdu::Command;
 use crate::card::record::{HEADER_BYTES, SLOT_BYTES, Which};
-use crate::protocols::cards::{BLOCK_BYTES, CardLayout, PAGE_BYTES, Places};
+use crate::protocols::cards::{BLOCK_BYTES, CardLayout, PAGE_BYTES, PlaceVector, Places};
 
 /// READ of a Type 2 chip brings four pages (NTAG213/215/216 data sheet rev. 3.2 §10.2).
 const PAGES_A_READ: usize = 4;
@@ -43,6 +43,7 @@ pub(super) fn header(places: &Places) -> Piece {
     match places {
         Places::Pages(pages) => piece(pages.header.into(), HEADER_BYTES),
         Places::Blocks(blocks) => piece(blocks.header.into(), HEADER_BYTES),
+        Places::Files(files) => piece(files.header.file.into(), HEADER_BYTES),
     }
 }
 
@@ -61,6 +62,7 @@ pub(super) fn slot(places: &Places, which: Which) -> Vec<Piece> {
             let blocks = of(&blocks.slots, which).map(Vec::as_slice).unwrap_or_default();
             blocks.iter().map(|block| piece((*block).into(), BLOCK_BYTES)).collect()
         }
+        Places::Files(_) => Vec::new(),
     }
 }
 
@@ -77,6 +79,7 @@ pub(super) fn slot_writes(places: &Places, which: Which, bytes: &[u8; SLOT_BYTES
             filled.resize(SLOT_BYTES.next_multiple_of(BLOCK_BYTES), 0);
             slot(places, which).into_iter().zip(filled.chunks(BLOCK_BYTES).map(<[u8]>::to_vec)).collect()
         }
+        Places::Files(_) => Vec::new(),
     }
 }
 
@@ -95,7 +98,8 @@ pub(super) fn sector(block: u8) -> u8 {
 /// A vector of a layout file that does not come out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "cards/{layout}: byte {byte} of slot {slot} should be byte {offset} of page or block {at}; correct layout or vector"
+    "cards/{layout}: byte {byte} of slot {slot} should be byte {offset} of page, block or file {at}; \
+     correct layout or vector"
 )]
 pub struct PlaceFailure {
     layout: String,
@@ -111,17 +115,25 @@ pub fn verify_vectors(layouts: &[CardLayout]) -> Vec<PlaceFailure> {
     let mut failures = Vec::new();
     for layout in layouts {
         for vector in &layout.vectors {
-            let which = if vector.slot == 0 { Which::A } else { Which::B };
-            let bytes: [u8; SLOT_BYTES] = std::array::from_fn(|at| u8::try_from(at + 1).unwrap_or_default());
-            let found = slot_writes(&layout.places, which, &bytes)
-                .into_iter()
-                .find(|(piece, _)| piece.at == vector.at)
-                .and_then(|(_, data)| data.get(vector.offset).copied());
-            if found.map(usize::from) != Some(vector.byte + 1) {
-                let crate::protocols::cards::PlaceVector { slot, byte, at, offset } = *vector;
+            if !lies_there(&layout.places, vector) {
+                let PlaceVector { slot, byte, at, offset } = *vector;
                 failures.push(PlaceFailure { layout: layout.id.clone(), slot, byte, at, offset });
             }
         }
     }
     failures
+}
+
+fn lies_there(places: &Places, vector: &PlaceVector) -> bool {
+    if let Places::Files(files) = places {
+        let place = files.slots.get(vector.slot).filter(|place| place.file == vector.at);
+        return place.is_some_and(|place| usize::from(place.offset) + vector.byte == vector.offset);
+    }
+    let which = if vector.slot == 0 { Which::A } else { Which::B };
+    let bytes: [u8; SLOT_BYTES] = std::array::from_fn(|at| u8::try_from(at + 1).unwrap_or_default());
+    let found = slot_writes(places, which, &bytes)
+        .into_iter()
+        .find(|(piece, _)| piece.at == vector.at)
+        .and_then(|(_, data)| data.get(vector.offset).copied());
+    found.map(usize::from) == Some(vector.byte + 1)
 }

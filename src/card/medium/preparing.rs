@@ -8,10 +8,12 @@
 //!              │         └ no: not blank      └ from here: unfinished, prepare it again
 //!              └ no: nothing was written
 //! ```
+//! A card of files tells what is missing: its conversation (`desfire`) begins behind the UID.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::desfire::{FileFormatting, FileStep};
 use super::format::{FormatDeed, FormatError, format_steps};
 use super::place::{self, Piece};
 use super::public;
@@ -55,6 +57,8 @@ pub struct Preparing {
     doing: Deed,
     todo: VecDeque<Deed>,
     begun: bool,
+    /// With a card of files.
+    files: Option<FileFormatting>,
 }
 
 #[derive(Debug)]
@@ -74,6 +78,8 @@ enum Deed {
     /// Writes a page that an earlier attempt may have closed.
     WriteClosed(Command, TagLogin),
     Password(TagLogin),
+    /// Of the conversation with a card of files.
+    Files(Command),
 }
 
 impl Preparing {
@@ -93,6 +99,12 @@ impl Preparing {
         let version = KeyVersion(record.key_version);
         let card = CardRef { uid: &uid, store: &record.issuing_store, version };
         let mut todo = VecDeque::from([Deed::Reset, Deed::SameUid]);
+        if let Places::Files(files) = &layout.places {
+            let keys = Arc::clone(keys);
+            let (work, first) = FileFormatting::start(uid.clone(), layout, files.clone(), record, keys)?;
+            todo.push_back(Deed::Files(first));
+            return Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files: Some(work) }.go_on());
+        }
         if technology == Technology::Ultralight {
             todo.push_back(Deed::Chip);
         }
@@ -119,7 +131,7 @@ impl Preparing {
                 }
             }
         }
-        Ok(Self { uid, doing: Deed::Reset, todo, begun: false }.go_on())
+        Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files: None }.go_on())
     }
 
     /// Goes on with what came of the last step.
@@ -131,6 +143,7 @@ impl Preparing {
             (Deed::Password(login), Answer::Response(response)) => {
                 return if password_answer(login, response).is_ok() { self.go_on() } else { self.cut() };
             }
+            (Deed::Files(_), Answer::Response(_)) => return self.files_answer(answer),
             (_, Answer::Response(response)) => response.ok(),
         };
         match (std::mem::replace(&mut self.doing, Deed::Reset), response) {
@@ -167,6 +180,17 @@ impl Preparing {
         }
     }
 
+    fn files_answer(mut self, answer: &Answer) -> PrepareStep {
+        match self.files.as_mut().map(|files| files.answer(answer)) {
+            Some(FileStep::Transmit(command)) => {
+                self.todo.push_back(Deed::Files(command));
+                self.go_on()
+            }
+            Some(FileStep::Done(outcome)) => PrepareStep::Done(outcome),
+            None => self.cut(),
+        }
+    }
+
     fn cut(self) -> PrepareStep {
         PrepareStep::Done(if self.begun { PrepareOutcome::Unfinished } else { PrepareOutcome::NotWritten })
     }
@@ -183,11 +207,12 @@ impl Preparing {
             Deed::Load(command)
             | Deed::LogIn(command, _)
             | Deed::Write(command)
-            | Deed::WriteClosed(command, _) => command.clone(),
+            | Deed::WriteClosed(command, _)
+            | Deed::Files(command) => command.clone(),
             Deed::Password(login) => login.through_pn53x(),
             Deed::EmptyHeader(piece) | Deed::Empty(piece) => piece.read(),
         };
-        self.begun |= matches!(deed, Deed::Write(_) | Deed::WriteClosed(..));
+        self.begun |= matches!(deed, Deed::Write(_) | Deed::WriteClosed(..) | Deed::Files(_));
         self.doing = deed;
         PrepareStep::Transmit(command, Box::new(self))
     }

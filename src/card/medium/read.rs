@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::desfire::{FileReading, FileStep};
 use super::place::{self, Piece};
 use super::public;
 use crate::card::apdu::{Command, Response};
@@ -53,7 +54,51 @@ pub struct Opened {
 
 /// A conversation with one card.
 #[derive(Debug)]
-pub struct Reading {
+pub struct Reading(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Memory(MemoryReading),
+    Files(FileReading),
+}
+
+impl Reading {
+    /// Begins. `disturbed`: identification may have halted the card.
+    #[must_use]
+    pub fn start(
+        uid: CardUid,
+        layout: Arc<CardLayout>,
+        keys: Arc<dyn KeyStore>,
+        disturbed: bool,
+    ) -> ReadStep {
+        match &layout.places {
+            Places::Files(files) => {
+                let files = files.clone();
+                let (reading, select) = FileReading::start(uid, layout, files, keys, KeyRole::Debit);
+                ReadStep::Transmit(select, Box::new(Self(Kind::Files(reading))))
+            }
+            Places::Pages(_) | Places::Blocks(_) => MemoryReading::start(uid, layout, keys, disturbed),
+        }
+    }
+
+    /// Goes on with what came of the last step.
+    #[must_use]
+    pub fn answer(self, answer: &Answer) -> ReadStep {
+        match self.0 {
+            Kind::Memory(reading) => reading.answer(answer),
+            Kind::Files(mut reading) => match reading.answer(answer) {
+                FileStep::Transmit(command) => {
+                    ReadStep::Transmit(command, Box::new(Self(Kind::Files(reading))))
+                }
+                FileStep::Done(finding) => ReadStep::Done(finding),
+            },
+        }
+    }
+}
+
+/// Reading a card of pages or blocks.
+#[derive(Debug)]
+struct MemoryReading {
     uid: CardUid,
     layout: Arc<CardLayout>,
     keys: Arc<dyn KeyStore>,
@@ -96,15 +141,8 @@ enum Deed {
     Read(Piece),
 }
 
-impl Reading {
-    /// Begins. `disturbed`: identification may have halted the card.
-    #[must_use]
-    pub fn start(
-        uid: CardUid,
-        layout: Arc<CardLayout>,
-        keys: Arc<dyn KeyStore>,
-        disturbed: bool,
-    ) -> ReadStep {
+impl MemoryReading {
+    fn start(uid: CardUid, layout: Arc<CardLayout>, keys: Arc<dyn KeyStore>, disturbed: bool) -> ReadStep {
         let mut todo = VecDeque::new();
         if disturbed {
             todo.extend([Deed::Reset, Deed::SameUid]);
@@ -120,9 +158,11 @@ impl Reading {
             .go_on()
     }
 
-    /// Goes on with what came of the last step.
-    #[must_use]
-    pub fn answer(mut self, answer: &Answer) -> ReadStep {
+    fn boxed(self) -> Box<Reading> {
+        Box::new(Reading(Kind::Memory(self)))
+    }
+
+    fn answer(mut self, answer: &Answer) -> ReadStep {
         match (&self.doing, answer) {
             (Deed::Reset, Answer::Reset) => self.go_on(),
             (Deed::Reset, _) | (_, Answer::Reset | Answer::NotTransmitted) => DONE_READER_ERROR,
@@ -158,7 +198,7 @@ impl Reading {
         let command = match &deed {
             Deed::Reset => {
                 self.doing = deed;
-                return ReadStep::Reset(Box::new(self));
+                return ReadStep::Reset(self.boxed());
             }
             Deed::SameUid => Command::get_uid(),
             Deed::Load(command) | Deed::LogIn(command) => command.clone(),
@@ -166,7 +206,7 @@ impl Reading {
             Deed::Read(piece) => piece.read(),
         };
         self.doing = deed;
-        ReadStep::Transmit(command, Box::new(self))
+        ReadStep::Transmit(command, self.boxed())
     }
 
     /// A failed login halts a Classic card.
@@ -238,26 +278,16 @@ impl Reading {
     }
 
     fn header_read(self, bytes: &[u8; HEADER_BYTES]) -> ReadStep {
-        let header = match read_header(bytes) {
-            HeaderReading::Ours(header) => header,
-            HeaderReading::Blank => return refused(Refusal::Unformatted),
-            HeaderReading::Foreign => return refused(Refusal::NotAMemberCard),
-        };
-        if header.layout != self.layout.layout {
-            return refused(Refusal::UnknownFormat);
+        match header_of(bytes, &self.layout, &self.uid, &*self.keys) {
+            Ok(header) => self.slot(header, false),
+            Err(refusal) => refused(refusal),
         }
-        match header.is_ours(bytes, &self.uid, &*self.keys) {
-            Ok(true) => {}
-            Ok(false) => return refused(Refusal::WrongKey),
-            Err(error) => return refused(no_key(&error)),
-        }
-        self.slot(header, false)
     }
 
     /// Reads the next slot; `again`: after a first reading that failed.
     fn slot(mut self, header: Header, again: bool) -> ReadStep {
         if let [a, b] = self.slots.as_slice() {
-            return ReadStep::Done(finding(header, a, b, &self.uid, &*self.keys));
+            return ReadStep::Done(finding(header, &[a, b], &self.uid, &*self.keys));
         }
         match self.slot_deeds(&header) {
             Ok(deeds) => self.todo = deeds,
@@ -290,6 +320,7 @@ impl Reading {
                         deeds.extend([Deed::Load(login.load), Deed::LogIn(login.authenticate)]);
                     }
                 }
+                Places::Files(_) => {}
             }
             deeds.push_back(Deed::Read(piece));
         }
@@ -298,13 +329,46 @@ impl Reading {
     }
 }
 
-/// What the bytes of a card's slots say.
-fn finding(header: Header, a: &[u8], b: &[u8], uid: &CardUid, keys: &dyn KeyStore) -> Finding {
+const DONE_READER_ERROR: ReadStep = ReadStep::Done(Finding::ReaderError);
+
+fn refused(refusal: Refusal) -> ReadStep {
+    ReadStep::Done(Finding::Refused(refusal))
+}
+
+/// The header that these bytes are, its check proven; a card of another is refused.
+pub(super) fn header_of(
+    bytes: &[u8; HEADER_BYTES],
+    layout: &CardLayout,
+    uid: &CardUid,
+    keys: &dyn KeyStore,
+) -> Result<Header, Refusal> {
+    let header = match read_header(bytes) {
+        HeaderReading::Ours(header) => header,
+        HeaderReading::Blank => return Err(Refusal::Unformatted),
+        HeaderReading::Foreign => return Err(Refusal::NotAMemberCard),
+    };
+    if header.layout != layout.layout {
+        return Err(Refusal::UnknownFormat);
+    }
+    match header.is_ours(bytes, uid, keys) {
+        Ok(true) => Ok(header),
+        Ok(false) => Err(Refusal::WrongKey),
+        Err(error) => Err(no_key(&error)),
+    }
+}
+
+/// What the bytes of a card's slots say; a card that keeps transactions has only one.
+pub(super) fn finding(header: Header, slots: &[&[u8]], uid: &CardUid, keys: &dyn KeyStore) -> Finding {
     let slot = |bytes: &[u8]| match bytes.first_chunk::<SLOT_BYTES>() {
         Some(bytes) => decode(bytes, uid, &header.store, keys).under(header.key_version),
         None => Slot::Invalid(SlotFault::Unreadable),
     };
-    match choose(slot(a), slot(b)) {
+    let (a, b) = match slots {
+        [only] => (slot(only), Slot::Empty),
+        [a, b] => (slot(a), slot(b)),
+        _ => return Finding::ReaderError,
+    };
+    match choose(a, b) {
         Pair::Current(current) => Finding::Opened(Box::new(Opened { header, current: *current })),
         // Prepared, and never issued.
         Pair::Empty => Finding::Refused(Refusal::Unformatted),
@@ -313,12 +377,6 @@ fn finding(header: Header, a: &[u8], b: &[u8], uid: &CardUid, keys: &dyn KeyStor
         Pair::Unknown(SlotFault::Format(_)) => Finding::Refused(Refusal::UnknownFormat),
         Pair::Unknown(_) => Finding::Refused(Refusal::KeyMissing),
     }
-}
-
-const DONE_READER_ERROR: ReadStep = ReadStep::Done(Finding::ReaderError);
-
-fn refused(refusal: Refusal) -> ReadStep {
-    ReadStep::Done(Finding::Refused(refusal))
 }
 
 /// What a key store that does not act means for the card.

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::desfire::{FileStep, FileWriting};
 use super::place::{self, Piece};
 use super::read::{Finding, Opened, ReadStep, Reading, no_key, password_answer};
 use crate::card::apdu::Command;
@@ -19,7 +20,7 @@ use crate::card::probe::Answer;
 use crate::card::record::{EncodeError, MemberRecord, Which, encode};
 use crate::card::verdict::Refusal;
 use crate::ident::CardUid;
-use crate::protocols::cards::{CardLayout, Places};
+use crate::protocols::cards::{CardLayout, FilePlaces, Places};
 
 /// What to do next.
 #[derive(Debug)]
@@ -64,6 +65,8 @@ enum Stage {
     Uid,
     /// The same record?
     Reading(Box<Reading>),
+    /// A card with files, from its reading to the commit.
+    Files(Box<FileWriting>),
     Deeds {
         doing: Deed,
         todo: VecDeque<Deed>,
@@ -110,6 +113,10 @@ impl Writing {
                 };
                 match shown {
                     Some(uid) if uid == self.uid => {
+                        if let Places::Files(files) = &self.layout.places {
+                            let files = files.clone();
+                            return self.files(files);
+                        }
                         let (layout, keys) = (Arc::clone(&self.layout), Arc::clone(&self.keys));
                         let step = Reading::start(uid, layout, keys, false);
                         self.reading(step)
@@ -122,9 +129,24 @@ impl Writing {
                 let step = reading.answer(answer);
                 self.reading(step)
             }
+            Stage::Files(mut writing) => match writing.answer(answer) {
+                FileStep::Transmit(command) => {
+                    self.stage = Stage::Files(writing);
+                    WriteStep::Transmit(command, Box::new(self))
+                }
+                FileStep::Done(outcome) => WriteStep::Done(outcome),
+            },
             Stage::Deeds { doing, todo, begun } => self.done(&doing, todo, begun, answer),
             Stage::Moving => WriteStep::Done(WriteOutcome::Unknown),
         }
+    }
+
+    fn files(mut self, files: FilePlaces) -> WriteStep {
+        let (uid, layout, keys) = (self.uid.clone(), Arc::clone(&self.layout), Arc::clone(&self.keys));
+        let (expected, new) = (self.expected.clone(), self.new.clone());
+        let (writing, select) = FileWriting::start(uid, layout, files, keys, expected, new);
+        self.stage = Stage::Files(Box::new(writing));
+        WriteStep::Transmit(select, Box::new(self))
     }
 
     fn reading(mut self, step: ReadStep) -> WriteStep {
@@ -144,9 +166,7 @@ impl Writing {
     }
 
     fn begin(self, opened: &Opened) -> WriteStep {
-        // A counter that does not rise by one is a mistake of the caller.
-        let next = self.expected.counter.checked_add(1) == Some(self.new.counter);
-        if opened.current.record != self.expected || !next {
+        if opened.current.record != self.expected || !follows(&self.expected, &self.new) {
             return WriteStep::Done(WriteOutcome::Changed);
         }
         match self.deeds(opened) {
@@ -170,6 +190,8 @@ impl Writing {
         let deeds = match self.layout.places {
             Places::Pages(_) => self.page_deeds(card, target, &writes, &bytes),
             Places::Blocks(_) => self.block_deeds(card, &writes),
+            // Has its own way from the beginning.
+            Places::Files(_) => Err(KeyError::NoSuchKey),
         };
         deeds.map_err(|error| WriteOutcome::Refused(no_key(&error)))
     }
@@ -262,4 +284,9 @@ impl Writing {
             None => self.go_on(todo, begun),
         }
     }
+}
+
+/// A counter that does not rise by one is a mistake of the caller.
+pub(super) fn follows(expected: &MemberRecord, new: &MemberRecord) -> bool {
+    expected.counter.checked_add(1) == Some(new.counter)
 }

@@ -34,6 +34,42 @@ pub fn strength(technology: Technology) -> Strength {
     }
 }
 
+/// How a technology keeps a debit whole when the card leaves in the middle of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Wholeness {
+    /// The chip's own transaction.
+    Commit,
+    /// Two records in turn, the higher counter wins.
+    TwoSlots,
+    /// No record of this program's lies on it: the account is at headquarters.
+    Account,
+}
+
+/// Of a technology: what drivers there are. The table is in docs/cards.md.
+#[must_use]
+pub fn wholeness(technology: Technology) -> Wholeness {
+    use Technology as T;
+    match technology {
+        T::Desfire => Wholeness::Commit,
+        T::MifareClassic1k
+        | T::MifareClassic4k
+        | T::Ntag213
+        | T::Ntag215
+        | T::Ntag216
+        | T::Ntag424
+        | T::Ultralight => Wholeness::TwoSlots,
+        T::UltralightC
+        | T::Cpu
+        | T::Sle4442
+        | T::Iso15693
+        | T::Em4100
+        | T::Magstripe
+        | T::Barcode
+        | T::Qr
+        | T::Unknown => Wholeness::Account,
+    }
+}
+
 /// Offline limits, in fen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -67,5 +103,50 @@ impl Limits {
             per_card: rule.per_card_fen,
             per_day: rule.per_day_fen,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::protocols::Bundle;
+    use crate::protocols::cards::Places;
+
+    /// What is said of a technology here, in the documentation and by the shipped layouts is the same.
+    #[test]
+    fn capabilities_are_those_of_the_layouts() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols");
+        let layouts = Bundle::load(&folder).unwrap().cards;
+        let documented = include_str!("../../../docs/cards.md");
+        let (_, table) = documented.split_once("## What a technology can do").unwrap();
+        let rows = table.lines().filter(|line| line.starts_with("| `"));
+        let named = rows.flat_map(|row| {
+            let (names, _) = row[2..].split_once('|').unwrap();
+            names.split(',').map(move |name| (name.trim().trim_matches('`').to_owned(), row))
+        });
+        let mut seen = 0;
+        for (name, row) in named.take_while(|(name, _)| name != "unreadable") {
+            let technology: Technology = serde_json::from_value(name.into()).unwrap();
+            seen += 1;
+            let layout = layouts.iter().find(|layout| layout.technologies.contains(&technology));
+            let (is, says) = match layout.map(|layout| &layout.places) {
+                None => (Wholeness::Account, ""),
+                Some(Places::Files(files)) if files.slots.len() == 1 => {
+                    (Wholeness::Commit, "| yes | CommitTransaction |")
+                }
+                Some(_) => (Wholeness::TwoSlots, "| yes | two slots |"),
+            };
+            assert_eq!(wholeness(technology), is, "{technology:?}");
+            assert!(row.contains(says), "{row}");
+            let offline = match strength(technology) {
+                Strength::Proves => "proves itself",
+                Strength::Holds => "holds a record",
+                Strength::Identifies => "identifies",
+            };
+            assert!(row.contains(offline) || row.contains("not yet"), "{row}");
+        }
+        assert_eq!(seen, 17, "every technology has its row");
     }
 }

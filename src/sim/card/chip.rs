@@ -1,7 +1,10 @@
 //! What reader and card together answer to an APDU. Pure. The memories are in
-//! `classic` and `tag`; processor cards know no more here than identification asks.
+//! `classic`, `tag` and `desfire`; other processor cards know no more here than
+//! identification asks.
 
 use super::classic::{Classic, Key};
+use super::desfire::Desfire;
+use super::ntag424;
 use super::profile::{CardProfile, Technology};
 use super::tag::{Kind, Tag};
 
@@ -17,7 +20,8 @@ const BLOCK: usize = 16;
 enum Memory {
     Blocks(Classic),
     Pages(Tag),
-    /// A processor has files, or the technology is only identified.
+    Files(Box<Desfire>),
+    /// The technology is only identified.
     None,
 }
 
@@ -28,8 +32,6 @@ pub struct Chip {
     memory: Memory,
     /// Keys loaded into the reader, by slot.
     keys: [Option<[u8; 6]>; 2],
-    /// Frames of a DESFire answer that were not fetched yet.
-    more: Vec<Vec<u8>>,
     /// Challenges given, so that each is another.
     challenges: u64,
 }
@@ -39,7 +41,7 @@ impl Chip {
     #[must_use]
     pub fn new(profile: CardProfile) -> Self {
         let memory = memory(&profile);
-        Self { profile, memory, keys: [None; 2], more: Vec::new(), challenges: 0 }
+        Self { profile, memory, keys: [None; 2], challenges: 0 }
     }
 
     /// The field was switched off or the card reset.
@@ -47,9 +49,9 @@ impl Chip {
         match &mut self.memory {
             Memory::Blocks(classic) => classic.reset(),
             Memory::Pages(tag) => tag.reset(),
+            Memory::Files(files) => files.reset(),
             Memory::None => {}
         }
-        self.more.clear();
     }
 
     /// The card.
@@ -82,7 +84,25 @@ impl Chip {
     pub fn wrong_passwords(&self) -> u8 {
         match &self.memory {
             Memory::Pages(tag) => tag.wrong_passwords(),
-            Memory::Blocks(_) | Memory::None => 0,
+            Memory::Blocks(_) | Memory::Files(_) | Memory::None => 0,
+        }
+    }
+
+    /// Logins that a DESFire or NTAG 424 refused.
+    #[must_use]
+    pub fn failed_logins(&self) -> u32 {
+        match &self.memory {
+            Memory::Files(files) => files.failed_logins(),
+            Memory::Blocks(_) | Memory::Pages(_) | Memory::None => 0,
+        }
+    }
+
+    /// Keys of the applications on a DESFire or NTAG 424: for tests of what must be seen nowhere.
+    #[must_use]
+    pub fn application_keys(&self) -> Vec<[u8; 16]> {
+        match &self.memory {
+            Memory::Files(files) => files.application_keys(),
+            Memory::Blocks(_) | Memory::Pages(_) | Memory::None => Vec::new(),
         }
     }
 
@@ -91,8 +111,11 @@ impl Chip {
         let [class, ins, p1, p2, rest @ ..] = apdu else { return WRONG_LENGTH.to_vec() };
         match class {
             0xFF => self.reader(*ins, *p1, *p2, rest),
-            0x90 if self.profile.technology == Technology::Desfire => self.desfire(*ins, rest),
             0x00 => self.processor(*ins, *p1, rest),
+            0x90 => match &mut self.memory {
+                Memory::Files(files) => files.wrapped(*ins, rest),
+                Memory::Blocks(_) | Memory::Pages(_) | Memory::None => UNKNOWN.to_vec(),
+            },
             _ => UNKNOWN.to_vec(),
         }
     }
@@ -140,7 +163,7 @@ impl Chip {
         let kind = if kind == 0x60 { Key::A } else { Key::B };
         let opened = match &mut self.memory {
             Memory::Blocks(classic) => classic.authenticate(block, kind, key),
-            Memory::Pages(_) | Memory::None => false,
+            Memory::Pages(_) | Memory::Files(_) | Memory::None => false,
         };
         if opened { OK.to_vec() } else { FAILED.to_vec() }
     }
@@ -150,7 +173,7 @@ impl Chip {
         let bytes = match &mut self.memory {
             Memory::Blocks(classic) => classic.read(address, length),
             Memory::Pages(tag) => tag.read(address).and_then(|bytes| bytes.get(..length).map(<[u8]>::to_vec)),
-            Memory::None => return UNSUPPORTED.to_vec(),
+            Memory::Files(_) | Memory::None => return UNSUPPORTED.to_vec(),
         };
         bytes.map_or(FAILED.to_vec(), |bytes| [bytes.as_slice(), &OK].concat())
     }
@@ -163,7 +186,7 @@ impl Chip {
         let written = match &mut self.memory {
             Memory::Blocks(classic) => classic.write(address, data),
             Memory::Pages(tag) => tag.write(address, data),
-            Memory::None => false,
+            Memory::Files(_) | Memory::None => false,
         };
         if written { OK.to_vec() } else { FAILED.to_vec() }
     }
@@ -174,7 +197,7 @@ impl Chip {
             Some((length, [0xD4, 0x42, command @ ..])) if usize::from(*length) == command.len() + 2 => {
                 let answer = match &mut self.memory {
                     Memory::Pages(tag) => tag.command(command),
-                    Memory::Blocks(_) | Memory::None => None,
+                    Memory::Blocks(_) | Memory::Files(_) | Memory::None => None,
                 };
                 match answer {
                     Some(answer) => [&[0xD5, 0x43, 0x00][..], &answer, &OK].concat(),
@@ -186,36 +209,6 @@ impl Chip {
         }
     }
 
-    /// Native commands in ISO 7816 wrapping (MF3D(H)x2 datasheet, GetVersion).
-    fn desfire(&mut self, ins: u8, rest: &[u8]) -> Vec<u8> {
-        match (ins, rest) {
-            (0x60, [] | [0]) => {
-                let tail =
-                    [self.profile.uid.as_slice(), &[0xCF, 0x39, 0xD4, 0x49, 0x80, 0x34, 0x20]].concat();
-                let software = vec![0x04, 0x01, 0x01, 0x02, 0x01, 0x18, 0x05];
-                self.more = vec![tail, software];
-                [&[0x04, 0x01, 0x01, 0x12, 0x00, 0x18, 0x05][..], &[0x91, 0xAF]].concat()
-            }
-            (0xAF, [] | [0]) => match self.more.pop() {
-                Some(frame) => {
-                    let status = if self.more.is_empty() { 0x00 } else { 0xAF };
-                    [frame.as_slice(), &[0x91, status]].concat()
-                }
-                // Command aborted.
-                None => vec![0x91, 0xCA],
-            },
-            (0x5A, [3, 0, 0, 0, ..]) => vec![0x91, 0x00],
-            // Application not found.
-            (0x5A, _) => vec![0x91, 0xA0],
-            // No applications.
-            (0x6A, _) => vec![0x91, 0x00],
-            // Authentication error: the real UID is for who knows a key.
-            (0x51, _) => vec![0x91, 0xAE],
-            // Illegal command.
-            _ => vec![0x91, 0x1C],
-        }
-    }
-
     /// ISO 7816-4 commands of processor cards.
     fn processor(&mut self, ins: u8, p1: u8, rest: &[u8]) -> Vec<u8> {
         let technology = self.profile.technology;
@@ -223,6 +216,12 @@ impl Chip {
             Some((length, data)) => data.get(..usize::from(*length)).unwrap_or(data),
             None => &[],
         };
+        if let (Technology::Ntag424, 0xA4, 0x04, Memory::Files(files)) =
+            (technology, ins, p1, &mut self.memory)
+        {
+            let known = name == ntag424::NAME && files.select(ntag424::APPLICATION).is_ok();
+            return if known { OK.to_vec() } else { NOT_FOUND.to_vec() };
+        }
         match (technology, ins, p1) {
             (Technology::Cpu, 0xA4, 0x00) if matches!(name, [] | [0x3F, 0x00]) => select(b"1PAY.SYS.DDF01"),
             (Technology::Cpu, 0xA4, 0x04) if name == b"1PAY.SYS.DDF01" => select(name),
@@ -273,6 +272,10 @@ fn memory(profile: &CardProfile) -> Memory {
         Technology::Classic4k => {
             return Memory::Blocks(Classic::as_delivered(&profile.uid, 256, profile.key));
         }
+        Technology::Desfire => {
+            return Memory::Files(Box::new(Desfire::as_delivered(&profile.uid)));
+        }
+        Technology::Ntag424 => return Memory::Files(Box::new(ntag424::as_delivered(&profile.uid))),
         Technology::Ntag213 => Kind { pages: 45, size: 0x12, version: ntag(0x0F), config: 0x29 },
         Technology::Ntag215 => Kind { pages: 135, size: 0x3E, version: ntag(0x11), config: 0x83 },
         Technology::Ntag216 => Kind { pages: 231, size: 0x6D, version: ntag(0x13), config: 0xE3 },

@@ -108,7 +108,13 @@ proptest::proptest! {
         apdus in proptest::collection::vec(proptest::collection::vec(proptest::num::u8::ANY, 0..40), 1..20),
         ours in proptest::collection::vec((0xB0_u8..=0xD6, proptest::num::u8::ANY, proptest::num::u8::ANY, 0_u8..20), 1..20),
     ) {
-        for technology in [Technology::Classic4k, Technology::Ntag216, Technology::Desfire, Technology::Bank] {
+        for technology in [
+            Technology::Classic4k,
+            Technology::Ntag216,
+            Technology::Desfire,
+            Technology::Ntag424,
+            Technology::Bank,
+        ] {
             let mut chip = Chip::new(CardProfile::new(technology));
             let plain = ours.iter().map(|(ins, p1, p2, le)| vec![0xFF, *ins, *p1, *p2, *le]);
             for apdu in apdus.iter().cloned().chain(plain) {

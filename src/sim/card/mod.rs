@@ -13,8 +13,12 @@
 
 mod chip;
 mod classic;
+mod desfire;
 mod em4100;
+mod ev2;
+mod files;
 mod lifted;
+mod ntag424;
 mod profile;
 pub mod psam;
 mod tag;
@@ -151,6 +155,8 @@ impl CardSim {
             matches!(
                 apdu.as_slice(),
                 [0xFF, 0xD0..=0xD7, ..] | [0xFF, 0, 0, 0, _, 0xD4, 0x42, 0xA2 | 0xA5, ..]
+                    // DESFire: write, credit, debit, commit, and all that creates, deletes or changes.
+                    | [0x90, 0x3D | 0x8D | 0x0C | 0xDC | 0xC4 | 0xC7 | 0xCA..=0xCD | 0xDA | 0xDF | 0x5F, ..]
             )
         });
         writes.count()

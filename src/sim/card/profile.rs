@@ -25,6 +25,8 @@ pub enum Technology {
     /// MIFARE DESFire EV2.
     #[value(name = "desfire")]
     Desfire,
+    /// NTAG 424 DNA.
+    Ntag424,
     /// A processor card of the FMCOS kind (FM1208).
     Cpu,
     /// A bank card: a processor card with a payment directory and none of ours.
@@ -90,7 +92,7 @@ impl CardProfile {
             | Technology::Ntag215
             | Technology::Ntag216 => storage_atr(0x03, 0x0003),
             Technology::Icode => storage_atr(0x0B, 0x0014),
-            Technology::Desfire | Technology::Cpu | Technology::Bank => {
+            Technology::Desfire | Technology::Ntag424 | Technology::Cpu | Technology::Bank => {
                 let historical = self.historical();
                 let length = u8::try_from(historical.len()).unwrap_or(15) & 0x0F;
                 with_check([&[0x3B, 0x80 | length, 0x80, 0x01], historical.as_slice()].concat())
@@ -103,6 +105,7 @@ impl CardProfile {
     pub fn answer_to_select(&self) -> Option<Vec<u8>> {
         let interface: &[u8] = match self.technology {
             Technology::Desfire => &[0x75, 0x77, 0x81, 0x02],
+            Technology::Ntag424 => &[0x77, 0x77, 0x71, 0x02],
             Technology::Cpu | Technology::Bank => &[0x78, 0x80, 0x90, 0x02],
             _ => return None,
         };
@@ -113,7 +116,7 @@ impl CardProfile {
 
     fn historical(&self) -> Vec<u8> {
         match self.technology {
-            Technology::Desfire => vec![0x80],
+            Technology::Desfire | Technology::Ntag424 => vec![0x80],
             // FM1208: issuer bytes, then the serial number.
             Technology::Cpu => {
                 let serial = self.uid.get(..8).unwrap_or(&self.uid);

@@ -1,0 +1,362 @@
+//! Preparing a card of files as delivered: look what is there, then do what is missing.
+//! Nothing is guessed: a card says which version each of its keys has, and 0 is the
+//! delivered one. So a card that left at any command is simply prepared again. The header
+//! comes last: until then the card counts as empty.
+//!
+//! ```text
+//!  application? ─ create ─ header? ─ key versions ─ log in (manage) ─ files? ─ create
+//!     ─ change keys, the session's own last ─ log in (credit) ─ record ─ commit ─ header
+//!  NTAG 424: the files are there and get their rights; the address comes before the record
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::address::{self, Address};
+use super::read::{FileStep, NO_APPLICATION, NO_FILE};
+use super::talk::{Fault, Heard, Talk};
+use super::write::COMMIT;
+use super::{commits, number, read_and_write, span};
+use crate::card::apdu::Command;
+use crate::card::crypto::ev2::Protection;
+use crate::card::keys::{CardRef, Earlier, KeyError, KeyRole, KeyStore, KeyVersion, transport};
+use crate::card::medium::format::FormatError;
+use crate::card::medium::preparing::PrepareOutcome;
+use crate::card::probe::Answer;
+use crate::card::record::{
+    HEADER_BYTES, Header, HeaderReading, MemberRecord, SLOT_BYTES, encode, read_header,
+};
+use crate::ident::CardUid;
+use crate::protocols::cards::{CardLayout, FilePlace, FilePlaces};
+
+/// CreateApplication.
+const CREATE_APPLICATION: u8 = 0xCA;
+/// CreateStdDataFile.
+const CREATE_STANDARD: u8 = 0xCD;
+/// CreateBackupDataFile.
+const CREATE_BACKUP: u8 = 0xCB;
+/// GetFileIDs.
+const LIST_FILES: u8 = 0x6F;
+/// GetKeyVersion.
+const KEY_VERSION: u8 = 0x64;
+/// The card itself, above its applications.
+const CARD: [u8; 3] = [0; 3];
+/// Everybody may list the files; creating and deleting them, keys and settings need the
+/// master key (MF3ICDx1 data sheet, application key settings).
+const APPLICATION_SETTINGS: u8 = 0x0B;
+/// In CreateApplication's number of keys: they are AES keys.
+const AES_KEYS: u8 = 0x80;
+/// Communication settings of a file.
+const MAC: u8 = 0x01;
+const FULL: u8 = 0x03;
+/// ChangeFileSettings.
+const CHANGE_SETTINGS: u8 = 0x5F;
+
+/// A card being prepared.
+#[derive(Debug)]
+pub(in crate::card::medium) struct FileFormatting {
+    uid: CardUid,
+    files: FilePlaces,
+    keys: Arc<dyn KeyStore>,
+    header: Header,
+    header_bytes: [u8; HEADER_BYTES],
+    slot_bytes: [u8; SLOT_BYTES],
+    talk: Talk,
+    at: At,
+    /// Of an NTAG 424.
+    address: Option<Address>,
+    /// Keys of the application and, once asked, their versions.
+    roles: &'static [KeyRole],
+    versions: Vec<u8>,
+    todo: VecDeque<Deed>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    Application,
+    /// Ours is not there yet.
+    Card,
+    Created,
+    Header,
+    Version(KeyRole),
+    LogIn,
+    List,
+    Deed,
+}
+
+/// What is done once it is known what is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Deed {
+    /// NTAG 424, whose files are there: who may do what.
+    SettingsOfRecord,
+    SettingsOfHeader,
+    WriteAddress,
+    CreateHeader,
+    CreateRecord,
+    ChangeKey(KeyRole),
+    LogIn,
+    WriteRecord,
+    Commit,
+    WriteHeader,
+}
+
+impl FileFormatting {
+    /// Begins to make an empty card the member card of `record`.
+    pub(in crate::card::medium) fn start(
+        uid: CardUid,
+        layout: &CardLayout,
+        files: FilePlaces,
+        record: &MemberRecord,
+        keys: Arc<dyn KeyStore>,
+    ) -> Result<(Self, Command), FormatError> {
+        let header = Header {
+            layout: layout.layout,
+            key_version: KeyVersion(record.key_version),
+            store: record.issuing_store.clone(),
+        };
+        let header_bytes = header.encode(&uid, &*keys)?;
+        let slot_bytes = encode(record, &uid, &*keys)?;
+        // Whatever key is missing is told before the card is touched.
+        let roles = roles(&files);
+        for role in roles {
+            let card = CardRef { uid: &uid, store: &header.store, version: header.key_version };
+            keys.ev2_login(card, *role, number(&files, *role))?;
+        }
+        let address = match &files.sun {
+            Some(sun) => {
+                Some(address::of(sun, &header).ok_or_else(|| FormatError::Layout(layout.id.clone()))?)
+            }
+            None => None,
+        };
+        let mut talk = Talk::new();
+        let select = talk.select(&files.application);
+        let (versions, todo) = (Vec::new(), VecDeque::new());
+        let at = At::Application;
+        let formatting = Self {
+            uid,
+            files,
+            keys,
+            header,
+            header_bytes,
+            slot_bytes,
+            talk,
+            at,
+            address,
+            roles,
+            versions,
+            todo,
+        };
+        Ok((formatting, select))
+    }
+
+    /// Goes on with what came of the last step.
+    pub(in crate::card::medium) fn answer(&mut self, answer: &Answer) -> FileStep<PrepareOutcome> {
+        let heard = match self.talk.answer(answer) {
+            Heard::More(command) => return FileStep::Transmit(command),
+            Heard::Done(bytes) => Ok(bytes),
+            Heard::Failed(Fault::Line | Fault::Forged) => return FileStep::Done(PrepareOutcome::Unfinished),
+            Heard::Failed(fault) => Err(fault),
+        };
+        match (self.at, heard) {
+            (At::Application, Ok(_)) => self.read_header(),
+            (At::Application, Err(Fault::Status(NO_APPLICATION))) if self.files.is_desfire() => {
+                self.at = At::Card;
+                FileStep::Transmit(self.talk.select(&CARD))
+            }
+            (At::Card, Ok(_)) => {
+                let keys = u8::try_from(self.roles.len()).unwrap_or(u8::MAX) | AES_KEYS;
+                let body = [self.files.application.as_slice(), &[APPLICATION_SETTINGS, keys]].concat();
+                self.ask(At::Created, Protection::Plain, CREATE_APPLICATION, &body)
+            }
+            (At::Created, Ok(_)) => {
+                self.at = At::Application;
+                FileStep::Transmit(self.talk.select(&self.files.application))
+            }
+            (At::Header, Err(Fault::Status(NO_FILE))) => self.next_version(),
+            (At::Header, Ok(bytes)) => match bytes.first_chunk().map(read_header) {
+                Some(HeaderReading::Blank) => self.next_version(),
+                _ => FileStep::Done(PrepareOutcome::NotBlank),
+            },
+            (At::Version(_), Ok(version)) => match version.as_slice() {
+                [version] if [0, self.header.key_version.0].contains(version) => {
+                    self.versions.push(*version);
+                    self.next_version()
+                }
+                _ => FileStep::Done(PrepareOutcome::NotBlank),
+            },
+            (At::LogIn, Ok(_)) if self.files.is_desfire() => {
+                self.ask(At::List, Protection::Mac, LIST_FILES, &[])
+            }
+            (At::LogIn, Ok(_)) => {
+                self.todo = self.missing(&[]);
+                self.next_deed()
+            }
+            (At::List, Ok(names)) => {
+                self.todo = self.missing(&names);
+                self.next_deed()
+            }
+            (At::Deed, Ok(_)) => self.next_deed(),
+            (at, Err(fault)) => {
+                tracing::debug!(?at, ?fault, "the card refused to be prepared");
+                FileStep::Done(PrepareOutcome::NotBlank)
+            }
+        }
+    }
+
+    fn ask(&mut self, at: At, protection: Protection, ins: u8, header: &[u8]) -> FileStep<PrepareOutcome> {
+        self.at = at;
+        FileStep::Transmit(self.talk.command(protection, ins, header, &[]))
+    }
+
+    fn read_header(&mut self) -> FileStep<PrepareOutcome> {
+        let (read, _) = read_and_write(&self.files);
+        let span = span(&self.files.header, HEADER_BYTES);
+        self.ask(At::Header, Protection::Plain, read, &span)
+    }
+
+    /// Asks for the next key's version; then logs in with the master key that stands there.
+    fn next_version(&mut self) -> FileStep<PrepareOutcome> {
+        if let Some(role) = self.roles.get(self.versions.len()) {
+            let number = number(&self.files, *role);
+            return self.ask(At::Version(*role), Protection::Plain, KEY_VERSION, &[number]);
+        }
+        let login = match self.version(KeyRole::Manage) {
+            0 => transport::ev2_login(number(&self.files, KeyRole::Manage)).map_err(KeyError::from),
+            _ => self.login(KeyRole::Manage),
+        };
+        match login {
+            Ok(login) => {
+                self.at = At::LogIn;
+                FileStep::Transmit(self.talk.log_in(login))
+            }
+            Err(error) => refused(&error),
+        }
+    }
+
+    fn version(&self, role: KeyRole) -> u8 {
+        let place = self.roles.iter().position(|known| *known == role);
+        place.and_then(|place| self.versions.get(place)).copied().unwrap_or_default()
+    }
+
+    fn card(&self) -> CardRef<'_> {
+        CardRef { uid: &self.uid, store: &self.header.store, version: self.header.key_version }
+    }
+
+    fn login(&self, role: KeyRole) -> Result<crate::card::crypto::ev2::Login, KeyError> {
+        self.keys.ev2_login(self.card(), role, number(&self.files, role))
+    }
+
+    /// The session's own key is the last thing it changes.
+    fn missing(&self, files: &[u8]) -> VecDeque<Deed> {
+        let missing = |file: u8| !files.contains(&file);
+        let slot = self.files.slots.first().map(|place| place.file);
+        let is_desfire = self.files.is_desfire();
+        let mut todo = VecDeque::new();
+        if is_desfire && missing(self.files.header.file) {
+            todo.push_back(Deed::CreateHeader);
+        }
+        if is_desfire && slot.is_none_or(missing) {
+            todo.push_back(Deed::CreateRecord);
+        }
+        if !is_desfire {
+            todo.extend([Deed::SettingsOfRecord, Deed::SettingsOfHeader]);
+        }
+        let change = self.roles.iter().filter(|role| self.version(**role) == 0);
+        todo.extend(change.map(|role| Deed::ChangeKey(*role)));
+        todo.push_back(Deed::LogIn);
+        if self.address.is_some() {
+            todo.push_back(Deed::WriteAddress);
+        }
+        todo.push_back(Deed::WriteRecord);
+        if commits(&self.files) {
+            todo.push_back(Deed::Commit);
+        }
+        todo.push_back(Deed::WriteHeader);
+        todo
+    }
+
+    fn next_deed(&mut self) -> FileStep<PrepareOutcome> {
+        let Some(deed) = self.todo.pop_front() else { return FileStep::Done(PrepareOutcome::Prepared) };
+        self.at = At::Deed;
+        let (_, write) = read_and_write(&self.files);
+        let command = match deed {
+            Deed::SettingsOfRecord => {
+                let [low, high] = self.files.access.record.to_le_bytes();
+                let file = self.files.slots.first().map_or(0, |place| place.file);
+                self.talk.command(Protection::Full, CHANGE_SETTINGS, &[file], &[FULL, low, high])
+            }
+            Deed::SettingsOfHeader => {
+                let [low, high] = self.files.access.header.to_le_bytes();
+                let settings = match (&self.address, &self.files.sun) {
+                    (Some(address), Some(sun)) => address.settings(&self.files, sun),
+                    _ => vec![MAC, low, high],
+                };
+                let file = self.files.header.file;
+                self.talk.command(Protection::Full, CHANGE_SETTINGS, &[file], &settings)
+            }
+            Deed::WriteAddress => {
+                let bytes = self.address.as_ref().map(|address| address.bytes.clone()).unwrap_or_default();
+                let span = span(&FilePlace { offset: 0, ..self.files.header }, bytes.len());
+                self.talk.command(Protection::Mac, write, &span, &bytes)
+            }
+            Deed::CreateHeader => {
+                let settings = created(&self.files.header, MAC, self.files.access.header, HEADER_BYTES);
+                self.talk.command(Protection::Mac, CREATE_STANDARD, &settings, &[])
+            }
+            Deed::CreateRecord => {
+                let Some(place) = self.files.slots.first() else {
+                    return FileStep::Done(PrepareOutcome::NotBlank);
+                };
+                let settings = created(place, FULL, self.files.access.record, SLOT_BYTES);
+                self.talk.command(Protection::Mac, CREATE_BACKUP, &settings, &[])
+            }
+            Deed::ChangeKey(role) => match self.change_key(role) {
+                Ok(command) => command,
+                Err(error) => return refused(&error),
+            },
+            Deed::LogIn => match self.login(KeyRole::Credit) {
+                Ok(login) => self.talk.log_in(login),
+                Err(error) => return refused(&error),
+            },
+            Deed::WriteRecord => {
+                let Some(place) = self.files.slots.first() else {
+                    return FileStep::Done(PrepareOutcome::NotBlank);
+                };
+                self.talk.command(Protection::Full, write, &span(place, SLOT_BYTES), &self.slot_bytes)
+            }
+            Deed::Commit => self.talk.command(Protection::Mac, COMMIT, &[], &[]),
+            Deed::WriteHeader => {
+                let span = span(&self.files.header, HEADER_BYTES);
+                self.talk.command(Protection::Mac, write, &span, &self.header_bytes)
+            }
+        };
+        FileStep::Transmit(command)
+    }
+
+    fn change_key(&mut self, role: KeyRole) -> Result<Command, KeyError> {
+        let own = role == KeyRole::Manage;
+        let number = number(&self.files, role);
+        let card = CardRef { uid: &self.uid, store: &self.header.store, version: self.header.key_version };
+        let Some(session) = self.talk.session() else { return Err(KeyError::NoSuchKey) };
+        let frame = self.keys.ev2_key(session, card, role, number, Earlier::Factory, own)?;
+        Ok(self.talk.change_key(&frame, own))
+    }
+}
+
+/// The roles that have a key in the application, the session's own last.
+fn roles(files: &FilePlaces) -> &'static [KeyRole] {
+    use KeyRole::{Credit, Debit, Manage, SunFile, SunMeta};
+    if files.sun.is_some() { &[Debit, Credit, SunMeta, SunFile, Manage] } else { &[Debit, Credit, Manage] }
+}
+
+/// File, communication settings, access rights low byte first, size.
+fn created(place: &FilePlace, protection: u8, access: u16, length: usize) -> [u8; 7] {
+    let [low, high] = access.to_le_bytes();
+    let [l0, l1, l2, ..] = length.to_le_bytes();
+    [place.file, protection, low, high, l0, l1, l2]
+}
+
+fn refused(error: &KeyError) -> FileStep<PrepareOutcome> {
+    tracing::debug!(%error, "the card was not prepared");
+    FileStep::Done(PrepareOutcome::NotBlank)
+}

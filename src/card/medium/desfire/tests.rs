@@ -1,0 +1,558 @@
+//! Member cards of files against the simulator's chips, which share no code with the
+//! driver: reading, every bad card, and every command of a write and of an issue cut.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use crate::card::apdu::{Command, Response};
+use crate::card::keys::KeyStore;
+use crate::card::medium::{
+    Finding, PrepareOutcome, PrepareStep, Preparing, ReadStep, Reading, WriteOutcome, WriteStep, Writing,
+};
+use crate::card::probe::Answer;
+use crate::card::record::MemberRecord;
+use crate::card::record::tests::{keys, other_keys, record};
+use crate::card::verdict::Refusal;
+use crate::event::card::Technology;
+use crate::ident::CardUid;
+use crate::protocols::Bundle;
+use crate::protocols::cards::CardLayout;
+use crate::sim::card::{CardProfile, Chip, Technology as Sim};
+
+const ALL: [(Sim, Technology); 2] =
+    [(Sim::Desfire, Technology::Desfire), (Sim::Ntag424, Technology::Ntag424)];
+
+fn layout(technology: Technology) -> Arc<CardLayout> {
+    static SHIPPED: OnceLock<Vec<CardLayout>> = OnceLock::new();
+    let load =
+        || Bundle::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols")).unwrap().cards;
+    let layouts = SHIPPED.get_or_init(load);
+    Arc::new(layouts.iter().find(|layout| layout.technologies.contains(&technology)).unwrap().clone())
+}
+
+fn empty(sim: Sim) -> Chip {
+    Chip::new(CardProfile::new(sim))
+}
+
+fn uid(chip: &Chip) -> CardUid {
+    CardUid::from_bytes(&chip.profile().uid).unwrap()
+}
+
+/// What goes wrong with one command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    /// The card leaves before it hears it.
+    Unheard,
+    /// The card leaves after it did it.
+    Lost,
+    /// The card leaves, and the second half of the command was noise.
+    Torn,
+    /// An error status instead; the card never heard it.
+    Refused(&'static str),
+    /// The card did it, and this is what arrives.
+    Instead(&'static str),
+}
+
+const WRONGS: [Wrong; 9] = [
+    Wrong::Unheard,
+    Wrong::Lost,
+    Wrong::Torn,
+    Wrong::Refused("91AE"),
+    Wrong::Refused("6300"),
+    Wrong::Instead("911E"),
+    Wrong::Instead("9100"),
+    Wrong::Instead("91AF"),
+    Wrong::Instead("A5A5A5A5A5A5A5A5A5A59100"),
+];
+
+/// Who answers commands, and what goes wrong after how many.
+struct Line<'c> {
+    chip: &'c mut Chip,
+    sent: Vec<Vec<u8>>,
+    wrong: Option<(usize, Wrong)>,
+}
+
+fn line(chip: &mut Chip, wrong: Option<(usize, Wrong)>) -> Line<'_> {
+    chip.reset();
+    Line { chip, sent: Vec::new(), wrong }
+}
+
+impl Line<'_> {
+    /// Nothing: the card left.
+    fn transmit(&mut self, command: &Command) -> Option<Answer> {
+        let mut apdu = command.to_bytes().to_vec();
+        self.sent.push(apdu.clone());
+        let wrong = self.wrong.filter(|(good, _)| self.sent.len() == good + 1).map(|(_, wrong)| wrong);
+        let bytes = match wrong {
+            None => self.chip.apdu(&apdu),
+            Some(Wrong::Unheard) => return None,
+            Some(Wrong::Lost) => {
+                self.chip.apdu(&apdu);
+                return None;
+            }
+            Some(Wrong::Torn) => {
+                let half = 5 + apdu.len().saturating_sub(5) / 2;
+                apdu.iter_mut().skip(half).for_each(|byte| *byte = 0xFF);
+                self.chip.apdu(&apdu);
+                return None;
+            }
+            Some(Wrong::Refused(answer)) => hex::decode(answer).unwrap(),
+            Some(Wrong::Instead(answer)) => {
+                self.chip.apdu(&apdu);
+                hex::decode(answer).unwrap()
+            }
+        };
+        Some(Answer::Response(Response::parse(&bytes).unwrap()))
+    }
+}
+
+fn format(
+    line: &mut Line<'_>,
+    technology: Technology,
+    record: &MemberRecord,
+    keys: Arc<dyn KeyStore>,
+) -> Option<PrepareOutcome> {
+    let uid = uid(line.chip);
+    let mut step = Preparing::start(uid, technology, &layout(technology), record, &keys, false).unwrap();
+    loop {
+        assert!(line.sent.len() < 60, "endless");
+        step = match step {
+            PrepareStep::Done(outcome) => return Some(outcome),
+            PrepareStep::Reset(preparing) => {
+                line.chip.reset();
+                preparing.answer(&Answer::Reset)
+            }
+            PrepareStep::Transmit(command, preparing) => preparing.answer(&line.transmit(&command)?),
+        };
+    }
+}
+
+fn issue_with(sim: Sim, technology: Technology, record: &MemberRecord, keys: Arc<dyn KeyStore>) -> Chip {
+    let mut chip = empty(sim);
+    let outcome = format(&mut line(&mut chip, None), technology, record, keys);
+    assert_eq!(outcome, Some(PrepareOutcome::Prepared), "{technology:?}");
+    chip.reset();
+    chip
+}
+
+fn issue(sim: Sim, technology: Technology) -> Chip {
+    issue_with(sim, technology, &record(7), Arc::new(keys()))
+}
+
+/// Commands that change a card.
+fn writes(sent: &[Vec<u8>]) -> usize {
+    let changes = |apdu: &&Vec<u8>| {
+        apdu[0] == 0x90 && [0x3D, 0x8D, 0x0C, 0xDC, 0xC4, 0xC7, 0xCA, 0xCB, 0xCD, 0x5F].contains(&apdu[1])
+    };
+    sent.iter().filter(changes).count()
+}
+
+fn read_on(line: &mut Line<'_>, technology: Technology) -> Option<Finding> {
+    let mut step = Reading::start(uid(line.chip), layout(technology), Arc::new(keys()), false);
+    loop {
+        assert!(line.sent.len() < 30, "endless");
+        step = match step {
+            ReadStep::Done(finding) => return Some(finding),
+            ReadStep::Reset(_) => panic!("such a card needs no reset"),
+            ReadStep::Transmit(command, reading) => reading.answer(&line.transmit(&command)?),
+        };
+    }
+}
+
+fn read(chip: &mut Chip, technology: Technology) -> Finding {
+    let mut line = line(chip, None);
+    let finding = read_on(&mut line, technology).unwrap();
+    assert_eq!(writes(&line.sent), 0, "reading writes nothing");
+    finding
+}
+
+fn current(chip: &mut Chip, technology: Technology) -> MemberRecord {
+    match read(chip, technology) {
+        Finding::Opened(opened) => opened.current.record,
+        other => panic!("{technology:?}: {other:?}"),
+    }
+}
+
+fn write(
+    line: &mut Line<'_>,
+    technology: Technology,
+    uid: &CardUid,
+    old: &MemberRecord,
+    new: &MemberRecord,
+) -> Option<WriteOutcome> {
+    let keys = Arc::new(keys());
+    let mut step = Writing::start(uid.clone(), layout(technology), keys, old.clone(), new.clone());
+    loop {
+        assert!(line.sent.len() < 30, "endless");
+        step = match step {
+            WriteStep::Done(outcome) => return Some(outcome),
+            WriteStep::Reset(_) => panic!("such a card needs no reset"),
+            WriteStep::Transmit(command, writing) => writing.answer(&line.transmit(&command)?),
+        };
+    }
+}
+
+fn spent(old: &MemberRecord) -> MemberRecord {
+    MemberRecord { counter: old.counter + 1, principal_fen: old.principal_fen - 1_234, ..old.clone() }
+}
+
+#[test]
+fn an_issued_card_shows_its_member_and_goes_on() {
+    for (sim, technology) in ALL {
+        let mut chip = issue(sim, technology);
+        let mut old = current(&mut chip, technology);
+        assert_eq!(old, record(7));
+        for _ in 0..4 {
+            let (uid, new) = (uid(&chip), spent(&old));
+            let outcome = write(&mut line(&mut chip, None), technology, &uid, &old, &new);
+            assert_eq!(outcome, Some(WriteOutcome::Written), "{technology:?}");
+            assert_eq!(current(&mut chip, technology), new);
+            old = new;
+        }
+        assert_eq!(chip.failed_logins(), 0);
+    }
+}
+
+/// The simulator guards what the layout says is guarded: else the tests here prove nothing.
+#[test]
+fn a_stranger_reads_the_header_and_no_more() {
+    let mut chip = issue(Sim::Desfire, Technology::Desfire);
+    let ask = |chip: &mut Chip, apdu: &str| hex::encode_upper(chip.apdu(&hex::decode(apdu).unwrap()));
+    assert_eq!(ask(&mut chip, "905A00000301474200"), "9100");
+    assert!(ask(&mut chip, "90BD0000070100000010000000").starts_with("4247"));
+    for (name, apdu) in [
+        ("the record", "90BD0000070200000038000000"),
+        ("write the record", "903D0000080200000001000055 00"),
+        ("write the header", "903D0000080100000001000055 00"),
+        ("create a file", "90CD000007 03 00 EEEE 100000 00"),
+        ("delete the application", "90DA000003 014742 00"),
+        ("change a key", "90C4000001 01 00"),
+    ] {
+        assert_eq!(ask(&mut chip, &apdu.replace(' ', "")), "91AE", "{name}");
+    }
+    // Keys as delivered open nothing; each key shows the version of ours.
+    for number in ["00", "01", "02"] {
+        assert_eq!(ask(&mut chip, &format!("9064000001{number}00")), "019100");
+    }
+    assert_eq!(current(&mut chip, Technology::Desfire), record(7));
+}
+
+/// An NTAG 424 whose address is another's, or an older one's with a changed digit: no login is tried.
+#[test]
+fn a_wrong_address_is_refused() {
+    let (sim, technology) = ALL[1];
+    let issued = issue(sim, technology);
+    let mut chip = issued.clone();
+    chip.apdu(&hex::decode("00A4040C07D2760000850101").unwrap());
+    let url = chip.apdu(&hex::decode("90AD00000702000000F0000000").unwrap());
+    let behind = |name: &[u8]| url.windows(name.len()).position(|part| part == name).unwrap() + name.len();
+    let picc = behind(b"card.invalid/m?s=SH-0042&v=1&p=");
+    for at in [picc, picc + 31, behind(b"&m="), behind(b"&m=") + 15] {
+        let mut chip = issued.clone();
+        let mut line = line(&mut chip, None);
+        let mut step = Reading::start(uid(line.chip), layout(technology), Arc::new(keys()), false);
+        let finding = loop {
+            step = match step {
+                ReadStep::Done(finding) => break finding,
+                ReadStep::Reset(_) => panic!("such a card needs no reset"),
+                ReadStep::Transmit(command, reading) => {
+                    let mut answer = line.transmit(&command).unwrap();
+                    if let (Answer::Response(response), 2) = (&mut answer, line.sent.len()) {
+                        let digit = &mut response.data[at];
+                        *digit = if *digit == b'0' { b'1' } else { b'0' };
+                    }
+                    reading.answer(&answer)
+                }
+            };
+        };
+        assert_eq!(finding, Finding::Refused(Refusal::WrongKey), "digit {at}");
+        assert_eq!(line.sent.len(), 2, "and no login tried");
+    }
+    assert_eq!(current(&mut chip, technology), record(7));
+}
+
+#[test]
+fn bad_cards_are_refused_each_for_its_reason() {
+    let (sim, technology) = ALL[0];
+    let ask = |chip: &mut Chip, apdu: &str| {
+        assert_eq!(chip.apdu(&hex::decode(apdu.replace(' ', "")).unwrap()), [0x91, 0x00], "{apdu}");
+    };
+    let mut foreign = empty(sim);
+    ask(&mut foreign, "90CA000005 F40012 0F 81 00");
+    let mut begun = empty(sim);
+    ask(&mut begun, "90CA000005 014742 0B 83 00");
+    // Somebody's application with our number, and another's text in it.
+    let mut same_number = empty(sim);
+    ask(&mut same_number, "90CA000005 014742 0F 81 00");
+    ask(&mut same_number, "905A000003 014742 00");
+    ask(&mut same_number, "90CD000007 01 00 EEEE 100000 00");
+    ask(&mut same_number, "903D000017 01 000000 100000 44454D4F44454D4F44454D4F44454D4F 00");
+    let shanghai = MemberRecord { issuing_store: "SH-0001".parse().unwrap(), ..record(7) };
+    let cases = [
+        ("empty", empty(sim), Refusal::Unformatted),
+        ("begun", begun, Refusal::Unformatted),
+        ("another application", foreign, Refusal::NotAMemberCard),
+        ("our number, another's file", same_number, Refusal::NotAMemberCard),
+        (
+            "another company's keys",
+            issue_with(sim, technology, &record(7), Arc::new(other_keys("SH-0042"))),
+            Refusal::WrongKey,
+        ),
+        (
+            "another store's keys",
+            issue_with(sim, technology, &shanghai, Arc::new(other_keys("SH-0001"))),
+            Refusal::StoreNotAccepted,
+        ),
+    ];
+    for (name, mut chip, refusal) in cases {
+        assert_eq!(read(&mut chip, technology), Finding::Refused(refusal), "{name}");
+        assert_eq!(chip.failed_logins(), 0, "{name}: no key was tried in vain");
+    }
+    // A card copied byte for byte onto another UID: the header's check does not hold.
+    let issued = issue(sim, technology);
+    let mut profile = issued.profile().clone();
+    profile.uid = vec![0x04, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF];
+    let mut copied = issued.in_another_reader(profile);
+    assert_eq!(read(&mut copied, technology), Finding::Refused(Refusal::WrongKey));
+}
+
+/// Each command of a write goes wrong once, in each way: the old record or the new one,
+/// what the driver says of it is true, and the card goes on.
+#[test]
+fn a_write_cut_anywhere_leaves_the_old_record_or_the_new() {
+    for (sim, technology) in ALL {
+        let issued = issue(sim, technology);
+        let (uid, old, new) = (uid(&issued), record(7), spent(&record(7)));
+        let mut whole = issued.clone();
+        let mut all = line(&mut whole, None);
+        assert_eq!(write(&mut all, technology, &uid, &old, &new), Some(WriteOutcome::Written));
+        let commands = all.sent.len();
+        let (mut olds, mut news, mut unknowns) = (0, 0, 0);
+        for cut in 0..commands {
+            for wrong in WRONGS {
+                let name = format!("{technology:?}, {wrong:?} at {cut} of {commands}");
+                let mut chip = issued.clone();
+                let outcome = write(&mut line(&mut chip, Some((cut, wrong))), technology, &uid, &old, &new);
+                let found = current(&mut chip, technology);
+                assert!(found == old || found == new, "{name}: {found:?}");
+                if found == old {
+                    olds += 1
+                } else {
+                    news += 1
+                }
+                match outcome {
+                    Some(WriteOutcome::Written) => assert_eq!(found, new, "{name}"),
+                    // Only the answer to the last command may leave anybody in doubt.
+                    Some(WriteOutcome::Unknown) => {
+                        unknowns += 1;
+                        assert_eq!(cut, commands - 1, "{name}");
+                    }
+                    Some(_) => assert_eq!(found, old, "{name}"),
+                    None => assert!(found == old || cut == commands - 1, "{name}"),
+                }
+                let again = write(&mut line(&mut chip, None), technology, &uid, &found, &spent(&found));
+                assert_eq!(again, Some(WriteOutcome::Written), "{name}");
+            }
+        }
+        assert!(olds > 0 && news > 0 && unknowns > 0, "{technology:?}");
+        println!("{technology:?}: {commands} commands, old {olds}, new {news}, unknown {unknowns}");
+    }
+}
+
+/// Each command of an issue goes wrong once, in each way: the card counts as empty or is
+/// the member card, and is prepared to the end at the next try.
+#[test]
+fn an_issue_cut_anywhere_is_finished_later() {
+    for (sim, technology) in ALL {
+        let mut whole = empty(sim);
+        let mut all = line(&mut whole, None);
+        format(&mut all, technology, &record(7), Arc::new(keys())).unwrap();
+        let commands = all.sent.len();
+        for cut in 0..commands {
+            for wrong in WRONGS {
+                let name = format!("{technology:?}, {wrong:?} at {cut} of {commands}");
+                let mut chip = empty(sim);
+                let first = format(
+                    &mut line(&mut chip, Some((cut, wrong))),
+                    technology,
+                    &record(7),
+                    Arc::new(keys()),
+                );
+                let found = read(&mut chip, technology);
+                let is_member =
+                    matches!(&found, Finding::Opened(opened) if opened.current.record == record(7));
+                assert!(is_member || found == Finding::Refused(Refusal::Unformatted), "{name}: {found:?}");
+                assert!(is_member || first != Some(PrepareOutcome::Prepared), "{name}");
+                let next = format(&mut line(&mut chip, None), technology, &record(7), Arc::new(keys()));
+                let right = if is_member { PrepareOutcome::NotBlank } else { PrepareOutcome::Prepared };
+                assert_eq!(next, Some(right), "{name}");
+                assert_eq!(current(&mut chip, technology), record(7), "{name}");
+            }
+        }
+        println!("{technology:?}: {commands} commands");
+    }
+}
+
+/// Whatever arrives while a card is read, it ends, and never with a record that the card
+/// does not have.
+#[test]
+fn wrong_answers_while_reading() {
+    for (sim, technology) in ALL {
+        let issued = issue(sim, technology);
+        let mut all = issued.clone();
+        let mut all = line(&mut all, None);
+        read_on(&mut all, technology).unwrap();
+        for cut in 0..all.sent.len() {
+            for wrong in WRONGS {
+                let mut chip = issued.clone();
+                let finding = read_on(&mut line(&mut chip, Some((cut, wrong))), technology);
+                // `9100` is what a selection is answered with anyway.
+                if let Some(Finding::Opened(opened)) = finding {
+                    let is_good = matches!(wrong, Wrong::Instead(answer) if answer.ends_with("9100"));
+                    assert!(is_good && cut == 0, "{wrong:?} at {cut}");
+                    assert_eq!(opened.current.record, record(7));
+                }
+            }
+        }
+    }
+}
+
+/// Every bit of every answer under the session: a changed one is never believed.
+#[test]
+fn changed_answers_are_not_believed() {
+    let (sim, technology) = ALL[0];
+    let issued = issue(sim, technology);
+    let mut all = issued.clone();
+    let mut all = line(&mut all, None);
+    read_on(&mut all, technology).unwrap();
+    let log_in = all.sent.iter().position(|apdu| apdu[1] == 0x71).unwrap();
+    for at in log_in..all.sent.len() {
+        for bit in (0..).step_by(7) {
+            let mut chip = issued.clone();
+            let mut line = line(&mut chip, None);
+            let mut step = Reading::start(uid(line.chip), layout(technology), Arc::new(keys()), false);
+            let mut inside = true;
+            let finding = loop {
+                step = match step {
+                    ReadStep::Done(finding) => break finding,
+                    ReadStep::Reset(_) => panic!("such a card needs no reset"),
+                    ReadStep::Transmit(command, reading) => {
+                        let mut answer = line.transmit(&command).unwrap();
+                        if let (Answer::Response(response), true) = (&mut answer, line.sent.len() == at + 1) {
+                            match response.data.get_mut(bit / 8) {
+                                Some(byte) => *byte ^= 1 << (bit % 8),
+                                None => inside = false,
+                            }
+                        }
+                        reading.answer(&answer)
+                    }
+                };
+            };
+            if !inside {
+                break;
+            }
+            assert!(!matches!(finding, Finding::Opened(_)), "command {at}, bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn a_write_is_for_one_card_and_one_record() {
+    for (sim, technology) in ALL {
+        let mut chip = issue(sim, technology);
+        let own = uid(&chip);
+        let old = current(&mut chip, technology);
+        let other: CardUid = "0411223344".parse().unwrap();
+        let stale = MemberRecord { points: 1, ..old.clone() };
+        let jump = MemberRecord { counter: old.counter + 2, ..old.clone() };
+        for (name, uid, expected, new) in [
+            ("another card", &other, &old, spent(&old)),
+            ("a record seen before another wrote", &own, &stale, spent(&stale)),
+            ("a counter that jumps", &own, &old, jump),
+            ("a counter that stays", &own, &old, old.clone()),
+        ] {
+            let mut line = line(&mut chip, None);
+            let outcome = write(&mut line, technology, uid, expected, &new);
+            assert_eq!(outcome, Some(WriteOutcome::Changed), "{technology:?} {name}");
+            assert_eq!(writes(&line.sent), 0, "{technology:?} {name}");
+        }
+        assert_eq!(current(&mut chip, technology), old);
+    }
+}
+
+/// A card that speaks no EV2 is refused, and nothing is left on it that counts.
+#[test]
+fn an_ev1_is_not_prepared() {
+    let (sim, technology) = ALL[0];
+    let mut chip = empty(sim);
+    let mut all = line(&mut chip, None);
+    format(&mut all, technology, &record(7), Arc::new(keys())).unwrap();
+    let login = all.sent.iter().position(|apdu| apdu[1] == 0x71).unwrap();
+    let mut chip = empty(sim);
+    let mut line = line(&mut chip, Some((login, Wrong::Refused("911C"))));
+    let outcome = format(&mut line, technology, &record(7), Arc::new(keys()));
+    assert_eq!(outcome, Some(PrepareOutcome::NotBlank));
+    assert_eq!(read(&mut chip, technology), Finding::Refused(Refusal::Unformatted));
+}
+
+proptest::proptest! {
+    #![proptest_config(crate::seed::cases(256))]
+
+    /// Whatever answers, at every place: it ends within a bounded number of commands, with
+    /// no record and no word of success.
+    #[test]
+    fn any_answers_come_to_an_end(
+        answers in proptest::collection::vec((proptest::collection::vec(0u8.., 0..60), 0u8..6), 60..61),
+        good in 0usize..14,
+        desfire: bool,
+    ) {
+        let (sim, technology) = ALL[usize::from(!desfire)];
+        let issued = issue(sim, technology);
+        let (old, new) = (record(7), spent(&record(7)));
+        let answer = |at: usize, chip: &mut Chip, command: &Command| {
+            let (data, kind) = answers[at % answers.len()].clone();
+            let noise = match kind {
+                0 => data,
+                1 => [data, vec![0x91, 0xAF]].concat(),
+                2 => [data, vec![0x91, 0xAE]].concat(),
+                3 => [data, vec![0x90, 0x00]].concat(),
+                _ => [data, vec![0x91, 0x00]].concat(),
+            };
+            let bytes = if at < good { chip.apdu(&command.to_bytes()) } else { noise };
+            Response::parse(&bytes).map_or(Answer::NotTransmitted, Answer::Response)
+        };
+        let mut chip = issued.clone();
+        let mut at = 0;
+        let mut step = Writing::start(uid(&chip), layout(technology), Arc::new(keys()), old.clone(), new.clone());
+        let outcome = loop {
+            proptest::prop_assert!(at < 60, "endless");
+            step = match step {
+                WriteStep::Done(outcome) => break outcome,
+                WriteStep::Reset(_) => panic!("such a card needs no reset"),
+                WriteStep::Transmit(command, writing) => writing.answer(&answer(at, &mut chip, &command)),
+            };
+            at += 1;
+        };
+        let found = current(&mut chip, technology);
+        proptest::prop_assert!(found == old || found == new);
+        if outcome == WriteOutcome::Written {
+            proptest::prop_assert_eq!(&found, &new);
+        }
+        let mut chip = empty(sim);
+        let mut at = 0;
+        let keys: Arc<dyn KeyStore> = Arc::new(keys());
+        let mut step = Preparing::start(uid(&chip), technology, &layout(technology), &old, &keys, false).unwrap();
+        loop {
+            proptest::prop_assert!(at < 80, "endless");
+            step = match step {
+                PrepareStep::Done(outcome) => {
+                    proptest::prop_assert_ne!(outcome, PrepareOutcome::Prepared);
+                    break;
+                }
+                PrepareStep::Reset(preparing) => preparing.answer(&Answer::Reset),
+                PrepareStep::Transmit(command, preparing) => preparing.answer(&answer(at, &mut chip, &command)),
+            };
+            at += 1;
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Tests of the module beside it: the terminal here is a dozen lines, and takes the session
+//! keys from the card.
+
+use super::super::ev2::decrypt;
+use super::*;
+
+/// An application "BG" with three keys, a standard, a backup and a value file.
+const AID: &str = "014742";
+
+fn send(card: &mut Desfire, ins: u8, body: &str) -> String {
+    let body = hex::decode(body.replace(' ', "")).unwrap();
+    let length = u8::try_from(body.len()).unwrap();
+    let rest = if body.is_empty() { vec![0] } else { [&[length], body.as_slice(), &[0]].concat() };
+    hex::encode_upper(card.wrapped(ins, &rest))
+}
+
+/// With the MAC that the session asks for.
+fn mac(card: &mut Desfire, ins: u8, body: &str) -> String {
+    let bytes = hex::decode(body.replace(' ', "")).unwrap();
+    let mac = card.channel.as_ref().unwrap().mac_of(ins, &bytes);
+    let answer = send(card, ins, &hex::encode([bytes, mac].concat()));
+    // Without the answer's MAC: the drivers' tests look at that.
+    match answer.strip_suffix("9100") {
+        Some(data) => format!("{}9100", &data[..data.len() - 16]),
+        None => answer,
+    }
+}
+
+fn log_in(card: &mut Desfire, ins: u8, number: u8, key: Block) -> String {
+    let begin = if ins == 0x71 { format!("{number:02X}00") } else { format!("{number:02X}") };
+    let challenge = hex::decode(send(card, ins, &begin)).unwrap();
+    let Some(challenge) = challenge.strip_suffix(&[0x91, 0xAF]) else { return hex::encode_upper(challenge) };
+    let theirs = decrypt(&key, [0; 16], challenge);
+    let ours = [0x33; 16];
+    let proof = encrypt(&key, [0; 16], &[ours.as_slice(), &theirs[1..], &theirs[..1]].concat());
+    let answer = send(card, MORE, &hex::encode(proof));
+    answer[answer.len() - 4..].to_owned()
+}
+
+fn empty() -> Desfire {
+    Desfire::as_delivered(&[0x04, 0xA1, 0xB2, 0xC3, 0xD4, 0x5E, 0x80])
+}
+
+/// Read with key 1, both with key 2, change with key 0; all with a MAC.
+fn prepared() -> Desfire {
+    let mut card = empty();
+    assert_eq!(send(&mut card, 0xCA, &format!("{AID} 0B 83")), "9100");
+    assert_eq!(send(&mut card, 0x5A, AID), "9100");
+    assert_eq!(send(&mut card, 0xCD, "01 01 F0E2 100000"), "91AE", "creating needs the master key");
+    send(&mut card, 0x5A, AID);
+    assert_eq!(log_in(&mut card, 0x71, 0, [0; 16]), "9100");
+    assert_eq!(mac(&mut card, 0xCD, "01 01 F0E2 100000"), "9100");
+    assert_eq!(mac(&mut card, 0xCB, "02 01 201F 400000"), "9100");
+    assert_eq!(mac(&mut card, 0xCC, "03 01 201F 00000000 E8030000 64000000 00"), "9100");
+    assert_eq!(mac(&mut card, 0x6F, ""), "0102039100");
+    assert_eq!(mac(&mut card, 0x6F, "00"), "917E");
+    assert_eq!(send(&mut card, 0x5A, AID), "9100");
+    card
+}
+
+fn with_key(number: u8) -> Desfire {
+    let mut card = prepared();
+    assert_eq!(log_in(&mut card, 0x71, number, [0; 16]), "9100");
+    card
+}
+
+#[test]
+fn what_a_stranger_may() {
+    for (ins, body, answer) in [
+        (0x6F, "", "0102039100"),
+        (0x64, "02", "009100"),
+        (0x64, "07", "9140"),
+        (0xF5, "02", "01012" /* and so on */),
+        (0xF5, "09", "91F0"),
+        (0xBD, "01 000000 000000", "000000000000000000000000000000009100"),
+        (0xBD, "01 000000 110000", "91BE"),
+        (0xBD, "02 000000 000000", "91AE"),
+        (0x6C, "03", "91AE"),
+        (0x3D, "01 000000 010000 55", "91AE"),
+        (0x3D, "02 000000 010000 55", "91AE"),
+        (0xDC, "03 01000000", "91AE"),
+        (0xC4, "00", "91AE"),
+        (0x51, "", "91AE"),
+        (0x77, "00", "91AE"),
+        (0x71, "05 00", "9140"),
+        (0xC7, "", "910C"),
+        (0xFC, "", "911C"),
+        (0xAF, "", "91CA"),
+        (0x6A, "", "911C"),
+    ] {
+        let got = send(&mut prepared(), ins, body);
+        assert!(got.starts_with(answer), "{ins:02X} {body}: {got}");
+    }
+    assert_eq!(send(&mut empty(), 0x6A, ""), "9100");
+    assert_eq!(send(&mut empty(), 0xCA, "000000 0B 83"), "919E");
+    assert_eq!(send(&mut empty(), 0x5A, AID), "91A0");
+}
+
+#[test]
+fn a_wrong_key_opens_nothing() {
+    let mut card = prepared();
+    assert_eq!(log_in(&mut card, 0x71, 1, [7; 16]), "91AE");
+    assert!(!card.has_session());
+    assert_eq!(card.failed_logins(), 1);
+}
+
+#[test]
+fn a_command_counts_once_and_must_have_its_mac() {
+    let body = "02 000000 040000";
+    let bytes = hex::decode(body.replace(' ', "")).unwrap();
+    let mut card = with_key(1);
+    let seal = card.channel.as_ref().unwrap().mac_of(0xBD, &bytes);
+    let sealed = hex::encode([bytes, seal].concat());
+    assert!(send(&mut card, 0xBD, &sealed).ends_with("9100"));
+    assert_eq!(send(&mut card, 0xBD, &sealed), "911E", "said again");
+    assert!(!card.has_session(), "an error ends the session");
+    assert_eq!(send(&mut with_key(1), 0xBD, body), "911E", "without a MAC");
+    assert_eq!(mac(&mut with_key(1), 0x3D, "02 000000 010000 55"), "91AE", "key 1 reads only");
+    assert_eq!(send(&mut with_key(1), 0xC4, &"00".repeat(41)), "911E");
+}
+
+#[test]
+fn nothing_is_written_before_the_commit() {
+    let write = "02 000000 020000 BEEF";
+    let read = |card: &mut Desfire| mac(card, 0xBD, "02 000000 020000");
+    let mut card = with_key(2);
+    assert_eq!(mac(&mut card, 0x3D, write), "9100");
+    assert_eq!(read(&mut card), "00009100", "as committed");
+    assert_eq!(mac(&mut card, 0xC7, ""), "9100");
+    assert_eq!(read(&mut card), "BEEF9100");
+    assert_eq!(mac(&mut card, 0xC7, ""), "910C", "nothing waits");
+    type Deed = fn(&mut Desfire);
+    let endings: [(&str, Deed); 4] = [
+        ("no power", Desfire::reset),
+        ("abort", |card| assert_eq!(mac(card, 0xA7, ""), "9100")),
+        ("selected anew", |card| assert_eq!(send(card, 0x5A, AID), "9100")),
+        ("an error", |card| assert_eq!(send(card, 0xBD, "02"), "911E")),
+    ];
+    for (name, ending) in endings {
+        let mut card = with_key(2);
+        mac(&mut card, 0x3D, write);
+        ending(&mut card);
+        send(&mut card, 0x5A, AID);
+        log_in(&mut card, 0x71, 2, [0; 16]);
+        assert_eq!(read(&mut card), "00009100", "{name}");
+    }
+    // A standard file is written at once.
+    let mut card = with_key(2);
+    assert_eq!(mac(&mut card, 0x3D, "01 000000 020000 BEEF"), "9100");
+    card.reset();
+    send(&mut card, 0x5A, AID);
+    assert_eq!(send(&mut card, 0xBD, "01 000000 020000"), "BEEF9100");
+}
+
+#[test]
+fn values_keep_their_bounds() {
+    let mut card = with_key(2);
+    assert_eq!(mac(&mut card, 0x6C, "03"), "640000009100");
+    assert_eq!(mac(&mut card, 0xDC, "03 1E000000"), "9100");
+    assert_eq!(mac(&mut card, 0x0C, "03 05000000"), "9100");
+    assert_eq!(mac(&mut card, 0x6C, "03"), "640000009100");
+    assert_eq!(mac(&mut card, 0xC7, ""), "9100");
+    assert_eq!(mac(&mut card, 0x6C, "03"), "4B0000009100");
+    assert_eq!(mac(&mut card, 0xDC, "03 4C000000"), "91BE", "below the lower limit");
+    for (ins, body, answer) in
+        [(0x0C, "03 E8030000", "91BE"), (0x0C, "03 FFFFFFFF", "919E"), (0x6C, "02", "919E")]
+    {
+        assert_eq!(mac(&mut with_key(2), ins, body), answer, "{body}");
+    }
+    // Whoever may only read may take off, and not put on.
+    assert_eq!(mac(&mut with_key(1), 0xDC, "03 01000000"), "9100");
+    assert_eq!(mac(&mut with_key(1), 0x0C, "03 01000000"), "91AE");
+}
+
+#[test]
+fn long_bodies_come_in_frames() {
+    let mut card = with_key(2);
+    let data = "5A".repeat(64);
+    let body = hex::decode(format!("02000000400000{data}")).unwrap();
+    let seal = card.channel.as_ref().unwrap().mac_of(0x3D, &body);
+    let sealed = [body, seal].concat();
+    assert_eq!(send(&mut card.clone(), 0x3D, &hex::encode(&sealed)), "917E", "more than a frame holds");
+    assert_eq!(send(&mut card, 0x3D, &hex::encode(&sealed[..50])), "91AF");
+    assert_eq!(send(&mut card.clone(), 0xAF, &hex::encode([&sealed[50..], &[0]].concat())), "917E");
+    assert!(send(&mut card, 0xAF, &hex::encode(&sealed[50..])).ends_with("9100"));
+    assert_eq!(mac(&mut card, 0xC7, ""), "9100");
+    let bytes = hex::decode("02000000400000").unwrap();
+    let seal = card.channel.as_ref().unwrap().mac_of(0xBD, &bytes);
+    let first = send(&mut card, 0xBD, &hex::encode([bytes, seal].concat()));
+    assert_eq!(first, format!("{}91AF", "5A".repeat(59)));
+    assert!(send(&mut card, 0xAF, "").starts_with("5A5A5A5A5A"));
+}
+
+#[test]
+fn a_later_login_keeps_name_and_counter() {
+    let mut card = with_key(1);
+    mac(&mut card, 0xBD, "02 000000 040000");
+    assert_eq!(log_in(&mut card, 0x77, 2, [0; 16]), "9100");
+    assert_eq!(mac(&mut card, 0x3D, "02 000000 010000 55"), "9100");
+    assert_eq!(mac(&mut card, 0xC7, ""), "9100");
+}
