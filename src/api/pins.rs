@@ -67,7 +67,8 @@ impl<'de> Deserialize<'de> for Pin {
                 Err(no_text())
             }
         }
-        deserializer.deserialize_string(Typed)
+        // As a string, serde_json would refuse a number before asking, and repeat it.
+        deserializer.deserialize_any(Typed)
     }
 }
 

@@ -30,21 +30,19 @@ pub struct FakeCard {
     pub uid: CardUid,
     pub holding: Holding,
     pub last: Option<Mark>,
-    /// Whether its layout has room for the name of its last transaction.
-    pub names_last: bool,
 }
 
 impl FakeCard {
     pub fn new(n: u32) -> Self {
         let card_no = CardNo::new(format!("88000{n:02}")).unwrap();
         let uid = CardUid::new(format!("04A1B2{n:02}")).unwrap();
-        Self { card_no, uid, holding: Holding::default(), last: None, names_last: true }
+        Self { card_no, uid, holding: Holding::default(), last: None }
     }
 
     pub fn write(&mut self, after: &Holding, id: Uuid) {
         assert_eq!(after.counter, self.holding.counter + 1, "the counter rises by one");
         self.holding = after.clone();
-        self.last = self.names_last.then(|| Mark::of(id));
+        self.last = Some(Mark::of(id));
     }
 
     pub fn seen(&self) -> SeenCard {
