@@ -116,8 +116,11 @@ async fn every_byte_of_a_day_belongs_to_the_list() {
     assert!(commands.len() > 100, "a whole session: {}", commands.len());
     assert_eq!(commands.last(), Some(&""), "every command is ended");
     for command in &commands[..commands.len() - 1] {
-        let allowed =
-            *command == "\u{7F}\u{7F}" || AT.contains(command) || addresses(command) || is_read_only(command);
+        // DEL interrupts, and a line of X is no request; so it is met, and found again.
+        let allowed = ["\u{7F}\u{7F}", "\u{7F}XXXXXXXX", "XXXXXXXX"].contains(command)
+            || AT.contains(command)
+            || addresses(command)
+            || is_read_only(command);
         assert!(allowed, "{command:?} is not on the list");
     }
     assert!(!commands[..commands.len() - 1].contains(&""), "a lone CR would repeat the last command");

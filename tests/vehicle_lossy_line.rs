@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use baygate::config::tables::Poll;
 use baygate::event::vehicle::VehicleReport;
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Engine, Fault, Multi, Profile, VehicleSim};
+use baygate::store::requests::RequestState;
 use baygate::vehicle::adapter::Adapter;
 use baygate::vehicle::batch::{Batch, Promises};
 use baygate::vehicle::gate::Request;
@@ -129,9 +130,29 @@ async fn ends_of_lines_lost() {
             jobs.push(tokio::spawn(scanned(adapter, Fault::LoseEnds(every))));
         }
     }
+    let mut reports = 0;
+    for job in jobs {
+        let (requests, report) = job.await.unwrap();
+        assert!(requests.iter().all(|request| only_reads(request)), "{requests:02X?}");
+        assert!(requests.len() > 20, "{requests:02X?}");
+        reports += usize::from(report.is_some());
+    }
+    assert!(reports > 0, "no report of four");
+}
+
+/// Two characters of a line.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_characters_of_a_line_lost() {
+    let mut jobs = Vec::new();
+    for (adapter, apart) in [(with_one_pid(), 1), (SimAdapter::default(), 1), (SimAdapter::default(), 2)] {
+        // Whole lines stand between the spoilt ones.
+        let fault = Fault::LoseTwoInTurn { span: 3 * LONGEST, apart };
+        jobs.push(tokio::spawn(scanned(adapter, fault)));
+    }
     for job in jobs {
         let (requests, _) = job.await.unwrap();
         assert!(requests.iter().all(|request| only_reads(request)), "{requests:02X?}");
+        assert!(requests.len() > 20, "{requests:02X?}");
     }
 }
 
@@ -142,9 +163,7 @@ async fn a_good_line_loses_nothing_by_the_care() {
         let sim = plugged(adapter).await;
         let mut adapter = open(&sim).await;
         let bundle = bundle();
-        let record = scan::run(&mut adapter, &bundle, Uuid::nil(), "bay-1".parse().unwrap(), &mut |_| {})
-            .await
-            .unwrap();
+        let record = vehicle_bay::scanned(&mut adapter, &bundle).await.unwrap();
         let report = report::build(&record, &bundle);
         assert_eq!(report.errors, []);
         assert!(report.ecus[0].values.iter().any(|value| value.pid == "0142"));
@@ -181,6 +200,17 @@ async fn without_an_echo_it_is_not_asked() {
 /// all that comes while it says so: no lone CR may find the clearing in its memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_after_a_clearing_does_not_clear_again() {
+    cleared_once(false).await;
+}
+
+/// The same where the link drops behind the clearing, and the adapter is still busy with it when
+/// it is met again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_drops_behind_a_clearing_does_not_clear_again() {
+    cleared_once(true).await;
+}
+
+async fn cleared_once(drops: bool) {
     /// What the adapter does, byte by byte: it repeats on a lone CR, and is busy from 04 on.
     #[derive(Default)]
     struct Chip {
@@ -239,6 +269,9 @@ async fn silence_after_a_clearing_does_not_clear_again() {
                 if stream.write_all(&said).await.is_err() {
                     break;
                 }
+                if drops && acting.lock().unwrap().busy {
+                    break;
+                }
             }
         }
     });
@@ -250,7 +283,8 @@ async fn silence_after_a_clearing_does_not_clear_again() {
     grant(&store, &report["visit"], &[]).await;
     let told = bay.nth("vehicle.cleared", 1).await;
     assert_eq!(told["outcome"], "unknown");
-    bay.scan().await;
+    // One may be refused because the link is away.
+    while bay.scan().await.state != RequestState::Done {}
     bay.stop().await;
     serving.abort();
     let chip = chip.lock().unwrap();

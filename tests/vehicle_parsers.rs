@@ -14,7 +14,7 @@ use baygate::vehicle::dbc::Database;
 use baygate::vehicle::elm327::answer::interpret;
 use baygate::vehicle::elm327::lines::LineReader;
 use baygate::vehicle::elm327::port::Reply;
-use baygate::vehicle::gate::Request;
+use baygate::vehicle::gate::{Request, Target};
 use baygate::vehicle::monitor_test::{MonitorResults, older_bus_result, oxygen_sensor_result};
 use baygate::vehicle::passive::Passive;
 use baygate::vehicle::protocol::Protocol;
@@ -71,6 +71,49 @@ fn spoilt(text: &'static str) -> impl Strategy<Value = Vec<u8>> {
         }
         bytes
     })
+}
+
+/// What a unit that knows no address bytes reads of a frame (ISO 15765-2 §9.6): the beginning of
+/// a message.
+fn read_without_addresses(frame: &[u8]) -> &[u8] {
+    match frame {
+        [length @ 0x00..=0x0F, rest @ ..] => &rest[..rest.len().min(usize::from(*length))],
+        [0x10..=0x1F, _, rest @ ..] => rest,
+        _ => &[],
+    }
+}
+
+/// Whatever header and address a file names: no unit of any kind reads more than a question.
+#[test]
+fn no_set_makes_a_clearing_of_a_read() {
+    let headers =
+        ["6F1", "700", "750", "7DE", "7DF", "7E0", "7E7", "7E8", "7F0", "7F7", "7F8", "DA10", "DB33"];
+    let mut asked = 0;
+    for header in headers {
+        let commands = (0..=0xFF_u8).flat_map(|eax| {
+            (1..=6).map(move |pids| {
+                let pids = "0C0D05040F11".get(..pids * 2).unwrap();
+                format!(r#"{{"hdr":"{header}","eax":"{eax:02X}","cmd":{{"01":"{pids}"}},"signals":[]}}"#)
+            })
+        });
+        let text = format!(r#"{{"commands":[{}]}}"#, commands.collect::<Vec<_>>().join(","));
+        for command in SignalSet::from_json(text.as_bytes()).unwrap().commands() {
+            let Ok(request) = command.question() else { continue };
+            let Target::Extended(address) = request.target() else { panic!("{:?}", request.target()) };
+            // Who listens to BMW's tester has an address.
+            if address.request_id() == 0x6F1 {
+                continue;
+            }
+            asked += 1;
+            let payload = request.payload();
+            let mut frame = vec![address.unit(), payload.len() as u8];
+            frame.extend(payload);
+            frame.resize(8, 0);
+            let read = read_without_addresses(&frame);
+            assert!(matches!(read, [] | [0x01, ..]), "{header}: {frame:02X?} reads as {read:02X?}");
+        }
+    }
+    assert!(asked > 1000, "{asked}");
 }
 
 fn frames() -> impl Strategy<Value = Vec<(u32, bool, Vec<u8>)>> {

@@ -347,3 +347,36 @@ async fn a_deadly_trial_is_made_once() {
     assert!(stored.contains("\"multi_pid\":false"), "{stored}");
     bay.stop().await;
 }
+
+/// A link that drops in the middle of a visit's scan: what was heard is reported, and when the
+/// link is back the whole car.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_that_was_cut_off_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let slow = CarSpec { latency_ms: 30, ..car(6) };
+    let mut sim = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile(slow)).await.unwrap();
+    let link = format!("elm327+tcp://{}", sim.addr().unwrap());
+    let bay = Bay::start(&store, "bay-1", &link, Poll::Auto);
+    let deadline = std::time::Instant::now() + vehicle_bay::DEADLINE;
+    // Behind the code lists and the number, in front of the monitors.
+    while !sim.requests().iter().any(|request| request.starts_with(&[0x09, 0x02]))
+        || sim.requests().len() < 20
+    {
+        assert!(std::time::Instant::now() < deadline, "no scan");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    sim.vanish().await;
+    let cut = bay.nth("vehicle.report", 1).await;
+    let is_cut = |report: &serde_json::Value| {
+        report["not_assessable_because"].as_array().unwrap().contains(&"scan-incomplete".into())
+    };
+    assert!(is_cut(&cut), "{cut}");
+    sim.return_().await;
+    let whole = bay.nth("vehicle.report", 2).await;
+    assert!(!is_cut(&whole), "{whole}");
+    assert_eq!(whole["visit"], cut["visit"]);
+    bay.nth("vehicle.signals", 2).await;
+    assert_eq!(bay.count("vehicle.report").await, 2, "the visit has its report");
+    bay.stop().await;
+}

@@ -39,13 +39,23 @@ impl Ear {
     fn commands(&self) -> Vec<String> {
         let text = String::from_utf8(std::mem::take(&mut *self.0.lock().unwrap())).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        let sent = lines.filter(|line| line["dir"] == "tx");
-        sent.map(|line| {
+        let sent = lines.filter(|line| line["dir"] == "tx").map(|line| {
             let bytes = hex::decode(line["hex"].as_str().unwrap()).unwrap();
             String::from_utf8(bytes).unwrap().trim().to_owned()
-        })
-        .filter(|command| !command.is_empty())
-        .collect()
+        });
+        let mut commands: Vec<String> = Vec::new();
+        let mut given_up = false;
+        for command in sent.filter(|command| !command.is_empty()) {
+            // Its echo came late on a busy machine: the line was made useless and typed again.
+            let gives_up = command == "XXXXXXXX";
+            if !gives_up {
+                commands.push(command);
+            } else if !given_up {
+                commands.pop();
+            }
+            given_up = gives_up;
+        }
+        commands
     }
 }
 

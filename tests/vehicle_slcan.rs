@@ -4,10 +4,10 @@
 
 mod vehicle_bay;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baygate::config::tables::{Poll, VehicleTable};
-use baygate::config::values::{Locale, VehicleLink};
+use baygate::config::values::VehicleLink;
 use baygate::event::vehicle::VehicleReport;
 use baygate::sim::vehicle::{
     Adapter, CarSpec, Engine, Profile, SlcanProfile, SlcanSim, Truck, TruckUnit, VehicleSim,
@@ -16,6 +16,9 @@ use baygate::store::requests::RequestState;
 use baygate::vehicle::adapter::Adapter as Link;
 use baygate::vehicle::clear::Delivery;
 use baygate::vehicle::gate::{ExtendedAddress, Request, Target};
+use baygate::vehicle::protocol::Protocol;
+use baygate::vehicle::report;
+use baygate::vehicle::scan::{self, Contact};
 use serde_json::Value;
 use vehicle_bay::clearing::redeemed;
 use vehicle_bay::{Bay, bundle, open_store, quick, table};
@@ -35,8 +38,10 @@ async fn on_tcp(profile: SlcanProfile, car: &CarSpec) -> SlcanSim {
     SlcanSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile, car).await.unwrap()
 }
 
-async fn scan(link: &str) -> VehicleReport {
-    baygate::cli::scan::scan_link(&link.parse().unwrap(), &bundle(), None, Locale::En).await.unwrap()
+async fn reported(link: &str) -> VehicleReport {
+    let bundle = bundle();
+    let mut adapter = Link::open(&link.parse().unwrap(), &bundle, None, None).await.unwrap();
+    report::build(&vehicle_bay::scanned(&mut adapter, &bundle).await.unwrap(), &bundle)
 }
 
 /// What does not depend on the way to the car.
@@ -60,10 +65,10 @@ async fn the_same_report_as_through_a_dongle() {
         let car = car(protocol);
         let dongle = Profile { adapter: Adapter::default(), car: Some(car.clone()) };
         let dongle = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), dongle).await.unwrap();
-        let expected = told(&scan(&format!("elm327+tcp://{}", dongle.name())).await);
+        let expected = told(&reported(&format!("elm327+tcp://{}", dongle.name())).await);
 
         let sim = SlcanSim::spawn_pty(SlcanProfile::default(), &car, None).await.unwrap();
-        let report = scan(&format!("slcan+serial://{}?bitrate={bitrate}", sim.name())).await;
+        let report = reported(&format!("slcan+serial://{}?bitrate={bitrate}", sim.name())).await;
         assert_eq!(report.adapter.identity, "slcan V1013 NSIM1");
         assert_eq!(report.adapter.voltage_v, None);
         assert_eq!(report.errors, [], "{protocol}");
@@ -76,7 +81,7 @@ async fn the_same_report_as_through_a_dongle() {
 async fn adapters_of_every_kind() {
     let expected = {
         let sim = on_tcp(SlcanProfile::default(), &car(6)).await;
-        told(&scan(&format!("slcan+tcp://{}?bitrate=500000", sim.name())).await)
+        told(&reported(&format!("slcan+tcp://{}?bitrate=500000", sim.name())).await)
     };
     let usual = SlcanProfile::default();
     for (name, profile) in [
@@ -92,7 +97,7 @@ async fn adapters_of_every_kind() {
         ("all of it", SlcanProfile { stamps: true, garbage: true, chatter: true, split_bytes: 7, ..usual }),
     ] {
         let sim = on_tcp(profile, &car(6)).await;
-        let report = scan(&format!("slcan+tcp://{}?bitrate=500000", sim.name())).await;
+        let report = reported(&format!("slcan+tcp://{}?bitrate=500000", sim.name())).await;
         assert_eq!(told(&report), expected, "{name}");
     }
 }
@@ -101,7 +106,7 @@ async fn adapters_of_every_kind() {
 async fn a_bus_that_talks_tells_its_rate_before_a_byte_is_sent() {
     let talks = SlcanProfile { chatter: true, ..SlcanProfile::default() };
     let sim = on_tcp(talks, &car(8)).await;
-    let report = scan(&format!("slcan+tcp://{}", sim.name())).await;
+    let report = reported(&format!("slcan+tcp://{}", sim.name())).await;
     assert_eq!(report.protocol, "iso15765-4-11bit-250k");
     assert_eq!(sim.sent_at_wrong_rate(), 0);
     let heard = sim.heard();
@@ -127,7 +132,7 @@ async fn a_wrong_rate_is_left_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_bus_costs_one_frame_at_the_wrong_rate() {
     let sim = on_tcp(SlcanProfile::default(), &car(9)).await;
-    let report = scan(&format!("slcan+tcp://{}", sim.name())).await;
+    let report = reported(&format!("slcan+tcp://{}", sim.name())).await;
     assert_eq!((report.protocol.as_str(), sim.sent_at_wrong_rate()), ("iso15765-4-29bit-250k", 1));
 }
 
@@ -169,8 +174,8 @@ async fn visits_begin_and_end_and_a_pulled_adapter_comes_back() {
     sim.engine(Engine::Off);
     bay.nth("vehicle.departed", 1).await;
     // Another car; nothing measures a voltage here.
-    sim.swap(&CarSpec { vin: Some("LSVAA4187E2123456".into()), ..car(8) }).unwrap();
-    sim.engine(Engine::Off);
+    sim.swap(&CarSpec { vin: Some("LSVAA4187E2123456".into()), ..car(6) }).unwrap();
+    assert_eq!(bay.nth("vehicle.arrived", 2).await["vin"], "LSVAA4187E2123456");
     bay.stop().await;
 }
 
@@ -294,7 +299,7 @@ fn truck() -> Truck {
 async fn a_truck_tells_its_codes_unasked() {
     let sim = on_tcp(SlcanProfile::default(), &car(9)).await;
     sim.truck(truck());
-    let report = scan(&format!("slcan+tcp://{}", sim.name())).await;
+    let report = reported(&format!("slcan+tcp://{}", sim.name())).await;
     assert_eq!(report.protocol, "j1939");
     assert_eq!(report.vin.as_ref().map(ToString::to_string).as_deref(), Some("1XKDDB9X8YJ123456"));
     assert_eq!((report.errors.as_slice(), report.assessable), (&[][..], false));
@@ -338,6 +343,15 @@ async fn a_truck_comes_is_reported_and_goes() {
     let report = bay.nth("vehicle.report", 1).await;
     assert_eq!(report["ecus"][2]["dtcs"][0]["code"], "SPN96-4");
     assert_eq!(bay.scan().await.state, RequestState::Done);
+    // In the background nothing is asked, the number neither. Each look reads the error flags.
+    let count = |wanted: &str| sim.heard().iter().filter(|line| *line == wanted).count();
+    let (asked, looks) = (count("T18EAFFF93ECFE00"), count("F"));
+    let deadline = Instant::now() + vehicle_bay::DEADLINE;
+    while count("F") < looks + 30 {
+        assert!(Instant::now() < deadline, "no looks");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(count("T18EAFFF93ECFE00"), asked);
     sim.engine(Engine::Off);
     bay.nth("vehicle.departed", 1).await;
     sim.engine(Engine::Running);
@@ -346,6 +360,32 @@ async fn a_truck_comes_is_reported_and_goes() {
     for line in sim.heard().iter().filter(|line| line.starts_with("T18EA")) {
         assert!(["T18EAFFF93CBFE00", "T18EAFFF93ECFE00"].contains(&line.as_str()), "{line}");
     }
+}
+
+/// A truck that answers OBD stays one when it misses a question; and one that was silent at
+/// first is asked OBD again by a scan.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truck_that_answers_obd_is_read_by_obd() {
+    let sim = on_tcp(SlcanProfile::default(), &car(9)).await;
+    sim.truck(truck().with_obd());
+    let link: VehicleLink = format!("slcan+tcp://{}?bitrate=250000", sim.name()).parse().unwrap();
+    let bundle = bundle();
+    let mut link = Link::open(&link, &bundle, None, None).await.unwrap();
+    let by_obd = |contact| matches!(contact, Contact::Answers(Protocol::Can29At250, _));
+    assert!(by_obd(scan::contact(&mut link).await.unwrap()));
+    sim.miss(1);
+    scan::contact(&mut link).await.unwrap();
+    assert_ne!(link.protocol(), Some(Protocol::J1939), "one silence");
+    assert!(by_obd(scan::contact(&mut link).await.unwrap()));
+
+    link.close_protocol().await.unwrap();
+    sim.truck(truck());
+    assert!(matches!(scan::contact(&mut link).await.unwrap(), Contact::Answers(Protocol::J1939, _)));
+    assert_eq!(vehicle_bay::scanned(&mut link, &bundle).await.unwrap().protocol, Protocol::J1939);
+    assert_eq!(link.protocol(), Some(Protocol::J1939));
+    sim.truck(truck().with_obd());
+    let record = vehicle_bay::scanned(&mut link, &bundle).await.unwrap();
+    assert_eq!((record.protocol, link.protocol()), (Protocol::Can29At250, Some(Protocol::Can29At250)));
 }
 
 /// The chatter of the simulated bus: 280 with 490E in front.
@@ -386,6 +426,23 @@ async fn what_a_bus_says_unasked_joins_the_visits_telemetry() {
         }
         bay.stop().await;
     }
+}
+
+/// A car behind a truck is no truck.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_only_listens_hears_what_comes_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let sim = on_tcp(SlcanProfile::default(), &car(8)).await;
+    sim.truck(truck());
+    let link = format!("slcan+tcp://{}?bitrate=250000", sim.name());
+    let bay = Bay::start(&store, "bay-1", &link, Poll::ListenOnly);
+    assert_eq!(bay.nth("vehicle.arrived", 1).await["protocol"], "j1939");
+    sim.hush();
+    bay.nth("vehicle.departed", 1).await;
+    sim.talk();
+    assert_eq!(bay.nth("vehicle.arrived", 2).await["protocol"], "iso15765-4-11bit-250k");
+    bay.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -443,4 +500,48 @@ async fn a_clearing_that_nobody_acknowledges_is_withdrawn() {
         let left = after.iter().position(|line| *line == "C").is_some_and(|at| after[at..].contains(&"O"));
         assert_eq!(left, asleep, "off the bus, and on it again: {after:?}");
     }
+}
+
+/// The adapter says that nobody acknowledges, and the car's answer comes while it leaves the bus.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clearing_that_left_while_it_was_withdrawn_was_sent() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let link = format!("slcan+tcp://{}?bitrate=500000", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut line, mut buffer, mut waits) = (String::new(), [0; 256], false);
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            for byte in &buffer[..count] {
+                if *byte != b'\r' {
+                    line.push(char::from(*byte));
+                    continue;
+                }
+                let said = match std::mem::take(&mut line).as_str() {
+                    "V" => "V1013\r",
+                    "N" => "NSIM1\r",
+                    "F" if waits => "F80\r",
+                    "F" => "F00\r",
+                    "C" if std::mem::take(&mut waits) => "t7E880144000000000000\r\r",
+                    "t7DF80201000000000000" => "z\rt7E880641009818000100\r",
+                    "t7DF80104000000000000" => {
+                        waits = true;
+                        "z\r"
+                    }
+                    frame if frame.starts_with('t') => "z\r",
+                    _ => "\r",
+                };
+                stream.write_all(said.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    let mut link = Link::open(&link.parse().unwrap(), &bundle(), None, None).await.unwrap();
+    assert!(!link.ask(Request::current(0), None).await.unwrap().is_silence());
+    let answer = link.clear(confirmed(&store).await).await.unwrap();
+    assert_eq!((answer.delivery, answer.cleared.as_slice()), (Delivery::Sent, &["7E8".to_owned()][..]));
+    // It is on the bus again.
+    assert!(!link.ask(Request::current(0), None).await.unwrap().is_silence());
+    serving.abort();
 }

@@ -11,7 +11,6 @@ use baygate::event::vehicle::{DtcEntry, DtcState, Readiness, VehicleReport};
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Engine, Profile, VehicleSim};
 use baygate::vehicle::adapter::Adapter;
 use baygate::vehicle::{report, scan, uds};
-use uuid::Uuid;
 use vehicle_bay::{Bay, bundle, open_store};
 
 const VIN: &str = "1M8GDM9AXKP042788";
@@ -31,7 +30,7 @@ async fn scanned(car: CarSpec) -> Result<VehicleReport, scan::ScanError> {
 async fn scan_of(link: &str) -> Result<VehicleReport, scan::ScanError> {
     let bundle = bundle();
     let mut adapter = Adapter::open(&link.parse().unwrap(), &bundle, None, None).await.unwrap();
-    let record = scan::run(&mut adapter, &bundle, Uuid::nil(), "bay-1".parse().unwrap(), &mut |_| {}).await?;
+    let record = vehicle_bay::scanned(&mut adapter, &bundle).await?;
     Ok(report::build(&record, &bundle))
 }
 
@@ -208,8 +207,7 @@ async fn uds_has_what_is_left_of_a_scans_time() {
     let (sim, link) = sim(both_ways()).await;
     let bundle = bundle();
     let mut adapter = Adapter::open(&link.parse().unwrap(), &bundle, None, None).await.unwrap();
-    let record =
-        scan::run(&mut adapter, &bundle, Uuid::nil(), "bay-1".parse().unwrap(), &mut |_| {}).await.unwrap();
+    let record = vehicle_bay::scanned(&mut adapter, &bundle).await.unwrap();
     let before = sim.requests().len();
     let over = Instant::now();
     let (heard, ended) = uds::read::enhance(&mut adapter, &bundle, &record, over, &mut |_| {}).await;

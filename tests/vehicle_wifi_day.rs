@@ -1,5 +1,5 @@
-//! Eight hours, compressed, of a Wi-Fi dongle whose link drops at random moments with
-//! nobody looking after it: visits, reports and resources are in the end as they should be.
+//! A day, compressed, of a Wi-Fi dongle whose link drops at random moments with nobody looking
+//! after it: visits, reports and resources are in the end as they should be.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "support/dice.rs"]
@@ -7,7 +7,7 @@ mod dice;
 mod vehicle_bay;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use baygate::config::tables::Poll;
 use baygate::sim::vehicle::{Adapter, CarSpec, Profile, VehicleSim};
@@ -16,16 +16,17 @@ use baygate::vehicle::polling::Pace;
 use baygate::vehicle::visit::Patience;
 use dice::Dice;
 use serde_json::Value;
-use vehicle_bay::{Bay, open_store};
+use vehicle_bay::{Bay, UNHURRIED, open_store};
 
-/// Eight hours pass in 40 s.
+/// How much faster than in a workshop the day passes.
 const FASTER: u32 = 720;
-const DAY: Duration = Duration::from_secs(8 * 3600);
-/// Opening an adapter takes as long as ever; a link away for longer than this ends a visit.
-const PATIENCE: Duration = Duration::from_millis(2_000);
-/// Drops: those a visit outlives, and those it does not.
+/// How often the link drops.
+const DROPS: u32 = 16;
+/// Opening an adapter takes as long as ever, on a slow machine too; a link away for longer than
+/// this ends a visit.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// A drop that a visit outlives.
 const SHORT_MS: (u64, u64) = (20, 400);
-const LONG_MS: (u64, u64) = (3_000, 3_500);
 
 fn timing() -> Timing {
     let usual = Timing::default();
@@ -46,6 +47,7 @@ fn timing() -> Timing {
         },
         retry_first: scaled(usual.retry_first),
         retry_most: scaled(usual.retry_most),
+        scan: UNHURRIED,
     }
 }
 
@@ -53,12 +55,21 @@ fn of_kind<'a>(facts: &'a [(String, Value)], kind: &str) -> Vec<&'a Value> {
     facts.iter().filter(|(k, _)| k == kind).map(|(_, data)| data).collect()
 }
 
-/// A visit is open and has its report.
+/// The link dropped in the middle of its scan.
+fn is_cut(report: &Value) -> bool {
+    report["not_assessable_because"].as_array().unwrap().contains(&"scan-incomplete".into())
+}
+
+/// A visit is open and has its report: a whole one, or as many as are tried.
 fn is_settled(facts: &[(String, Value)]) -> bool {
     let arrived = of_kind(facts, "vehicle.arrived");
     let reports = of_kind(facts, "vehicle.report");
     let open = arrived.len() == of_kind(facts, "vehicle.departed").len() + 1;
-    open && reports.iter().any(|report| report["visit"] == arrived.last().unwrap()["visit"])
+    let of_it: Vec<_> = reports
+        .into_iter()
+        .filter(|report| open && report["visit"] == arrived.last().unwrap()["visit"])
+        .collect();
+    of_it.len() >= 3 || of_it.iter().any(|report| !is_cut(report))
 }
 
 fn open_files() -> usize {
@@ -66,7 +77,7 @@ fn open_files() -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_hours_of_a_link_that_comes_and_goes() {
+async fn a_day_of_a_link_that_comes_and_goes() {
     let mut dice = Dice::throw("wifi day");
     let dir = tempfile::tempdir().unwrap();
     let store = open_store(dir.path());
@@ -79,9 +90,8 @@ async fn eight_hours_of_a_link_that_comes_and_goes() {
     let runtime = tokio::runtime::Handle::current().metrics();
     let (tasks, files) = (runtime.num_alive_tasks(), open_files());
 
-    let begun = Instant::now();
-    let (mut drops, mut long_drops) = (0, 0);
-    while begun.elapsed() < DAY / FASTER {
+    let mut long_drops = 0;
+    for _ in 0..DROPS {
         let settled = dice.chance(700);
         let before = if settled {
             Some(of_kind(&bay.until("the link to be well", is_settled).await, "vehicle.departed").len())
@@ -91,16 +101,14 @@ async fn eight_hours_of_a_link_that_comes_and_goes() {
             None
         };
         let long = dice.chance(200);
-        let (least, most) = if long { LONG_MS } else { SHORT_MS };
         sim.vanish().await;
-        tokio::time::sleep(Duration::from_millis(dice.between(least, most))).await;
-        drops += 1;
+        tokio::time::sleep(Duration::from_millis(dice.between(SHORT_MS.0, SHORT_MS.1))).await;
         if long {
             long_drops += 1;
-            let facts = bay.facts().await;
-            let (arrived, departed) =
-                (of_kind(&facts, "vehicle.arrived"), of_kind(&facts, "vehicle.departed"));
-            assert_eq!(arrived.len(), departed.len(), "away for longer than its patience ends a visit");
+            let is_over = |facts: &[(String, Value)]| {
+                of_kind(facts, "vehicle.arrived").len() == of_kind(facts, "vehicle.departed").len()
+            };
+            bay.until("away for longer than its patience ends a visit", is_over).await;
         }
         sim.return_().await;
         if let (Some(before), false) = (before, long) {
@@ -128,16 +136,17 @@ async fn eight_hours_of_a_link_that_comes_and_goes() {
             }
             "vehicle.report" => {
                 assert_eq!(open, Some(&data["visit"]), "a report belongs to the open visit");
-                assert_eq!(data["errors"], serde_json::json!([]));
-                *reports.entry(data["visit"].as_str().unwrap()).or_default() += 1;
+                if !is_cut(data) {
+                    assert_eq!(data["errors"], serde_json::json!([]));
+                    *reports.entry(data["visit"].as_str().unwrap()).or_default() += 1;
+                }
             }
             _ => {}
         }
     }
-    assert!(reports.values().all(|count| *count == 1), "one report a visit: {reports:?}");
-    assert_eq!(open.and_then(Value::as_str).map(|visit| reports[visit]), Some(1));
-    println!("{drops} drops, {long_drops} of them long, {} visits, {} reports", visits.len(), reports.len());
-    assert!(drops >= 8, "{drops}");
+    assert!(reports.values().all(|count| *count == 1), "one whole report a visit: {reports:?}");
+    assert!(open.is_some());
+    println!("{DROPS} drops, {long_drops} of them long, {} visits, {} reports", visits.len(), reports.len());
 
     // Nothing was left behind: the telemetry on its way, and the store's readers, may differ.
     let (tasks_now, files_now) = (runtime.num_alive_tasks(), open_files());

@@ -254,6 +254,13 @@ impl Adapter {
         }
     }
 
+    /// A bus that was found to speak J1939 is asked OBD again: to be called before a scan.
+    pub fn doubt_j1939(&mut self) {
+        if let Self::Can(node) = self {
+            node.doubt_j1939();
+        }
+    }
+
     /// The number of the vehicle on a J1939 bus.
     ///
     /// # Errors

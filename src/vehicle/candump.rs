@@ -73,12 +73,15 @@ fn word(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     bytes.split_at_checked(end).filter(|(word, _)| !word.is_empty())
 }
 
-/// Digits with at most one point, a JSON number as it stands, and what stands behind them.
+/// Digits with at most one point, a JSON number as it stands but for zeros in front (`candump -l`
+/// pads to ten digits), and what stands behind them.
 fn seconds(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let digits = |bytes: &[u8]| bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let padding = bytes.iter().take_while(|byte| **byte == b'0').count();
+    let padding = padding.min(digits(bytes).saturating_sub(1));
+    let bytes = bytes.get(padding..)?;
     let whole = digits(bytes);
-    let leading_zero = whole > 1 && bytes.starts_with(b"0");
-    let (_, behind) = bytes.split_at_checked(whole).filter(|_| whole > 0 && !leading_zero)?;
+    let (_, behind) = bytes.split_at_checked(whole).filter(|_| whole > 0)?;
     let end = match behind.strip_prefix(b".") {
         None => whole,
         Some(fraction) => Some(digits(fraction)).filter(|&count| count > 0)? + whole + 1,
@@ -178,6 +181,14 @@ mod tests {
         assert_eq!(data(line), Some((0x44, false, false, vec![0x2A, 0x36, 0x6C, 0x2B, 0xBA])));
         let head = parse(line.as_bytes()).map(|line| (line.time, line.interface));
         assert_eq!(head, Some((&b"1436509052.249713"[..], "vcan0")));
+        // As candump pads the time of a clock that begins at zero (`candump -td`, a player's log).
+        for (line, time) in [
+            ("(0000000012.345678) can0 044#2A", "12.345678"),
+            ("(0000000000.000000) can0 044#2A", "0.000000"),
+            ("(000) can0 044#2A", "0"),
+        ] {
+            assert_eq!(parse(line.as_bytes()).map(|line| line.time), Some(time.as_bytes()), "{line}");
+        }
         assert_eq!(data("(0.5) c 18FEF100#"), Some((0x18FE_F100, true, false, vec![])));
         assert_eq!(data("(0.5) c 123##0A1B0 R"), Some((0x123, false, true, vec![0xA1, 0xB0])));
         assert_eq!(data("(0.5) c 123#1122334455667788_F").map(|found| found.3.len()), Some(8));

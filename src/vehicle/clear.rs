@@ -249,6 +249,12 @@ pub struct ClearAnswer {
 }
 
 impl ClearAnswer {
+    /// Nobody answered, and why.
+    #[must_use]
+    pub fn without_answer(delivery: Delivery, why: &'static str) -> Self {
+        Self { delivery, complaint: Some(why), ..Self::default() }
+    }
+
     /// Sorts what came in answer.
     #[must_use]
     pub fn sort(assembled: &Assembled, way: Way, complaint: Option<&'static str>) -> Self {

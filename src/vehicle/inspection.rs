@@ -16,6 +16,8 @@ use crate::event::vehicle::{
 const FEW_WARMUPS: f64 = 3.0;
 const FEW_KILOMETRES: f64 = 50.0;
 const FEW_MINUTES: f64 = 60.0;
+/// The scan broke off: what is missing was not asked.
+pub const INCOMPLETE: &str = "scan-incomplete";
 /// Monitors that may be incomplete at the check; with more the car is sent to drive and come
 /// back (practice under GB 18285-2018 and GB 3847-2018; our reading, `docs/inspection.md`).
 pub const INCOMPLETE_ALLOWED: usize = 2;
@@ -55,7 +57,7 @@ pub fn reasons_against(record: &ScanRecord, ecus: &[EcuReport], since: SinceClea
         reasons.push("codes-unknown".into());
     }
     if record.broke_off.is_some() {
-        reasons.push("scan-incomplete".into());
+        reasons.push(INCOMPLETE.into());
     }
     reasons
 }

@@ -6,12 +6,13 @@
 //! Other ways of asking plug in at [`Scan::everything`], one line each.
 
 mod asking;
+mod budget;
 mod contact;
 mod freeze_frames;
 mod self_tests;
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use uuid::Uuid;
 
@@ -30,6 +31,7 @@ use crate::event::vehicle::{Adapter as AdapterFacts, RequestError};
 use crate::ident::DeviceId;
 use crate::protocols::Bundle;
 use asking::BROKEN_IN_A_ROW;
+pub use budget::Budget;
 pub use contact::{Contact, contact, read_vin};
 
 /// Freeze-frame PIDs asked for at most, over all frames.
@@ -38,8 +40,6 @@ const FREEZE_FRAME_PIDS: usize = 24;
 const FREEZE_FRAMES: u8 = 8;
 /// The digit behind a request counts so many lines at most.
 const MOST_LINES: u8 = 15;
-/// A full scan on a good adapter: what J1979 leaves of it is UDS's.
-const FULL_SCAN: Duration = Duration::from_secs(10);
 /// PIDs asked before it is looked at whether the car still answers.
 const PIDS_A_BATCH: usize = 12;
 
@@ -100,8 +100,24 @@ pub async fn run(
     link: DeviceId,
     progress: &mut (dyn FnMut(Progress) + Send),
 ) -> Result<ScanRecord, ScanError> {
+    run_within(Budget::default(), adapter, bundle, visit, link, progress).await
+}
+
+/// [`run`] with other times.
+///
+/// # Errors
+/// [`ScanError`] when there is nothing to report.
+pub async fn run_within(
+    budget: Budget,
+    adapter: &mut Adapter,
+    bundle: &Bundle,
+    visit: Uuid,
+    link: DeviceId,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<ScanRecord, ScanError> {
     let begun = Instant::now();
     let started_at = UtcMillis::now();
+    adapter.doubt_j1939();
     let voltage_v = adapter.voltage().await?;
     let facts = AdapterFacts {
         identity: adapter.identity().name.clone(),
@@ -154,6 +170,7 @@ pub async fn run(
         done: 1,
         planned: 20,
         begun,
+        budget,
         frame_pids: 1,
         broken_in_a_row: 0,
         silent_in_a_row: 0,
@@ -186,6 +203,7 @@ struct Scan<'a> {
     done: usize,
     planned: usize,
     begun: Instant,
+    budget: Budget,
     /// How many PIDs of a freeze frame one request asks, with this adapter and this car.
     frame_pids: usize,
     broken_in_a_row: u32,
@@ -217,7 +235,7 @@ impl Scan<'_> {
 
     /// What only UDS tells, in the time that is left: codes beyond those of emissions, how each failed.
     async fn enhanced(&mut self) -> Result<(), BrokeOff> {
-        let until = (self.begun + FULL_SCAN).min(Instant::now() + uds::read::ENHANCE_BUDGET);
+        let until = (self.begun + self.budget.whole).min(Instant::now() + self.budget.uds);
         let (done, planned, progress) = (&mut self.done, &mut self.planned, &mut *self.progress);
         let mut last = Request::current(0x00);
         let mut before = |request| {

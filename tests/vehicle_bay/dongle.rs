@@ -106,6 +106,7 @@ pub fn good(command: &str) -> String {
         "ATRV" => "12.6V",
         "ATDPN" => "A6",
         "AT@1" | "STDI" | "\u{7F}\u{7F}" => "?",
+        c if c.ends_with("XXXX") => "?",
         c if c.starts_with("AT") => "OK",
         "0100" | "01001" => "7E8064100183B8013",
         "0902" => "7E8101449020131443447\r7E82147503030523535\r7E82242313233343536",

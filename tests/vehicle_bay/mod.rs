@@ -17,15 +17,27 @@ use baygate::protocols::Bundle;
 use baygate::store::devices::DeviceRow;
 use baygate::store::requests::{NewRequest, RequestOp, RequestRow};
 use baygate::store::{Batch, Offset, Op, Store, StoreOptions};
+use baygate::vehicle::adapter::Adapter;
 use baygate::vehicle::polling::Pace;
+use baygate::vehicle::report::ScanRecord;
+use baygate::vehicle::scan::{self, Budget, ScanError};
 use baygate::vehicle::visit::Patience;
 use baygate::vehicle::{SCAN, Timing, VehicleError, serve_link_timed};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// How long a test waits for a fact.
-pub const DEADLINE: Duration = Duration::from_secs(40);
+/// How long a test waits for a fact, on a slow machine with others at work on it.
+pub const DEADLINE: Duration = Duration::from_secs(90);
+
+/// What is left out for want of time depends on the machine.
+pub const UNHURRIED: Budget = Budget { whole: Duration::from_secs(60), uds: Duration::from_secs(60) };
+
+/// A full scan that leaves nothing out.
+pub async fn scanned(adapter: &mut Adapter, bundle: &Bundle) -> Result<ScanRecord, ScanError> {
+    let link = "bay-1".parse().unwrap();
+    scan::run_within(UNHURRIED, adapter, bundle, uuid::Uuid::nil(), link, &mut |_| {}).await
+}
 
 pub fn open_store(dir: &Path) -> Store {
     let options = StoreOptions {
@@ -63,6 +75,7 @@ pub fn quick() -> Timing {
         },
         retry_first: Duration::from_millis(200),
         retry_most: Duration::from_millis(800),
+        scan: UNHURRIED,
     }
 }
 

@@ -62,6 +62,8 @@ pub struct Elm {
 struct Losses {
     span: usize,
     from: usize,
+    /// Behind the first one; 0: no second one.
+    apart: usize,
     ends: usize,
     /// Lines since then, as the host ended them.
     lines: usize,
@@ -78,7 +80,11 @@ impl Losses {
         }
         let place = self.place;
         self.place += 1;
-        self.span > 0 && (self.lines + self.from) % self.span == place
+        if self.span == 0 {
+            return false;
+        }
+        let first = (self.lines + self.from) % self.span;
+        place == first || self.apart > 0 && place == first + self.apart
     }
 }
 
@@ -115,6 +121,9 @@ impl Elm {
             Fault::Freeze => self.dead = true,
             Fault::LoseInTurn { span, from } => {
                 self.losses = Losses { span, from, ends: self.losses.ends, ..Losses::default() };
+            }
+            Fault::LoseTwoInTurn { span, apart } => {
+                self.losses = Losses { span, apart, ..Losses::default() };
             }
             Fault::LoseEnds(every) => {
                 self.losses = Losses { ends: every, span: self.losses.span, ..Losses::default() };

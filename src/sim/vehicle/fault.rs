@@ -32,6 +32,13 @@ pub enum Fault {
         /// Place in the first line.
         from: usize,
     },
+    /// The same, and with each character the one so many places behind it.
+    LoseTwoInTurn {
+        /// Longest place and one more.
+        span: usize,
+        /// From the first to the second.
+        apart: usize,
+    },
     /// From now on every n-th end of a line is swallowed; 0 ends it.
     LoseEnds(usize),
     /// The engine's unit sends `7F xx 78` so many times before it answers.

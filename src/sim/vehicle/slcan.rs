@@ -69,6 +69,8 @@ struct World {
     line: String,
     bus_error: bool,
     waiting: Schedule,
+    /// Requests that the car's units will miss.
+    missed: u32,
     /// Every command and how often a frame was sent at a wrong rate, for tests.
     heard: Vec<String>,
     sent_at_wrong_rate: u32,
@@ -115,6 +117,7 @@ impl SlcanSim {
             line: String::new(),
             bus_error: false,
             waiting: Schedule::default(),
+            missed: 0,
             heard: Vec::new(),
             sent_at_wrong_rate: 0,
         }));
@@ -135,9 +138,19 @@ impl SlcanSim {
         world.truck = None;
     }
 
-    /// A truck's units take the place of the car's.
+    /// Units of the car talk.
+    pub fn talk(&self) {
+        lock_any(&self.world).profile.chatter = true;
+    }
+
+    /// A truck's units take the place of the car's, or talk beside them ([`Truck::with_obd`]).
     pub fn truck(&self, truck: Truck) {
         lock_any(&self.world).truck = Some(truck);
+    }
+
+    /// The car's units miss the next requests, so many.
+    pub fn miss(&self, requests: u32) {
+        lock_any(&self.world).missed = requests;
     }
 
     /// Turns the key to a position.
@@ -321,11 +334,9 @@ impl World {
             // Nobody acknowledges.
             self.bus_error = true;
         } else {
-            let answers = match &mut self.truck {
-                Some(truck) => truck.on_frame(&frame),
-                None if frame.id == 0x6F1 && !frame.extended => self.extended(&frame),
-                None => self.car.on_frame(&frame),
-            };
+            let answers = self.truck.as_mut().map(|truck| truck.on_frame(&frame)).unwrap_or_default();
+            self.waiting.add(answers);
+            let answers = self.obd(&frame);
             self.waiting.add(answers);
         }
         match (self.profile.acknowledges, wide) {
@@ -333,6 +344,18 @@ impl World {
             (true, false) => b"z\r".to_vec(),
             (true, true) => b"Z\r".to_vec(),
         }
+    }
+
+    /// What the car's units say.
+    fn obd(&mut self, frame: &Frame) -> Vec<(Duration, Frame)> {
+        if self.truck.as_ref().is_some_and(|truck| !truck.obd) {
+            return Vec::new();
+        }
+        if self.missed > 0 {
+            self.missed -= 1;
+            return Vec::new();
+        }
+        if frame.id == 0x6F1 && !frame.extended { self.extended(frame) } else { self.car.on_frame(frame) }
     }
 
     /// Extended addressing as on BMW's buses: the first byte names the unit (12 is the engine's),

@@ -34,6 +34,8 @@ pub struct Truck {
     pub units: Vec<TruckUnit>,
     /// What the engine says when asked for the vehicle's number.
     pub vin: Option<String>,
+    /// The car's units answer OBD on the same bus.
+    pub(super) obd: bool,
     ticks: u32,
     /// By source: until when it sends a message of several packets. A unit has one at a time
     /// (J1939-21 §5.10.2); the next one waits.
@@ -45,6 +47,12 @@ impl Truck {
     #[must_use]
     pub fn new(units: Vec<TruckUnit>, vin: Option<&str>) -> Self {
         Self { units, vin: vin.map(str::to_owned), ..Self::default() }
+    }
+
+    /// The same, with units that answer OBD on the same bus.
+    #[must_use]
+    pub fn with_obd(self) -> Self {
+        Self { obd: true, ..self }
     }
 
     /// What the units broadcast now, each frame after its delay: engine speed (EEC1) every

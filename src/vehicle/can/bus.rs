@@ -190,6 +190,15 @@ impl Slcan {
         }
     }
 
+    /// Frames that came while a command's answer was waited for; nothing is read.
+    pub(super) fn take_waiting(&mut self) -> Vec<Frame> {
+        let frames = self.waiting.drain(..).filter_map(|said| match said {
+            Said::Frame(frame) => Some(frame),
+            _ => None,
+        });
+        frames.collect()
+    }
+
     /// Leaves the bus.
     pub(super) async fn leave(&mut self) -> Result<(), AdapterError> {
         self.ask(Command::Close, is_final).await.map(|_| ())

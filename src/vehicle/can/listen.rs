@@ -95,6 +95,11 @@ impl Ear {
         }
     }
 
+    /// The bus fell silent: the next car may speak something else.
+    pub fn forget(&mut self) {
+        (self.width, self.speaks_j1939) = (None, false);
+    }
+
     fn frame(&mut self, frame: &Frame) {
         let id = frame.id();
         self.width = Some(if id.is_extended() { Width::TwentyNine } else { Width::Eleven });

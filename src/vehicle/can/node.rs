@@ -229,6 +229,7 @@ impl Node {
         self.width = None;
         self.signs = groups::Signs::default();
         self.car_takes = MOST_PIDS;
+        self.tally.forget_form();
         self.known.clear();
         self.conversations.clear();
         self.bus.pass(&address::answers());

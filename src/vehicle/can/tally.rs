@@ -27,7 +27,7 @@ pub(super) struct Tally {
     dropped: u32,
     /// By the controller, before the kernel saw them.
     overrun: u32,
-    /// Frames of CAN FD, and classic ones, as long as the link is open.
+    /// Frames of CAN FD, and classic ones, of the car at hand.
     fd: u32,
     classic: u32,
     lost_at: Option<Duration>,
@@ -68,6 +68,11 @@ impl Tally {
     pub(super) fn form(&mut self, fd: bool) {
         let count = if fd { &mut self.fd } else { &mut self.classic };
         *count = count.saturating_add(1);
+    }
+
+    /// The next car may have another form.
+    pub(super) fn forget_form(&mut self) {
+        (self.fd, self.classic) = (0, 0);
     }
 
     /// There was talk, and not one classic frame among it.
@@ -130,11 +135,12 @@ impl Tally {
 
     /// The kernel's count since the socket was opened.
     pub(super) fn dropped(&mut self, dropped: u32, now: Duration) {
-        let more = dropped.wrapping_sub(self.dropped);
+        // After a withdrawal the socket is a new one, and counts from zero.
+        let more = dropped.saturating_sub(self.dropped);
+        self.dropped = dropped;
         if more > 0 {
             metrics::counter!("baygate_vehicle_can_dropped_total", "bus" => self.bus.clone())
                 .increment(more.into());
-            self.dropped = dropped;
             self.lost_at = Some(now);
         }
     }
@@ -198,6 +204,11 @@ mod tests {
         assert!(tally.talks_fd_only());
         tally.form(false);
         assert!(!tally.talks_fd_only());
+        tally.forget_form();
+        tally.form(true);
+        assert!(tally.talks_fd_only(), "the car before was classic");
+        tally.forget_form();
+        assert!(!tally.talks_fd_only(), "and the next one may be");
     }
 
     #[test]
@@ -210,6 +221,10 @@ mod tests {
         assert!(code == "frames-lost" && words.contains("7 frame(s)"), "{words}");
         tally.dropped(7, second(50));
         assert_eq!(tally.limitation(second(61)), None);
+        tally.dropped(0, second(70));
+        assert_eq!(tally.limitation(second(70)), None, "a new socket lost nothing");
+        tally.dropped(1, second(80));
+        assert!(tally.limitation(second(80)).is_some());
     }
 
     #[test]

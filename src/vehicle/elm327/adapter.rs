@@ -383,7 +383,7 @@ fn is_bluetooth(transport: &Transport) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("rfcomm"))
 }
 
-/// Waits for the first prompt. Each attempt takes about two seconds.
+/// Waits for the first prompt. Each attempt takes two to three seconds.
 async fn first_contact(port: &mut Port, dials_first: bool) -> Result<(), AdapterError> {
     let attempts = if dials_first { BLUETOOTH_ATTEMPTS } else { 1 };
     for _ in 1..attempts {

@@ -85,7 +85,8 @@ pub struct Port {
     echoed: bool,
     /// No prompt came since the last command.
     busy: bool,
-    /// The last command cleared codes: a lone CR would do it again.
+    /// The last line may have cleared codes, or may yet: a lone CR would do it again. So at first:
+    /// whoever was connected before may have gone in the middle of one.
     holds_clearing: bool,
     trace: Option<Trace>,
 }
@@ -101,8 +102,8 @@ impl Port {
             received: 0,
             restarted: false,
             echoed: false,
-            busy: false,
-            holds_clearing: false,
+            busy: true,
+            holds_clearing: true,
             trace,
         }
     }
@@ -132,8 +133,9 @@ impl Port {
     /// Interrupts whatever the adapter does and waits until it is idle.
     ///
     /// The first byte interrupts, and what comes while the adapter says so may be lost, up to a
-    /// lone CR, which repeats the last command (data sheet). After a clearing the CR therefore
-    /// waits for the prompt, behind more characters than a probe has.
+    /// lone CR, which repeats the last command (data sheet). After a clearing, and where nobody
+    /// knows what was before, the CR therefore waits for the prompt, behind more characters than
+    /// a probe has.
     ///
     /// # Errors
     /// [`PortError`] when it does not come to itself.
@@ -173,7 +175,8 @@ impl Port {
     /// Stops what the adapter does, and waits for its prompt. How many bytes came.
     async fn interrupt(&mut self) -> Result<usize, PortError> {
         self.send(Outgoing::Interrupt, PROBE_LIMIT).await?;
-        let deadline = Instant::now() + PROBE_LIMIT;
+        // Who was never heard is idle, most likely, and then says nothing to it.
+        let deadline = Instant::now() + if self.received == 0 { QUIET } else { PROBE_LIMIT };
         let mut bytes = 0;
         while let Ok(received) = timeout_at(deadline, self.receive()).await {
             bytes += received?;
@@ -182,6 +185,12 @@ impl Port {
             }
         }
         Ok(bytes)
+    }
+
+    /// Whether the last line may have cleared codes, or may yet.
+    #[must_use]
+    pub fn holds_clearing(&self) -> bool {
+        self.holds_clearing
     }
 
     /// Forgets that a banner came while nobody looked.

@@ -129,12 +129,20 @@ impl VinFrames {
                 _ => {}
             }
         }
+        if begins_another(data) {
+            self.open.remove(&sender);
+        }
     }
 
     fn begin(&mut self, sender: (bool, u32), missing: usize) {
-        if missing > 0 && self.open.len() < MOST_OPEN {
-            self.open.insert(sender, missing);
+        if missing == 0 {
+            return;
         }
+        // Messages that never ended.
+        if self.open.len() >= MOST_OPEN {
+            self.open.clear();
+        }
+        self.open.insert(sender, missing);
     }
 
     /// Whether this is a part of a message that holds a VIN; counts it.
@@ -145,6 +153,17 @@ impl VinFrames {
             self.open.remove(&sender);
         }
         true
+    }
+}
+
+/// Whether a frame without a VIN is surely the first of a message, so that an earlier one of this
+/// sender is over: with or without an address in front, and neither flow control nor, read either
+/// way, a frame in the middle.
+fn begins_another(data: &[u8]) -> bool {
+    match data {
+        [0x20..=0x3F, ..] | [_, 0x20..=0x2F, ..] => false,
+        [0x00..=0x1F, ..] | [_, 0x00..=0x1F, ..] => true,
+        _ => false,
     }
 }
 
@@ -255,6 +274,29 @@ mod tests {
             truck.push((Id::extended(0x18EB_FF00), [&[number], part].concat(), false));
         }
         assert!(!lines(&truck).contains("4D38"), "{}", lines(&truck));
+    }
+
+    /// The rest of a number that never came is not looked for in the next message.
+    #[test]
+    fn a_message_that_never_ended_is_forgotten() {
+        let begun = [0x10, 0x14, 0x49, 0x02, 0x01, b'1', b'M', b'8'];
+        let frame = |unit: u32, data: &[u8]| (Id::standard(unit), data.to_vec(), false);
+        let rest = [0x21, b'S', b'P', b'E', b'E', b'D', b'4', b'2'];
+        for (name, next) in [
+            ("single frame", &[0x03, 0x41, 0x0D, 0x32, 0, 0, 0, 0][..]),
+            ("first frame", &[0x10, 0x14, 0x49, 0x04, 0x01, b'X', b'Y', b'Z']),
+            ("with an address", &[0xF1, 0x03, 0x41, 0x0D, 0x32, 0, 0, 0]),
+        ] {
+            let text = lines(&[frame(0x7E8, &begun), frame(0x7E8, next), frame(0x7E8, &rest)]);
+            assert!(text.contains("2153504545443432"), "{name}: {text}");
+        }
+        // Flow control of the same unit ends nothing.
+        let text = lines(&[frame(0x7E8, &begun), frame(0x7E8, &[0x30, 0, 0]), frame(0x7E8, &rest)]);
+        assert!(text.contains("2130303030303030"), "{text}");
+        // More of them than are followed: the last one is.
+        let mut frames: Vec<_> = (0..=64).map(|unit| frame(0x700 + unit, &begun)).collect();
+        frames.push(frame(0x740, &rest));
+        assert!(lines(&frames).ends_with("740#2130303030303030\n"));
     }
 
     #[test]

@@ -14,14 +14,14 @@ pub(super) const BROKEN_IN_A_ROW: u32 = 3;
 const SILENT_IN_A_ROW: u32 = 3;
 
 impl Scan<'_> {
-    /// Asks; an answer that the masks promised is asked for once more. Keeps answers and
-    /// errors. Whether anybody answered.
+    /// Asks; an answer that the masks promised, or that every car gives, is asked for once more.
+    /// Keeps answers and errors. Whether anybody answered.
     pub(super) async fn ask(&mut self, request: Request, lines: Option<u8>) -> Result<bool, BrokeOff> {
         self.step(request);
         let mut answer = self.ask_tolerantly(request, lines).await?;
         let short = lines.is_some_and(|n| answer.as_ref().is_ok_and(|a| a.messages.len() < usize::from(n)));
         let missing = answer.as_ref().is_ok_and(Answer::is_silence);
-        if short || missing && is_promised(request) {
+        if short || missing && (is_promised(request) || is_of_every_car(request)) {
             // Without the digit: it may have counted somebody else's line.
             answer = self.ask_tolerantly(request, None).await?;
         }
@@ -115,4 +115,10 @@ impl Scan<'_> {
 /// What is only asked because a mask promised it. Masks themselves are promised by nobody.
 fn is_promised(request: Request) -> bool {
     matches!(request.service(), 0x01 | 0x02 | 0x06 | 0x09) && request.id().is_some_and(|id| id != 0)
+}
+
+/// Confirmed and pending codes: no mask promises them, every car with OBD tells them (SAE J1979
+/// §6.3, §6.7), and a report without them is no report. Permanent ones are younger than many cars.
+fn is_of_every_car(request: Request) -> bool {
+    matches!(request.service(), 0x03 | 0x07)
 }

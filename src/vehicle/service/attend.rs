@@ -5,7 +5,7 @@ use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::Service;
-use super::visits::Surroundings;
+use super::visits::{OpenVisit, Surroundings};
 use crate::clock::UtcMillis;
 use crate::config::tables::Poll;
 use crate::event::device::DeviceStatus;
@@ -177,7 +177,9 @@ impl Service {
     ) -> Result<(), LookError> {
         self.bus_silent = false;
         self.polling.was_answered();
-        let vin_due = self.now().saturating_sub(self.vin_read_at) >= self.timing.pace.vin;
+        // A truck is asked nothing in the background; its number takes a request.
+        let vin_due = protocol != Protocol::J1939
+            && self.now().saturating_sub(self.vin_read_at) >= self.timing.pace.vin;
         let vin = if self.presence.wants_vin() || restarted || vin_due {
             self.vin_read_at = self.now();
             seen_vin(scan::read_vin(adapter).await?)
@@ -186,7 +188,7 @@ impl Service {
         };
         self.saw(Seen::Car(vin), Some(surroundings(adapter, protocol, volts))).await?;
         self.overhear_visit();
-        if self.visit.as_ref().is_some_and(|visit| !visit.reported) {
+        if self.visit.as_ref().is_some_and(OpenVisit::wants_scan) {
             match self.scan(adapter).await? {
                 Ok(_) => {}
                 Err(ScanError::Adapter(error)) => return Err(error.into()),
@@ -211,7 +213,9 @@ impl Service {
     ) -> Result<Result<VehicleReport, ScanError>, VehicleError> {
         let bundle = std::sync::Arc::clone(&self.bundle);
         let begun = Instant::now();
-        let scanned = scan::run(adapter, &bundle, Uuid::nil(), self.table.id.clone(), &mut |_| {}).await;
+        let link = self.table.id.clone();
+        let scanned =
+            scan::run_within(self.timing.scan, adapter, &bundle, Uuid::nil(), link, &mut |_| {}).await;
         self.remember_capabilities(adapter.identity().key(), adapter.capabilities()).await?;
         let mut record = match scanned {
             Ok(record) => record,

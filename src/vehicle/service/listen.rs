@@ -102,7 +102,7 @@ impl Service {
                     Err(error) => return Ok(error),
                 },
                 () = sleep_until(next_look) => {
-                    if let Listener::Can(ear) = &listener {
+                    if let Listener::Can(ear) = &mut listener {
                         self.look_by_ear(ear, std::mem::take(&mut frames) > 0).await?;
                     }
                     next_look = Instant::now() + self.timing.pace.look;
@@ -119,13 +119,14 @@ impl Service {
     }
 
     /// A second of silence begins to count against the visit, a frame ends that.
-    async fn look_by_ear(&mut self, ear: &Ear, talked: bool) -> Result<(), VehicleError> {
+    async fn look_by_ear(&mut self, ear: &mut Ear, talked: bool) -> Result<(), VehicleError> {
         if talked {
             let adapter =
                 AdapterFacts { identity: ear.identity().to_owned(), firmware: None, voltage_v: None };
             let met = Surroundings { protocol: ear.protocol(), adapter };
             self.saw(Seen::Car(SeenVin::NotAsked), Some(met)).await?;
         } else {
+            ear.forget();
             self.saw(Seen::BusSilent, None).await?;
         }
         self.overhear_visit();

@@ -26,6 +26,7 @@ use super::error::{AdapterError, VehicleError};
 use super::polling::{Pace, Polling};
 use super::recording::{Form, Recording};
 use super::sampling::Sampling;
+use super::scan::Budget;
 use super::sources::Sources;
 use super::telemetry::Window;
 use super::visit::{Patience, Presence};
@@ -60,6 +61,8 @@ pub struct Timing {
     pub retry_first: Duration,
     /// … up to this.
     pub retry_most: Duration,
+    /// How long a scan may take.
+    pub scan: Budget,
 }
 
 impl Default for Timing {
@@ -69,6 +72,7 @@ impl Default for Timing {
             pace: Pace::default(),
             retry_first: Duration::from_secs(1),
             retry_most: Duration::from_secs(30),
+            scan: Budget::default(),
         }
     }
 }

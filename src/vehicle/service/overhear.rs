@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::Service;
 use crate::clock::UtcMillis;
 use crate::config::values::VehicleLink;
-use crate::link::can::{CanSocket, Frame, Heard, InterfaceError};
+use crate::link::can::{CanSocket, Frame, Heard, InterfaceError, interface};
 use crate::vehicle::adapter::Adapter;
 use crate::vehicle::can::Witness;
 use crate::vehicle::dbc::Database;
@@ -120,19 +120,40 @@ fn lock(heard: &Mutex<Collected>) -> std::sync::MutexGuard<'_, Collected> {
     heard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Until the interface is gone: then the link fails too, and is opened anew with an ear.
+/// As long as the link is open. An interface that goes down comes back while it is, where a
+/// clearing was withdrawn: then it is heard again.
 async fn overhear(link: String, mut socket: CanSocket, heard: Arc<Mutex<Collected>>) {
+    loop {
+        let error = overhear_until_down(&link, &mut socket, &heard).await;
+        tracing::debug!(link, %error, "the bus is no longer overheard");
+        let InterfaceError::Down { name } = error else { return };
+        socket = loop {
+            interface::comes_up(&name).await;
+            match CanSocket::open(&name) {
+                Ok(opened) => break opened,
+                Err(InterfaceError::Down { .. }) => {}
+                Err(error) => {
+                    tracing::warn!(link, %error, "the bus is not overheard");
+                    return;
+                }
+            }
+        };
+    }
+}
+
+async fn overhear_until_down(link: &str, socket: &mut CanSocket, heard: &Mutex<Collected>) -> InterfaceError {
+    let link = link.to_owned();
     let frames_total = metrics::counter!("baygate_vehicle_heard_frames_total", "link" => link.clone());
-    let lost_total = metrics::counter!("baygate_vehicle_overheard_dropped_total", "link" => link.clone());
+    let lost_total = metrics::counter!("baygate_vehicle_overheard_dropped_total", "link" => link);
     let mut lost = 0;
-    let error = loop {
+    loop {
         let mut next = match socket.hear().await {
             Ok(first) => Some(first),
-            Err(error) => break error,
+            Err(error) => return error,
         };
         let mut frames = 0;
         let outcome = {
-            let mut heard = lock(&heard);
+            let mut heard = lock(heard);
             let time = UtcMillis::now();
             loop {
                 if let Some(Heard::Frame(frame)) = next {
@@ -152,11 +173,10 @@ async fn overhear(link: String, mut socket: CanSocket, heard: Arc<Mutex<Collecte
         lost_total.increment(socket.dropped().wrapping_sub(lost).into());
         lost = socket.dropped();
         if let Err(error) = outcome {
-            break error;
+            return error;
         }
         tokio::task::yield_now().await;
-    };
-    tracing::debug!(link, %error, "the bus is no longer overheard");
+    }
 }
 
 impl Service {

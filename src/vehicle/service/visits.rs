@@ -29,6 +29,8 @@ const LONGEST_STAY: Duration = Duration::from_secs(30 * 86_400);
 
 /// So often may somebody type something in between the reading of a visit and its commit.
 const TYPING_RACES: u32 = 5;
+/// So often a visit's scan begins by itself: some adapters and cars never see its end.
+const MOST_CUT: u8 = 3;
 /// Visits of a car looked through for one with a report.
 const VISITS_TO_COMPARE: usize = 5;
 
@@ -40,8 +42,19 @@ pub(super) struct OpenVisit {
     began: Duration,
     /// Duration before this task's start.
     earlier: Duration,
-    /// The one report a visit is there.
+    /// A report of it is there.
     pub(super) reported: bool,
+    /// It came of a whole scan.
+    whole: bool,
+    /// Scans that were cut off.
+    cut: u8,
+}
+
+impl OpenVisit {
+    /// The one report a visit is to be made, again where the link dropped in the middle of it.
+    pub(super) fn wants_scan(&self) -> bool {
+        !self.whole && self.cut < MOST_CUT
+    }
 }
 
 /// What an arrival says of the link.
@@ -61,8 +74,10 @@ impl Service {
         let earlier = lasted_since(row.started_at, clock::read());
         // A typed VIN is not the car's own word.
         self.presence = Presence::recovered(row.vin.filter(|_| row.vin_is_read), self.now());
-        self.visit =
-            Some(OpenVisit { id: row.visit, began: Duration::ZERO, earlier, reported: row.report.is_some() });
+        let reported = row.report.is_some();
+        let open =
+            OpenVisit { id: row.visit, began: Duration::ZERO, earlier, reported, whole: reported, cut: 0 };
+        self.visit = Some(open);
         self.overlook_old_warnings(row.visit).await?;
         self.greet_car().await
     }
@@ -212,7 +227,8 @@ impl Service {
         metrics::counter!("baygate_vehicle_visits_total", "link" => self.table.id.to_string()).increment(1);
         let open = VisitOp::Open { visit: id, link: self.table.id.clone(), vin, protocol };
         let batch = batch.op(Op::Visit(open)).event(NewEvent::now(subject(id), &arrived)?);
-        let opened = OpenVisit { id, began: self.now(), earlier: Duration::ZERO, reported: false };
+        let (began, earlier) = (self.now(), Duration::ZERO);
+        let opened = OpenVisit { id, began, earlier, reported: false, whole: false, cut: 0 };
         Ok((batch, opened))
     }
 
@@ -297,6 +313,11 @@ impl Service {
         );
         if let Some(visit) = &mut self.visit {
             visit.reported = true;
+            if report.not_assessable_because.iter().any(|reason| reason == inspection::INCOMPLETE) {
+                visit.cut = visit.cut.saturating_add(1);
+            } else {
+                visit.whole = true;
+            }
         }
         Ok(())
     }

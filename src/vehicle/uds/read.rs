@@ -8,7 +8,7 @@
 //! its budget. Only the default session, see [`super`].
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::find::{self, Unit};
 use super::refusal;
@@ -40,8 +40,6 @@ const ALL_CLASSES: u8 = 0x1E;
 const SNAPSHOTS: usize = 8;
 /// Silences in a row after which a unit is left alone.
 const SILENCES: u32 = 2;
-/// For the units of a car that J1979 has told already, at most.
-pub const ENHANCE_BUDGET: Duration = Duration::from_secs(4);
 /// PID 51: what the car runs on.
 const FUEL_TYPE: u8 = 0x51;
 

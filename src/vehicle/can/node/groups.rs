@@ -29,8 +29,10 @@ const LONG_MESSAGES: Duration = Duration::from_secs(4);
 pub(super) struct Signs {
     /// The address of a unit that broadcast lately, since this was last looked at.
     pub(super) heard: Option<u8>,
-    /// It was found to be so; the car is asked nothing else until it is gone.
+    /// It was found to be so; the car is asked nothing else until it is gone, or doubted.
     pub(super) settled: bool,
+    /// It was found to be so once, and is worth waiting for.
+    found: bool,
     /// Another tool with our address was heard.
     other_tool: bool,
 }
@@ -53,7 +55,12 @@ impl Node {
     /// # Errors
     /// [`AdapterError`] when the bus is no longer usable.
     pub async fn hears_j1939(&mut self) -> Result<Option<u8>, AdapterError> {
-        if self.signs.settled && self.signs.heard.is_none() {
+        if self.width.is_some() {
+            // It answered OBD before: one silence makes no other bus of it.
+            self.signs.heard = None;
+            return Ok(None);
+        }
+        if self.signs.found && self.signs.heard.is_none() {
             self.bus.pass(&address::groups());
             let until = Instant::now() + SHOWN_WITHIN;
             while self.signs.heard.is_none()
@@ -64,7 +71,13 @@ impl Node {
         }
         let heard = self.signs.heard.take();
         self.signs.settled = heard.is_some();
+        self.signs.found = heard.is_some();
         Ok(heard)
+    }
+
+    /// A scan asks OBD once more: units that were silent may have woken since.
+    pub fn doubt_j1939(&mut self) {
+        self.signs.settled = false;
     }
 
     /// The vehicle's number, asked for.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Adapter;
-use crate::vehicle::clear::ClearAnswer;
+use crate::vehicle::clear::{ClearAnswer, Delivery};
 use crate::vehicle::elm327::port::Reply;
 use crate::vehicle::elm327::reply::{Line, classify};
 use crate::vehicle::elm327::{frame, isotp};
@@ -24,6 +24,14 @@ impl Adapter {
         let way = request.way();
         let protocol = self.protocol.unwrap_or(Protocol::Can11At500);
         let told = self.exchange(request.into_outgoing(), CLEAR_LIMIT).await;
+        if let Err(error @ (AdapterError::Restarting | AdapterError::Gone(_))) = &told
+            && !self.port_mut().holds_clearing()
+        {
+            // A banner lay there, or the stream had ended: not a byte of it went out.
+            tracing::warn!(%error, "codes not cleared");
+            self.needs_set_up = true;
+            return Ok(ClearAnswer::without_answer(Delivery::NotSent, "not sent: the adapter is not ready"));
+        }
         // A line with nothing in it repeats the last command (data sheet): noise on the wire must
         // not find this one there. After silence that was seen to already.
         if told.is_ok()

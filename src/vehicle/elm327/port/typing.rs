@@ -27,8 +27,9 @@ use crate::vehicle::gate::Outgoing;
 
 /// Until the first character comes back: a Bluetooth link takes some hundred milliseconds.
 const FIRST: Duration = Duration::from_millis(800);
-/// Between two characters that come back.
-const NEXT: Duration = Duration::from_millis(200);
+/// Between two characters that come back: a Wi-Fi module may hold some back for a beacon or two,
+/// and a busy box reads late.
+const NEXT: Duration = Duration::from_millis(500);
 /// How often one line is typed.
 const TYPINGS: u32 = 3;
 /// End of a line.
@@ -117,6 +118,8 @@ impl Port {
                 return Ok(());
             }
         }
+        // What stands there is not known, and a probe would end it.
+        self.holds_clearing = true;
         Err(PortError::NoPrompt { limit: FIRST * TYPINGS, bytes: 0 })
     }
 
