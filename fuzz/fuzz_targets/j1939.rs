@@ -48,5 +48,5 @@ fuzz_target!(|data: &[u8]| {
     }
     let kept = recording.written("can://can0", None).unwrap_or_default();
     let kept = String::from_utf8(kept).expect("text");
-    assert!(kept.lines().all(|line| candump::parse(line).is_some()));
+    assert!(kept.lines().all(|line| candump::parse(line.as_bytes()).is_some()));
 });
