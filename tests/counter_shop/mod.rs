@@ -58,8 +58,12 @@ impl Shop {
         (self.daemon, self.client) = (Some(daemon), client);
     }
 
+    /// Puts a card on the reader, once the one before was seen to leave.
     pub async fn lay(&self, chip: Chip) -> CardSim {
         let deadline = std::time::Instant::now() + crate::daemon::LONG;
+        while self.get("/v1/readers/counter-1/card").await.status != 204 {
+            assert!(std::time::Instant::now() < deadline, "a card lies there");
+        }
         loop {
             match CardSim::present(("127.0.0.1", self.port), chip.clone()).await {
                 Ok(card) => return card,

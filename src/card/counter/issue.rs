@@ -41,7 +41,7 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
         Shows::Number => return Ok(Refusal::AccountAtHeadquarters.into()),
         Shows::Doubt => return Ok(Refusal::TapAgain.into()),
     }
-    if let Err(refused) = may_issue(desk, &asked).await? {
+    if let Err(refused) = may_issue(desk, request.id, &asked).await? {
         return Ok(refused.into());
     }
     let Some((layout, keys)) = desk.medium(card.technology) else {
@@ -95,11 +95,20 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
     }
 }
 
-async fn may_issue(desk: &Desk, asked: &IssueAsked) -> Result<Result<(), Refused>, StoreError> {
+async fn may_issue(desk: &Desk, id: Uuid, asked: &IssueAsked) -> Result<Result<(), Refused>, StoreError> {
     let (shop, card_no) = (desk.shop(), asked.card_no.clone());
     let (held, known) = desk
         .store
-        .read(move |r| Ok((r.card_writes_held()?.is_some(), r.member_card(&card_no)?.is_some())))
+        .read(move |r| {
+            // Somebody may be giving the same number out at another reader in this moment.
+            let same = |other: &RequestRow| {
+                other.id != id
+                    && other.state == RequestState::Running
+                    && other.body.get("card_no") == Some(&json!(card_no))
+            };
+            let given = r.member_card(&card_no)?.is_some() || r.open_requests(ISSUE, None)?.iter().any(same);
+            Ok((r.card_writes_held()?.is_some(), given))
+        })
         .await?;
     if held {
         return Ok(Err(Refusal::WritesHeld.into()));
