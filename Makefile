@@ -7,7 +7,7 @@ PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd open
 PACKAGES_LAB   := qemu-system-x86 busybox-static cpio kmod xz-utils e2fsprogs
 # One machine for all of them.
 MODULES_LAB := virtio_pci 9p 9pnet_virtio overlay virtio_console virtio_blk virtio_net ext4 \
-	can can_raw can_isotp can_dev vcan slcan
+	can can_raw can_isotp can_dev vcan slcan sch_netem
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 CARGO ?= cargo

@@ -7,7 +7,7 @@ mod served;
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use baygate::api::SessionLife;
 use baygate::api::client::Method;
@@ -108,6 +108,28 @@ async fn a_session_does_what_both_till_and_role_allow_and_no_more() {
     served.stop().await;
 }
 
+/// A session that may do nothing could not even be ended.
+#[tokio::test]
+async fn who_may_do_nothing_at_a_till_is_not_logged_in() {
+    let served = shop(Setup::new()).await;
+    let till = pair(&served, "till-1", &["spend"]).await;
+    add(&served, "tech", "technician").await;
+    add(&served, "li.wei", "cashier").await;
+    let refused = try_login(&served, &till, "tech", PIN).await;
+    assert_eq!(refused.problem(), (403, "role-not-at-this-till".into()));
+    let line = ("refused".to_owned(), "tech".to_owned(), "till-1".to_owned());
+    assert_eq!(record(&served).await[0], line);
+    // The wrong PIN tells nothing of the role; another role meanwhile ends the session.
+    assert_eq!(try_login(&served, &till, "tech", WRONG).await.problem().1, "login-refused");
+    let session = log_in(&served, &till, "li.wei").await;
+    change(&served, "li.wei", json!({ "role": "technician" })).await;
+    assert_eq!(
+        delete(&served, &session, "/v1/operator-sessions").await.problem(),
+        (401, "session-over".into())
+    );
+    served.stop().await;
+}
+
 #[tokio::test]
 async fn sessions_end_by_logging_out_by_locking_and_with_the_tills_token() {
     let served = shop(Setup::new()).await;
@@ -147,6 +169,29 @@ async fn sessions_end_by_logging_out_by_locking_and_with_the_tills_token() {
     let id = tokens["tokens"][0]["id"].as_str().unwrap();
     admin(&served, Method::DELETE, &format!("/v1/tokens/{id}"), None).await;
     assert!(over(session).await, "the till was taken back");
+    served.stop().await;
+}
+
+/// Whoever has begun to log in with the old PIN is not logged in behind its end.
+#[tokio::test]
+async fn no_session_of_an_old_pin_outlives_its_change() {
+    let served = shop(Setup::new()).await;
+    let till = pair(&served, "till-1", EVERYTHING).await;
+    add(&served, "li.wei", "cashier").await;
+    let pins = [PIN, "141421356237"];
+    for round in 0..4 {
+        let (old, new) = (pins[round % 2], pins[(round + 1) % 2]);
+        // Hashing the new PIN lets the login wait in line; it reads the old hash right behind.
+        let (changed, login) = tokio::join!(
+            change(&served, "li.wei", json!({ "pin": new })),
+            try_login(&served, &till, "li.wei", old)
+        );
+        assert_eq!(changed.0, 200);
+        if login.status == 201 {
+            let token = login.json()["token"].as_str().unwrap().to_owned();
+            assert_eq!(served.get(&token, "/v1/readers").await.problem().1, "session-over", "round {round}");
+        }
+    }
     served.stop().await;
 }
 
@@ -196,6 +241,20 @@ async fn wrong_pins_lock_out_also_over_a_restart_until_unlocked() {
     served.stop().await;
 }
 
+/// Whatever is no id stands in the record as `?`: it locks nobody who mistypes another one.
+#[tokio::test]
+async fn what_is_no_id_is_not_locked() {
+    let served = shop(Setup::new()).await;
+    let till = pair(&served, "till-1", EVERYTHING).await;
+    for n in 0..7 {
+        let refused = try_login(&served, &till, &format!("Li Wei {n}"), WRONG).await;
+        assert_eq!(refused.problem(), (403, "login-refused".into()), "{n}");
+    }
+    let line = ("wrong-pin".to_owned(), "?".to_owned(), "till-1".to_owned());
+    assert_eq!(record(&served).await.iter().filter(|told| **told == line).count(), 7);
+    served.stop().await;
+}
+
 #[tokio::test]
 async fn guesses_at_once_are_guesses_all_the_same() {
     let served = shop(Setup::new()).await;
@@ -209,24 +268,6 @@ async fn guesses_at_once_are_guesses_all_the_same() {
     served.stop().await;
 }
 
-/// How long an answer takes must not tell whether somebody has an id.
-#[tokio::test]
-async fn an_id_that_nobody_has_takes_as_long() {
-    let served = shop(Setup::new()).await;
-    let till = pair(&served, "till-1", EVERYTHING).await;
-    add(&served, "li.wei", "cashier").await;
-    let mut fastest = [Duration::MAX; 2];
-    for _ in 0..3 {
-        for (slot, id) in ["li.wei", "nobody"].into_iter().enumerate() {
-            let begun = Instant::now();
-            assert_eq!(try_login(&served, &till, id, WRONG).await.status, 403);
-            fastest[slot] = fastest[slot].min(begun.elapsed());
-        }
-    }
-    assert!(fastest[1] * 2 > fastest[0], "{fastest:?}");
-    served.stop().await;
-}
-
 #[tokio::test]
 async fn no_pin_is_written_anywhere() {
     let served = shop(Setup::new()).await;
@@ -237,13 +278,13 @@ async fn no_pin_is_written_anywhere() {
     // Typed into the wrong field.
     try_login(&served, &till, PIN, PIN).await;
     assert_eq!(record(&served).await[0].1, "?");
-    for file in ["baygate.db", "baygate.db-wal"] {
-        let bytes = std::fs::read(served.dir.path().join(file)).unwrap_or_default();
-        for secret in [PIN, WRONG] {
-            let found = bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-            assert!(!found, "{secret} stands in {file}");
-        }
-    }
+    let written: Vec<u8> = ["baygate.db", "baygate.db-wal"]
+        .iter()
+        .flat_map(|file| std::fs::read(served.dir.path().join(file)).unwrap())
+        .collect();
+    let holds = |text: &str| written.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds("li.wei"), "what is looked through is what was written");
+    assert!(!holds(PIN) && !holds(WRONG), "a PIN stands in the database");
     served.stop().await;
 }
 
@@ -295,6 +336,8 @@ async fn bad_requests_are_refused_with_what_to_do() {
         body[member] = value;
         body
     };
+    let number: i64 = PIN.parse().unwrap();
+    let decimal: f64 = format!("{PIN}.5").parse().unwrap();
     // (token, path, body, status, code)
     let cases = [
         (&root, "/v1/operators", with("pin", json!("123456")), 422, "pin-too-weak"),
@@ -319,6 +362,22 @@ async fn bad_requests_are_refused_with_what_to_do() {
         ),
         (&till, "/v1/operator-sessions", json!({ "reader": "counter-9", "pin": PIN }), 404, "not-found"),
         (&till, "/v1/operator-sessions", json!({ "operator": "li.wei" }), 400, "body-invalid"),
+        (&till, "/v1/operator-sessions", json!({ "operator": "li.wei", "pin": number }), 400, "body-invalid"),
+        (
+            &till,
+            "/v1/operator-sessions",
+            json!({ "operator": "li.wei", "pin": -number }),
+            400,
+            "body-invalid",
+        ),
+        (
+            &till,
+            "/v1/operator-sessions",
+            json!({ "operator": "li.wei", "pin": decimal }),
+            400,
+            "body-invalid",
+        ),
+        (&root, "/v1/operators/li.wei", json!({ "pin": number }), 400, "body-invalid"),
         (&script, "/v1/operator-sessions", json!({ "operator": "li.wei", "pin": PIN }), 403, "till-needed"),
         (&till, "/v1/shifts/open", json!({}), 403, "operator-needed"),
         (&script, "/v1/shifts/close", json!({}), 403, "operator-needed"),
@@ -358,6 +417,20 @@ async fn two_tills_never_mix_at_one_reader() {
     assert_eq!(delete(&served, &second, path).await.problem().1, "reader-leased");
     let shown = served.get(&looker, "/v1/readers").await.json();
     assert_eq!(shown["readers"][0]["lease"]["till"], "till-1");
+
+    // Nor in the list of readers.
+    let there = CardInField {
+        reader: "counter-1".parse().unwrap(),
+        uid: "04A1B2C3".parse().unwrap(),
+        technology: Technology::MifareClassic1k,
+        atr: None,
+        since: UtcMillis::now(),
+    };
+    served.store.commit(Batch::new().op(Op::Device(DeviceOp::CardPresent(there)))).await.unwrap();
+    for (token, sees) in [(&first, true), (&second, false), (&looker, true)] {
+        let listed = served.get(token, "/v1/readers").await;
+        assert_eq!(listed.body.contains("04A1B2C3"), sees, "{listed:?}");
+    }
 
     // The lease is the till's, whoever is logged in there.
     let session = log_in(&served, &first, "li.wei").await;

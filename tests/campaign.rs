@@ -23,6 +23,10 @@ use showroom::tap::Tap;
 use showroom::{Showroom, callers, judge};
 use until::until_ok;
 
+/// The log forgets a token that was taken back behind the newest 1,000, and a quick machine makes
+/// more of them. Of some of those the caller never knew: the daemon died before it could answer.
+const KEPT_TOKENS: usize = 1_000 - 100;
+
 /// The slowest sources have told something as well, however often the daemon died under them.
 async fn every_source_has_spoken(room: &Showroom) {
     for kind in ["card.removed", "vehicle.departed", "vehicle.signals", "maintenance.warning"] {
@@ -78,11 +82,21 @@ async fn assert_answers_stand(room: &Showroom) {
     let acted = "SELECT count(*) FROM request WHERE scope = 'hq' AND kind = 'vehicle.scan'";
     assert_eq!(count(&room.desk, acted), asked, "commands acted more or less than once");
     let list = callers::ask(&room.shop.socket, Method::GET, "/v1/tokens", None, None).await;
-    for (id, revoked) in room.shop.answers.tokens.lock().unwrap().iter() {
+    let tokens = room.shop.answers.tokens.lock().unwrap();
+    for ((id, revoked), newer) in tokens.iter().zip((0..tokens.len()).rev()) {
         let found =
             list.body["tokens"].as_array().unwrap().iter().find(|token| token["id"] == id.to_string());
-        let found = found.unwrap_or_else(|| panic!("token {id} was given out and is not known"));
-        assert!(!*revoked || found["revoked_at"].is_string(), "token {id} was taken back and lives");
+        match found {
+            // Taken back, and behind the newest that are kept (docs/architecture.md).
+            None => assert!(
+                *revoked && newer >= KEPT_TOKENS,
+                "token {id} was given out, {newer} after it, and is not known\n{}",
+                room.last_log()
+            ),
+            Some(found) => {
+                assert!(!*revoked || found["revoked_at"].is_string(), "token {id} was taken back and lives");
+            }
+        }
     }
 }
 

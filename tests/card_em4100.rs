@@ -50,8 +50,8 @@ async fn a_card_that_is_said_again_and_again_is_told_once() {
         sim.lay(CARD);
         gateway.expect_cards("counter-1", &["tapped 100086F444"]).await;
         assert_eq!(gateway.in_field().await.first().unwrap().technology, Technology::Em4100);
-        // Ten repetitions and more: whoever told each would have told them before the next card.
-        tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+        // Whoever told each repetition would have told them before the next card.
+        sim.says_again(12).await;
         sim.lay(OTHER);
         let all = ["tapped 100086F444", "removed 100086F444", "tapped 0102030405", "removed 0102030405"];
         gateway.expect_cards("counter-1", all.get(..3).unwrap()).await;
@@ -118,7 +118,7 @@ async fn a_restart_tells_no_card_twice() {
         let service = gateway.serve(table);
         if still_there {
             gateway.expect_state("counter-1", DeviceStatus::Ready, None).await;
-            tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+            sim.says_again(12).await;
             sim.lift();
         }
         gateway.expect_cards("counter-1", &["removed 100086F444"]).await;

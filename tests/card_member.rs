@@ -13,11 +13,11 @@ use std::time::Instant;
 
 use baygate::card::apdu::{Command, Response};
 use baygate::card::keys::sealed::SealedKeys;
-use baygate::card::keys::{KeyVersion, Purpose};
+use baygate::card::keys::{CardRef, KeyStore, KeyVersion, Purpose};
 use baygate::card::medium::{WriteOutcome, WriteStep, Writing, format_commands};
 use baygate::card::member::{MemberPolicy, Members};
 use baygate::card::probe::Answer;
-use baygate::card::record::{Coupon, MemberRecord};
+use baygate::card::record::{Coupon, Header, MemberRecord, encode};
 use baygate::event::card::{MemberStatus, Technology};
 use baygate::event::device::DeviceStatus::Ready;
 use baygate::event::ledger::CardType;
@@ -145,6 +145,46 @@ async fn a_tap_tells_the_member_on_every_technology() {
     service.stop().await;
 }
 
+/// A member's NTAG213 with these bytes from this page on, written by somebody who has the keys.
+fn overwritten(page: u8, bytes: &[u8]) -> Chip {
+    let mut chip = issue(Sim::Ntag213, Technology::Ntag213, &record());
+    let (uid, store) = (uid(&chip).parse().unwrap(), STORE.parse().unwrap());
+    let card = CardRef { uid: &uid, store: &store, version: KeyVersion(1) };
+    chip.apdu(&keys(1).tag_login(card).unwrap().through_pn53x().to_bytes());
+    for (page, bytes) in (page..).zip(bytes.chunks(4)) {
+        let write = [&[0xFF, 0xD6, 0x00, page, 0x04], bytes].concat();
+        assert_eq!(chip.apdu(&write), [0x90, 0x00]);
+    }
+    chip.reset();
+    chip
+}
+
+/// First pages on an NTAG213 (docs/cards.md).
+const HEADER: u8 = 4;
+const SLOT_A: u8 = 8;
+const SLOT_B: u8 = 22;
+
+/// Cards of ours that somebody or something spoilt.
+fn spoilt_cards() -> Vec<(&'static str, Chip)> {
+    let uid: CardUid = uid(&empty(Sim::Ntag213)).parse().unwrap();
+    let sealed = |record: MemberRecord| encode(&record, &uid, &*keys(1)).unwrap();
+    let mut later = sealed(MemberRecord { counter: 13, ..record() });
+    later[2] = 9;
+    let header = Header { layout: 2, key_version: KeyVersion(1), store: STORE.parse().unwrap() };
+    let masters = [((KeyVersion(1), Purpose::Record), 1), ((KeyVersion(1), Purpose::Debit), 2)];
+    let masters = masters.map(|(id, byte)| (id, Zeroizing::new([byte; 16])));
+    let elsewhere = SealedKeys::new("SH-0001".parse().unwrap(), KeyVersion(1), masters.into());
+    let of_another_store = MemberRecord { issuing_store: "SH-0001".parse().unwrap(), ..record() };
+    vec![
+        ("damaged-record", overwritten(SLOT_A, &[0x55; 56])),
+        ("record-conflict", overwritten(SLOT_B, &sealed(MemberRecord { points: 1, ..record() }))),
+        ("record-conflict", overwritten(SLOT_B, &sealed(MemberRecord { counter: 10, ..record() }))),
+        ("key-missing", overwritten(SLOT_B, &later)),
+        ("unknown-format", overwritten(HEADER, &header.encode(&uid, &*keys(1)).unwrap())),
+        ("store-not-accepted", issue_with(Sim::Ntag213, Technology::Ntag213, &of_another_store, &elsewhere)),
+    ]
+}
+
 /// Cards that will not do, and why.
 fn bad_cards() -> Vec<(&'static str, Chip)> {
     let (sim, technology) = (Sim::Classic1k, Technology::MifareClassic1k);
@@ -186,7 +226,7 @@ async fn bad_cards_are_refused_without_a_write() {
     let service = gateway.serve_members(pcsc_table("counter-1", "Virtual PCD 00 00"), Some(members()));
     gateway.expect_state("counter-1", Ready, None).await;
     let mut expected = Vec::new();
-    for (reason, chip) in bad_cards() {
+    for (reason, chip) in bad_cards().into_iter().chain(spoilt_cards()) {
         let card = present(pcscd.port, chip).await;
         let uid = uid(&card.chip());
         expected.push(format!("refused {uid}"));
@@ -211,6 +251,33 @@ async fn bad_cards_are_refused_without_a_write() {
     expected.push(format!("tapped {}", uid(&card.chip())));
     gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
     assert_eq!(last(&gateway, "card.tapped").await.get("member"), None);
+    drop(card);
+    service.stop().await;
+}
+
+/// The answer to a password is lost, once: whatever the card made of it, it is asked for no
+/// second one before it is presented again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_sent_once_a_tap() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let gateway = Gateway::new();
+    let service = gateway.serve_members(pcsc_table("counter-1", "Virtual PCD 00 00"), Some(members()));
+    gateway.expect_state("counter-1", Ready, None).await;
+    let is_password = |apdu: &Vec<u8>| apdu.starts_with(&[0xFF, 0x00, 0x00, 0x00, 0x07, 0xD4, 0x42, 0x1B]);
+    let card = present(pcscd.port, issue(Sim::Ntag213, Technology::Ntag213, &record())).await;
+    let uid = uid(&card.chip());
+    gateway.expect_cards("counter-1", &[&format!("tapped {uid}")]).await;
+    let before = card.apdus().iter().position(is_password).unwrap();
+    let mut chip = card.chip();
+    card.remove().await;
+    let [tapped, removed, refused] = ["tapped", "removed", "refused"].map(|word| format!("{word} {uid}"));
+    gateway.expect_cards("counter-1", &[&tapped, &removed]).await;
+    chip.reset();
+    let card = present(pcscd.port, chip).await;
+    card.fault_after(before, CardFault::Empty);
+    gateway.expect_cards("counter-1", &[&tapped, &removed, &refused]).await;
+    assert_eq!(last(&gateway, "card.refused").await["reason"], "reader-error");
+    assert_eq!(card.apdus().iter().filter(|apdu| is_password(apdu)).count(), 1);
     drop(card);
     service.stop().await;
 }

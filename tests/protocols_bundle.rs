@@ -321,6 +321,14 @@ fn a_bad_file_says_where_and_what_to_do() {
         ("obd/readiness.toml", "supported = 15", "supported = 32", "uses a bit beyond 31", "31 (D0)"),
         ("adapters/elm327-v1.5.toml", "\"AT@1\"", "\"03\"", "is not an AT command", "AT@1"),
         ("adapters/stn.toml", "id = \"stn\"", "", "missing field `id`", ""),
+        (
+            "cards/type-2.toml",
+            "\"ntag213\"",
+            "\"mifare-classic-1k\"",
+            "has the layout \"mifare-classic\" already",
+            "in one file",
+        ),
+        ("cards/mifare-classic.toml", "\"787788\"", "\"FF0780\"", "lock a sector or leave it open", "787788"),
     ] {
         let errors = broken(file, from, to);
         let found = errors

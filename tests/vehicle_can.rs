@@ -3,6 +3,12 @@
 //! no CAN in their kernel: `make can` runs this file in a virtual machine of the lab.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "vehicle_can/clearing.rs"]
+mod clearing;
+#[path = "vehicle_can/helper.rs"]
+mod helper;
+#[path = "vehicle_can/iso_tp.rs"]
+mod iso_tp;
 #[path = "vehicle_can/kernel.rs"]
 mod kernel;
 mod lab;
@@ -15,24 +21,17 @@ use std::time::{Duration, Instant};
 
 use baygate::config::tables::{Poll, VehicleTable};
 use baygate::config::values::{Locale, VehicleLink};
-use baygate::link::can::{CanSocket, Frame, Heard, Id, interface};
-use baygate::sim::vehicle::{BusSim, CarSpec, Engine, SlcanProfile, SlcanSim};
+use baygate::link::can::{CanSocket, Frame, Heard, Id};
+use baygate::sim::vehicle::{BusSim, CarSpec, Engine};
 use baygate::vehicle::adapter::Adapter as Link;
-use baygate::vehicle::can::isotp::{Conversations, Event, Form, Next, Output, Receiver, Sender};
 use baygate::vehicle::gate::{ExtendedAddress, Request, Target};
 use kernel::{KernelIsoTp, Options, error_frame, raw_write};
 use vehicle_bay::{Bay, bundle, open_store, quick, table};
 
-/// A whole run of the machine, on a loaded host without hardware virtualisation.
-const LONG: Duration = Duration::from_secs(2400);
-/// The shorter messages have half of all bytes.
-const HALF: usize = 2895;
-/// A frame takes so long at 500 kbit/s, and none on vcan: the kernel's sender begins to wait
-/// for flow control when it has heard its own frame, and ignores one that comes before.
-const A_FRAME: Duration = Duration::from_micros(230);
-/// Nothing on a vcan takes so long.
-const SOON: Duration = Duration::from_secs(3);
-
+/// A whole run of the machine with every length, on a loaded host without hardware virtualisation.
+const LONG: Duration = Duration::from_secs(2 * 60 * 60);
+/// It tells how far it is; when it says nothing for so long, it hangs.
+const SILENT: Duration = Duration::from_secs(15 * 60);
 /// They have a processor of the machine for themselves. No test may move from one to the
 /// other: a vcan delivers on the processor that sent, and frames would overtake each other.
 const LONG_ONES: [&str; 2] = ["every_length_to_the_kernel", "every_longer_length_from_the_kernel"];
@@ -59,7 +58,7 @@ fn in_the_machine() {
          part 1 --skip {skip_long} --skip in_the_machine\n\
          wait\n\
          [ \"$(cat /run/0 /run/1)\" = \"$(printf '0\\n0')\" ]\n",
-        stride = stride(),
+        stride = iso_tp::stride(),
         long = LONG_ONES.join(" "),
         skip_long = LONG_ONES.join(" --skip "),
         root = env!("CARGO_MANIFEST_DIR"),
@@ -71,7 +70,7 @@ fn in_the_machine() {
     println!("up after {:.1} s", begun.elapsed().as_secs_f64());
     loop {
         let left = LONG.checked_sub(begun.elapsed()).expect("the machine takes too long");
-        match machine.hear(left) {
+        match machine.hear(left.min(SILENT)) {
             lab::Heard::Line(line) if line.starts_with("exit ") => {
                 assert_eq!(line, "exit 0", "{}", machine.console());
                 break;
@@ -81,198 +80,6 @@ fn in_the_machine() {
         }
     }
     println!("all of it took {:.1} s", begun.elapsed().as_secs_f64());
-}
-
-/// `BAYGATE_STRIDE`: of the longer messages one in so many, where time is short. Usually all.
-fn stride() -> usize {
-    std::env::var("BAYGATE_STRIDE").ok().and_then(|text| text.parse().ok()).filter(|n| *n > 0).unwrap_or(1)
-}
-
-/// Every length up to some frames and the last ones, between them by the stride.
-fn lengths(range: std::ops::RangeInclusive<usize>) -> impl Iterator<Item = usize> {
-    let stride = stride();
-    range.filter(move |length| *length < 200 || *length > 4080 || length.is_multiple_of(stride))
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
-}
-
-fn payload(length: usize) -> Vec<u8> {
-    (0..length).map(|place| (place.wrapping_mul(31) ^ (place >> 5) ^ length) as u8).collect()
-}
-
-const OURS: Id = Id::standard(0x7E0);
-const THEIRS: Id = Id::standard(0x7E8);
-
-/// We send, the kernel puts together.
-async fn to_the_kernel(interface: &str, form: Form, options: Options, lengths: impl Iterator<Item = usize>) {
-    let kernel = KernelIsoTp::open(interface, OURS, THEIRS, options);
-    let mut socket = CanSocket::open(interface).unwrap();
-    socket.pass(&[baygate::link::can::Pass { id: THEIRS, mask: 0x7FF }]).unwrap();
-    let begun = Instant::now();
-    for length in lengths {
-        let whole = payload(length);
-        let mut sender = Sender::new(form, whole.clone()).unwrap();
-        loop {
-            match sender.next(begun.elapsed()) {
-                Next::Send(data) => {
-                    let frame = Frame::new(OURS, &data, form.frame_bytes > 8).unwrap();
-                    socket.send(&frame).await.unwrap();
-                }
-                Next::Wait(until) => {
-                    let pause = until.saturating_sub(begun.elapsed());
-                    if let Ok(heard) = tokio::time::timeout(pause, socket.hear()).await
-                        && let Heard::Frame(frame) = heard.unwrap()
-                    {
-                        sender.on_frame(frame.data(), begun.elapsed());
-                    }
-                }
-                Next::Done => break,
-                Next::Failed(error) => panic!("{length}: {error}"),
-            }
-        }
-        assert_eq!(kernel.read(), whole, "{length}");
-    }
-}
-
-/// The kernel sends, we put together; in blocks of `length % blocks`.
-async fn from_the_kernel(
-    interface: &str,
-    form: Form,
-    options: Options,
-    blocks: usize,
-    lengths: impl Iterator<Item = usize>,
-) {
-    let kernel = KernelIsoTp::open(interface, OURS, THEIRS, options);
-    let mut socket = CanSocket::open(interface).unwrap();
-    socket.pass(&[baygate::link::can::Pass { id: THEIRS, mask: 0x7FF }]).unwrap();
-    let begun = Instant::now();
-    for length in lengths {
-        let mut receiver = Receiver::new(form, (length % blocks) as u8, 0);
-        let whole = payload(length);
-        kernel.write(&whole);
-        let came = loop {
-            // What is there already is read without asking the runtime: there are a million.
-            let heard = match socket.heard().unwrap() {
-                Some(heard) => heard,
-                None => {
-                    let heard = tokio::time::timeout(SOON, socket.hear()).await;
-                    heard.unwrap_or_else(|_| panic!("{length}: silence")).unwrap()
-                }
-            };
-            let Heard::Frame(frame) = heard else { continue };
-            let step = receiver.on_frame(frame.data(), 1 << 20, begun.elapsed());
-            if let Some(reply) = step.reply {
-                if blocks > 1 {
-                    std::thread::sleep(A_FRAME);
-                }
-                socket.send(&Frame::new(OURS, &reply, form.frame_bytes > 8).unwrap()).await.unwrap();
-            }
-            match step.events.into_iter().next() {
-                Some(Event::Whole(payload)) => break payload,
-                Some(Event::Broken { why, .. }) => panic!("{length}: {why:?}"),
-                None => {}
-            }
-        };
-        assert_eq!(came, whole, "{length}");
-    }
-    assert_eq!(socket.dropped(), 0);
-}
-
-#[test]
-#[ignore = "make can"]
-fn every_length_to_the_kernel() {
-    runtime().block_on(to_the_kernel("vcan3", Form::default(), Options::default(), lengths(1..=4095)));
-}
-
-#[test]
-#[ignore = "make can"]
-fn every_length_from_the_kernel() {
-    runtime().block_on(from_the_kernel("vcan4", Form::default(), Options::default(), 1, lengths(1..=HALF)));
-}
-
-#[test]
-#[ignore = "make can"]
-fn every_longer_length_from_the_kernel() {
-    let lengths = lengths(HALF + 1..=4095);
-    runtime().block_on(from_the_kernel("vcan3", Form::default(), Options::default(), 1, lengths));
-}
-
-#[test]
-#[ignore = "make can"]
-fn every_form_both_ways() {
-    let lengths = || (1..140).chain((140..4095).step_by(331)).chain([4095, 4096, 5000, 8000]);
-    runtime().block_on(async {
-        for bytes in [12, 24, 64] {
-            let options = Options { frame_bytes: bytes, ..Options::default() };
-            let form = Form::default().fd(bytes);
-            to_the_kernel("vcan2", form, options, lengths()).await;
-            from_the_kernel("vcan2", form, options, 40, lengths()).await;
-        }
-        // We are F1, the kernel is 10.
-        let options = Options { addresses: Some((0xF1, 0x10)), ..Options::default() };
-        to_the_kernel("vcan2", Form::extended(0x10, 0xF1), options, lengths()).await;
-        from_the_kernel("vcan2", Form::extended(0x10, 0xF1), options, 7, lengths()).await;
-        // The kernel asks for small blocks with 300 µs between frames, and wants 55 as padding.
-        let options = Options { block_size: 3, st_min: 0xF3, padding: Some(0x55), ..Options::default() };
-        let form = Form { padding: Some(0x55), ..Form::default() };
-        to_the_kernel("vcan2", form, options, (1..400).step_by(7)).await;
-        let unpadded = Form { padding: None, ..Form::default() };
-        from_the_kernel("vcan2", unpadded, Options::default(), 3, lengths()).await;
-        to_the_kernel("vcan2", unpadded, Options::default(), lengths()).await;
-    });
-}
-
-#[test]
-#[ignore = "make can"]
-fn four_conversations_at_once() {
-    const MESSAGES: usize = 10;
-    let senders: Vec<_> = (0..4_u32)
-        .map(|unit| {
-            let (ours, theirs) = (Id::standard(0x7E0 + unit), Id::standard(0x7E8 + unit));
-            let kernel = KernelIsoTp::open("vcan5", ours, theirs, Options::default());
-            move || (0..MESSAGES).for_each(|round| kernel.write(&payload(4095 - round * 4 - unit as usize)))
-        })
-        .collect();
-    let came = runtime().block_on(async {
-        let mut socket = CanSocket::open("vcan5").unwrap();
-        socket.pass(&[baygate::link::can::Pass { id: Id::standard(0x7E8), mask: 0x7F8 }]).unwrap();
-        let mut all = Conversations::new(32 * 1024);
-        for unit in 0..4 {
-            let (ours, theirs) = (Id::standard(0x7E0 + unit), Id::standard(0x7E8 + unit));
-            assert!(all.listen(theirs, ours, Form::default(), 8, 0));
-        }
-        let threads: Vec<_> = senders.into_iter().map(std::thread::spawn).collect();
-        let (begun, mut came, mut open, mut most) = (Instant::now(), Vec::new(), [false; 4], 0);
-        while came.len() < 4 * MESSAGES {
-            let heard = tokio::time::timeout(SOON, socket.hear()).await.expect("silence").unwrap();
-            let Heard::Frame(frame) = heard else { continue };
-            let unit = (frame.id().number() - 0x7E8) as usize;
-            open[unit] = true;
-            most = most.max(open.iter().filter(|open| **open).count());
-            for output in all.on_frame(&frame, begun.elapsed()) {
-                match output {
-                    Output::Send(flow) => {
-                        std::thread::sleep(A_FRAME);
-                        socket.send(&flow).await.unwrap();
-                    }
-                    Output::Event(from, Event::Whole(payload)) => {
-                        open[unit] = false;
-                        came.push((from, payload));
-                    }
-                    Output::Event(from, Event::Broken { why, .. }) => panic!("{from}: {why:?}"),
-                }
-            }
-        }
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
-        assert!(most >= 2, "they did not overlap");
-        came
-    });
-    assert!(came.iter().all(|(_, came)| *came == payload(came.len())));
-    for unit in 0..4 {
-        assert_eq!(came.iter().filter(|(from, _)| from.number() == 0x7E8 + unit).count(), MESSAGES);
-    }
 }
 
 fn car(protocol: u8) -> CarSpec {
@@ -298,8 +105,8 @@ async fn a_full_scan_over_the_bus() {
     }
 }
 
-fn ip(words: &str) {
-    assert!(Command::new("ip").args(words.split(' ')).status().unwrap().success(), "ip {words}");
+fn run(program: &str, words: &str) {
+    assert!(Command::new(program).args(words.split(' ')).status().unwrap().success(), "{program} {words}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -311,9 +118,9 @@ async fn the_daemon_survives_what_happens_to_a_bus() {
     let bay = Bay::start(&store, "bay-1", "can://vcan0", Poll::Auto);
     bay.nth("vehicle.report", 1).await;
     // Down and up again within the patience.
-    ip("link set vcan0 down");
+    run("ip", "link set vcan0 down");
     bay.until_reason(Some("interface-down")).await;
-    ip("link set vcan0 up");
+    run("ip", "link set vcan0 up");
     bay.until_reason(None).await;
     // The controller left the bus, and came back.
     let raw = kernel::raw("vcan0");
@@ -555,76 +362,4 @@ fn commands_as_a_user_types_them() {
     let devices = Command::new(program).args(["devices", "--json"]).output().unwrap();
     let devices = String::from_utf8(devices.stdout).unwrap();
     assert!(devices.contains("can://vcan9"), "{devices}");
-}
-
-/// As systemd does for `baygate-can.socket`: each connection gets a helper of its own.
-fn helper_socket() {
-    let place = std::path::Path::new(interface::HELPER);
-    std::fs::create_dir_all(place.parent().unwrap()).unwrap();
-    let listener = std::os::unix::net::UnixListener::bind(place).unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let stream = std::os::fd::OwnedFd::from(stream.unwrap());
-            let mut helper = Command::new(env!("CARGO_BIN_EXE_baygate"));
-            helper.arg("can-helper").stdin(stream.try_clone().unwrap()).stdout(stream);
-            helper.spawn().unwrap().wait().unwrap();
-        }
-    });
-}
-
-/// The kernel's own slcan driver has bit rates as hardware has: it stands for a real
-/// controller, with the simulated adapter behind it.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "make can"]
-async fn the_helper_sets_an_interface_up_and_the_daemon_asks_for_it() {
-    const N_SLCAN: &str = "17";
-    helper_socket();
-    let sim = SlcanSim::spawn_pty(SlcanProfile::default(), &car(8), None).await.unwrap();
-    let mut ldattach = Command::new("ldattach").args(["--debug", N_SLCAN, &sim.name()]).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    // Kernels name it slcan0 or can0.
-    let name = loop {
-        let there = ["slcan0", "can0"].into_iter().find(|name| interface::state(name).is_ok());
-        if let Some(name) = there {
-            break name;
-        }
-        let all: Vec<_> =
-            std::fs::read_dir("/sys/class/net").unwrap().map(|net| net.unwrap().file_name()).collect();
-        assert!(Instant::now() < deadline, "the kernel made no interface: {all:?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
-    assert!(!interface::state(name).unwrap().up);
-    let link = format!("can://{name}?bitrate=250000").parse().unwrap();
-    let report = baygate::cli::scan::scan_link(&link, &bundle(), None, Locale::En).await.unwrap();
-    assert_eq!((report.protocol.as_str(), report.ecus.len()), ("iso15765-4-11bit-250k", 3));
-    let state = interface::state(name).unwrap();
-    assert_eq!((state.up, state.bitrate, state.listen_only), (true, Some(250_000), false));
-    assert!(sim.heard().contains(&"S5".to_owned()), "{:?}", sim.heard());
-    // Up already, at another rate: the helper changes it.
-    let link = format!("can://{name}?bitrate=500000").parse().unwrap();
-    let _ = Link::open(&link, &bundle(), None, None).await;
-    assert_eq!(interface::state(name).unwrap().bitrate, Some(500_000));
-    // Listening: the helper sets the mode, the driver reports it, the adapter is told `L`.
-    let dir = tempfile::tempdir().unwrap();
-    let store = open_store(dir.path());
-    let bay = Bay::start(&store, "bay-1", &format!("can://{name}?bitrate=250000"), Poll::ListenOnly);
-    bay.until_reason(Some("listen-only")).await;
-    let requests = sim.requests().len();
-    bay.scan().await;
-    bay.stop().await;
-    let state = interface::state(name).unwrap();
-    assert_eq!((state.listen_only, state.bitrate), (true, Some(250_000)));
-    assert!(sim.heard().contains(&"L".to_owned()), "{:?}", sim.heard());
-    assert_eq!(sim.requests().len(), requests, "nothing was asked");
-    let as_it_is = format!("can://{name}").parse().unwrap();
-    let error = Link::open(&as_it_is, &bundle(), None, None).await.err().expect("it cannot ask so");
-    assert!(error.to_string().contains("listen-only"), "{error}");
-    // And back.
-    let link = format!("can://{name}?bitrate=250000").parse().unwrap();
-    Link::open(&link, &bundle(), None, None).await.unwrap();
-    assert!(!interface::state(name).unwrap().listen_only);
-    let refused = interface::set_up("lo", 500_000, false).await.unwrap_err();
-    assert!(refused.to_string().contains("no CAN interface"), "{refused}");
-    ldattach.kill().unwrap();
-    ldattach.wait().unwrap();
 }

@@ -5,18 +5,18 @@
 mod served;
 mod vehicle_bay;
 
+use baygate::api::client::Method;
 use baygate::config::tables::Poll;
 use baygate::sim::vehicle::{Adapter, CarSpec, Engine, Profile, VehicleSim};
-use baygate::store::confirmations::{ConfirmationOp, KIND};
-use baygate::store::requests::{NewRequest, RequestOp, RequestState};
+use baygate::store::requests::RequestState;
 use baygate::store::tokens::TokenOp;
 use baygate::store::{Batch, Op};
-use baygate::vehicle::clear::WHAT;
 use serde_json::{Value, json};
 use served::{Served, Setup};
 use sha2::Digest as _;
 use uuid::Uuid;
 use vehicle_bay::Bay;
+use vehicle_bay::clearing::{Granted, grant};
 
 const ASK: &str = "/v1/vehicles/bay-1/clear-dtcs";
 
@@ -126,6 +126,34 @@ async fn asked_confirmed_cleared_once_and_reported() {
     assert_eq!(shop.clearings(), 1);
 }
 
+/// Where people have accounts, whoever decides is logged in and of a role that may.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_people_have_accounts_a_till_alone_decides_nothing() {
+    let shop = Shop::open(Poll::OnRequest).await;
+    shop.bay.until_reason(None).await;
+    shop.bay.scan().await;
+    let id = shop.ask().await;
+    // What nobody is called is not recorded, not even with a no.
+    for name in ["x".repeat(65), "a\u{1b}[2J".to_owned()] {
+        let no = json!({"confirm": false, "operator": name});
+        assert_eq!(shop.say(&shop.till, &id, no).await.problem(), (422, "operator-missing".into()));
+    }
+    let pin = "271828182845";
+    let chen = json!({"id": "chen", "name": "陈师傅", "role": "technician", "pin": pin});
+    let added = shop.served.client().await.request(Method::POST, "/v1/operators", Some(&chen)).await.unwrap();
+    assert_eq!(added.status, 201);
+    for word in [yes(), json!({"confirm": false})] {
+        assert_eq!(shop.say(&shop.till, &id, word).await.problem(), (403, "operator-needed".into()));
+    }
+    let login = json!({"operator": "chen", "pin": pin});
+    let login = shop.served.post(&shop.till, "/v1/operator-sessions", &login).await.json();
+    let session = login["token"].as_str().unwrap();
+    let no = json!({"confirm": false, "operator": "somebody else"});
+    assert_eq!(shop.say(session, &id, no).await.status, 200);
+    let told = shop.served.get(&shop.script, &format!("/v1/requests/{id}")).await.json();
+    assert_eq!(told["outcome"]["operator"], "陈师傅 (chen)");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_no_longer_holds_is_not_done() {
     let shop = Shop::open(Poll::OnRequest).await;
@@ -183,23 +211,7 @@ async fn an_interrupted_clearing_is_not_repeated() {
     let report = shop.bay.scan().await.outcome.unwrap();
     let Shop { served, sim, bay, .. } = shop;
     bay.stop().await;
-    let (confirmation, request) = (Uuid::now_v7(), Uuid::now_v7());
-    let row = |id, kind, body| NewRequest {
-        id,
-        kind,
-        target: "bay-1".into(),
-        scope: "control".into(),
-        idempotency_key: None,
-        body,
-    };
-    let asked = json!({"what": WHAT, "visit": report["visit"], "method": "obd", "codes": ["P0420"], "asked_by": "control"});
-    let by = json!({"confirmed_by": "till-1", "operator": "Li"});
-    let body = json!({"confirmation": confirmation, "visit": report["visit"]});
-    let batch = Batch::new()
-        .op(Op::Confirmation(ConfirmationOp::Ask(row(confirmation, KIND, asked))))
-        .op(Op::Confirmation(ConfirmationOp::Grant { id: confirmation, by }))
-        .op(Op::Request(RequestOp::Insert(row(request, WHAT, body))));
-    served.store.commit(batch).await.unwrap();
+    let Granted { confirmation, request } = grant(&served.store, &report["visit"], &["P0420"]).await;
     drop(served.store.redeem(confirmation, "bay-1", request).await.unwrap());
     assert!(served.store.redeem(confirmation, "bay-1", request).await.is_err(), "once");
 

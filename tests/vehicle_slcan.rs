@@ -12,15 +12,12 @@ use baygate::event::vehicle::VehicleReport;
 use baygate::sim::vehicle::{
     Adapter, CarSpec, Engine, Profile, SlcanProfile, SlcanSim, Truck, TruckUnit, VehicleSim,
 };
-use baygate::store::confirmations::{ConfirmationOp, KIND};
-use baygate::store::requests::{NewRequest, RequestOp, RequestState};
-use baygate::store::{Batch, Op, Store};
+use baygate::store::requests::RequestState;
 use baygate::vehicle::adapter::Adapter as Link;
-use baygate::vehicle::clear::{Delivery, WHAT};
-use baygate::vehicle::gate::clear::ClearRequest;
+use baygate::vehicle::clear::Delivery;
 use baygate::vehicle::gate::{ExtendedAddress, Request, Target};
-use serde_json::{Value, json};
-use uuid::Uuid;
+use serde_json::Value;
+use vehicle_bay::clearing::redeemed;
 use vehicle_bay::{Bay, bundle, open_store, quick, table};
 
 fn car(protocol: u8) -> CarSpec {
@@ -422,30 +419,6 @@ async fn a_unit_is_asked_by_its_extended_address() {
     assert!(sim.heard().contains(&"t6F181202010C00000000".to_owned()), "{:?}", sim.heard());
 }
 
-/// A confirmation that a person gave and that is used up.
-async fn confirmed(store: &Store) -> ClearRequest {
-    let (confirmation, request) = (Uuid::now_v7(), Uuid::now_v7());
-    let row = |id, kind: &'static str, body| NewRequest {
-        id,
-        kind,
-        target: "bay-1".into(),
-        scope: "control".into(),
-        idempotency_key: None,
-        body,
-    };
-    let by = json!({"confirmed_by": "till-1", "operator": "Li"});
-    let batch = Batch::new()
-        .op(Op::Confirmation(ConfirmationOp::Ask(row(
-            confirmation,
-            KIND,
-            json!({"what": WHAT, "method": "obd"}),
-        ))))
-        .op(Op::Confirmation(ConfirmationOp::Grant { id: confirmation, by }))
-        .op(Op::Request(RequestOp::Insert(row(request, WHAT, json!({"confirmation": confirmation})))));
-    store.commit(batch).await.unwrap();
-    ClearRequest::new(store.redeem(confirmation, "bay-1", request).await.unwrap()).unwrap()
-}
-
 /// Nobody acknowledges: it must not wait in the adapter for the next car.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clearing_that_nobody_acknowledges_is_withdrawn() {
@@ -461,7 +434,7 @@ async fn a_clearing_that_nobody_acknowledges_is_withdrawn() {
         } else {
             sim.engine(Engine::On);
         }
-        let answer = link.clear(confirmed(&store).await).await.unwrap();
+        let answer = link.clear(redeemed(&store).await).await.unwrap();
         assert_eq!((answer.delivery, answer.cleared.is_empty()), (delivery, asleep), "{answer:?}");
         let heard = sim.heard();
         let frame = heard.iter().position(|line| line == "t7DF80104000000000000").unwrap();

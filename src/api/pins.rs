@@ -3,7 +3,7 @@
 
 use argon2::password_hash::{Error, Output, ParamsString, PasswordHash, SaltString};
 use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
-use serde::Deserialize;
+use serde::de::{self, Deserialize, Deserializer, Visitor};
 use zeroize::Zeroizing;
 
 use crate::store::operators::PinHash;
@@ -32,14 +32,47 @@ const DIGITS: std::ops::RangeInclusive<usize> = 6..=12;
 const LONGEST: usize = 64;
 
 /// A PIN as typed. `Debug` prints nothing; the memory is wiped when it is dropped.
-#[derive(Clone, Deserialize)]
-#[serde(from = "String")]
+#[derive(Clone)]
 pub(super) struct Pin(Zeroizing<String>);
 
 impl From<String> for Pin {
     fn from(typed: String) -> Self {
         Self(Zeroizing::new(typed))
     }
+}
+
+/// By hand: what serde says of a wrong type repeats the value, and the answer is shown and logged.
+impl<'de> Deserialize<'de> for Pin {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Typed;
+        impl Visitor<'_> for Typed {
+            type Value = Pin;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a PIN as text, in quotes")
+            }
+            fn visit_str<E: de::Error>(self, typed: &str) -> Result<Pin, E> {
+                Ok(Pin::from(typed.to_owned()))
+            }
+            fn visit_string<E: de::Error>(self, typed: String) -> Result<Pin, E> {
+                Ok(Pin::from(typed))
+            }
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Pin, E> {
+                Err(no_text())
+            }
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Pin, E> {
+                Err(no_text())
+            }
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Pin, E> {
+                Err(no_text())
+            }
+        }
+        deserializer.deserialize_string(Typed)
+    }
+}
+
+fn no_text<E: de::Error>() -> E {
+    E::custom("a PIN is text: put it in quotes")
 }
 
 impl std::fmt::Debug for Pin {
@@ -114,6 +147,7 @@ impl Pin {
             &mut hash,
             &mut memory,
         )?;
+        metrics::counter!("baygate_operator_pin_hashes_total").increment(1);
         Output::new(&hash)
     }
 
@@ -184,6 +218,19 @@ mod tests {
         assert_eq!(pin("314158").judge(Some(&first)), Judgement::Wrong);
         assert_eq!(pin("314159").judge(None), Judgement::Wrong);
         assert_eq!(format!("{:?} {first:?}", pin("314159")), "Pin(…) PinHash(…)");
+    }
+
+    /// How long an answer takes must not tell whether somebody has an id.
+    #[test]
+    fn an_id_that_nobody_has_costs_as_much() {
+        let stored = pin("314159").hashed().unwrap();
+        for stored in [Some(&stored), None] {
+            let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+            let handle = recorder.handle();
+            metrics::with_local_recorder(&recorder, || pin("314158").judge(stored));
+            let told = handle.render();
+            assert!(told.contains("baygate_operator_pin_hashes_total 1\n"), "{stored:?}: {told}");
+        }
     }
 
     /// RFC 9106 §5.3 is with secret and associated data, which no PIN has; this one is from the

@@ -220,6 +220,11 @@ async fn in_session(shared: &Shared, session: [u8; 32]) -> Result<Principal, Pro
         return Err(session_over());
     };
     let scopes = operator.role.within(&scopes_of(&token));
+    if scopes.is_empty() {
+        // Another role meanwhile, that may do nothing here: not even log out.
+        shared.sessions.end(&session);
+        return Err(session_over());
+    }
     let session = Some((operator, session));
     Ok(Principal::Token { id: token.id, scopes, sha256, till: token.till, session })
 }

@@ -67,13 +67,14 @@ pub struct Command {
     data: Zeroizing<Vec<u8>>,
     le: Option<u8>,
     secret: bool,
+    costs_a_try: bool,
 }
 
 impl Command {
     /// Class, instruction and parameters alone (case 1).
     #[must_use]
     pub fn new(header: [u8; 4]) -> Self {
-        Self { header, data: Zeroizing::default(), le: None, secret: false }
+        Self { header, data: Zeroizing::default(), le: None, secret: false, costs_a_try: false }
     }
 
     /// With a data field. Nothing beyond 255 bytes fits a short command: the
@@ -89,6 +90,20 @@ impl Command {
     pub fn secret(mut self) -> Self {
         self.secret = true;
         self
+    }
+
+    /// Says that the card counts this command if what it presents is wrong, and locks itself
+    /// in the end: who did not hear the answer does not send it again.
+    #[must_use]
+    pub fn counted_by_the_card(mut self) -> Self {
+        self.costs_a_try = true;
+        self
+    }
+
+    /// Whether the card may have [counted](Self::counted_by_the_card) it.
+    #[must_use]
+    pub fn costs_a_try(&self) -> bool {
+        self.costs_a_try
     }
 
     /// With `Le`; 0 asks for up to 256 bytes.
@@ -180,13 +195,19 @@ pub enum ClassicKeyType {
     B = 0x61,
 }
 
-/// A response APDU.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A response APDU. `Debug` shows how long its data is: it may be a card's PACK, or a record.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Response {
     /// The data field.
     pub data: Vec<u8>,
     /// The status word.
     pub status: StatusWord,
+}
+
+impl fmt::Debug for Response {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Response({} bytes, {})", self.data.len(), self.status)
+    }
 }
 
 impl Response {
@@ -259,6 +280,8 @@ mod tests {
         }
         assert_eq!(Response::parse(&[0x6C, 0x07]).unwrap().status.right_le(), Some(7));
         assert_eq!(Response::parse(&[0x63, 0x00]).unwrap().ok(), None);
+        let pack = Response::parse(&hex::decode("D543009D169000").unwrap()).unwrap();
+        assert_eq!(format!("{pack:?}"), "Response(5 bytes, 9000)");
     }
 
     proptest::proptest! {

@@ -19,7 +19,7 @@ use crate::ident::CardUid;
 
 /// NTAG and Ultralight EV1 GET_VERSION (NTAG213/215/216 data sheet rev. 3.2 §10.1),
 /// relayed unframed by the PN53x (InCommunicateThru, PN532 user manual §7.3.9).
-const RELAY_GET_VERSION: &[u8] = &[0xD4, 0x42, 0x60];
+pub(super) const RELAY_GET_VERSION: &[u8] = &[0xD4, 0x42, 0x60];
 /// InListPassiveTarget, one card, 106 kbit/s type A (PN532 user manual §7.3.5): answers the SAK.
 const RELAY_LIST_TARGET: &[u8] = &[0xD4, 0x4A, 0x01, 0x00];
 /// The key every empty Classic card is delivered with; public, protects nothing.

@@ -112,10 +112,10 @@ refusals! {
     UnknownFormat, "unknown-format", "Written by a later program.",
         "此卡由更新版本的程序写入。请先升级本机程序。",
         "This card was written by a newer version. Update this gateway first.";
-    DamagedRecord, "damaged-record", "Neither slot holds a record.",
+    DamagedRecord, "damaged-record", "Neither slot holds a record that can be read.",
         "卡内数据已损坏。请为顾客补卡，余额以总部记录为准。",
         "The data on this card is damaged. Replace the card; headquarters has the balance.";
-    RecordConflict, "record-conflict", "Two records with one counter.",
+    RecordConflict, "record-conflict", "Two records with one counter, or counters more than one apart.",
         "卡内两份数据互相矛盾，可能是复制卡。请扣留此卡并联系总部。",
         "The two records on this card contradict each other: it may be a copy. Keep the card and tell headquarters.";
     Blocked, "blocked", "Reported lost, or stopped.",
@@ -142,7 +142,36 @@ impl Refusal {
     /// Whether the reader stood in the way, not the card: the card may be asked again.
     #[must_use]
     pub fn is_the_readers(self) -> bool {
-        matches!(self, Self::NoAnswer | Self::ReaderBusy | Self::ReaderError)
+        self.reader_code().is_some()
+    }
+
+    /// The stable reason for which the reader's own state is not `ready`, where it stood in
+    /// the way.
+    #[must_use]
+    pub fn reader_code(self) -> Option<&'static str> {
+        match self {
+            Self::NoAnswer => Some("reader-hung"),
+            Self::ReaderBusy => Some("reader-busy"),
+            Self::ReaderError => Some("reader-error"),
+            // Other kinds of cards it serves well.
+            Self::ReaderCannotLogIn
+            | Self::Unreadable
+            | Self::Phone
+            | Self::BankCard
+            | Self::NotAMemberCard
+            | Self::Unformatted
+            | Self::WrongKey
+            | Self::KeyMissing
+            | Self::UnknownFormat
+            | Self::DamagedRecord
+            | Self::RecordConflict
+            | Self::Blocked
+            | Self::Returned
+            | Self::Replaced
+            | Self::Expired
+            | Self::StoreNotAccepted
+            | Self::Hotlisted => None,
+        }
     }
 }
 

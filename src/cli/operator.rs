@@ -92,15 +92,8 @@ enum Command {
 /// Runs `baygate operator`.
 ///
 /// # Errors
-/// None: what goes wrong is printed and is the exit status.
+/// The daemon cannot be asked, or refuses.
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
-    Ok(match act(args, global).await {
-        Ok(exit) => exit,
-        Err(error) => daemon::report(&error),
-    })
-}
-
-async fn act(args: Args, global: &Global) -> anyhow::Result<Exit> {
     let client = daemon::connect(global).await?;
     let answer = match args.command {
         Command::List => {

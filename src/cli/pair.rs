@@ -36,15 +36,8 @@ pub struct Args {
 /// Runs `baygate pair`.
 ///
 /// # Errors
-/// None: what goes wrong is printed and is the exit status.
+/// The daemon cannot be asked, or refuses.
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
-    Ok(match act(args, global).await {
-        Ok(exit) => exit,
-        Err(error) => daemon::report(&error),
-    })
-}
-
-async fn act(args: Args, global: &Global) -> anyhow::Result<Exit> {
     let client = daemon::connect(global).await?;
     let wanted = json!({ "till": args.till, "scopes": args.scopes });
     let opened = client.request(Method::POST, "/v1/pairings", Some(&wanted)).await?.accepted()?;

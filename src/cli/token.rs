@@ -47,20 +47,13 @@ enum Command {
 /// Runs `baygate token`.
 ///
 /// # Errors
-/// None: what goes wrong is printed and is the exit status.
+/// The daemon cannot be asked, or refuses.
 pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
-    Ok(match act(args, global).await {
-        Ok(()) => Exit::Done,
-        Err(error) => daemon::report(&error),
-    })
-}
-
-async fn act(args: Args, global: &Global) -> anyhow::Result<()> {
     let client = daemon::connect(global).await?;
     let locale = global.language();
     match args.command {
-        Command::Create { name, scopes } => create(&client, global, &name, &scopes).await,
-        Command::List => list(&client, global).await,
+        Command::Create { name, scopes } => create(&client, global, &name, &scopes).await?,
+        Command::List => list(&client, global).await?,
         Command::Revoke { id } => {
             client.request(Method::DELETE, &format!("/v1/tokens/{id}"), None).await?.accepted()?;
             if global.json {
@@ -68,9 +61,9 @@ async fn act(args: Args, global: &Global) -> anyhow::Result<()> {
             } else {
                 println!("{} {id}", locale.pick("已收回令牌", "token revoked:"));
             }
-            Ok(())
         }
     }
+    Ok(Exit::Done)
 }
 
 async fn create(client: &Client, global: &Global, name: &str, scopes: &[Scope]) -> anyhow::Result<()> {

@@ -192,13 +192,13 @@ pub struct CardTransaction {
     /// The workshop's or till's order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
-    /// What was sold.
+    /// What was sold; of a void, and of the refund that gives the last fen back, what was undone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Item>,
     /// What it was paid with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tenders: Vec<Tender>,
-    /// What the card's class took off.
+    /// What the card's class took off; with a minus where that is undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discount_fen: Option<Fen>,
     /// Line by line.

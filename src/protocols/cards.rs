@@ -13,10 +13,10 @@ use super::files::{Files, Place};
 use crate::event::Text;
 use crate::event::card::Technology;
 
-/// A slot's bytes (docs/cards.md).
-const SLOT_BYTES: usize = 56;
+/// A slot's bytes (docs/cards.md). Two of them and the header fit the 128 bytes of an Ultralight EV1 (MF0UL21).
+pub const SLOT_BYTES: usize = 56;
 /// A header's bytes (docs/cards.md).
-const HEADER_BYTES: usize = 16;
+pub const HEADER_BYTES: usize = 16;
 /// Bytes of a Type 2 page.
 pub const PAGE_BYTES: usize = 4;
 /// Bytes of a Classic block.
@@ -111,8 +111,16 @@ pub(super) fn load(files: &mut Files, folder: &str) -> Vec<CardLayout> {
     let mut layouts: Vec<CardLayout> = Vec::new();
     for name in files.list(folder) {
         let Some((file, place)) = files.read::<File>(&name) else { continue };
-        if let Some(layout) = check(files, &place, file) {
-            layouts.push(layout);
+        let span = file.technologies.span();
+        let Some(layout) = check(files, &place, file) else { continue };
+        let of_another = layouts.iter().find_map(|other| {
+            let shared = layout.technologies.iter().find(|of| other.technologies.contains(of))?;
+            Some(format!("{shared:?} has the layout {:?} already", other.id))
+        });
+        match of_another {
+            // Cards say which version they have, and only one is looked for so far.
+            Some(what) => files.error(&place, span, what, "name every technology in one file"),
+            None => layouts.push(layout),
         }
     }
     layouts
@@ -207,18 +215,22 @@ fn blocks_wrong(blocks: &BlockPlaces) -> Wrong {
         return Some((format!("block {block} is used twice"), "header and slots must not overlap"));
     }
     let access = hex::decode(&blocks.access).ok().and_then(|bytes| <[u8; 3]>::try_from(bytes).ok());
-    (!access.is_some_and(access_bits_agree)).then(|| {
-        ("`access` contradicts itself".into(), "three bytes, each bit with its inverse: e.g. 787788")
+    (!access.is_some_and(access_is_ours)).then(|| {
+        let hint = "write 787788: data is written with key B alone, key B is read by nobody";
+        ("`access` would lock a sector or leave it open".into(), hint)
     })
 }
 
-/// Whether bytes 6 to 8 of a Classic trailer are consistent: C1, C2 and C3 each stand
-/// beside their inverse (MF1S50 data sheet §8.7.1). A card that gets an inconsistent
-/// trailer locks the sector for ever.
+/// Whether bytes 6 to 8 of a Classic trailer are those of a member card. C1, C2 and C3
+/// each stand beside their inverse (MF1S50 data sheet §8.7.1), else the sector locks itself
+/// for ever. Data blocks have the condition 100: read with A or B, written with B (table 8).
+/// The trailer has 011: key B changes keys and conditions, and is never read (table 7).
 #[must_use]
-pub fn access_bits_agree([six, seven, eight]: [u8; 3]) -> bool {
+pub fn access_is_ours([six, seven, eight]: [u8; 3]) -> bool {
     let (c1, c2, c3) = (seven >> 4, eight & 0x0F, eight >> 4);
-    six & 0x0F == !c1 & 0x0F && six >> 4 == !c2 & 0x0F && seven & 0x0F == !c3 & 0x0F
+    let agree = six & 0x0F == !c1 & 0x0F && six >> 4 == !c2 & 0x0F && seven & 0x0F == !c3 & 0x0F;
+    // The trailer's bit is the highest of each.
+    agree && (c1, c2, c3) == (0b0111, 0b1000, 0b1000)
 }
 
 fn twice(numbers: impl Iterator<Item = usize>) -> Option<usize> {
@@ -230,19 +242,20 @@ fn twice(numbers: impl Iterator<Item = usize>) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// Values of the MF1S50 data sheet §8.7 and of cards in the field.
+    /// By the tables of the MF1S50 data sheet §8.7.
     #[test]
     fn access_bits() {
-        for (bytes, agree) in [
-            ([0xFF, 0x07, 0x80], true),
-            ([0x78, 0x77, 0x88], true),
-            ([0x7F, 0x07, 0x88], true),
-            ([0x08, 0x77, 0x8F], true),
-            ([0xFF, 0x07, 0x81], false),
-            ([0x00, 0x00, 0x00], false),
-            ([0xFF, 0xFF, 0xFF], false),
+        for (name, bytes, ours) in [
+            ("ours", [0x78, 0x77, 0x88], true),
+            ("as delivered: key A writes", [0xFF, 0x07, 0x80], false),
+            ("data 000: key A writes", [0x7F, 0x07, 0x88], false),
+            ("data 110: a value block, which key A takes from", [0x08, 0x77, 0x8F], false),
+            ("all 111: locked for ever", [0x00, 0xF0, 0xFF], false),
+            ("contradicts itself", [0xFF, 0x07, 0x81], false),
+            ("zeros", [0x00, 0x00, 0x00], false),
+            ("ones", [0xFF, 0xFF, 0xFF], false),
         ] {
-            assert_eq!(access_bits_agree(bytes), agree, "{bytes:02X?}");
+            assert_eq!(access_is_ours(bytes), ours, "{name}");
         }
     }
 
@@ -279,7 +292,9 @@ mod tests {
             ("twice", BlockPlaces { slots: [vec![4, 5, 6, 8], vec![8, 10, 12, 13]], ..blocks.clone() }),
             ("too few", BlockPlaces { slots: [vec![4, 5, 6], vec![9, 10, 12, 13]], ..blocks.clone() }),
             ("not on a 1K", BlockPlaces { slots: [vec![4, 5, 6, 8], vec![9, 10, 12, 64]], ..blocks.clone() }),
-            ("access", BlockPlaces { access: "000000".into(), ..blocks.clone() }),
+            ("locked for ever", BlockPlaces { access: "00F0FF".into(), ..blocks.clone() }),
+            ("left open", BlockPlaces { access: "FF0780".into(), ..blocks.clone() }),
+            ("no access bits", BlockPlaces { access: "787".into(), ..blocks.clone() }),
         ] {
             assert!(blocks_wrong(&wrong).is_some(), "{name}");
         }

@@ -1,6 +1,6 @@
 //! What lies beside the log and would grow for ever: ended visits, cleared warnings,
 //! finished print jobs, settled requests, ids of commands. Each is kept by number, in
-//! the order it came in (`rowid`), so that no clock is asked; what is open stays.
+//! the order it came in (`rowid`), so that no clock is asked (but for cards); what is open stays.
 //!
 //! | table | kept | never goes |
 //! |---|---|---|
@@ -11,8 +11,8 @@
 //! | `request` with a key | 30 days (contract), the newest 200,000 where the clock is never set | unsettled ones |
 //! | `command` | the newest `commands`: an id acts at most once | |
 //! | `token` | the newest 1,000 | live ones |
-//! | `card_transaction` | the newest 500,000: what can be refunded here | unsettled ones |
-//! | `member_card` | the newest 200,000 | held ones, and those that stand otherwise than `active` |
+//! | `card_transaction` | the newest 500,000: what can be refunded here | unsettled ones, transfers that nobody has received |
+//! | `member_card` | of other stores' the 200,000 last seen | those given out here, held ones, those that stand otherwise than `active` |
 //! | `adapter` | 256: learned again when needed | |
 //! | `operator_log` | the newest 10,000 | |
 //! | `shift` | the newest 10,000 | open ones |
@@ -74,11 +74,30 @@ const FORGOTTEN_WARNINGS: (&str, &str) = (
       OR t.car LIKE 'visit/%' AND v.id = unhex(replace(substr(t.car, 7), '-', ''))))",
 );
 
-const FORGOTTEN_CARDS: (&str, &str) = (
-    "member_card",
-    "status = 'active' AND held IS NULL AND NOT EXISTS (SELECT 1 FROM card_transaction c
-      WHERE c.card_no = t.card_no AND c.state IN ('intent','unknown'))",
+/// A giving half that nothing followed is money that is on no card.
+const FORGOTTEN_TRANSACTIONS: (&str, &str) = (
+    "card_transaction",
+    "(state = 'aborted' OR state = 'committed'
+      AND NOT (original IS NULL AND instr(fact, '\"kind\":\"transfer\"') > 0
+               AND NOT EXISTS (SELECT 1 FROM card_transaction r WHERE r.original = t.id AND r.state <> 'aborted')))",
 );
+
+/// Cards of other stores beyond `keep`, by when they were last seen. What this store gave out
+/// it knows for good. Here a clock is asked: one that was wrong forgets a foreign card early,
+/// which is then as one that never came.
+fn cards_step(tx: &Connection, keep: i64) -> Result<Step, StoreError> {
+    let gone = tx
+        .prepare_cached(
+            "DELETE FROM member_card WHERE no IN (SELECT no FROM member_card t
+             WHERE issued_on IS NULL AND status = 'active' AND held IS NULL
+               AND NOT EXISTS (SELECT 1 FROM card_transaction c
+                               WHERE c.card_no = t.card_no AND c.state IN ('intent','unknown'))
+             ORDER BY seen_at
+             LIMIT min(?2, max(0, (SELECT count(*) FROM member_card WHERE issued_on IS NULL) - ?1)))",
+        )?
+        .execute([keep, STEP_ROWS])?;
+    Ok(step(gone, STEP_ROWS))
+}
 
 /// Deletes the oldest rows of a table that may go and lie before the newest `keep`.
 fn beyond(tx: &Connection, (table, may_go): (&str, &str), keep: i64) -> Result<Step, StoreError> {
@@ -112,8 +131,8 @@ pub(super) fn sweep_step(
         6 => keys_step(tx, now)?,
         7 if now.quality == TimeQuality::Synced => Step::default(),
         7 => beyond(tx, ("request", "settled_at IS NOT NULL"), MOST_KEYS)?,
-        8 => beyond(tx, ("card_transaction", "state IN ('committed','aborted')"), MOST_TRANSACTIONS)?,
-        9 => beyond(tx, FORGOTTEN_CARDS, MOST_CARDS)?,
+        8 => beyond(tx, FORGOTTEN_TRANSACTIONS, MOST_TRANSACTIONS)?,
+        9 => cards_step(tx, MOST_CARDS)?,
         10 => beyond(tx, ("operator_log", "TRUE"), MOST_OPERATOR_LINES)?,
         11 => beyond(tx, ("shift", "closed_at IS NOT NULL"), MOST_SHIFTS)?,
         _ => return Ok(None),

@@ -210,3 +210,73 @@ fn what_is_read_is_in_the_order_of_arrival_whatever_the_clock_did() {
     let requests = reader.open_requests("k", None).unwrap();
     assert_eq!(requests.iter().map(|row| first(row.id)).collect::<Vec<_>>(), [0, 1, 2]);
 }
+
+#[test]
+fn money_that_is_on_no_card_is_not_forgotten() {
+    let conn = empty();
+    let giving = r#"{"kind":"transfer","card_no":"8800001"}"#;
+    // (id, state, original, fact, stays)
+    let rows: [(u8, &str, Option<u8>, &str, bool); 9] = [
+        (1, "committed", None, giving, false),
+        (2, "committed", Some(1), giving, false),
+        (3, "committed", None, giving, true),
+        (4, "aborted", Some(3), giving, false),
+        (5, "aborted", None, giving, false),
+        (6, "committed", None, giving, false),
+        (7, "committed", Some(6), r#"{"kind":"void"}"#, false),
+        (8, "committed", None, r#"{"kind":"spend"}"#, false),
+        (9, "unknown", None, r#"{"kind":"spend"}"#, true),
+    ];
+    for (id, state, original, fact, _) in rows {
+        let bytes = |id: u8| vec![id; 16];
+        conn.execute(
+            "INSERT INTO card_transaction (id, card_no, state, business_day, original, technology, offline_fen,
+                                           before, after, fact, begun_at)
+             VALUES (?1, '8800001', ?2, '2026-11-21', ?3, 'desfire', 0, '{}', '{}', ?4, 0)",
+            params![bytes(id), state, original.map(bytes), fact],
+        )
+        .unwrap();
+    }
+    while beyond(&conn, FORGOTTEN_TRANSACTIONS, 0).unwrap().changed {}
+    for (id, _, _, _, stays) in rows {
+        assert_eq!(count(&conn, &format!("card_transaction WHERE no = {id}")) == 1, stays, "{id}");
+    }
+}
+
+#[test]
+fn cards_go_by_when_they_were_last_seen_and_never_our_own() {
+    let conn = empty();
+    // (number, seen, given out here, status, held, open, stays)
+    let cards = [
+        (1, 900, None, "active", None, false, true),
+        (2, 100, None, "active", None, false, false),
+        (3, 1, Some("2026-11-21"), "active", None, false, true),
+        (4, 2, None, "lost", None, false, true),
+        (5, 3, None, "active", Some("counter-behind"), false, true),
+        (6, 4, None, "active", None, true, true),
+        (7, 200, None, "active", None, false, false),
+    ];
+    for (n, seen, issued, status, held, open, _) in cards {
+        conn.execute(
+            "INSERT INTO member_card (card_no, uid, technology, type, issuing_store, status, held, holding,
+                                      counter, seen_at, issued_on)
+             VALUES (?1, '04', 'desfire', 'named', 'SH-1', ?2, ?3, '{}', 0, ?4, ?5)",
+            params![n.to_string(), status, held, seen, issued],
+        )
+        .unwrap();
+        if open {
+            conn.execute(
+                "INSERT INTO card_transaction (id, card_no, state, business_day, technology, offline_fen,
+                                               before, after, fact, begun_at)
+                 VALUES (x'00', ?1, 'intent', '2026-11-21', 'desfire', 0, '{}', '{}', '{}', 0)",
+                [n.to_string()],
+            )
+            .unwrap();
+        }
+    }
+    // Six are foreign; two of the four that are kept would go if they could.
+    while cards_step(&conn, 4).unwrap().changed {}
+    for (n, .., stays) in cards {
+        assert_eq!(count(&conn, &format!("member_card WHERE card_no = '{n}'")) == 1, stays, "{n}");
+    }
+}

@@ -23,12 +23,15 @@ use super::devices::{enum_text, text_enum};
 use super::requests::uuid_from;
 use super::seal::{self, LedgerTable};
 use super::{Batch, Op, Reader, StoreError, ledger_cards};
-use crate::clock::UtcMillis;
-use crate::event::NewEvent;
+use crate::clock::{self, TimeQuality, UtcMillis};
 use crate::event::card::Technology;
-use crate::event::ledger::{CardTransaction, Counters, Outcome, Proof};
+use crate::event::ledger::{CardStanding, CardTransaction, Counters, Outcome, Proof};
+use crate::event::{MAX_EVENT_BYTES, NewEvent};
 use crate::ident::CardNo;
-use crate::money::Holding;
+use crate::money::{Fen, Holding};
+
+/// What an outcome adds to its event at most, in bytes: evidence, `settles`, envelope.
+const OUTCOME_BYTES: usize = 4096;
 
 /// A transaction on its way in.
 #[derive(Debug, Clone)]
@@ -43,9 +46,15 @@ pub struct NewTransaction {
     pub before: Holding,
     /// What it will hold: one transaction later.
     pub after: Holding,
-    /// How many transactions [`Reader::following`] gave for `original_transaction_id`: if there
-    /// is another one meanwhile, this one is refused.
-    pub earlier: usize,
+    /// Which transactions [`Reader::following`] gave for `original_transaction_id`, in its order:
+    /// if they are others meanwhile, this one is refused.
+    pub earlier: Vec<Uuid>,
+    /// What it takes off the card, points at their worth (`Effect::takes`): counts towards the
+    /// limits where `fact.offline`.
+    pub takes_fen: Fen,
+    /// What all cards of the technology may be taken on a business day without headquarters, where
+    /// that is limited: with several readers only the intent can tell what the others have begun.
+    pub day_cap: Option<Fen>,
 }
 
 /// Where a transaction stands.
@@ -133,7 +142,8 @@ struct Ending {
 /// nothing has happened yet.
 ///
 /// # Errors
-/// [`StoreError::LedgerRefused`] when before, after and amounts do not belong together.
+/// [`StoreError::LedgerRefused`] when before, after and amounts do not belong together, or the
+/// event that will tell it would be larger than the log takes.
 pub fn intend(mut new: NewTransaction) -> Result<Op, StoreError> {
     let (fact, before, after) = (&mut new.fact, &new.before, &new.after);
     let balance = after.balance();
@@ -142,6 +152,7 @@ pub fn intend(mut new: NewTransaction) -> Result<Op, StoreError> {
         && fact.principal_fen.checked_add(fact.bonus_fen) == Some(fact.amount_fen)
         && before.points.checked_add(fact.points) == Some(after.points)
         && before.counter.checked_add(1) == Some(after.counter)
+        && new.takes_fen.0 >= fact.amount_fen.0.saturating_neg()
         && balance.is_some();
     if !adds_up {
         return refused("what the card holds before and after does not fit the amounts");
@@ -149,6 +160,10 @@ pub fn intend(mut new: NewTransaction) -> Result<Op, StoreError> {
     fact.outcome = Outcome::Committed;
     (fact.balance_after_fen, fact.points_after, fact.counter) =
         (balance, Some(after.points), Some(after.counter));
+    // Found out at the outcome it would be too late: the card is written then.
+    if json(fact)?.len() + OUTCOME_BYTES > MAX_EVENT_BYTES {
+        return refused("it is too long to be told; sell it in several parts, or shorten names");
+    }
     Ok(Op::Ledger(LedgerOp(Change::Intend(Box::new(new)))))
 }
 
@@ -232,6 +247,7 @@ impl LedgerOp {
     }
 }
 
+/// Everything that was judged in an earlier read is looked at again: only here nothing comes between.
 fn begin(tx: &Connection, new: &NewTransaction) -> Result<(), StoreError> {
     let reader = Reader { conn: tx };
     let fact = &new.fact;
@@ -241,18 +257,34 @@ fn begin(tx: &Connection, new: &NewTransaction) -> Result<(), StoreError> {
     let Some(card) = reader.member_card(&fact.card_no)? else {
         return refused("the card has not been seen here");
     };
+    if card.status != CardStanding::Active {
+        return refused("the card is not in use any more: blocked, lost, replaced or given back");
+    }
     if card.held.is_some() || card.seen.uid != fact.uid || card.seen.holding != new.before {
         return refused("the card is held, or is not as it was last seen; tap it again");
     }
     if reader.open_transaction(&fact.card_no)?.is_some() {
         return refused("an earlier transaction of this card is not settled; tap it again");
     }
-    if let Some(original) = fact.original_transaction_id
-        && reader.following(original)?.len() != new.earlier
-    {
-        return refused("another refund came first; ask for a new quote");
+    if let Some(original) = fact.original_transaction_id {
+        if reader.transaction_state(original)? != Some(State::Committed) {
+            return refused("the original is not committed here");
+        }
+        let following = reader.following(original)?;
+        if !following.iter().map(|row| row.fact.transaction_id).eq(new.earlier.iter().copied()) {
+            return refused("another refund came first; ask for a new quote");
+        }
     }
-    let spent = if fact.offline { fact.amount_fen.0.min(0).saturating_neg() } else { 0 };
+    if reader.request(fact.transaction_id)?.is_some_and(|request| request.state.is_settled()) {
+        return refused("the request is settled; ask anew, with another key");
+    }
+    let spent = if fact.offline { new.takes_fen.0.max(0) } else { 0 };
+    if let Some(cap) = new.day_cap.filter(|_| spent > 0) {
+        let (_, all) = reader.offline_spent(&new.business_day, new.technology, &fact.card_no)?;
+        if all.saturating_add(spent) > cap.0 {
+            return refused("without headquarters the day's limit of all such cards is used up");
+        }
+    }
     tx.prepare_cached(
         "INSERT INTO card_transaction (id, card_no, state, business_day, original, technology, offline_fen,
                                        before, after, fact, begun_at)
@@ -320,6 +352,19 @@ fn row_of(row: &Row<'_>) -> Result<TransactionRow, StoreError> {
         told_unknown: row.get("told_unknown")?,
     })
 }
+
+/// Off one card and off all of a technology on a day; with ?4 on the latest day as well.
+const SPENT: &str =
+    "SELECT coalesce(sum(offline_fen) FILTER (WHERE card_no = ?3), 0), coalesce(sum(offline_fen), 0)
+     FROM card_transaction
+     WHERE offline_fen > 0 AND technology = ?2 AND state <> 'aborted'
+       AND business_day IN (?1, iif(?4, (SELECT max(business_day) FROM card_transaction WHERE offline_fen > 0), ?1))";
+
+/// Giving halves that nothing followed but what was aborted.
+const TRANSFERS_DUE: &str = "SELECT id FROM card_transaction g
+     WHERE g.state = 'committed' AND g.original IS NULL AND instr(g.fact, '\"kind\":\"transfer\"') > 0
+       AND NOT EXISTS (SELECT 1 FROM card_transaction r WHERE r.original = g.id AND r.state <> 'aborted')
+     ORDER BY g.no";
 
 impl Reader<'_> {
     fn transactions(
@@ -394,7 +439,9 @@ impl Reader<'_> {
     }
 
     /// What was spent without headquarters on a business day, in fen: by this card, and by all
-    /// cards of its technology. What is not settled counts.
+    /// cards of its technology. What is not settled counts. While the clock is in doubt, the
+    /// latest day on which anything was spent so counts as well: a box that wakes up in the past
+    /// has no new limits.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -404,28 +451,29 @@ impl Reader<'_> {
         technology: Technology,
         card_no: &CardNo,
     ) -> Result<(i64, i64), StoreError> {
-        Ok(self
-            .conn
-            .prepare_cached(
-                "SELECT coalesce(sum(offline_fen) FILTER (WHERE card_no = ?3), 0), coalesce(sum(offline_fen), 0)
-                 FROM card_transaction WHERE business_day = ?1 AND technology = ?2 AND state <> 'aborted'",
-            )?
-            .query_row(params![day, enum_text(&technology)?, card_no.as_str()], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?)
+        self.spent_by_clock(day, technology, card_no, clock::quality())
     }
 
-    /// Giving halves of transfers whose receiving half has not begun, oldest first.
+    fn spent_by_clock(
+        &self,
+        day: &str,
+        technology: Technology,
+        card_no: &CardNo,
+        quality: TimeQuality,
+    ) -> Result<(i64, i64), StoreError> {
+        Ok(self.conn.prepare_cached(SPENT)?.query_row(
+            params![day, enum_text(&technology)?, card_no.as_str(), quality == TimeQuality::Unsynced],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?)
+    }
+
+    /// Giving halves of transfers whose receiving half has not begun and that were not undone,
+    /// oldest first.
     ///
     /// # Errors
     /// As [`Reader::transaction`].
     pub fn transfers_due(&self) -> Result<Vec<Uuid>, StoreError> {
-        let mut query = self.conn.prepare_cached(
-            "SELECT id FROM card_transaction g WHERE g.state = 'committed' AND g.original IS NULL
-               AND json_extract(g.fact, '$.kind') = 'transfer'
-               AND NOT EXISTS (SELECT 1 FROM card_transaction r WHERE r.original = g.id AND r.state <> 'aborted')
-             ORDER BY g.no",
-        )?;
+        let mut query = self.conn.prepare_cached(TRANSFERS_DUE)?;
         let mut rows = query.query([])?;
         let mut due = Vec::new();
         while let Some(row) = rows.next()? {
@@ -434,7 +482,7 @@ impl Reader<'_> {
         Ok(due)
     }
 
-    /// Where a request's transaction is not settled: its state, for those who asked.
+    /// Where a transaction stands, without reading its row.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -447,3 +495,7 @@ impl Reader<'_> {
             .transpose()
     }
 }
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

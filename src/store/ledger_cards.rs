@@ -145,11 +145,17 @@ impl CardRow {
     }
 
     /// A person has looked: what the card shows is taken for true from now on, and it may be
-    /// written again. An open transaction of it has to be parked in the same batch.
+    /// written again. An open transaction of it has to be parked before, in the same batch:
+    /// committing fails with [`StoreError::LedgerRefused`] otherwise.
     ///
     /// # Errors
-    /// As [`CardRow::stands`].
+    /// [`StoreError::LedgerRefused`] when another card is shown; as [`CardRow::stands`].
     pub fn release(&self, shows: SeenCard, reason: Option<String>, by: By) -> Result<Batch, StoreError> {
+        if shows.card_no != self.seen.card_no {
+            return Err(StoreError::LedgerRefused {
+                what: "this is another card than the one that is held".into(),
+            });
+        }
         let counters = (Some(self.seen.holding.counter), Some(shows.holding.counter));
         let mut event = CardStatus { reason, ..self.event(Some(by)) };
         (event.counter_expected, event.counter_seen) = counters;
@@ -204,6 +210,11 @@ impl CardOp {
                     .execute(params![card_no.as_str(), held])?,
             ),
             Change::Release(shows) => {
+                if (Reader { conn: tx }).open_transaction(&shows.card_no)?.is_some() {
+                    return Err(StoreError::LedgerRefused {
+                        what: "a transaction of this card is not settled; park it with the release".into(),
+                    });
+                }
                 tx.prepare_cached(
                     "UPDATE member_card SET held = NULL, uid = ?2 WHERE card_no = ?1 AND held IS NOT NULL",
                 )?

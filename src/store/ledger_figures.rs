@@ -34,12 +34,12 @@ pub struct Sum {
     pub bonus_fen: Fen,
     /// Effect on points, signed.
     pub points: i64,
-    /// Discounts given by card class.
+    /// Discounts given by card class; of refunds and voids with a minus.
     pub discount_fen: Fen,
-    /// Coupons that were used, given or given back.
-    pub coupons: u64,
-    /// Gifts, pieces.
-    pub gifts: u64,
+    /// Coupons that were used or given; what refunds and voids undo has a minus.
+    pub coupons: i64,
+    /// Gifts, pieces; what came back has a minus.
+    pub gifts: i64,
     /// What was taken, or with a minus given back, by tender.
     pub tenders: BTreeMap<TenderKind, Fen>,
 }
@@ -85,8 +85,9 @@ impl Sum {
         self.bonus_fen = self.bonus_fen.checked_add(fact.bonus_fen)?;
         self.points = self.points.checked_add(fact.points)?;
         self.discount_fen = self.discount_fen.checked_add(discount)?;
-        self.coupons += u64::from(fact.coupon.is_some());
-        self.gifts += gifts.map(|item| u64::from(item.quantity)).sum::<u64>();
+        let sign = if back { -1 } else { 1 };
+        self.coupons += sign * i64::from(fact.coupon.is_some());
+        self.gifts += sign * gifts.map(|item| i64::from(item.quantity)).sum::<i64>();
         for tender in &fact.tenders {
             let sum = self.tenders.entry(tender.kind).or_default();
             let next =

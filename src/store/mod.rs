@@ -28,6 +28,7 @@ pub mod devices;
 mod epoch;
 mod error;
 mod gaps;
+pub mod hands;
 mod history;
 pub mod hold;
 pub mod inspect;
@@ -176,6 +177,7 @@ pub struct Store {
     shown: Arc<AtomicBool>,
     /// The data folder, for files beside the database.
     folder: Arc<std::path::Path>,
+    hands: hands::Hands,
 }
 
 impl Store {
@@ -189,6 +191,12 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.writer.send(batch, reply).await?;
         answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// The transactions that somebody in this process is writing.
+    #[must_use]
+    pub fn hands(&self) -> &hands::Hands {
+        &self.hands
     }
 
     /// Follows the log's head.

@@ -116,7 +116,8 @@ impl Store {
         let readers = Arc::new(ReaderPool::new(path, Arc::clone(&alarm)));
         let shown = Arc::new(AtomicBool::new(false));
         let folder = Arc::from(folder.as_path());
-        Ok((Self { writer, head, readers, alarm, background, shown, folder }, opened))
+        let hands = super::hands::Hands::default();
+        Ok((Self { writer, head, readers, alarm, background, shown, folder, hands }, opened))
     }
 }
 

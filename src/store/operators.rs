@@ -12,6 +12,10 @@ use crate::ident::{CardUid, OperatorId};
 /// Ids that nobody has, whose wrong PINs are counted all the same: the latest so many.
 const MOST_STRANGERS: i64 = 500;
 
+/// What stands in the record for whatever was typed and is no id. It is nobody's and everybody's:
+/// wrong PINs are not counted against it.
+pub const NO_ID: &str = "?";
+
 /// An operator, without the PIN's hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OperatorRow {
@@ -100,7 +104,7 @@ pub enum Deed {
     Logout,
     /// The PIN was wrong, or nobody has that id.
     WrongPin,
-    /// Came too early after wrong PINs, or is locked.
+    /// The PIN was right; the account is locked, or its role may do nothing at this till.
     Refused,
 }
 
@@ -151,8 +155,8 @@ impl OperatorOp {
                 forget_wrong(tx, id)?;
             }
             Deed::Login => forget_wrong(tx, id)?,
-            Deed::WrongPin => count_wrong(tx, id)?,
-            Deed::Logout | Deed::Refused => {}
+            Deed::WrongPin if id != NO_ID => count_wrong(tx, id)?,
+            Deed::WrongPin | Deed::Logout | Deed::Refused => {}
         }
         tx.prepare_cached("INSERT INTO operator_log (at, what, operator, place) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![now, self.deed.word(), id, self.place])?;

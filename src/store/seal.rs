@@ -64,11 +64,13 @@ pub(super) enum LedgerTable {
 }
 
 impl LedgerTable {
+    pub(super) const ALL: [Self; 2] = [Self::Card, Self::Transaction];
+
     pub(super) fn of(table: &str) -> Option<Self> {
-        [Self::Card, Self::Transaction].into_iter().find(|sealed| sealed.name() == table)
+        Self::ALL.into_iter().find(|sealed| sealed.name() == table)
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Card => "member_card",
             Self::Transaction => "card_transaction",
@@ -76,7 +78,7 @@ impl LedgerTable {
     }
 
     /// Columns before the seal. Columns of later versions come behind it.
-    fn sealed_columns(self) -> usize {
+    pub(super) fn sealed_columns(self) -> usize {
         match self {
             Self::Card => 15,
             Self::Transaction => 14,

@@ -6,7 +6,9 @@
 //! Other ways of asking plug in at [`Scan::everything`], one line each.
 
 mod asking;
+mod contact;
 mod freeze_frames;
+mod self_tests;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -14,28 +16,26 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::adapter::Adapter;
-use super::answer::{Answer, Message};
-use super::batch::{Batch, Promises};
+use super::answer::Answer;
+use super::batch::Batch;
 use super::error::AdapterError;
 use super::gate::Request;
 use super::gate::group::GroupRequest;
 use super::j1939;
-use super::obd::{self, VinReading, info_bytes};
-use super::protocol::{EcuAddress, Protocol};
-use super::report::{ScanRecord, Told};
+use super::protocol::Protocol;
+use super::report::ScanRecord;
 use super::uds;
 use crate::clock::UtcMillis;
 use crate::event::vehicle::{Adapter as AdapterFacts, RequestError};
 use crate::ident::DeviceId;
 use crate::protocols::Bundle;
 use asking::BROKEN_IN_A_ROW;
+pub use contact::{Contact, contact, read_vin};
 
 /// Freeze-frame PIDs asked for at most, over all frames.
 const FREEZE_FRAME_PIDS: usize = 24;
 /// Freeze frames asked for at most. SAE J1979 §6.2 prescribes frame 0 alone; makers keep a few.
 const FREEZE_FRAMES: u8 = 8;
-/// Tests of oxygen sensors asked for at most: each takes a fifth of a second on an older bus.
-const OXYGEN_SENSOR_TESTS: usize = 24;
 /// The digit behind a request counts so many lines at most.
 const MOST_LINES: u8 = 15;
 /// A full scan on a good adapter: what J1979 leaves of it is UDS's.
@@ -87,104 +87,6 @@ impl BrokeOff {
             Self::CarSilent => "car-silent",
         }
     }
-}
-
-/// Whether the car answers the first question of OBD.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Contact {
-    /// These ECUs do, on this protocol, and promise these of the first 32 PIDs (none: by UDS).
-    Answers(Protocol, Promises),
-    /// None does. Not yet a silent car: a battery car or a gateway may be awake behind it.
-    Silent(String),
-}
-
-/// Asks 0100.
-///
-/// # Errors
-/// [`AdapterError`].
-pub async fn contact(adapter: &mut Adapter) -> Result<Contact, AdapterError> {
-    if adapter.protocol() == Some(Protocol::J1939) {
-        // It is asked nothing: what it broadcasts tells that it is still there.
-        return Ok(by_j1939(adapter).await?.unwrap_or_else(|| Contact::Silent("no broadcast".into())));
-    }
-    let request = Request::current(0x00);
-    let answer = adapter.ask(request, None).await?;
-    if answer.garbage > 0 && answer.messages.is_empty() && !answer.is_silence() {
-        return Err(AdapterError::Spoilt(request.to_string()));
-    }
-    Ok(match adapter.protocol() {
-        Some(protocol) if !answer.messages.is_empty() => {
-            let promised = |message: &Message| {
-                let mask = obd::four_bytes(&message.payload, 2);
-                mask.map(|mask| obd::supported(0x00, mask)).unwrap_or_default().into_iter().collect()
-            };
-            let units = answer.messages.iter().map(|message| (message.sender.clone(), promised(message)));
-            Contact::Answers(protocol, units.collect())
-        }
-        _ => match by_j1939(adapter).await? {
-            Some(truck) => truck,
-            None => by_uds(adapter, &answer).await?,
-        },
-    })
-}
-
-/// A truck or a machine is silent on OBD and broadcasts all the time.
-async fn by_j1939(adapter: &mut Adapter) -> Result<Option<Contact>, AdapterError> {
-    let unit = adapter.hears_j1939().await?;
-    let met = |source| (EcuAddress(format!("{source:02X}")), BTreeSet::new());
-    Ok(unit.map(|source| Contact::Answers(Protocol::J1939, [met(source)].into_iter().collect())))
-}
-
-/// A battery car, or one of SAE J1979-2, is silent on 0100 and may answer UDS.
-async fn by_uds(adapter: &mut Adapter, silence: &Answer) -> Result<Contact, AdapterError> {
-    let units = uds::find::units(adapter, uds::find::LOOK_BUDGET).await?;
-    Ok(match adapter.protocol() {
-        Some(protocol) if !units.is_empty() => {
-            let units = units.into_iter().map(|unit| (unit.address, BTreeSet::new()));
-            Contact::Answers(protocol, units.collect())
-        }
-        _ => Contact::Silent(silence.trouble().unwrap_or_else(|| "no data".into())),
-    })
-}
-
-/// Asks for the VIN, once more when the first answer is spoilt or missing.
-///
-/// # Errors
-/// [`AdapterError`].
-pub async fn read_vin(adapter: &mut Adapter) -> Result<VinReading, AdapterError> {
-    if adapter.protocol() == Some(Protocol::J1939) {
-        return adapter.vin_by_j1939().await;
-    }
-    let request = Request::vehicle_info(0x02);
-    let mut reading = VinReading::Missing;
-    for _ in 0..2 {
-        let answer = adapter.ask(request, None).await?;
-        let is_can = adapter.protocol().is_some_and(Protocol::is_can);
-        for ecu in answer.messages.iter().map(|message| &message.sender).collect::<BTreeSet<_>>() {
-            let payloads: Vec<&[u8]> = answer
-                .messages
-                .iter()
-                .filter(|message| message.sender == *ecu)
-                .map(|message| message.payload.as_slice())
-                .collect();
-            match VinReading::from_info(&info_bytes(&payloads, is_can)) {
-                read @ VinReading::Read(_) => return Ok(read),
-                VinReading::Malformed => reading = VinReading::Malformed,
-                VinReading::Missing => {}
-            }
-        }
-        // Refused: asking again changes nothing.
-        if !answer.refusals.is_empty() {
-            break;
-        }
-        if answer.is_silence()
-            && reading == VinReading::Missing
-            && adapter.protocol().is_some_and(Protocol::is_can)
-        {
-            return uds::find::vin(adapter, uds::find::LOOK_BUDGET).await;
-        }
-    }
-    Ok(reading)
 }
 
 /// Runs the whole scan. `progress` is told before each request.
@@ -425,69 +327,6 @@ impl Scan<'_> {
 
     fn promised_info(&self) -> BTreeSet<u8> {
         self.record.ecus().iter().flat_map(|ecu| self.record.supported_info(ecu)).collect()
-    }
-
-    /// 08: which controls the units have, by their masks and nothing else. Few have any, and
-    /// nobody promised the service: silence is no failure.
-    async fn control_support(&mut self) -> Result<(), BrokeOff> {
-        let form: fn(u8) -> Option<Request> = match self.record.protocol.is_can() {
-            true => Request::control_support,
-            false => Request::control_support_older_bus,
-        };
-        for base in (0x00..=0xE0_u8).step_by(0x20) {
-            let promised = |ecu: &EcuAddress| self.record.supported_controls(ecu).contains(&base);
-            if base != 0 && !self.record.ecus().iter().any(promised) {
-                break;
-            }
-            let Some(request) = form(base) else { break };
-            self.probe(request).await?;
-        }
-        Ok(())
-    }
-
-    /// 06: masks, then every promised monitor. Older buses number tests instead of monitors
-    /// (SAE J1979 §6.6); they are asked the same way.
-    async fn monitor_tests(&mut self) -> Result<(), BrokeOff> {
-        let promised = |scan: &Self| -> BTreeSet<u8> {
-            let ecus = scan.record.ecus();
-            ecus.iter().flat_map(|ecu| scan.record.supported_monitors(ecu)).collect()
-        };
-        for base in (0x00..=0xE0_u8).step_by(0x20) {
-            if base != 0 && !promised(self).contains(&base) {
-                break;
-            }
-            self.ask(Request::monitor(base), None).await?;
-        }
-        let wanted: Vec<u8> = promised(self).into_iter().filter(|mid| !mid.is_multiple_of(0x20)).collect();
-        self.planned += wanted.len();
-        for mid in wanted {
-            self.ask(Request::monitor(mid), None).await?;
-        }
-        Ok(())
-    }
-
-    /// 05, on older buses alone: each oxygen sensor by its bit of PID 13 or 1D (SAE J1979 §6.5).
-    async fn oxygen_sensor_tests(&mut self) -> Result<(), BrokeOff> {
-        let present = |told: &Told| match told.request.id() {
-            Some(0x13 | 0x1D) if told.request.service() == 0x01 => told.payload.get(2).copied(),
-            _ => None,
-        };
-        let present = self.record.told.iter().filter_map(present).fold(0, |all, sensors| all | sensors);
-        let mut room = OXYGEN_SENSOR_TESTS;
-        for sensor in (0..8).map(|bit| 1_u8 << bit).filter(|bit| present & bit != 0) {
-            let mask = Request::oxygen_sensor_test(0x00, sensor);
-            if !self.ask(mask, None).await? {
-                // Not every car with sensors has the service; one silence says it for all of them.
-                return Ok(());
-            }
-            let wanted: Vec<u8> = self.record.supported_sensor_tests(sensor).into_iter().take(room).collect();
-            room -= wanted.len();
-            self.planned += wanted.len();
-            for test in wanted {
-                self.ask(Request::oxygen_sensor_test(test, sensor), None).await?;
-            }
-        }
-        Ok(())
     }
 
     /// How many ECUs promise a PID.

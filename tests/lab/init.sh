@@ -9,8 +9,10 @@ export PATH=/bin:/sbin:/usr/bin:/usr/sbin
 /bin/busybox mount -t sysfs none /sys
 /bin/busybox mount -t devtmpfs none /dev
 for module in /modules/*; do
+    # A frame is told as sent when it left, as controllers do it, and not when it was queued.
+    case $module in *-vcan.ko) how=echo=1 ;; *) how= ;; esac
     # Some are for other processors.
-    /bin/busybox insmod "$module" 2>/dev/null || echo "lab: no ${module##*/}"
+    /bin/busybox insmod "$module" $how 2>/dev/null || echo "lab: no ${module##*/}"
 done
 
 for port in /sys/class/virtio-ports/*; do

@@ -86,7 +86,7 @@ pub async fn spend(store: &Store, times: u32) {
     };
     let plan = adjust(Fen(1), Fen(0), 0).unwrap();
     for n in 0..times {
-        journal.tap(card(&holding), None).await.unwrap();
+        journal.tap(card(&holding), None, Evidence::default()).await.unwrap();
         let context = Context {
             transaction_id: uuid::Uuid::now_v7(),
             card_no: "8800001".parse().unwrap(),
@@ -106,7 +106,9 @@ pub async fn spend(store: &Store, times: u32) {
             business_day: "2026-11-21".into(),
             before,
             after: after.clone(),
-            earlier: 0,
+            earlier: Vec::new(),
+            takes_fen: Fen(0),
+            day_cap: None,
         };
         let row = journal.begin(new).await.unwrap();
         journal.end(row.fact.transaction_id, End::Committed(Evidence::default())).await.unwrap();

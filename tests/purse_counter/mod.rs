@@ -9,8 +9,8 @@ use baygate::event::Class;
 use baygate::event::card::Technology;
 use baygate::event::ledger::{CardTransaction, CardType};
 use baygate::ident::{CardNo, CardUid};
-use baygate::money::Holding;
-use baygate::store::ledger::{NewTransaction, TransactionRow};
+use baygate::money::{Fen, Holding};
+use baygate::store::ledger::{Evidence, NewTransaction, TransactionRow};
 use baygate::store::ledger_cards::SeenCard;
 use baygate::store::outbox::ClassCursor;
 use baygate::store::requests::{NewRequest, RequestOp};
@@ -30,19 +30,21 @@ pub struct FakeCard {
     pub uid: CardUid,
     pub holding: Holding,
     pub last: Option<Mark>,
+    /// Whether its layout has room for the name of its last transaction.
+    pub names_last: bool,
 }
 
 impl FakeCard {
     pub fn new(n: u32) -> Self {
         let card_no = CardNo::new(format!("88000{n:02}")).unwrap();
         let uid = CardUid::new(format!("04A1B2{n:02}")).unwrap();
-        Self { card_no, uid, holding: Holding::default(), last: None }
+        Self { card_no, uid, holding: Holding::default(), last: None, names_last: true }
     }
 
     pub fn write(&mut self, after: &Holding, id: Uuid) {
         assert_eq!(after.counter, self.holding.counter + 1, "the counter rises by one");
         self.holding = after.clone();
-        self.last = Some(Mark::of(id));
+        self.last = self.names_last.then(|| Mark::of(id));
     }
 
     pub fn seen(&self) -> SeenCard {
@@ -92,7 +94,7 @@ impl Shop {
     }
 
     pub async fn tap(&self, card: &FakeCard) -> Tap {
-        self.journal().tap(card.seen(), card.last).await.unwrap()
+        self.journal().tap(card.seen(), card.last, Evidence::default()).await.unwrap()
     }
 
     pub async fn open_of(&self, card: &FakeCard) -> Option<TransactionRow> {
@@ -146,7 +148,7 @@ pub fn transaction(
     plan: &Plan,
     asked: NewRequest,
     after: &Holding,
-    earlier: usize,
+    earlier: Vec<Uuid>,
     day: &str,
 ) -> NewTransaction {
     let context = Context {
@@ -167,6 +169,8 @@ pub fn transaction(
         before: card.holding.clone(),
         after: after.clone(),
         earlier,
+        takes_fen: plan.effect.takes(Fen(1)).unwrap(),
+        day_cap: None,
     }
 }
 

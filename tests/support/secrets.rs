@@ -20,7 +20,7 @@ impl Secrets {
 
     /// Which secrets stand in these bytes, and in which form.
     pub fn found_in(&self, haystack: &[u8]) -> Vec<String> {
-        let lower = haystack.to_ascii_lowercase();
+        let lower = one_space(&haystack.to_ascii_lowercase());
         let mut found = Vec::new();
         for (name, secret) in &self.0 {
             let part = &secret[..secret.len().min(ENOUGH)];
@@ -34,7 +34,21 @@ impl Secrets {
     }
 }
 
-/// (form, needle, whether letters are compared in lower case)
+/// Runs of spaces and newlines, as pretty printers make them, as one space.
+fn one_space(text: &[u8]) -> Vec<u8> {
+    let mut folded: Vec<u8> = Vec::with_capacity(text.len());
+    for byte in text {
+        let space = byte.is_ascii_whitespace();
+        if !space {
+            folded.push(*byte);
+        } else if folded.last() != Some(&b' ') {
+            folded.push(b' ');
+        }
+    }
+    folded
+}
+
+/// (form, needle, whether letters are compared in lower case and spaces folded)
 fn forms(secret: &[u8]) -> Vec<(&'static str, Vec<u8>, bool)> {
     let joined = |between: &str, show: fn(&u8) -> String| {
         secret.iter().map(show).collect::<Vec<_>>().join(between).into_bytes()

@@ -2,6 +2,7 @@
 //! waiting for facts with a deadline instead of sleeping.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+pub mod clearing;
 pub mod dongle;
 
 use std::path::Path;

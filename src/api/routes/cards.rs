@@ -155,9 +155,13 @@ pub(super) struct ReaderList {
     readers: Vec<ReaderView>,
 }
 
-/// The readers with their state and the card in each field.
+/// The readers with their state and the card in each field, but on a reader that another till
+/// has taken.
 #[utoipa::path(get, path = "/v1/readers", tag = "cards", responses((status = 200, description = "The readers", body = ReaderList)))]
-pub(super) async fn readers(State(shared): State<Arc<Shared>>) -> Result<Json<ReaderList>, Problem> {
+pub(super) async fn readers(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Principal>,
+) -> Result<Json<ReaderList>, Problem> {
     let directory = shared.directory();
     let (devices, mut cards) =
         shared.context.store.read(|r| Ok((r.devices(DeviceKind::Reader)?, r.cards_in_field()?))).await?;
@@ -173,7 +177,7 @@ pub(super) async fn readers(State(shared): State<Arc<Shared>>) -> Result<Json<Re
             reason: device.and_then(|device| device.state.reason.clone()),
             detail: device.and_then(|device| device.state.detail.clone()),
             since: device.map(|device| device.since),
-            card: card.map(CardView::from),
+            card: card.filter(|_| may_see_card(&shared, &entry.id, &caller)).map(CardView::from),
             lease: shared.leases.of(&entry.id, now).map(|lease| LeaseView::of(&lease, now)),
         }
     };
@@ -208,8 +212,7 @@ pub(super) async fn card(
     let mut head = shared.context.store.head();
     loop {
         head.borrow_and_update();
-        // Another till's customer is none of this till's business; who only looks may.
-        if caller.till().is_some() {
+        if !may_see_card(&shared, &id, &caller) {
             leases::check(&shared, &id, &caller)?;
         }
         if let Some(card) = card_at(&shared, id.clone()).await? {
@@ -221,6 +224,11 @@ pub(super) async fn card(
             () = shared.stop.cancelled() => return Err(Problem::stopping()),
         }
     }
+}
+
+/// Another till's customer is none of this till's business; who only looks may.
+fn may_see_card(shared: &Shared, reader: &DeviceId, caller: &Principal) -> bool {
+    caller.till().is_none() || leases::check(shared, reader, caller).is_ok()
 }
 
 async fn card_at(shared: &Shared, reader: DeviceId) -> Result<Option<CardView>, StoreError> {

@@ -2,8 +2,10 @@
 //! only then the device's service does it, once. So far this is clearing a car's codes.
 //!
 //! Who is a person: whoever speaks through a till's token (somebody stands there) or through
-//! the control socket. A script's token may ask and never confirm. The till that asked may
-//! also confirm: the second step, which shows what will be lost, is what the rule is for.
+//! the control socket. A script's token may ask and never confirm. Where people have accounts,
+//! a till's own token does not confirm either: whoever decides logs in, and the role counts.
+//! The till that asked may also confirm: the second step, which shows what will be lost, is
+//! what the rule is for.
 
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ use super::super::extract::{IdempotencyKey, Json, Segment, missing};
 use super::super::principal::Principal;
 use super::super::problem::Problem;
 use super::super::state::Shared;
-use super::requests;
+use super::{operator_sessions, requests};
 use crate::clock::UtcMillis;
 use crate::event::Text;
 use crate::event::vehicle::VehicleReport;
@@ -75,7 +77,8 @@ pub(super) struct ConfirmationList {
 pub(super) struct Decision {
     /// True: do it. False: do not.
     confirm: bool,
-    /// The person's name, for the record; needed for a yes where nobody is logged in.
+    /// The person's name, for the record; needed for a yes at the control socket, and where there
+    /// are no operators. Whoever is logged in is named, whatever was typed.
     #[serde(default)]
     operator: String,
 }
@@ -194,14 +197,18 @@ pub(super) async fn decide(
 ) -> Result<Response, Problem> {
     let id = confirmation.uuid("confirmation")?;
     let person = caller.person().ok_or_else(no_person)?.to_owned();
-    let row = shared.context.store.read(move |r| r.request(id)).await?;
+    let (row, operators) = shared.context.store.read(move |r| Ok((r.request(id)?, r.operators()?))).await?;
+    if caller.till().is_some() && caller.operator().is_none() && !operators.is_empty() {
+        return Err(operator_sessions::needed());
+    }
     let row = row.filter(|row| row.kind == KIND).ok_or_else(|| missing("confirmation", &confirmation.0))?;
     if row.state != RequestState::Pending || !in_time(&row) {
         return Err(decided_already());
     }
+    let operator = named(&caller, &decision)?;
     if !decision.confirm {
         let text = Text::new("操作员已拒绝", "a person in the store said no");
-        let outcome = json!({"code": "confirmation-refused", "text": text, "confirmed_by": person, "operator": decision.operator});
+        let outcome = json!({"code": "confirmation-refused", "text": text, "confirmed_by": person, "operator": operator});
         let decline = ConfirmationOp::Decline { id, outcome };
         return match shared.context.store.commit(Batch::new().op(Op::Confirmation(decline))).await {
             Ok(_) => Ok(Answer(json!({"id": id, "state": "refused"})).into_response()),
@@ -209,21 +216,6 @@ pub(super) async fn decide(
             Err(StoreError::NotFound { .. }) => Err(decided_already()),
             Err(error) => Err(error.into()),
         };
-    }
-    let typed = decision.operator.trim();
-    let operator = match caller.operator() {
-        // Whoever is logged in is who confirms, whatever was typed.
-        Some(operator) => format!("{} ({})", operator.name, operator.id),
-        None => typed.to_owned(),
-    };
-    let is_name = (1..=NAME_CHARS).contains(&typed.chars().count()) && !typed.chars().any(char::is_control);
-    if caller.operator().is_none() && !is_name {
-        return Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "operator-missing",
-            "请填写确认人姓名（operator，1 至 64 个字符）",
-            "give the name of the person who confirms (`operator`, 1 to 64 characters)",
-        ));
     }
     let request = NewRequest {
         id: Uuid::now_v7(),
@@ -250,6 +242,24 @@ pub(super) async fn decide(
         Some(row) if row.state == RequestState::Failed => Err(not_done(&row)),
         Some(row) => Ok(Answer(row.outcome.unwrap_or_default()).into_response()),
     }
+}
+
+/// Who decides, for the record. A no without a name is a no.
+fn named(caller: &Principal, decision: &Decision) -> Result<String, Problem> {
+    if let Some(operator) = caller.operator() {
+        return Ok(format!("{} ({})", operator.name, operator.id));
+    }
+    let typed = decision.operator.trim();
+    let least = usize::from(decision.confirm);
+    if (least..=NAME_CHARS).contains(&typed.chars().count()) && !typed.chars().any(char::is_control) {
+        return Ok(typed.to_owned());
+    }
+    Err(Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "operator-missing",
+        "请填写确认人姓名（operator，1 至 64 个字符）",
+        "give the name of the person who confirms (`operator`, 1 to 64 characters)",
+    ))
 }
 
 fn refused(refusal: Refusal) -> Problem {

@@ -29,7 +29,7 @@ use super::super::roles::Role;
 use super::super::state::Shared;
 use super::leases;
 use crate::ident::OperatorId;
-use crate::store::operators::{Deed, OperatorOp, OperatorRow};
+use crate::store::operators::{Deed, NO_ID, OperatorOp, OperatorRow};
 use crate::store::{Batch, Op};
 
 /// Who somebody is, and the PIN.
@@ -195,6 +195,13 @@ async fn admit(
     let role: Role = row.role.parse().map_err(|_| wrong_pin())?;
     let granted = granted.ok_or_else(no_till)?;
     let granted: Vec<Scope> = granted.scopes.iter().filter_map(|scope| scope.parse().ok()).collect();
+    let scopes = role.within(&granted);
+    if scopes.is_empty() {
+        shared.context.store.commit(Batch::new().op(note(Deed::Refused))).await?;
+        count("not-here");
+        tracing::warn!(till, operator = id, "login refused: the role may do nothing at this till");
+        return Err(not_here());
+    }
     let (secret, sha256) = principal::mint(SESSION_PREFIX)?;
     shared.context.store.commit(Batch::new().op(note(Deed::Login))).await?;
     lockout.forget(&id);
@@ -207,7 +214,7 @@ async fn admit(
         token: secret,
         operator: OperatorName { id: row.id, name: row.name, role },
         till,
-        scopes: role.within(&granted),
+        scopes,
         idle_s: life.idle.as_secs(),
         expires_in_s: life.longest.as_secs(),
     })
@@ -248,7 +255,7 @@ fn count(outcome: &'static str) {
 /// field may be a PIN, and a PIN is never written down.
 fn stranger(id: String) -> String {
     let may_be_a_pin = id.len() >= 6 && id.bytes().all(|byte| byte.is_ascii_digit());
-    if OperatorId::new(id.as_str()).is_ok() && !may_be_a_pin { id } else { "?".to_owned() }
+    if OperatorId::new(id.as_str()).is_ok() && !may_be_a_pin { id } else { NO_ID.to_owned() }
 }
 
 fn wrong_pin() -> Problem {
@@ -277,6 +284,15 @@ fn must_wait(wait: Wait) -> Problem {
             "too many wrong PINs; only unlocking helps: `baygate operator unlock`".into(),
         ),
     }
+}
+
+fn not_here() -> Problem {
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "role-not-at-this-till",
+        "该岗位在此收银台没有任何权限；请换一台收银台，或由管理员更改岗位或重新配对收银台",
+        "this role may do nothing at this till; use another till, or have the role or the till's pairing changed",
+    )
 }
 
 fn locked() -> Problem {

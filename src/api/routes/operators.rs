@@ -195,16 +195,25 @@ pub(super) async fn change(
     deeds.extend(locked.map(|locked| if locked { Deed::Lock } else { Deed::Unlock }));
     let op = |deed| Op::Operator(OperatorOp { operator: id.clone(), place: caller.place(), deed });
     let batch = Batch { ops: deeds.into_iter().map(op).collect(), ..Batch::new() };
-    match shared.context.store.commit(batch).await {
-        Ok(_) => {}
+    let (sessions_end, is_forgiven) = (new_pin || locked == Some(true), new_pin || locked == Some(false));
+    // On a task of its own: who hangs up after the commit leaves no session of the old PIN.
+    let (all, whose) = (Arc::clone(&shared), id.clone());
+    let task = tokio::spawn(async move {
+        // Nobody who has read the old hash may begin a session behind the end of all others.
+        let mut lockout = all.lockout.lock().await;
+        all.context.store.commit(batch).await?;
+        if sessions_end {
+            all.sessions.end_of(&whose);
+        }
+        if is_forgiven {
+            lockout.forget(&whose);
+        }
+        Ok::<_, StoreError>(())
+    });
+    match task.await.map_err(|_| Problem::stopping())? {
+        Ok(()) => {}
         Err(StoreError::NotFound { .. }) => return Err(missing("operator", &id)),
         Err(error) => return Err(error.into()),
-    }
-    if new_pin || locked == Some(true) {
-        shared.sessions.end_of(&id);
-    }
-    if new_pin || locked == Some(false) {
-        shared.lockout.lock().await.forget(&id);
     }
     tracing::info!(operator = id, by = caller.place(), "operator changed");
     look(&shared, &id).await.map(Answer)

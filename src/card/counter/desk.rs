@@ -15,7 +15,7 @@ use super::refused::Refused;
 use super::shop::Shop;
 use super::{holder, issue, transaction};
 use crate::card::CardError;
-use crate::card::keys::KeyStore;
+use crate::card::keys::{KeyStore, Scope};
 use crate::card::member::Members;
 use crate::card::purse::journal::Journal;
 use crate::card::record::MemberRecord;
@@ -26,6 +26,7 @@ use crate::event::card::Technology;
 use crate::health::Health;
 use crate::ident::{CardUid, DeviceId};
 use crate::protocols::cards::CardLayout;
+use crate::store::ledger::Evidence;
 use crate::store::requests::{RequestOp, RequestRow, RequestState};
 use crate::store::{Batch, Op, Store, StoreError};
 
@@ -124,7 +125,13 @@ impl Desk {
         let Some(record) = record else { return Ok(Batch::new()) };
         let seen = holder::seen(uid, technology, record, &self.shop().timezone);
         let card_no = seen.card_no.clone();
-        let (tap, batch) = self.journal.look(seen, holder::mark(record)).await?;
+        let (tap, batch) = match self.journal.look(seen, holder::mark(record), Evidence::default()).await {
+            Err(StoreError::LedgerRefused { what }) => {
+                tracing::warn!(reader = %self.reader, %card_no, what, "this tap settles nothing");
+                return Ok(Batch::new());
+            }
+            looked => looked?,
+        };
         if let Some((id, became)) = tap.settled {
             tracing::info!(reader = %self.reader, transaction = %id, ?became, "a tap settled a transaction");
         }
@@ -214,6 +221,11 @@ impl Desk {
     pub(super) fn medium(&self, technology: Technology) -> Option<(Arc<CardLayout>, Arc<dyn KeyStore>)> {
         let members = self.members.as_ref()?;
         Some((members.layout(technology)?, Arc::clone(&members.keys)))
+    }
+
+    /// Whose keys are here.
+    pub(super) fn key_scope(&self) -> Option<Scope> {
+        self.members.as_ref().map(|members| members.keys.scope())
     }
 
     /// A conversation with the card, by the driver.

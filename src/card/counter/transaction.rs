@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use super::asked::{Deal, QUOTE};
 use super::desk::{Desk, InField, Shows, Went};
 use super::holder;
 use super::refused::Refused;
 use super::shop::Shop;
+use crate::card::keys::Scope;
 use crate::card::medium::{Finding, Reading, WriteOutcome, Writing};
+use crate::card::purse::capability::Limits;
 use crate::card::purse::day::business_day;
-use crate::card::purse::journal::InHand;
 use crate::card::purse::policy::{Card, Hotlist, House, OfflineSpent, permit};
 use crate::card::purse::settle::Mark;
 use crate::card::purse::{Caps, Context, Plan, Refusal};
@@ -21,6 +23,7 @@ use crate::clock::UtcMillis;
 use crate::event::ledger::CardTransaction;
 use crate::money::{Fen, Holding};
 use crate::store::StoreError;
+use crate::store::hands::InHand;
 use crate::store::ledger::{End, Evidence, NewTransaction, TransactionRow};
 use crate::store::ledger_cards::CardRow;
 use crate::store::requests::RequestRow;
@@ -42,9 +45,11 @@ struct Made {
     plan: Plan,
     before: Holding,
     after: Holding,
-    earlier: usize,
+    earlier: Vec<Uuid>,
     day: String,
     offline: bool,
+    takes_fen: Fen,
+    day_cap: Option<Fen>,
 }
 
 /// Does one request for a quote or a transaction with the card in the field.
@@ -93,14 +98,15 @@ pub(super) async fn deal(desk: &Desk, request: &RequestRow, card: &mut InField) 
         Ok(fact) => fact,
         Err(refusal) => return Ok(refusal.into()),
     };
-    let Made { before, after, earlier, day: business_day, .. } = made;
+    let Made { before, after, earlier, day: business_day, takes_fen, day_cap, .. } = made;
     let technology = card.technology;
     // Its outcome must fit an event, or it could never be told.
     if serde_json::to_vec(&fact).map_or(true, |told| told.len() > MAX_FACT_BYTES) {
         return Ok(Refused::too_long().into());
     }
-    let in_hand = InHand::take(request.id);
-    desk.journal.begin(NewTransaction { fact, technology, business_day, before, after, earlier }).await?;
+    let new_transaction =
+        NewTransaction { fact, technology, business_day, before, after, earlier, takes_fen, day_cap };
+    let in_hand = desk.journal.begin(new_transaction).await?;
     write(desk, request, card, record, new, in_hand).await
 }
 
@@ -124,7 +130,6 @@ async fn make(
         let original = known.original.as_ref().map(|(fact, earlier)| (fact, earlier.as_slice()));
         let plan = asked.plan(record, &before, original, &shop.rules)?;
         let after = plan.after(&before, &Caps::of(&shop.rules, record.member_type, COUPON_SLOTS))?;
-        let amount = plan.effect.amount().ok_or(Refusal::AmountNotAllowed)?;
         let row = known.card.as_ref().ok_or(Refusal::TapAgain)?;
         let on_hand = Card {
             card_no: &record.card_no,
@@ -137,16 +142,37 @@ async fn make(
             open: known.open,
         };
         let spent = OfflineSpent { by_card: Fen(known.spent.0), by_all: Fen(known.spent.1) };
-        permit(&on_hand, plan.kind, amount, &house(&shop, now, &known, offline.then_some(spent)))?;
-        Ok((plan, after))
+        let house = house(desk, &shop, now, &known, offline.then_some(spent));
+        permit(&on_hand, plan.kind, &plan.effect, &house)?;
+        let takes = plan.effect.takes(shop.rules.points.worth_fen).ok_or(Refusal::AmountNotAllowed)?;
+        let limits = Limits::of(card.technology, &shop.rules, house.keys_in_hardware);
+        Ok((plan, after, takes, limits.map(|limits| limits.per_day)))
     };
-    Ok(judged().map_err(|refusal: Refusal| Refused::from(refusal)).map(|(plan, after)| {
-        let earlier = known.original.as_ref().map_or(0, |(_, earlier)| earlier.len());
-        Made { plan, before: before.clone(), after, earlier, day: day.clone(), offline }
-    }))
+    Ok(judged().map_err(|refusal: Refusal| Refused::from(refusal)).map(
+        |(plan, after, takes_fen, day_cap)| {
+            let earlier = known.original.iter().flat_map(|(_, earlier)| earlier);
+            let earlier = earlier.map(|fact| fact.transaction_id).collect();
+            Made {
+                plan,
+                before: before.clone(),
+                after,
+                earlier,
+                day: day.clone(),
+                offline,
+                takes_fen,
+                day_cap,
+            }
+        },
+    ))
 }
 
-fn house<'a>(shop: &'a Shop, now: UtcMillis, known: &Known, offline: Option<OfflineSpent>) -> House<'a> {
+fn house<'a>(
+    desk: &Desk,
+    shop: &'a Shop,
+    now: UtcMillis,
+    known: &Known,
+    offline: Option<OfflineSpent>,
+) -> House<'a> {
     static NONE: Hotlist = Hotlist { version: 0, as_of: None, cards: std::collections::BTreeSet::new() };
     House {
         now,
@@ -154,6 +180,7 @@ fn house<'a>(shop: &'a Shop, now: UtcMillis, known: &Known, offline: Option<Offl
         rules: &shop.rules,
         hotlist: &NONE,
         writes_held: known.writes_held,
+        keys_in_hardware: desk.key_scope() == Some(Scope::Chain),
         offline,
     }
 }

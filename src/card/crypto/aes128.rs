@@ -4,7 +4,8 @@
 use std::fmt;
 
 use aes::Aes128;
-use aes::cipher::{BlockDecrypt, BlockEncrypt, KeyInit};
+use aes::cipher::{BlockDecryptMut, BlockEncrypt, BlockEncryptMut, InnerIvInit, KeyInit};
+use cbc::{Decryptor, Encryptor};
 use zeroize::Zeroizing;
 
 /// One AES block.
@@ -47,25 +48,14 @@ impl AesKey {
 
     /// CBC over whole blocks.
     pub fn encrypt_chain(&self, iv: &Block, blocks: &mut [Block]) {
-        let cipher = self.cipher();
-        let mut previous = *iv;
-        for block in blocks {
-            *block = xor(block, &previous);
-            cipher.encrypt_block(block.into());
-            previous = *block;
-        }
+        let mut chain = Encryptor::inner_iv_init(self.cipher(), iv.into());
+        blocks.iter_mut().for_each(|block| chain.encrypt_block_mut(block.into()));
     }
 
     /// The reverse of [`encrypt_chain`](Self::encrypt_chain).
     pub fn decrypt_chain(&self, iv: &Block, blocks: &mut [Block]) {
-        let cipher = self.cipher();
-        let mut previous = *iv;
-        for block in blocks {
-            let read = *block;
-            cipher.decrypt_block(block.into());
-            *block = xor(block, &previous);
-            previous = read;
-        }
+        let mut chain = Decryptor::inner_iv_init(self.cipher(), iv.into());
+        blocks.iter_mut().for_each(|block| chain.decrypt_block_mut(block.into()));
     }
 
     /// CMAC (NIST SP 800-38B §6.2, RFC 4493).

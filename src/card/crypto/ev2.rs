@@ -91,13 +91,13 @@ impl Login {
     /// Takes the 16 bytes that came with status `AF` and gives the frame to send.
     #[must_use]
     pub fn challenged(self, encrypted: &Block) -> (Challenged, Vec<u8>) {
-        let mut theirs = [*encrypted];
-        self.key.decrypt_chain(&[0; 16], &mut theirs);
-        let [theirs] = theirs;
-        let mut proof = [*self.nonce, rotated(&theirs)];
-        self.key.encrypt_chain(&[0; 16], &mut proof);
+        let mut theirs = Zeroizing::new([*encrypted]);
+        self.key.decrypt_chain(&[0; 16], &mut *theirs);
+        let theirs = Zeroizing::new(theirs[0]);
+        let mut proof = Zeroizing::new([*self.nonce, rotated(&theirs)]);
+        self.key.encrypt_chain(&[0; 16], &mut *proof);
         let frame = std::iter::once(&NEXT_FRAME).chain(proof.as_flattened()).copied().collect();
-        (Challenged { login: self, theirs: Zeroizing::new(theirs) }, frame)
+        (Challenged { login: self, theirs }, frame)
     }
 }
 
@@ -121,7 +121,7 @@ impl Challenged {
     pub fn proven(self, encrypted: &[u8]) -> Result<Session, NotProven> {
         let Login { key, nonce, kept, .. } = self.login;
         let (blocks, []) = encrypted.as_chunks::<16>() else { return Err(NotProven) };
-        let mut blocks = blocks.to_vec();
+        let mut blocks = Zeroizing::new(blocks.to_vec());
         key.decrypt_chain(&[0; 16], &mut blocks);
         let (name, counter, ours) = match (kept, blocks.as_flattened()) {
             (None, [t0, t1, t2, t3, rest @ ..]) if rest.len() == 28 => ([*t0, *t1, *t2, *t3], 0, rest),
@@ -292,10 +292,9 @@ impl Session {
 
     fn decipher(&self, data: &[u8]) -> Result<Zeroizing<Vec<u8>>, Forged> {
         let (blocks, []) = data.as_chunks::<16>() else { return Err(Forged) };
-        let mut blocks = blocks.to_vec();
+        let mut blocks = Zeroizing::new(blocks.to_vec());
         self.enc.decrypt_chain(&self.iv([0x5A, 0xA5]), &mut blocks);
         let mut plain = Zeroizing::new(blocks.as_flattened().to_vec());
-        zeroize::Zeroize::zeroize(&mut blocks);
         let end = plain.iter().rposition(|byte| *byte != 0).ok_or(Forged)?;
         if plain.get(end) != Some(&0x80) {
             return Err(Forged);

@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use des::cipher::{BlockDecrypt, BlockEncrypt, KeyInit};
+use cbc::{Decryptor, Encryptor};
+use des::cipher::{BlockDecryptMut, BlockEncrypt, BlockEncryptMut, InnerIvInit, KeyInit};
 use des::{Des, TdesEde2};
 use zeroize::Zeroizing;
 
@@ -37,25 +38,14 @@ impl TripleDesKey {
 
     /// CBC over whole blocks.
     pub fn encrypt_chain(&self, iv: &Block, blocks: &mut [Block]) {
-        let cipher = self.cipher();
-        let mut previous = *iv;
-        for block in blocks {
-            *block = xor(block, &previous);
-            cipher.encrypt_block(block.into());
-            previous = *block;
-        }
+        let mut chain = Encryptor::inner_iv_init(self.cipher(), iv.into());
+        blocks.iter_mut().for_each(|block| chain.encrypt_block_mut(block.into()));
     }
 
     /// The reverse of [`encrypt_chain`](Self::encrypt_chain).
     pub fn decrypt_chain(&self, iv: &Block, blocks: &mut [Block]) {
-        let cipher = self.cipher();
-        let mut previous = *iv;
-        for block in blocks {
-            let read = *block;
-            cipher.decrypt_block(block.into());
-            *block = xor(block, &previous);
-            previous = read;
-        }
+        let mut chain = Decryptor::inner_iv_init(self.cipher(), iv.into());
+        blocks.iter_mut().for_each(|block| chain.decrypt_block_mut(block.into()));
     }
 
     /// The key one level below: its halves are the input and the input's complement,
@@ -63,7 +53,7 @@ impl TripleDesKey {
     #[must_use]
     pub fn disperse(&self, input: &Block) -> Self {
         let mut bytes = Zeroizing::new([0; 16]);
-        let halves = [self.encrypt(input), self.encrypt(&input.map(|b| !b))];
+        let halves = Zeroizing::new([self.encrypt(input), self.encrypt(&input.map(|b| !b))]);
         bytes.copy_from_slice(halves.as_flattened());
         Self(bytes)
     }
@@ -72,8 +62,8 @@ impl TripleDesKey {
     #[must_use]
     pub fn folded(&self) -> DesKey {
         let (halves, _) = self.0.as_chunks::<8>();
-        let folded = halves.iter().fold([0; 8], |sum, half| xor(&sum, half));
-        DesKey(Zeroizing::new(folded))
+        let folded = halves.iter().fold(Zeroizing::new([0; 8]), |sum, half| Zeroizing::new(xor(&sum, half)));
+        DesKey(folded)
     }
 
     fn cipher(&self) -> TdesEde2 {

@@ -1,6 +1,7 @@
 //! The credential `card-keys`: text, one key a line. What lives here: reading it.
-//! What does not: using the keys (`sealed`). No text of the file ever stands in an
-//! error, and no copy of a key outlives the reading unwiped.
+//! What does not: using the keys (`sealed`). Of the file's text only a store's name ever
+//! stands in an error, and nothing that could be a key passes for one; keys are kept in
+//! memory that is wiped.
 //!
 //! ```text
 //!  # made 2026-11-22 for the shop in Pudong
@@ -158,8 +159,8 @@ impl Draft {
         let mut words = text.split_ascii_whitespace();
         match (words.next(), words.next(), words.next(), words.next()) {
             (Some("store"), Some(name), None, _) => {
-                let store = StoreId::new(name).map_err(|_| LineProblem::Store)?;
-                once(&mut self.store, number, store)
+                let store = StoreId::new(name).ok().filter(|_| !may_be_a_key(name));
+                once(&mut self.store, number, store.ok_or(LineProblem::Store)?)
             }
             (Some("current"), Some(of), None, _) => once(&mut self.current, number, version(of)?),
             (Some(of), Some(purpose), Some(hex), None) => self.key(number, of, purpose, hex),
@@ -214,6 +215,11 @@ fn once<T>(place: &mut Option<At<T>>, number: usize, value: T) -> Result<(), Lin
 
 fn version(text: &str) -> Result<KeyVersion, LineProblem> {
     text.parse().ok().map(KeyVersion).filter(|version| version.is_ours()).ok_or(LineProblem::Version)
+}
+
+/// A key, or half of one, in the wrong place: eight bytes of hex or more. No store has such a name.
+fn may_be_a_key(word: &str) -> bool {
+    word.len() >= 16 && word.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The purpose a mistyped word is likest to; nothing for what may be a key.

@@ -39,10 +39,10 @@ pub enum KeyError {
     /// The technology has no key for this.
     #[error("this kind of card has no key for that; see the table of technologies in docs/cards.md")]
     NoSuchKey,
-    /// Access bits that contradict themselves.
+    /// Access bits that would lock a sector, or leave it open.
     #[error(
-        "the access bits of the sector trailer contradict themselves and would lock the sector for ever; \
-         correct the card layout"
+        "the access bits of the sector trailer would lock the sector for ever or leave it open; \
+         a member card has 787788: correct the card layout"
     )]
     AccessBits,
     /// A wrong code now would lock the card.

@@ -35,7 +35,8 @@ impl TagLogin {
     #[must_use]
     pub fn through_pn53x(&self) -> Command {
         let [a, b, c, d] = *self.password;
-        Command::direct_transmit(&Zeroizing::new([0xD4, 0x42, 0x1B, a, b, c, d])[..]).secret()
+        let relayed = Zeroizing::new([0xD4, 0x42, 0x1B, a, b, c, d]);
+        Command::direct_transmit(&relayed[..]).secret().counted_by_the_card()
     }
 
     /// Whether the two bytes of the answer are the card's PACK: an imitation that

@@ -50,14 +50,15 @@ impl fmt::Display for KeyVersion {
     }
 }
 
-/// What a master key is for. One that only takes money off a card cannot put any on it.
+/// What a master key is for. Where a chip can tell them apart, one that takes money off a card
+/// cannot put any on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Purpose {
     /// MAC over the member record.
     Record,
-    /// Read a card and take value off it.
+    /// Read a card, and take value off it where the chip tells that from putting value on.
     Debit,
-    /// Put value on a card; issue it.
+    /// Put value on a card; issue it. On a Classic every write, a payment too.
     Credit,
     /// Change a card's keys and settings.
     Manage,
@@ -105,9 +106,9 @@ impl fmt::Display for Purpose {
 /// Which right a login is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum KeyRole {
-    /// Read, and take value off; Classic key A.
+    /// Read, and take value off; Classic key A, which reads alone.
     Debit,
-    /// Put value on; Classic key B.
+    /// Put value on; Classic key B, which alone writes.
     Credit,
     /// Change keys and settings.
     Manage,
@@ -184,7 +185,8 @@ pub trait KeyStore: fmt::Debug + Send + Sync {
     /// (trailer bytes 6 to 9), key B (credit).
     ///
     /// # Errors
-    /// [`KeyError`]; access bits that would lock the sector for ever are [`KeyError::AccessBits`].
+    /// [`KeyError`]; access bits other than a member card's are [`KeyError::AccessBits`]:
+    /// they would lock the sector for ever or leave it open.
     fn classic_trailer(&self, card: CardRef<'_>, sector: u8, access: [u8; 4]) -> Result<Command, KeyError>;
 
     /// Password login of an NTAG21x or Ultralight EV1. The password covers all

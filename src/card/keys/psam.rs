@@ -38,6 +38,9 @@ pub struct ChannelError;
 pub struct Psam<C> {
     channel: C,
     terminal: [u8; 6],
+    /// Terminal sequence of the purchase that waits for the card's answer. The SAM itself
+    /// knows only its last one.
+    open: Option<u32>,
 }
 
 impl<C: Channel> Psam<C> {
@@ -58,7 +61,7 @@ impl<C: Channel> Psam<C> {
         selected
             .ok()
             .ok_or(KeyError::Sam { what: "its purchase application", status: Some(selected.status.0) })?;
-        Ok(Self { channel, terminal })
+        Ok(Self { channel, terminal, open: None })
     }
 }
 
@@ -96,25 +99,31 @@ impl<C: Channel> PurseKeys for Psam<C> {
 
     fn approve(&mut self, purchase: &Purchase<'_>) -> Result<Approval, KeyError> {
         let what = "its approval";
+        self.open = None;
         let answer = ask(&mut self.channel, &approve_command(purchase), what)?;
         match answer.ok() {
-            Some(&[s0, s1, s2, s3, m0, m1, m2, m3]) => Ok(Approval {
-                terminal_sequence: u32::from_be_bytes([s0, s1, s2, s3]),
-                mac1: [m0, m1, m2, m3],
-                session: None,
-            }),
+            Some(&[s0, s1, s2, s3, m0, m1, m2, m3]) => {
+                let terminal_sequence = u32::from_be_bytes([s0, s1, s2, s3]);
+                self.open = Some(terminal_sequence);
+                Ok(Approval { terminal_sequence, mac1: [m0, m1, m2, m3], session: None })
+            }
             // The SAM has no key of this version: the same error as of a credential would mislead.
             _ => Err(KeyError::Sam { what, status: Some(answer.status.0) }),
         }
     }
 
-    fn confirm(&mut self, _: &Approval, mac2: &[u8; 4]) -> Result<bool, KeyError> {
+    fn confirm(&mut self, approval: &Approval, mac2: &[u8; 4]) -> Result<bool, KeyError> {
+        let what = "its confirmation";
+        // It would hold the answer against another purchase.
+        if self.open.take_if(|open| *open == approval.terminal_sequence).is_none() {
+            return Err(KeyError::Sam { what, status: None });
+        }
         let command = Command::new([0x80, 0x72, 0x00, 0x00]).with_data(mac2);
-        let answer = ask(&mut self.channel, &command, "its confirmation")?;
+        let answer = ask(&mut self.channel, &command, what)?;
         match answer.status {
             StatusWord::OK => Ok(true),
             MAC_WRONG => Ok(false),
-            StatusWord(status) => Err(KeyError::Sam { what: "its confirmation", status: Some(status) }),
+            StatusWord(status) => Err(KeyError::Sam { what, status: Some(status) }),
         }
     }
 }

@@ -4,9 +4,8 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::card::crypto::pboc::Moment;
 use crate::card::crypto::unhex;
-use crate::card::keys::purse::Opening;
+use crate::card::keys::purse::tests::purchase;
 use crate::ident::StoreId;
 
 /// Answers with what was laid ready; says what it was asked.
@@ -30,16 +29,6 @@ impl Channel for Scripted {
     }
 }
 
-fn purchase(store: &StoreId) -> Purchase<'_> {
-    Purchase {
-        store,
-        serial: unhex("1122334455667788"),
-        opening: Opening::parse(&unhex("000027100007000000010011223344")),
-        amount: 1234,
-        moment: Moment { date: unhex("20261122"), time: unhex("101530") },
-    }
-}
-
 #[test]
 fn what_it_is_asked_byte_for_byte() {
     let script = ["0011223344559000", "9000", "6108", "0000002AA1B2C3D49000", "9302"];
@@ -58,6 +47,22 @@ fn what_it_is_asked_byte_for_byte() {
             "807200000401020304",
         ]
     );
+}
+
+#[test]
+fn only_the_purchase_that_is_open_is_confirmed_and_once() {
+    let script = ["0011223344559000", "9000", "0000002AA1B2C3D49000", "0000002BA1B2C3D49000", "9000"];
+    let mut psam = Psam::open(Scripted::new(&script), [0x10, 0x01]).unwrap();
+    let store = StoreId::new("SH-0042").unwrap();
+    let stale = psam.approve(&purchase(&store)).unwrap();
+    let open = psam.approve(&purchase(&store)).unwrap();
+    assert_eq!((stale.terminal_sequence, open.terminal_sequence), (42, 43));
+    let mac2 = unhex("01020304");
+    let refused = KeyError::Sam { what: "its confirmation", status: None };
+    assert_eq!(psam.confirm(&stale, &mac2), Err(refused.clone()));
+    assert_eq!(psam.channel.asked.len(), 4, "the SAM was not asked");
+    assert_eq!(psam.confirm(&open, &mac2), Ok(true));
+    assert_eq!(psam.confirm(&open, &mac2), Err(refused));
 }
 
 #[test]

@@ -152,4 +152,4 @@ impl PurseKeys for SealedTerminal<'_> {
 
 #[cfg(test)]
 #[path = "purse_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -21,7 +21,7 @@ fn keys() -> SealedKeys {
     SealedKeys::new(store(), KeyVersion(1), masters)
 }
 
-fn purchase(store: &StoreId) -> Purchase<'_> {
+pub(in crate::card::keys) fn purchase(store: &StoreId) -> Purchase<'_> {
     Purchase {
         store,
         serial: unhex("1122334455667788"),

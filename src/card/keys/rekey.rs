@@ -39,9 +39,9 @@ pub enum Decision {
 /// was moved by a gateway that knows more, and is left alone.
 #[must_use]
 pub fn decide(card: KeyVersion, current: KeyVersion, journal: Option<Move>, staffed: bool) -> Decision {
-    match journal {
-        // The last write was heard by nobody: the card itself says that it is done.
-        Some(torn) if card == torn.to && card >= current => Decision::Keep,
+    // A card changes its own word last. One that says anything but `from` is done with that move,
+    // even if nobody heard of its last write, or was moved on by another gateway.
+    match journal.filter(|torn| card == torn.from) {
         Some(torn) if staffed => Decision::Resume(torn),
         Some(torn) => Decision::Later(torn),
         None if staffed && card.is_ours() && card < current => {
@@ -106,6 +106,11 @@ mod tests {
             ("torn, staffed", V1, V2, Some(torn), true, Decision::Resume(torn)),
             ("torn, alone", V1, V2, Some(torn), false, Decision::Later(torn)),
             ("torn after its last write", V2, V2, Some(torn), true, Decision::Keep),
+            ("done, nobody heard of it, and a newer version came", V2, V3, Some(torn), true, {
+                Decision::Begin(Move { from: V2, to: V3, done: 0 })
+            }),
+            ("moved on by another gateway", V3, V3, Some(torn), true, Decision::Keep),
+            ("moved on by another gateway, alone", V3, V3, Some(torn), false, Decision::Keep),
             ("torn, and a newer version came", V1, V3, Some(torn), true, Decision::Resume(torn)),
         ];
         for (what, card, current, journal, staffed, decision) in cases {

@@ -18,6 +18,7 @@ use crate::card::crypto::aes128::AesKey;
 use crate::card::crypto::tdes::TripleDesKey;
 use crate::card::crypto::{ev2, sun, ultralight_c};
 use crate::ident::{CardUid, StoreId};
+use crate::protocols::cards::access_is_ours;
 
 /// Master keys of one store.
 pub struct SealedKeys {
@@ -167,12 +168,6 @@ fn trailer_of(sector: u8) -> Option<u8> {
     }
 }
 
-/// C1 to C3 stand twice, once inverted (MIFARE Classic EV1 data sheet §8.7.1).
-fn access_bits_agree([b6, b7, b8, _]: [u8; 4]) -> bool {
-    let (c1, c2, c3) = (b7 >> 4, b8 & 0x0F, b8 >> 4);
-    b6 & 0x0F == !c1 & 0x0F && b6 >> 4 == !c2 & 0x0F && b7 & 0x0F == !c3 & 0x0F
-}
-
 impl KeyStore for SealedKeys {
     fn scope(&self) -> Scope {
         Scope::Store(self.store.clone())
@@ -201,7 +196,8 @@ impl KeyStore for SealedKeys {
     }
 
     fn classic_trailer(&self, card: CardRef<'_>, sector: u8, access: [u8; 4]) -> Result<Command, KeyError> {
-        if !access_bits_agree(access) {
+        let [six, seven, eight, _] = access;
+        if !access_is_ours([six, seven, eight]) {
             return Err(KeyError::AccessBits);
         }
         let block = trailer_of(sector).ok_or(KeyError::NoSuchKey)?;

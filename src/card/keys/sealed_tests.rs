@@ -59,8 +59,8 @@ fn the_key_of_a_card_is_the_documented_one() {
     assert_eq!(sent(&b.authenticate), "FF860000050100046100");
     let last = keys.classic_login(short, KeyRole::Debit, 255).unwrap();
     assert_eq!(sent(&last.load), "FF82000006C7D5846DFCD4", "sector 39");
-    let trailer = keys.classic_trailer(short, 1, [0xFF, 0x07, 0x80, 0x69]).unwrap();
-    assert_eq!(sent(&trailer), "FFD6000710157050336167FF078069ED546B47FEA0");
+    let trailer = keys.classic_trailer(short, 1, [0x78, 0x77, 0x88, 0x00]).unwrap();
+    assert_eq!(sent(&trailer), "FFD600071015705033616778778800ED546B47FEA0");
 
     let tag = keys.tag_login(long).unwrap();
     assert_eq!(sent(&tag.through_pn53x()), "FF00000007D4421BB05E7D8D");
@@ -164,7 +164,7 @@ fn a_version_that_is_not_held_is_told_and_none_is_tried() {
     assert_eq!(keys.record_mac(card, b"x"), Err(missing(Purpose::Record)));
     assert_eq!(keys.record_is_genuine(card, b"x", &[0; 8]), Err(missing(Purpose::Record)));
     assert_eq!(keys.classic_login(card, KeyRole::Credit, 4), Err(missing(Purpose::Credit)));
-    assert_eq!(keys.classic_trailer(card, 1, [0xFF, 0x07, 0x80, 0x69]), Err(missing(Purpose::Debit)));
+    assert_eq!(keys.classic_trailer(card, 1, [0x78, 0x77, 0x88, 0x00]), Err(missing(Purpose::Debit)));
     assert_eq!(keys.tag_login(card).err(), Some(missing(Purpose::Debit)));
     assert_eq!(keys.ultralight_c_login(card).err(), Some(missing(Purpose::Debit)));
     assert_eq!(keys.ev2_login(card, KeyRole::Manage, 0).err(), Some(missing(Purpose::Manage)));
@@ -186,7 +186,7 @@ fn what_would_lock_a_card_is_refused() {
         assert_eq!(keys.psc(card, left), Err(KeyError::TooFewTries { left }));
     }
     assert!(keys.psc(card, 2).is_ok());
-    let good = [0xFF, 0x07, 0x80, 0x69];
+    let good = [0x78, 0x77, 0x88, 0x00];
     assert!(keys.classic_trailer(card, 39, good).is_ok());
     assert_eq!(keys.classic_trailer(card, 40, good), Err(KeyError::NoSuchKey));
     assert_eq!(keys.classic_login(card, KeyRole::Manage, 0), Err(KeyError::NoSuchKey));
@@ -194,6 +194,9 @@ fn what_would_lock_a_card_is_refused() {
         let mut access = good;
         access[bit / 8] ^= 1 << (bit % 8);
         assert_eq!(keys.classic_trailer(card, 1, access), Err(KeyError::AccessBits), "bit {bit}");
+    }
+    for whole in [[0x00, 0xF0, 0xFF, 0x00], [0xFF, 0x07, 0x80, 0x69], [0x7F, 0x07, 0x88, 0x00]] {
+        assert_eq!(keys.classic_trailer(card, 1, whole), Err(KeyError::AccessBits), "{whole:02X?}");
     }
 }
 

@@ -15,6 +15,12 @@ use crate::protocols::cards::{BLOCK_BYTES, BlockPlaces, CardLayout, PAGE_BYTES, 
 const PROT: u8 = 0x80;
 /// MIRROR byte as delivered: no mirror, strong modulation (NTAG213/215/216 data sheet rev. 3.2 table 9).
 const STRONG_MODULATION: u8 = 0x04;
+/// The page whose last two bytes lock pages 3 to 15 for ever. Its first two are the maker's, and
+/// its bits are only ever set (NTAG213/215/216 data sheet rev. 3.2 §8.5.2; MF0ULx1 rev. 3.3 §8.5.2).
+const LOCK_PAGE: u8 = 2;
+/// Sets the three block-locking bits, so that the lock bits stay as they are: AUTH0 does not
+/// guard this page, and whoever has a telephone could lock the slots against us.
+const NO_MORE_LOCKS: [u8; PAGE_BYTES] = [0x00, 0x00, 0x07, 0x00];
 /// General purpose byte of a trailer: ours says nothing.
 const GENERAL_PURPOSE: u8 = 0x00;
 
@@ -33,7 +39,7 @@ pub enum FormatError {
     /// The chip keeps no record.
     #[error("{0:?} keeps no member record; use a technology of the table in docs/cards.md")]
     Technology(Technology),
-    /// The layout's access bits would lock the card.
+    /// The layout's access bits are not a member card's.
     #[error("layout {0} has wrong access bits; run baygate check")]
     Layout(String),
 }
@@ -112,6 +118,7 @@ fn format_pages(
     // empty: one that is not closed yet is nobody's card.
     let mut commands = vec![place::update(pages.header, &[0; PAGE_BYTES])];
     commands.extend(writes.iter().map(|(page, data)| place::update(*page, data)));
+    commands.push(place::update(LOCK_PAGE, &NO_MORE_LOCKS));
     commands.extend(keys.tag_password(card, config + 2)?);
     commands.push(place::update(config + 1, &[PROT | pages.attempts, 0, 0, 0]));
     // AUTH0 closes the card, but for the header.

@@ -26,3 +26,5 @@ pub use write::{WriteOutcome, WriteStep, Writing};
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod trouble_tests;

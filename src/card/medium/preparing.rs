@@ -18,7 +18,7 @@ use super::public;
 use super::read::password_answer;
 use crate::card::apdu::Command;
 use crate::card::keys::{CardRef, KeyRole, KeyStore, KeyVersion, TagLogin};
-use crate::card::probe::Answer;
+use crate::card::probe::{Answer, RELAY_GET_VERSION};
 use crate::card::record::{HeaderReading, MemberRecord, Which, read_header};
 use crate::event::card::Technology;
 use crate::ident::CardUid;
@@ -40,7 +40,7 @@ pub enum PrepareStep {
 pub enum PrepareOutcome {
     /// Every command succeeded; read the card to be sure.
     Prepared,
-    /// Nothing was written: the card has foreign keys or data.
+    /// Nothing was written: the card has foreign keys or data, or is another chip than it is named.
     NotBlank,
     /// Nothing was written: another card, the reader failed, or the card left.
     NotWritten,
@@ -61,6 +61,8 @@ pub struct Preparing {
 enum Deed {
     Reset,
     SameUid,
+    /// Asks the chip for its version; it must be an MF0UL21.
+    Chip,
     Load(Command),
     /// Logs in to a sector as delivered; where that fails, with our own key (load, log in).
     LogIn(Command, Option<[Command; 2]>),
@@ -91,6 +93,9 @@ impl Preparing {
         let version = KeyVersion(record.key_version);
         let card = CardRef { uid: &uid, store: &record.issuing_store, version };
         let mut todo = VecDeque::from([Deed::Reset, Deed::SameUid]);
+        if technology == Technology::Ultralight {
+            todo.push_back(Deed::Chip);
+        }
         if !again {
             todo.extend(looks_empty(layout));
         }
@@ -106,13 +111,12 @@ impl Preparing {
             }
         }
         if let (Places::Pages(_), true) = (&layout.places, again) {
-            // The first write is to the header, which is open always; the second tells.
+            // The first write is to the header, which is closed only if AUTH0 was torn; the second tells.
             let login = keys.tag_login(card)?;
-            let second = todo.iter_mut().filter(|deed| matches!(deed, Deed::Write(_))).nth(1);
-            if let Some(deed) = second
-                && let Deed::Write(command) = deed
-            {
-                *deed = Deed::WriteClosed(command.clone(), login);
+            for deed in todo.iter_mut().filter(|deed| matches!(deed, Deed::Write(_))).take(2) {
+                if let Deed::Write(command) = deed {
+                    *deed = Deed::WriteClosed(command.clone(), login.clone());
+                }
             }
         }
         Ok(Self { uid, doing: Deed::Reset, todo, begun: false }.go_on())
@@ -151,9 +155,12 @@ impl Preparing {
                 anew.into_iter().rev().for_each(|deed| self.todo.push_front(deed));
                 self.go_on()
             }
+            (Deed::Chip, Some(bytes)) if is_large_ultralight(bytes) => self.go_on(),
             (Deed::EmptyHeader(_), Some(bytes)) if is_empty_header(bytes) => self.go_on(),
             (Deed::Empty(_), Some(bytes)) if bytes.iter().all(|byte| *byte == 0) => self.go_on(),
-            (Deed::LogIn(_, None) | Deed::EmptyHeader(_) | Deed::Empty(_), _) if !self.begun => {
+            // A reader that relays nothing cannot open such a card later either.
+            (Deed::Chip, None) => self.cut(),
+            (Deed::Chip | Deed::LogIn(_, None) | Deed::EmptyHeader(_) | Deed::Empty(_), _) if !self.begun => {
                 PrepareStep::Done(PrepareOutcome::NotBlank)
             }
             _ => self.cut(),
@@ -172,6 +179,7 @@ impl Preparing {
                 return PrepareStep::Reset(Box::new(self));
             }
             Deed::SameUid => Command::get_uid(),
+            Deed::Chip => Command::direct_transmit(RELAY_GET_VERSION),
             Deed::Load(command)
             | Deed::LogIn(command, _)
             | Deed::Write(command)
@@ -183,6 +191,13 @@ impl Preparing {
         self.doing = deed;
         PrepareStep::Transmit(command, Box::new(self))
     }
+}
+
+/// Product type 03, storage size 0E (MF0ULx1 data sheet rev. 3.3 table 15), behind `D5 43 00`.
+/// Three more chips go by the name of Ultralight and have other things where this one has its
+/// configuration: on an Ultralight C its password would become lock bits.
+fn is_large_ultralight(relayed: &[u8]) -> bool {
+    matches!(relayed, [0xD5, 0x43, 0x00, _, _, 0x03, _, _, _, 0x0E, _])
 }
 
 fn is_empty_header(bytes: &[u8]) -> bool {

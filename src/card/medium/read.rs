@@ -1,6 +1,8 @@
 //! Reading a member card: a state machine without I/O, as `probe` is. It names the
 //! next command and is fed the answer. It writes nothing, and it logs in only where
-//! the header proves that the card takes our key.
+//! the header proves that the card takes our key. A reader's word that something failed
+//! is the same for a card that refuses and one that was lifted: nothing is said against
+//! a card before it showed once more that it is there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use crate::card::apdu::{Command, Response};
 use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, TagLogin};
 use crate::card::probe::Answer;
 use crate::card::record::{
-    Current, HEADER_BYTES, Header, HeaderReading, Pair, SLOT_BYTES, SlotFault, Which, choose, decode,
+    Current, HEADER_BYTES, Header, HeaderReading, Pair, SLOT_BYTES, Slot, SlotFault, Which, choose, decode,
     read_header,
 };
 use crate::card::verdict::Refusal;
@@ -59,6 +61,10 @@ pub struct Reading {
     doing: Deed,
     todo: VecDeque<Deed>,
     got: Vec<u8>,
+    /// Slots read so far; one that cannot be read has no bytes.
+    slots: Vec<Vec<u8>>,
+    /// What we are logged in to: a Classic's sector; of a tag, 0 for the whole.
+    open: Option<u8>,
 }
 
 #[derive(Debug)]
@@ -67,8 +73,12 @@ enum Phase {
     Header,
     /// A Classic that refused the public key: is it as delivered?
     Blank,
-    /// Logs in and reads the slots.
-    Slots(Header),
+    /// Logs in and reads the next slot; `again`: the first reading failed.
+    Slot { header: Header, again: bool },
+    /// That slot cannot be read. Or is the card gone?
+    Lost(Header),
+    /// The card will not do. Or is it gone?
+    Refusing(Refusal),
 }
 
 /// One command and what its answer must be.
@@ -105,7 +115,9 @@ impl Reading {
             todo.extend([Deed::Load(load), Deed::LogIn(log_in)]);
         }
         todo.push_back(Deed::Read(header));
-        Self { uid, layout, keys, phase: Phase::Header, doing: Deed::Reset, todo, got: Vec::new() }.go_on()
+        let (got, slots) = (Vec::new(), Vec::new());
+        Self { uid, layout, keys, phase: Phase::Header, doing: Deed::Reset, todo, got, slots, open: None }
+            .go_on()
     }
 
     /// Goes on with what came of the last step.
@@ -128,6 +140,7 @@ impl Reading {
             },
             (Deed::Password(login), Answer::Response(response)) => match password_answer(login, response) {
                 Ok(()) => self.go_on(),
+                Err(Refusal::WrongKey) => self.if_still_there(Phase::Refusing(Refusal::WrongKey)),
                 Err(refusal) => refused(refusal),
             },
             (Deed::Read(piece), Answer::Response(response)) => match response.ok() {
@@ -172,18 +185,32 @@ impl Reading {
                 ]);
                 self.go_on()
             }
-            Phase::Blank => refused(Refusal::NotAMemberCard),
-            Phase::Slots(_) => refused(Refusal::WrongKey),
+            Phase::Blank => self.if_still_there(Phase::Refusing(Refusal::NotAMemberCard)),
+            _ => self.if_still_there(Phase::Refusing(Refusal::WrongKey)),
         }
     }
 
-    fn read_failed(self) -> ReadStep {
-        match self.phase {
+    fn read_failed(mut self) -> ReadStep {
+        match std::mem::replace(&mut self.phase, Phase::Header) {
+            // Once may be chance, and the other slot is older than this one may be.
+            Phase::Slot { header, again: false } => {
+                self.open = None;
+                self.got.clear();
+                self.slot(header, true)
+            }
+            Phase::Slot { header, again: true } => self.if_still_there(Phase::Lost(header)),
             // Somebody locked it, or it is too small for a header.
-            Phase::Header | Phase::Blank => refused(Refusal::NotAMemberCard),
-            // It was there a moment ago.
-            Phase::Slots(_) => DONE_READER_ERROR,
+            _ => self.if_still_there(Phase::Refusing(Refusal::NotAMemberCard)),
         }
+    }
+
+    /// What `then` says, once the card has shown that it did not leave.
+    fn if_still_there(mut self, then: Phase) -> ReadStep {
+        self.phase = then;
+        self.open = None;
+        self.got.clear();
+        self.todo = VecDeque::from([Deed::Reset, Deed::SameUid]);
+        self.go_on()
     }
 
     fn phase_done(mut self) -> ReadStep {
@@ -194,14 +221,23 @@ impl Reading {
                 None => DONE_READER_ERROR,
             },
             Phase::Blank => refused(match got.first_chunk().map(read_header) {
-                Some(HeaderReading::Blank) => Refusal::Unformatted,
+                // Ours, and its sector not closed yet: the issue was cut off.
+                Some(HeaderReading::Blank | HeaderReading::Ours(_)) => Refusal::Unformatted,
                 _ => Refusal::NotAMemberCard,
             }),
-            Phase::Slots(header) => ReadStep::Done(self.slots_read(header, &got)),
+            Phase::Slot { header, .. } => {
+                self.slots.push(got);
+                self.slot(header, false)
+            }
+            Phase::Lost(header) => {
+                self.slots.push(Vec::new());
+                self.slot(header, false)
+            }
+            Phase::Refusing(refusal) => refused(refusal),
         }
     }
 
-    fn header_read(mut self, bytes: &[u8; HEADER_BYTES]) -> ReadStep {
+    fn header_read(self, bytes: &[u8; HEADER_BYTES]) -> ReadStep {
         let header = match read_header(bytes) {
             HeaderReading::Ours(header) => header,
             HeaderReading::Blank => return refused(Refusal::Unformatted),
@@ -215,52 +251,67 @@ impl Reading {
             Ok(false) => return refused(Refusal::WrongKey),
             Err(error) => return refused(no_key(&error)),
         }
+        self.slot(header, false)
+    }
+
+    /// Reads the next slot; `again`: after a first reading that failed.
+    fn slot(mut self, header: Header, again: bool) -> ReadStep {
+        if let [a, b] = self.slots.as_slice() {
+            return ReadStep::Done(finding(header, a, b, &self.uid, &*self.keys));
+        }
         match self.slot_deeds(&header) {
             Ok(deeds) => self.todo = deeds,
             Err(error) => return refused(no_key(&error)),
         }
-        self.phase = Phase::Slots(header);
+        if again {
+            self.todo.push_front(Deed::SameUid);
+            self.todo.push_front(Deed::Reset);
+        }
+        self.phase = Phase::Slot { header, again };
         self.go_on()
     }
 
-    fn slot_deeds(&self, header: &Header) -> Result<VecDeque<Deed>, KeyError> {
+    fn slot_deeds(&mut self, header: &Header) -> Result<VecDeque<Deed>, KeyError> {
+        let which = if self.slots.is_empty() { Which::A } else { Which::B };
         let card = CardRef { uid: &self.uid, store: &header.store, version: header.key_version };
         let mut deeds = VecDeque::new();
-        if let Places::Pages(_) = self.layout.places {
-            deeds.push_back(Deed::Password(self.keys.tag_login(card)?));
-        }
-        let mut open = None;
-        for piece in
-            [Which::A, Which::B].into_iter().flat_map(|which| place::slot(&self.layout.places, which))
-        {
-            if let Places::Blocks(_) = self.layout.places
-                && open.replace(place::sector(piece.at)) != Some(place::sector(piece.at))
-            {
-                let login = self.keys.classic_login(card, KeyRole::Debit, piece.at)?;
-                deeds.extend([Deed::Load(login.load), Deed::LogIn(login.authenticate)]);
+        let mut open = self.open;
+        for piece in place::slot(&self.layout.places, which) {
+            match self.layout.places {
+                Places::Pages(_) => {
+                    if open.replace(0).is_none() {
+                        deeds.push_back(Deed::Password(self.keys.tag_login(card)?));
+                    }
+                }
+                Places::Blocks(_) => {
+                    let sector = place::sector(piece.at);
+                    if open.replace(sector) != Some(sector) {
+                        let login = self.keys.classic_login(card, KeyRole::Debit, piece.at)?;
+                        deeds.extend([Deed::Load(login.load), Deed::LogIn(login.authenticate)]);
+                    }
+                }
             }
             deeds.push_back(Deed::Read(piece));
         }
+        self.open = open;
         Ok(deeds)
     }
+}
 
-    fn slots_read(&self, header: Header, got: &[u8]) -> Finding {
-        let (a, b) = got.split_at_checked(got.len() / 2).unwrap_or_default();
-        let slot = |bytes: &[u8]| {
-            bytes
-                .first_chunk::<SLOT_BYTES>()
-                .map(|bytes| decode(bytes, &self.uid, &header.store, &*self.keys))
-        };
-        let (Some(a), Some(b)) = (slot(a), slot(b)) else { return Finding::ReaderError };
-        match choose(a, b) {
-            Pair::Current(current) => Finding::Opened(Box::new(Opened { header, current: *current })),
-            // Prepared, and never issued.
-            Pair::Empty => Finding::Refused(Refusal::Unformatted),
-            Pair::Damaged => Finding::Refused(Refusal::DamagedRecord),
-            Pair::Forked { .. } => Finding::Refused(Refusal::RecordConflict),
-            Pair::Unknown(SlotFault::Format(_)) => Finding::Refused(Refusal::UnknownFormat),
-            Pair::Unknown(_) => Finding::Refused(Refusal::KeyMissing),
-        }
+/// What the bytes of a card's slots say.
+fn finding(header: Header, a: &[u8], b: &[u8], uid: &CardUid, keys: &dyn KeyStore) -> Finding {
+    let slot = |bytes: &[u8]| match bytes.first_chunk::<SLOT_BYTES>() {
+        Some(bytes) => decode(bytes, uid, &header.store, keys).under(header.key_version),
+        None => Slot::Invalid(SlotFault::Unreadable),
+    };
+    match choose(slot(a), slot(b)) {
+        Pair::Current(current) => Finding::Opened(Box::new(Opened { header, current: *current })),
+        // Prepared, and never issued.
+        Pair::Empty => Finding::Refused(Refusal::Unformatted),
+        Pair::Damaged => Finding::Refused(Refusal::DamagedRecord),
+        Pair::Forked { .. } => Finding::Refused(Refusal::RecordConflict),
+        Pair::Unknown(SlotFault::Format(_)) => Finding::Refused(Refusal::UnknownFormat),
+        Pair::Unknown(_) => Finding::Refused(Refusal::KeyMissing),
     }
 }
 
@@ -282,7 +333,7 @@ pub(super) fn no_key(error: &KeyError) -> Refusal {
 pub(super) fn password_answer(login: &TagLogin, response: &Response) -> Result<(), Refusal> {
     match response.ok().and_then(|relayed| relayed.strip_prefix(&[0xD5, 0x43])) {
         Some([0x00, pack @ ..]) if login.is_answered_by(pack) => Ok(()),
-        // It went over the air, and the card refused it or does not know PACK.
+        // It went over the air, and the card refused it, does not know PACK, or was not there.
         Some(_) => Err(Refusal::WrongKey),
         None => Err(Refusal::ReaderCannotLogIn),
     }

@@ -15,9 +15,9 @@ use crate::event::card::Technology;
 use crate::ident::CardUid;
 use crate::protocols::Bundle;
 use crate::protocols::cards::CardLayout;
-use crate::sim::card::{CardProfile, Chip, Technology as Sim};
+use crate::sim::card::{CardProfile, Chip, Technology as Sim, without_card};
 
-const ALL: [(Sim, Technology); 6] = [
+pub(super) const ALL: [(Sim, Technology); 6] = [
     (Sim::Classic1k, Technology::MifareClassic1k),
     (Sim::Classic4k, Technology::MifareClassic4k),
     (Sim::Ntag213, Technology::Ntag213),
@@ -34,21 +34,21 @@ fn layouts() -> Vec<CardLayout> {
     SHIPPED.get_or_init(load).clone()
 }
 
-fn layout(technology: Technology) -> Arc<CardLayout> {
+pub(super) fn layout(technology: Technology) -> Arc<CardLayout> {
     Arc::new(layouts().into_iter().find(|layout| layout.technologies.contains(&technology)).unwrap())
 }
 
-fn store_keys() -> Arc<dyn KeyStore> {
+pub(super) fn store_keys() -> Arc<dyn KeyStore> {
     Arc::new(keys())
 }
 
-fn empty(sim: Sim) -> Chip {
+pub(super) fn empty(sim: Sim) -> Chip {
     let mut profile = CardProfile::new(sim);
     profile.direct_transmit = true;
     Chip::new(profile)
 }
 
-fn uid(chip: &Chip) -> CardUid {
+pub(super) fn uid(chip: &Chip) -> CardUid {
     CardUid::from_bytes(&chip.profile().uid).unwrap()
 }
 
@@ -62,62 +62,97 @@ fn issue_with(sim: Sim, technology: Technology, record: &MemberRecord, keys: &dy
     chip
 }
 
-fn issue(sim: Sim, technology: Technology) -> Chip {
+pub(super) fn issue(sim: Sim, technology: Technology) -> Chip {
     issue_with(sim, technology, &record(7), &keys())
 }
 
 /// Who answers commands, and perhaps stops.
-struct Line<'c> {
-    chip: &'c mut Chip,
-    sent: Vec<Vec<u8>>,
+pub(super) struct Line<'c> {
+    pub chip: &'c mut Chip,
+    pub sent: Vec<Vec<u8>>,
     /// How many commands are answered; the next finds no card.
-    good: usize,
+    pub good: usize,
     /// What becomes of the command that finds none.
-    end: End,
+    pub end: End,
+    /// A page or block that cannot be read, so many times.
+    pub dead: (u8, usize),
 }
 
 #[derive(Debug, Clone, Copy)]
-enum End {
+pub(super) enum End {
     /// It never reaches the card.
     Unheard,
     /// The card does it, and the answer is lost.
     Lost,
-    /// Half of its data is written.
-    Torn,
+    /// Half of its data is written; the other half reads as ones, as zeros, or lacks bits.
+    TornToOnes,
+    TornToZeros,
+    TornBits,
+    /// Nor does any later one, and the reader answers without noticing.
+    Lifted,
+}
+
+impl End {
+    pub const CUTS: [Self; 5] =
+        [Self::Unheard, Self::Lost, Self::TornToOnes, Self::TornToZeros, Self::TornBits];
+
+    fn torn(self, byte: u8) -> u8 {
+        match self {
+            Self::TornToOnes => 0xFF,
+            Self::TornToZeros => 0x00,
+            Self::TornBits => byte & 0x55,
+            Self::Unheard | Self::Lost | Self::Lifted => byte,
+        }
+    }
 }
 
 impl Line<'_> {
-    fn transmit(&mut self, command: &Command) -> Option<Answer> {
+    pub fn transmit(&mut self, command: &Command) -> Option<Answer> {
         let mut apdu = command.to_bytes().to_vec();
-        if self.sent.len() == self.good {
-            if let End::Torn = self.end {
-                let half = 5 + apdu.len().saturating_sub(5) / 2;
-                apdu.iter_mut().skip(half).for_each(|byte| *byte = 0xFF);
-            }
+        let is_cut = self.sent.len() >= self.good;
+        if is_cut && !matches!(self.end, End::Lifted) {
+            let half = 5 + apdu.len().saturating_sub(5) / 2;
+            apdu.iter_mut().skip(half).for_each(|byte| *byte = self.end.torn(*byte));
             if !matches!(self.end, End::Unheard) {
                 self.chip.apdu(&apdu);
             }
             return None;
         }
-        let answer = self.chip.apdu(&apdu);
+        let (at, times) = &mut self.dead;
+        let answer = if is_cut {
+            without_card(&apdu)
+        } else if apdu.starts_with(&[0xFF, 0xB0, 0x00, *at]) && *times > 0 {
+            *times -= 1;
+            vec![0x63, 0x00]
+        } else {
+            self.chip.apdu(&apdu)
+        };
         self.sent.push(apdu);
         Some(Answer::Response(Response::parse(&answer).unwrap()))
     }
 }
 
-fn line(chip: &mut Chip) -> Line<'_> {
+pub(super) fn line(chip: &mut Chip) -> Line<'_> {
     chip.reset();
-    Line { chip, sent: Vec::new(), good: usize::MAX, end: End::Unheard }
+    Line { chip, sent: Vec::new(), good: usize::MAX, end: End::Unheard, dead: (0, 0) }
 }
 
 /// Reads the card; also the commands that were sent.
-fn read_with(chip: &mut Chip, technology: Technology, keys: Arc<dyn KeyStore>) -> (Finding, Vec<Vec<u8>>) {
-    let uid = uid(chip);
+pub(super) fn read_with(
+    chip: &mut Chip,
+    technology: Technology,
+    keys: Arc<dyn KeyStore>,
+) -> (Finding, Vec<Vec<u8>>) {
     let mut line = line(chip);
-    let mut step = Reading::start(uid, layout(technology), keys, false);
+    (read_on(&mut line, technology, keys), line.sent)
+}
+
+/// Reads whatever the line gives.
+pub(super) fn read_on(line: &mut Line<'_>, technology: Technology, keys: Arc<dyn KeyStore>) -> Finding {
+    let mut step = Reading::start(uid(line.chip), layout(technology), keys, false);
     loop {
         step = match step {
-            ReadStep::Done(finding) => return (finding, line.sent),
+            ReadStep::Done(finding) => return finding,
             ReadStep::Reset(reading) => {
                 line.chip.reset();
                 reading.answer(&Answer::Reset)
@@ -127,13 +162,13 @@ fn read_with(chip: &mut Chip, technology: Technology, keys: Arc<dyn KeyStore>) -
     }
 }
 
-fn read(chip: &mut Chip, technology: Technology) -> Finding {
+pub(super) fn read(chip: &mut Chip, technology: Technology) -> Finding {
     let (finding, sent) = read_with(chip, technology, store_keys());
     assert!(sent.iter().all(|apdu| apdu[1] != 0xD6), "reading writes nothing");
     finding
 }
 
-fn current(chip: &mut Chip, technology: Technology) -> MemberRecord {
+pub(super) fn current(chip: &mut Chip, technology: Technology) -> MemberRecord {
     match read(chip, technology) {
         Finding::Opened(opened) => opened.current.record,
         other => panic!("{technology:?}: {other:?}"),
@@ -141,7 +176,7 @@ fn current(chip: &mut Chip, technology: Technology) -> MemberRecord {
 }
 
 /// Writes; nothing when the card left in the middle.
-fn write(
+pub(super) fn write(
     line: &mut Line<'_>,
     technology: Technology,
     uid: &CardUid,
@@ -162,7 +197,7 @@ fn write(
     }
 }
 
-fn spent(old: &MemberRecord) -> MemberRecord {
+pub(super) fn spent(old: &MemberRecord) -> MemberRecord {
     MemberRecord { counter: old.counter + 1, principal_fen: old.principal_fen - 1_234, ..old.clone() }
 }
 
@@ -336,7 +371,7 @@ fn writes_alternate_between_the_slots() {
     }
 }
 
-/// The card leaves at every command of a write, in each of three ways.
+/// The card leaves at every command of a write, in every way.
 #[test]
 fn a_cut_leaves_the_old_record_or_the_new() {
     for (sim, technology) in ALL {
@@ -358,7 +393,7 @@ fn a_cut_leaves_the_old_record_or_the_new() {
             let first_write = all.sent.iter().position(|apdu| apdu[1] == 0xD6).unwrap();
             let (mut olds, mut news) = (0, 0);
             for good in 0..commands {
-                for end in [End::Unheard, End::Lost, End::Torn] {
+                for end in End::CUTS {
                     let mut cut = chip.clone();
                     let mut stops = Line { good, end, ..line(&mut cut) };
                     assert_eq!(write(&mut stops, technology, &uid, &old, &new), None);

@@ -16,7 +16,7 @@ use super::read::{Finding, Opened, ReadStep, Reading, no_key, password_answer};
 use crate::card::apdu::Command;
 use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, TagLogin};
 use crate::card::probe::Answer;
-use crate::card::record::{MemberRecord, Which, encode};
+use crate::card::record::{EncodeError, MemberRecord, Which, encode};
 use crate::card::verdict::Refusal;
 use crate::ident::CardUid;
 use crate::protocols::cards::{CardLayout, Places};
@@ -41,7 +41,7 @@ pub enum WriteOutcome {
     Changed,
     /// Nothing was written: the card will not do.
     Refused(Refusal),
-    /// Nothing was written: the reader failed, or the card left.
+    /// Nothing was written: the reader failed, the card left, or the record does not fit a chip.
     NotWritten,
     /// The card may have the old record or the new one; the next tap tells.
     Unknown,
@@ -81,6 +81,8 @@ enum Deed {
     Write(Piece, Vec<u8>),
     /// Reads back; so many of the bytes count.
     Verify(Piece, Vec<u8>),
+    /// A login failed before anything was written: is the card still there?
+    StillThere,
 }
 
 impl Writing {
@@ -149,12 +151,18 @@ impl Writing {
         }
         match self.deeds(opened) {
             Ok(todo) => self.go_on(todo, false),
-            Err(refusal) => WriteStep::Done(WriteOutcome::Refused(refusal)),
+            Err(outcome) => WriteStep::Done(outcome),
         }
     }
 
-    fn deeds(&self, opened: &Opened) -> Result<VecDeque<Deed>, Refusal> {
-        let bytes = encode(&self.new, &self.uid, &*self.keys).map_err(|_| Refusal::KeyMissing)?;
+    fn deeds(&self, opened: &Opened) -> Result<VecDeque<Deed>, WriteOutcome> {
+        let bytes = encode(&self.new, &self.uid, &*self.keys).map_err(|error| match error {
+            EncodeError::Keys(error) => WriteOutcome::Refused(no_key(&error)),
+            EncodeError::CardNo(_) | EncodeError::ValidUntil(_) | EncodeError::KeyVersion(_) => {
+                tracing::error!(%error, "record not written");
+                WriteOutcome::NotWritten
+            }
+        })?;
         let header = &opened.header;
         let card = CardRef { uid: &self.uid, store: &header.store, version: header.key_version };
         let target: Which = opened.current.slot.other();
@@ -163,7 +171,7 @@ impl Writing {
             Places::Pages(_) => self.page_deeds(card, target, &writes, &bytes),
             Places::Blocks(_) => self.block_deeds(card, &writes),
         };
-        deeds.map_err(|error| no_key(&error))
+        deeds.map_err(|error| WriteOutcome::Refused(no_key(&error)))
     }
 
     /// Reading has logged in already; the password is for both. Logging in once more
@@ -210,6 +218,7 @@ impl Writing {
             Deed::Password(login) => login.through_pn53x(),
             Deed::Write(piece, data) => piece.update(data),
             Deed::Verify(piece, _) => piece.read(),
+            Deed::StillThere => Command::get_uid(),
         };
         let begun = begun || matches!(doing, Deed::Write(..));
         self.stage = Stage::Deeds { doing, todo, begun };
@@ -218,13 +227,30 @@ impl Writing {
 
     fn done(self, doing: &Deed, todo: VecDeque<Deed>, begun: bool, answer: &Answer) -> WriteStep {
         let cut = if begun { WriteOutcome::Unknown } else { WriteOutcome::NotWritten };
+        if let (Deed::StillThere, Answer::Reset) = (doing, answer) {
+            return self.go_on(VecDeque::from([Deed::StillThere]), begun);
+        }
         let Answer::Response(response) = answer else { return WriteStep::Done(cut) };
         let end = match doing {
             Deed::Load(_) if response.ok().is_none() => {
                 Some(WriteOutcome::Refused(Refusal::ReaderCannotLogIn))
             }
-            Deed::LogIn(_) if response.ok().is_none() => Some(WriteOutcome::Refused(Refusal::WrongKey)),
-            Deed::Password(login) => password_answer(login, response).err().map(WriteOutcome::Refused),
+            Deed::LogIn(_) if response.ok().is_none() && !begun => {
+                let doing = Deed::StillThere;
+                let stage = Stage::Deeds { doing, todo: VecDeque::new(), begun };
+                return WriteStep::Reset(Box::new(Self { stage, ..self }));
+            }
+            Deed::LogIn(_) if response.ok().is_none() => Some(WriteOutcome::Unknown),
+            Deed::StillThere => {
+                let shown = response.ok().and_then(|bytes| CardUid::from_bytes(bytes).ok());
+                Some(if shown.as_ref() == Some(&self.uid) {
+                    WriteOutcome::Refused(Refusal::WrongKey)
+                } else {
+                    WriteOutcome::NotWritten
+                })
+            }
+            // The reading was let in with it: the card has left.
+            Deed::Password(login) => password_answer(login, response).err().map(|_| WriteOutcome::NotWritten),
             Deed::Write(..) if response.ok().is_none() => Some(WriteOutcome::Unknown),
             Deed::Verify(_, data) if response.ok() != Some(data.as_slice()) => Some(WriteOutcome::Unknown),
             _ => None,

@@ -81,24 +81,17 @@ fn of_slots(role: ReaderRole, slots: &[SlotState]) -> Condition {
             ),
         };
     }
-    let Some(fault) = slots.iter().find_map(|slot| slot.fault) else {
+    let of = |slot: &SlotState| slot.fault.and_then(|fault| Some((fault, fault.reader_code()?)));
+    let Some((fault, reason)) = slots.iter().find_map(of) else {
         return Condition::plain(DeviceStatus::Ready);
     };
-    let status = if slots.iter().all(|slot| slot.fault.is_some()) {
+    let status = if slots.iter().all(|slot| of(slot).is_some()) {
         DeviceStatus::Failed
     } else {
         DeviceStatus::Degraded
     };
     let text = fault.text();
-    Condition::because(status, reason(fault), text.zh, text.en)
-}
-
-fn reason(fault: Refusal) -> &'static str {
-    match fault {
-        Refusal::NoAnswer => "reader-hung",
-        Refusal::ReaderBusy => "reader-busy",
-        _ => "reader-error",
-    }
+    Condition::because(status, reason, text.zh, text.en)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::card::field::Stay;
 use crate::card::member::Members;
 use crate::card::probe::Answer;
 use crate::card::tap::{Tap, TapStep};
-use crate::card::verdict::{Refusal, Verdict};
+use crate::card::verdict::{CardIdentity, Refusal, Standing, Verdict};
 use crate::card::work::{Errand, WorkStep};
 
 /// Other programs may hold the card for a moment, or reset it: so many tries.
@@ -97,7 +97,7 @@ fn run(
     outcomes: &mpsc::Sender<Outcome>,
 ) {
     let Ok(name) = CString::new(reader) else { return };
-    let mut desk = Desk { name, context: None, members };
+    let mut desk = Desk { name, context: None, members, try_spent: false };
     while let Ok(job) = jobs.recv() {
         let (stay, atr) = match job {
             Job::Identify { stay, atr } => (stay, atr),
@@ -143,14 +143,23 @@ struct Desk {
     name: CString,
     context: Option<Context>,
     members: Option<Arc<Members>>,
+    /// The card of this job was sent a password, and how it took it is not known.
+    try_spent: bool,
 }
 
 impl Desk {
     fn identify(&mut self, atr: &[u8]) -> Verdict {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(400));
         let mut last = Error::UnknownError;
+        self.try_spent = false;
         for _ in 0..TRIES {
+            let spent = self.try_spent;
             match self.attempt(atr) {
+                // Its number was all that was asked for.
+                Ok(Verdict::Card(card)) if spent => {
+                    let standing = Standing::Refused(Refusal::ReaderError);
+                    return Verdict::Card(CardIdentity { standing, ..card });
+                }
                 Ok(verdict) | Err(Trouble::End(verdict)) => return verdict,
                 Err(Trouble::Again(error)) => last = error,
             }
@@ -207,7 +216,9 @@ impl Desk {
 
     fn attempt(&mut self, atr: &[u8]) -> Result<Verdict, Trouble> {
         let mut card = self.connect()?;
-        let verdict = in_transaction(&mut card, atr, self.members.clone());
+        // A wrong password too many locks a card for ever: it is not sent twice for one tap.
+        let members = self.members.clone().filter(|_| !self.try_spent);
+        let verdict = in_transaction(&mut card, atr, members, &mut self.try_spent);
         // Resetting would make the card a new one for everybody else.
         drop(card.disconnect(Disposition::LeaveCard));
         verdict
@@ -215,7 +226,12 @@ impl Desk {
 }
 
 /// One identification while no other program can speak with the card.
-fn in_transaction(card: &mut Card, atr: &[u8], members: Option<Arc<Members>>) -> Result<Verdict, Trouble> {
+fn in_transaction(
+    card: &mut Card,
+    atr: &[u8],
+    members: Option<Arc<Members>>,
+    try_spent: &mut bool,
+) -> Result<Verdict, Trouble> {
     let own = if atr.is_empty() { card.status2_owned()?.atr().to_vec() } else { atr.to_vec() };
     let mut transaction = card.transaction()?;
     let mut step = Tap::start(&own, members);
@@ -231,7 +247,13 @@ fn in_transaction(card: &mut Card, atr: &[u8], members: Option<Arc<Members>>) ->
                 transaction.reconnect(ShareMode::Shared, Protocols::ANY, Disposition::ResetCard)?;
                 tap.answer(Answer::Reset)
             }
-            TapStep::Transmit(command, tap) => tap.answer(transmit(&transaction, &command)?),
+            TapStep::Transmit(command, tap) => {
+                *try_spent |= command.costs_a_try();
+                let next = tap.answer(transmit(&transaction, &command)?);
+                // It goes on: the password was right, which sets the card's count back.
+                *try_spent &= !(command.costs_a_try() && matches!(next, TapStep::Transmit(..)));
+                next
+            }
         };
     }
 }

@@ -51,12 +51,14 @@ impl Limits {
     const HOLDS: Self =
         Self { per_transaction: Fen(50_000), per_card: Fen(100_000), per_day: Fen(1_000_000) };
 
-    /// As configured, else the built-in ones; `None` where the card holds no money.
+    /// As configured, else the built-in ones; `None` where the card holds no money. A card
+    /// proves itself only as far as its keys are safe: from a credential on this gateway's
+    /// disk (`keys_in_hardware` false) they can be copied, and cards made with them.
     #[must_use]
-    pub fn of(technology: Technology, rules: &PurseTable) -> Option<Self> {
+    pub fn of(technology: Technology, rules: &PurseTable, keys_in_hardware: bool) -> Option<Self> {
         let built_in = match strength(technology) {
-            Strength::Proves => Self::PROVES,
-            Strength::Holds => Self::HOLDS,
+            Strength::Proves if keys_in_hardware => Self::PROVES,
+            Strength::Proves | Strength::Holds => Self::HOLDS,
             Strength::Identifies => return None,
         };
         let rule = rules.limit.iter().find(|rule| rule.technologies.contains(&technology));

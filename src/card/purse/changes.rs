@@ -59,14 +59,12 @@ pub fn earn(points: i64) -> Result<Plan, Refusal> {
 /// Points for gifts. What the gifts are worth in money is no part of it.
 ///
 /// # Errors
-/// [`Refusal::AmountNotAllowed`].
+/// [`Refusal`].
 pub fn redeem(points: i64, gifts: Vec<Item>) -> Result<Plan, Refusal> {
     let mut plan = Plan::new(TransactionKind::Redeem);
     plan.effect.points = whole(points)?.saturating_neg();
     plan.points_used = points;
-    if gifts.len() > super::quote::MAX_ITEMS {
-        return Err(Refusal::AmountNotAllowed);
-    }
+    super::quote::check_items(&gifts)?;
     plan.items = gifts;
     plan.line("redeem", format!("积分兑换 −{points}"), format!("Points redeemed −{points}"), Fen(0))?;
     Ok(plan)

@@ -61,6 +61,15 @@ impl Effect {
     pub fn amount(&self) -> Option<Fen> {
         self.principal_fen.checked_add(self.bonus_fen)
     }
+
+    /// What it takes off the card, points at their worth: what the limits without headquarters
+    /// count. Points that a refund takes back are set off against the money it gives. `None` on
+    /// overflow.
+    #[must_use]
+    pub fn takes(&self, point_worth: Fen) -> Option<Fen> {
+        let points = self.points.min(0).checked_neg()?.checked_mul(point_worth.0)?;
+        points.checked_sub(self.amount()?.0).map(|fen| Fen(fen.max(0)))
+    }
 }
 
 /// What the card holds afterwards. A cap refuses only what adds: a card that is above a cap

@@ -1,43 +1,19 @@
 //! The purse's dealings with the store: what a tap settles, the intent before the first byte,
 //! the outcome before the till's reply. Whoever writes to the card calls, in this order,
 //! [`Journal::tap`], [`Journal::begin`], writes, [`Journal::end`]; killed anywhere in between,
-//! the next tap goes on from the row.
-
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+//! the next tap goes on from the row. While what `begin` gave is held, no tap at another reader
+//! decides it.
 
 use serde_json::json;
 use uuid::Uuid;
 
 use super::settle::{Became, Mark, Open, Shown, Standing, observe, settle};
 use crate::event::ledger::CardTransaction;
+use crate::store::hands::InHand;
 use crate::store::ledger::{End, Evidence, NewTransaction, TransactionRow, intend};
 use crate::store::ledger_cards::{Alarm, CardRow, SeenCard, seen};
 use crate::store::requests::{RequestOp, RequestRow, RequestState};
 use crate::store::{Batch, Op, Store, StoreError};
-
-/// Transactions whose card is being written by this process now: a clone of the card, or the
-/// card itself laid on a second reader, must not settle them.
-static IN_HAND: Mutex<BTreeSet<Uuid>> = Mutex::new(BTreeSet::new());
-
-/// A transaction whose card is being written, until this is dropped.
-#[derive(Debug)]
-pub struct InHand(Uuid);
-
-impl InHand {
-    /// From before the intent until nothing more is sent to the card.
-    #[must_use]
-    pub fn take(id: Uuid) -> Self {
-        IN_HAND.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-        Self(id)
-    }
-}
-
-impl Drop for InHand {
-    fn drop(&mut self) {
-        IN_HAND.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.0);
-    }
-}
 
 /// The ledger as the purse uses it.
 #[derive(Clone)]
@@ -62,12 +38,19 @@ impl Journal {
     }
 
     /// A card shows itself: settles what was open on it, and notes what it holds. Where it
-    /// does not agree with what was seen of it, it is held, and the ledger says so.
+    /// does not agree with what was seen of it, it is held, and the ledger says so. `evidence`
+    /// is what the card still gives of its last transaction.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing was noted then.
-    pub async fn tap(&self, card: SeenCard, last: Option<Mark>) -> Result<Tap, StoreError> {
-        let (tap, batch) = self.look(card, last).await?;
+    /// [`StoreError::LedgerRefused`] while the card's open transaction is being written, here or
+    /// at another reader; [`StoreError`]. Nothing was noted then.
+    pub async fn tap(
+        &self,
+        card: SeenCard,
+        last: Option<Mark>,
+        evidence: Evidence,
+    ) -> Result<Tap, StoreError> {
+        let (tap, batch) = self.look(card, last, evidence).await?;
         if !batch.ops.is_empty() {
             self.store.commit(batch).await?;
         }
@@ -78,8 +61,13 @@ impl Journal {
     /// what else a tap tells.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn look(&self, card: SeenCard, last: Option<Mark>) -> Result<(Tap, Batch), StoreError> {
+    /// As [`Journal::tap`].
+    pub async fn look(
+        &self,
+        card: SeenCard,
+        last: Option<Mark>,
+        evidence: Evidence,
+    ) -> Result<(Tap, Batch), StoreError> {
         let card_no = card.card_no.clone();
         let (known, open) =
             self.store.read(move |r| Ok((r.member_card(&card_no)?, r.open_transaction(&card_no)?))).await?;
@@ -100,9 +88,15 @@ impl Journal {
                 Err(wrong) => self.hold(known, card, wrong.code()).await,
             };
         };
+        if open.fact.uid != card.uid {
+            return self.hold(known, card, "uid-differs").await;
+        }
         let id = open.fact.transaction_id;
-        if IN_HAND.lock().unwrap_or_else(PoisonError::into_inner).contains(&id) {
-            return Ok((held("being-written"), Batch::new()));
+        if self.store.hands().have(id) {
+            // What lies here may be back at the other reader before its write.
+            return Err(StoreError::LedgerRefused {
+                what: "this card is being written at another reader".into(),
+            });
         }
         let waits = Open { mark: Mark::of(id), before: &open.before, after: &open.after };
         let shown = Shown { holding: card.holding.clone(), last };
@@ -113,7 +107,7 @@ impl Journal {
         let left = if became == Became::Committed { &open.after } else { &open.before };
         let standing = if shown.holding == *left { Standing::Same } else { Standing::Ahead };
         let how = match became {
-            Became::Committed => End::Committed(Evidence::default()),
+            Became::Committed => End::Committed(evidence),
             Became::Aborted => End::Aborted,
             Became::Parked => End::Parked,
         };
@@ -142,18 +136,23 @@ impl Journal {
     }
 
     /// The intent, durable when this returns. Takes the request of the same id, where there is one.
+    /// Hold what it gives until the outcome is committed or the card is given up.
     ///
     /// # Errors
     /// [`StoreError::LedgerRefused`] when the card must not be written; [`StoreError`].
-    pub async fn begin(&self, new: NewTransaction) -> Result<TransactionRow, StoreError> {
+    pub async fn begin(&self, new: NewTransaction) -> Result<InHand, StoreError> {
         let id = new.fact.transaction_id;
+        // Before the commit: a tap that sees the intent sees this as well.
+        let mark = self.store.hands().take(id).ok_or_else(|| StoreError::LedgerRefused {
+            what: "this transaction is being written already".into(),
+        })?;
         let request = self.request(id).await?;
         let mut batch = Batch::new().op(intend(new)?);
         if request.is_some_and(|request| request.state == RequestState::Pending) {
             batch = batch.op(Op::Request(RequestOp::Start { id }));
         }
         self.store.commit(batch).await?;
-        self.row(id).await
+        Ok(InHand::new(self.row(id).await?, mark))
     }
 
     /// The outcome, with its event, durable when this returns: only then may the till be told.

@@ -3,6 +3,7 @@
 
 use uuid::Uuid;
 
+use super::quote::check_name;
 use super::{Caps, Effect, Refusal, apply};
 use crate::config::purse::MAX_FEN;
 use crate::event::Text;
@@ -112,8 +113,9 @@ impl Plan {
     /// What the ledger will say of it when it is committed.
     ///
     /// # Errors
-    /// [`Refusal::AmountNotAllowed`] on overflow.
+    /// [`Refusal::AmountNotAllowed`] on overflow, [`Refusal::NameNotAllowed`] for the order.
     pub fn fact(&self, context: &Context) -> Result<CardTransaction, Refusal> {
+        context.order.as_deref().map_or(Ok(()), check_name)?;
         Ok(CardTransaction {
             transaction_id: context.transaction_id,
             card_no: context.card_no.clone(),

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use super::Refusal;
 use super::capability::{Limits, Strength, strength};
 use super::effect::type_rule;
+use super::{Effect, Refusal};
 use crate::clock::UtcMillis;
 use crate::config::purse::PurseTable;
 use crate::event::card::Technology;
@@ -69,6 +69,9 @@ pub struct House<'a> {
     pub hotlist: &'a Hotlist,
     /// Card writes of the whole gateway are held.
     pub writes_held: bool,
+    /// The keys of the card in hand are in a SAM ([`Scope::Chain`](crate::card::keys::Scope)),
+    /// not in the credential of this gateway.
+    pub keys_in_hardware: bool,
     /// While headquarters is not reached: what was spent so on this business day.
     pub offline: Option<OfflineSpent>,
 }
@@ -82,12 +85,17 @@ pub struct OfflineSpent {
     pub by_all: Fen,
 }
 
-/// Whether a transaction may go on that takes `amount` off the card (signed, as in
-/// `card.transaction`: a debit is below zero).
+/// Whether a transaction may go on that does this to the card. Points and coupons are money's
+/// worth: a card that pays with them alone is looked at as closely.
 ///
 /// # Errors
 /// The first reason why not: about the house, the card, then the amount.
-pub fn permit(card: &Card<'_>, kind: TransactionKind, amount: Fen, house: &House<'_>) -> Result<(), Refusal> {
+pub fn permit(
+    card: &Card<'_>,
+    kind: TransactionKind,
+    effect: &Effect,
+    house: &House<'_>,
+) -> Result<(), Refusal> {
     if house.writes_held {
         return Err(Refusal::WritesHeld);
     }
@@ -98,7 +106,10 @@ pub fn permit(card: &Card<'_>, kind: TransactionKind, amount: Fen, house: &House
     if card.open {
         return Err(Refusal::TapAgain);
     }
-    if amount.0 < 0 && !house.hotlist.is_fresh(house.rules, house.now) {
+    let takes = effect.takes(house.rules.points.worth_fen).ok_or(Refusal::AmountNotAllowed)?;
+    let gives = effect.amount().is_some_and(|amount| amount.0 > 0);
+    let takes_off = takes.0 > 0 || effect.points < 0 && !gives || effect.take.is_some();
+    if takes_off && !house.hotlist.is_fresh(house.rules, house.now) {
         return Err(Refusal::HotlistTooOld);
     }
     let Some(spent) = house.offline else { return Ok(()) };
@@ -106,7 +117,7 @@ pub fn permit(card: &Card<'_>, kind: TransactionKind, amount: Fen, house: &House
     if matches!(kind, TransactionKind::Adjust) {
         return Err(Refusal::NeedsHeadquarters);
     }
-    if amount.0 < 0 { within_limits(card, amount.0.saturating_neg(), spent, house.rules) } else { Ok(()) }
+    if takes.0 > 0 { within_limits(card, takes.0, spent, house) } else { Ok(()) }
 }
 
 /// Whether the card is good for anything here, reading apart.
@@ -141,13 +152,9 @@ pub fn stands(card: &Card<'_>, house: &House<'_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn within_limits(
-    card: &Card<'_>,
-    debit: i64,
-    spent: OfflineSpent,
-    rules: &PurseTable,
-) -> Result<(), Refusal> {
-    let limits = Limits::of(card.technology, rules).ok_or(Refusal::AccountAtHeadquarters)?;
+fn within_limits(card: &Card<'_>, debit: i64, spent: OfflineSpent, house: &House<'_>) -> Result<(), Refusal> {
+    let limits = Limits::of(card.technology, house.rules, house.keys_in_hardware)
+        .ok_or(Refusal::AccountAtHeadquarters)?;
     if debit > limits.per_transaction.0 {
         return Err(Refusal::OfflineTransactionLimit);
     }

@@ -16,8 +16,8 @@ use crate::money::{CouponId, Fen, Holding};
 pub const MAX_ITEMS: usize = 100;
 /// Of one item, at most.
 pub const MAX_QUANTITY: u32 = 10_000;
-/// The longest name of an item, in bytes.
-pub const MAX_SKU_BYTES: usize = 64;
+/// The longest name of an item or an order, in bytes.
+pub const MAX_NAME_BYTES: usize = 64;
 /// Ways of paying in one sale, at most.
 pub const MAX_TENDERS: usize = 16;
 
@@ -104,16 +104,30 @@ impl Net {
 }
 
 fn check(sale: &Sale) -> Result<&[Item], Refusal> {
-    let fits = |item: &Item| {
+    let sound = !sale.items.is_empty() && sale.tenders.len() <= MAX_TENDERS && sale.points >= 0;
+    if !sound {
+        return Err(Refusal::AmountNotAllowed);
+    }
+    check_items(&sale.items)?;
+    Ok(&sale.items)
+}
+
+/// Whether items can be told: the event that does has 64 KiB.
+pub(super) fn check_items(items: &[Item]) -> Result<(), Refusal> {
+    let counts = |item: &Item| {
         (1..=MAX_QUANTITY).contains(&item.quantity)
             && (0..=crate::config::purse::MAX_FEN).contains(&item.price_fen.0)
-            && item.sku.len() <= MAX_SKU_BYTES
     };
-    let sound = (1..=MAX_ITEMS).contains(&sale.items.len())
-        && sale.items.iter().all(fits)
-        && sale.tenders.len() <= MAX_TENDERS
-        && sale.points >= 0;
-    if sound { Ok(&sale.items) } else { Err(Refusal::AmountNotAllowed) }
+    if items.len() > MAX_ITEMS || !items.iter().all(counts) {
+        return Err(Refusal::AmountNotAllowed);
+    }
+    items.iter().try_for_each(|item| check_name(&item.sku))
+}
+
+/// What a till calls something: short, and nothing that a printer or a log would act on.
+pub(super) fn check_name(name: &str) -> Result<(), Refusal> {
+    let sound = name.len() <= MAX_NAME_BYTES && !name.chars().any(char::is_control);
+    if sound { Ok(()) } else { Err(Refusal::NameNotAllowed) }
 }
 
 fn item_line(plan: &mut Plan, item: &Item) -> Result<Fen, Refusal> {

@@ -107,7 +107,11 @@ pub fn refund(original: &Original<'_>, amount: Fen, holding: &Holding) -> Result
             let due =
                 share_down(original.fact.bonus_fen.0, now.0, whole.0).ok_or(Refusal::AmountNotAllowed)?;
             let taken = original.earlier.iter().try_fold(Fen(0), |sum, r| subtract(sum, r.bonus_fen))?;
-            let bonus = subtract(Fen(due), taken)?.min(holding.bonus_fen).max(Fen(0));
+            let bonus = subtract(Fen(due), taken)?.max(Fen(0));
+            // Forgiven it could be earned again and again: topped up, spent, given back.
+            if bonus > holding.bonus_fen {
+                return Err(Refusal::NotEnoughBalance);
+            }
             plan.effect.bonus_fen = subtract(Fen(0), bonus)?;
             pay_back(&mut plan, &parts, before, now)?;
         }
@@ -120,6 +124,18 @@ pub fn refund(original: &Original<'_>, amount: Fen, holding: &Holding) -> Result
 fn within(start: Fen, length: Fen, from: Fen, to: Fen) -> Result<Fen, Refusal> {
     let end = add(start, length)?.min(to);
     Ok(subtract(end, start.max(from))?.max(Fen(0)))
+}
+
+/// What of the way up to a mark is principal, or was told by the till.
+fn real_money(parts: &[Part], to: Fen) -> Result<Fen, Refusal> {
+    let (mut start, mut sum) = (Fen(0), Fen(0));
+    for part in parts {
+        if matches!(part.what, What::Principal | What::Told(_)) {
+            sum = add(sum, within(start, part.length, Fen(0), to)?)?;
+        }
+        start = add(start, part.length)?;
+    }
+    Ok(sum)
 }
 
 /// Tenders of the stretch; gives what of it is principal, bonus, points (in fen, before and now).
@@ -172,12 +188,21 @@ fn sale_back(
         .zip(points_at(back.points_before))
         .map(|(now, before)| now - before)
         .ok_or(Refusal::AmountNotAllowed)?;
-    let due = share_down(fact.points_earned, now.0, whole.0).ok_or(Refusal::AmountNotAllowed)?;
+    // They were earned on principal and on what the till took, and go back with these.
+    let due = match real_money(parts, whole)? {
+        Fen(0) => 0,
+        all => {
+            let part = real_money(parts, now)?;
+            share_down(fact.points_earned, part.0, all.0).ok_or(Refusal::AmountNotAllowed)?
+        }
+    };
     // Kept as negative numbers.
     let clawed: i64 = original.earlier.iter().map(|earlier| earlier.points_earned).sum();
-    let on_card = holding.points.saturating_add(returned);
-    // Points that were spent meanwhile cannot be taken back: the next refund tries again.
-    let claw = due.saturating_add(clawed).clamp(0, on_card.max(0));
+    let claw = due.saturating_add(clawed).max(0);
+    // As with a reward: who has spent the points gets back what they were not earned with.
+    if claw > holding.points.saturating_add(returned) {
+        return Err(Refusal::NotEnoughPoints);
+    }
     plan.points_used = returned.saturating_neg();
     plan.points_earned = claw.saturating_neg();
     if claw > 0 {
@@ -187,6 +212,11 @@ fn sale_back(
     if returned > 0 {
         let (zh, en) = (format!("退回积分 {returned}"), format!("Points given back {returned}"));
         plan.line("points-back", zh, en, Fen(0))?;
+    }
+    if now == whole {
+        // With the last fen the sale is undone: what it sold and what it was spared as well.
+        plan.items.clone_from(&fact.items);
+        plan.discount_fen = subtract(Fen(0), fact.discount_fen.unwrap_or_default())?;
     }
     let coupon = fact.coupon.filter(|_| now == whole);
     if coupon.is_some() {
@@ -206,15 +236,17 @@ fn sale_back(
     Ok(())
 }
 
-/// Undoes a transaction of which nothing was refunded: to the fen, or not at all.
+/// Undoes a transaction of which nothing was refunded, or the giving half of a transfer that
+/// nobody received: to the fen, or not at all.
 ///
 /// # Errors
 /// [`Refusal`].
 pub fn void(original: &Original<'_>) -> Result<Plan, Refusal> {
     let mut plan = original.plan(TransactionKind::Void)?;
     let fact = original.fact;
+    let received = fact.kind == TransactionKind::Transfer;
     if !original.earlier.is_empty() {
-        return Err(Refusal::RefundedAlready);
+        return Err(if received { Refusal::NotRefundable } else { Refusal::RefundedAlready });
     }
     let (take, give) = match fact.kind {
         TransactionKind::Spend => (None, fact.coupon),
@@ -223,6 +255,8 @@ pub fn void(original: &Original<'_>) -> Result<Plan, Refusal> {
         | TransactionKind::Earn
         | TransactionKind::Redeem
         | TransactionKind::Adjust => (None, None),
+        // The giving half that the other card could not take; it counts as what followed it.
+        TransactionKind::Transfer if fact.original_transaction_id.is_none() => (None, None),
         TransactionKind::Transfer | TransactionKind::Refund | TransactionKind::Void => {
             return Err(Refusal::NotRefundable);
         }
@@ -230,6 +264,7 @@ pub fn void(original: &Original<'_>) -> Result<Plan, Refusal> {
     let amount = fact.tenders.iter().try_fold(Fen(0), |sum, tender| add(sum, tender.amount_fen))?;
     plan.line("void", "撤销", "Void", amount)?;
     plan.tenders.clone_from(&fact.tenders);
+    plan.items.clone_from(&fact.items);
     plan.coupon = fact.coupon;
     plan.discount_fen = subtract(Fen(0), fact.discount_fen.unwrap_or_default())?;
     plan.points_used = fact.points_used.saturating_neg();

@@ -4,7 +4,7 @@
 //! | the card shows | nothing of ours is open | ours is open: `before` → `after` |
 //! |---|---|---|
 //! | the counter we know | same content: as we left it; other content: **forked** | `before`: ours is aborted; other content: **forked** |
-//! | one more | used elsewhere | ours is its last: committed; another's is: ours is aborted, used elsewhere |
+//! | one more | used elsewhere | ours is its last: committed; another's is: ours is aborted, used elsewhere; it names none: our content: committed, else parked |
 //! | more than one more | used elsewhere | nobody here can tell: parked, headquarters compares the counters |
 //! | less | **behind** | **behind** |
 //!
@@ -122,8 +122,9 @@ pub fn settle(open: &Open<'_>, shown: &Shown) -> Result<Became, Wrong> {
     match shown.last {
         Some(last) if last != open.mark => Ok(Became::Aborted),
         Some(_) if is != would => Err(Wrong::Torn),
-        // Without a mark the content has to do.
-        None if is != would => Ok(Became::Aborted),
+        // Without a mark the content has to do. One that is not ours was left by another store, or
+        // by a write of ours that was torn between the purse and what stands beside it.
+        None if is != would => Ok(Became::Parked),
         Some(_) | None => Ok(Became::Committed),
     }
 }

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::changes::{adjust, give_coupon, redeem, top_up, transfer_in, transfer_out};
+use super::changes::{adjust, earn, give_coupon, redeem, top_up, transfer_in, transfer_out};
 use super::day::business_day;
 use super::policy::{Card, Hotlist, House, OfflineSpent, may_be_valid_until, may_report_lost, permit};
 use super::quote::{Sale, quote, split_purse};
@@ -77,7 +77,11 @@ fn card_no() -> CardNo {
 }
 
 fn fact(plan: &Plan) -> CardTransaction {
-    plan.fact(&Context {
+    plan.fact(&context()).unwrap()
+}
+
+fn context() -> Context {
+    Context {
         transaction_id: Uuid::now_v7(),
         card_no: card_no(),
         uid: "04A1B2C3".parse().unwrap(),
@@ -87,8 +91,7 @@ fn fact(plan: &Plan) -> CardTransaction {
         order: None,
         offline: true,
         idempotency_key: "k".into(),
-    })
-    .unwrap()
+    }
 }
 
 fn numbers(plan: &Plan) -> Vec<(&str, i64)> {
@@ -157,6 +160,22 @@ fn sales_that_are_refused() {
     for (sale, refusal) in cases {
         assert_eq!(with(sale.clone()), Err(refusal), "{sale:?}");
     }
+    // What is sold and given has a name that can be told.
+    let named = |sku: &str| vec![Item { sku: sku.into(), ..item(Category::Gift, 1, 5) }];
+    let most = vec![item(Category::Gift, 1, 5); 101];
+    for (items, refusal) in [
+        (named(&"x".repeat(65)), R::NameNotAllowed),
+        (named("a\u{1b}[2J"), R::NameNotAllowed),
+        (vec![item(Category::Gift, 10_001, 5)], R::AmountNotAllowed),
+        (vec![item(Category::Gift, 1, -5)], R::AmountNotAllowed),
+        (most, R::AmountNotAllowed),
+    ] {
+        assert_eq!(redeem(5, items.clone()), Err(refusal), "{items:?}");
+        assert_eq!(with(Sale { items: items.clone(), ..Sale::default() }), Err(refusal), "{items:?}");
+    }
+    let order = |order: String| earn(1).unwrap().fact(&Context { order: Some(order), ..context() });
+    assert!(order("W".repeat(64)).is_ok());
+    assert_eq!(order("W".repeat(65)), Err(R::NameNotAllowed));
     // A coupon that the card does not have is found when the card is to change.
     let sale = Sale { items: goods(20_000), coupon: Some(CouponId(7)), ..Sale::default() };
     let plan = quote(&holding(30_000, 0, 0, &[]), &sale, &rules()).unwrap();
@@ -227,6 +246,16 @@ fn transfers_have_two_halves() {
     assert_eq!(transfer_in(&giving, 0, &card_no()), Err(TransferNotAllowed), "for another card");
     assert_eq!(transfer_in(&fact(&receiving), 0, &card_no()), Err(TransferNotAllowed), "not a giving half");
     assert_eq!(transfer_out(Fen(700), &to, &to), Err(TransferNotAllowed));
+    // Where the other card cannot take it, it goes back; never both.
+    let no = card_no();
+    let undo = |fact: &CardTransaction, earlier: &[CardTransaction]| {
+        void(&Original { fact, earlier, card_no: &no, predecessors: &[] })
+    };
+    let back = undo(&giving, &[]).unwrap();
+    assert_eq!((back.effect.principal_fen, back.original), (Fen(700), Some(giving.transaction_id)));
+    assert_eq!(undo(&giving, &[fact(&receiving)]), Err(Refusal::NotRefundable), "received");
+    let received = CardTransaction { card_no: card_no(), ..fact(&receiving) };
+    assert_eq!(undo(&received, &[]), Err(Refusal::NotRefundable), "what was received stays");
 }
 
 #[test]
@@ -259,6 +288,7 @@ fn voids_undo_to_the_fen() {
         let undone = void(&of(&[])).unwrap();
         let back = undone.after(&after, &CAPS).unwrap();
         assert_eq!(Holding { counter: before.counter, ..back }, before, "{:?}", plan.kind);
+        assert_eq!((&undone.items, undone.discount_fen.0), (&plan.items, -plan.discount_fen.0));
         let voided = [fact(&undone)];
         assert_eq!(void(&of(&voided)), Err(Refusal::NotRefundable), "twice");
         assert_eq!(refund(&of(&voided), Fen(1), &before), Err(Refusal::NotRefundable));
@@ -266,6 +296,54 @@ fn voids_undo_to_the_fen() {
         let elsewhere = Original { card_no: &other, ..of(&[]) };
         assert_eq!(void(&elsewhere), Err(Refusal::OtherCard));
         assert!(void(&Original { predecessors: &[card_no()], ..elsewhere }).is_ok(), "after a replacement");
+    }
+}
+
+/// Topped up for its reward, the reward spent, given back: not the whole of it.
+#[test]
+fn a_reward_that_is_spent_is_not_forgiven() {
+    let rules = rules();
+    let original = fact(&top_up(Fen(100_000), &[tender(TenderKind::Cash, 100_000)], &rules).unwrap());
+    let no = card_no();
+    let back = |fen: i64, bonus: i64, earlier: &[CardTransaction]| {
+        let of = Original { fact: &original, earlier, card_no: &no, predecessors: &[] };
+        refund(&of, Fen(fen), &holding(100_000, bonus, 0, &[]))
+    };
+    // (given back, bonus on the card, refusal)
+    for (fen, bonus, expected) in [
+        (100_000, 5_000, None),
+        (100_000, 4_999, Some(Refusal::NotEnoughBalance)),
+        (40_000, 2_000, None),
+        (40_000, 1_999, Some(Refusal::NotEnoughBalance)),
+        (20, 0, Some(Refusal::NotEnoughBalance)),
+    ] {
+        assert_eq!(back(fen, bonus, &[]).err(), expected, "{fen} with {bonus}");
+    }
+    let part = fact(&back(40_000, 5_000, &[]).unwrap());
+    assert_eq!(part.bonus_fen, Fen(-2_000));
+    let earlier = [part];
+    assert_eq!(back(60_000, 2_999, &earlier), Err(Refusal::NotEnoughBalance));
+    assert_eq!(back(60_000, 3_000, &earlier).unwrap().effect.bonus_fen, Fen(-3_000));
+}
+
+/// Half of it was paid with bonus, which earned nothing and goes back after the principal.
+#[test]
+fn points_go_back_with_what_earned_them() {
+    let card = holding(10_000, 10_000, 0, &[]);
+    let tenders = vec![tender(TenderKind::Purse, 20_000), tender(TenderKind::Cash, 5_000)];
+    let sale = Sale { items: vec![item(Category::Goods, 1, 25_000)], tenders, ..Sale::default() };
+    let plan = quote(&card, &sale, &rules()).unwrap();
+    assert_eq!(plan.points_earned, 150);
+    let (original, no) = (fact(&plan), card_no());
+    let mut card = plan.after(&card, &CAPS).unwrap();
+    let mut earlier = Vec::new();
+    // (given back, points taken back): principal, half of the bonus, its rest and cash, the rest.
+    for (fen, points) in [(10_000, 100), (5_000, 0), (7_500, 25), (2_500, 25)] {
+        let of = Original { fact: &original, earlier: &earlier, card_no: &no, predecessors: &[] };
+        let plan = refund(&of, Fen(fen), &card).unwrap();
+        assert_eq!(-plan.points_earned, points, "{fen}");
+        card = plan.after(&card, &CAPS).unwrap();
+        earlier.push(fact(&plan));
     }
 }
 
@@ -290,7 +368,16 @@ fn who_may_what() {
         open: false,
     };
     let offline = Some(OfflineSpent::default());
-    let house = House { now, store: &own, rules: &rules, hotlist: &hotlist, writes_held: false, offline };
+    let house = House {
+        now,
+        store: &own,
+        rules: &rules,
+        hotlist: &hotlist,
+        writes_held: false,
+        keys_in_hardware: true,
+        offline,
+    };
+    let with_credential = House { keys_in_hardware: false, ..house };
     let spend = |fen: i64| (TransactionKind::Spend, Fen(-fen));
     let spent = |by_card, by_all| Some(OfflineSpent { by_card: Fen(by_card), by_all: Fen(by_all) });
     let stale = Hotlist { as_of: Some(UtcMillis(now.0 - 86_400_001)), ..Hotlist::default() };
@@ -300,6 +387,8 @@ fn who_may_what() {
     let cases = [
         (card, spend(200_000), house, Ok(())),
         (card, spend(200_001), house, Err(R::OfflineTransactionLimit)),
+        (card, spend(50_000), with_credential, Ok(())),
+        (card, spend(50_001), with_credential, Err(R::OfflineTransactionLimit)),
         (card, spend(200_001), House { offline: None, ..house }, Ok(())),
         (card, (TransactionKind::Topup, Fen(400_000)), house, Ok(())),
         (card, (TransactionKind::Adjust, Fen(1)), house, Err(R::NeedsHeadquarters)),
@@ -327,7 +416,32 @@ fn who_may_what() {
         (card, spend(1), House { writes_held: true, ..house }, Err(R::WritesHeld)),
     ];
     for (n, (card, (kind, amount), house, expected)) in cases.into_iter().enumerate() {
-        assert_eq!(permit(&card, kind, amount, &house), expected, "case {n}");
+        let effect = Effect { principal_fen: amount, ..Effect::default() };
+        assert_eq!(permit(&card, kind, &effect, &house), expected, "case {n}");
+    }
+    // Points (of a fen each) and coupons are money's worth.
+    let effect = |fen: i64, points: i64, take: Option<u32>| Effect {
+        principal_fen: Fen(fen),
+        points,
+        take: take.map(CouponId),
+        ..Effect::default()
+    };
+    let unlisted = House { rules: &strict, ..house };
+    for (n, (card, effect, house, expected)) in [
+        (classic, effect(0, -50_000, None), house, Ok(())),
+        (classic, effect(0, -50_001, None), house, Err(R::OfflineTransactionLimit)),
+        (classic, effect(-25_001, -25_000, None), house, Err(R::OfflineTransactionLimit)),
+        (classic, effect(60_000, -600, None), house, Ok(())),
+        (card, effect(0, -1, None), unlisted, Err(R::HotlistTooOld)),
+        (card, effect(0, 0, Some(7)), unlisted, Err(R::HotlistTooOld)),
+        (card, effect(500, -5, None), unlisted, Ok(())),
+        (card, effect(0, 5, None), unlisted, Ok(())),
+        (card, effect(0, i64::MIN, None), house, Err(R::AmountNotAllowed)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        assert_eq!(permit(&card, TransactionKind::Spend, &effect, &house), expected, "worth {n}");
     }
     assert_eq!(may_report_lost(CardType::Named, &rules), Ok(()));
     assert_eq!(may_report_lost(CardType::Anonymous, &rules), Err(R::LossReportNotAllowed));
@@ -490,12 +604,17 @@ proptest! {
             prop_assert_eq!(Holding { counter: before.counter, ..card }, before);
             let back: i64 = earlier.iter().map(|refund| total(&refund.tenders)).sum();
             prop_assert_eq!(back, plan.due_fen.0);
+            let spared: i64 = earlier.iter().filter_map(|refund| refund.discount_fen).map(|fen| fen.0).sum();
+            prop_assert_eq!(-spared, plan.discount_fen.0);
+            let items: Vec<_> = earlier.iter().flat_map(|refund| refund.items.clone()).collect();
+            prop_assert_eq!(items, original.items);
         }
     }
 
-    /// Also where the points were spent meanwhile: never below zero, never more than was earned.
+    /// Points that were spent meanwhile are not forgiven: no refund goes through without those
+    /// that its part of the sale had earned.
     #[test]
-    fn points_are_taken_back_as_far_as_they_are_there(
+    fn points_are_taken_back_or_nothing_is_given_back(
         price in 1_i64..100_000,
         spent in 0_i64..2_000,
         cuts in prop::collection::vec(1_i64..30_000, 1..6),
@@ -509,12 +628,22 @@ proptest! {
         let mut earlier: Vec<CardTransaction> = Vec::new();
         for cut in cuts {
             let of = Original { fact: &original, earlier: &earlier, card_no: &card_no(), predecessors: &[] };
-            let Ok(plan) = refund(&of, Fen(cut), &card) else { continue };
-            card = plan.after(&card, &CAPS).unwrap();
-            earlier.push(fact(&plan));
+            let back: i64 = earlier.iter().map(|refund| total(&refund.tenders)).sum();
+            let due = original.points_earned * (back + cut) / price;
+            let clawed: i64 = earlier.iter().map(|refund| -refund.points_earned).sum();
+            match refund(&of, Fen(cut), &card) {
+                Ok(plan) => {
+                    prop_assert_eq!(clawed - plan.points_earned, due);
+                    card = plan.after(&card, &CAPS).unwrap();
+                    earlier.push(fact(&plan));
+                }
+                Err(Refusal::RefundOverOriginal) => prop_assert!(back + cut > price),
+                Err(refusal) => {
+                    prop_assert_eq!(refusal, Refusal::NotEnoughPoints);
+                    prop_assert!(due - clawed > card.points);
+                }
+            }
         }
-        let clawed: i64 = earlier.iter().map(|refund| -refund.points_earned).sum();
-        prop_assert!(clawed <= original.points_earned);
     }
 
     #[test]
@@ -554,6 +683,8 @@ proptest! {
             (false, 0) => Became::Aborted,
             // Another store did just the same and the layout names no transaction: documented.
             (false, 1) if !marked && same_again => Became::Committed,
+            // It names none: another's write, or ours torn between purse and record.
+            (false, 1) if !marked => Became::Parked,
             (false, 1) => Became::Aborted,
             _ => Became::Parked,
         };

@@ -7,12 +7,13 @@
 //!  0 "BG" · 2 layout · 3 key version · 4 issuing store (ASCII, 00) · 12 check ── 16
 //! ```
 
+use subtle::ConstantTimeEq;
+
 use super::{MAX_STORE_BYTES, slot};
 use crate::card::keys::{CardRef, KeyError, KeyStore, KeyVersion};
 use crate::ident::{CardUid, StoreId};
+use crate::protocols::cards::HEADER_BYTES;
 
-/// A header's bytes.
-pub const HEADER_BYTES: usize = 16;
 const MARK: [u8; 2] = *b"BG";
 const CHECKED_BYTES: usize = 12;
 
@@ -69,7 +70,7 @@ impl Header {
         Ok(bytes)
     }
 
-    /// Whether the card was issued with our keys.
+    /// Whether the card was issued with our keys. Takes the same time for every check.
     ///
     /// # Errors
     /// [`KeyError`]: the key store has none for it.
@@ -80,7 +81,7 @@ impl Header {
         keys: &dyn KeyStore,
     ) -> Result<bool, KeyError> {
         let check = self.check(bytes, uid, keys)?;
-        Ok(bytes.get(CHECKED_BYTES..) == Some(&check))
+        Ok(bytes.get(CHECKED_BYTES..).unwrap_or_default().ct_eq(&check).into())
     }
 
     fn check(
@@ -113,9 +114,5 @@ pub fn read_header(bytes: &[u8; HEADER_BYTES]) -> HeaderReading {
     // As delivered: nothing, or an empty NDEF message (NTAG213/215/216 data sheet rev. 3.2 §8.5.7).
     let empty_ndef = bytes.windows(3).any(|part| part == [0x03, 0x00, 0xFE]);
     // A card being prepared has no first page yet (`medium::format`).
-    if bytes.starts_with(&[0; 4]) || empty_ndef {
-        HeaderReading::Blank
-    } else {
-        HeaderReading::Foreign
-    }
+    if bytes.starts_with(&[0; 4]) || empty_ndef { HeaderReading::Blank } else { HeaderReading::Foreign }
 }

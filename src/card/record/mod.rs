@@ -14,9 +14,10 @@ mod header;
 mod pair;
 mod slot;
 
-pub use header::{HEADER_BYTES, Header, HeaderError, HeaderReading, read_header};
+pub use crate::protocols::cards::{HEADER_BYTES, SLOT_BYTES};
+pub use header::{Header, HeaderError, HeaderReading, read_header};
 pub use pair::{Current, Pair, Which, choose};
-pub use slot::{EncodeError, SLOT_BYTES, Slot, SlotFault, decode, encode};
+pub use slot::{EncodeError, Slot, SlotFault, decode, encode};
 
 use jiff::civil::Date;
 

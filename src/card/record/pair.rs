@@ -1,6 +1,7 @@
 //! Which of a card's two slots is its record. Pure. The rule: of two valid slots
 //! the one with the higher counter; one valid slot beside a torn one is the
-//! record; two different records with one counter were never written by us.
+//! record; two different records with one counter, or with counters more than one
+//! apart, were never written by us: every write goes over the older slot, one higher.
 
 use super::{MemberRecord, Slot, SlotFault};
 
@@ -47,10 +48,10 @@ pub enum Pair {
     Empty,
     /// No valid record, though something was written.
     Damaged,
-    /// Two different records with one counter: a copy was written back, or the
-    /// card was forged with our keys. An alarm.
+    /// Two different records with one counter, or counters more than one apart: an old
+    /// image was written back, or the card was forged with our keys. An alarm.
     Forked {
-        /// The counter of both.
+        /// The higher counter.
         counter: u32,
     },
     /// A slot needs keys or a program that this gateway does not have. The other
@@ -66,8 +67,8 @@ pub fn choose(a: Slot, b: Slot) -> Pair {
         return Pair::Unknown(fault);
     }
     match (a, b) {
-        (Slot::Valid(a), Slot::Valid(b)) if a.counter == b.counter && a != b => {
-            Pair::Forked { counter: a.counter }
+        (Slot::Valid(a), Slot::Valid(b)) if !are_neighbours(&a, &b) => {
+            Pair::Forked { counter: a.counter.max(b.counter) }
         }
         (Slot::Valid(a), Slot::Valid(b)) if b.counter > a.counter => current(b, Which::B, Some(a), false),
         (Slot::Valid(a), Slot::Valid(b)) => current(a, Which::A, Some(b), false),
@@ -75,6 +76,14 @@ pub fn choose(a: Slot, b: Slot) -> Pair {
         (other, Slot::Valid(b)) => current(b, Which::B, None, other != Slot::Empty),
         (Slot::Empty, Slot::Empty) => Pair::Empty,
         _ => Pair::Damaged,
+    }
+}
+
+/// Whether one of them was written over the other's predecessor, or is its repetition.
+fn are_neighbours(a: &MemberRecord, b: &MemberRecord) -> bool {
+    match a.counter.abs_diff(b.counter) {
+        0 => a == b,
+        apart => apart == 1,
     }
 }
 

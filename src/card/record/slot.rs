@@ -18,9 +18,8 @@ use crate::card::keys::{CardRef, KeyError, KeyStore, KeyVersion};
 use crate::event::card::MemberStatus;
 use crate::event::ledger::{CardType, TransactionKind};
 use crate::ident::{CardNo, CardUid, StoreId};
+use crate::protocols::cards::SLOT_BYTES;
 
-/// One slot. Two of them and the header fit the 128 bytes of an Ultralight EV1 (MF0UL21).
-pub const SLOT_BYTES: usize = 56;
 /// What is sealed.
 const BODY_BYTES: usize = SLOT_BYTES - SEAL_BYTES;
 /// The only format so far.
@@ -45,6 +44,9 @@ pub enum SlotFault {
     /// The seal is not right: torn, changed, or copied from another card.
     #[error("the seal is not right for this card")]
     Seal,
+    /// The card is there and does not give it up.
+    #[error("the card does not let this slot be read")]
+    Unreadable,
     /// Sealed with keys that this gateway does not have.
     #[error("keys of version {0} are not in the key store; headquarters sends them")]
     KeyVersion(u8),
@@ -76,6 +78,22 @@ pub enum EncodeError {
     /// The key store does not act.
     #[error(transparent)]
     Keys(#[from] KeyError),
+}
+
+impl Slot {
+    /// On a card whose header names the version `header`. A record newer than its neighbour is
+    /// never sealed with older keys than the header's: a card's move to newer keys ends with
+    /// the header. So a lower version that is not held is no reason to refuse the card: it
+    /// is an old record, or the number was torn (a torn byte lacks bits, it gains none).
+    #[must_use]
+    pub fn under(self, header: KeyVersion) -> Self {
+        match self {
+            Self::Invalid(SlotFault::KeyVersion(version)) if version <= header.0 => {
+                Self::Invalid(SlotFault::Seal)
+            }
+            other => other,
+        }
+    }
 }
 
 /// The bytes of a record on the card `uid`.

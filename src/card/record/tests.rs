@@ -131,6 +131,11 @@ fn a_slot_is_for_one_card() {
     let mut other_keys = bytes;
     other_keys[2] = 9;
     assert_eq!(read(&other_keys), Slot::Invalid(SlotFault::KeyVersion(9)));
+    // A header of version 8: keys that are to come. Of 9 or 10: none of a record newer than its neighbour.
+    for (header, fault) in [(8, SlotFault::KeyVersion(9)), (9, SlotFault::Seal), (10, SlotFault::Seal)] {
+        assert_eq!(read(&other_keys).under(KeyVersion(header)), Slot::Invalid(fault));
+    }
+    assert_eq!(read(&bytes).under(KeyVersion(10)), Slot::Valid(record(1)));
 }
 
 #[test]
@@ -170,6 +175,14 @@ fn which_slot_counts() {
         ("valid beside torn", torn.clone(), valid(7), now(7, Which::B, None, true)),
         ("the same twice: a repeated write", valid(7), valid(7), now(7, Which::A, Some(7), false)),
         ("one counter, two contents", valid(5), Slot::Valid(other), Pair::Forked { counter: 5 }),
+        ("an old image written back", valid(7), valid(5), Pair::Forked { counter: 7 }),
+        ("an old image written back, the other way", valid(1), valid(7), Pair::Forked { counter: 7 }),
+        (
+            "unreadable beside valid",
+            Slot::Invalid(SlotFault::Unreadable),
+            valid(7),
+            now(7, Which::B, None, true),
+        ),
         ("never written", none.clone(), none.clone(), Pair::Empty),
         ("torn while being issued", torn.clone(), none, Pair::Damaged),
         ("both torn", torn.clone(), torn.clone(), Pair::Damaged),
@@ -230,6 +243,15 @@ fn a_header_says_whose_card_it_is() {
     assert_eq!(header.is_ours(&bytes, &uid(), &keys()), Ok(true));
     let other = "04A1B2C3D45E81".parse().unwrap();
     assert_eq!(header.is_ours(&bytes, &other, &keys()), Ok(false), "a copied header");
+    for at in 0..HEADER_BYTES {
+        for flip in [0x01, 0x02, 0x80] {
+            let mut changed = bytes;
+            changed[at] ^= flip;
+            if let HeaderReading::Ours(said) = read_header(&changed) {
+                assert_ne!(said.is_ours(&changed, &uid(), &keys()), Ok(true), "byte {at} ^ {flip:02X}");
+            }
+        }
+    }
     let long = Header { store: "Shanghai-1".parse().unwrap(), ..header.clone() };
     assert!(long.encode(&uid(), &keys()).unwrap_err().to_string().contains("8 characters"));
     let later = Header { key_version: KeyVersion(9), ..header };
@@ -238,6 +260,7 @@ fn a_header_says_whose_card_it_is() {
     for (name, bytes, expected) in [
         ("NTAG213 as delivered", "0103A00C340300FE0000000000000000", HeaderReading::Blank),
         ("empty", "00000000000000000000000000000000", HeaderReading::Blank),
+        ("being prepared", "0000000053482D303034320012345678", HeaderReading::Blank),
         ("an address on a tag", "0312D1010E5504676F6F676C652E636F", HeaderReading::Foreign),
         ("no store", "42470101000000000000000000000000", HeaderReading::Foreign),
         ("no key version", "4247010053482D303034320000000000", HeaderReading::Foreign),

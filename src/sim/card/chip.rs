@@ -67,6 +67,16 @@ impl Chip {
         self
     }
 
+    /// What a block or page holds, past every guard.
+    #[cfg(test)]
+    pub(crate) fn stored(&self, at: usize) -> Option<&[u8]> {
+        match &self.memory {
+            Memory::Blocks(classic) => classic.stored(at),
+            Memory::Pages(tag) => tag.stored(at),
+            _ => None,
+        }
+    }
+
     /// Wrong passwords in a row that a tag has counted.
     #[must_use]
     pub fn wrong_passwords(&self) -> u8 {

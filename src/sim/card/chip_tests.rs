@@ -62,6 +62,26 @@ fn a_classic_card_opens_one_sector_and_halts_on_a_wrong_key() {
 }
 
 #[test]
+fn lock_bits_are_only_set_and_can_be_frozen() {
+    let mut chip = Chip::new(CardProfile::new(Technology::Ntag213));
+    let mut script = |apdu: &str, expected: &str| {
+        chip.reset();
+        assert_eq!(ask(&mut chip, apdu), expected, "{apdu}");
+    };
+    script("FFD6000204AABB1000", "9000");
+    script("FFB0000204", "C94810009000");
+    script("FFD600040401020304", "6300");
+    script("FFD600050401020304", "9000");
+    script("FFD600020400000700", "9000");
+    script("FFD60002040000FFFF", "9000");
+    script("FFB0000204", "C94817009000");
+    script("FFD600080401020304", "9000");
+    script("FFD600030400000080", "9000");
+    script("FFB0000304", "E11012809000");
+    script("FFD600010401020304", "6300");
+}
+
+#[test]
 fn versions_come_through_a_reader_that_passes_them() {
     let mut profile = CardProfile::new(Technology::Ntag216);
     profile.direct_transmit = true;

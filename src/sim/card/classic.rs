@@ -40,6 +40,11 @@ impl Classic {
         Self { blocks: blocks.collect(), open: None, halted: false }
     }
 
+    #[cfg(test)]
+    pub(super) fn stored(&self, block: usize) -> Option<&[u8]> {
+        self.blocks.get(block).map(<[u8; BLOCK]>::as_slice)
+    }
+
     pub(super) fn reset(&mut self) {
         self.open = None;
         self.halted = false;

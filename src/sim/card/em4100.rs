@@ -23,12 +23,15 @@ const REPEAT: Duration = Duration::from_millis(50);
 pub struct Em4100Sim {
     /// What it says: the bytes of one repetition; none while no card lies there.
     says: watch::Sender<Vec<u8>>,
+    /// How often it said something.
+    said: watch::Receiver<u64>,
     presence: Presence,
 }
 
 #[derive(Debug)]
 struct Reader {
     says: watch::Receiver<Vec<u8>>,
+    said: watch::Sender<u64>,
 }
 
 impl Em4100Sim {
@@ -38,8 +41,9 @@ impl Em4100Sim {
     /// The place is taken, or no pseudo-terminal is left.
     pub async fn plug_in(address: Address) -> io::Result<Self> {
         let (says, heard) = watch::channel(Vec::new());
-        let presence = Presence::begin(Reader { says: heard }, address).await?;
-        Ok(Self { says, presence })
+        let (count, said) = watch::channel(0);
+        let presence = Presence::begin(Reader { says: heard, said: count }, address).await?;
+        Ok(Self { says, said, presence })
     }
 
     /// What a client opens: a path or `host:port`.
@@ -63,6 +67,14 @@ impl Em4100Sim {
     /// Says these bytes instead, whatever they are.
     pub fn babble(&self, bytes: Vec<u8>) {
         self.says.send_replace(bytes);
+    }
+
+    /// Waits until somebody was told so many times more.
+    pub async fn says_again(&self, times: u64) {
+        let mut said = self.said.clone();
+        let wanted = *said.borrow() + times;
+        // An error: the reader is gone, and says nothing more.
+        let _ = said.wait_for(|said| *said >= wanted).await;
     }
 
     /// Takes the card away.
@@ -98,6 +110,7 @@ impl Device for Reader {
                     let bytes = self.says.borrow().clone();
                     if !bytes.is_empty() {
                         endpoint.write(&bytes).await;
+                        self.said.send_modify(|said| *said += 1);
                     }
                 }
             }

@@ -14,6 +14,7 @@
 mod chip;
 mod classic;
 mod em4100;
+mod lifted;
 mod profile;
 pub mod psam;
 mod tag;
@@ -29,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use chip::Chip;
 pub use em4100::Em4100Sim;
+pub use lifted::without_card;
 pub use profile::{CardProfile, Technology};
 
 /// APDUs kept for a test to look at.

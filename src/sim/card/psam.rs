@@ -8,6 +8,8 @@ use std::fmt;
 use des::cipher::{BlockEncrypt, KeyInit};
 use des::{Des, TdesEde2};
 
+/// Type of a transaction: a purchase from the purse.
+const PURCHASE: u8 = 0x06;
 /// Identifier of its purchase application.
 const APPLICATION: [u8; 2] = [0x10, 0x01];
 
@@ -40,30 +42,35 @@ impl Psam {
     pub fn apdu(&mut self, command: &[u8]) -> Vec<u8> {
         match command {
             [0x00, 0xB0, 0x96, 0x00, 0x06] => [self.terminal.as_slice(), &[0x90, 0x00]].concat(),
-            [0x00, 0xA4, 0x00, 0x00, 0x02, rest @ ..] if rest.starts_with(&APPLICATION) => {
+            [0x00, 0xA4, 0x00, 0x00, 0x02, name @ ..] if *name == APPLICATION => {
                 self.selected = true;
                 status(0x9000)
             }
             [0x00, 0xA4, ..] => status(0x6A82),
             [0x80, 0x70, ..] | [0x80, 0x72, ..] if !self.selected => status(0x6985),
-            [0x80, 0x70, 0x00, 0x00, 0x1C, data @ ..] => self.approve(data),
-            [0x80, 0x72, 0x00, 0x00, 0x04, mac2 @ ..] => match self.expected.take() {
+            [0x80, 0x70, 0x00, 0x00, 0x1C, data @ .., 0x08] if data.len() == 0x1C => self.approve(data),
+            [0x80, 0x72, 0x00, 0x00, 0x04, mac2 @ ..] if mac2.len() == 4 => match self.expected.take() {
                 None => status(0x6985),
-                Some(expected) if mac2.starts_with(&expected) => status(0x9000),
+                Some(expected) if mac2 == expected => status(0x9000),
                 Some(_) => status(0x9302),
             },
+            [0x80, 0x70 | 0x72, ..] => status(0x6700),
             _ => status(0x6D00),
         }
     }
 
     /// Random 4, offline sequence 2, amount 4, type, date and time 7, key version,
-    /// algorithm, serial 8 (and Le).
+    /// algorithm, serial 8.
     fn approve(&mut self, data: &[u8]) -> Vec<u8> {
         let (Some(challenge), Some(amount), Some(terms), Some([version, algorithm]), Some(serial)) =
             (data.get(..6), data.get(6..10), data.get(6..11), data.get(18..20), data.get(20..28))
         else {
             return status(0x6700);
         };
+        // A purchase from the purse: nothing else is approved by this SAM.
+        if terms.last() != Some(&PURCHASE) {
+            return status(0x6A80);
+        }
         let when = data.get(11..18).unwrap_or_default();
         if *version != self.key_version || *algorithm != 0 {
             return status(0x9403);
@@ -128,9 +135,13 @@ mod tests {
         for (command, answer) in [
             ("8070 0000 1C", "6985"),
             ("00A4 0000 02 3F01", "6A82"),
+            ("00A4 0000 02 1001 FF", "6A82"),
             ("00A4 0000 02 1001", "9000"),
             ("8070 0000 1C 00", "6700"),
+            ("8070 0000 1C 11223344 0007 000004D2 05 20261122101530 01 00 1122334455667788 08", "6A80"),
+            ("8070 0000 1C 11223344 0007 000004D2 06 20261122101530 01 00 1122334455667788 0008", "6700"),
             ("8072 0000 04 00000000", "6985"),
+            ("8072 0000 04 0000000000", "6700"),
             ("0084 0000 08", "6D00"),
         ] {
             let command = hex::decode(command.replace(' ', "")).unwrap();

@@ -3,6 +3,10 @@
 //! data sheet rev. 3.3. What does not live here: the reader's commands (`chip`).
 
 const PAGE: usize = 4;
+/// Page of the static lock bytes (§8.5.2); the pages before it are the maker's.
+const LOCKS: usize = 2;
+/// One-time programmable, or the capability container (§8.5.3).
+const ONE_TIME: usize = 3;
 /// ACCESS: the password guards reading, too.
 const PROT: u8 = 0x80;
 /// ACCESS: configuration pages are frozen.
@@ -63,6 +67,11 @@ impl Tag {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn stored(&self, page: usize) -> Option<&[u8]> {
+        self.pages.get(page).map(<[u8; PAGE]>::as_slice)
+    }
+
     pub(super) fn reset(&mut self) {
         self.logged_in = false;
         self.asleep = false;
@@ -71,6 +80,16 @@ impl Tag {
 
     fn config(&self, page: usize, byte: usize) -> u8 {
         self.pages.get(self.config + page).and_then(|page| page.get(byte)).copied().unwrap_or(0)
+    }
+
+    /// By the static lock bits: page 3 and 4 to 7 in the first byte, 8 to 15 in the second.
+    fn is_locked(&self, page: usize) -> bool {
+        let Some([_, _, low, high]) = self.pages.get(LOCKS).copied() else { return false };
+        match page {
+            ONE_TIME..=7 => low >> page & 1 == 1,
+            8..=15 => high >> (page - 8) & 1 == 1,
+            _ => false,
+        }
     }
 
     fn is_guarded(&self, page: usize) -> bool {
@@ -104,10 +123,15 @@ impl Tag {
 
     pub(super) fn write(&mut self, page: usize, data: &[u8]) -> bool {
         let frozen = self.config(1, 0) & CFGLCK != 0 && (self.config..self.config + 2).contains(&page);
-        let allowed = !self.asleep && page >= 4 && !frozen && !self.is_guarded(page);
+        let allowed =
+            !self.asleep && page >= LOCKS && !frozen && !self.is_guarded(page) && !self.is_locked(page);
         match (self.pages.get_mut(page), <[u8; PAGE]>::try_from(data)) {
             (Some(place), Ok(data)) if allowed => {
-                *place = data;
+                match page {
+                    LOCKS => lock(place, data),
+                    ONE_TIME => place.iter_mut().zip(data).for_each(|(to, from)| *to |= from),
+                    _ => *place = data,
+                }
                 true
             }
             _ => {
@@ -166,4 +190,18 @@ impl Tag {
     pub(super) fn wrong_passwords(&self) -> u8 {
         self.wrong
     }
+}
+
+/// Lock bits are only ever set; the three lowest freeze the bits of page 3, of 4 to 9, and of 10 to 15.
+fn lock(place: &mut [u8; PAGE], data: [u8; PAGE]) {
+    let ([_, _, low, high], [_, _, more_low, more_high]) = (place, data);
+    let (mut may_low, mut may_high) = (0xFF, 0xFF);
+    for (bit, frozen_low, frozen_high) in [(0x01, 0x08, 0x00), (0x02, 0xF0, 0x03), (0x04, 0x00, 0xFC)] {
+        if *low & bit != 0 {
+            may_low &= !frozen_low;
+            may_high &= !frozen_high;
+        }
+    }
+    *low |= more_low & may_low;
+    *high |= more_high & may_high;
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  mark ─► move aside (never deleted) ─► new file ◄─ 1. SQL, around unreadable pages, all tables
-//!                                           ▲    ◄─ 2. page by page, events and requests that 1 did not reach
+//!                                           ▲    ◄─ 2. page by page, what 1 did not reach: events, requests, cards, operators
 //!                                           └ gaps counted, renamed into place, mark removed
 //! ```
 //! Where the first page or the schema is gone, 1 reads a copy in which they are

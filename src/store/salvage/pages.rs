@@ -14,11 +14,14 @@ use rusqlite::{Connection, params_from_iter};
 use super::copy::is_sealed;
 use crate::store::StoreError;
 use crate::store::mark::beside;
+use crate::store::seal::LedgerTable;
 use crate::store::wal::Wal;
 
 /// The page size of every file of ours.
 const PAGE: usize = 4096;
 const PAGE_U64: u64 = 4096;
+/// Requests whose outcome stands on a card (`card::purse::journal`).
+const SETTLED_BY_A_TAP: &str = "card.transaction";
 /// Table leaf (§1.6).
 const TABLE_LEAF: u8 = 0x0D;
 
@@ -177,19 +180,28 @@ fn leaf(pages: &Pages, first: bool, page: &[u8; PAGE]) -> Vec<(i64, Vec<Value>)>
     rows
 }
 
-/// Adds the events, requests and epochs found in any leaf, unless they are there
-/// already. A request found so may be an old state of it: it counts as
-/// interrupted, its key is taken, and nothing is done twice.
+/// Adds the events, requests, epochs, cards, transactions and operators found in any leaf,
+/// unless they are there already. A request found so may be an old state of it: it counts as
+/// interrupted, its key is taken, and nothing is done twice. What is asked of a card
+/// goes on waiting for the tap that tells.
 pub(super) fn rows(path: &Path, new: &Connection) -> Result<u64, StoreError> {
     let file_error = |source| StoreError::File { path: path.to_owned(), source };
     if !path.exists() {
         return Ok(0);
     }
     let pages = Pages::open(path).map_err(file_error)?;
+    let (cards, transactions) = (insert(new, LedgerTable::Card)?, insert(new, LedgerTable::Transaction)?);
     let mut kept = 0;
     for (first, page) in pages.all() {
         for (rowid, mut values) in leaf(&pages, first, &page) {
-            let Some(sql) = recognise(rowid, &mut values) else { continue };
+            let sql = match recognise(rowid, &mut values) {
+                Some(sql) => sql,
+                None => match sealed(rowid, &mut values) {
+                    Some(LedgerTable::Card) => cards.as_str(),
+                    Some(LedgerTable::Transaction) => transactions.as_str(),
+                    None => continue,
+                },
+            };
             match new.prepare_cached(sql)?.execute(params_from_iter(values)) {
                 Ok(rows) => kept += u64::try_from(rows).unwrap_or(0),
                 Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::ConstraintViolation) => {
@@ -200,6 +212,17 @@ pub(super) fn rows(path: &Path, new: &Connection) -> Result<u64, StoreError> {
     }
     tracing::info!(kept, "rows found page by page");
     Ok(kept)
+}
+
+/// Takes a sealed row with its columns up to and with the seal.
+fn insert(new: &Connection, table: LedgerTable) -> Result<String, StoreError> {
+    let mut query = new.prepare("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?;
+    let columns: Vec<String> = query
+        .query_map([table.name()], |row| row.get(0))?
+        .take(table.sealed_columns() + 1)
+        .collect::<Result<_, _>>()?;
+    let marks = vec!["?"; columns.len()].join(", ");
+    Ok(format!("INSERT OR IGNORE INTO {} ({}) VALUES ({marks})", table.name(), columns.join(", ")))
 }
 
 /// Which table a row is of, by its form; completes it. An event needs its seal.
@@ -219,7 +242,7 @@ fn recognise(rowid: i64, values: &mut [Value]) -> Option<&'static str> {
         }
         [
             Value::Blob(id),
-            Value::Text(_),
+            Value::Text(kind),
             Value::Text(_),
             Value::Text(_),
             _,
@@ -230,15 +253,40 @@ fn recognise(rowid: i64, values: &mut [Value]) -> Option<&'static str> {
             Value::Integer(created),
             settled,
         ] if id.len() == 16 && sha.len() == 32 => {
-            if state == "pending" || state == "running" {
+            let is_open = state == "pending" || state == "running";
+            if is_open && kind == SETTLED_BY_A_TAP {
+                // Its intent may be on a card: the tap that tells settles both. Not begun anew.
+                *state = "running".into();
+            } else if is_open {
                 *state = "failed".into();
                 *outcome = Value::Text(r#"{"error":"interrupted"}"#.into());
                 *settled = Value::Integer(*created);
             }
             Some("INSERT OR IGNORE INTO request VALUES (?,?,?,?,?,?,?,?,?,?,?)")
         }
+        // Nothing in the row says what it is but the form of the PIN's hash.
+        [
+            Value::Text(_),
+            Value::Text(_),
+            Value::Text(_),
+            Value::Text(hash),
+            Value::Text(_) | Value::Null,
+            Value::Integer(_),
+            Value::Integer(_),
+        ] if hash.starts_with("$argon2id$") => Some("INSERT OR IGNORE INTO operator VALUES (?,?,?,?,?,?,?)"),
         _ => None,
     }
+}
+
+/// Which sealed table a row is of, by its seal; leaves the columns up to and with the seal, which
+/// those of later versions come behind.
+fn sealed(rowid: i64, values: &mut Vec<Value>) -> Option<LedgerTable> {
+    // The primary key stands in the cell, as above.
+    let no = values.first_mut().filter(|no| **no == Value::Null)?;
+    *no = Value::Integer(rowid);
+    let table = LedgerTable::ALL.into_iter().find(|table| table.holds(values))?;
+    values.truncate(table.sealed_columns() + 1);
+    Some(table)
 }
 
 /// Copies a file to `patched` with all that its WAL holds whole, also beyond the place
@@ -297,4 +345,45 @@ pub(super) fn patch(path: &Path, patched: &Path, fresh: &Connection) -> Result<(
         to.flush()
     };
     lend().map_err(file_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A request's record as it stands in a leaf.
+    fn request(kind: &str, state: &str) -> Vec<Value> {
+        let text = |text: &str| Value::Text(text.into());
+        vec![
+            Value::Blob(vec![7; 16]),
+            text(kind),
+            text("counter-1"),
+            text("till-1"),
+            text("key"),
+            Value::Blob(vec![9; 32]),
+            text("{}"),
+            text(state),
+            Value::Null,
+            Value::Integer(5),
+            Value::Null,
+        ]
+    }
+
+    #[test]
+    fn what_is_asked_of_a_card_waits_for_its_tap() {
+        // (kind, state, state afterwards, whether it has an outcome)
+        for (kind, state, after, settled) in [
+            ("vehicle.scan", "pending", "failed", true),
+            ("vehicle.scan", "running", "failed", true),
+            ("vehicle.scan", "done", "done", false),
+            ("card.transaction", "pending", "running", false),
+            ("card.transaction", "running", "running", false),
+            ("card.transaction", "done", "done", false),
+        ] {
+            let mut values = request(kind, state);
+            assert!(recognise(1, &mut values).is_some_and(|sql| sql.contains("request")), "{kind} {state}");
+            assert_eq!(values[7], Value::Text(after.into()), "{kind} {state}");
+            assert_eq!(values[10] != Value::Null, settled, "{kind} {state}");
+        }
+    }
 }

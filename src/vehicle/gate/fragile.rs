@@ -15,6 +15,20 @@
 //! not judge what it sends) and "Talking to the Vehicle" (a single digit at the end is the number
 //! of answers to wait for). A line with nothing left repeats the command before, which reads, or
 //! is none of these (`Port::resync` after a clearing).
+//!
+//! **How strict.** An adapter without echo is never asked what is fragile here, so each service
+//! counted as acting without need costs such adapters a part of the report. A service is let go
+//! only where every standard that may be spoken behind the socket says that, with what can be
+//! left of a line, a unit refuses it or reads. Reserved in one standard is not enough: 2B and 2D
+//! are reserved in ISO 14229-1 and have a meaning in SAE J2190 (a data packet by offset) and
+//! GMW3110 (an identifier for an address). So 2A to 2D are let go with one parameter alone: to
+//! send a packet (2A) or to define one (2B, 2C, 2D) each standard wants more bytes, and a unit
+//! refuses what is too short; only `2C 03` (forget what was defined) is whole. That gives such
+//! adapters fuel and manifold pressure, speeds of engine and car of a freeze frame (`020A` to
+//! `020D`). 27 (a try at the seed is counted), 29 (`29 00` ends an authentication), 30 (control)
+//! and 3B to 3D (writing blocks in SAE J2190) stay, and so does what is left of the masks of 08 on
+//! older buses: 80, ISO 14230-3's door to the maker's own services. On CAN only `0840` is
+//! concerned, and it holds a 04.
 
 /// Whether `text`, typed into an adapter and robbed of some characters, may be read as a request
 /// on which a control unit acts. All ways of losing up to two characters anywhere, or any number
@@ -79,7 +93,13 @@ fn acts(service: u8, parameters: &[u8]) -> bool {
         0x2E | 0x2F => parameters.len() >= 3,
         // The results of a routine; tester present.
         0x33 | 0x3E => false,
-        // Security, communication, periodic data, memory, control, routines, transfers; timing, link, codes.
+        // GMW3110 stops a bus's usual messages on this byte alone.
+        0x28 => true,
+        // Packets and identifiers made up for reading: with one parameter none is asked for or defined.
+        0x2A | 0x2B | 0x2D => parameters.len() > 1,
+        // The same, but that `2C 03` forgets what another tool defined; bit 7 asks for no answer.
+        0x2C => parameters.len() > 1 || parameters.first().is_some_and(|what| what & 0x7F == 0x03),
+        // Security, rights, memory, control, routines, transfers; timing, link, codes; and what is reserved.
         0x27..=0x3F | 0x80..=0x87 => !parameters.is_empty(),
         // GMW3110: programming mode, device control. BA–BE are the suppliers' own.
         0xA5 | 0xAE | 0xBA..=0xBE => !parameters.is_empty(),
@@ -110,6 +130,16 @@ mod tests {
             // UDS clear: `14 23 3F F1` with a count of E.
             ("194233FF1E", true),
             ("1904123456FF", true),
+            // `28` alone, `28 00`, `29 00`, `27 00`.
+            ("0128", true),
+            ("020800", true),
+            ("020900", true),
+            ("020700", true),
+            // `2C 03`, of a frame with that number.
+            ("020C03", true),
+            // `3C 00`, `30 00`.
+            ("023C00", true),
+            ("023000", true),
             // A digit of a count makes a session or a reset of it: `10 02`, `11 01`.
             ("01002", true),
             ("01101", true),
@@ -127,6 +157,14 @@ mod tests {
             ("0A", false),
             ("0900", false),
             ("0902", false),
+            ("0820", false),
+            ("08E0", false),
+            // A freeze frame's: no more than `2A 00`, `2B 00`, `2C 00` or `2D 00`.
+            ("020A00", false),
+            ("020B00", false),
+            ("020C00", false),
+            ("020D01", false),
+            ("020C001", false),
             ("22F190", false),
             ("010C0D05", false),
             ("010C0D050B0F11", false),

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::join::RATES;
 use super::{ANSWER_WITHIN, Node};
 use crate::link::can::{CanSocket, Frame, Heard, Pass, interface};
 use crate::vehicle::answer::{Assembled, Message};
@@ -163,7 +164,7 @@ impl Node {
         match &mut self.bus {
             Bus::Slcan(slcan) => {
                 slcan.leave().await?;
-                slcan.join(rate.unwrap_or(super::RATES[0]), Join::Ask).await?;
+                slcan.join(rate.unwrap_or(RATES[0]), Join::Ask).await?;
                 Ok(false)
             }
             Bus::Kernel(socket) => {

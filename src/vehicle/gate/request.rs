@@ -1,0 +1,274 @@
+//! What a car may be asked. What lives here: the read-only request as a type, one constructor
+//! for each service of the list, and which payload answers it. Of the services that change a car
+//! (2E, 2F, 31 …) there is no constructor, and of 08 (control of a system) only for the question
+//! which tests a unit has. What does not: requests written as text ([`parse`]), and who may be
+//! asked ([`super::unit`]).
+
+mod parse;
+
+use std::fmt;
+
+use super::Target;
+pub use parse::Refused;
+
+/// Most bytes behind a service: six PIDs (SAE J1979 §7.1, one single frame).
+const MOST_PARAMETERS: usize = 6;
+
+/// A read-only request (SAE J1979 / ISO 15031-5, ISO 14229-1, ISO 14230-3). Can only be
+/// made for the services of the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Request {
+    service: u8,
+    parameters: [u8; MOST_PARAMETERS],
+    parameter_count: usize,
+    target: Target,
+}
+
+impl Request {
+    const fn with<const N: usize>(service: u8, given: [u8; N]) -> Self {
+        let mut parameters = [0; MOST_PARAMETERS];
+        let mut place = 0;
+        while place < N && place < MOST_PARAMETERS {
+            #[allow(clippy::indexing_slicing)] // both within their bounds by the condition
+            {
+                parameters[place] = given[place];
+            }
+            place += 1;
+        }
+        Self { service, parameters, parameter_count: place, target: Target::Functional }
+    }
+
+    /// The same request to one unit.
+    #[must_use]
+    pub const fn to(self, target: Target) -> Self {
+        Self { target, ..self }
+    }
+
+    /// Service and parameters, as a bus without an adapter carries them; whoever frames them
+    /// (ISO-TP) adds no more than control bytes.
+    #[must_use]
+    pub fn payload(self) -> Vec<u8> {
+        [&[self.service], self.parameters()].concat()
+    }
+
+    /// Who is asked.
+    #[must_use]
+    pub const fn target(self) -> Target {
+        self.target
+    }
+
+    /// Service 01: up to six PIDs in one request (CAN only). `None`: none, or more than six.
+    #[must_use]
+    pub fn current_many(pids: &[u8]) -> Option<Self> {
+        let mut parameters = [0; MOST_PARAMETERS];
+        parameters.get_mut(..pids.len()).filter(|room| !room.is_empty())?.copy_from_slice(pids);
+        Some(Self { service: 0x01, parameters, parameter_count: pids.len(), target: Target::Functional })
+    }
+
+    /// Service 22 (ISO 14229-1 §11.2): the record of a data identifier.
+    #[must_use]
+    pub const fn data_by_identifier(did: u16) -> Self {
+        let [high, low] = did.to_be_bytes();
+        Self::with(0x22, [high, low])
+    }
+
+    /// Service 21 (ISO 14230-3): the record of a local identifier, before UDS.
+    #[must_use]
+    pub const fn local_data(identifier: u8) -> Self {
+        Self::with(0x21, [identifier])
+    }
+
+    /// Service 19 02 (ISO 14229-1 §12.3): codes whose status has a bit of `mask`.
+    #[must_use]
+    pub const fn dtcs_by_status(mask: u8) -> Self {
+        Self::with(0x19, [0x02, mask])
+    }
+
+    /// Service 19 04 or 06: snapshot or extended record `record` of a code.
+    #[must_use]
+    pub const fn dtc_record(extended: bool, dtc: [u8; 3], record: u8) -> Self {
+        let [high, middle, low] = dtc;
+        Self::with(0x19, [if extended { 0x06 } else { 0x04 }, high, middle, low, record])
+    }
+
+    /// Service 19 0A: all codes a unit knows.
+    #[must_use]
+    pub const fn supported_dtcs() -> Self {
+        Self::with(0x19, [0x0A])
+    }
+
+    /// Service 19 42: WWH-OBD codes of a functional group by status and severity.
+    #[must_use]
+    pub const fn wwh_dtcs(group: u8, status: u8, severity: u8) -> Self {
+        Self::with(0x19, [0x42, group, status, severity])
+    }
+
+    /// Service 19 55: WWH-OBD codes with permanent status of a functional group.
+    #[must_use]
+    pub const fn wwh_permanent_dtcs(group: u8) -> Self {
+        Self::with(0x19, [0x55, group])
+    }
+
+    /// Service 19 56: codes of a functional group and readiness group.
+    #[must_use]
+    pub const fn dtcs_by_readiness(group: u8, readiness: u8) -> Self {
+        Self::with(0x19, [0x56, group, readiness])
+    }
+
+    /// Service 01: current data of a PID.
+    #[must_use]
+    pub const fn current(pid: u8) -> Self {
+        Self::with(0x01, [pid])
+    }
+
+    /// Service 02: a PID of a stored freeze frame.
+    #[must_use]
+    pub const fn freeze_frame(pid: u8, frame: u8) -> Self {
+        Self::with(0x02, [pid, frame])
+    }
+
+    /// Service 02: up to three PIDs of one stored freeze frame, each with the frame's number
+    /// (CAN only; ISO 15031-5 §8.2). `None`: none, or more than three.
+    #[must_use]
+    pub fn freeze_frame_many(pids: &[u8], frame: u8) -> Option<Self> {
+        let pairs: Vec<u8> = pids.iter().flat_map(|pid| [*pid, frame]).collect();
+        let mut parameters = [0; MOST_PARAMETERS];
+        parameters.get_mut(..pairs.len()).filter(|room| !room.is_empty())?.copy_from_slice(&pairs);
+        Some(Self { service: 0x02, parameters, parameter_count: pairs.len(), target: Target::Functional })
+    }
+
+    /// Service 03: confirmed codes.
+    #[must_use]
+    pub const fn confirmed_codes() -> Self {
+        Self::with(0x03, [])
+    }
+
+    /// Service 05: a test of an oxygen sensor, named by its bit in PID 13 or 1D. Not on CAN.
+    #[must_use]
+    pub const fn oxygen_sensor_test(test: u8, sensor: u8) -> Self {
+        Self::with(0x05, [test, sensor])
+    }
+
+    /// Service 06: results of a monitor.
+    #[must_use]
+    pub const fn monitor(mid: u8) -> Self {
+        Self::with(0x06, [mid])
+    }
+
+    /// Service 07: pending codes.
+    #[must_use]
+    pub const fn pending_codes() -> Self {
+        Self::with(0x07, [])
+    }
+
+    /// Service 08 on CAN: which controls after `base` a unit has. Only the masks 00, 20 … E0
+    /// can be asked for (SAE J1979 appendix F: those ids answer with a mask and control
+    /// nothing); `None` for every other id, which would act on the car.
+    #[must_use]
+    pub const fn control_support(base: u8) -> Option<Self> {
+        if base.is_multiple_of(0x20) { Some(Self::with(0x08, [base])) } else { None }
+    }
+
+    /// The same on ISO 9141-2, ISO 14230-4 and SAE J1850, where the data bytes A to E always
+    /// follow and are zero in this question (SAE J1979 appendix F).
+    #[must_use]
+    pub const fn control_support_older_bus(base: u8) -> Option<Self> {
+        if base.is_multiple_of(0x20) { Some(Self::with(0x08, [base, 0, 0, 0, 0, 0])) } else { None }
+    }
+
+    /// Service 09: vehicle information.
+    #[must_use]
+    pub const fn vehicle_info(info: u8) -> Self {
+        Self::with(0x09, [info])
+    }
+
+    /// Service 0A: permanent codes.
+    #[must_use]
+    pub const fn permanent_codes() -> Self {
+        Self::with(0x0A, [])
+    }
+
+    /// The service.
+    #[must_use]
+    pub fn service(self) -> u8 {
+        self.service
+    }
+
+    /// The PID, monitor or information asked for, where the service has one.
+    #[must_use]
+    pub fn id(self) -> Option<u8> {
+        self.parameters().first().copied()
+    }
+
+    /// What follows the service.
+    pub fn parameters(&self) -> &[u8] {
+        self.parameters.get(..self.parameter_count).unwrap_or_default()
+    }
+
+    /// Whether the answer holds the VIN (personal data: masked in traces).
+    #[must_use]
+    pub fn asks_for_vin(self) -> bool {
+        // F190 is the VIN (ISO 14229-1 annex C); 22 F802: the same on cars with OBD on UDS (SAE J1979-2).
+        matches!((self.service, self.parameters()), (0x09, [0x02]) | (0x22, [0xF1, 0x90] | [0xF8, 0x02]))
+    }
+
+    /// Whether `payload` is a positive answer to this request: the service with
+    /// bit 6 set, then what is echoed of the parameters.
+    #[must_use]
+    pub fn is_answered_by(self, payload: &[u8]) -> bool {
+        let Some((answered, data)) = payload.split_first() else { return false };
+        if *answered != self.service | 0x40 {
+            return false;
+        }
+        match (self.service, self.parameters()) {
+            // Fewer PIDs may come than were asked for, in any order.
+            (0x01, asked) => data.first().is_some_and(|pid| asked.contains(pid)),
+            // The same; every second byte is the frame's number.
+            (0x02, asked) => data.first().is_some_and(|pid| asked.iter().step_by(2).any(|one| one == pid)),
+            (0x22, did) => data.starts_with(did),
+            (_, parameters) => parameters.first().is_none_or(|id| data.first() == Some(id)),
+        }
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02X}", self.service)?;
+        self.parameters().iter().try_for_each(|byte| write!(f, "{byte:02X}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_freeze_frame_has_at_most_three_pids_in_a_question() {
+        for count in 0..8 {
+            let request = Request::freeze_frame_many(&[0x0C; 8][..count], 0);
+            assert_eq!(request.is_some(), (1..=3).contains(&count), "{count}");
+        }
+        assert_eq!(Request::freeze_frame_many(&[0x0C], 0), Some(Request::freeze_frame(0x0C, 0)));
+    }
+
+    #[test]
+    fn answers_are_matched_by_service_and_id() {
+        for (request, payload, answered) in [
+            (Request::current(0x0C), &[0x41, 0x0C, 0x0C, 0xB2][..], true),
+            (Request::current(0x0C), &[0x41, 0x0D, 0x00], false),
+            (Request::confirmed_codes(), &[0x43, 0x00], true),
+            (Request::confirmed_codes(), &[0x47, 0x00], false),
+            (Request::current(0x0C), &[0x7F, 0x01, 0x12], false),
+            (Request::current(0x0C), &[], false),
+            (Request::current_many(&[0x0C, 0x0D]).unwrap(), &[0x41, 0x0D, 0x00, 0x0C, 0x0C, 0xB2], true),
+            (Request::freeze_frame(0x0C, 0), &[0x42, 0x0C, 0x00, 0x0C, 0xB2], true),
+            (Request::freeze_frame_many(&[0x0C, 0x0D], 0).unwrap(), &[0x42, 0x0D, 0x00, 0x21], true),
+            (Request::freeze_frame_many(&[0x0C, 0x0D], 1).unwrap(), &[0x42, 0x01, 0x01, 0x21], false),
+            (Request::data_by_identifier(0xF190), &[0x62, 0xF1, 0x90, 0x4C], true),
+            (Request::data_by_identifier(0xF190), &[0x62, 0xF1, 0x8C, 0x4C], false),
+            (Request::dtcs_by_status(0xFF), &[0x59, 0x02, 0xFF], true),
+        ] {
+            assert_eq!(request.is_answered_by(payload), answered, "{request} {payload:02X?}");
+        }
+    }
+}
