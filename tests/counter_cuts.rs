@@ -248,7 +248,7 @@ async fn money_is_cut(
     let mut chip = shop.take_away(card).await;
     let mut ours = vec![first];
     let mut became = [0; 2];
-    for at in (0..commands).step_by(step) {
+    for at in (0..commands).filter(|at| at % step == 0 || at + 1 == commands) {
         for (n, fault) in faults.iter().copied().enumerate() {
             let kind = if (at + n) % 2 == 0 { TransactionKind::Topup } else { TransactionKind::Spend };
             let what = format!("{sim:?} {kind:?} {fault:?} at command {at}");
@@ -335,9 +335,11 @@ async fn issue_is_cut(sim: Sim) {
     let mut again = 0;
     for (at, command) in commands.iter().enumerate() {
         for fault in FAULTS {
-            // A trailer whose half is ones locks its sector for ever: such a card is thrown away.
+            // A trailer whose half is ones locks its sector for ever, lock bytes of ones the whole
+            // chip: such a card is thrown away.
             let is_trailer = command[1] == 0xD6 && command.len() == 21 && command[3] % 4 == 3;
-            if fault == CardFault::PullTorn && is_trailer {
+            let is_lock = command[1] == 0xD6 && command.len() == 9 && command[3] == 2;
+            if fault == CardFault::PullTorn && (is_trailer || is_lock) {
                 continue;
             }
             n += 1;

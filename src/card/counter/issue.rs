@@ -52,6 +52,9 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
         Ok(step) => step,
         Err(error) => return Ok(Refused::cannot_be_issued(&error).into()),
     };
+    let Some(in_hand) = desk.store.hands().take(request.id) else {
+        return Ok(Refusal::TapAgain.into());
+    };
     let row = begin(desk, request.id, card, &asked, &earlier).await?;
     card.shows = Shows::Doubt;
     let outcome = match desk.errand(card, step.into()).await {
@@ -74,6 +77,7 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
         Some(Worked::Read(found)) => found,
         _ => Finding::ReaderError,
     };
+    drop(in_hand);
     match found {
         Finding::Opened(opened) => {
             let record = opened.current.record;
@@ -185,6 +189,8 @@ pub(super) async fn settle(
     let Some(row) = open_rows(desk, uid).await?.pop() else { return Ok(None) };
     let issue = row.body.get("issue").and_then(Value::as_str).and_then(|id| id.parse::<Uuid>().ok());
     let request = match issue {
+        // It is being written, here or at another reader.
+        Some(id) if desk.store.hands().have(id) => return Ok(Some(Batch::new())),
         Some(id) => desk.store.read(move |r| r.request(id)).await?,
         None => None,
     };

@@ -299,7 +299,7 @@ async fn ask_again(desk: &Desk, card: &mut InField) -> Result<bool, StoreError> 
     Ok(true)
 }
 
-async fn is_open(desk: &Desk, id: uuid::Uuid) -> Result<bool, StoreError> {
+async fn is_open(desk: &Desk, id: Uuid) -> Result<bool, StoreError> {
     use crate::store::ledger::State;
     let state = desk.store.read(move |r| r.transaction_state(id)).await?;
     Ok(matches!(state, Some(State::Intent)))
