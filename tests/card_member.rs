@@ -274,7 +274,7 @@ async fn a_password_is_sent_once_a_tap() {
     gateway.expect_cards("counter-1", &[&tapped, &removed]).await;
     chip.reset();
     let card = present(pcscd.port, chip).await;
-    card.fault_after(before, CardFault::Empty);
+    card.fault_after(before, CardFault::Half);
     gateway.expect_cards("counter-1", &[&tapped, &removed, &refused]).await;
     assert_eq!(last(&gateway, "card.refused").await["reason"], "reader-error");
     assert_eq!(card.apdus().iter().filter(|apdu| is_password(apdu)).count(), 1);

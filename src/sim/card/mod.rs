@@ -45,6 +45,8 @@ pub enum CardFault {
     Garbage,
     /// An answer of no bytes.
     Empty,
+    /// The card did what was asked; of its answer comes half a status word.
+    Half,
     /// The card is pulled before it answers, though it may have done what was asked.
     Pull,
     /// The card is pulled before the command reached it.
@@ -218,6 +220,10 @@ fn respond(state: &Mutex<State>, apdu: &[u8]) -> Option<Vec<u8>> {
         Some(CardFault::Status(status)) => status.to_be_bytes().to_vec(),
         Some(CardFault::Garbage) => vec![0xA5; 3],
         Some(CardFault::Empty) => Vec::new(),
+        Some(CardFault::Half) => {
+            state.chip.apdu(apdu);
+            vec![0x90]
+        }
         Some(CardFault::PullUnheard) => return None,
         Some(CardFault::PullTorn) => {
             state.chip.apdu(&torn(apdu));
