@@ -11,7 +11,7 @@ mod port;
 
 use baygate::event::ledger::{CardTransaction, Outcome};
 use baygate::sim::card::{CardFault, Technology as Sim};
-use counter_shop::{Shop, blank};
+use counter_shop::{Shop, blank, blank_with_uid};
 use serde_json::{Value, json};
 
 const RULES: &str = "[purse]\n[[purse.reward]]\nfrom_fen = 10000\nbonus_fen = 1000\n\
@@ -250,6 +250,40 @@ async fn killed_in_the_middle_of_a_write() {
     let (facts, told) = shop.close().await;
     assert_eq!(sum(&facts).0, 5_000 - spent - 700);
     assert!(told.iter().any(|(kind, _)| kind == "card.transaction"));
+}
+
+/// While card writes of the gateway are held, no card is written, whatever is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn held_writes_are_refused() {
+    let mut shop = Shop::open(RULES).await;
+    let card = shop.lay(blank(Sim::Ntag215)).await;
+    shop.issue("8800000042", "i").await;
+    shop.done(CARD, topup(5_000), "t").await;
+    let mut chip = card.chip();
+    chip.reset();
+    drop(card);
+    shop.daemon.take().unwrap().kill().await;
+    let file = shop.desk.path("data").join("baygate.db");
+    let database = rusqlite::Connection::open(file).unwrap();
+    database.execute("INSERT INTO meta (key, value) VALUES ('card_writes_held', '0 restored')", []).unwrap();
+    drop(database);
+    shop.start_again().await;
+    let card = shop.lay(chip).await;
+    shop.member().await;
+    for (n, kind) in ["topup", "spend", "earn"].into_iter().enumerate() {
+        let body = json!({
+            "kind": kind, "amount_fen": 100, "points": if kind == "earn" { 1 } else { 0 },
+            "tenders": if kind == "topup" { json!([{ "kind": "cash", "amount_fen": 100 }]) } else { json!([]) },
+        });
+        let refused = shop.refused(CARD, body, &format!("h-{n}")).await;
+        assert_eq!(refused, (409, "card-writes-held".into()), "{kind}");
+    }
+    assert_eq!(card.writes(), 0);
+    card.remove().await;
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 9)).await;
+    let new = json!({ "card_no": "8800000043", "type": "named" });
+    assert_eq!(shop.refused("/v1/cards", new, "h-9").await, (409, "card-writes-held".into()));
+    assert_eq!(card.writes(), 0);
 }
 
 /// The commands of `baygate card`, with their exit statuses.

@@ -31,6 +31,14 @@ pub fn blank(sim: Sim) -> Chip {
     Chip::new(profile)
 }
 
+/// Another one.
+pub fn blank_with_uid(sim: Sim, last: u8) -> Chip {
+    let mut profile = CardProfile::new(sim);
+    *profile.uid.last_mut().unwrap() = last;
+    profile.direct_transmit = true;
+    Chip::new(profile)
+}
+
 pub struct Shop {
     pub desk: Desk,
     pub daemon: Option<Daemon>,
@@ -54,12 +62,20 @@ impl Shop {
     /// As a power cut would end it; then it is started again.
     pub async fn kill_and_restart(&mut self) {
         self.daemon.take().unwrap().kill().await;
+        self.start_again().await;
+    }
+
+    pub async fn start_again(&mut self) {
         let (daemon, client) = start(&self.desk).await;
         (self.daemon, self.client) = (Some(daemon), client);
     }
 
+    /// Puts a card on the reader, once the one before was seen to leave.
     pub async fn lay(&self, chip: Chip) -> CardSim {
         let deadline = std::time::Instant::now() + crate::daemon::LONG;
+        while self.get("/v1/readers/counter-1/card").await.status != 204 {
+            assert!(std::time::Instant::now() < deadline, "a card lies there");
+        }
         loop {
             match CardSim::present(("127.0.0.1", self.port), chip.clone()).await {
                 Ok(card) => return card,

@@ -196,16 +196,24 @@ impl Desk {
         } else {
             transaction::deal(self, request, card).await
         };
-        match went {
-            Ok(went) => Ok(went),
+        let error = match went {
+            Ok(went) => return Ok(went),
+            Err(error) => error,
+        };
+        // Behind an intent only the card tells what became of it: nothing is refused any more.
+        let id = request.id;
+        if self.store.read(move |r| r.transaction_state(id)).await?.is_some() {
+            return Err(error.into());
+        }
+        match error {
             // Of this one request: the reader goes on.
-            Err(StoreError::LedgerRefused { what }) => Ok(Refused::moved_on(&what).into()),
-            Err(error) if error.is_damage() => {
+            StoreError::LedgerRefused { what } => Ok(Refused::moved_on(&what).into()),
+            error if error.is_damage() => {
                 self.store.note_damage(&error);
                 tracing::error!(reader = %self.reader, %error, "a card's row cannot be read");
                 Ok(crate::card::purse::Refusal::CardHeld.into())
             }
-            Err(error) => Err(error.into()),
+            error => Err(error.into()),
         }
     }
 

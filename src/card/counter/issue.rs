@@ -41,7 +41,7 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
         Shows::Number => return Ok(Refusal::AccountAtHeadquarters.into()),
         Shows::Doubt => return Ok(Refusal::TapAgain.into()),
     }
-    if let Err(refused) = may_issue(desk, &asked).await? {
+    if let Err(refused) = may_issue(desk, request.id, &asked).await? {
         return Ok(refused.into());
     }
     let Some((layout, keys)) = desk.medium(card.technology) else {
@@ -51,6 +51,9 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
     let step = match Preparing::start(card.uid.clone(), card.technology, &layout, &record, &keys, again) {
         Ok(step) => step,
         Err(error) => return Ok(Refused::cannot_be_issued(&error).into()),
+    };
+    let Some(in_hand) = desk.store.hands().take(request.id) else {
+        return Ok(Refusal::TapAgain.into());
     };
     let row = begin(desk, request.id, card, &asked, &earlier).await?;
     card.shows = Shows::Doubt;
@@ -74,6 +77,7 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
         Some(Worked::Read(found)) => found,
         _ => Finding::ReaderError,
     };
+    drop(in_hand);
     match found {
         Finding::Opened(opened) => {
             let record = opened.current.record;
@@ -95,11 +99,20 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
     }
 }
 
-async fn may_issue(desk: &Desk, asked: &IssueAsked) -> Result<Result<(), Refused>, StoreError> {
+async fn may_issue(desk: &Desk, id: Uuid, asked: &IssueAsked) -> Result<Result<(), Refused>, StoreError> {
     let (shop, card_no) = (desk.shop(), asked.card_no.clone());
     let (held, known) = desk
         .store
-        .read(move |r| Ok((r.card_writes_held()?.is_some(), r.member_card(&card_no)?.is_some())))
+        .read(move |r| {
+            // Somebody may be giving the same number out at another reader in this moment.
+            let same = |other: &RequestRow| {
+                other.id != id
+                    && other.state == RequestState::Running
+                    && other.body.get("card_no") == Some(&json!(card_no))
+            };
+            let given = r.member_card(&card_no)?.is_some() || r.open_requests(ISSUE, None)?.iter().any(same);
+            Ok((r.card_writes_held()?.is_some(), given))
+        })
         .await?;
     if held {
         return Ok(Err(Refusal::WritesHeld.into()));
@@ -176,6 +189,8 @@ pub(super) async fn settle(
     let Some(row) = open_rows(desk, uid).await?.pop() else { return Ok(None) };
     let issue = row.body.get("issue").and_then(Value::as_str).and_then(|id| id.parse::<Uuid>().ok());
     let request = match issue {
+        // It is being written, here or at another reader.
+        Some(id) if desk.store.hands().have(id) => return Ok(Some(Batch::new())),
         Some(id) => desk.store.read(move |r| r.request(id)).await?,
         None => None,
     };

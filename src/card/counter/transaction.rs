@@ -289,7 +289,11 @@ async fn ask_again(desk: &Desk, card: &mut InField) -> Result<bool, StoreError> 
     let record = opened.current.record;
     let batch = desk.look(&card.uid, card.technology, Some(&record)).await?;
     if !batch.ops.is_empty() {
-        desk.store.commit(batch).await?;
+        match desk.store.commit(batch).await {
+            // Another reader was faster, or the card is to be held: its next tap tells.
+            Err(StoreError::LedgerRefused { .. } | StoreError::NotFound { .. }) => return Ok(false),
+            committed => drop(committed?),
+        }
     }
     card.shows = Shows::Record(Box::new(record));
     Ok(true)

@@ -64,7 +64,7 @@ impl Desk {
 
     /// The card that is meant.
     pub(super) async fn card_no(&self) -> anyhow::Result<String> {
-        if let Some(card_no) = &self.at.card_no {
+        if let Some(card_no) = &self.at.card {
             return Ok(card_no.to_string());
         }
         let card = self.card().await?;
@@ -85,7 +85,7 @@ impl Desk {
         body: Value,
         key: &str,
     ) -> anyhow::Result<Value> {
-        let card_no = match (&self.at.card_no, original) {
+        let card_no = match (&self.at.card, original) {
             (None, Some(original)) => {
                 let path = format!("/v1/transactions/{original}");
                 let fact = self.client.request(Method::GET, &path, None).await?.accepted()?;

@@ -132,8 +132,8 @@ struct At {
     #[arg(long, value_name = "ID")]
     reader: Option<DeviceId>,
     /// The card that is meant; default: the one that lies there / 卡号
-    #[arg(long = "card", value_name = "CARD_NO")]
-    card_no: Option<CardNo>,
+    #[arg(long, value_name = "CARD_NO")]
+    card: Option<CardNo>,
     /// Seconds to wait for the card, 1 to 60 / 等待放卡的秒数
     #[arg(long, value_name = "SECONDS", default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=60))]
     wait: u64,
