@@ -347,6 +347,8 @@ async fn figures_are_the_ledger(shop: &Shop, heard: &BTreeMap<uuid::Uuid, CardTr
         sum.principal_fen.0 += fact.principal_fen.0;
         sum.bonus_fen.0 += fact.bonus_fen.0;
         sum.points += fact.points;
+        sum.points_earned += fact.points_earned;
+        sum.points_used += fact.points_used;
         let sign = if matches!(fact.kind, TransactionKind::Refund | TransactionKind::Void) { -1 } else { 1 };
         for tender in &fact.tenders {
             sum.tenders.entry(tender.kind).or_default().0 += sign * tender.amount_fen.0;

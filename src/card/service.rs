@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::member::Members;
 use super::report::{Condition, Report, Reports};
 use super::verdict::{CardIdentity, Refusal, Standing};
-use super::{CardError, em4100, pcsc, vpcd};
+use super::{CardError, em4100, pcsc, stops, vpcd};
 use crate::clock::UtcMillis;
 use crate::config::tables::{ReaderKind, ReaderRole, ReaderTable};
 use crate::event::card::{CardRefused, CardRemoved, CardTapped};
@@ -129,6 +129,7 @@ impl Counter {
 
     async fn tapped(&mut self, slot: String, card: CardIdentity, seen: Instant) -> Result<(), CardError> {
         let CardIdentity { uid, technology, atr, standing } = card;
+        let standing = stops::judged(&self.store, standing).await?;
         let row = CardInField {
             reader: self.reader.clone(),
             uid: uid.clone(),

@@ -5,6 +5,7 @@
 mod asyncapi;
 pub mod buffer;
 mod can_helper;
+pub mod card_figures;
 mod check;
 mod completions;
 pub mod daemon;
@@ -64,6 +65,8 @@ enum Command {
     Watch(watch::Args),
     /// Decode recorded CAN traffic / 解码录制的 CAN 数据
     Decode(decode::Args),
+    /// Look up, block and unblock member cards; figures of the day / 会员卡查询、挂失与统计
+    Card(card_figures::Args),
     /// Look into, check, copy and bring back the local database / 查看、校验、备份与恢复本地数据库
     Buffer(buffer::Args),
     /// Draw, print and follow card faces / 卡面的生成、打印与查询
@@ -192,6 +195,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<Exit> {
         Command::Decode(args) => decode::run(args, &global).await,
         Command::Buffer(args) => buffer::run(args, &global).await,
         Command::Simulate(args) => simulate::run(args, &global).await,
+        Command::Card(args) => card_figures::run(args, &global).await,
         Command::Print(args) => print::run(args, &global).await,
         Command::Pair(args) => pair::run(args, &global).await,
         Command::Operator(args) => operator::run(args, &global).await,

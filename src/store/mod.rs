@@ -30,6 +30,7 @@ mod error;
 mod gaps;
 mod history;
 pub mod hold;
+pub mod hotlist;
 pub mod inspect;
 pub mod jobs;
 mod keeper;
@@ -121,6 +122,8 @@ pub enum Op {
     Outbox(outbox::OutboxOp),
     /// Commands of headquarters.
     Command(commands::CommandOp),
+    /// Headquarters' list of stopped cards.
+    Hotlist(hotlist::HotlistOp),
     /// The wall clock.
     Clock(clock_mark::ClockOp),
     /// Tokens.

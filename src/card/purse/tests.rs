@@ -13,7 +13,7 @@ use super::quote::{Sale, quote, split_purse};
 use super::refund::{Original, refund, void};
 use super::settle::{Became, Mark, Open, Shown, Wrong, settle};
 use super::*;
-use crate::clock::UtcMillis;
+use crate::clock::{TimeQuality, UtcMillis};
 use crate::config::purse::{ClassRule, CouponRule, PurseTable, RewardRule, SpendOrder};
 use crate::config::values::Period;
 use crate::event::Text;
@@ -290,7 +290,10 @@ fn who_may_what() {
         open: false,
     };
     let offline = Some(OfflineSpent::default());
-    let house = House { now, store: &own, rules: &rules, hotlist: &hotlist, writes_held: false, offline };
+    let quality = TimeQuality::Synced;
+    let house =
+        House { now, quality, store: &own, rules: &rules, hotlist: &hotlist, writes_held: false, offline };
+    let doubted = House { quality: TimeQuality::Unsynced, ..house };
     let spend = |fen: i64| (TransactionKind::Spend, Fen(-fen));
     let spent = |by_card, by_all| Some(OfflineSpent { by_card: Fen(by_card), by_all: Fen(by_all) });
     let stale = Hotlist { as_of: Some(UtcMillis(now.0 - 86_400_001)), ..Hotlist::default() };
@@ -316,6 +319,9 @@ fn who_may_what() {
         (Card { open: true, ..card }, spend(1), house, Err(R::TapAgain)),
         (Card { valid_until: Some(UtcMillis(now.0 - 1)), ..card }, spend(1), house, Err(R::CardExpired)),
         (Card { valid_until: Some(now), ..card }, spend(1), house, Ok(())),
+        (Card { valid_until: Some(UtcMillis(now.0 - 1)), ..card }, spend(1), doubted, Ok(())),
+        (card, spend(1), House { rules: &strict, hotlist: &stale, ..doubted }, Ok(())),
+        (card, spend(1), House { rules: &strict, ..doubted }, Err(R::HotlistTooOld)),
         (card, spend(1), House { hotlist: &hot, ..house }, Err(R::CardHotlisted)),
         (card, spend(1), House { rules: &strict, ..house }, Err(R::HotlistTooOld)),
         (card, spend(1), House { rules: &strict, hotlist: &stale, ..house }, Err(R::HotlistTooOld)),
