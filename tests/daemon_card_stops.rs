@@ -36,7 +36,11 @@ const CARD_NO: &str = "8800000042";
 
 fn credential() -> String {
     let keys = ["record", "debit", "credit", "manage", "sun"];
-    let lines = (1_u8..).zip(keys).map(|(n, purpose)| format!("1 {purpose} {}\n", hex::encode([n * 17; 16])));
+    let lines = (1_u8..).zip(keys).map(|(place, purpose)| {
+        let key: [u8; 16] =
+            std::array::from_fn(|i| (i as u8).wrapping_mul(73).wrapping_add(place * 41) ^ 0x5A);
+        format!("1 {purpose} {}\n", hex::encode(key))
+    });
     format!("store {STORE}\ncurrent 1\n{}", lines.collect::<String>())
 }
 
