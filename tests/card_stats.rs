@@ -177,9 +177,9 @@ fn kinds<'f>(facts: impl Iterator<Item = &'f CardTransaction>) -> Value {
             ("points", fact.points),
             ("points_earned", fact.points_earned),
             ("points_used", fact.points_used),
-            ("discount_fen", fact.discount_fen.unwrap_or_default().0),
-            ("coupons", i64::from(fact.coupon.is_some())),
-            ("gifts", i64::from(gifts.sum::<u32>())),
+            ("discount_fen", sign(fact) * fact.discount_fen.unwrap_or_default().0),
+            ("coupons", sign(fact) * i64::from(fact.coupon.is_some())),
+            ("gifts", sign(fact) * i64::from(gifts.sum::<u32>())),
         ] {
             add(sum, member, by);
         }

@@ -38,12 +38,12 @@ pub struct Sum {
     pub points_earned: i64,
     /// Points that were paid with; what refunds gave back has a minus.
     pub points_used: i64,
-    /// Discounts given by card class.
+    /// Discounts given by card class; of refunds and voids with a minus.
     pub discount_fen: Fen,
-    /// Coupons that were used, given or given back.
-    pub coupons: u64,
-    /// Gifts, pieces.
-    pub gifts: u64,
+    /// Coupons that were used or given; what refunds and voids undo has a minus.
+    pub coupons: i64,
+    /// Gifts, pieces; what came back has a minus.
+    pub gifts: i64,
     /// What was taken, or with a minus given back, by tender.
     pub tenders: BTreeMap<TenderKind, Fen>,
 }
@@ -114,6 +114,8 @@ impl Sum {
     /// Adds a committed transaction; `None` on overflow.
     fn add(&mut self, fact: &CardTransaction) -> Option<()> {
         let gifts = fact.items.iter().filter(|item| item.category == Category::Gift);
+        let back = gives_back(fact);
+        let sign = if back { -1 } else { 1 };
         let mut one = Self {
             count: 1,
             amount_fen: fact.amount_fen,
@@ -122,14 +124,14 @@ impl Sum {
             points: fact.points,
             points_earned: fact.points_earned,
             points_used: fact.points_used,
-            discount_fen: fact.discount_fen.unwrap_or_default(),
-            coupons: u64::from(fact.coupon.is_some()),
-            gifts: gifts.map(|item| u64::from(item.quantity)).sum(),
+            discount_fen: signed(Fen(0), fact.discount_fen.unwrap_or_default(), back)?,
+            coupons: sign * i64::from(fact.coupon.is_some()),
+            gifts: sign * gifts.map(|item| i64::from(item.quantity)).sum::<i64>(),
             tenders: BTreeMap::new(),
         };
         for tender in &fact.tenders {
             let sum = one.tenders.entry(tender.kind).or_default();
-            *sum = signed(*sum, tender.amount_fen, gives_back(fact))?;
+            *sum = signed(*sum, tender.amount_fen, back)?;
         }
         self.plus(&one)
     }

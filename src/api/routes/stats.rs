@@ -40,13 +40,13 @@ pub(super) struct SumView {
     points_earned: i64,
     /// Points that were paid with; below zero what refunds gave back.
     points_used: i64,
-    /// What card classes took off, in fen.
+    /// What card classes took off, in fen; of refunds and voids with a minus.
     #[schema(value_type = i64)]
     discount_fen: Fen,
-    /// Coupons that were used, given or given back.
-    coupons: u64,
-    /// Gifts, pieces.
-    gifts: u64,
+    /// Coupons that were used or given; what refunds and voids undo has a minus.
+    coupons: i64,
+    /// Gifts, pieces; what came back has a minus.
+    gifts: i64,
     /// What was taken by tender, in fen; below zero what went back.
     #[schema(value_type = Object)]
     tenders: BTreeMap<TenderKind, Fen>,
