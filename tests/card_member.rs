@@ -18,12 +18,15 @@ use baygate::card::medium::{PrepareOutcome, PrepareStep, Preparing, WriteOutcome
 use baygate::card::member::{MemberPolicy, Members};
 use baygate::card::probe::Answer;
 use baygate::card::record::{Coupon, Header, MemberRecord, encode};
+use baygate::clock::UtcMillis;
 use baygate::event::card::{MemberStatus, Technology};
 use baygate::event::device::DeviceStatus::Ready;
 use baygate::event::ledger::CardType;
 use baygate::ident::CardUid;
 use baygate::protocols::Bundle;
 use baygate::sim::card::{CardFault, CardProfile, CardSim, Chip, Technology as Sim};
+use baygate::store::hotlist::HotlistOp;
+use baygate::store::{Batch, Op};
 use counter::{Gateway, PATIENCE, pcsc_table};
 use pcscd::Pcscd;
 use serde_json::{Value, json};
@@ -56,8 +59,7 @@ fn members() -> Arc<Members> {
 
 fn load_members() -> Arc<Members> {
     let bundle = Bundle::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols")).unwrap();
-    let mut policy = MemberPolicy::open(jiff::tz::TimeZone::UTC);
-    policy.stopped.insert("8800000666".parse().unwrap());
+    let policy = MemberPolicy::of(STORE.parse().unwrap(), &["own"], jiff::tz::TimeZone::UTC);
     Arc::new(Members { keys: keys(1), layouts: bundle.cards.into_iter().map(Arc::new).collect(), policy })
 }
 
@@ -257,6 +259,14 @@ fn bad_cards() -> Vec<(&'static str, Chip)> {
 async fn bad_cards_are_refused_without_a_write() {
     let Some(pcscd) = Pcscd::start() else { return };
     let gateway = Gateway::new();
+    // Nothing expires by a clock that nobody has set.
+    let clock = tempfile::tempdir().unwrap();
+    let synced = clock.path().join("synchronized");
+    std::fs::write(&synced, "").unwrap();
+    baygate::clock::trust(&synced);
+    let listed = vec!["8800000666".parse().unwrap()];
+    let hotlist = HotlistOp::Put { version: 1, as_of: UtcMillis::now(), cards: listed };
+    gateway.store.commit(Batch::new().op(Op::Hotlist(hotlist))).await.unwrap();
     let service = gateway.serve_members(pcsc_table("counter-1", "Virtual PCD 00 00"), Some(members()));
     gateway.expect_state("counter-1", Ready, None).await;
     let mut expected = Vec::new();

@@ -438,6 +438,8 @@ async fn figures_are_the_ledger(shop: &Shop, heard: &BTreeMap<Uuid, CardTransact
         sum.principal_fen.0 += fact.principal_fen.0;
         sum.bonus_fen.0 += fact.bonus_fen.0;
         sum.points += fact.points;
+        sum.points_earned += fact.points_earned;
+        sum.points_used += fact.points_used;
         let sign = if matches!(fact.kind, TransactionKind::Refund | TransactionKind::Void) { -1 } else { 1 };
         sum.discount_fen.0 += fact.discount_fen.map_or(0, |fen| fen.0);
         sum.coupons += sign * i64::from(fact.coupon.is_some());

@@ -539,7 +539,7 @@ async fn a_clearing_that_left_while_it_was_withdrawn_was_sent() {
     });
     let mut link = Link::open(&link.parse().unwrap(), &bundle(), None, None).await.unwrap();
     assert!(!link.ask(Request::current(0), None).await.unwrap().is_silence());
-    let answer = link.clear(confirmed(&store).await).await.unwrap();
+    let answer = link.clear(redeemed(&store).await).await.unwrap();
     assert_eq!((answer.delivery, answer.cleared.as_slice()), (Delivery::Sent, &["7E8".to_owned()][..]));
     // It is on the bus again.
     assert!(!link.ask(Request::current(0), None).await.unwrap().is_silence());

@@ -2,18 +2,18 @@
 //! here: what a store knows to judge by ([`Members`]) and the order of the judgement.
 //! What does not: reading a card (`medium`) and the purse.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use wildmatch::WildMatch;
+use tokio::sync::watch;
 
 use super::keys::KeyStore;
 use super::record::{Current, MemberRecord};
 use super::verdict::Refusal;
+use crate::clock::{self, TimeQuality};
 use crate::event::card::{Member, MemberCoupon, MemberStatus, Technology};
-use crate::ident::{CardNo, StoreId};
+use crate::ident::StoreId;
 use crate::money::Fen;
 use crate::protocols::cards::CardLayout;
 
@@ -28,40 +28,41 @@ pub struct Members {
     pub policy: MemberPolicy,
 }
 
-/// Whose cards are served.
+/// Whose cards are served, as far as the card itself tells. What the store knows beside it is
+/// asked afterwards (`stops`).
 #[derive(Debug, Clone)]
 pub struct MemberPolicy {
-    /// Issuing stores, as patterns (`*` and `?`).
-    pub accepted_stores: Vec<String>,
-    /// Cards that headquarters stopped.
-    pub stopped: BTreeSet<CardNo>,
+    /// This store.
+    pub store: StoreId,
+    /// `[purse] accept_stores`, also as a reload changes it.
+    pub accepted_stores: watch::Receiver<Vec<String>>,
     /// Where the store's day begins and ends.
     pub timezone: TimeZone,
 }
 
 impl MemberPolicy {
-    /// The cards of all stores whose keys are here, none stopped.
+    /// The cards of these stores: `own`, `all`, or store numbers.
     #[must_use]
-    pub fn open(timezone: TimeZone) -> Self {
-        Self { accepted_stores: vec!["*".into()], stopped: BTreeSet::new(), timezone }
+    pub fn of(store: StoreId, accepted: &[&str], timezone: TimeZone) -> Self {
+        let accepted = accepted.iter().map(|store| (*store).to_owned()).collect();
+        Self { store, accepted_stores: watch::channel(accepted).1, timezone }
     }
 
-    /// The day at the store.
+    /// The day at the store; `None` while the clock is in doubt: then no card has expired.
     #[must_use]
-    pub fn today(&self) -> Date {
-        jiff::Timestamp::now().to_zoned(self.timezone.clone()).date()
+    pub fn today(&self) -> Option<Date> {
+        let now = clock::read();
+        let time = jiff::Timestamp::from_millisecond(now.wall.0).ok()?;
+        (now.quality == TimeQuality::Synced).then(|| time.to_zoned(self.timezone.clone()).date())
     }
 
     /// Whether a record that is rightly ours is served on that day.
     ///
     /// # Errors
     /// The first reason against it.
-    pub fn judge(&self, record: &MemberRecord, today: Date) -> Result<(), Refusal> {
+    pub fn judge(&self, record: &MemberRecord, today: Option<Date>) -> Result<(), Refusal> {
         if !self.accepts(&record.issuing_store) {
             return Err(Refusal::StoreNotAccepted);
-        }
-        if self.stopped.contains(&record.card_no) {
-            return Err(Refusal::Hotlisted);
         }
         match record.status {
             MemberStatus::Active => {}
@@ -69,14 +70,20 @@ impl MemberPolicy {
             MemberStatus::Returned => return Err(Refusal::Returned),
             MemberStatus::Replaced => return Err(Refusal::Replaced),
         }
-        if record.valid_until.is_some_and(|last| last < today) {
+        if let (Some(last), Some(today)) = (record.valid_until, today)
+            && last < today
+        {
             return Err(Refusal::Expired);
         }
         Ok(())
     }
 
     fn accepts(&self, store: &StoreId) -> bool {
-        self.accepted_stores.iter().any(|pattern| WildMatch::new(pattern).matches(store.as_str()))
+        self.accepted_stores.borrow().iter().any(|accepted| match accepted.as_str() {
+            "all" => true,
+            "own" => *store == self.store,
+            number => store.as_str() == number,
+        })
     }
 }
 
@@ -123,11 +130,10 @@ mod tests {
     #[test]
     fn reasons_in_their_order() {
         let today = jiff::civil::date(2026, 11, 22);
-        let mut policy = MemberPolicy::open(TimeZone::UTC);
-        policy.accepted_stores = vec!["SH-*".into(), "BJ-0001".into()];
-        policy.stopped.insert("666".parse().unwrap());
+        let own = record(1).issuing_store;
+        let policy = MemberPolicy::of(own.clone(), &["own", "BJ-0001"], TimeZone::UTC);
         type Change = fn(&mut MemberRecord);
-        let cases: [(&str, Change, Result<(), Refusal>); 9] = [
+        let cases: [(&str, Change, Result<(), Refusal>); 10] = [
             ("as it is", |_| {}, Ok(())),
             ("its last day", |r| r.valid_until = Some(jiff::civil::date(2026, 11, 22)), Ok(())),
             ("a day late", |r| r.valid_until = Some(jiff::civil::date(2026, 11, 21)), Err(Refusal::Expired)),
@@ -135,13 +141,27 @@ mod tests {
             ("blocked", |r| r.status = MemberStatus::Blocked, Err(Refusal::Blocked)),
             ("returned", |r| r.status = MemberStatus::Returned, Err(Refusal::Returned)),
             ("replaced", |r| r.status = MemberStatus::Replaced, Err(Refusal::Replaced)),
-            ("stopped", |r| r.card_no = "666".parse().unwrap(), Err(Refusal::Hotlisted)),
+            ("accepted", |r| r.issuing_store = "BJ-0001".parse().unwrap(), Ok(())),
+            (
+                "blocked and late",
+                |r| {
+                    r.status = MemberStatus::Blocked;
+                    r.valid_until = Some(jiff::civil::date(2026, 11, 21));
+                },
+                Err(Refusal::Blocked),
+            ),
             ("elsewhere", |r| r.issuing_store = "BJ-0002".parse().unwrap(), Err(Refusal::StoreNotAccepted)),
         ];
         for (name, change, expected) in cases {
             let mut record = record(1);
             change(&mut record);
-            assert_eq!(policy.judge(&record, today), expected, "{name}");
+            assert_eq!(policy.judge(&record, Some(today)), expected, "{name}");
+            let doubted = expected.or_else(|why| if why == Refusal::Expired { Ok(()) } else { Err(why) });
+            assert_eq!(policy.judge(&record, None), doubted, "{name}, by a clock that nobody set");
         }
+        let everybody = MemberPolicy::of(own, &["all"], TimeZone::UTC);
+        let mut foreign = record(1);
+        foreign.issuing_store = "BJ-0002".parse().unwrap();
+        assert_eq!(everybody.judge(&foreign, Some(today)), Ok(()));
     }
 }

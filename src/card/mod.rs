@@ -28,6 +28,7 @@ pub mod purse;
 pub mod record;
 mod report;
 mod service;
+pub mod stops;
 mod tap;
 pub mod verdict;
 pub mod vpcd;

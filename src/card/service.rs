@@ -23,7 +23,7 @@ use super::record::{Current, MemberRecord, Which};
 use super::report::{Condition, Report, Reports};
 use super::verdict::{CardIdentity, Refusal, Standing};
 use super::work::Errand;
-use super::{CardError, em4100, pcsc, vpcd};
+use super::{CardError, em4100, pcsc, stops, vpcd};
 use crate::clock::UtcMillis;
 use crate::config::tables::{ReaderKind, ReaderRole, ReaderTable};
 use crate::event::card::{CardRefused, CardRemoved, CardTapped, Technology};
@@ -161,6 +161,7 @@ impl Counter {
 
     async fn tapped(&mut self, slot: String, card: CardIdentity, seen: Instant) -> Result<(), CardError> {
         let CardIdentity { uid, technology, atr, standing, opened } = card;
+        let standing = stops::judged(&self.store, standing).await?;
         let shows = match (&standing, &opened) {
             (Standing::Refused(refusal), _) => Shows::Refused(*refusal),
             (Standing::Member(_), Some(record)) => Shows::Record(record.clone()),

@@ -5,7 +5,7 @@
 mod asyncapi;
 pub mod buffer;
 mod can_helper;
-pub mod card;
+mod card;
 mod check;
 mod completions;
 pub mod daemon;
@@ -67,7 +67,7 @@ enum Command {
     Decode(decode::Args),
     /// Look into, check, copy and bring back the local database / 查看、校验、备份与恢复本地数据库
     Buffer(buffer::Args),
-    /// Issue, top up and charge the card on a reader / 发卡、充值与消费
+    /// Member cards: issue, top up, charge, look up, block; figures of the day / 会员卡：发卡、充值、消费、查询、挂失与统计
     Card(card::Args),
     /// Draw, print and follow card faces / 卡面的生成、打印与查询
     Print(print::Args),

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
+use tokio::sync::watch;
 
 use super::assets::Assets;
 use crate::card::keys::credential::{self, CARD_KEYS};
@@ -20,6 +21,8 @@ use crate::ident::StoreId;
 pub(super) struct MemberKeys {
     pub(super) credentials: Credentials,
     pub(super) store: StoreId,
+    /// `[purse] accept_stores`.
+    pub(super) accepted_stores: watch::Receiver<Vec<String>>,
 }
 
 impl MemberKeys {
@@ -44,6 +47,8 @@ impl MemberKeys {
         let layouts = assets.bundle.cards.iter().cloned().map(Arc::new).collect();
         // The configuration has checked the name.
         let timezone = TimeZone::get(timezone).unwrap_or(TimeZone::UTC);
-        Some(Arc::new(Members { keys: Arc::new(keys), layouts, policy: MemberPolicy::open(timezone) }))
+        let (store, accepted_stores) = (self.store.clone(), self.accepted_stores.clone());
+        let policy = MemberPolicy { store, accepted_stores, timezone };
+        Some(Arc::new(Members { keys: Arc::new(keys), layouts, policy }))
     }
 }

@@ -14,7 +14,7 @@ use super::member_keys::MemberKeys;
 use super::notify;
 use super::plan::Service;
 use super::supervise::{ServiceFuture, Supervised};
-use crate::api::{self, ApiError, BoundApi, Context, Directory, FaceCheck, Limits};
+use crate::api::{self, ApiError, BoundApi, Context, Directory, FaceCheck, Limits, Rulebook};
 use crate::card::counter::Shop;
 use crate::config::Config;
 use crate::config::credentials::Credentials;
@@ -41,6 +41,8 @@ pub struct Services {
     assets: watch::Sender<Assets>,
     timezone: watch::Sender<String>,
     shop: watch::Sender<Arc<Shop>>,
+    accepted_stores: watch::Sender<Vec<String>>,
+    rulebook: watch::Sender<Arc<Rulebook>>,
     rules: watch::Sender<Arc<Rules>>,
     directory: watch::Sender<Arc<Directory>>,
 }
@@ -61,6 +63,8 @@ impl Services {
             assets: watch::Sender::new(assets),
             timezone: watch::Sender::new(config.gateway.timezone.clone()),
             shop: watch::Sender::new(Arc::new(Shop::of(config))),
+            accepted_stores: watch::Sender::new(config.purse.accept_stores.clone()),
+            rulebook: watch::Sender::new(Arc::new(Rulebook::of(config))),
             directory: watch::Sender::new(Arc::new(Directory::of(config))),
         }
     }
@@ -79,6 +83,8 @@ impl Services {
         self.assets.send_replace(assets);
         self.timezone.send_replace(config.gateway.timezone.clone());
         self.shop.send_replace(Arc::new(Shop::of(config)));
+        self.accepted_stores.send_replace(config.purse.accept_stores.clone());
+        self.rulebook.send_replace(Arc::new(Rulebook::of(config)));
         self.directory.send_replace(Arc::new(Directory::of(config)));
     }
 
@@ -95,7 +101,8 @@ impl Services {
     }
 
     fn member_keys(&self) -> MemberKeys {
-        MemberKeys { credentials: self.credentials.clone(), store: self.source.store.clone() }
+        let (credentials, store) = (self.credentials.clone(), self.source.store.clone());
+        MemberKeys { credentials, store, accepted_stores: self.accepted_stores.subscribe() }
     }
 
     /// Starts one service under supervision.
@@ -197,6 +204,7 @@ impl Services {
             locale,
             health: self.health.clone(),
             directory: self.directory.subscribe(),
+            rulebook: self.rulebook.subscribe(),
             metrics: metrics_handle(),
             face_check,
             limits: Limits::default(),

@@ -198,6 +198,7 @@ pub(super) fn unguarded(
             }
             Op::Outbox(op) => op.apply(tx),
             Op::Command(op) => op.apply(tx),
+            Op::Hotlist(op) => op.apply(tx),
             Op::Token(op) => op.apply(tx),
             Op::Operator(op) => op.apply(tx),
             Op::Shift(op) => op.apply(tx),

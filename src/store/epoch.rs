@@ -273,6 +273,17 @@ pub(super) fn meta(conn: &Connection, key: &str) -> Result<Option<String>, Store
     Ok(conn.query_row("SELECT value FROM meta WHERE key = ?1", [key], |row| row.get(0)).optional()?)
 }
 
+/// The last place in the log within a transaction: also where all events are trimmed, and where
+/// the counters of this transaction's events are not written yet.
+pub(super) fn last_offset(tx: &Connection) -> Result<i64, StoreError> {
+    Ok(tx
+        .prepare_cached(
+            "SELECT max((SELECT coalesce(max(event_offset), 0) FROM event),
+                        (SELECT coalesce(max(last_offset), 0) FROM class_counter))",
+        )?
+        .query_row([], |row| row.get(0))?)
+}
+
 /// Sets a named value.
 pub(super) fn set_meta(conn: &Connection, key: &str, value: &str) -> Result<(), StoreError> {
     conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [key, value])?;

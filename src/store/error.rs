@@ -141,6 +141,12 @@ pub enum StoreError {
         /// Why, and what to do.
         what: String,
     },
+    /// A list of stopped cards does not follow the one that is here.
+    #[error("the hotlist is refused: {what}")]
+    HotlistRefused {
+        /// Why, and what to send.
+        what: String,
+    },
     /// An operation would make a second one of what there may be once.
     #[error("{what} exists already")]
     Exists {

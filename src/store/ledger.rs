@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::devices::{enum_text, text_enum};
 use super::requests::uuid_from;
 use super::seal::{self, LedgerTable};
-use super::{Batch, Op, Reader, StoreError, ledger_cards};
+use super::{Batch, Offset, Op, Reader, StoreError, epoch, ledger_cards};
 use crate::clock::{self, TimeQuality, UtcMillis};
 use crate::event::card::Technology;
 use crate::event::ledger::{CardStanding, CardTransaction, Counters, Outcome, Proof};
@@ -307,9 +307,12 @@ fn begin(tx: &Connection, new: &NewTransaction) -> Result<(), StoreError> {
 
 fn end(tx: &Connection, ending: &Ending) -> Result<(), StoreError> {
     let fact = ending.committed.as_ref().map(|(fact, _)| json(fact)).transpose()?;
+    // Its event comes right behind.
+    let place = ending.committed.as_ref().map(|_| epoch::last_offset(tx)).transpose()?;
     let changed = tx
         .prepare_cached(
-            "UPDATE card_transaction SET state = ?2, ended_at = ?3, told_unknown = ?4, fact = coalesce(?5, fact)
+            "UPDATE card_transaction SET state = ?2, ended_at = ?3, told_unknown = ?4, fact = coalesce(?5, fact),
+                                         committed_after = ?6
              WHERE id = ?1 AND state <> ?2 AND state IN ('intent','unknown','parked')",
         )?
         .execute(params![
@@ -318,6 +321,7 @@ fn end(tx: &Connection, ending: &Ending) -> Result<(), StoreError> {
             UtcMillis::now().0,
             ending.told_unknown,
             fact,
+            place,
         ])?;
     if changed == 0 {
         return Err(StoreError::NotFound { what: format!("open transaction {}", ending.id) });
@@ -397,6 +401,18 @@ impl Reader<'_> {
         Ok(self.transactions("card_no = ?1 AND state IN ('intent','unknown')", [card_no.as_str()])?.pop())
     }
 
+    /// All of a card's transactions that are not settled, oldest first: at most one waits for its
+    /// tap, the others only for headquarters.
+    ///
+    /// # Errors
+    /// As [`Reader::transaction`].
+    pub fn unsettled_of(&self, card_no: &CardNo) -> Result<Vec<TransactionRow>, StoreError> {
+        self.transactions(
+            "card_no = ?1 AND state IN ('intent','unknown','parked') ORDER BY no",
+            [card_no.as_str()],
+        )
+    }
+
     /// All transactions that wait for a tap, oldest first: after a kill, those it interrupted.
     ///
     /// # Errors
@@ -436,6 +452,25 @@ impl Reader<'_> {
     /// intents, a page at most.
     pub(super) fn transactions_on(&self, day: &str, after: i64) -> Result<Vec<TransactionRow>, StoreError> {
         self.transactions("business_day = ?1 AND no > ?2 ORDER BY no LIMIT 500", params![day, after])
+    }
+
+    /// Goes through what was committed at a till while the log grew from `after` to `through`,
+    /// one by one: a shift may be long.
+    pub(super) fn each_committed(
+        &self,
+        till: &str,
+        (after, through): (Offset, Offset),
+        mut each: impl FnMut(&CardTransaction) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut query = self.conn.prepare_cached(
+            "SELECT * FROM card_transaction WHERE committed_after >= ?1 AND committed_after < ?2
+               AND json_extract(fact, '$.till') = ?3",
+        )?;
+        let mut rows = query.query(params![after.0, through.0, till])?;
+        while let Some(row) = rows.next()? {
+            each(&row_of(row)?.fact)?;
+        }
+        Ok(())
     }
 
     /// What was spent without headquarters on a business day, in fen: by this card, and by all

@@ -31,6 +31,7 @@ mod gaps;
 pub mod hands;
 mod history;
 pub mod hold;
+pub mod hotlist;
 pub mod inspect;
 pub mod jobs;
 mod keeper;
@@ -122,6 +123,8 @@ pub enum Op {
     Outbox(outbox::OutboxOp),
     /// Commands of headquarters.
     Command(commands::CommandOp),
+    /// Headquarters' list of stopped cards.
+    Hotlist(hotlist::HotlistOp),
     /// The wall clock.
     Clock(clock_mark::ClockOp),
     /// Tokens.

@@ -1,13 +1,18 @@
-//! Shifts of tills: opened and closed by a person, one open shift a till. What does not
-//! live here: the ledger, whose rows of a shift are added up at its end.
+//! Shifts of tills: opened and closed by a person, one open shift a till, and what its till took
+//! meanwhile. What does not live here: the ledger (`ledger`) that is added up for it.
+
+use std::collections::BTreeMap;
 
 use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::devices::enum_text;
+use super::ledger_figures::TenderSum;
 use super::requests::uuid_from;
-use super::{Offset, Reader, StoreError};
+use super::{Offset, Reader, StoreError, epoch};
 use crate::clock::UtcMillis;
+use crate::event::ledger::TenderKind;
 
 /// A shift.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,7 +35,8 @@ pub struct ShiftRow {
     /// … up to and including this.
     #[serde(skip)]
     pub through: Option<Offset>,
-    /// Per tender, as told at closing. `None`: there was no ledger to add up.
+    /// Per tender that was used, as told at closing. `None`: the shift is open, was closed before
+    /// there was a ledger, or a row of the ledger could not be believed.
     pub totals: Option<Vec<TenderTotal>>,
 }
 
@@ -69,9 +75,7 @@ pub enum ShiftOp {
 impl ShiftOp {
     pub(super) fn apply(&self, tx: &Connection) -> Result<(), StoreError> {
         let now = UtcMillis::now().0;
-        let last: i64 = tx
-            .prepare_cached("SELECT coalesce(max(event_offset), 0) FROM event")?
-            .query_row([], |row| row.get(0))?;
+        let last = epoch::last_offset(tx)?;
         match self {
             Self::Open { id, till, by } => {
                 if open_shift(tx, till)?.is_some() {
@@ -100,15 +104,30 @@ impl ShiftOp {
 }
 
 /// What the ledger adds up to for a shift that ends at `through`, per tender; called in the
-/// closing's own transaction. `None` until the purse keeps a ledger: a sum over nothing would
-/// look like a till that took nothing.
-#[allow(clippy::unnecessary_wraps)] // reading the ledger may fail
+/// closing's own transaction. A transaction belongs to the shift in which it was committed,
+/// whoever began it. Where a row has rotted there is no sum: the till is closed all the same.
 fn totals(
-    _tx: &Connection,
-    _shift: &ShiftRow,
-    _through: Offset,
+    tx: &Connection,
+    shift: &ShiftRow,
+    through: Offset,
 ) -> Result<Option<Vec<TenderTotal>>, StoreError> {
-    Ok(None)
+    let mut sums = BTreeMap::new();
+    let added = Reader { conn: tx }.each_committed(&shift.till, (shift.after, through), |fact| {
+        TenderSum::add_all(&mut sums, fact)
+            .ok_or_else(|| StoreError::Corrupt("a shift took more than any money is".into()))
+    });
+    match added {
+        Ok(()) => {}
+        Err(error) if error.is_damage() => {
+            tracing::error!(%error, till = shift.till, "a shift cannot be added up");
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    }
+    let total = |(tender, sum): (TenderKind, TenderSum)| -> Result<TenderTotal, StoreError> {
+        Ok(TenderTotal { tender: enum_text(&tender)?, count: sum.count, amount_fen: sum.amount_fen.0 })
+    };
+    sums.into_iter().map(total).collect::<Result<_, _>>().map(Some)
 }
 
 const COLUMNS: &str =
@@ -194,7 +213,7 @@ mod tests {
         assert!(matches!(close("till-1"), Err(StoreError::NotFound { .. })));
         let shift = Reader { conn: &conn }.shift(first).unwrap().unwrap();
         assert_eq!((shift.opened_by.as_str(), shift.closed_by.as_deref()), ("li", Some("wang")));
-        assert_eq!(shift.totals, None, "no ledger, no sum");
+        assert_eq!(shift.totals, Some(Vec::new()), "nothing was taken");
         assert_ne!(open("till-1").unwrap(), first);
         assert_eq!(Reader { conn: &conn }.shifts(10).unwrap().len(), 3);
     }

@@ -67,14 +67,17 @@ impl Desk {
                 self.store.commit(Batch::new().event(event)).await?;
                 Ok(Intake::Settled("refused"))
             }
+            Err(StoreError::HotlistRefused { what }) => {
+                let event = self.result(&order, CommandOutcome::Refused, Some(what), None)?;
+                self.store.commit(Batch::new().op(received(&order)).event(event)).await?;
+                Ok(Intake::Settled("refused"))
+            }
             Err(error) => Err(error),
         }
     }
 
     fn batch(&self, order: &Order) -> Result<(Batch, &'static str), StoreError> {
-        let received =
-            CommandOp::Receive { id: order.id, name: order.name.clone(), body_sha256: order.digest() };
-        let batch = Batch::new().op(Op::Command(received));
+        let batch = Batch::new().op(received(order));
         let refuse = |error: String| self.result(order, CommandOutcome::Refused, Some(error), None);
         match order.decide(UtcMillis::now(), (self.quality)()) {
             Decision::Refuse(refusal) => Ok((batch.event(refuse(refusal.to_string())?), "refused")),
@@ -85,6 +88,10 @@ impl Desk {
                 Err(error) => Ok((batch.event(refuse(error)?), "refused")),
                 Ok(Begin::Done(result)) => {
                     Ok((batch.event(self.result(order, CommandOutcome::Done, None, Some(result))?), "done"))
+                }
+                Ok(Begin::Hotlist(op, result)) => {
+                    let done = self.result(order, CommandOutcome::Done, None, Some(result))?;
+                    Ok((batch.op(Op::Hotlist(op)).event(done), "done"))
                 }
                 Ok(Begin::Ask { row, kind, target, body }) => {
                     let asked = Uuid::now_v7();
@@ -150,6 +157,10 @@ impl Desk {
         NewEvent::now(format!("gateway/{}", self.source.gateway), &data)
             .map_err(|error| StoreError::Corrupt(error.to_string()))
     }
+}
+
+fn received(order: &Order) -> Op {
+    Op::Command(CommandOp::Receive { id: order.id, name: order.name.clone(), body_sha256: order.digest() })
 }
 
 fn insert(id: Uuid, kind: &'static str, target: &str, body: Value) -> Op {

@@ -254,6 +254,12 @@ impl Drain {
         Ok(Ours { epoch, last: self.store.read(|reader| reader.last_sequences()).await? })
     }
 
+    /// Which list of stopped cards is here.
+    pub(super) async fn hotlist_version(&self) -> Result<Option<String>, StoreError> {
+        let here = self.store.read(|reader| reader.hotlist()).await?;
+        Ok(here.map(|here| here.version.to_string()))
+    }
+
     /// The number of an epoch in this file.
     pub(super) async fn epoch_no(&self, epoch: Epoch) -> Result<Option<i64>, StoreError> {
         self.store.read(move |reader| reader.epoch_no(epoch)).await

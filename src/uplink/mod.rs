@@ -55,8 +55,6 @@ pub struct About {
     pub config_version: Option<watch::Receiver<String>>,
     /// Version of the protocol bundle, likewise.
     pub protocols_version: Option<watch::Receiver<String>>,
-    /// Version of the hot list.
-    pub hotlist_version: Option<String>,
 }
 
 impl About {

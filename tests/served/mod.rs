@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baygate::api::client::{Client, Method};
-use baygate::api::{self, ApiError, Context, Directory, FaceCheck, Limits, PrinterEntry, ReaderEntry};
+use baygate::api::{
+    self, ApiError, Context, Directory, FaceCheck, Limits, PrinterEntry, ReaderEntry, Rulebook,
+};
 use baygate::config::credentials::Credentials;
+use baygate::config::purse::PurseTable;
 use baygate::config::tables::{ApiTable, PrinterKind, ReaderKind};
-use baygate::config::values::Locale;
+use baygate::config::values::{Locale, TimeOfDay};
 use baygate::event::device::{DeviceState, DeviceStatus};
 use baygate::event::{NewEvent, Source, Text};
 use baygate::health::Health;
@@ -35,6 +38,7 @@ pub struct Setup {
     pub metrics: PrometheusHandle,
     pub credentials: Credentials,
     pub face_check: FaceCheck,
+    pub rulebook: Rulebook,
 }
 
 impl Setup {
@@ -60,6 +64,11 @@ impl Setup {
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             credentials: Credentials::default(),
             face_check,
+            rulebook: Rulebook {
+                purse: PurseTable::default(),
+                timezone: jiff::tz::TimeZone::UTC,
+                day_start: TimeOfDay { hour: 4, minute: 0 },
+            },
         }
     }
 
@@ -79,6 +88,7 @@ impl Setup {
             locale: self.locale,
             health: health.clone(),
             directory: seen,
+            rulebook: watch::channel(Arc::new(self.rulebook)).1,
             metrics: self.metrics,
             face_check: self.face_check,
             limits: self.limits,

@@ -3,6 +3,8 @@
 
 #![allow(unused_qualifications)] // utoipa's macros write them
 
+mod card_records;
+mod card_standing;
 mod cards;
 mod confirmations;
 mod counter;
@@ -17,6 +19,7 @@ mod prints;
 mod purse;
 mod requests;
 mod shifts;
+mod stats;
 mod tokens;
 mod vehicles;
 mod visits;
@@ -52,6 +55,11 @@ pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(purse::transaction))
         .routes(routes!(purse::by_key))
         .routes(routes!(leases::take, leases::give_back))
+        .routes(routes!(card_records::card))
+        .routes(routes!(card_records::transactions))
+        .routes(routes!(card_standing::block))
+        .routes(routes!(card_standing::unblock))
+        .routes(routes!(stats::stats))
         .routes(routes!(vehicles::vehicles))
         .routes(routes!(vehicles::vehicle))
         .routes(routes!(vehicles::scan))

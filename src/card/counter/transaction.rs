@@ -18,8 +18,9 @@ use crate::card::purse::policy::{Card, Hotlist, House, OfflineSpent, permit};
 use crate::card::purse::settle::Mark;
 use crate::card::purse::{Caps, Context, Plan, Refusal};
 use crate::card::record::{COUPON_SLOTS, MemberRecord};
+use crate::card::stops::hotlist_for;
 use crate::card::work::Worked;
-use crate::clock::UtcMillis;
+use crate::clock::{self, UtcMillis};
 use crate::event::ledger::CardTransaction;
 use crate::money::{Fen, Holding};
 use crate::store::StoreError;
@@ -37,6 +38,7 @@ struct Known {
     open: bool,
     writes_held: bool,
     spent: (i64, i64),
+    hotlist: Hotlist,
     original: Option<(CardTransaction, Vec<CardTransaction>)>,
 }
 
@@ -170,15 +172,15 @@ fn house<'a>(
     desk: &Desk,
     shop: &'a Shop,
     now: UtcMillis,
-    known: &Known,
+    known: &'a Known,
     offline: Option<OfflineSpent>,
 ) -> House<'a> {
-    static NONE: Hotlist = Hotlist { version: 0, as_of: None, cards: std::collections::BTreeSet::new() };
     House {
         now,
+        quality: clock::quality(),
         store: &shop.store,
         rules: &shop.rules,
-        hotlist: &NONE,
+        hotlist: &known.hotlist,
         writes_held: known.writes_held,
         keys_in_hardware: desk.key_scope() == Some(Scope::Chain),
         offline,
@@ -206,6 +208,7 @@ async fn known(
                 card: r.member_card(&card_no)?,
                 open: r.open_transaction(&card_no)?.is_some(),
                 writes_held: r.card_writes_held()?.is_some(),
+                hotlist: hotlist_for(r, &card_no)?,
                 spent: r.offline_spent(&day, technology, &card_no)?,
                 original,
             })

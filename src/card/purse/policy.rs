@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::capability::{Limits, Strength, strength};
 use super::effect::type_rule;
 use super::{Effect, Refusal};
-use crate::clock::UtcMillis;
+use crate::clock::{TimeQuality, UtcMillis};
 use crate::config::purse::PurseTable;
 use crate::event::card::Technology;
 use crate::event::ledger::{CardStanding, CardType, TransactionKind};
@@ -25,10 +25,15 @@ pub struct Hotlist {
 }
 
 impl Hotlist {
-    /// Whether it is no older than the rules want. Without a rule none is needed.
+    /// Whether it is no older than the rules want. Without a rule none is needed. While the clock
+    /// is in doubt nobody knows its age, and a till whose line is down since a power cut has to go
+    /// on: then any list will do, within the offline limits.
     #[must_use]
-    pub fn is_fresh(&self, rules: &PurseTable, now: UtcMillis) -> bool {
+    pub fn is_fresh(&self, rules: &PurseTable, now: UtcMillis, quality: TimeQuality) -> bool {
         let Some(most) = rules.max_hotlist_age else { return true };
+        if quality == TimeQuality::Unsynced {
+            return self.as_of.is_some();
+        }
         let most = i64::try_from(most.0.as_millis()).unwrap_or(i64::MAX);
         // One from the future is a clock in doubt, not a fresh list.
         self.as_of.is_some_and(|as_of| (0..=most).contains(&now.0.saturating_sub(as_of.0)))
@@ -61,6 +66,8 @@ pub struct Card<'a> {
 pub struct House<'a> {
     /// Now.
     pub now: UtcMillis,
+    /// How far that is to be trusted: what is in doubt expires nothing.
+    pub quality: TimeQuality,
     /// This store.
     pub store: &'a StoreId,
     /// The rules.
@@ -109,7 +116,7 @@ pub fn permit(
     let takes = effect.takes(house.rules.points.worth_fen).ok_or(Refusal::AmountNotAllowed)?;
     let gives = effect.amount().is_some_and(|amount| amount.0 > 0);
     let takes_off = takes.0 > 0 || effect.points < 0 && !gives || effect.take.is_some();
-    if takes_off && !house.hotlist.is_fresh(house.rules, house.now) {
+    if takes_off && !house.hotlist.is_fresh(house.rules, house.now, house.quality) {
         return Err(Refusal::HotlistTooOld);
     }
     let Some(spent) = house.offline else { return Ok(()) };
@@ -138,7 +145,7 @@ pub fn stands(card: &Card<'_>, house: &House<'_>) -> Result<(), Refusal> {
     if card.held {
         return Err(Refusal::CardHeld);
     }
-    if card.valid_until.is_some_and(|until| until < house.now) {
+    if house.quality == TimeQuality::Synced && card.valid_until.is_some_and(|until| until < house.now) {
         return Err(Refusal::CardExpired);
     }
     let takes = |accepted: &String| match accepted.as_str() {

@@ -13,7 +13,7 @@ use super::quote::{Sale, quote, split_purse};
 use super::refund::{Original, refund, void};
 use super::settle::{Became, Mark, Open, Shown, Wrong, settle};
 use super::*;
-use crate::clock::UtcMillis;
+use crate::clock::{TimeQuality, UtcMillis};
 use crate::config::purse::{ClassRule, CouponRule, PurseTable, RewardRule, SpendOrder};
 use crate::config::values::Period;
 use crate::event::Text;
@@ -370,6 +370,7 @@ fn who_may_what() {
     let offline = Some(OfflineSpent::default());
     let house = House {
         now,
+        quality: TimeQuality::Synced,
         store: &own,
         rules: &rules,
         hotlist: &hotlist,
@@ -378,6 +379,7 @@ fn who_may_what() {
         offline,
     };
     let with_credential = House { keys_in_hardware: false, ..house };
+    let doubted = House { quality: TimeQuality::Unsynced, ..house };
     let spend = |fen: i64| (TransactionKind::Spend, Fen(-fen));
     let spent = |by_card, by_all| Some(OfflineSpent { by_card: Fen(by_card), by_all: Fen(by_all) });
     let stale = Hotlist { as_of: Some(UtcMillis(now.0 - 86_400_001)), ..Hotlist::default() };
@@ -405,6 +407,9 @@ fn who_may_what() {
         (Card { open: true, ..card }, spend(1), house, Err(R::TapAgain)),
         (Card { valid_until: Some(UtcMillis(now.0 - 1)), ..card }, spend(1), house, Err(R::CardExpired)),
         (Card { valid_until: Some(now), ..card }, spend(1), house, Ok(())),
+        (Card { valid_until: Some(UtcMillis(now.0 - 1)), ..card }, spend(1), doubted, Ok(())),
+        (card, spend(1), House { rules: &strict, hotlist: &stale, ..doubted }, Ok(())),
+        (card, spend(1), House { rules: &strict, ..doubted }, Err(R::HotlistTooOld)),
         (card, spend(1), House { hotlist: &hot, ..house }, Err(R::CardHotlisted)),
         (card, spend(1), House { rules: &strict, ..house }, Err(R::HotlistTooOld)),
         (card, spend(1), House { rules: &strict, hotlist: &stale, ..house }, Err(R::HotlistTooOld)),

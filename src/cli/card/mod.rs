@@ -1,15 +1,17 @@
 //! `baygate card`: work on the card that lies on a reader, through the running daemon. What
-//! lives here: the commands and their arguments. What does not: the asking (`ask`) and the
-//! words of the answers (`show`).
+//! lives here: the commands and their arguments. What does not: the asking (`ask`), the
+//! words of the answers (`show`), and what needs no card on a reader (`figures`).
 
 mod amount;
 mod ask;
+mod figures;
 mod show;
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use self::amount::{ItemArg, TenderArg, Yuan};
+use self::figures::Figures;
 use super::{Exit, Global};
 use crate::event::ledger::{CardType, TenderKind};
 use crate::ident::{CardNo, DeviceId};
@@ -17,7 +19,7 @@ use crate::ident::{CardNo, DeviceId};
 /// Arguments of `baygate card`.
 #[derive(Debug, clap::Args)]
 #[command(
-    about = "Work on the card on a reader / 会员卡操作",
+    about = "Member cards / 会员卡",
     after_help = "Example:\n  baygate card read\n  baygate card issue 8800000042 --type named\n  baygate card top-up --amount 500 --tender cash\n  baygate card spend --amount 88.50 --order A-17"
 )]
 pub struct Args {
@@ -123,6 +125,8 @@ enum Command {
         #[command(flatten)]
         once: Once,
     },
+    #[command(flatten)]
+    Figures(Figures),
 }
 
 /// Which card, on which reader.
@@ -252,6 +256,7 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(Some(transaction), body, &once.key()).await?, global);
         }
+        Command::Figures(command) => figures::act(command, global).await?,
     }
     Ok(Exit::Done)
 }

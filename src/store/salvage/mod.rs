@@ -243,6 +243,7 @@ fn put_in_order(tx: &Connection) -> Result<bool, StoreError> {
     if nameless > 0 {
         tracing::error!(events = nameless, "events of an unknown epoch are lost");
     }
+    super::hotlist::doubt(tx)?;
     let mut known = nameless == 0;
     for class in Class::ALL {
         known &= count_again(tx, class)?;

@@ -2,6 +2,7 @@
 //! What does not live here: their rows and results in the log (`desk`), and the
 //! packet's acknowledgement (`driver`), which follows the commit.
 
+mod hotlist;
 mod table;
 
 use std::fmt;

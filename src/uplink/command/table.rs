@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::Order;
+use super::hotlist::hotlist_put;
 use crate::ident::DeviceId;
+use crate::store::hotlist::HotlistOp;
 
 /// One command.
 #[derive(Debug)]
@@ -21,6 +23,8 @@ pub struct Handler {
 pub enum Begin {
     /// It is done already, with this result.
     Done(Value),
+    /// The list of stopped cards changes, in the same commit as the result.
+    Hotlist(HotlistOp, Value),
     /// A service is asked: a request row. Its outcome becomes the command's.
     Ask {
         /// Kind of the row that remembers the command, `command.NAME`.
@@ -38,6 +42,7 @@ pub enum Begin {
 pub const HANDLERS: &[Handler] = &[
     Handler { name: "ping", read_only: true, begin: |_| Ok(Begin::Done(json!({}))) },
     Handler { name: "vehicle.scan", read_only: true, begin: vehicle_scan },
+    Handler { name: "hotlist.put", read_only: false, begin: hotlist_put },
 ];
 
 /// The command of that name.

@@ -22,6 +22,7 @@ fn now(version: Option<&mut watch::Receiver<String>>) -> Option<String> {
 impl Driver {
     pub(super) async fn tell_state(&mut self, line: &mut Line) -> Result<(), Failed> {
         let ours = self.drain.ours().await?;
+        let hotlist_version = self.drain.hotlist_version().await?;
         let about = &mut self.setup.about;
         let state = OwnState {
             online: true,
@@ -30,7 +31,7 @@ impl Driver {
             since: line.since,
             version: about.version.clone(),
             last: ours.last.iter().map(|(class, last)| (class.as_str(), *last)).collect(),
-            hotlist_version: about.hotlist_version.clone(),
+            hotlist_version,
             config_version: now(about.config_version.as_mut()),
             protocols_version: now(about.protocols_version.as_mut()),
         };

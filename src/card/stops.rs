@@ -1,0 +1,52 @@
+//! What the store itself has against a card that is genuine: headquarters' list, and how the
+//! card stands here. Asked at every tap, after the card was read and before anybody is told, so
+//! that what was committed before the tap counts at the tap. Nothing is written to the card.
+
+use super::purse::policy::Hotlist;
+use super::verdict::{Refusal, Standing};
+use crate::event::ledger::CardStanding;
+use crate::ident::CardNo;
+use crate::store::{Reader, Store, StoreError};
+
+/// The verdict of the tap, with what the store knows.
+pub(super) async fn judged(store: &Store, standing: Standing) -> Result<Standing, StoreError> {
+    let Standing::Member(member) = standing else { return Ok(standing) };
+    let card_no = member.card_no.clone();
+    match store.read(move |r| against(r, &card_no)).await {
+        Ok(None) => Ok(Standing::Member(member)),
+        Ok(Some(refusal)) => Ok(Standing::Refused(refusal)),
+        // Who it is may be told; a write asks the row again and fails.
+        Err(error) if error.is_damage() => {
+            store.note_damage(&error);
+            Ok(Standing::Member(member))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Why a card is not served, as far as the store knows.
+fn against(r: &Reader<'_>, card_no: &CardNo) -> Result<Option<Refusal>, StoreError> {
+    if r.is_hotlisted(card_no)? {
+        return Ok(Some(Refusal::Hotlisted));
+    }
+    Ok(r.member_card(card_no)?.and_then(|card| match card.status {
+        CardStanding::Active => None,
+        CardStanding::Blocked | CardStanding::Lost => Some(Refusal::Blocked),
+        CardStanding::Replaced => Some(Refusal::Replaced),
+        CardStanding::Returned => Some(Refusal::Returned),
+    }))
+}
+
+/// The hotlist as the purse needs it for one card: its version and age, and of its cards at
+/// most this one.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn hotlist_for(r: &Reader<'_>, card_no: &CardNo) -> Result<Hotlist, StoreError> {
+    let here = r.hotlist()?;
+    Ok(Hotlist {
+        version: here.map_or(0, |here| here.version),
+        as_of: here.map(|here| here.as_of),
+        cards: r.is_hotlisted(card_no)?.then(|| card_no.clone()).into_iter().collect(),
+    })
+}
