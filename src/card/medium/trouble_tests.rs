@@ -1,6 +1,7 @@
 //! Cards that are not as they should be: cut while being issued, lifted while being asked,
 //! partly unreadable, touched by a stranger.
 
+// The simulator's names come from there, too.
 use super::tests::*;
 use super::*;
 use crate::card::keys::{CardRef, KeyRole, KeyStore, KeyVersion};
@@ -10,7 +11,6 @@ use crate::card::record::{Header, SLOT_BYTES, Which, encode};
 use crate::card::verdict::Refusal;
 use crate::event::card::Technology;
 use crate::protocols::cards::Places;
-use crate::sim::card::{Chip, Technology as Sim};
 
 const IS_WRITE: fn(&Vec<u8>) -> bool = |apdu| apdu[1] == 0xD6;
 
