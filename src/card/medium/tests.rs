@@ -15,7 +15,7 @@ use crate::event::card::Technology;
 use crate::ident::CardUid;
 use crate::protocols::Bundle;
 use crate::protocols::cards::CardLayout;
-use crate::sim::card::{CardProfile, Chip, Technology as Sim, without_card};
+pub(super) use crate::sim::card::{CardProfile, Chip, Technology as Sim, without_card};
 
 pub(super) const ALL: [(Sim, Technology); 6] = [
     (Sim::Classic1k, Technology::MifareClassic1k),
