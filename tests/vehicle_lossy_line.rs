@@ -95,7 +95,7 @@ async fn every_character_lost_in_turn() {
     let adapters = [
         ("one PID", with_one_pid()),
         ("many PIDs", SimAdapter::default()),
-        ("no echo", SimAdapter::named("clone-no-echo").unwrap()),
+        ("no echo", SimAdapter { multi: Multi::Error, ..SimAdapter::named("clone-no-echo").unwrap() }),
     ];
     for (name, adapter) in adapters {
         for from in 0..LONGEST {
