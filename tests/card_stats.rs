@@ -162,9 +162,12 @@ fn add(object: &mut Map<String, Value>, member: &str, by: i64) {
     object.insert(member.into(), json!(sum));
 }
 
+/// Sums, and tenders.
+type Told = (Map<String, Value>, Map<String, Value>);
+
 /// The sums of some facts by kind, worked out here and in no other place.
 fn kinds<'f>(facts: impl Iterator<Item = &'f CardTransaction>) -> Value {
-    let mut kinds: BTreeMap<String, (Map<String, Value>, Map<String, Value>)> = BTreeMap::new();
+    let mut kinds: BTreeMap<String, Told> = BTreeMap::new();
     for fact in facts {
         let (sum, tenders) = kinds.entry(name(fact.kind)).or_default();
         let gifts =
@@ -187,7 +190,7 @@ fn kinds<'f>(facts: impl Iterator<Item = &'f CardTransaction>) -> Value {
             add(tenders, &name(tender.kind), sign(fact) * tender.amount_fen.0);
         }
     }
-    let whole = |(kind, (mut sum, tenders)): (String, (Map<String, Value>, Map<String, Value>))| {
+    let whole = |(kind, (mut sum, tenders)): (String, Told)| {
         sum.insert("tenders".into(), Value::Object(tenders));
         (kind, Value::Object(sum))
     };

@@ -45,7 +45,7 @@ fn members() -> Arc<Members> {
             ((KeyVersion(1), purpose), Zeroizing::new([1 + u8::try_from(place).unwrap(); 16]))
         });
         let keys = SealedKeys::new(STORE.parse().unwrap(), KeyVersion(1), masters.collect());
-        let policy = MemberPolicy::open(jiff::tz::TimeZone::UTC);
+        let policy = MemberPolicy::of(STORE.parse().unwrap(), &["own"], jiff::tz::TimeZone::UTC);
         let layouts = bundle.cards.into_iter().map(Arc::new).collect();
         Arc::new(Members { keys: Arc::new(keys), layouts, policy })
     };

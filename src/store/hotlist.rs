@@ -165,7 +165,8 @@ mod tests {
             remove: cards(remove),
         };
         // (what, operation, taken, version, as of, on the list)
-        let story: [(&str, HotlistOp, bool, u64, i64, &[&str]); 9] = [
+        type Told = (&'static str, HotlistOp, bool, u64, i64, &'static [&'static str]);
+        let story: [Told; 9] = [
             ("a change of nothing", change(0, 1, 10, &["1"], &[]), false, 0, 0, &[]),
             ("the first", put(3, 10, &["1", "2", "2"]), true, 3, 10, &["1", "2"]),
             ("an older one", put(2, 20, &["9"]), false, 3, 10, &["1", "2"]),

@@ -93,7 +93,8 @@ impl Login {
     pub fn challenged(self, encrypted: &Block) -> (Challenged, Vec<u8>) {
         let mut theirs = Zeroizing::new([*encrypted]);
         self.key.decrypt_chain(&[0; 16], &mut *theirs);
-        let theirs = Zeroizing::new(theirs[0]);
+        let [theirs] = *theirs;
+        let theirs = Zeroizing::new(theirs);
         let mut proof = Zeroizing::new([*self.nonce, rotated(&theirs)]);
         self.key.encrypt_chain(&[0; 16], &mut *proof);
         let frame = std::iter::once(&NEXT_FRAME).chain(proof.as_flattened()).copied().collect();

@@ -69,12 +69,12 @@ impl Worker {
 
     /// Hands over an errand; ends it when the thread is gone or still busy.
     pub(super) fn work(&self, errand: Errand) {
-        match self.jobs.try_send(Job::Work(errand)) {
-            Err(
-                blocking::TrySendError::Full(Job::Work(errand))
-                | blocking::TrySendError::Disconnected(Job::Work(errand)),
-            ) => errand.cut(),
-            _ => {}
+        if let Err(
+            blocking::TrySendError::Full(Job::Work(errand))
+            | blocking::TrySendError::Disconnected(Job::Work(errand)),
+        ) = self.jobs.try_send(Job::Work(errand))
+        {
+            errand.cut();
         }
     }
 

@@ -331,7 +331,7 @@ fn sum_headings(locale: Locale) -> [&'static str; 7] {
 }
 
 /// The sums of `kinds`, in the contract's order, with their names.
-fn sums<'v>(kinds: Option<&'v Value>) -> impl Iterator<Item = (TransactionKind, &'v Value)> {
+fn sums(kinds: Option<&Value>) -> impl Iterator<Item = (TransactionKind, &Value)> {
     TransactionKind::ALL.into_iter().filter_map(move |kind| {
         let name = json!(kind);
         kinds?.get(name.as_str()?).map(|sum| (kind, sum))

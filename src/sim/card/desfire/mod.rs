@@ -188,7 +188,8 @@ impl Desfire {
 
     fn roll_back(&mut self) -> bool {
         let files = self.applications.values_mut().flat_map(|application| application.files.values_mut());
-        files.fold(false, |any, file| file.abort() || any)
+        // Each one, whatever the ones before it say.
+        files.map(|file| u32::from(file.abort())).sum::<u32>() > 0
     }
 
     fn application(&mut self) -> Result<&mut Application, Status> {
@@ -349,7 +350,7 @@ impl Desfire {
             }
             (0x6F, []) => Ok(self.application()?.files.keys().copied().collect()),
             (0xF5, [number]) => Ok(self.file(*number)?.settings()),
-            (0xCD | 0xCB | 0xCC, [number, settings @ ..]) => {
+            (0xCB..=0xCD, [number, settings @ ..]) => {
                 self.create_file(ins, *number, settings).map(|()| Vec::new())
             }
             (0xC7, []) => {
