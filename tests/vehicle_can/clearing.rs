@@ -36,6 +36,8 @@ async fn a_clearing_that_is_held_up_is_told_and_goes_with_the_interface() {
         assert_eq!((answer.delivery, answer.cleared.as_slice()), (Delivery::Pending, &[][..]), "{answer:?}");
         let (code, words) = link.limitation().expect("it says so");
         assert_eq!(code, "clear-pending", "{words}");
+        let again = link.clear(redeemed(&store).await).await.unwrap();
+        assert_eq!(again.delivery, Delivery::NotSent, "{again:?}");
         let clearings = || sim.requests().into_iter().filter(|request| request[0] == 0x04).count();
         assert_eq!(clearings(), 0);
         if taken_down {

@@ -51,6 +51,12 @@ impl Node {
     /// [`AdapterError`]; whether the car cleared is then not known.
     pub async fn clear(&mut self, request: ClearRequest) -> Result<ClearAnswer, AdapterError> {
         let way = request.way();
+        if self.pending_clear {
+            return Ok(ClearAnswer::without_answer(
+                Delivery::NotSent,
+                "not sent: the one before it may still wait in the controller; pull the adapter or set the interface down",
+            ));
+        }
         let Some(width) = self.width else {
             return Ok(ClearAnswer::without_answer(Delivery::NotSent, "not sent: no unit has answered yet"));
         };
