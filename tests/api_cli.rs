@@ -5,7 +5,7 @@
 mod served;
 
 use baygate::api::client::Method;
-use baygate::cli::{Exit, Global, pair, token};
+use baygate::cli::{Exit, Global, daemon, pair, token};
 use clap::Parser as _;
 use serde_json::{Value, json};
 use served::{Served, Setup, until};
@@ -40,13 +40,13 @@ fn config(served: &Served) -> String {
 async fn run_token(config: &str, words: &[&str]) -> Exit {
     let line = [&["token"], words, &["--json", "--config", config]].concat();
     let Token { args, global } = Token::try_parse_from(line).unwrap();
-    token::run(args, &global).await.unwrap()
+    token::run(args, &global).await.unwrap_or_else(|error| daemon::report(&error))
 }
 
 async fn run_pair(config: &str, words: &[&str]) -> Exit {
     let line = [&["pair"], words, &["--json", "--config", config]].concat();
     let Pair { args, global } = Pair::try_parse_from(line).unwrap();
-    pair::run(args, &global).await.unwrap()
+    pair::run(args, &global).await.unwrap_or_else(|error| daemon::report(&error))
 }
 
 async fn tokens(served: &Served) -> Vec<Value> {

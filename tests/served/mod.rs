@@ -1,6 +1,8 @@
 //! A local HTTP that really serves, on a real store, with raw bytes to ask it.
 #![allow(dead_code, unreachable_pub)] // every test file uses another part
 
+pub mod people;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

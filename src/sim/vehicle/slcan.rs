@@ -220,13 +220,12 @@ impl Device for Player {
         let mut chatter = Instant::now();
         loop {
             let next = lock_any(&self.0).waiting.next_at();
-            let talks = lock_any(&self.0).talks();
             tokio::select! {
                 () = sleep_until(next.unwrap_or(chatter)), if next.is_some() => {
                     let line = lock_any(&self.0).due();
                     self.write(&mut endpoint, &line).await;
                 }
-                () = sleep_until(chatter), if talks => {
+                () = sleep_until(chatter) => {
                     chatter = Instant::now() + CHATTER;
                     let line = lock_any(&self.0).chat();
                     self.write(&mut endpoint, &line).await;
@@ -381,10 +380,11 @@ impl World {
         lines
     }
 
-    /// A frame of the car's own talk, or at a wrong rate an error.
+    /// A frame of the car's own talk, if it talks, or at a wrong rate an error.
     fn chat(&mut self) -> Vec<u8> {
         match self.mode {
             Mode::Closed => Vec::new(),
+            _ if !self.talks() => Vec::new(),
             _ if !self.rate_is_right() => {
                 self.bus_error = true;
                 Vec::new()
