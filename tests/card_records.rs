@@ -4,7 +4,6 @@
 
 mod ledger_rows;
 mod served;
-mod tills;
 
 use std::process::{Command, Stdio};
 
@@ -18,8 +17,8 @@ use baygate::store::outbox::ClassCursor;
 use baygate::store::{Batch, Op};
 use ledger_rows::{Deed, card, done, spend, tap, top_up};
 use serde_json::{Value, json};
+use served::people::{EVERYTHING, pair, person, post_with_key, shop};
 use served::{Served, Setup};
-use tills::{EVERYTHING, pair, person, post_with_key, shop};
 
 /// Every `card.status` in the log.
 async fn statuses(store: &Store) -> Vec<CardStatus> {

@@ -78,15 +78,21 @@ async fn grown(dir: &Path) {
     store.close().await;
 }
 
-#[tokio::test]
-async fn a_file_of_the_schema_before_gets_their_tables() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("baygate.db");
-    let old = rusqlite::Connection::open(&path).unwrap();
+/// A file as the program made it before people and cards had tables.
+fn of_schema_2(path: &Path) -> rusqlite::Connection {
+    let old = rusqlite::Connection::open(path).unwrap();
     let _: String = old.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).unwrap();
     old.execute_batch(include_str!("../src/store/schema/001.sql")).unwrap();
     old.execute_batch(include_str!("../src/store/schema/002.sql")).unwrap();
     old.execute_batch("INSERT INTO meta VALUES ('schema', '2'); PRAGMA user_version = 2").unwrap();
+    old
+}
+
+#[tokio::test]
+async fn a_file_of_the_schema_before_gets_their_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("baygate.db");
+    let old = of_schema_2(&path);
     drop(old);
     let (store, _) = Store::open(&options(dir.path())).unwrap();
     people(&store).await;
@@ -104,11 +110,7 @@ async fn a_file_of_the_schema_before_gets_their_tables() {
 async fn a_salvage_finds_people_and_cards_where_no_schema_leads() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("baygate.db");
-    let old = rusqlite::Connection::open(&path).unwrap();
-    let _: String = old.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).unwrap();
-    old.execute_batch(include_str!("../src/store/schema/001.sql")).unwrap();
-    old.execute_batch(include_str!("../src/store/schema/002.sql")).unwrap();
-    old.execute_batch("INSERT INTO meta VALUES ('schema', '2'); PRAGMA user_version = 2").unwrap();
+    let old = of_schema_2(&path);
     for n in 0..200 {
         old.execute("INSERT INTO adapter VALUES (?1, ?2)", (n.to_string(), "x".repeat(2_000))).unwrap();
     }

@@ -66,3 +66,17 @@ pub async fn record(served: &Served) -> Vec<(String, String, String)> {
     let lines = log["lines"].as_array().unwrap().iter();
     lines.map(|line| (text(line, "what"), text(line, "operator"), text(line, "place"))).collect()
 }
+
+/// Makes an account and logs in at the till; the session's token.
+pub async fn person(served: &Served, till: &str, id: &str, role: &str) -> String {
+    add(served, id, role).await;
+    log_in(served, till, id).await
+}
+
+/// A request with an idempotency key.
+pub async fn post_with_key(served: &Served, token: &str, path: &str, body: &Value, key: &str) -> Reply {
+    let bearer = format!("Bearer {token}");
+    let headers =
+        [("Authorization", &*bearer), ("Content-Type", "application/json"), ("Idempotency-Key", key)];
+    served.send("POST", path, &headers, &body.to_string()).await
+}
