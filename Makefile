@@ -12,7 +12,7 @@ MODULES_LAB := virtio_pci 9p 9pnet_virtio overlay virtio_console virtio_blk virt
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 CARGO ?= cargo
 
-.PHONY: help demo test lint soak bench bench-build fuzz power-cut can check install deps-build deps-test
+.PHONY: help demo test lint soak bench bench-build hot-functions fuzz power-cut can check install deps-build deps-test
 
 help:
 	@echo "make demo     install what is needed, build, run the whole product on simulated devices"
@@ -72,6 +72,12 @@ bench-build: deps-test $(PEERS)/installed
 bench: bench-build
 	@for bench in $(BENCHES); do BAYGATE_PEERS=$(abspath $(PEERS))/bin/python $(CARGO) bench --locked --quiet --bench $$bench || exit 1; done
 	@$(CARGO) bench --locked --quiet --bench table
+
+# What a release keeps side by side (src/build.rs); worth doing again when much has changed.
+hot-functions: deps-test
+	$(call install_missing,valgrind)
+	$(CARGO) build --release --locked
+	python3 benches/hot_functions.py $(or $(CARGO_TARGET_DIR),target)/release/baygate
 
 # Each parser of what strangers send (fuzz/fuzz_targets; docs/testing.md). Coverage needs flags
 # that the stable compiler only takes when told so.
