@@ -55,22 +55,24 @@ soak: deps-test
 		$(CARGO) test --locked --test soak -- --include-ignored --nocapture --test-threads=1
 
 # What the figures mean: docs/benchmarks.md. `make bench SAVE=1` writes them there.
-BENCHES := append drain start idle tap vehicle decode buses
-# Some peers are written in Python: installed under target/, not on the machine.
-PACKAGES_BENCH := python3-venv
+BENCHES := append drain start idle tap counter vehicle decode buses
+# Some peers are written in Python or for Node.js: installed under target/, not on the machine.
+PACKAGES_BENCH := python3-venv $(if $(shell command -v npm),,nodejs npm)
 PEERS := $(or $(CARGO_TARGET_DIR),target)/peers
 
-$(PEERS)/installed: benches/peers/requirements.txt
+$(PEERS)/installed: benches/peers/requirements.txt benches/peers/package.json
 	$(call install_missing,$(PACKAGES_BENCH))
 	python3 -m venv --clear $(PEERS)
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r $<
+	cp benches/peers/package.json $(PEERS)
+	npm install --prefix $(PEERS) --silent --no-package-lock --no-audit --no-fund
 	touch $@
 
 bench-build: deps-test $(PEERS)/installed
 	$(CARGO) bench --locked --no-run
 
 bench: bench-build
-	@for bench in $(BENCHES); do BAYGATE_PEERS=$(abspath $(PEERS))/bin/python $(CARGO) bench --locked --quiet --bench $$bench || exit 1; done
+	@for bench in $(BENCHES); do BAYGATE_PEERS=$(abspath $(PEERS))/bin/python BAYGATE_NODE_PEERS=$(abspath $(PEERS))/node_modules $(CARGO) bench --locked --quiet --bench $$bench || exit 1; done
 	@$(CARGO) bench --locked --quiet --bench table
 
 # What a release keeps side by side (src/build.rs); worth doing again when much has changed.
