@@ -49,6 +49,10 @@ pub struct Adapter {
     pub(super) header_changed: bool,
     /// It was told to echo since it was set up.
     pub(super) echo_on: bool,
+    /// It echoed a line while it was set up, before anybody asked whether it does.
+    pub(super) echoed_unasked: bool,
+    /// Fragile lines in a row that never came back whole.
+    pub(super) misheard: u32,
     /// The protocol was assumed, nobody answered on it yet.
     pub(super) assumed: bool,
     /// How many PIDs in a request the car at hand takes.
@@ -96,6 +100,8 @@ impl Adapter {
             addressed: Target::Functional,
             header_changed: false,
             echo_on: false,
+            echoed_unasked: false,
+            misheard: 0,
             assumed: false,
             car_takes: MOST_PIDS,
             silent_on: None,
@@ -216,6 +222,7 @@ impl Adapter {
             _ => None,
         });
         self.at(AtCommand::EchoOff).await?;
+        self.echoed_unasked |= self.port_echoed();
         let told = text_line(&self.at(AtCommand::Identity).await?);
         self.identity.name = told.or(banner).unwrap_or_else(|| "unknown".into());
         self.profile = bundle.adapter(&self.identity.name).cloned();
@@ -231,6 +238,7 @@ impl Adapter {
     async fn set_up(&mut self) -> Result<(), AdapterError> {
         for command in [AtCommand::EchoOff, AtCommand::LinefeedsOff, AtCommand::SpacesOff] {
             self.at(command).await?;
+            self.echoed_unasked |= self.port_echoed();
         }
         let headers = self.at(AtCommand::HeadersOn).await?;
         // Without headers nothing can be attributed to an ECU.
@@ -284,7 +292,10 @@ impl Adapter {
         limit: Duration,
     ) -> Result<Reply, AdapterError> {
         let exchanged = if command.is_fragile() {
-            self.port.exchange_typed(command, limit).await
+            let exchanged = self.port.exchange_typed(command, limit).await;
+            let misheard = matches!(exchanged, Err(PortError::Misheard));
+            self.misheard = if misheard { self.misheard + 1 } else { 0 };
+            exchanged
         } else {
             self.port.exchange(command, limit).await
         };

@@ -67,15 +67,14 @@ impl Port {
         Err(PortError::Misheard)
     }
 
-    /// Types a harmless command to see what comes back, and ends it whatever it was.
+    /// Types a harmless command to see what comes back, and ends it whatever it was; with the reply.
     ///
     /// # Errors
     /// [`PortError`].
-    pub async fn try_echo(&mut self, command: Outgoing, limit: Duration) -> Result<Echo, PortError> {
+    pub async fn try_echo(&mut self, command: Outgoing, limit: Duration) -> Result<(Echo, Reply), PortError> {
         self.drop_stale()?;
         let echo = self.type_text(command).await?;
-        self.end(command, limit).await?;
-        Ok(echo)
+        Ok((echo, self.end(command, limit).await?))
     }
 
     /// Whether the last reply began with the echo of its command.
