@@ -51,8 +51,6 @@ pub struct Adapter {
     pub(super) echo_on: bool,
     /// It echoed a line while it was set up, before anybody asked whether it does.
     pub(super) echoed_unasked: bool,
-    /// Fragile lines in a row that never came back whole.
-    pub(super) misheard: u32,
     /// The protocol was assumed, nobody answered on it yet.
     pub(super) assumed: bool,
     /// How many PIDs in a request the car at hand takes.
@@ -101,7 +99,6 @@ impl Adapter {
             header_changed: false,
             echo_on: false,
             echoed_unasked: false,
-            misheard: 0,
             assumed: false,
             car_takes: MOST_PIDS,
             silent_on: None,
@@ -292,10 +289,7 @@ impl Adapter {
         limit: Duration,
     ) -> Result<Reply, AdapterError> {
         let exchanged = if command.is_fragile() {
-            let exchanged = self.port.exchange_typed(command, limit).await;
-            let misheard = matches!(exchanged, Err(PortError::Misheard));
-            self.misheard = if misheard { self.misheard + 1 } else { 0 };
-            exchanged
+            self.port.exchange_typed(command, limit).await
         } else {
             self.port.exchange(command, limit).await
         };

@@ -17,8 +17,6 @@ use crate::vehicle::gate::{AtCommand, Outgoing, Request};
 const TRIALS: u32 = 3;
 /// Trials on a good line that must have brought no echo before there is none.
 const CLEAN: u32 = 2;
-/// Fragile lines in a row that never came back whole, before the echo itself is doubted.
-pub(super) const MISHEARD: u32 = 2;
 
 impl Adapter {
     /// The form in which `request` may be sent, and how: counted where `lines` are known, typed with
@@ -63,9 +61,9 @@ impl Adapter {
             self.capabilities.echo = None;
             // Without an echo the digit was not tried.
             self.capabilities.response_count = known.response_count.filter(|works| *works);
-        } else if known.echo == Some(true) && self.misheard >= MISHEARD {
+        } else if known.echo == Some(true) && self.port_mut().take_unechoed() > 0 {
+            // The echo is on, and of a whole line not a character came back.
             self.capabilities.echo = None;
-            self.misheard = 0;
         }
     }
 
