@@ -49,6 +49,8 @@ pub struct Adapter {
     pub(super) header_changed: bool,
     /// It was told to echo since it was set up.
     pub(super) echo_on: bool,
+    /// How often the echo was tried since it was set up.
+    pub(super) echo_tried: u32,
     /// It echoed a line while it was set up, before anybody asked whether it does.
     pub(super) echoed_unasked: bool,
     /// The protocol was assumed, nobody answered on it yet.
@@ -98,6 +100,7 @@ impl Adapter {
             addressed: Target::Functional,
             header_changed: false,
             echo_on: false,
+            echo_tried: 0,
             echoed_unasked: false,
             assumed: false,
             car_takes: MOST_PIDS,
@@ -247,7 +250,7 @@ impl Adapter {
             self.at(AtCommand::ReceiveUsual).await?;
         }
         (self.waits, self.addressed, self.header_changed) = (None, Target::Functional, false);
-        self.echo_on = false;
+        (self.echo_on, self.echo_tried) = (false, 0);
         self.forget_car();
         self.at(AtCommand::ProtocolAuto).await?;
         Ok(())

@@ -15,6 +15,8 @@ use crate::vehicle::gate::{AtCommand, Outgoing, Request};
 
 /// Trials, each of which a bad line may spoil.
 const TRIALS: u32 = 3;
+/// So often, since it was set up, it is tried without a verdict.
+const IN_VAIN: u32 = 3;
 /// Trials on a good line that must have brought no echo before there is none.
 const CLEAN: u32 = 2;
 
@@ -39,7 +41,8 @@ impl Adapter {
     /// where what it does speaks against the verdict.
     pub(super) async fn echoes(&mut self) -> Result<bool, AdapterError> {
         self.doubt_echo();
-        if self.capabilities.echo.is_none() {
+        if self.capabilities.echo.is_none() && self.echo_tried < IN_VAIN {
+            self.echo_tried += 1;
             self.capabilities.echo = self.try_echo().await?;
         }
         if self.capabilities.echo != Some(true) {
