@@ -51,7 +51,8 @@ impl Node {
     /// [`AdapterError`]; whether the car cleared is then not known.
     pub async fn clear(&mut self, request: ClearRequest) -> Result<ClearAnswer, AdapterError> {
         let way = request.way();
-        if self.pending_clear {
+        self.look_for_clearing();
+        if self.is_clearing_there() {
             return Ok(ClearAnswer::without_answer(
                 Delivery::NotSent,
                 "not sent: the one before it may still wait in the controller; pull the adapter or set the interface down",
@@ -121,7 +122,7 @@ impl Node {
             }
             Err(error) => {
                 tracing::error!(bus = self.name, %error, "a clearing that nobody acknowledged could not be withdrawn");
-                self.pending_clear = true;
+                self.clearing_stayed();
                 ClearAnswer::without_answer(
                     Delivery::Pending,
                     "nobody acknowledged it; it may still wait in the controller",
