@@ -7,12 +7,12 @@ PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd open
 PACKAGES_LAB   := qemu-system-x86 busybox-static cpio kmod xz-utils e2fsprogs
 # One machine for all of them.
 MODULES_LAB := virtio_pci 9p 9pnet_virtio overlay virtio_console virtio_blk virtio_net ext4 \
-	can can_raw can_isotp can_dev vcan slcan sch_netem
+	can can_raw can_isotp can_dev vcan slcan sch_netem evdev uinput
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 CARGO ?= cargo
 
-.PHONY: help demo test lint soak bench bench-build hot-functions fuzz power-cut can check install deps-build deps-test
+.PHONY: help demo test lint soak bench bench-build hot-functions fuzz power-cut can wedge check install deps-build deps-test
 
 help:
 	@echo "make demo     install what is needed, build, run the whole product on simulated devices"
@@ -22,6 +22,7 @@ help:
 	@echo "make fuzz     feed every parser with made-up bytes for FUZZ_SECONDS each (usually 60)"
 	@echo "make power-cut  cut a virtual machine's power 20 times under load (CUTS=, SEED=)"
 	@echo "make can      CAN sockets against the kernel's own ISO-TP, in a virtual machine"
+	@echo "make wedge    a scanner that types, made by the kernel, in a virtual machine"
 	@echo "make lint     clippy and rustfmt, warnings are errors"
 	@echo "make install  install the built daemon with its systemd unit on this box"
 
@@ -107,6 +108,12 @@ can: deps-test
 	$(call install_missing,$(PACKAGES_LAB))
 	tests/lab/build.sh $(or $(CARGO_TARGET_DIR),target)/lab $(MODULES_LAB)
 	BAYGATE_STRIDE=$(STRIDE) $(CARGO) test --locked --test vehicle_can -- --ignored --nocapture --exact in_the_machine
+
+# A keyboard that is a scanner, made by the kernel: tests/card_wedge.rs.
+wedge: deps-test
+	$(call install_missing,$(PACKAGES_LAB))
+	tests/lab/build.sh $(or $(CARGO_TARGET_DIR),target)/lab $(MODULES_LAB)
+	$(CARGO) test --locked --test card_wedge -- --ignored --nocapture --exact in_the_machine
 
 lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings

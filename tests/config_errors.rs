@@ -111,6 +111,26 @@ fn every_mistake_points_at_its_place_and_says_what_to_do() {
             "link = ",
         ),
         (
+            "pn532 behind pcscd",
+            head("[[reader]]\nid = \"r\"\nkind = \"pn532\"\nname = \"ACS*\"\nlink = \"tcp://h:1\"\n"),
+            "baygate.toml:4:1:",
+            "link = ",
+        ),
+        (
+            "wedge without device",
+            head("[[reader]]\nid = \"r\"\nkind = \"wedge\"\nlink = \"tcp://h:1\"\n"),
+            "baygate.toml:4:1:",
+            "device = ",
+        ),
+        (
+            "a device elsewhere",
+            head(
+                "[[reader]]\nid = \"r\"\nkind = \"em4100\"\nlink = \"tcp://h:1\"\ndevice = \"/dev/input/event0\"\n",
+            ),
+            "baygate.toml:4:1:",
+            "link = ",
+        ),
+        (
             "em4100 on a folder",
             head("[[reader]]\nid = \"r\"\nkind = \"em4100\"\nlink = \"file:///tmp\"\n"),
             "baygate.toml:4:1:",

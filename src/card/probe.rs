@@ -164,6 +164,7 @@ impl Asker {
             uid,
             technology,
             atr,
+            code: None,
             standing: Standing::Identified,
             opened: None,
         }))

@@ -17,13 +17,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as Moment, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::counter::{Desk, InField, Shop, Shows};
+use super::counter::{Desk, InField, Shop, Shows, Signs};
+use super::feedback::Sign;
 use super::member::{Members, told};
 use super::record::{Current, MemberRecord, Which};
 use super::report::{Condition, Report, Reports};
 use super::verdict::{CardIdentity, Refusal, Standing};
 use super::work::Errand;
-use super::{CardError, em4100, pcsc, stops, vpcd};
+use super::{CardError, em4100, pcsc, pn532, stops, vpcd, wedge};
 use crate::clock::UtcMillis;
 use crate::config::tables::{ReaderKind, ReaderRole, ReaderTable};
 use crate::event::card::{CardRefused, CardRemoved, CardTapped, Technology};
@@ -55,7 +56,8 @@ pub async fn serve_reader(
 ) -> Result<(), CardError> {
     let (sender, reports) = mpsc::channel(64);
     let (errands, taken) = mpsc::channel(1);
-    let desk = Desk::new(table.id.clone(), store.clone(), members.clone(), shop, health.clone(), errands);
+    let signs = Signs::new(table.feedback, errands);
+    let desk = Desk::new(table.id.clone(), store.clone(), members.clone(), shop, health.clone(), signs);
     let counter = Counter::open(&table, till, store, health, desk).await?;
     let driver = drive(table, members, Reports(sender), taken, stop);
     tokio::try_join!(driver, counter.tell_all(reports))?;
@@ -82,9 +84,17 @@ async fn drive(
             }
             vpcd::drive(table.id.clone(), listen, members, reports, errands, stop).await
         }
+        ReaderKind::Pn532 => {
+            let link = table.link.clone().ok_or_else(|| lacking("link"))?;
+            pn532::drive(link.0, members, reports, errands, stop).await
+        }
         ReaderKind::Em4100 => {
             let link = table.link.clone().ok_or_else(|| lacking("link"))?;
             em4100::drive(link.0, reports, stop).await
+        }
+        ReaderKind::Wedge => {
+            let device = table.device.clone().ok_or_else(|| lacking("device"))?;
+            wedge::drive(device, table.technology.unwrap_or_default(), reports, stop).await
         }
     }
 }
@@ -160,7 +170,7 @@ impl Counter {
     }
 
     async fn tapped(&mut self, slot: String, card: CardIdentity, seen: Instant) -> Result<(), CardError> {
-        let CardIdentity { uid, technology, atr, standing, opened } = card;
+        let CardIdentity { uid, technology, atr, code, standing, opened } = card;
         let standing = stops::judged(&self.store, standing).await?;
         let shows = match (&standing, &opened) {
             (Standing::Refused(refusal), _) => Shows::Refused(*refusal),
@@ -196,6 +206,7 @@ impl Counter {
                     uid,
                     technology,
                     atr,
+                    code,
                     member: match standing {
                         Standing::Member(member) => Some(*member),
                         Standing::Identified | Standing::Refused(_) => None,
@@ -212,6 +223,7 @@ impl Counter {
         let batch = batch.op(Op::Device(DeviceOp::CardPresent(row.clone()))).event(event);
         self.commit_tap(ledger, batch).await?;
         tracing::debug!(reader = %self.reader, uid = %row.uid, "card in the field");
+        self.desk.show(&slot, if refused.is_some() { Sign::Refused } else { Sign::Accepted });
         self.cards.push((slot, row));
         self.field.push(in_field);
         metrics::histogram!("baygate_card_tap_seconds").record(latency);
@@ -242,6 +254,7 @@ impl Counter {
                 uid: card.uid.clone(),
                 technology: card.technology,
                 atr: None,
+                code: None,
                 member: Some(told(&Current {
                     record: (**record).clone(),
                     slot: Which::A,

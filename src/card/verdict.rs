@@ -15,6 +15,8 @@ pub struct CardIdentity {
     pub technology: Technology,
     /// Answer to reset, upper-case hex, where the reader gave one.
     pub atr: Option<String>,
+    /// What a code or stripe says; none of a chip.
+    pub code: Option<String>,
     /// What it is to this store.
     pub standing: Standing,
     /// Its record, where it has one of ours, served or not.

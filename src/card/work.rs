@@ -6,6 +6,7 @@
 use tokio::sync::oneshot;
 
 use super::apdu::Command;
+use super::feedback::Signing;
 use super::medium::{
     Finding, PrepareOutcome, PrepareStep, Preparing, ReadStep, Reading, WriteOutcome, WriteStep, Writing,
 };
@@ -17,6 +18,7 @@ pub(super) enum Work {
     Reading(Box<Reading>),
     Writing(Box<Writing>),
     Preparing(Box<Preparing>),
+    Signing(Signing),
 }
 
 /// What to do next.
@@ -36,6 +38,8 @@ pub(super) enum Worked {
     Read(Finding),
     Written(WriteOutcome),
     Prepared(PrepareOutcome),
+    /// The reader showed what it could.
+    Signed,
 }
 
 impl Work {
@@ -44,7 +48,29 @@ impl Work {
             Self::Reading(reading) => reading.answer(answer).into(),
             Self::Writing(writing) => writing.answer(answer).into(),
             Self::Preparing(preparing) => preparing.answer(answer).into(),
+            Self::Signing(mut signing) => {
+                let next = signing.answer(answer);
+                Self::signing(signing, next)
+            }
         }
+    }
+
+    /// A sign, from its first command.
+    pub(super) fn sign(mut signing: Signing) -> WorkStep {
+        let first = signing.next();
+        Self::signing(signing, first)
+    }
+
+    fn signing(signing: Signing, next: Option<Command>) -> WorkStep {
+        match next {
+            Some(command) => WorkStep::Transmit(command, Self::Signing(signing)),
+            None => WorkStep::Done(Worked::Signed),
+        }
+    }
+
+    /// Whether the card is changed by it.
+    pub(super) fn writes(&self) -> bool {
+        matches!(self, Self::Writing(_) | Self::Preparing(_))
     }
 }
 
@@ -79,6 +105,11 @@ impl From<PrepareStep> for WorkStep {
 }
 
 impl WorkStep {
+    /// Whether it belongs to a conversation that changes the card.
+    pub(super) fn writes(&self) -> bool {
+        matches!(self, Self::Transmit(_, work) | Self::Reset(work) if work.writes())
+    }
+
     /// The card left, or cannot be reached: what the conversation makes of that.
     pub(super) fn cut(mut self) -> Worked {
         loop {
@@ -102,6 +133,11 @@ pub(super) struct Errand {
 }
 
 impl Errand {
+    /// Whether it is only for the reader's lights.
+    pub(super) fn is_sign(&self) -> bool {
+        matches!(self.step, WorkStep::Transmit(_, Work::Signing(_)))
+    }
+
     /// It cannot be done.
     pub(super) fn cut(self) {
         let _ = self.done.send(self.step.cut());

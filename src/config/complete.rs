@@ -249,6 +249,7 @@ impl Merge {
         }
         for reader in self.readers.clone() {
             let table = &reader.value;
+            let scans = table.device.is_some() || table.technology.is_some();
             let (missing, extra, hint) = match table.kind {
                 ReaderKind::Pcsc => (
                     table.name.is_none(),
@@ -260,16 +261,26 @@ impl Merge {
                     table.name.is_some() || table.link.is_some(),
                     "a vpcd reader has `listen = \"127.0.0.1:35963\"` and neither `name` nor `link`",
                 ),
+                ReaderKind::Pn532 => (
+                    !is_line(table.link.as_ref()),
+                    table.name.is_some() || table.listen.is_some() || table.role == ReaderRole::Sam,
+                    "a pn532 reader has `link = \"serial:///dev/ttyUSB1\"` or `\"tcp://HOST:PORT\"`, and neither `name`, `listen` nor `role = \"sam\"`",
+                ),
                 ReaderKind::Em4100 => (
-                    !matches!(
-                        table.link,
-                        Some(TransportUrl(Transport::Serial { .. } | Transport::Tcp { .. }))
-                    ),
+                    !is_line(table.link.as_ref()),
                     table.name.is_some() || table.listen.is_some() || table.role == ReaderRole::Sam,
                     "an em4100 reader has `link = \"serial:///dev/ttyUSB1\"` or `\"tcp://HOST:PORT\"`, and neither `name`, `listen` nor `role = \"sam\"`",
                 ),
+                ReaderKind::Wedge => (
+                    !table.device.as_ref().is_some_and(|device| device.is_absolute()),
+                    table.name.is_some()
+                        || table.listen.is_some()
+                        || table.link.is_some()
+                        || table.role == ReaderRole::Sam,
+                    "a wedge reader has `device = \"/dev/input/by-id/…\"`, and neither `name`, `listen`, `link` nor `role = \"sam\"`",
+                ),
             };
-            if missing || extra {
+            if missing || extra || (scans && table.kind != ReaderKind::Wedge) {
                 self.error(
                     reader.file,
                     Some(reader.offset),
@@ -330,4 +341,9 @@ impl Merge {
             self.error(file, Some(offset), format!("{kind} {:?} is not configured", named.as_str()), &hint);
         }
     }
+}
+
+/// Whether a link is one that bytes come and go over.
+fn is_line(link: Option<&TransportUrl>) -> bool {
+    matches!(link, Some(TransportUrl(Transport::Serial { .. } | Transport::Tcp { .. })))
 }

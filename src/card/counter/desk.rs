@@ -6,21 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::asked::{ISSUE, QUOTE, TRANSACTION, wait_of};
 use super::refused::Refused;
 use super::shop::Shop;
+use super::signs::Signs;
 use super::{holder, issue, transaction};
 use crate::card::CardError;
+use crate::card::feedback::Sign;
 use crate::card::keys::{KeyStore, Scope};
 use crate::card::member::Members;
 use crate::card::purse::journal::Journal;
 use crate::card::record::MemberRecord;
 use crate::card::verdict::Refusal;
-use crate::card::work::{Errand, WorkStep, Worked};
+use crate::card::work::{WorkStep, Worked};
 use crate::clock::UtcMillis;
 use crate::event::card::Technology;
 use crate::health::Health;
@@ -29,9 +31,6 @@ use crate::protocols::cards::CardLayout;
 use crate::store::ledger::Evidence;
 use crate::store::requests::{RequestOp, RequestRow, RequestState};
 use crate::store::{Batch, Op, Store, StoreError};
-
-/// The longest conversation with a card: preparing one takes a second or two at 106 kbit/s.
-const ERRAND_LIMIT: Duration = Duration::from_secs(8);
 
 /// What the card in a field shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +82,7 @@ pub(crate) struct Desk {
     pub(super) members: Option<Arc<Members>>,
     shop: watch::Receiver<Arc<Shop>>,
     health: Health,
-    errands: mpsc::Sender<Errand>,
+    signs: Signs,
     /// When each request gives up its card.
     waiting: HashMap<Uuid, Instant>,
 }
@@ -95,10 +94,10 @@ impl Desk {
         members: Option<Arc<Members>>,
         shop: watch::Receiver<Arc<Shop>>,
         health: Health,
-        errands: mpsc::Sender<Errand>,
+        signs: Signs,
     ) -> Self {
         let journal = Journal::new(store.clone());
-        Self { reader, store, journal, members, shop, health, errands, waiting: HashMap::new() }
+        Self { reader, store, journal, members, shop, health, signs, waiting: HashMap::new() }
     }
 
     pub(super) fn shop(&self) -> Arc<Shop> {
@@ -230,9 +229,11 @@ impl Desk {
 
     /// A conversation with the card, by the driver.
     pub(super) async fn errand(&self, card: &InField, step: WorkStep) -> Option<Worked> {
-        let (done, end) = oneshot::channel();
-        let errand = Errand { slot: card.slot.clone(), step, done };
-        self.errands.send(errand).await.ok()?;
-        timeout(ERRAND_LIMIT, end).await.ok()?.ok()
+        self.signs.errand(&card.slot, step).await
+    }
+
+    /// Shows the person at the reader how it went.
+    pub(crate) fn show(&self, slot: &str, sign: Sign) {
+        self.signs.show(slot, sign);
     }
 }

@@ -9,6 +9,7 @@ use super::asked::{ISSUE, IssueAsked, PREPARE};
 use super::desk::{Desk, InField, Shows, Went};
 use super::holder;
 use super::refused::Refused;
+use crate::card::feedback::Sign;
 use crate::card::medium::{Finding, PrepareOutcome, Preparing, Reading};
 use crate::card::purse::Refusal;
 use crate::card::purse::day::business_day;
@@ -78,6 +79,8 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
         _ => Finding::ReaderError,
     };
     drop(in_hand);
+    let proven = matches!(found, Finding::Opened(_));
+    desk.show(&card.slot, if proven { Sign::Accepted } else { Sign::Refused });
     match found {
         Finding::Opened(opened) => {
             let record = opened.current.record;

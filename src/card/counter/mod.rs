@@ -15,9 +15,11 @@ mod holder;
 mod issue;
 mod refused;
 mod shop;
+mod signs;
 mod transaction;
 
 pub use asked::{Adjustment, By, Deal, ISSUE, IssueAsked, PREPARE, QUOTE, Quoted, TRANSACTION};
 pub(super) use desk::{Desk, InField, Shows};
 pub use refused::Refused;
 pub use shop::Shop;
+pub(super) use signs::Signs;

@@ -19,6 +19,7 @@ mod ev2;
 mod files;
 mod lifted;
 mod ntag424;
+mod pn532;
 mod profile;
 pub mod psam;
 mod tag;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub use chip::Chip;
 pub use em4100::Em4100Sim;
 pub use lifted::without_card;
+pub use pn532::{Pn532Fault, Pn532Sim};
 pub use profile::{CardProfile, Technology};
 
 /// APDUs kept for a test to look at.
