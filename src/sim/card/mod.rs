@@ -22,6 +22,7 @@ mod ntag424;
 mod profile;
 pub mod psam;
 mod tag;
+mod ultralight_c;
 
 use std::collections::VecDeque;
 use std::io;
