@@ -33,13 +33,14 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 const STORE: &str = "SH-0042";
-const ALL: [(Sim, Technology, &str); 8] = [
+const ALL: [(Sim, Technology, &str); 9] = [
     (Sim::Classic1k, Technology::MifareClassic1k, "mifare-classic-1k"),
     (Sim::Classic4k, Technology::MifareClassic4k, "mifare-classic-4k"),
     (Sim::Ntag213, Technology::Ntag213, "ntag213"),
     (Sim::Ntag215, Technology::Ntag215, "ntag215"),
     (Sim::Ntag216, Technology::Ntag216, "ntag216"),
     (Sim::UltralightEv1Large, Technology::Ultralight, "ultralight"),
+    (Sim::UltralightC, Technology::UltralightC, "ultralight-c"),
     (Sim::Desfire, Technology::Desfire, "desfire"),
     (Sim::Ntag424, Technology::Ntag424, "ntag424"),
 ];
@@ -138,8 +139,14 @@ async fn a_tap_tells_the_member_on_every_technology() {
     let service = gateway.serve_members(pcsc_table("counter-1", "Virtual PCD 00 00"), Some(members()));
     gateway.expect_state("counter-1", Ready, None).await;
     let mut expected = Vec::new();
-    for (sim, technology, name) in ALL {
-        let card = present(pcscd.port, issue(sim, technology, &record())).await;
+    let cards = ALL.map(|(sim, technology, name)| (issue(sim, technology, &record()), name));
+    // A reader that calls every Type 2 chip by one name.
+    let chip = issue(Sim::UltralightC, Technology::UltralightC, &record());
+    let mut profile = CardProfile::new(Sim::UltralightC).misnamed();
+    profile.direct_transmit = true;
+    let misnamed = (chip.in_another_reader(profile), "ultralight-c");
+    for (chip, name) in cards.into_iter().chain([misnamed]) {
+        let card = present(pcscd.port, chip).await;
         let uid = uid(&card.chip());
         expected.push(format!("tapped {uid}"));
         gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
@@ -236,6 +243,8 @@ fn bad_cards() -> Vec<(&'static str, Chip)> {
         ("unformatted", empty(sim)),
         ("unformatted", empty(Sim::Ntag216)),
         ("not-a-member-card", Chip::new(locked)),
+        ("unformatted", empty(Sim::UltralightC)),
+        ("wrong-key", issue_with(Sim::UltralightC, Technology::UltralightC, &record(), keys(0x80))),
         ("unformatted", empty(Sim::Desfire)),
         ("not-a-member-card", desfire_of_another()),
         ("wrong-key", issue_with(Sim::Desfire, Technology::Desfire, &record(), keys(0x80))),

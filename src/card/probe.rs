@@ -5,7 +5,8 @@
 //!
 //! ```text
 //!  ATR ── UID ──┬─ storage card, named ───────────────► technology
-//!               ├─ storage card 0003: GET_VERSION ──► capability container ──► SAK ──► transport key
+//!               ├─ storage card 0003: GET_VERSION ──► Ultralight C's login ──► capability container
+//!               │                                                           ──► SAK ──► transport key
 //!               │        (a reader that cannot relay a question skips it; a card that was
 //!               │         disturbed by one is powered anew and must show the same UID)
 //!               └─ processor card: GetVersion where it may be DESFire or NTAG 424, else `cpu`
@@ -20,6 +21,9 @@ use crate::ident::CardUid;
 /// NTAG and Ultralight EV1 GET_VERSION (NTAG213/215/216 data sheet rev. 3.2 §10.1),
 /// relayed unframed by the PN53x (InCommunicateThru, PN532 user manual §7.3.9).
 pub(super) const RELAY_GET_VERSION: &[u8] = &[0xD4, 0x42, 0x60];
+/// First frame of an Ultralight C's login (MF0ICU2 data sheet rev. 3.5 §7.5.5), relayed likewise:
+/// it gives nothing away and counts nothing.
+const RELAY_CHALLENGE: &[u8] = &[0xD4, 0x42, 0x1A, 0x00];
 /// InListPassiveTarget, one card, 106 kbit/s type A (PN532 user manual §7.3.5): answers the SAK.
 const RELAY_LIST_TARGET: &[u8] = &[0xD4, 0x4A, 0x01, 0x00];
 /// The key every empty Classic card is delivered with; public, protects nothing.
@@ -73,6 +77,9 @@ enum Question {
     Version {
         uid: CardUid,
     },
+    Challenge {
+        uid: CardUid,
+    },
     Container {
         uid: CardUid,
     },
@@ -110,6 +117,7 @@ impl Probe {
             Question::Uid { retried } => asker.uid(&answer, retried),
             Question::Native { uid, frames, technology } => asker.native(uid, &answer, frames, technology),
             Question::Version { uid } => asker.version(uid, &answer),
+            Question::Challenge { uid } => asker.challenge(uid, &answer),
             Question::Container { uid } => asker.container(uid, &answer),
             Question::Sak { uid } => asker.sak(uid, &answer),
             Question::Key { uid } => match ok(&answer) {
@@ -145,6 +153,7 @@ impl Asker {
             Question::Native { frames: 0, .. } => Command::desfire(DESFIRE_GET_VERSION),
             Question::Native { .. } => Command::desfire(DESFIRE_MORE_FRAMES),
             Question::Version { .. } => Command::direct_transmit(RELAY_GET_VERSION),
+            Question::Challenge { .. } => Command::direct_transmit(RELAY_CHALLENGE),
             Question::Container { .. } => Command::read_block(3, 4),
             Question::Sak { .. } => Command::direct_transmit(RELAY_LIST_TARGET),
             Question::Key { .. } => Command::load_key(&TRANSPORT_KEY),
@@ -227,9 +236,19 @@ impl Asker {
                 None => self.reset_before(uid.clone(), Question::Container { uid }),
             },
             // The question went over the air and the card did not know it: it is halted now.
-            Some(_) => self.reset_before(uid.clone(), Question::Container { uid }),
+            Some(_) => self.reset_before(uid.clone(), Question::Challenge { uid }),
             // The reader does not relay; the card was not asked.
             None => self.ask(Question::Container { uid }),
+        }
+    }
+
+    /// An Ultralight C knows no GET_VERSION, and its container may be that of an NTAG213.
+    fn challenge(self, uid: CardUid, answer: &Answer) -> Step {
+        match relayed(answer, 0x43) {
+            Some([0x00, 0xAF, challenge @ ..]) if challenge.len() == 8 => {
+                self.done(uid, Technology::UltralightC)
+            }
+            _ => self.reset_before(uid.clone(), Question::Container { uid }),
         }
     }
 

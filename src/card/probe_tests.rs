@@ -113,6 +113,19 @@ fn cards_are_known() {
             Technology::Ultralight,
         ),
         (
+            "Ultralight C: halted by GET_VERSION, begins its login, and has the container of an NTAG213",
+            Script {
+                atr: DOUBTFUL,
+                answers: &[
+                    ("FFCA", "04BD0F8ACD11909000"),
+                    ("FF00000003D44260", "D543019000"),
+                    ("FF00000004D4421A00", "D54300AF577293FD2F34CA519000"),
+                    ("FFB0", "E11012009000"),
+                ],
+            },
+            Technology::UltralightC,
+        ),
+        (
             "Ultralight EV1 by GET_VERSION",
             Script {
                 atr: DOUBTFUL,
@@ -240,7 +253,9 @@ fn a_disturbed_card_is_powered_anew_and_must_be_the_same() {
     let (verdict, sent) = play(&script);
     let Verdict::Card(card) = verdict else { panic!("{verdict:?}") };
     assert_eq!((card.uid.as_str(), card.technology), (NTAG_UID, Technology::Ntag216));
-    assert_eq!(sent, ["FFCA000000", "FF00000003D44260", "RESET", "FFCA000000", "FFB0000304"]);
+    let (uid, reset) = ("FFCA000000", "RESET");
+    let (version, challenge, container) = ("FF00000003D44260", "FF00000004D4421A00", "FFB0000304");
+    assert_eq!(sent, [uid, version, reset, uid, challenge, reset, uid, container]);
 
     let mut step = Probe::start(&hex::decode(DOUBTFUL).unwrap());
     for answer in ["04BD0F8ACD11909000", "D543019000", "RESET", "04FFFFFFFFFFFF9000"] {

@@ -97,12 +97,15 @@ fn identified(card: CardIdentity, members: Option<Arc<Members>>) -> TapStep {
 }
 
 /// Whether identification had to ask a card that its reader may have misnamed: such
-/// a question can halt a Classic.
+/// a question can halt a Classic, and leaves an Ultralight C in the middle of a login.
 fn probing_disturbs(card: &CardIdentity) -> bool {
     let atr = card.atr.as_deref().and_then(|atr| hex::decode(atr).ok()).unwrap_or_default();
     let named = AnswerToReset::parse(&atr).ok().and_then(|atr| atr.storage_card());
     named.is_some_and(|named| named.kind() == StorageName::Doubtful)
-        && matches!(card.technology, Technology::MifareClassic1k | Technology::MifareClassic4k)
+        && matches!(
+            card.technology,
+            Technology::MifareClassic1k | Technology::MifareClassic4k | Technology::UltralightC
+        )
 }
 
 fn is_random(card: &CardIdentity) -> bool {

@@ -71,6 +71,20 @@ pub struct PagePlaces {
     pub protect_from: u8,
     /// Wrong passwords until the chip locks itself (AUTHLIM), 1 to 7; 0: never.
     pub attempts: u8,
+    /// How the closed pages are opened.
+    #[serde(default)]
+    pub login: PageLogin,
+}
+
+/// How a Type 2 chip is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PageLogin {
+    /// A password of four bytes (NTAG21x, Ultralight EV1).
+    #[default]
+    Password,
+    /// Mutual, with a triple DES key (Ultralight C). The chip counts no failures.
+    TripleDes,
 }
 
 /// Places on a Classic card.
@@ -204,6 +218,12 @@ fn pages_wrong(pages: &PagePlaces) -> Wrong {
             "put it between the header and the slots",
         ));
     }
+    if pages.login == PageLogin::TripleDes && pages.attempts > 0 {
+        return Some((
+            "`attempts` stands beside a triple DES login".into(),
+            "an Ultralight C counts none: 0",
+        ));
+    }
     (pages.attempts > 7).then(|| ("`attempts` is more than 7".into(), "AUTHLIM has three bits: 0 to 7"))
 }
 
@@ -272,7 +292,8 @@ mod tests {
 
     #[test]
     fn places_that_would_hurt_are_refused() {
-        let pages = PagePlaces { header: 4, slots: [8, 22], last: 35, protect_from: 8, attempts: 7 };
+        let login = PageLogin::Password;
+        let pages = PagePlaces { header: 4, slots: [8, 22], last: 35, protect_from: 8, attempts: 7, login };
         assert_eq!(pages_wrong(&pages), None);
         for (name, wrong) in [
             ("maker's page", PagePlaces { header: 3, ..pages.clone() }),
@@ -281,6 +302,7 @@ mod tests {
             ("open slot", PagePlaces { protect_from: 9, ..pages.clone() }),
             ("closed header", PagePlaces { protect_from: 7, ..pages.clone() }),
             ("no such limit", PagePlaces { attempts: 8, ..pages.clone() }),
+            ("no limit there", PagePlaces { login: PageLogin::TripleDes, ..pages.clone() }),
         ] {
             assert!(pages_wrong(&wrong).is_some(), "{name}");
         }

@@ -18,6 +18,7 @@ use super::{NoRandom, NotProven, random, rotated};
 pub const BEGIN: [u8; 2] = [0x1A, 0x00];
 
 /// A login about to begin with [`BEGIN`].
+#[derive(Clone)]
 pub struct Login {
     key: TripleDesKey,
     nonce: Block,
@@ -30,6 +31,7 @@ impl fmt::Debug for Login {
 }
 
 /// We answered the card's challenge; it has to answer ours.
+#[derive(Clone)]
 pub struct Challenged {
     key: TripleDesKey,
     nonce: Block,

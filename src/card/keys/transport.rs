@@ -4,10 +4,11 @@
 //! secured. What does not: keys of ours.
 
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use super::ClassicLogin;
 use crate::card::apdu::{ClassicKeyType, Command};
-use crate::card::crypto::{NoRandom, aes128::AesKey, ev2};
+use crate::card::crypto::{NoRandom, aes128::AesKey, ev2, tdes::TripleDesKey, ultralight_c};
 
 /// A public key of a Classic sector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,14 @@ pub fn classic_login(nth: usize, key: ClassicKeyType, block: u8) -> Option<Class
 /// [`NoRandom`].
 pub fn ev2_login(number: u8) -> Result<ev2::Login, NoRandom> {
     ev2::Login::first(AesKey::factory(), number)
+}
+
+/// Login to an Ultralight C as delivered.
+///
+/// # Errors
+/// [`NoRandom`].
+pub fn ultralight_c_login() -> Result<ultralight_c::Login, NoRandom> {
+    ultralight_c::Login::new(TripleDesKey::new(Zeroizing::new(ULTRALIGHT_C)))
 }
 
 /// Whether a key is one of [`CLASSIC`]; takes the same time for every key.

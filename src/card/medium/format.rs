@@ -9,7 +9,9 @@ use crate::card::keys::{CardRef, KeyError, KeyStore, KeyVersion};
 use crate::card::record::{EncodeError, Header, HeaderError, MemberRecord, Which, encode};
 use crate::event::card::Technology;
 use crate::ident::CardUid;
-use crate::protocols::cards::{BLOCK_BYTES, BlockPlaces, CardLayout, PAGE_BYTES, PagePlaces, Places};
+use crate::protocols::cards::{
+    BLOCK_BYTES, BlockPlaces, CardLayout, PAGE_BYTES, PageLogin, PagePlaces, Places,
+};
 
 /// PROT: the password is needed for reading, too (NTAG213/215/216 data sheet rev. 3.2 table 10).
 const PROT: u8 = 0x80;
@@ -21,6 +23,11 @@ const LOCK_PAGE: u8 = 2;
 /// Sets the three block-locking bits, so that the lock bits stay as they are: AUTH0 does not
 /// guard this page, and whoever has a telephone could lock the slots against us.
 const NO_MORE_LOCKS: [u8; PAGE_BYTES] = [0x00, 0x00, 0x07, 0x00];
+/// Ultralight C: the first closed page, and what is closed (MF0ICU2 data sheet rev. 3.5 §7.5.8).
+const AUTH0_PAGE: u8 = 0x2A;
+const AUTH1_PAGE: u8 = 0x2B;
+/// AUTH1: reading needs the key as writing does.
+const READING_TOO: u8 = 0x00;
 /// General purpose byte of a trailer: ours says nothing.
 const GENERAL_PURPOSE: u8 = 0x00;
 
@@ -118,16 +125,25 @@ fn format_pages(
     card: CardRef<'_>,
     keys: &dyn KeyStore,
 ) -> Result<Vec<Command>, FormatError> {
-    let config = config_page(technology).ok_or(FormatError::Technology(technology))?;
     // Until its first page is written, last of all, a header is none, and the card counts as
     // empty: one that is not closed yet is nobody's card.
     let mut commands = vec![place::update(pages.header, &[0; PAGE_BYTES])];
     commands.extend(writes.iter().map(|(page, data)| place::update(*page, data)));
     commands.push(place::update(LOCK_PAGE, &NO_MORE_LOCKS));
-    commands.extend(keys.tag_password(card, config + 2)?);
-    commands.push(place::update(config + 1, &[PROT | pages.attempts, 0, 0, 0]));
-    // AUTH0 closes the card, but for the header.
-    commands.push(place::update(config, &[STRONG_MODULATION, 0, 0, pages.protect_from]));
+    // AUTH0, which closes the card but for the header, comes behind the key.
+    match pages.login {
+        PageLogin::Password => {
+            let config = config_page(technology).ok_or(FormatError::Technology(technology))?;
+            commands.extend(keys.tag_password(card, config + 2)?);
+            commands.push(place::update(config + 1, &[PROT | pages.attempts, 0, 0, 0]));
+            commands.push(place::update(config, &[STRONG_MODULATION, 0, 0, pages.protect_from]));
+        }
+        PageLogin::TripleDes => {
+            commands.extend(keys.ultralight_c_key(card)?);
+            commands.push(place::update(AUTH1_PAGE, &[READING_TOO, 0, 0, 0]));
+            commands.push(place::update(AUTH0_PAGE, &[pages.protect_from, 0, 0, 0]));
+        }
+    }
     let header: Vec<_> = header.chunks(PAGE_BYTES).zip(0..).collect();
     commands.extend(
         header.into_iter().rev().map(|(data, n)| place::update(pages.header.saturating_add(n), data)),

@@ -14,6 +14,7 @@
 
 mod desfire;
 mod format;
+mod page_login;
 mod place;
 mod preparing;
 mod public;

@@ -15,16 +15,17 @@ use std::sync::Arc;
 
 use super::desfire::{FileFormatting, FileStep};
 use super::format::{FormatDeed, FormatError, format_steps};
+use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
 use super::public;
-use super::read::password_answer;
 use crate::card::apdu::Command;
-use crate::card::keys::{CardRef, KeyRole, KeyStore, KeyVersion, TagLogin};
+use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, KeyVersion};
 use crate::card::probe::{Answer, RELAY_GET_VERSION};
 use crate::card::record::{HeaderReading, MemberRecord, Which, read_header};
+use crate::card::verdict::Refusal;
 use crate::event::card::Technology;
 use crate::ident::CardUid;
-use crate::protocols::cards::{CardLayout, Places};
+use crate::protocols::cards::{self, CardLayout, Places};
 
 /// What to do next.
 #[derive(Debug)]
@@ -76,8 +77,10 @@ enum Deed {
     Empty(Piece),
     Write(Command),
     /// Writes a page that an earlier attempt may have closed.
-    WriteClosed(Command, TagLogin),
-    Password(TagLogin),
+    WriteClosed(Command, PageLogin),
+    Open(PageLogin),
+    /// The key must be the delivered one.
+    Delivered(PageLogin),
     /// Of the conversation with a card of files.
     Files(Command),
 }
@@ -109,7 +112,7 @@ impl Preparing {
             todo.push_back(Deed::Chip);
         }
         if !again {
-            todo.extend(looks_empty(layout));
+            todo.extend(looks_empty(layout)?);
         }
         for step in format_steps(technology, layout, &uid, record, &**keys)? {
             match step {
@@ -122,9 +125,9 @@ impl Preparing {
                 FormatDeed::Write(command) => todo.push_back(Deed::Write(command)),
             }
         }
-        if let (Places::Pages(_), true) = (&layout.places, again) {
+        if let (Places::Pages(pages), true) = (&layout.places, again) {
             // The first write is to the header, which is closed only if AUTH0 was torn; the second tells.
-            let login = keys.tag_login(card)?;
+            let login = PageLogin::of(pages, card, &**keys)?;
             for deed in todo.iter_mut().filter(|deed| matches!(deed, Deed::Write(_))).take(2) {
                 if let Deed::Write(command) = deed {
                     *deed = Deed::WriteClosed(command.clone(), login.clone());
@@ -140,8 +143,21 @@ impl Preparing {
         let response = match (&self.doing, answer) {
             (Deed::Reset, Answer::Reset) => return self.go_on(),
             (Deed::Reset, _) | (_, Answer::Reset | Answer::NotTransmitted) => return self.cut(),
-            (Deed::Password(login), Answer::Response(response)) => {
-                return if password_answer(login, response).is_ok() { self.go_on() } else { self.cut() };
+            (Deed::Open(login), Answer::Response(response)) => {
+                return match login.answer(response) {
+                    LoggedIn::Yes => self.go_on(),
+                    LoggedIn::More(login) => self.go_on_with(Deed::Open(login)),
+                    LoggedIn::No(_) => self.cut(),
+                };
+            }
+            (Deed::Delivered(login), Answer::Response(response)) => {
+                return match login.answer(response) {
+                    LoggedIn::Yes => self.go_on(),
+                    LoggedIn::More(login) => self.go_on_with(Deed::Delivered(login)),
+                    LoggedIn::No(Refusal::WrongKey) => PrepareStep::Done(PrepareOutcome::NotBlank),
+                    // A reader that relays nothing cannot open such a card later either.
+                    LoggedIn::No(_) => self.cut(),
+                };
             }
             (Deed::Files(_), Answer::Response(_)) => return self.files_answer(answer),
             (_, Answer::Response(response)) => response.ok(),
@@ -158,7 +174,7 @@ impl Preparing {
             }
             (Deed::WriteClosed(write, login), None) => {
                 // A refused command puts the chip to sleep.
-                let anew = [Deed::Reset, Deed::SameUid, Deed::Password(login), Deed::Write(write)];
+                let anew = [Deed::Reset, Deed::SameUid, Deed::Open(login), Deed::Write(write)];
                 anew.into_iter().rev().for_each(|deed| self.todo.push_front(deed));
                 self.go_on()
             }
@@ -191,6 +207,11 @@ impl Preparing {
         }
     }
 
+    fn go_on_with(mut self, deed: Deed) -> PrepareStep {
+        self.todo.push_front(deed);
+        self.go_on()
+    }
+
     fn cut(self) -> PrepareStep {
         PrepareStep::Done(if self.begun { PrepareOutcome::Unfinished } else { PrepareOutcome::NotWritten })
     }
@@ -209,7 +230,7 @@ impl Preparing {
             | Deed::Write(command)
             | Deed::WriteClosed(command, _)
             | Deed::Files(command) => command.clone(),
-            Deed::Password(login) => login.through_pn53x(),
+            Deed::Open(login) | Deed::Delivered(login) => login.command(),
             Deed::EmptyHeader(piece) | Deed::Empty(piece) => piece.read(),
         };
         self.begun |= matches!(deed, Deed::Write(_) | Deed::WriteClosed(..) | Deed::Files(_));
@@ -230,10 +251,15 @@ fn is_empty_header(bytes: &[u8]) -> bool {
 }
 
 /// Reads every place of the layout; on a Classic with the key of cards as delivered.
-fn looks_empty(layout: &CardLayout) -> Vec<Deed> {
+fn looks_empty(layout: &CardLayout) -> Result<Vec<Deed>, KeyError> {
     let header = place::header(&layout.places);
     let slots = [Which::A, Which::B].into_iter().flat_map(|which| place::slot(&layout.places, which));
     let mut deeds = Vec::new();
+    if let Places::Pages(pages) = &layout.places
+        && pages.login == cards::PageLogin::TripleDes
+    {
+        deeds.push(Deed::Delivered(PageLogin::delivered()?));
+    }
     let mut open = None;
     for (piece, is_header) in std::iter::once((header, true)).chain(slots.map(|piece| (piece, false))) {
         if let Places::Blocks(_) = layout.places
@@ -244,5 +270,5 @@ fn looks_empty(layout: &CardLayout) -> Vec<Deed> {
         }
         deeds.push(if is_header { Deed::EmptyHeader(piece) } else { Deed::Empty(piece) });
     }
-    deeds
+    Ok(deeds)
 }

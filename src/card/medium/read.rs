@@ -8,10 +8,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::desfire::{FileReading, FileStep};
+use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
 use super::public;
-use crate::card::apdu::{Command, Response};
-use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, TagLogin};
+use crate::card::apdu::Command;
+use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore};
 use crate::card::probe::Answer;
 use crate::card::record::{
     Current, HEADER_BYTES, Header, HeaderReading, Pair, SLOT_BYTES, Slot, SlotFault, Which, choose, decode,
@@ -137,7 +138,7 @@ enum Deed {
     /// Logs in to a Classic sector.
     LogIn(Command),
     /// Logs in to a tag.
-    Password(TagLogin),
+    Open(PageLogin),
     Read(Piece),
 }
 
@@ -178,10 +179,14 @@ impl MemoryReading {
                 Some(_) => self.go_on(),
                 None => self.login_failed(),
             },
-            (Deed::Password(login), Answer::Response(response)) => match password_answer(login, response) {
-                Ok(()) => self.go_on(),
-                Err(Refusal::WrongKey) => self.if_still_there(Phase::Refusing(Refusal::WrongKey)),
-                Err(refusal) => refused(refusal),
+            (Deed::Open(login), Answer::Response(response)) => match login.answer(response) {
+                LoggedIn::Yes => self.go_on(),
+                LoggedIn::More(login) => {
+                    self.todo.push_front(Deed::Open(login));
+                    self.go_on()
+                }
+                LoggedIn::No(Refusal::WrongKey) => self.if_still_there(Phase::Refusing(Refusal::WrongKey)),
+                LoggedIn::No(refusal) => refused(refusal),
             },
             (Deed::Read(piece), Answer::Response(response)) => match response.ok() {
                 Some(bytes) if bytes.len() == usize::from(piece.len) => {
@@ -202,7 +207,7 @@ impl MemoryReading {
             }
             Deed::SameUid => Command::get_uid(),
             Deed::Load(command) | Deed::LogIn(command) => command.clone(),
-            Deed::Password(login) => login.through_pn53x(),
+            Deed::Open(login) => login.command(),
             Deed::Read(piece) => piece.read(),
         };
         self.doing = deed;
@@ -308,9 +313,9 @@ impl MemoryReading {
         let mut open = self.open;
         for piece in place::slot(&self.layout.places, which) {
             match self.layout.places {
-                Places::Pages(_) => {
+                Places::Pages(ref pages) => {
                     if open.replace(0).is_none() {
-                        deeds.push_back(Deed::Password(self.keys.tag_login(card)?));
+                        deeds.push_back(Deed::Open(PageLogin::of(pages, card, &*self.keys)?));
                     }
                 }
                 Places::Blocks(_) => {
@@ -384,15 +389,5 @@ pub(super) fn no_key(error: &KeyError) -> Refusal {
     match error {
         KeyError::OtherStore { .. } => Refusal::StoreNotAccepted,
         _ => Refusal::KeyMissing,
-    }
-}
-
-/// PACK behind `D5 43 00` (PN532 user manual §7.3.9).
-pub(super) fn password_answer(login: &TagLogin, response: &Response) -> Result<(), Refusal> {
-    match response.ok().and_then(|relayed| relayed.strip_prefix(&[0xD5, 0x43])) {
-        Some([0x00, pack @ ..]) if login.is_answered_by(pack) => Ok(()),
-        // It went over the air, and the card refused it, does not know PACK, or was not there.
-        Some(_) => Err(Refusal::WrongKey),
-        None => Err(Refusal::ReaderCannotLogIn),
     }
 }

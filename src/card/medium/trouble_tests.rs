@@ -105,6 +105,20 @@ fn the_bytes_lie_where_the_layout_says() {
     }
 }
 
+/// Somebody else's key is on it: nothing is written, and an Ultralight C is not taken for
+/// another chip's name.
+#[test]
+fn an_ultralight_c_with_a_key_is_not_blank() {
+    let mut locked = empty(Sim::UltralightC);
+    assert_eq!(locked.apdu(&hex::decode("FFD6002C0411223344").unwrap()), [0x90, 0x00]);
+    let mut other = empty(Sim::Ntag213);
+    for chip in [&mut locked, &mut other] {
+        let mut line = line(chip);
+        assert_eq!(prepare(&mut line, Technology::UltralightC, false), Some(PrepareOutcome::NotBlank));
+        assert!(!line.sent.iter().any(IS_WRITE));
+    }
+}
+
 #[test]
 fn a_small_ultralight_is_not_issued() {
     // Also where what lies on it would be overwritten.

@@ -12,15 +12,16 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::desfire::{FileStep, FileWriting};
+use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
-use super::read::{Finding, Opened, ReadStep, Reading, no_key, password_answer};
+use super::read::{Finding, Opened, ReadStep, Reading, no_key};
 use crate::card::apdu::Command;
-use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, TagLogin};
+use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore};
 use crate::card::probe::Answer;
 use crate::card::record::{EncodeError, MemberRecord, Which, encode};
 use crate::card::verdict::Refusal;
 use crate::ident::CardUid;
-use crate::protocols::cards::{CardLayout, FilePlaces, Places};
+use crate::protocols::cards::{CardLayout, FilePlaces, PagePlaces, Places};
 
 /// What to do next.
 #[derive(Debug)]
@@ -80,7 +81,7 @@ enum Stage {
 enum Deed {
     Load(Command),
     LogIn(Command),
-    Password(TagLogin),
+    Open(PageLogin),
     Write(Piece, Vec<u8>),
     /// Reads back; so many of the bytes count.
     Verify(Piece, Vec<u8>),
@@ -188,7 +189,7 @@ impl Writing {
         let target: Which = opened.current.slot.other();
         let writes = place::slot_writes(&self.layout.places, target, &bytes);
         let deeds = match self.layout.places {
-            Places::Pages(_) => self.page_deeds(card, target, &writes, &bytes),
+            Places::Pages(ref pages) => self.page_deeds(pages, card, target, &writes, &bytes),
             Places::Blocks(_) => self.block_deeds(card, &writes),
             // Has its own way from the beginning.
             Places::Files(_) => Err(KeyError::NoSuchKey),
@@ -200,12 +201,13 @@ impl Writing {
     /// costs nothing and holds where the caller's reading was another conversation.
     fn page_deeds(
         &self,
+        pages: &PagePlaces,
         card: CardRef<'_>,
         target: Which,
         writes: &[(Piece, Vec<u8>)],
         bytes: &[u8],
     ) -> Result<VecDeque<Deed>, KeyError> {
-        let mut deeds = VecDeque::from([Deed::Password(self.keys.tag_login(card)?)]);
+        let mut deeds = VecDeque::from([Deed::Open(PageLogin::of(pages, card, &*self.keys)?)]);
         deeds.extend(writes.iter().map(|(piece, data)| Deed::Write(*piece, data.clone())));
         let mut rest = bytes;
         for piece in place::slot(&self.layout.places, target) {
@@ -237,7 +239,7 @@ impl Writing {
         let Some(doing) = todo.pop_front() else { return WriteStep::Done(WriteOutcome::Written) };
         let command = match &doing {
             Deed::Load(command) | Deed::LogIn(command) => command.clone(),
-            Deed::Password(login) => login.through_pn53x(),
+            Deed::Open(login) => login.command(),
             Deed::Write(piece, data) => piece.update(data),
             Deed::Verify(piece, _) => piece.read(),
             Deed::StillThere => Command::get_uid(),
@@ -247,7 +249,7 @@ impl Writing {
         WriteStep::Transmit(command, Box::new(self))
     }
 
-    fn done(self, doing: &Deed, todo: VecDeque<Deed>, begun: bool, answer: &Answer) -> WriteStep {
+    fn done(self, doing: &Deed, mut todo: VecDeque<Deed>, begun: bool, answer: &Answer) -> WriteStep {
         let cut = if begun { WriteOutcome::Unknown } else { WriteOutcome::NotWritten };
         if let (Deed::StillThere, Answer::Reset) = (doing, answer) {
             return self.go_on(VecDeque::from([Deed::StillThere]), begun);
@@ -272,7 +274,14 @@ impl Writing {
                 })
             }
             // The reading was let in with it: the card has left.
-            Deed::Password(login) => password_answer(login, response).err().map(|_| WriteOutcome::NotWritten),
+            Deed::Open(login) => match login.answer(response) {
+                LoggedIn::Yes => None,
+                LoggedIn::More(login) => {
+                    todo.push_front(Deed::Open(login));
+                    None
+                }
+                LoggedIn::No(_) => Some(WriteOutcome::NotWritten),
+            },
             Deed::Write(..) if response.ok().is_none() => Some(WriteOutcome::Unknown),
             Deed::Verify(_, data) if response.ok() != Some(data.as_slice()) => Some(WriteOutcome::Unknown),
             _ => None,

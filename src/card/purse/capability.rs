@@ -57,9 +57,9 @@ pub fn wholeness(technology: Technology) -> Wholeness {
         | T::Ntag215
         | T::Ntag216
         | T::Ntag424
-        | T::Ultralight => Wholeness::TwoSlots,
-        T::UltralightC
-        | T::Cpu
+        | T::Ultralight
+        | T::UltralightC => Wholeness::TwoSlots,
+        T::Cpu
         | T::Sle4442
         | T::Iso15693
         | T::Em4100

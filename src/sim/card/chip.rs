@@ -1,5 +1,5 @@
 //! What reader and card together answer to an APDU. Pure. The memories are in
-//! `classic`, `tag` and `desfire`; other processor cards know no more here than
+//! `classic`, `tag`, `ultralight_c` and `desfire`; other processor cards know no more here than
 //! identification asks.
 
 use super::classic::{Classic, Key};
@@ -7,6 +7,7 @@ use super::desfire::Desfire;
 use super::ntag424;
 use super::profile::{CardProfile, Technology};
 use super::tag::{Kind, Tag};
+use super::ultralight_c::UltralightC;
 
 const OK: [u8; 2] = [0x90, 0x00];
 const FAILED: [u8; 2] = [0x63, 0x00];
@@ -20,6 +21,7 @@ const BLOCK: usize = 16;
 enum Memory {
     Blocks(Classic),
     Pages(Tag),
+    TripleDes(Box<UltralightC>),
     Files(Box<Desfire>),
     /// The technology is only identified.
     None,
@@ -49,6 +51,7 @@ impl Chip {
         match &mut self.memory {
             Memory::Blocks(classic) => classic.reset(),
             Memory::Pages(tag) => tag.reset(),
+            Memory::TripleDes(tag) => tag.reset(),
             Memory::Files(files) => files.reset(),
             Memory::None => {}
         }
@@ -75,6 +78,7 @@ impl Chip {
         match &self.memory {
             Memory::Blocks(classic) => classic.stored(at),
             Memory::Pages(tag) => tag.stored(at),
+            Memory::TripleDes(tag) => tag.stored(at),
             _ => None,
         }
     }
@@ -84,16 +88,17 @@ impl Chip {
     pub fn wrong_passwords(&self) -> u8 {
         match &self.memory {
             Memory::Pages(tag) => tag.wrong_passwords(),
-            Memory::Blocks(_) | Memory::Files(_) | Memory::None => 0,
+            _ => 0,
         }
     }
 
-    /// Logins that a DESFire or NTAG 424 refused.
+    /// Logins that a DESFire, NTAG 424 or Ultralight C refused.
     #[must_use]
     pub fn failed_logins(&self) -> u32 {
         match &self.memory {
             Memory::Files(files) => files.failed_logins(),
-            Memory::Blocks(_) | Memory::Pages(_) | Memory::None => 0,
+            Memory::TripleDes(tag) => tag.failed_logins(),
+            _ => 0,
         }
     }
 
@@ -102,7 +107,7 @@ impl Chip {
     pub fn application_keys(&self) -> Vec<[u8; 16]> {
         match &self.memory {
             Memory::Files(files) => files.application_keys(),
-            Memory::Blocks(_) | Memory::Pages(_) | Memory::None => Vec::new(),
+            _ => Vec::new(),
         }
     }
 
@@ -114,7 +119,7 @@ impl Chip {
             0x00 => self.processor(*ins, *p1, rest),
             0x90 => match &mut self.memory {
                 Memory::Files(files) => files.wrapped(*ins, rest),
-                Memory::Blocks(_) | Memory::Pages(_) | Memory::None => UNKNOWN.to_vec(),
+                _ => UNKNOWN.to_vec(),
             },
             _ => UNKNOWN.to_vec(),
         }
@@ -163,7 +168,7 @@ impl Chip {
         let kind = if kind == 0x60 { Key::A } else { Key::B };
         let opened = match &mut self.memory {
             Memory::Blocks(classic) => classic.authenticate(block, kind, key),
-            Memory::Pages(_) | Memory::Files(_) | Memory::None => false,
+            _ => false,
         };
         if opened { OK.to_vec() } else { FAILED.to_vec() }
     }
@@ -173,6 +178,9 @@ impl Chip {
         let bytes = match &mut self.memory {
             Memory::Blocks(classic) => classic.read(address, length),
             Memory::Pages(tag) => tag.read(address).and_then(|bytes| bytes.get(..length).map(<[u8]>::to_vec)),
+            Memory::TripleDes(tag) => {
+                tag.read(address).and_then(|bytes| bytes.get(..length).map(<[u8]>::to_vec))
+            }
             Memory::Files(_) | Memory::None => return UNSUPPORTED.to_vec(),
         };
         bytes.map_or(FAILED.to_vec(), |bytes| [bytes.as_slice(), &OK].concat())
@@ -186,6 +194,7 @@ impl Chip {
         let written = match &mut self.memory {
             Memory::Blocks(classic) => classic.write(address, data),
             Memory::Pages(tag) => tag.write(address, data),
+            Memory::TripleDes(tag) => tag.write(address, data),
             Memory::Files(_) | Memory::None => false,
         };
         if written { OK.to_vec() } else { FAILED.to_vec() }
@@ -197,7 +206,8 @@ impl Chip {
             Some((length, [0xD4, 0x42, command @ ..])) if usize::from(*length) == command.len() + 2 => {
                 let answer = match &mut self.memory {
                     Memory::Pages(tag) => tag.command(command),
-                    Memory::Blocks(_) | Memory::Files(_) | Memory::None => None,
+                    Memory::TripleDes(tag) => tag.command(command),
+                    _ => None,
                 };
                 match answer {
                     Some(answer) => [&[0xD5, 0x43, 0x00][..], &answer, &OK].concat(),
@@ -274,6 +284,9 @@ fn memory(profile: &CardProfile) -> Memory {
         }
         Technology::Desfire => {
             return Memory::Files(Box::new(Desfire::as_delivered(&profile.uid)));
+        }
+        Technology::UltralightC => {
+            return Memory::TripleDes(Box::new(UltralightC::as_delivered(&profile.uid)));
         }
         Technology::Ntag424 => return Memory::Files(Box::new(ntag424::as_delivered(&profile.uid))),
         Technology::Ntag213 => Kind { pages: 45, size: 0x12, version: ntag(0x0F), config: 0x29 },

@@ -23,6 +23,7 @@ mod pn532;
 mod profile;
 pub mod psam;
 mod tag;
+mod ultralight_c;
 
 use std::collections::VecDeque;
 use std::io;

@@ -16,6 +16,9 @@ pub enum Technology {
     /// MIFARE Ultralight EV1 with 128 bytes (MF0UL21).
     #[value(name = "ultralight-ev1-128")]
     UltralightEv1Large,
+    /// MIFARE Ultralight C (MF0ICU2).
+    #[value(name = "ultralight-c")]
+    UltralightC,
     /// NTAG213.
     Ntag213,
     /// NTAG215.
@@ -70,7 +73,7 @@ impl CardProfile {
         self
     }
 
-    /// A Classic card in the reader that names it an Ultralight (PC/SC card name 0003).
+    /// The card in a reader that names every one an Ultralight (PC/SC card name 0003).
     #[must_use]
     pub fn misnamed(mut self) -> Self {
         self.atr = Some(storage_atr(0x03, 0x0003));
@@ -91,6 +94,7 @@ impl CardProfile {
             | Technology::Ntag213
             | Technology::Ntag215
             | Technology::Ntag216 => storage_atr(0x03, 0x0003),
+            Technology::UltralightC => storage_atr(0x03, 0x003A),
             Technology::Icode => storage_atr(0x0B, 0x0014),
             Technology::Desfire | Technology::Ntag424 | Technology::Cpu | Technology::Bank => {
                 let historical = self.historical();
