@@ -50,6 +50,8 @@ pub struct PrinterEntry {
     pub kind: PrinterKind,
     /// The face it prints when none is named.
     pub template: String,
+    /// The reader it belongs to: its own, or that of the till whose home printer it is.
+    pub reader: Option<DeviceId>,
 }
 
 /// The configured devices; replaced as a whole at a reload.
@@ -78,6 +80,10 @@ impl Directory {
             id: table.id.clone(),
             kind: table.kind,
             template: table.template.clone(),
+            reader: table.reader.clone().or_else(|| {
+                let home = config.tills.iter().find(|till| till.printer.as_ref() == Some(&table.id))?;
+                home.reader.clone()
+            }),
         };
         Self {
             readers: config.readers.iter().map(reader).collect(),

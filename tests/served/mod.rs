@@ -259,6 +259,7 @@ pub fn devices() -> Directory {
             id: "face-1".parse().unwrap(),
             kind: PrinterKind::Png,
             template: "member-face.svg".into(),
+            reader: None,
         }],
         tills: vec!["till-1".parse().unwrap()],
     }

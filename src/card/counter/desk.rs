@@ -28,7 +28,7 @@ use crate::ident::{CardUid, DeviceId};
 use crate::protocols::cards::CardLayout;
 use crate::store::ledger::Evidence;
 use crate::store::requests::{RequestOp, RequestRow, RequestState};
-use crate::store::{Batch, Op, Store, StoreError};
+use crate::store::{Batch, Op, Store, StoreError, batches};
 
 /// The longest conversation with a card: preparing one takes a second or two at 106 kbit/s.
 const ERRAND_LIMIT: Duration = Duration::from_secs(8);
@@ -57,6 +57,8 @@ pub(crate) struct InField {
     pub(crate) technology: Technology,
     /// What it shows.
     pub(crate) shows: Shows,
+    /// When this tap was seen: tells it from the next one of the same card.
+    pub(crate) seen: std::time::Instant,
 }
 
 /// How a request went.
@@ -86,6 +88,8 @@ pub(crate) struct Desk {
     errands: mpsc::Sender<Errand>,
     /// When each request gives up its card.
     waiting: HashMap<Uuid, Instant>,
+    /// The tap that a batch has had its try with.
+    pub(super) fed: Option<std::time::Instant>,
 }
 
 impl Desk {
@@ -98,7 +102,7 @@ impl Desk {
         errands: mpsc::Sender<Errand>,
     ) -> Self {
         let journal = Journal::new(store.clone());
-        Self { reader, store, journal, members, shop, health, errands, waiting: HashMap::new() }
+        Self { reader, store, journal, members, shop, health, errands, waiting: HashMap::new(), fed: None }
     }
 
     pub(super) fn shop(&self) -> Arc<Shop> {
@@ -151,6 +155,7 @@ impl Desk {
         let target = self.reader.to_string();
         let open = self.store.read(move |r| r.open_requests_of(&target)).await?;
         self.waiting.retain(|id, _| open.iter().any(|request| request.id == *id));
+        let batch = open.iter().find(|request| request.kind == batches::KIND).cloned();
         for request in open {
             let ours = matches!(request.kind.as_str(), TRANSACTION | QUOTE | ISSUE);
             if !ours || request.state != RequestState::Pending {
@@ -175,6 +180,9 @@ impl Desk {
             };
             let settle = RequestOp::Settle { id: request.id, state, outcome };
             self.store.commit(Batch::new().op(Op::Request(settle))).await?;
+        }
+        if let Some(batch) = batch {
+            super::batch::feed(self, &batch, field).await?;
         }
         Ok(())
     }
