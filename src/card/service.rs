@@ -178,7 +178,7 @@ impl Counter {
             _ => Shows::Number,
         };
         let ledger = self.look(&uid, technology, opened.as_deref()).await?;
-        let in_field = InField { slot: slot.clone(), uid: uid.clone(), technology, shows };
+        let in_field = InField { slot: slot.clone(), uid: uid.clone(), technology, shows, seen };
         let row = CardInField {
             reader: self.reader.clone(),
             uid: uid.clone(),

@@ -181,6 +181,7 @@ pub(super) fn unguarded(
             Op::Warning(op) => op.apply(tx),
             Op::Job(op) => op.apply(tx),
             Op::Request(op) => op.apply(tx),
+            Op::Batch(op) => op.apply(tx),
             Op::Confirmation(op) => op.apply(tx),
             Op::Ledger(op) => op.apply(tx),
             Op::Card(op) => op.apply(tx),

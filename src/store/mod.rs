@@ -16,6 +16,7 @@
 mod alarm;
 mod apply;
 pub mod backup;
+pub mod batches;
 mod carry;
 mod check;
 pub mod clock_mark;
@@ -111,6 +112,8 @@ pub enum Op {
     Job(jobs::JobOp),
     /// Requests.
     Request(requests::RequestOp),
+    /// Batches of cards to give out.
+    Batch(batches::BatchOp),
     /// What a person in the store must say yes to.
     Confirmation(confirmations::ConfirmationOp),
     /// Transactions on cards.

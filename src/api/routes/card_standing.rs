@@ -193,12 +193,12 @@ impl Change {
         {
             return replayed(shared, earlier).await;
         }
-        let rulebook = shared.rulebook();
+        let shop = shared.shop();
         for _ in 0..ATTEMPTS {
             let card_no = self.card_no.clone();
             let row = store.read(move |r| r.member_card(&card_no)).await?;
             let row = row.ok_or_else(|| not_known(self.card_no.as_str()))?;
-            self.may(&row, &rulebook.purse)?;
+            self.may(&row, &shop.rules)?;
             let (batch, answer) = self.batch(&row, request.as_ref())?;
             match store.commit(batch).await {
                 Ok(_) => {

@@ -3,6 +3,7 @@
 
 #![allow(unused_qualifications)] // utoipa's macros write them
 
+mod batch;
 mod card_records;
 mod card_standing;
 mod cards;
@@ -50,6 +51,8 @@ pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(cards::readers))
         .routes(routes!(cards::card))
         .routes(routes!(issue::issue))
+        .routes(routes!(batch::begin, batch::list))
+        .routes(routes!(batch::show, batch::change))
         .routes(routes!(purse::quote))
         .routes(routes!(purse::transact))
         .routes(routes!(purse::transaction))

@@ -30,7 +30,7 @@ use crate::ident::{CardUid, DeviceId};
 use crate::protocols::cards::CardLayout;
 use crate::store::ledger::Evidence;
 use crate::store::requests::{RequestOp, RequestRow, RequestState};
-use crate::store::{Batch, Op, Store, StoreError};
+use crate::store::{Batch, Op, Store, StoreError, batches};
 
 /// What the card in a field shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub(crate) struct InField {
     pub(crate) technology: Technology,
     /// What it shows.
     pub(crate) shows: Shows,
+    /// When this tap was seen: tells it from the next one of the same card.
+    pub(crate) seen: std::time::Instant,
 }
 
 /// How a request went.
@@ -85,6 +87,8 @@ pub(crate) struct Desk {
     signs: Signs,
     /// When each request gives up its card.
     waiting: HashMap<Uuid, Instant>,
+    /// The tap that a batch has had its try with.
+    pub(super) fed: Option<std::time::Instant>,
 }
 
 impl Desk {
@@ -97,7 +101,7 @@ impl Desk {
         signs: Signs,
     ) -> Self {
         let journal = Journal::new(store.clone());
-        Self { reader, store, journal, members, shop, health, signs, waiting: HashMap::new() }
+        Self { reader, store, journal, members, shop, health, signs, waiting: HashMap::new(), fed: None }
     }
 
     pub(super) fn shop(&self) -> Arc<Shop> {
@@ -150,6 +154,7 @@ impl Desk {
         let target = self.reader.to_string();
         let open = self.store.read(move |r| r.open_requests_of(&target)).await?;
         self.waiting.retain(|id, _| open.iter().any(|request| request.id == *id));
+        let batch = open.iter().find(|request| request.kind == batches::KIND).cloned();
         for request in open {
             let ours = matches!(request.kind.as_str(), TRANSACTION | QUOTE | ISSUE);
             if !ours || request.state != RequestState::Pending {
@@ -174,6 +179,9 @@ impl Desk {
             };
             let settle = RequestOp::Settle { id: request.id, state, outcome };
             self.store.commit(Batch::new().op(Op::Request(settle))).await?;
+        }
+        if let Some(batch) = batch {
+            super::batch::feed(self, &batch, field).await?;
         }
         Ok(())
     }

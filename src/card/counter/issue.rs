@@ -12,7 +12,6 @@ use super::refused::Refused;
 use crate::card::feedback::Sign;
 use crate::card::medium::{Finding, PrepareOutcome, Preparing, Reading};
 use crate::card::purse::Refusal;
-use crate::card::purse::day::business_day;
 use crate::card::purse::policy::may_be_valid_until;
 use crate::card::record::{COUPON_SLOTS, Coupon, MemberRecord};
 use crate::card::verdict::Refusal as CardRefusal;
@@ -218,7 +217,7 @@ pub(super) async fn settle(
         return Ok(None);
     };
     let begun = row.created_at;
-    let day = business_day(begun, &shop.timezone, shop.business_day_start).to_string();
+    let day = shop.day_of(begun).to_string();
     let tier = (record.tier > 0).then(|| record.tier.to_string());
     let by = By { operator: asked.by.operator, till: asked.by.till };
     let mut batch = ledger_cards::issued(seen, tier, day, by)?.op(closed(row.id));

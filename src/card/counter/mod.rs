@@ -10,9 +10,11 @@
 //! ```
 
 mod asked;
+pub mod batch;
 mod desk;
 mod holder;
 mod issue;
+pub mod new_cards;
 mod refused;
 mod shop;
 mod signs;

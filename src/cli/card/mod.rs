@@ -4,6 +4,7 @@
 
 mod amount;
 mod ask;
+mod batch;
 mod figures;
 mod show;
 
@@ -54,6 +55,11 @@ enum Command {
         #[command(flatten)]
         once: Once,
     },
+    /// Gives out many cards, one behind the other: begins, follows, ends or lists batches / 批量发卡
+    #[command(
+        after_help = "Example:\n  baygate card batch --csv members.csv\n  baygate card batch --range 8800000001-8800000100 --type anonymous --no-print\n  baygate card batch"
+    )]
+    Batch(batch::Args),
     /// What a sale would cost with the card, line by line; nothing is written / 报价
     #[command(
         after_help = "Example:\n  baygate card quote --item oil-5w30:parts:4:45.00 --item oil-change:labour:1:120 --points 200"
@@ -228,6 +234,7 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             let issued = desk.post("/v1/cards", body, Some(&once.key())).await?;
             show::issued(&issued, global);
         }
+        Command::Batch(args) => batch::act(args, global).await?,
         Command::Quote { sale, at } => {
             let desk = ask::Desk::open(at, global).await?;
             let path = format!("/v1/cards/{}/quotes", desk.card_no().await?);
