@@ -143,6 +143,14 @@ pub struct Counters {
     pub offline: u32,
 }
 
+/// How long a card is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Validity {
+    /// Its last millisecond; absent: without end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<UtcMillis>,
+}
+
 /// What the card itself signed, for clearing. Upper-case hex.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Proof {
@@ -189,6 +197,15 @@ pub struct CardTransaction {
     /// The coupon that was used, given or given back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coupon: Option<CouponId>,
+    /// Coupons that left, or came, all together: of a card that is given back or replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub coupons: Vec<CouponId>,
+    /// How the card stands from then on, where that changes: `returned`, `replaced`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_after: Option<CardStanding>,
+    /// Another validity that was written to the card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validity: Option<Validity>,
     /// The workshop's or till's order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,

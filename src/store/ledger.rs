@@ -33,6 +33,9 @@ use crate::money::{Fen, Holding};
 /// What an outcome adds to its event at most, in bytes: evidence, `settles`, envelope.
 const OUTCOME_BYTES: usize = 4096;
 
+/// So far back a card's earlier cards are looked for.
+const MOST_PREDECESSORS: usize = 16;
+
 /// A transaction on its way in.
 #[derive(Debug, Clone)]
 pub struct NewTransaction {
@@ -167,6 +170,31 @@ pub fn intend(mut new: NewTransaction) -> Result<Op, StoreError> {
     Ok(Op::Ledger(LedgerOp(Change::Intend(Box::new(new)))))
 }
 
+/// The giving half of a replacement, begun and committed at once: no card is written, the one that
+/// held it is not here. `reason` is for its `card.status`.
+///
+/// # Errors
+/// As [`intend`], and as [`TransactionRow::end`].
+pub fn move_out(new: NewTransaction, reason: String) -> Result<Batch, StoreError> {
+    let NewTransaction { business_day, technology, before, after, fact, .. } = new.clone();
+    let intent = intend(new)?;
+    let row = TransactionRow {
+        no: 0,
+        fact,
+        state: State::Intent,
+        business_day,
+        technology,
+        before,
+        after,
+        begun_at: UtcMillis::now(),
+        ended_at: None,
+        told_unknown: false,
+    };
+    let mut batch = row.end_because(End::Committed(Evidence::default()), Some(reason))?;
+    batch.ops.insert(0, intent);
+    Ok(batch)
+}
+
 fn refused<T>(what: impl Into<String>) -> Result<T, StoreError> {
     Err(StoreError::LedgerRefused { what: what.into() })
 }
@@ -178,6 +206,10 @@ impl TransactionRow {
     /// # Errors
     /// [`StoreError::Corrupt`] when the event cannot be written.
     pub fn end(&self, how: End) -> Result<Batch, StoreError> {
+        self.end_because(how, None)
+    }
+
+    fn end_because(&self, how: End, reason: Option<String>) -> Result<Batch, StoreError> {
         let (state, outcome, evidence) = match how {
             End::Committed(evidence) => (State::Committed, Outcome::Committed, evidence),
             End::Aborted => (State::Aborted, Outcome::Aborted, Evidence::default()),
@@ -197,7 +229,9 @@ impl TransactionRow {
         }
         let event = NewEvent::now(format!("card/{}", fact.card_no), &fact)
             .map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        Ok(batch.event(event))
+        let stands = fact.status_after.filter(|_| state == State::Committed);
+        let stands = stands.map(|status| ledger_cards::told(&fact, status, reason)).transpose()?;
+        Ok(stands.into_iter().fold(batch.event(event), Batch::event))
     }
 
     /// What an outcome says of it.
@@ -257,7 +291,10 @@ fn begin(tx: &Connection, new: &NewTransaction) -> Result<(), StoreError> {
     let Some(card) = reader.member_card(&fact.card_no)? else {
         return refused("the card has not been seen here");
     };
-    if card.status != CardStanding::Active {
+    // A card that another one replaces need not be in use; it must not have been replaced before.
+    let leaves = fact.status_after == Some(CardStanding::Replaced);
+    let dead = matches!(card.status, CardStanding::Replaced | CardStanding::Returned);
+    if dead || card.status != CardStanding::Active && !leaves {
         return refused("the card is not in use any more: blocked, lost, replaced or given back");
     }
     if card.held.is_some() || card.seen.uid != fact.uid || card.seen.holding != new.before {
@@ -327,7 +364,7 @@ fn end(tx: &Connection, ending: &Ending) -> Result<(), StoreError> {
         return Err(StoreError::NotFound { what: format!("open transaction {}", ending.id) });
     }
     match &ending.committed {
-        Some((fact, after)) => ledger_cards::written(tx, &fact.card_no, after),
+        Some((fact, after)) => ledger_cards::written(tx, fact, after),
         None => Ok(()),
     }
 }
@@ -446,6 +483,47 @@ impl Reader<'_> {
             "original = ?1 AND state <> 'aborted' ORDER BY no",
             [original.as_bytes().as_slice()],
         )
+    }
+
+    /// The giving half that moved what a replaced card held, where it was replaced here.
+    ///
+    /// # Errors
+    /// As [`Reader::transaction`].
+    pub fn replacement_of(&self, card_no: &CardNo) -> Result<Option<TransactionRow>, StoreError> {
+        let rows = self.transactions(
+            "card_no = ?1 AND state = 'committed' AND instr(fact, '\"status_after\":\"replaced\"') > 0
+             ORDER BY no DESC LIMIT 1",
+            [card_no.as_str()],
+        )?;
+        Ok(rows.into_iter().find(|row| row.fact.status_after == Some(CardStanding::Replaced)))
+    }
+
+    /// Cards whose place a card took, the nearest first: at most so many as one person can lose.
+    ///
+    /// # Errors
+    /// As [`Reader::transaction`].
+    pub fn predecessors(&self, card_no: &CardNo) -> Result<Vec<CardNo>, StoreError> {
+        let mut found: Vec<CardNo> = Vec::new();
+        let mut of = card_no.clone();
+        while found.len() < MOST_PREDECESSORS {
+            let received = self.transactions(
+                "card_no = ?1 AND state = 'committed' AND original IS NOT NULL
+                   AND instr(fact, '\"kind\":\"transfer\"') > 0 ORDER BY no LIMIT 1",
+                [of.as_str()],
+            )?;
+            let giving = received.first().and_then(|row| row.fact.original_transaction_id);
+            let giving = giving.map(|id| self.transaction(id)).transpose()?.flatten();
+            let Some(old) = giving
+                .filter(|row| row.fact.status_after == Some(CardStanding::Replaced))
+                .map(|row| row.fact.card_no)
+                .filter(|old| old != card_no && !found.contains(old))
+            else {
+                break;
+            };
+            of = old.clone();
+            found.push(old);
+        }
+        Ok(found)
     }
 
     /// Transactions of a business day behind `after` (a row's `no`), in the order of their

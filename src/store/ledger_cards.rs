@@ -11,7 +11,7 @@ use super::seal::{self, LedgerTable};
 use super::{Batch, Op, Reader, StoreError};
 use crate::clock::UtcMillis;
 use crate::event::card::Technology;
-use crate::event::ledger::{CardIssued, CardStanding, CardStatus, CardType};
+use crate::event::ledger::{CardIssued, CardStanding, CardStatus, CardTransaction, CardType};
 use crate::event::{EventData, NewEvent};
 use crate::ident::{CardNo, CardUid, DeviceId, StoreId};
 use crate::money::Holding;
@@ -280,9 +280,42 @@ fn refresh(tx: &Connection, card: &SeenCard) -> Result<usize, StoreError> {
         ])?)
 }
 
+/// `card.status` of a card whose transaction changed how it stands.
+pub(super) fn told(
+    fact: &CardTransaction,
+    status: CardStanding,
+    reason: Option<String>,
+) -> Result<NewEvent, StoreError> {
+    let event = CardStatus {
+        card_no: fact.card_no.clone(),
+        uid: fact.uid.clone(),
+        issuing_store: fact.issuing_store.clone(),
+        status,
+        held: None,
+        counter_expected: None,
+        counter_seen: None,
+        uid_seen: None,
+        reason,
+        operator: Some(fact.operator.clone()),
+        till: Some(fact.till.clone()),
+    };
+    about(&fact.card_no, &event)
+}
+
 /// A transaction stands on the card. One that is settled late does not move it back.
-pub(super) fn written(tx: &Connection, card_no: &CardNo, after: &Holding) -> Result<(), StoreError> {
-    let changed = tx
+pub(super) fn written(tx: &Connection, fact: &CardTransaction, after: &Holding) -> Result<(), StoreError> {
+    let card_no = &fact.card_no;
+    let mut changed = 0;
+    if let Some(status) = fact.status_after {
+        let sql = "UPDATE member_card SET status = ?2 WHERE card_no = ?1";
+        changed += tx.prepare_cached(sql)?.execute(params![card_no.as_str(), enum_text(&status)?])?;
+    }
+    if let Some(validity) = fact.validity {
+        let sql = "UPDATE member_card SET valid_until = ?2 WHERE card_no = ?1 AND counter < ?3";
+        let until = validity.until.map(|until| until.0);
+        changed += tx.prepare_cached(sql)?.execute(params![card_no.as_str(), until, after.counter])?;
+    }
+    changed += tx
         .prepare_cached(
             "UPDATE member_card SET holding = ?2, counter = ?3 WHERE card_no = ?1 AND counter < ?3",
         )?

@@ -22,7 +22,7 @@ use crate::card::record::MemberRecord;
 use crate::card::verdict::Refusal;
 use crate::card::work::{Errand, WorkStep, Worked};
 use crate::clock::UtcMillis;
-use crate::event::card::Technology;
+use crate::event::card::{MemberStatus, Technology};
 use crate::health::Health;
 use crate::ident::{CardUid, DeviceId};
 use crate::protocols::cards::CardLayout;
@@ -38,12 +38,26 @@ const ERRAND_LIMIT: Duration = Duration::from_secs(8);
 pub(crate) enum Shows {
     /// A record of ours, and nothing against it.
     Record(Box<MemberRecord>),
+    /// A record of ours whose last day is over: it can be extended or given back.
+    Expired(Box<MemberRecord>),
     /// It will not do.
     Refused(Refusal),
     /// A number, no more.
     Number,
     /// Nobody knows since a write was cut off: it has to be tapped again.
     Doubt,
+}
+
+impl Shows {
+    /// What a card with this record shows after it was written or read again.
+    pub(super) fn record(record: MemberRecord) -> Self {
+        match record.status {
+            MemberStatus::Active => Self::Record(Box::new(record)),
+            MemberStatus::Blocked => Self::Refused(Refusal::Blocked),
+            MemberStatus::Returned => Self::Refused(Refusal::Returned),
+            MemberStatus::Replaced => Self::Refused(Refusal::Replaced),
+        }
+    }
 }
 
 /// A card in a field.

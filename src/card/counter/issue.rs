@@ -32,7 +32,7 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
     let earlier = open_rows(desk, &card.uid).await?;
     let again = !earlier.is_empty();
     match &card.shows {
-        Shows::Record(_) => return Ok(Refused::already_issued().into()),
+        Shows::Record(_) | Shows::Expired(_) => return Ok(Refused::already_issued().into()),
         Shows::Refused(CardRefusal::Unformatted) => {}
         // An earlier attempt was cut off: what lies there is ours.
         Shows::Refused(_) | Shows::Doubt if again => {}

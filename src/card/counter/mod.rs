@@ -14,10 +14,11 @@ mod desk;
 mod holder;
 mod issue;
 mod refused;
+mod replace;
 mod shop;
 mod transaction;
 
-pub use asked::{Adjustment, By, Deal, ISSUE, IssueAsked, PREPARE, QUOTE, Quoted, TRANSACTION};
+pub use asked::{Adjustment, By, Deal, ISSUE, IssueAsked, Life, PREPARE, QUOTE, Quoted, TRANSACTION, Why};
 pub(super) use desk::{Desk, InField, Shows};
 pub use refused::Refused;
 pub use shop::Shop;

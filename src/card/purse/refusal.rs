@@ -135,8 +135,8 @@ refusals! {
         "原交易属于另一张卡。请刷原卡，或其换出的新卡。"
         "The original belongs to another card. Tap that one, or the one that took its place."
     TransferNotAllowed "transfer-not-allowed"
-        "转账的两张卡不符合要求（同一张卡，或转出未完成）。请核对。"
-        "These cards cannot transfer (the same card, or the giving half is not committed). Check them."
+        "两张卡之间不能转账（同一张卡、另一张本店不认识或不能用，或转出未完成、已转入）。请核对。"
+        "These cards cannot transfer (the same card, one that is not known or not in use here, or the giving half is not committed or was received). Check them."
 }
 
 impl std::fmt::Display for Refusal {

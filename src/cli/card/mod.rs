@@ -5,6 +5,7 @@
 mod amount;
 mod ask;
 mod figures;
+mod life;
 mod show;
 
 use serde_json::{Map, Value, json};
@@ -12,6 +13,7 @@ use uuid::Uuid;
 
 use self::amount::{ItemArg, TenderArg, Yuan};
 use self::figures::Figures;
+use self::life::Life;
 use super::{Exit, Global};
 use crate::event::ledger::{CardType, TenderKind};
 use crate::ident::{CardNo, DeviceId};
@@ -125,6 +127,8 @@ enum Command {
         #[command(flatten)]
         once: Once,
     },
+    #[command(flatten)]
+    Life(Life),
     #[command(flatten)]
     Figures(Figures),
 }
@@ -256,6 +260,7 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(Some(transaction), body, &once.key()).await?, global);
         }
+        Command::Life(command) => life::act(command, global).await?,
         Command::Figures(command) => figures::act(command, global).await?,
     }
     Ok(Exit::Done)
