@@ -126,6 +126,7 @@ pub const TABLE: &[Rule] = &[
     rule(Method::POST, "/v1/cards/{card_no}/return", Access::OneOf(&[Scope::Issue])),
     rule(Method::POST, "/v1/cards/{card_no}/replace", Access::OneOf(&[Scope::Issue])),
     rule(Method::POST, "/v1/cards/{card_no}/extend", Access::OneOf(&[Scope::Issue])),
+    rule(Method::POST, "/v1/cards/{card_no}/pin", Access::OneOf(&[Scope::Issue, Scope::Spend])),
     rule(Method::GET, "/v1/stats", Access::OneOf(&[Scope::Read])),
     rule(Method::GET, "/v1/vehicles", Access::OneOf(&[Scope::Read])),
     rule(Method::GET, "/v1/vehicles/{vin}", Access::OneOf(&[Scope::Read])),

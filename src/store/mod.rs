@@ -16,6 +16,8 @@
 mod alarm;
 mod apply;
 pub mod backup;
+pub mod card_pins;
+pub mod card_reports;
 mod carry;
 mod check;
 pub mod clock_mark;
@@ -123,6 +125,10 @@ pub enum Op {
     Outbox(outbox::OutboxOp),
     /// Commands of headquarters.
     Command(commands::CommandOp),
+    /// Cards reported before they were ever seen.
+    Report(card_reports::ReportOp),
+    /// PINs of cards.
+    CardPin(card_pins::CardPinOp),
     /// Headquarters' list of stopped cards.
     Hotlist(hotlist::HotlistOp),
     /// The wall clock.

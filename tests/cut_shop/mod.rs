@@ -217,6 +217,7 @@ pub fn deal(card_no: &CardNo, kind: TransactionKind) -> Deal {
         original_transaction_id: None,
         to_card_no: None,
         adjustment: None,
+        pin_checked: false,
         life: None,
         wait_s: Some(30),
         quoted: None,

@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::super::extract::{IdempotencyKey, Json, Segment};
+use super::super::pins::Pin;
 use super::super::principal::Principal;
 use super::super::problem::Problem;
 use super::super::state::Shared;
-use super::counter;
 use super::purse::{answer, card_of};
+use super::{card_pin, counter};
 use crate::card::counter::{Deal, Life, TRANSACTION, Why};
 use crate::event::ledger::{TenderKind, TransactionKind};
 use crate::ident::CardNo;
@@ -27,6 +28,10 @@ pub(super) struct ReturnWish {
     /// How the principal is paid out: `cash`, `wechat`, `alipay` or `bank`.
     #[schema(value_type = String)]
     tender: TenderKind,
+    /// The card's PIN, where it has one. Never kept.
+    #[serde(default, skip_serializing)]
+    #[schema(value_type = Option<String>)]
+    pin: Option<Pin>,
     /// The reader with the card; default: the till's own, or the only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reader: Option<String>,
@@ -85,7 +90,7 @@ pub(super) async fn give_back(
     Json(wish): Json<ReturnWish>,
 ) -> Result<Response, Problem> {
     let asked = json!({ "card_no": card.0, "what": "return", "body": wish });
-    let ReturnWish { tender, reader, wait_s } = wish;
+    let ReturnWish { tender, pin, reader, wait_s } = wish;
     if !tender.is_told() {
         return Err(counter::invalid(
             "tender",
@@ -94,7 +99,7 @@ pub(super) async fn give_back(
         ));
     }
     let life = Life::Return { tender };
-    let deed = Deed { card_no: card_of(&card)?, kind: TransactionKind::Refund, life, reader, wait_s };
+    let deed = Deed { card_no: card_of(&card)?, kind: TransactionKind::Refund, life, pin, reader, wait_s };
     deed.make(&shared, &caller, key, asked).await
 }
 
@@ -116,7 +121,8 @@ pub(super) async fn replace(
     let asked = json!({ "card_no": card.0, "what": "replace", "body": wish });
     let ReplaceWish { new_card_no, why, reader, wait_s } = wish;
     let life = Life::Replace { old_card_no: card_of(&card)?, why };
-    let deed = Deed { card_no: new_card_no, kind: TransactionKind::Transfer, life, reader, wait_s };
+    let deed =
+        Deed { card_no: new_card_no, kind: TransactionKind::Transfer, life, pin: None, reader, wait_s };
     deed.make(&shared, &caller, key, asked).await
 }
 
@@ -136,7 +142,8 @@ pub(super) async fn extend(
     let asked = json!({ "card_no": card.0, "what": "extend", "body": wish });
     let ExtendWish { valid_until, reader, wait_s } = wish;
     let life = Life::Extend { valid_until };
-    let deed = Deed { card_no: card_of(&card)?, kind: TransactionKind::Adjust, life, reader, wait_s };
+    let deed =
+        Deed { card_no: card_of(&card)?, kind: TransactionKind::Adjust, life, pin: None, reader, wait_s };
     deed.make(&shared, &caller, key, asked).await
 }
 
@@ -145,14 +152,15 @@ struct Deed {
     card_no: CardNo,
     kind: TransactionKind,
     life: Life,
+    pin: Option<Pin>,
     reader: Option<String>,
     wait_s: Option<u64>,
 }
 
 impl Deed {
     async fn make(
-        self,
-        shared: &Shared,
+        mut self,
+        shared: &Arc<Shared>,
         caller: &Principal,
         key: Option<String>,
         asked: Value,
@@ -162,7 +170,9 @@ impl Deed {
             Some(id) => id,
             None => {
                 let reader = counter::reader_of(shared, caller, self.reader.as_deref())?;
-                let deal = self.deal(counter::by(caller)?, key.clone());
+                let pin = self.pin.take();
+                let mut deal = self.deal(counter::by(caller)?, key.clone());
+                deal.pin_checked = card_pin::checked(shared, &deal, pin).await?;
                 counter::commit(shared, caller, TRANSACTION, &reader, Some(key), asked, json!(deal)).await?
             }
         };
@@ -183,6 +193,7 @@ impl Deed {
             original_transaction_id: None,
             to_card_no: None,
             adjustment: None,
+            pin_checked: false,
             life: Some(self.life),
             wait_s: self.wait_s,
             quoted: None,

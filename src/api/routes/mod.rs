@@ -4,6 +4,7 @@
 #![allow(unused_qualifications)] // utoipa's macros write them
 
 mod card_life;
+mod card_pin;
 mod card_records;
 mod card_standing;
 mod cards;
@@ -63,6 +64,7 @@ pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(card_life::give_back))
         .routes(routes!(card_life::replace))
         .routes(routes!(card_life::extend))
+        .routes(routes!(card_pin::set))
         .routes(routes!(stats::stats))
         .routes(routes!(vehicles::vehicles))
         .routes(routes!(vehicles::vehicle))

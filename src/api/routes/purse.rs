@@ -13,9 +13,11 @@ use uuid::Uuid;
 
 use super::super::access::Scope;
 use super::super::extract::{IdempotencyKey, Json, Params, Segment, missing};
+use super::super::pins::Pin;
 use super::super::principal::Principal;
 use super::super::problem::Problem;
 use super::super::state::Shared;
+use super::card_pin;
 use super::counter::{self, Stand};
 use crate::card::counter::{Adjustment, Deal, QUOTE, Quoted, TRANSACTION};
 use crate::clock::UtcMillis;
@@ -81,10 +83,10 @@ pub(super) struct WantedDeal {
     /// Seconds to wait for the card, 1 to 60; default 8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     wait_s: Option<u64>,
-    /// The card's PIN, where it has one. Never kept.
+    /// The card's PIN, for what takes value off a card that has one. Never kept.
     #[serde(default, skip_serializing)]
-    #[allow(dead_code, reason = "no card of this version has a PIN")]
-    pin: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pin: Option<Pin>,
 }
 
 /// A calculation.
@@ -168,6 +170,7 @@ impl WantedDeal {
             original_transaction_id: self.original_transaction_id,
             to_card_no: self.to_card_no,
             adjustment: self.adjustment,
+            pin_checked: false,
             life: None,
             wait_s: self.wait_s,
             quoted: None,
@@ -235,7 +238,7 @@ pub(super) async fn transact(
     Extension(caller): Extension<Principal>,
     card: Segment,
     IdempotencyKey(key): IdempotencyKey,
-    Json(wanted): Json<WantedDeal>,
+    Json(mut wanted): Json<WantedDeal>,
 ) -> Result<Response, Problem> {
     let card_no = card_of(&card)?;
     let key = counter::key_of(key)?;
@@ -244,10 +247,12 @@ pub(super) async fn transact(
         Some(id) => id,
         None => {
             let reader = counter::reader_of(&shared, &caller, wanted.reader.as_deref())?;
-            let deal = match wanted.quote_id {
+            let pin = wanted.pin.take();
+            let mut deal = match wanted.quote_id {
                 Some(quote_id) => quoted(&shared, &caller, &card_no, wanted, quote_id, key.clone()).await?,
                 None => wanted.deal(&caller, card_no, key.clone())?,
             };
+            deal.pin_checked = card_pin::checked(&shared, &deal, pin).await?;
             counter::commit(&shared, &caller, TRANSACTION, &reader, Some(key), asked, json!(deal)).await?
         }
     };

@@ -155,6 +155,9 @@ pub struct Deal {
     /// Of `adjust`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adjustment: Option<Adjustment>,
+    /// The card's PIN was typed, and was right. The PIN itself is never part of a request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pin_checked: bool,
     /// Of what is no sale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub life: Option<Life>,
@@ -222,6 +225,16 @@ impl Deal {
                     transfer_in(fact, earlier.len(), &record.card_no)
                 }
             },
+        }
+    }
+
+    /// Whether it takes value off the card for its holder: what a PIN protects.
+    #[must_use]
+    pub fn takes_value(&self) -> bool {
+        match (&self.life, self.kind) {
+            (Some(life), _) => matches!(life, Life::Return { .. }),
+            (None, TransactionKind::Transfer) => self.to_card_no.is_some(),
+            (None, kind) => matches!(kind, TransactionKind::Spend | TransactionKind::Redeem),
         }
     }
 

@@ -110,7 +110,9 @@ async fn may_issue(desk: &Desk, id: Uuid, asked: &IssueAsked) -> Result<Result<(
                     && other.state == RequestState::Running
                     && other.body.get("card_no") == Some(&json!(card_no))
             };
-            let given = r.member_card(&card_no)?.is_some() || r.open_requests(ISSUE, None)?.iter().any(same);
+            let given = r.member_card(&card_no)?.is_some()
+                || r.card_report(&card_no)?.is_some()
+                || r.open_requests(ISSUE, None)?.iter().any(same);
             Ok((r.card_writes_held()?.is_some(), given))
         })
         .await?;

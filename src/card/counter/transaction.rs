@@ -15,6 +15,7 @@ use crate::card::keys::Scope;
 use crate::card::medium::{Finding, Reading, WriteOutcome, Writing};
 use crate::card::purse::capability::Limits;
 use crate::card::purse::day::business_day;
+use crate::card::purse::effect::type_rule;
 use crate::card::purse::policy::{Card, Hotlist, House, OfflineSpent, may_be_valid_until, permit};
 use crate::card::purse::settle::Mark;
 use crate::card::purse::{Caps, Context, Plan, Refusal};
@@ -49,6 +50,7 @@ struct Known {
     parked: bool,
     /// A transfer is to go to a card that cannot take it.
     receiver_refused: bool,
+    has_pin: bool,
 }
 
 /// A deal that may be made.
@@ -61,6 +63,7 @@ struct Made {
     offline: bool,
     takes_fen: Fen,
     day_cap: Option<Fen>,
+    pin_asked: bool,
 }
 
 /// Does one request for a quote or a transaction with the card in the field.
@@ -92,6 +95,9 @@ pub(super) async fn deal(desk: &Desk, request: &RequestRow, card: &mut InField) 
     let said = said(&made);
     if request.kind == QUOTE {
         return Ok(Went::Done(said));
+    }
+    if made.pin_asked && asked.takes_value() && !asked.pin_checked {
+        return Ok(Refusal::PinNeeded.into());
     }
     if asked.quoted.as_ref().is_some_and(|quoted| quoted.said != said) {
         return Ok(Refused::quote_changed().into());
@@ -207,6 +213,7 @@ async fn make(
             let earlier = known.original.iter().flat_map(|(_, earlier)| earlier);
             let earlier = earlier.map(|fact| fact.transaction_id).collect();
             Made {
+                pin_asked: known.has_pin || type_rule(&shop.rules, record.member_type).pin_required,
                 plan,
                 before: before.clone(),
                 after,
@@ -263,6 +270,7 @@ async fn known(
                 row.status == CardStanding::Active && row.held.is_none() && row.seen.issuing_store == store
             };
             Ok(Known {
+                has_pin: r.card_pin(&card_no)?.is_some(),
                 receiver_refused: receiver.is_some_and(|row| !row.as_ref().is_some_and(takes)),
                 predecessors: if original.is_some() { r.predecessors(&card_no)? } else { Vec::new() },
                 parked: r.unsettled_of(&card_no)?.iter().any(|row| row.state == State::Parked),

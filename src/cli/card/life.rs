@@ -1,12 +1,12 @@
 //! `baygate card return|replace|extend|transfer`: what changes with a card's life, and what moves
 //! from one card to another, with the card on a reader.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::amount::{self, Yuan};
 use super::{At, Once, ask, card_type, show};
-use crate::cli::Global;
+use crate::cli::{Global, terminal_secret};
 use crate::event::ledger::{CardType, TenderKind};
 use crate::ident::CardNo;
 
@@ -19,6 +19,9 @@ pub(super) enum Life {
         /// How the principal is paid out: cash, wechat, alipay or bank / 退款方式
         #[arg(long, value_name = "TENDER", value_parser = amount::tender_kind)]
         tender: TenderKind,
+        /// Asks for the card's PIN / 输入卡密码
+        #[arg(long)]
+        pin: bool,
         #[command(flatten)]
         at: At,
         #[command(flatten)]
@@ -84,6 +87,9 @@ pub(super) enum Life {
         /// The second tap: what this giving half gave, onto the card on the reader / 转入
         #[arg(long, value_name = "TRANSACTION", conflicts_with = "to", required_unless_present = "to")]
         receive: Option<Uuid>,
+        /// Asks for the card's PIN / 输入卡密码
+        #[arg(long)]
+        pin: bool,
         #[command(flatten)]
         at: At,
         #[command(flatten)]
@@ -97,10 +103,11 @@ pub(super) enum Life {
 /// The daemon cannot be asked, or refuses.
 pub(super) async fn act(command: Life, global: &Global) -> anyhow::Result<()> {
     let done = match command {
-        Life::Return { tender, at, once } => {
+        Life::Return { tender, pin, at, once } => {
             let desk = ask::Desk::open(at, global).await?;
             let path = format!("/v1/cards/{}/return", desk.card_no().await?);
-            desk.post(&path, json!({ "tender": tender }), Some(&once.key())).await?
+            let body = with_pin(json!({ "tender": tender }), pin, global).await?;
+            desk.post(&path, body, Some(&once.key())).await?
         }
         Life::Replace { old, defect, issue, card_type, tier, discount_class, valid_until, at, once } => {
             let desk = ask::Desk::open(at, global).await?;
@@ -124,15 +131,25 @@ pub(super) async fn act(command: Life, global: &Global) -> anyhow::Result<()> {
             let path = format!("/v1/cards/{}/extend", desk.card_no().await?);
             desk.post(&path, json!({ "valid_until": valid_until }), Some(&once.key())).await?
         }
-        Life::Transfer { amount, to, receive, at, once } => {
+        Life::Transfer { amount, to, receive, pin, at, once } => {
             let desk = ask::Desk::open(at, global).await?;
             let body = json!({
                 "kind": "transfer", "amount_fen": amount.map(|amount| amount.0), "to_card_no": to,
                 "original_transaction_id": receive,
             });
+            let body = with_pin(body, pin, global).await?;
             desk.transact(None, body, &once.key()).await?
         }
     };
     show::transaction(&done, global);
     Ok(())
+}
+
+/// With the card's PIN, typed without echo or read as a line of standard input.
+pub(super) async fn with_pin(mut body: Value, wanted: bool, global: &Global) -> anyhow::Result<Value> {
+    if wanted && let Some(members) = body.as_object_mut() {
+        let asked = global.language().pick("卡密码（不显示）：", "The card's PIN (not shown): ");
+        members.insert("pin".into(), json!(terminal_secret::read(asked).await?.reveal()));
+    }
+    Ok(body)
 }

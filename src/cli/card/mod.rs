@@ -97,6 +97,9 @@ enum Command {
             conflicts_with_all = ["amount", "items", "points", "coupon", "tenders", "order"]
         )]
         quote: Option<Uuid>,
+        /// Asks for the card's PIN / 输入卡密码
+        #[arg(long)]
+        pin: bool,
         #[command(flatten)]
         at: At,
         #[command(flatten)]
@@ -244,8 +247,9 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(None, body, &once.key()).await?, global);
         }
-        Command::Spend { sale, quote, at, once } => {
+        Command::Spend { sale, quote, pin, at, once } => {
             let body = quote.map_or_else(|| sale.body().into(), |quote| json!({ "quote_id": quote }));
+            let body = life::with_pin(body, pin, global).await?;
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(None, body, &once.key()).await?, global);
         }
