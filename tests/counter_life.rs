@@ -12,7 +12,7 @@ mod port;
 use std::time::Duration;
 
 use baygate::api::client::Method;
-use baygate::sim::card::{CardSim, Chip, Technology as Sim};
+use baygate::sim::card::{CardFault, CardSim, Chip, Technology as Sim};
 use counter_shop::{Shop, blank, blank_with_uid};
 use serde_json::{Value, json};
 
@@ -114,6 +114,14 @@ async fn a_lost_card_is_replaced_while_it_is_away() {
     assert_eq!(shop.get(OLD).await.body["held"], Value::Null);
     assert_eq!(card.writes(), 0);
     away(card).await;
+
+    // No third card gets it again.
+    let card = shop.lay(blank_with_uid(Sim::Classic1k, 12)).await;
+    shop.done("/v1/cards", json!({ "card_no": "8800000046", "type": "named" }), "i-5").await;
+    let writes = card.writes();
+    let third = shop.refused(&path(OLD, "replace"), json!({ "new_card_no": "8800000046" }), "r-6").await;
+    assert_eq!((third, card.writes()), ((409, "card-replaced".into()), writes));
+    away(card).await;
     let (_, told) = shop.close().await;
     let dead: Vec<&Value> = told
         .iter()
@@ -122,6 +130,36 @@ async fn a_lost_card_is_replaced_while_it_is_away() {
         .collect();
     assert_eq!(dead.len(), 1);
     assert_eq!((&dead[0]["reason"], &dead[0]["operator"]), (&json!("lost"), &json!("control")));
+}
+
+/// A sale that no tap ever settled: the card was destroyed in it. What the journal last saw
+/// committed moves, and headquarters settles the rest.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_broke_in_a_sale_is_replaced() {
+    let shop = Shop::open(RULES).await;
+    let (old, _) = old_card(&shop).await;
+    let card = shop.lay(old).await;
+    shop.member().await;
+    card.fault_after(12, CardFault::Pull);
+    let sale = json!({ "kind": "spend", "amount_fen": 300 });
+    let cut = shop.post(&path(OLD, "transactions"), sale.clone(), "s-2").await;
+    assert_eq!((cut.status, &cut.body["code"]), (202, &json!("tap-again")), "{cut:?}");
+    drop(card);
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 9)).await;
+    shop.issue("8800000043", "i-2").await;
+    let wish = json!({ "new_card_no": "8800000043", "why": "defect" });
+    let moved = shop.done(&path(OLD, "replace"), wish, "r-1").await;
+    assert_eq!(moved["balance_after_fen"], 16_000);
+    let known = shop.get(OLD).await.body;
+    assert_eq!((&known["status"], &known["balance_fen"]), (&json!("replaced"), &json!(0)));
+    assert_eq!(
+        (&known["unsettled"][0]["state"], &known["unsettled"][0]["amount_fen"]),
+        (&json!("parked"), &json!(-300))
+    );
+    // The till that asks again is told the same as ever, and nothing is charged.
+    assert_eq!(shop.post(&path(OLD, "transactions"), sale, "s-2").await.body["code"], "tap-again");
+    away(card).await;
+    shop.close().await;
 }
 
 /// Killed while the new card is written: the balance is on its way, or there, and never twice.
@@ -267,11 +305,14 @@ async fn principal_goes_to_another_card() {
     let receive =
         |given: &Value| json!({ "kind": "transfer", "original_transaction_id": given["transaction_id"] });
     assert_eq!(shop.refused(&deals, receive(&given), "y-1").await.1, "transfer-not-allowed", "the same card");
+    let due = shop.get(NEW).await.body["transfers_due"].clone();
+    assert_eq!((&due[0]["transaction_id"], &due[0]["amount_fen"]), (&given["transaction_id"], &json!(4_000)));
     let old = away(card).await;
     let card = shop.lay(new).await;
     shop.member().await;
     let received = shop.done(&path(NEW, "transactions"), receive(&given), "h-1").await;
     assert_eq!((&received["amount_fen"], &received["balance_after_fen"]), (&json!(4_000), &json!(4_000)));
+    assert_eq!(shop.get(NEW).await.body.get("transfers_due"), None);
     let twice = shop.refused(&path(NEW, "transactions"), receive(&given), "h-2").await;
     assert_eq!(twice.1, "transfer-not-allowed");
     away(card).await;

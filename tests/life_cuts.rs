@@ -11,7 +11,12 @@ mod pcscd;
 #[path = "support/port.rs"]
 mod port;
 
+use baygate::card::apdu::Response;
 use baygate::card::counter::{Deal, ISSUE, IssueAsked, Life, TRANSACTION, Why};
+use baygate::card::medium::{PrepareOutcome, PrepareStep, Preparing};
+use baygate::card::probe::Answer;
+use baygate::card::record::{Coupon, MemberRecord};
+use baygate::event::card::{MemberStatus, Technology};
 use baygate::event::ledger::{CardStanding, CardType, TenderKind, TransactionKind};
 use baygate::ident::CardNo;
 use baygate::money::{Fen, Holding};
@@ -250,6 +255,28 @@ async fn the_replacement_of_a_classic_is_cut_at_every_command() {
     replacements_are_cut(shop(), CLASSIC).await;
 }
 
+/// A card that was replaced here was spent elsewhere afterwards: refused, held, and told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_card_that_was_used_elsewhere_is_an_alarm() {
+    let (shop, service) = shop();
+    let (elsewhere, other) = cut_shop::shop();
+    let old = issued(&shop, Sim::Ntag215, 1, CardType::Named, 5_000).await;
+    let fresh = issued(&shop, Sim::Ntag215, 2, CardType::Named, 0).await;
+    whole(&shop, &fresh, replace(&number(1), &number(2))).await;
+    let spend = Deal { amount_fen: Some(Fen(100)), ..deal(&number(1), TransactionKind::Spend) };
+    let (old, ..) = whole(&elsewhere, &old, spend).await;
+    let card = shop.lay(&old).await;
+    refused(&shop, &card, deal(&number(1), TransactionKind::Earn), "replaced").await;
+    shop.take_away(card).await;
+    let row = shop.gateway.store.read(|r| r.member_card(&number(1))).await.unwrap().unwrap();
+    assert_eq!((row.status, row.held.as_deref()), (CardStanding::Replaced, Some("used-after-its-end")));
+    let told = shop.told().await;
+    let alarms: Vec<_> = told.iter().filter(|(_, data)| data["held"] == "used-after-its-end").collect();
+    assert_eq!((alarms.len(), &alarms[0].1["counter_seen"]), (1, &json!(2)));
+    service.stop().await;
+    other.stop().await;
+}
+
 /// One card that goes on living, with another last day each time.
 async fn extensions_are_cut((shop, service): (Shop, Running), cuts: Cuts) {
     let card_no = number(1);
@@ -279,6 +306,76 @@ async fn extensions_are_cut((shop, service): (Shop, Running), cuts: Cuts) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_extension_of_a_ntag_is_cut_at_every_command() {
     extensions_are_cut(shop(), ALL_ON_NTAG).await;
+}
+
+/// A card whose last day was in 2020, with ¥3 on it.
+fn expired(n: usize) -> Chip {
+    let record = MemberRecord {
+        card_no: number(n),
+        member_type: CardType::Anonymous,
+        status: MemberStatus::Active,
+        issuing_store: cut_shop::STORE.parse().unwrap(),
+        tier: 0,
+        discount_class: 0,
+        valid_until: Some(date(2020, 1, 1)),
+        principal_fen: 300,
+        bonus_fen: 0,
+        points: 0,
+        coupons: [Coupon::default(); 4],
+        counter: 5,
+        last: None,
+        key_version: 1,
+    };
+    let mut chip = blank(Sim::Ntag215, n);
+    let (members, uid) = (members(), hex::encode_upper(&chip.profile().uid).parse().unwrap());
+    let layout = members.layout(Technology::Ntag215).unwrap();
+    let mut step =
+        Preparing::start(uid, Technology::Ntag215, &layout, &record, &members.keys, false).unwrap();
+    loop {
+        step = match step {
+            PrepareStep::Done(outcome) => {
+                assert_eq!(outcome, PrepareOutcome::Prepared);
+                return chip;
+            }
+            PrepareStep::Reset(preparing) => {
+                chip.reset();
+                preparing.answer(&Answer::Reset)
+            }
+            PrepareStep::Transmit(command, preparing) => {
+                let answer = Response::parse(&chip.apdu(&command.to_bytes())).unwrap();
+                preparing.answer(&Answer::Response(answer))
+            }
+        };
+    }
+}
+
+/// What a card holds does not end with its validity: it is extended, or paid out.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_card_is_extended_or_given_back() {
+    let clock = tempfile::tempdir().unwrap();
+    let synced = clock.path().join("synchronized");
+    std::fs::write(&synced, "").unwrap();
+    baygate::clock::trust(&synced);
+    let (shop, service) = shop();
+    let spend = |n: usize| Deal { amount_fen: Some(Fen(100)), ..deal(&number(n), TransactionKind::Spend) };
+    let longer = Life::Extend { valid_until: Some(date(2041, 12, 31)) };
+    let card = shop.lay(&expired(1)).await;
+    refused(&shop, &card, spend(1), "card-expired").await;
+    let soon = Life::Extend { valid_until: Some(date(2027, 12, 31)) };
+    refused(&shop, &card, life(&number(1), TransactionKind::Adjust, soon), "validity-not-allowed").await;
+    for deal in [life(&number(1), TransactionKind::Adjust, longer), spend(1)] {
+        let id = ask(&shop, deal).await;
+        let row = shop.answered(id).await;
+        assert_eq!(row.state, RequestState::Done, "{:?}", row.outcome);
+    }
+    let chip = shop.take_away(card).await;
+    let (_, _, id) = whole(&shop, &chip, spend(1)).await;
+    assert_eq!(state(&shop, id).await, Some(State::Committed));
+    assert_eq!(shop.known(&number(1)).await.unwrap().balance(), Some(Fen(100)));
+    let (_, _, id) = whole(&shop, &expired(2), give_back(&number(2))).await;
+    assert_eq!(state(&shop, id).await, Some(State::Committed));
+    assert_eq!(stands(&shop, &number(2)).await, CardStanding::Returned);
+    service.stop().await;
 }
 
 /// Two cards send principal to each other; what is neither here nor there is listed.

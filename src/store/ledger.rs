@@ -33,9 +33,6 @@ use crate::money::{Fen, Holding};
 /// What an outcome adds to its event at most, in bytes: evidence, `settles`, envelope.
 const OUTCOME_BYTES: usize = 4096;
 
-/// So far back a card's earlier cards are looked for.
-const MOST_PREDECESSORS: usize = 16;
-
 /// A transaction on its way in.
 #[derive(Debug, Clone)]
 pub struct NewTransaction {
@@ -170,31 +167,6 @@ pub fn intend(mut new: NewTransaction) -> Result<Op, StoreError> {
     Ok(Op::Ledger(LedgerOp(Change::Intend(Box::new(new)))))
 }
 
-/// The giving half of a replacement, begun and committed at once: no card is written, the one that
-/// held it is not here. `reason` is for its `card.status`.
-///
-/// # Errors
-/// As [`intend`], and as [`TransactionRow::end`].
-pub fn move_out(new: NewTransaction, reason: String) -> Result<Batch, StoreError> {
-    let NewTransaction { business_day, technology, before, after, fact, .. } = new.clone();
-    let intent = intend(new)?;
-    let row = TransactionRow {
-        no: 0,
-        fact,
-        state: State::Intent,
-        business_day,
-        technology,
-        before,
-        after,
-        begun_at: UtcMillis::now(),
-        ended_at: None,
-        told_unknown: false,
-    };
-    let mut batch = row.end_because(End::Committed(Evidence::default()), Some(reason))?;
-    batch.ops.insert(0, intent);
-    Ok(batch)
-}
-
 fn refused<T>(what: impl Into<String>) -> Result<T, StoreError> {
     Err(StoreError::LedgerRefused { what: what.into() })
 }
@@ -209,7 +181,7 @@ impl TransactionRow {
         self.end_because(how, None)
     }
 
-    fn end_because(&self, how: End, reason: Option<String>) -> Result<Batch, StoreError> {
+    pub(super) fn end_because(&self, how: End, reason: Option<String>) -> Result<Batch, StoreError> {
         let (state, outcome, evidence) = match how {
             End::Committed(evidence) => (State::Committed, Outcome::Committed, evidence),
             End::Aborted => (State::Aborted, Outcome::Aborted, Evidence::default()),
@@ -408,7 +380,7 @@ const TRANSFERS_DUE: &str = "SELECT id FROM card_transaction g
      ORDER BY g.no";
 
 impl Reader<'_> {
-    fn transactions(
+    pub(super) fn transactions(
         &self,
         which: &str,
         params: impl rusqlite::Params,
@@ -483,47 +455,6 @@ impl Reader<'_> {
             "original = ?1 AND state <> 'aborted' ORDER BY no",
             [original.as_bytes().as_slice()],
         )
-    }
-
-    /// The giving half that moved what a replaced card held, where it was replaced here.
-    ///
-    /// # Errors
-    /// As [`Reader::transaction`].
-    pub fn replacement_of(&self, card_no: &CardNo) -> Result<Option<TransactionRow>, StoreError> {
-        let rows = self.transactions(
-            "card_no = ?1 AND state = 'committed' AND instr(fact, '\"status_after\":\"replaced\"') > 0
-             ORDER BY no DESC LIMIT 1",
-            [card_no.as_str()],
-        )?;
-        Ok(rows.into_iter().find(|row| row.fact.status_after == Some(CardStanding::Replaced)))
-    }
-
-    /// Cards whose place a card took, the nearest first: at most so many as one person can lose.
-    ///
-    /// # Errors
-    /// As [`Reader::transaction`].
-    pub fn predecessors(&self, card_no: &CardNo) -> Result<Vec<CardNo>, StoreError> {
-        let mut found: Vec<CardNo> = Vec::new();
-        let mut of = card_no.clone();
-        while found.len() < MOST_PREDECESSORS {
-            let received = self.transactions(
-                "card_no = ?1 AND state = 'committed' AND original IS NOT NULL
-                   AND instr(fact, '\"kind\":\"transfer\"') > 0 ORDER BY no LIMIT 1",
-                [of.as_str()],
-            )?;
-            let giving = received.first().and_then(|row| row.fact.original_transaction_id);
-            let giving = giving.map(|id| self.transaction(id)).transpose()?.flatten();
-            let Some(old) = giving
-                .filter(|row| row.fact.status_after == Some(CardStanding::Replaced))
-                .map(|row| row.fact.card_no)
-                .filter(|old| old != card_no && !found.contains(old))
-            else {
-                break;
-            };
-            of = old.clone();
-            found.push(old);
-        }
-        Ok(found)
     }
 
     /// Transactions of a business day behind `after` (a row's `no`), in the order of their

@@ -40,6 +40,7 @@ mod keeper;
 pub mod ledger;
 pub mod ledger_cards;
 pub mod ledger_figures;
+pub mod ledger_replaced;
 mod lock;
 mod mark;
 mod open;

@@ -24,8 +24,9 @@ use crate::config::purse::PurseTable;
 use crate::event::ledger::{CardStanding, CardTransaction};
 use crate::ident::CardNo;
 use crate::money::{Fen, Holding};
-use crate::store::ledger::{End, NewTransaction, TransactionRow, move_out};
+use crate::store::ledger::{End, NewTransaction, TransactionRow};
 use crate::store::ledger_cards::CardRow;
+use crate::store::ledger_replaced::move_out;
 use crate::store::{Batch, StoreError};
 
 /// What moves to the card in the field.

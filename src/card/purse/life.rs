@@ -108,7 +108,7 @@ pub fn is_replacement(fact: &CardTransaction) -> bool {
 /// Another validity: nothing of what the card holds changes but its counter.
 ///
 /// # Errors
-/// None yet; as its neighbours.
+/// As its neighbours; none of them happens.
 pub fn extend(validity: Validity) -> Result<Plan, Refusal> {
     let mut plan = Plan::new(TransactionKind::Adjust);
     plan.validity = Some(validity);

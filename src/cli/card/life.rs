@@ -59,7 +59,7 @@ pub(super) enum Life {
     },
     /// Changes how long the card on the reader is good / 延期
     #[command(
-        after_help = "Example:\n  baygate card extend --valid-until 2031-12-31\n  baygate card extend --no-end"
+        after_help = "Example:\n  baygate card extend --valid-until 2031-12-31\n  baygate card extend --card 8800000042 --no-end"
     )]
     Extend {
         /// The last day it is good / 有效期至
