@@ -173,6 +173,7 @@ impl Counter {
         let CardIdentity { uid, technology, atr, code, standing, opened } = card;
         let standing = stops::judged(&self.store, standing).await?;
         let shows = match (&standing, &opened) {
+            (Standing::Refused(Refusal::Expired), Some(record)) => Shows::Expired(record.clone()),
             (Standing::Refused(refusal), _) => Shows::Refused(*refusal),
             (Standing::Member(_), Some(record)) => Shows::Record(record.clone()),
             _ => Shows::Number,
@@ -245,7 +246,9 @@ impl Counter {
         let before: Vec<Shows> = self.field.iter().map(|card| card.shows.clone()).collect();
         self.desk.serve(&mut self.field).await?;
         for (card, before) in self.field.iter().zip(before) {
-            let (Shows::Refused(_) | Shows::Doubt, Shows::Record(record)) = (before, &card.shows) else {
+            let (Shows::Refused(_) | Shows::Expired(_) | Shows::Doubt, Shows::Record(record)) =
+                (before, &card.shows)
+            else {
                 continue;
             };
             let data = CardTapped {

@@ -74,6 +74,7 @@ impl CheckedBatch {
                     | Op::Cursor(_)
                     // A few bytes; without them nobody could log in to sell while the disk is full.
                     | Op::Operator(_)
+                    | Op::CardPin(_)
                     | Op::Shift(_)
                     | Op::Request(RequestOp::Settle { .. } | RequestOp::Start { .. })
             )
@@ -199,6 +200,8 @@ pub(super) fn unguarded(
             }
             Op::Outbox(op) => op.apply(tx),
             Op::Command(op) => op.apply(tx),
+            Op::Report(op) => op.apply(tx),
+            Op::CardPin(op) => op.apply(tx),
             Op::Hotlist(op) => op.apply(tx),
             Op::Token(op) => op.apply(tx),
             Op::Operator(op) => op.apply(tx),

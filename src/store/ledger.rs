@@ -178,6 +178,10 @@ impl TransactionRow {
     /// # Errors
     /// [`StoreError::Corrupt`] when the event cannot be written.
     pub fn end(&self, how: End) -> Result<Batch, StoreError> {
+        self.end_because(how, None)
+    }
+
+    pub(super) fn end_because(&self, how: End, reason: Option<String>) -> Result<Batch, StoreError> {
         let (state, outcome, evidence) = match how {
             End::Committed(evidence) => (State::Committed, Outcome::Committed, evidence),
             End::Aborted => (State::Aborted, Outcome::Aborted, Evidence::default()),
@@ -197,7 +201,9 @@ impl TransactionRow {
         }
         let event = NewEvent::now(format!("card/{}", fact.card_no), &fact)
             .map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        Ok(batch.event(event))
+        let stands = fact.status_after.filter(|_| state == State::Committed);
+        let stands = stands.map(|status| ledger_cards::told(&fact, status, reason)).transpose()?;
+        Ok(stands.into_iter().fold(batch.event(event), Batch::event))
     }
 
     /// What an outcome says of it.
@@ -257,7 +263,10 @@ fn begin(tx: &Connection, new: &NewTransaction) -> Result<(), StoreError> {
     let Some(card) = reader.member_card(&fact.card_no)? else {
         return refused("the card has not been seen here");
     };
-    if card.status != CardStanding::Active {
+    // A card that another one replaces need not be in use; it must not have been replaced before.
+    let leaves = fact.status_after == Some(CardStanding::Replaced);
+    let dead = matches!(card.status, CardStanding::Replaced | CardStanding::Returned);
+    if dead || card.status != CardStanding::Active && !leaves {
         return refused("the card is not in use any more: blocked, lost, replaced or given back");
     }
     if card.held.is_some() || card.seen.uid != fact.uid || card.seen.holding != new.before {
@@ -327,7 +336,7 @@ fn end(tx: &Connection, ending: &Ending) -> Result<(), StoreError> {
         return Err(StoreError::NotFound { what: format!("open transaction {}", ending.id) });
     }
     match &ending.committed {
-        Some((fact, after)) => ledger_cards::written(tx, &fact.card_no, after),
+        Some((fact, after)) => ledger_cards::written(tx, fact, after),
         None => Ok(()),
     }
 }
@@ -371,7 +380,7 @@ const TRANSFERS_DUE: &str = "SELECT id FROM card_transaction g
      ORDER BY g.no";
 
 impl Reader<'_> {
-    fn transactions(
+    pub(super) fn transactions(
         &self,
         which: &str,
         params: impl rusqlite::Params,

@@ -17,6 +17,8 @@ mod alarm;
 mod apply;
 pub mod backup;
 pub mod batches;
+pub mod card_pins;
+pub mod card_reports;
 mod carry;
 mod check;
 pub mod clock_mark;
@@ -39,6 +41,7 @@ mod keeper;
 pub mod ledger;
 pub mod ledger_cards;
 pub mod ledger_figures;
+pub mod ledger_replaced;
 mod lock;
 mod mark;
 mod open;
@@ -126,6 +129,10 @@ pub enum Op {
     Outbox(outbox::OutboxOp),
     /// Commands of headquarters.
     Command(commands::CommandOp),
+    /// Cards reported before they were ever seen.
+    Report(card_reports::ReportOp),
+    /// PINs of cards.
+    CardPin(card_pins::CardPinOp),
     /// Headquarters' list of stopped cards.
     Hotlist(hotlist::HotlistOp),
     /// The wall clock.

@@ -13,9 +13,11 @@ use uuid::Uuid;
 
 use super::super::access::Scope;
 use super::super::extract::{IdempotencyKey, Json, Params, Segment, missing};
+use super::super::pins::Pin;
 use super::super::principal::Principal;
 use super::super::problem::Problem;
 use super::super::state::Shared;
+use super::card_pin;
 use super::counter::{self, Stand};
 use crate::card::counter::{Adjustment, Deal, QUOTE, Quoted, TRANSACTION};
 use crate::clock::UtcMillis;
@@ -40,7 +42,7 @@ pub(super) struct WantedDeal {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "uuid")]
     quote_id: Option<Uuid>,
-    /// `topup`, `spend`, `earn`, `redeem`, `coupon`, `adjust`, `refund` or `void`.
+    /// `topup`, `spend`, `earn`, `redeem`, `coupon`, `adjust`, `transfer`, `refund` or `void`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     kind: Option<TransactionKind>,
@@ -66,10 +68,14 @@ pub(super) struct WantedDeal {
     /// The till's order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     order: Option<String>,
-    /// Of `refund` and `void`.
+    /// Of `refund`, `void`, and the receiving half of `transfer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "uuid")]
     original_transaction_id: Option<Uuid>,
+    /// Of the giving half of `transfer`: the card that receives `amount_fen` of the principal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    to_card_no: Option<CardNo>,
     /// Of `adjust`: `principal_fen`, `bonus_fen`, `points`, signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -77,10 +83,10 @@ pub(super) struct WantedDeal {
     /// Seconds to wait for the card, 1 to 60; default 8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     wait_s: Option<u64>,
-    /// The card's PIN, where it has one. Never kept.
+    /// The card's PIN, for what takes value off a card that has one. Never kept.
     #[serde(default, skip_serializing)]
-    #[allow(dead_code, reason = "no card of this version has a PIN")]
-    pin: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pin: Option<Pin>,
 }
 
 /// A calculation.
@@ -114,7 +120,7 @@ fn scopes_for(kind: TransactionKind) -> &'static [Scope] {
     }
 }
 
-fn card_of(segment: &Segment) -> Result<CardNo, Problem> {
+pub(super) fn card_of(segment: &Segment) -> Result<CardNo, Problem> {
     CardNo::new(segment.0.clone()).map_err(|_| missing("card", &segment.0))
 }
 
@@ -125,8 +131,14 @@ impl WantedDeal {
             counter::invalid("kind", "请给出 quote_id 或 kind", "give a `quote_id` or a `kind`")
         })?;
         counter::needs(caller, scopes_for(kind))?;
-        if kind == TransactionKind::Transfer {
-            return Err(counter::invalid("kind", "暂不支持转账", "transfers are not served yet"));
+        let halves = (self.to_card_no.is_some(), self.original_transaction_id.is_some());
+        let transfers = kind == TransactionKind::Transfer;
+        if transfers && halves.0 == halves.1 || !transfers && halves.0 {
+            return Err(counter::invalid(
+                "to_card_no",
+                "转账：转出卡给 to_card_no 和 amount_fen，转入卡只给 original_transaction_id（转出交易号）",
+                "of a transfer, and of nothing else: the giving card gets `to_card_no` and `amount_fen`, the receiving card the giving half's `original_transaction_id` alone",
+            ));
         }
         let negative = self.amount_fen.is_some_and(|fen| fen.0 < 0)
             || self.points.is_some_and(|points| points < 0)
@@ -156,7 +168,10 @@ impl WantedDeal {
             tenders: self.tenders,
             order: self.order,
             original_transaction_id: self.original_transaction_id,
+            to_card_no: self.to_card_no,
             adjustment: self.adjustment,
+            pin_checked: false,
+            life: None,
             wait_s: self.wait_s,
             quoted: None,
             by: counter::by(caller)?,
@@ -174,6 +189,7 @@ impl WantedDeal {
             && self.tenders.is_empty()
             && self.order.is_none()
             && self.original_transaction_id.is_none()
+            && self.to_card_no.is_none()
             && self.adjustment.is_none()
     }
 }
@@ -222,7 +238,7 @@ pub(super) async fn transact(
     Extension(caller): Extension<Principal>,
     card: Segment,
     IdempotencyKey(key): IdempotencyKey,
-    Json(wanted): Json<WantedDeal>,
+    Json(mut wanted): Json<WantedDeal>,
 ) -> Result<Response, Problem> {
     let card_no = card_of(&card)?;
     let key = counter::key_of(key)?;
@@ -231,10 +247,12 @@ pub(super) async fn transact(
         Some(id) => id,
         None => {
             let reader = counter::reader_of(&shared, &caller, wanted.reader.as_deref())?;
-            let deal = match wanted.quote_id {
+            let pin = wanted.pin.take();
+            let mut deal = match wanted.quote_id {
                 Some(quote_id) => quoted(&shared, &caller, &card_no, wanted, quote_id, key.clone()).await?,
                 None => wanted.deal(&caller, card_no, key.clone())?,
             };
+            deal.pin_checked = card_pin::checked(&shared, &deal, pin).await?;
             counter::commit(&shared, &caller, TRANSACTION, &reader, Some(key), asked, json!(deal)).await?
         }
     };
@@ -281,7 +299,7 @@ async fn quoted(
 }
 
 /// What a till is told of a transaction.
-async fn answer(shared: &Shared, id: Uuid, stand: Stand) -> Result<Response, Problem> {
+pub(super) async fn answer(shared: &Shared, id: Uuid, stand: Stand) -> Result<Response, Problem> {
     let location = format!("/v1/transactions/{id}");
     let row = match stand {
         Stand::TapAgain => return Ok(counter::tap_again(id, &location)),

@@ -24,7 +24,7 @@ use crate::card::record::MemberRecord;
 use crate::card::verdict::Refusal;
 use crate::card::work::{WorkStep, Worked};
 use crate::clock::UtcMillis;
-use crate::event::card::Technology;
+use crate::event::card::{MemberStatus, Technology};
 use crate::health::Health;
 use crate::ident::{CardUid, DeviceId};
 use crate::protocols::cards::CardLayout;
@@ -37,12 +37,26 @@ use crate::store::{Batch, Op, Store, StoreError, batches};
 pub(crate) enum Shows {
     /// A record of ours, and nothing against it.
     Record(Box<MemberRecord>),
+    /// A record of ours whose last day is over: it can be extended or given back.
+    Expired(Box<MemberRecord>),
     /// It will not do.
     Refused(Refusal),
     /// A number, no more.
     Number,
     /// Nobody knows since a write was cut off: it has to be tapped again.
     Doubt,
+}
+
+impl Shows {
+    /// What a card with this record shows after it was written or read again.
+    pub(super) fn record(record: MemberRecord) -> Self {
+        match record.status {
+            MemberStatus::Active => Self::Record(Box::new(record)),
+            MemberStatus::Blocked => Self::Refused(Refusal::Blocked),
+            MemberStatus::Returned => Self::Refused(Refusal::Returned),
+            MemberStatus::Replaced => Self::Refused(Refusal::Replaced),
+        }
+    }
 }
 
 /// A card in a field.

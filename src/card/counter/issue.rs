@@ -32,7 +32,7 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
     let earlier = open_rows(desk, &card.uid).await?;
     let again = !earlier.is_empty();
     match &card.shows {
-        Shows::Record(_) => return Ok(Refused::already_issued().into()),
+        Shows::Record(_) | Shows::Expired(_) => return Ok(Refused::already_issued().into()),
         Shows::Refused(CardRefusal::Unformatted) => {}
         // An earlier attempt was cut off: what lies there is ours.
         Shows::Refused(_) | Shows::Doubt if again => {}
@@ -112,7 +112,9 @@ async fn may_issue(desk: &Desk, id: Uuid, asked: &IssueAsked) -> Result<Result<(
                     && other.state == RequestState::Running
                     && other.body.get("card_no") == Some(&json!(card_no))
             };
-            let given = r.member_card(&card_no)?.is_some() || r.open_requests(ISSUE, None)?.iter().any(same);
+            let given = r.member_card(&card_no)?.is_some()
+                || r.card_report(&card_no)?.is_some()
+                || r.open_requests(ISSUE, None)?.iter().any(same);
             Ok((r.card_writes_held()?.is_some(), given))
         })
         .await?;

@@ -16,11 +16,12 @@ mod holder;
 mod issue;
 pub mod new_cards;
 mod refused;
+mod replace;
 mod shop;
 mod signs;
 mod transaction;
 
-pub use asked::{Adjustment, By, Deal, ISSUE, IssueAsked, PREPARE, QUOTE, Quoted, TRANSACTION};
+pub use asked::{Adjustment, By, Deal, ISSUE, IssueAsked, Life, PREPARE, QUOTE, Quoted, TRANSACTION, Why};
 pub(super) use desk::{Desk, InField, Shows};
 pub use refused::Refused;
 pub use shop::Shop;

@@ -115,13 +115,13 @@ pub fn permit(
     }
     let takes = effect.takes(house.rules.points.worth_fen).ok_or(Refusal::AmountNotAllowed)?;
     let gives = effect.amount().is_some_and(|amount| amount.0 > 0);
-    let takes_off = takes.0 > 0 || effect.points < 0 && !gives || effect.take.is_some();
+    let takes_off = takes.0 > 0 || effect.points < 0 && !gives || effect.take.is_some() || effect.take_all;
     if takes_off && !house.hotlist.is_fresh(house.rules, house.now, house.quality) {
         return Err(Refusal::HotlistTooOld);
     }
     let Some(spent) = house.offline else { return Ok(()) };
     // Money that comes from nowhere in this store has to be seen by headquarters first.
-    if matches!(kind, TransactionKind::Adjust) {
+    if kind == TransactionKind::Adjust && *effect != Effect::default() {
         return Err(Refusal::NeedsHeadquarters);
     }
     if takes.0 > 0 { within_limits(card, takes.0, spent, house) } else { Ok(()) }

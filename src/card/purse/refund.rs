@@ -232,6 +232,7 @@ fn sale_back(
         points: returned.saturating_sub(claw),
         take: None,
         give: coupon,
+        ..Effect::default()
     };
     Ok(())
 }
@@ -275,6 +276,7 @@ pub fn void(original: &Original<'_>) -> Result<Plan, Refusal> {
         points: fact.points.checked_neg().ok_or(Refusal::AmountNotAllowed)?,
         take,
         give,
+        ..Effect::default()
     };
     Ok(plan)
 }

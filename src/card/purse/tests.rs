@@ -1,6 +1,7 @@
 //! Worked examples by hand. What must hold for every sale: `laws`.
 
 mod laws;
+mod life;
 
 use std::collections::BTreeSet;
 

@@ -6,6 +6,7 @@ mod amount;
 mod ask;
 mod batch;
 mod figures;
+mod life;
 mod show;
 
 use serde_json::{Map, Value, json};
@@ -13,6 +14,7 @@ use uuid::Uuid;
 
 use self::amount::{ItemArg, TenderArg, Yuan};
 use self::figures::Figures;
+use self::life::Life;
 use super::{Exit, Global};
 use crate::event::ledger::{CardType, TenderKind};
 use crate::ident::{CardNo, DeviceId};
@@ -101,6 +103,9 @@ enum Command {
             conflicts_with_all = ["amount", "items", "points", "coupon", "tenders", "order"]
         )]
         quote: Option<Uuid>,
+        /// Asks for the card's PIN / 输入卡密码
+        #[arg(long)]
+        pin: bool,
         #[command(flatten)]
         at: At,
         #[command(flatten)]
@@ -131,6 +136,8 @@ enum Command {
         #[command(flatten)]
         once: Once,
     },
+    #[command(flatten)]
+    Life(Life),
     #[command(flatten)]
     Figures(Figures),
 }
@@ -247,8 +254,9 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(None, body, &once.key()).await?, global);
         }
-        Command::Spend { sale, quote, at, once } => {
+        Command::Spend { sale, quote, pin, at, once } => {
             let body = quote.map_or_else(|| sale.body().into(), |quote| json!({ "quote_id": quote }));
+            let body = life::with_pin(body, pin, global).await?;
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(None, body, &once.key()).await?, global);
         }
@@ -263,6 +271,7 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(Some(transaction), body, &once.key()).await?, global);
         }
+        Command::Life(command) => life::act(command, global).await?,
         Command::Figures(command) => figures::act(command, global).await?,
     }
     Ok(Exit::Done)
