@@ -23,6 +23,7 @@ use baygate::money::{Fen, Holding};
 use baygate::sim::card::{CardFault, CardSim, Chip, Technology as Sim};
 use baygate::store::ledger::State;
 use baygate::store::requests::RequestState;
+use baygate::store::{card_reports, ledger_cards};
 use counter::{Gateway, Running, pcsc_table};
 use cut_shop::{FAULTS, Shop, blank, by, deal, members, number, shop};
 use jiff::civil::date;
@@ -306,6 +307,26 @@ async fn extensions_are_cut((shop, service): (Shop, Running), cuts: Cuts) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_extension_of_a_ntag_is_cut_at_every_command() {
     extensions_are_cut(shop(), ALL_ON_NTAG).await;
+}
+
+/// Somebody called before the card was ever here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_was_reported_before_it_was_seen_is_refused_at_its_first_tap() {
+    let (shop, service) = shop();
+    let (elsewhere, other) = cut_shop::shop();
+    let chip = issued(&elsewhere, Sim::Ntag215, 1, CardType::Named, 500).await;
+    let (card_no, store) = (number(1), &shop.gateway.store);
+    let who = ledger_cards::By { operator: "li".into(), till: "till-1".parse().unwrap() };
+    let (was, lost) = (CardStanding::Active, CardStanding::Lost);
+    store.commit(card_reports::stands(&card_no, was, lost, None, who).unwrap()).await.unwrap();
+    let card = shop.lay(&chip).await;
+    refused(&shop, &card, give_back(&card_no), "blocked").await;
+    assert_eq!((stands(&shop, &card_no).await, card.writes()), (lost, 0));
+    let wanted = card_no.clone();
+    assert_eq!(store.read(move |r| r.card_report(&wanted)).await.unwrap(), None, "its row says so now");
+    shop.take_away(card).await;
+    service.stop().await;
+    other.stop().await;
 }
 
 /// A card whose last day was in 2020, with ¥3 on it.
