@@ -1,5 +1,5 @@
 //! Work with the card in a field that somebody asked for: reading it again, writing its
-//! record, preparing an empty one. What lives here: the one form in which every such
+//! record, preparing an empty one, moving one to newer keys. What lives here: the one form in which every such
 //! conversation reaches a driver ([`Errand`]). What does not: the conversations themselves
 //! (`medium`), and what they are for (`counter`).
 
@@ -7,7 +7,8 @@ use tokio::sync::oneshot;
 
 use super::apdu::Command;
 use super::medium::{
-    Finding, PrepareOutcome, PrepareStep, Preparing, ReadStep, Reading, WriteOutcome, WriteStep, Writing,
+    Finding, MoveOutcome, MoveStep, Moving, PrepareOutcome, PrepareStep, Preparing, ReadStep, Reading,
+    WriteOutcome, WriteStep, Writing,
 };
 use super::probe::Answer;
 
@@ -17,6 +18,7 @@ pub(super) enum Work {
     Reading(Box<Reading>),
     Writing(Box<Writing>),
     Preparing(Box<Preparing>),
+    Moving(Box<Moving>),
 }
 
 /// What to do next.
@@ -36,6 +38,7 @@ pub(super) enum Worked {
     Read(Finding),
     Written(WriteOutcome),
     Prepared(PrepareOutcome),
+    Moved(MoveOutcome),
 }
 
 impl Work {
@@ -44,6 +47,7 @@ impl Work {
             Self::Reading(reading) => reading.answer(answer).into(),
             Self::Writing(writing) => writing.answer(answer).into(),
             Self::Preparing(preparing) => preparing.answer(answer).into(),
+            Self::Moving(moving) => moving.answer(answer).into(),
         }
     }
 }
@@ -74,6 +78,16 @@ impl From<PrepareStep> for WorkStep {
             PrepareStep::Transmit(command, preparing) => Self::Transmit(command, Work::Preparing(preparing)),
             PrepareStep::Reset(preparing) => Self::Reset(Work::Preparing(preparing)),
             PrepareStep::Done(outcome) => Self::Done(Worked::Prepared(outcome)),
+        }
+    }
+}
+
+impl From<MoveStep> for WorkStep {
+    fn from(step: MoveStep) -> Self {
+        match step {
+            MoveStep::Transmit(command, moving) => Self::Transmit(command, Work::Moving(moving)),
+            MoveStep::Reset(moving) => Self::Reset(Work::Moving(moving)),
+            MoveStep::Done(outcome) => Self::Done(Worked::Moved(outcome)),
         }
     }
 }

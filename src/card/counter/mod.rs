@@ -16,10 +16,12 @@ mod holder;
 mod issue;
 pub mod new_cards;
 mod refused;
+mod rekey;
 mod shop;
 mod transaction;
 
 pub use asked::{Adjustment, By, Deal, ISSUE, IssueAsked, PREPARE, QUOTE, Quoted, TRANSACTION};
 pub(super) use desk::{Desk, InField, Shows};
 pub use refused::Refused;
+pub use rekey::REKEY;
 pub use shop::Shop;
