@@ -1,5 +1,5 @@
 //! Work with the card in a field that somebody asked for: reading it again, writing its
-//! record, preparing an empty one. What lives here: the one form in which every such
+//! record, preparing an empty one, moving one to newer keys. What lives here: the one form in which every such
 //! conversation reaches a driver ([`Errand`]). What does not: the conversations themselves
 //! (`medium`), and what they are for (`counter`).
 
@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 use super::apdu::Command;
 use super::feedback::Signing;
 use super::medium::{
-    Finding, PrepareOutcome, PrepareStep, Preparing, ReadStep, Reading, WriteOutcome, WriteStep, Writing,
+    Finding, MoveOutcome, MoveStep, Moving, PrepareOutcome, PrepareStep, Preparing, ReadStep, Reading,
+    WriteOutcome, WriteStep, Writing,
 };
 use super::probe::Answer;
 
@@ -19,6 +20,7 @@ pub(super) enum Work {
     Writing(Box<Writing>),
     Preparing(Box<Preparing>),
     Signing(Signing),
+    Moving(Box<Moving>),
 }
 
 /// What to do next.
@@ -40,6 +42,7 @@ pub(super) enum Worked {
     Prepared(PrepareOutcome),
     /// The reader showed what it could.
     Signed,
+    Moved(MoveOutcome),
 }
 
 impl Work {
@@ -52,6 +55,7 @@ impl Work {
                 let next = signing.answer(answer);
                 Self::signing(signing, next)
             }
+            Self::Moving(moving) => moving.answer(answer).into(),
         }
     }
 
@@ -70,7 +74,7 @@ impl Work {
 
     /// Whether the card is changed by it.
     pub(super) fn writes(&self) -> bool {
-        matches!(self, Self::Writing(_) | Self::Preparing(_))
+        matches!(self, Self::Writing(_) | Self::Preparing(_) | Self::Moving(_))
     }
 }
 
@@ -100,6 +104,16 @@ impl From<PrepareStep> for WorkStep {
             PrepareStep::Transmit(command, preparing) => Self::Transmit(command, Work::Preparing(preparing)),
             PrepareStep::Reset(preparing) => Self::Reset(Work::Preparing(preparing)),
             PrepareStep::Done(outcome) => Self::Done(Worked::Prepared(outcome)),
+        }
+    }
+}
+
+impl From<MoveStep> for WorkStep {
+    fn from(step: MoveStep) -> Self {
+        match step {
+            MoveStep::Transmit(command, moving) => Self::Transmit(command, Work::Moving(moving)),
+            MoveStep::Reset(moving) => Self::Reset(Work::Moving(moving)),
+            MoveStep::Done(outcome) => Self::Done(Worked::Moved(outcome)),
         }
     }
 }

@@ -14,7 +14,7 @@ use super::asked::{ISSUE, QUOTE, TRANSACTION, wait_of};
 use super::refused::Refused;
 use super::shop::Shop;
 use super::signs::Signs;
-use super::{holder, issue, transaction};
+use super::{holder, issue, rekey, transaction};
 use crate::card::CardError;
 use crate::card::feedback::Sign;
 use crate::card::keys::{KeyStore, Scope};
@@ -103,6 +103,8 @@ pub(crate) struct Desk {
     waiting: HashMap<Uuid, Instant>,
     /// The tap that a batch has had its try with.
     pub(super) fed: Option<std::time::Instant>,
+    /// The tap at which a move to newer keys that was cut has been looked for.
+    resumed: Option<std::time::Instant>,
 }
 
 impl Desk {
@@ -115,7 +117,18 @@ impl Desk {
         signs: Signs,
     ) -> Self {
         let journal = Journal::new(store.clone());
-        Self { reader, store, journal, members, shop, health, signs, waiting: HashMap::new(), fed: None }
+        Self {
+            reader,
+            store,
+            journal,
+            members,
+            shop,
+            health,
+            signs,
+            waiting: HashMap::new(),
+            fed: None,
+            resumed: None,
+        }
     }
 
     pub(super) fn shop(&self) -> Arc<Shop> {
@@ -165,6 +178,11 @@ impl Desk {
 
     /// Takes what is asked of this reader, as far as its card lies there or its time is over.
     pub(crate) async fn serve(&mut self, field: &mut [InField]) -> Result<(), CardError> {
+        if let Some(card) = field.last_mut()
+            && self.resumed.replace(card.seen) != Some(card.seen)
+        {
+            rekey::resume(self, card).await;
+        }
         let target = self.reader.to_string();
         let open = self.store.read(move |r| r.open_requests_of(&target)).await?;
         self.waiting.retain(|id, _| open.iter().any(|request| request.id == *id));
@@ -217,6 +235,9 @@ impl Desk {
         } else {
             transaction::deal(self, request, card).await
         };
+        if matches!(went, Ok(Went::Told)) && request.kind == TRANSACTION {
+            rekey::after(self, request, card).await;
+        }
         let error = match went {
             Ok(went) => return Ok(went),
             Err(error) => error,
