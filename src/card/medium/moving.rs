@@ -15,8 +15,8 @@
 use std::collections::VecDeque;
 
 use super::format::{FormatError, STRONG_MODULATION, access_of, config_page, with_public_key_a};
+use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
-use super::read::password_answer;
 use crate::card::apdu::{Command, Response};
 use crate::card::keys::rekey::{Move, Opens};
 use crate::card::keys::{CardRef, KeyRole, KeyStore, KeyVersion, TagLogin};
@@ -221,9 +221,9 @@ impl Moving {
                 CUT
             }
             Deed::Refused => MoveStep::Done(MoveOutcome::Refused),
-            Deed::Password(login) => match password_answer(&login, response) {
-                Ok(()) => self.go_on(),
-                Err(_) => self.is_it_there(),
+            Deed::Password(login) => match PageLogin::Password(login).answer(response) {
+                LoggedIn::Yes => self.go_on(),
+                LoggedIn::More(_) | LoggedIn::No(_) => self.is_it_there(),
             },
             Deed::LogIn(_, Some([load, log_in])) if told.is_none() => {
                 // A failed login halts the card.
