@@ -83,6 +83,14 @@ async fn five_wrong_ones_lock_it_also_across_a_restart() {
         post_with_key(&served, &manager, &pin, &json!({ "new_pin": RIGHT }), "k-1").await.json(),
         set.json()
     );
+    // The key was for this PIN and for no other, and whoever guesses so is counted.
+    for _ in 0..2 {
+        let reused = post_with_key(&served, &manager, &pin, &json!({ "new_pin": OTHER }), "k-1").await;
+        assert_eq!(reused.problem(), (422, "idempotency-key-reused".into()));
+    }
+    let wrong = card.card_no.clone();
+    let row = served.store.read(move |r| r.card_pin(&wrong)).await.unwrap().unwrap();
+    assert_eq!(row.wrong, 2);
     // The customer changes it at any till that sells, who knows the old one.
     let change = |pin: &str| json!({ "new_pin": OTHER, "pin": pin });
     assert_eq!(served.post(&cashier, &pin, &change(WRONG)).await.problem(), (403, "pin-wrong".into()));
@@ -153,7 +161,7 @@ async fn a_sale_with_a_pin_through_the_real_program() {
     let path = "/v1/cards/8800000042/transactions";
     let topup =
         json!({ "kind": "topup", "amount_fen": 5_000, "tenders": [{ "kind": "cash", "amount_fen": 5_000 }] });
-    shop.done(path, topup, "t-1").await;
+    let topup = shop.done(path, topup, "t-1").await;
     let writes = card.writes();
     let spend = |pin: Option<&str>| json!({ "kind": "spend", "amount_fen": 100, "pin": pin });
     // The rules ask for one, and it has none yet.
@@ -185,6 +193,13 @@ async fn a_sale_with_a_pin_through_the_real_program() {
     // A repeat needs none: it acts no more. A kill forgets no wrong one.
     let once = shop.done(path, spend(Some(RIGHT)), "s-3").await;
     assert_eq!(shop.done(path, spend(None), "s-3").await, once);
+    // Money that goes back into the customer's hand leaves the card as well.
+    let refund = |pin: Option<&str>| {
+        let of = &topup["transaction_id"];
+        json!({ "kind": "refund", "amount_fen": 100, "original_transaction_id": of, "pin": pin })
+    };
+    assert_eq!(shop.refused(path, refund(None), "f-1").await.1, "pin-needed");
+    assert_eq!(shop.done(path, refund(Some(RIGHT)), "f-2").await["amount_fen"], -100);
     for n in 0..4 {
         let body = spend(Some(WRONG));
         let answer = shop.post(path, body, &format!("w-{n}")).await;

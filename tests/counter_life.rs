@@ -300,18 +300,22 @@ async fn principal_goes_to_another_card() {
     let given = shop.done(&deals, give("8800000043", 4_000), "g-1").await;
     assert_eq!(
         (&given["amount_fen"], &given["counterparty_card_no"]),
-        (&json!(-4_000), &json!("8800000043"))
+        (&json!(-4_200), &json!("8800000043"))
     );
+    assert_eq!((&given["principal_fen"], &given["bonus_fen"]), (&json!(-4_000), &json!(-200)));
+    let settled = shop.refused(&path(OLD, "return"), json!({ "tender": "cash" }), "x-9").await;
+    assert_eq!(settled, (409, "not-settled".into()), "what it gave can come back to it alone");
     let receive =
         |given: &Value| json!({ "kind": "transfer", "original_transaction_id": given["transaction_id"] });
     assert_eq!(shop.refused(&deals, receive(&given), "y-1").await.1, "transfer-not-allowed", "the same card");
     let due = shop.get(NEW).await.body["transfers_due"].clone();
-    assert_eq!((&due[0]["transaction_id"], &due[0]["amount_fen"]), (&given["transaction_id"], &json!(4_000)));
+    assert_eq!((&due[0]["transaction_id"], &due[0]["amount_fen"]), (&given["transaction_id"], &json!(4_200)));
+    assert_eq!(due[0]["sort"], "transfer");
     let old = away(card).await;
     let card = shop.lay(new).await;
     shop.member().await;
     let received = shop.done(&path(NEW, "transactions"), receive(&given), "h-1").await;
-    assert_eq!((&received["amount_fen"], &received["balance_after_fen"]), (&json!(4_000), &json!(4_000)));
+    assert_eq!((&received["amount_fen"], &received["balance_after_fen"]), (&json!(4_200), &json!(4_200)));
     assert_eq!(shop.get(NEW).await.body.get("transfers_due"), None);
     let twice = shop.refused(&path(NEW, "transactions"), receive(&given), "h-2").await;
     assert_eq!(twice.1, "transfer-not-allowed");

@@ -21,12 +21,14 @@ use baygate::event::ledger::{CardStanding, CardType, TenderKind, TransactionKind
 use baygate::ident::CardNo;
 use baygate::money::{Fen, Holding};
 use baygate::sim::card::{CardFault, CardSim, Chip, Technology as Sim};
+use baygate::store::card_pins::{CardPinOp, PinDeed};
 use baygate::store::ledger::State;
+use baygate::store::operators::PinHash;
 use baygate::store::requests::RequestState;
-use baygate::store::{card_reports, ledger_cards};
+use baygate::store::{Batch, Op, card_reports, ledger_cards};
 use counter::{Gateway, Running, pcsc_table};
 use cut_shop::{FAULTS, Shop, blank, by, deal, members, number, shop};
-use jiff::civil::date;
+use jiff::civil::{Date, date};
 use pcscd::Pcscd;
 use serde_json::json;
 use uuid::Uuid;
@@ -256,6 +258,70 @@ async fn the_replacement_of_a_classic_is_cut_at_every_command() {
     replacements_are_cut(shop(), CLASSIC).await;
 }
 
+/// The card that takes a lost one's place breaks while it is written, with or without the balance
+/// on it: replaced in its turn it is dead, and the next one has all of it, once, with the PIN.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_card_that_breaks_is_replaced_in_turn() {
+    let (shop, service) = shop();
+    issued(&shop, Sim::Ntag215, 1, CardType::Named, 5_000).await;
+    let fresh = issued(&shop, Sim::Ntag215, 2, CardType::Named, 0).await;
+    let (_, commands, _) = whole(&shop, &fresh, replace(&number(1), &number(2))).await;
+    let store = &shop.gateway.store;
+    let pin = async |card_no: &CardNo| {
+        let card_no = card_no.clone();
+        store.read(move |r| r.card_pin(&card_no)).await.unwrap().map(|pin| pin.wrong)
+    };
+    let mut ends = [0; 2];
+    for (n, at) in [1, commands / 2, commands - 1].into_iter().enumerate() {
+        let [old, broken, next, third] = [10, 11, 12, 13].map(|card| number(10 * n + card));
+        issued(&shop, Sim::Ntag215, 10 * n + 10, CardType::Named, 5_000).await;
+        for deed in [PinDeed::Set(PinHash("h".into())), PinDeed::Try] {
+            let op = CardPinOp { card_no: old.clone(), deed };
+            store.commit(Batch::new().op(Op::CardPin(op))).await.unwrap();
+        }
+        let chip = issued(&shop, Sim::Ntag215, 10 * n + 11, CardType::Named, 0).await;
+        let card = shop.lay(&chip).await;
+        card.fault_after(at, CardFault::Pull);
+        let cut = ask(&shop, replace(&old, &broken)).await;
+        shop.answered(cut).await;
+        let chip = shop.take_away(card).await;
+        let open = state(&shop, cut).await == Some(State::Unknown);
+        ends[usize::from(open)] += 1;
+        let day = {
+            let of = old.clone();
+            store
+                .read(move |r| Ok(r.transactions_of(&of, None, 1)?.pop().unwrap().business_day))
+                .await
+                .unwrap()
+        };
+        let of = old.clone();
+        let spent = store.read(move |r| r.offline_spent(&day, Technology::Ntag215, &of)).await.unwrap();
+        assert_eq!(spent, (0, 0), "what moves is not spent");
+        assert_eq!(pin(&old).await, Some(1), "until it has arrived");
+
+        let fresh = issued(&shop, Sim::Ntag215, 10 * n + 12, CardType::Named, 0).await;
+        whole(&shop, &fresh, replace(&broken, &next)).await;
+        assert_eq!(
+            (state(&shop, cut).await, shop.request(cut).await.state),
+            (Some(State::Aborted), RequestState::Failed)
+        );
+        assert_eq!(shop.known(&next).await.unwrap().balance(), Some(Fen(5_000)), "cut at {at}");
+        assert_eq!(stands(&shop, &broken).await, CardStanding::Replaced);
+        assert_eq!(store.read(|r| r.transfers_due()).await.unwrap(), []);
+        assert_eq!((pin(&old).await, pin(&broken).await, pin(&next).await), (None, None, Some(1)));
+        let fresh = issued(&shop, Sim::Ntag215, 10 * n + 13, CardType::Named, 0).await;
+        let card = shop.lay(&fresh).await;
+        refused(&shop, &card, replace(&old, &third), "card-replaced").await;
+        refused(&shop, &card, replace(&broken, &third), "card-replaced").await;
+        shop.take_away(card).await;
+        let card = shop.lay(&chip).await;
+        refused(&shop, &card, deal(&broken, TransactionKind::Earn), "replaced").await;
+        shop.take_away(card).await;
+    }
+    assert!(ends.iter().all(|count| *count > 0), "{ends:?}");
+    service.stop().await;
+}
+
 /// A card that was replaced here was spent elsewhere afterwards: refused, held, and told.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_card_that_was_used_elsewhere_is_an_alarm() {
@@ -264,7 +330,8 @@ async fn a_replaced_card_that_was_used_elsewhere_is_an_alarm() {
     let old = issued(&shop, Sim::Ntag215, 1, CardType::Named, 5_000).await;
     let fresh = issued(&shop, Sim::Ntag215, 2, CardType::Named, 0).await;
     whole(&shop, &fresh, replace(&number(1), &number(2))).await;
-    let spend = Deal { amount_fen: Some(Fen(100)), ..deal(&number(1), TransactionKind::Spend) };
+    // Down to nothing, as the giving half left it here.
+    let spend = Deal { amount_fen: Some(Fen(5_000)), ..deal(&number(1), TransactionKind::Spend) };
     let (old, ..) = whole(&elsewhere, &old, spend).await;
     let card = shop.lay(&old).await;
     refused(&shop, &card, deal(&number(1), TransactionKind::Earn), "replaced").await;
@@ -281,20 +348,21 @@ async fn a_replaced_card_that_was_used_elsewhere_is_an_alarm() {
 /// One card that goes on living, with another last day each time.
 async fn extensions_are_cut((shop, service): (Shop, Running), cuts: Cuts) {
     let card_no = number(1);
-    let until = |year: i16| {
-        life(&card_no, TransactionKind::Adjust, Life::Extend { valid_until: Some(date(year, 12, 31)) })
-    };
-    let end = |year: i16| Some(format!("{year}-12-31T23:59:59.999Z"));
+    let until = |day: Date| life(&card_no, TransactionKind::Adjust, Life::Extend { valid_until: Some(day) });
+    let end = |day: Date| Some(format!("{day}T23:59:59.999Z"));
     let chip = issued(&shop, cuts.sim, 1, CardType::Anonymous, 300).await;
-    let (mut chip, commands, _) = whole(&shop, &chip, until(2041)).await;
-    let mut was = 2041;
+    let mut was = date(2041, 12, 31);
+    let (mut chip, commands, _) = whole(&shop, &chip, until(was)).await;
+    let card = shop.lay(&chip).await;
+    refused(&shop, &card, until(date(2041, 12, 30)), "validity-not-allowed").await;
+    chip = shop.take_away(card).await;
     let mut became = [0; 2];
-    for (n, (at, fault)) in every(commands, cuts).enumerate() {
-        let year = if n % 2 == 0 { 2042 } else { 2041 };
-        let (after, committed, _) = cut(&shop, &chip, at, fault, until(year)).await;
+    for (at, fault) in every(commands, cuts) {
+        let next = was.tomorrow().unwrap();
+        let (after, committed, _) = cut(&shop, &chip, at, fault, until(next)).await;
         chip = after;
         became[usize::from(committed)] += 1;
-        was = if committed { year } else { was };
+        was = if committed { next } else { was };
         let wanted = card_no.clone();
         let row = shop.gateway.store.read(move |r| r.member_card(&wanted)).await.unwrap().unwrap();
         assert_eq!(row.seen.valid_until.map(|until| until.to_string()), end(was), "{fault:?} at {at}");

@@ -2,6 +2,7 @@
 //! here: what a PIN looks like, how it is compared, and when a card is asked for one (`api`).
 
 use rusqlite::{Connection, OptionalExtension, params};
+use uuid::Uuid;
 
 use super::operators::PinHash;
 use super::{Reader, StoreError};
@@ -64,6 +65,23 @@ impl CardPinOp {
             _ => Ok(()),
         }
     }
+}
+
+/// A card took another one's place, with the balance: the PIN that protects it and the wrong ones
+/// counted against it come along. One that was set for the new card already stays.
+pub(super) fn follow(tx: &Connection, giving: Uuid, to: &CardNo) -> Result<(), StoreError> {
+    let from: Option<String> = tx
+        .prepare_cached(
+            "SELECT card_no FROM card_transaction
+             WHERE id = ?1 AND instr(fact, '\"status_after\":\"replaced\"') > 0",
+        )?
+        .query_row([giving.as_bytes().as_slice()], |row| row.get(0))
+        .optional()?;
+    let Some(from) = from.filter(|from| from != to.as_str()) else { return Ok(()) };
+    tx.prepare_cached("UPDATE OR IGNORE card_pin SET card_no = ?2 WHERE card_no = ?1")?
+        .execute([from.as_str(), to.as_str()])?;
+    tx.prepare_cached("DELETE FROM card_pin WHERE card_no = ?1")?.execute([from.as_str()])?;
+    Ok(())
 }
 
 impl Reader<'_> {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::super::access::Scope;
 use super::super::extract::{IdempotencyKey, Json, Segment};
 use super::super::pins::Pin;
 use super::super::principal::Principal;
@@ -98,6 +99,8 @@ pub(super) async fn give_back(
             "paid out is cash, wechat, alipay or bank",
         ));
     }
+    // It pays out of the drawer.
+    counter::needs(&caller, &[Scope::Issue, Scope::Spend])?;
     let life = Life::Return { tender };
     let deed = Deed { card_no: card_of(&card)?, kind: TransactionKind::Refund, life, pin, reader, wait_s };
     deed.make(&shared, &caller, key, asked).await

@@ -122,7 +122,7 @@ pub(super) async fn set(
     if let Some(new) = request.clone()
         && let Some(earlier) = store.read(move |r| r.repeated(&new)).await?
     {
-        return replayed(&shared, earlier).await;
+        return again(&shared, earlier, &card_no, new_pin, by).await;
     }
     let wanted = card_no.clone();
     let (row, has_one) =
@@ -139,10 +139,16 @@ pub(super) async fn set(
     if !caller.may_one_of(&[Scope::Issue]) {
         // Whoever may only sell changes a PIN for the customer who knows it.
         match pin.filter(|_| has_one) {
-            Some(pin) => in_turn(&shared, &card_no, pin, by.clone()).await.map(drop)?,
+            Some(pin) => {
+                // It may have been removed this moment.
+                if !in_turn(&shared, &card_no, pin, by.clone()).await? {
+                    return Err(not_set());
+                }
+            }
             None => counter::needs(&caller, &[Scope::Issue])?,
         }
     }
+    let typed = new_pin.clone();
     let (deed, change) = match new_pin {
         Some(new_pin) => {
             let change = if has_one { PinChange::Changed } else { PinChange::Set };
@@ -158,7 +164,8 @@ pub(super) async fn set(
         at: UtcMillis::now(),
     });
     let event = row.pin_changed(change, because, by.clone())?;
-    let mut batch = Batch::new().op(Op::CardPin(CardPinOp { card_no, deed })).event(event);
+    let op = CardPinOp { card_no: card_no.clone(), deed };
+    let mut batch = Batch::new().op(Op::CardPin(op)).event(event);
     if let Some(new) = request {
         let settle = RequestOp::Settle { id: new.id, state: RequestState::Done, outcome: answer.clone() };
         batch.ops.insert(0, Op::Request(RequestOp::Insert(new)));
@@ -166,30 +173,73 @@ pub(super) async fn set(
     }
     match store.commit(batch).await {
         Ok(_) => {}
-        Err(StoreError::Replayed { request }) => return replayed(&shared, request).await,
+        Err(StoreError::Replayed { request }) => {
+            return again(&shared, request, &card_no, typed, by).await;
+        }
         Err(error) => return Err(error.into()),
     }
     tracing::info!(operator = by.operator, till = %by.till, ?change, "a card's PIN");
     Ok(Answer(answer).into_response())
 }
 
+/// The answer that the key got the first time, where it is the same PIN that is typed: the row of
+/// the request has none to compare. Guesses are counted here as everywhere.
+async fn again(
+    shared: &Arc<Shared>,
+    earlier: Uuid,
+    card_no: &CardNo,
+    new_pin: Option<Pin>,
+    by: By,
+) -> Result<Response, Problem> {
+    let same = match new_pin {
+        None => true,
+        Some(pin) => match attempt(shared, card_no, pin, by).await? {
+            Attempt::Right => true,
+            Attempt::None | Attempt::Wrong(_) => false,
+        },
+    };
+    if same { replayed(shared, earlier).await } else { Err(StoreError::KeyConflict.into()) }
+}
+
 /// Whether the PIN of a deal was typed and right. `false`: the card has none, or the deal takes
 /// nothing; the counter says no where one is needed all the same.
 pub(super) async fn checked(shared: &Arc<Shared>, deal: &Deal, pin: Option<Pin>) -> Result<bool, Problem> {
-    if !deal.takes_value() {
+    if !deal.may_take_value() {
         return Ok(false);
     }
     if let Some(pin) = pin {
         let by = By { operator: deal.by.operator.clone(), till: deal.by.till.clone() };
         return in_turn(shared, &deal.card_no, pin, by).await;
     }
+    if !deal.takes_value() {
+        return Ok(false);
+    }
     let card_no = deal.card_no.clone();
     let has_one = shared.context.store.read(move |r| r.card_pin(&card_no)).await?.is_some();
     if has_one { Err(refused(Refusal::PinNeeded).with_status(StatusCode::FORBIDDEN)) } else { Ok(false) }
 }
 
-/// One hash at a time, to its end: whoever hangs up in the middle has tried.
+/// What came of comparing a typed PIN.
+enum Attempt {
+    /// It is the card's.
+    Right,
+    /// The card has none.
+    None,
+    /// It is not; so many tries are left.
+    Wrong(u32),
+}
+
+/// Whether it is the card's PIN; `false`: it has none.
 async fn in_turn(shared: &Arc<Shared>, card_no: &CardNo, pin: Pin, by: By) -> Result<bool, Problem> {
+    match attempt(shared, card_no, pin, by).await? {
+        Attempt::Right => Ok(true),
+        Attempt::None => Ok(false),
+        Attempt::Wrong(left) => Err(wrong(left)),
+    }
+}
+
+/// One hash at a time, to its end: whoever hangs up in the middle has tried.
+async fn attempt(shared: &Arc<Shared>, card_no: &CardNo, pin: Pin, by: By) -> Result<Attempt, Problem> {
     let Ok(waiting) = Arc::clone(&shared.logins).try_acquire_owned() else {
         return Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -208,11 +258,11 @@ async fn in_turn(shared: &Arc<Shared>, card_no: &CardNo, pin: Pin, by: By) -> Re
     task.await.map_err(|_| Problem::stopping())?
 }
 
-async fn judge(shared: &Shared, card_no: CardNo, pin: Pin, by: By) -> Result<bool, Problem> {
+async fn judge(shared: &Shared, card_no: CardNo, pin: Pin, by: By) -> Result<Attempt, Problem> {
     let _turn = shared.lockout.lock().await;
     let (store, wanted) = (&shared.context.store, card_no.clone());
     let (row, stored) = store.read(move |r| Ok((r.member_card(&wanted)?, r.card_pin(&wanted)?))).await?;
-    let Some(stored) = stored else { return Ok(false) };
+    let Some(stored) = stored else { return Ok(Attempt::None) };
     if stored.wrong >= MOST_WRONG {
         return Err(locked());
     }
@@ -222,7 +272,7 @@ async fn judge(shared: &Shared, card_no: CardNo, pin: Pin, by: By) -> Result<boo
     match judgement.map_err(|_| Problem::stopping())? {
         Judgement::Right => {
             store.commit(op(PinDeed::Right)).await?;
-            Ok(true)
+            Ok(Attempt::Right)
         }
         judgement => {
             if judgement == Judgement::Unreadable {
@@ -232,7 +282,7 @@ async fn judge(shared: &Shared, card_no: CardNo, pin: Pin, by: By) -> Result<boo
             metrics::counter!("baygate_card_wrong_pins_total").increment(1);
             tracing::warn!(operator = by.operator, till = %by.till, left, "wrong PIN of a card");
             if left > 0 {
-                return Err(wrong(left));
+                return Ok(Attempt::Wrong(left));
             }
             if let Some(row) = row {
                 store.commit(Batch::new().event(row.pin_changed(PinChange::Locked, None, by)?)).await?;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::super::extract::{Params, Segment};
 use super::super::problem::Problem;
 use super::super::state::Shared;
+use crate::card::purse::life::is_replacement;
 use crate::clock::UtcMillis;
 use crate::event::card::Technology;
 use crate::event::ledger::{CardStanding, CardTransaction, CardType, TransactionKind};
@@ -88,6 +89,9 @@ pub(super) struct TransferDue {
     /// The giving half: the `original_transaction_id` of the receiving one.
     #[schema(value_type = String, format = "uuid")]
     transaction_id: Uuid,
+    /// `transfer`, or `replacement`: that is received by `/replace` of the card that gave, as a whole.
+    #[schema(value_type = String)]
+    sort: Sort,
     /// The card that gave.
     #[schema(value_type = String)]
     from_card_no: CardNo,
@@ -97,6 +101,29 @@ pub(super) struct TransferDue {
     /// How much, in fen.
     #[schema(value_type = i64)]
     amount_fen: Fen,
+}
+
+impl TransferDue {
+    /// Of its giving half.
+    pub(super) fn of(giving: CardTransaction) -> Self {
+        Self {
+            transaction_id: giving.transaction_id,
+            sort: if is_replacement(&giving) { Sort::Replacement } else { Sort::Transfer },
+            from_card_no: giving.card_no,
+            to_card_no: giving.counterparty_card_no,
+            amount_fen: Fen(giving.amount_fen.0.saturating_neg()),
+        }
+    }
+}
+
+/// How it is received.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Sort {
+    /// By a `transfer` with `original_transaction_id`.
+    Transfer,
+    /// By `POST /v1/cards/{from_card_no}/replace`, with all else that the card held.
+    Replacement,
 }
 
 /// A transaction of which nobody knows yet whether it is on the card.
@@ -233,16 +260,8 @@ pub(super) async fn card(
 /// Giving halves that wait, of which the card is one side.
 fn transfers_due(r: &Reader<'_>, card_no: &CardNo) -> Result<Vec<TransferDue>, StoreError> {
     let mut due = Vec::new();
-    for id in r.transfers_due()? {
-        let Some(fact) = r.transaction(id)?.map(|row| row.fact) else { continue };
-        if fact.card_no == *card_no || fact.counterparty_card_no.as_ref() == Some(card_no) {
-            due.push(TransferDue {
-                transaction_id: id,
-                from_card_no: fact.card_no,
-                to_card_no: fact.counterparty_card_no,
-                amount_fen: Fen(fact.amount_fen.0.saturating_neg()),
-            });
-        }
+    for id in r.transfers_due_of(card_no)? {
+        due.extend(r.transaction(id)?.map(|row| TransferDue::of(row.fact)));
     }
     Ok(due)
 }

@@ -18,10 +18,12 @@ use super::super::principal::Principal;
 use super::super::problem::Problem;
 use super::super::state::Shared;
 use super::card_pin;
+use super::card_records::TransferDue;
 use super::counter::{self, Stand};
 use crate::card::counter::{Adjustment, Deal, QUOTE, Quoted, TRANSACTION};
+use crate::card::purse::life::is_replacement;
 use crate::clock::UtcMillis;
-use crate::event::ledger::{Item, Tender, TransactionKind};
+use crate::event::ledger::{CardTransaction, Item, Tender, TransactionKind};
 use crate::ident::CardNo;
 use crate::money::{CouponId, Fen};
 use crate::store::requests::{RequestRow, RequestState};
@@ -311,15 +313,35 @@ pub(super) async fn answer(shared: &Shared, id: Uuid, stand: Stand) -> Result<Re
         Some(fact) if row.state == RequestState::Done => {
             Ok(([(header::LOCATION, location)], Answer(fact)).into_response())
         }
-        Some(fact) => Err(Problem::new(
-            StatusCode::CONFLICT,
-            "not-written",
+        Some(fact) => Err(not_written(shared, fact).await?),
+        None => Err(counter::failure(&row)),
+    }
+}
+
+/// It did not come onto the card. Of a receiving half what was given goes on waiting.
+async fn not_written(shared: &Shared, fact: CardTransaction) -> Result<Problem, Problem> {
+    let giving = fact.original_transaction_id.filter(|_| fact.kind == TransactionKind::Transfer);
+    let giving = match giving {
+        Some(id) => shared.context.store.read(move |r| r.transaction(id)).await?,
+        None => None,
+    };
+    let giving = giving.map(|row| row.fact);
+    let (zh, en) = if giving.as_ref().is_some_and(is_replacement) {
+        (
+            "新卡未写入。旧卡已作废，其余额在等待，没有丢失：请重新放新卡，用新的 Idempotency-Key 再办一次换卡；新卡坏了，就给这张新卡换卡",
+            "the new card was not written. The old one is dead and its balance waits, nothing is lost: present the new card and ask again with a new Idempotency-Key; if it is broken, replace it in turn",
+        )
+    } else {
+        (
             "卡未写入，金额没有变化。请重新放卡，用新的 Idempotency-Key 再试",
             "the card was not written and nothing has changed; present it again and use a new Idempotency-Key",
         )
-        .with("transaction", json!(fact))),
-        None => Err(counter::failure(&row)),
-    }
+    };
+    let problem = Problem::new(StatusCode::CONFLICT, "not-written", zh, en).with("transaction", json!(fact));
+    Ok(match giving {
+        Some(giving) => problem.with("transfer_due", json!(TransferDue::of(giving))),
+        None => problem,
+    })
 }
 
 /// One transaction, as it stands now.

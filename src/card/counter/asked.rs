@@ -184,6 +184,7 @@ impl Deal {
         holding: &Holding,
         original: Option<(&CardTransaction, &[CardTransaction])>,
         predecessors: &[CardNo],
+        inflows: &[(Fen, Fen)],
         house: (&PurseTable, &TimeZone),
     ) -> Result<Plan, Refusal> {
         let (rules, timezone) = house;
@@ -194,7 +195,7 @@ impl Deal {
         };
         match &self.life {
             None => {}
-            Some(Life::Return { tender }) => return give_back(holding, *tender),
+            Some(Life::Return { tender }) => return give_back(holding, *tender, inflows),
             Some(Life::Replace { .. }) => {
                 let Original { fact, earlier, .. } = original()?;
                 return replace_in(fact, earlier.len());
@@ -219,7 +220,7 @@ impl Deal {
             TransactionKind::Refund => refund(&original()?, amount, holding),
             TransactionKind::Void => void(&original()?),
             TransactionKind::Transfer => match &self.to_card_no {
-                Some(to) => transfer_out(amount, &record.card_no, to),
+                Some(to) => transfer_out(amount, holding, inflows, &record.card_no, to),
                 None => {
                     let Original { fact, earlier, .. } = original()?;
                     transfer_in(fact, earlier.len(), &record.card_no)
@@ -228,14 +229,28 @@ impl Deal {
         }
     }
 
-    /// Whether it takes value off the card for its holder: what a PIN protects.
+    /// Whether it takes value off the card for its holder, whatever the card and the original say:
+    /// what a PIN protects.
     #[must_use]
     pub fn takes_value(&self) -> bool {
         match (&self.life, self.kind) {
             (Some(life), _) => matches!(life, Life::Return { .. }),
-            (None, TransactionKind::Transfer) => self.to_card_no.is_some(),
+            (None, TransactionKind::Transfer) => self.gives(),
             (None, kind) => matches!(kind, TransactionKind::Spend | TransactionKind::Redeem),
         }
+    }
+
+    /// Whether it may: a refund of a top-up does, one of a sale does not. Only its plan knows.
+    #[must_use]
+    pub fn may_take_value(&self) -> bool {
+        let by_plan =
+            matches!(self.kind, TransactionKind::Refund | TransactionKind::Void | TransactionKind::Adjust);
+        self.takes_value() || self.life.is_none() && by_plan
+    }
+
+    /// Whether it is the giving half of a transfer.
+    pub(super) fn gives(&self) -> bool {
+        self.life.is_none() && self.kind == TransactionKind::Transfer && self.to_card_no.is_some()
     }
 
     /// An amount without items is one thing sold for it.

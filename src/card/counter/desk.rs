@@ -250,6 +250,8 @@ impl Desk {
         match error {
             // Of this one request: the reader goes on.
             StoreError::LedgerRefused { what } => Ok(Refused::moved_on(&what).into()),
+            // What it goes on from was settled by another reader meanwhile.
+            StoreError::NotFound { what } => Ok(Refused::moved_on(&format!("{what} has moved on")).into()),
             error if error.is_damage() => {
                 self.store.note_damage(&error);
                 tracing::error!(reader = %self.reader, %error, "a card's row cannot be read");

@@ -180,8 +180,8 @@ impl Refused {
         Self::new(
             "not-settled",
             CONFLICT,
-            "此卡有交易尚待总部核实，暂不能退卡。请联系总部。",
-            "A transaction of this card waits for headquarters; until then it cannot be given back.",
+            "此卡有交易尚待总部核实，或有转出未被收取，暂不能退卡。请先收取或撤销转账；待核实的请联系总部。",
+            "A transaction of this card waits for headquarters, or a transfer from it for its receiver; until then it cannot be given back. Receive or void the transfer, or ask headquarters.",
         )
     }
 

@@ -6,6 +6,7 @@
 //!  fresh card lies there ─► giving half committed (old card dead) + intent of the receiving half:
 //!    one commit ─► fresh card written ─► receiving half committed
 //!                    └ cut: the next tap tells; aborted: asked anew, the giving half waits
+//!                      it broke in that: replaced itself, it is dead, and the next one receives
 //! ```
 
 use uuid::Uuid;
@@ -15,17 +16,17 @@ use super::desk::Desk;
 use super::holder;
 use super::refused::Refused;
 use crate::card::purse::day::business_day;
-use crate::card::purse::life::replace_out;
+use crate::card::purse::life::{is_replacement, replace_out};
 use crate::card::purse::policy::may_report_lost;
 use crate::card::purse::{Caps, Context, Refusal, apply};
 use crate::card::record::{COUPON_SLOTS, MemberRecord};
 use crate::clock::UtcMillis;
 use crate::config::purse::PurseTable;
-use crate::event::ledger::{CardStanding, CardTransaction};
+use crate::event::ledger::{CardStanding, CardTransaction, TransactionKind};
 use crate::ident::CardNo;
 use crate::money::{Fen, Holding};
-use crate::store::ledger::{End, NewTransaction, TransactionRow};
-use crate::store::ledger_cards::CardRow;
+use crate::store::ledger::{End, NewTransaction, State, TransactionRow};
+use crate::store::ledger_cards::{By, CardRow};
 use crate::store::ledger_replaced::move_out;
 use crate::store::{Batch, StoreError};
 
@@ -57,6 +58,10 @@ impl Moving {
 struct Old {
     row: Option<CardRow>,
     open: Option<TransactionRow>,
+    /// What it was to receive last, and has not.
+    receives: Option<TransactionRow>,
+    /// Nobody else has received that.
+    waits: bool,
     giving: Option<TransactionRow>,
     received: bool,
     hotlisted: bool,
@@ -73,7 +78,8 @@ pub(super) async fn look(
     let old = known(desk, old_card_no).await?;
     let Some(row) = &old.row else { return Ok(Err(Refused::card_not_known())) };
     let fits = may(&old, row, fresh, *why, &shop.rules).and_then(|()| {
-        if row.seen.issuing_store == shop.store { Ok(()) } else { Err(Refused::issued_elsewhere()) }
+        let ours = [&row.seen.issuing_store, &fresh.issuing_store].iter().all(|store| **store == shop.store);
+        if ours { Ok(()) } else { Err(Refused::issued_elsewhere()) }
     });
     if let Err(refused) = fits {
         return Ok(Err(refused));
@@ -84,15 +90,32 @@ pub(super) async fn look(
     if old.open.as_ref().is_some_and(|open| desk.store.hands().have(open.fact.transaction_id)) {
         return Ok(Err(Refusal::TapAgain.into()));
     }
+    let mut batch = match &old.open {
+        // The card is dead from now on, and shows the money as `used-after-its-end`, if it was written
+        // after all. Parked, nothing would settle it: what was given waits again instead.
+        Some(open) if old.receives.is_some() => desk.journal.ending(open, End::Aborted).await?,
+        // Only headquarters can tell now what became of it: the card will not come back to say.
+        Some(open) => open.end(End::Parked)?,
+        None => Batch::new(),
+    };
+    let reason = why.as_str().to_owned();
+    let fresh_itself = old.waits && row.seen.holding == Holding::default();
+    let given = old.receives.filter(|row| fresh_itself && is_replacement(&row.fact));
+    if let Some(giving) = given.map(|row| row.fact) {
+        // It never held anything but what the fresh one receives now in its stead.
+        let by = By { operator: asked.by.operator.clone(), till: asked.by.till.clone() };
+        let dead = row.stands(CardStanding::Replaced, Some(reason), by)?;
+        batch.ops.extend(dead.ops);
+        batch.events.extend(dead.events);
+        return Ok(Ok(Some(Moving { giving, to_come: Some(batch) })));
+    }
     let day = business_day(UtcMillis::now(), &shop.timezone, shop.business_day_start).to_string();
     let new = match giving_half(asked, row, fresh, desk.is_offline(), day) {
         Ok(new) => new,
         Err(refusal) => return Ok(Err(refusal.into())),
     };
     let giving = new.fact.clone();
-    // Only headquarters can tell now what became of it: the card will not come back to say.
-    let mut batch = old.open.map_or_else(|| Ok(Batch::new()), |open| open.end(End::Parked))?;
-    let out = move_out(new, why.as_str().into())?;
+    let out = move_out(new, reason)?;
     batch.ops.extend(out.ops);
     batch.events.extend(out.events);
     Ok(Ok(Some(Moving { giving, to_come: Some(batch) })))
@@ -102,11 +125,25 @@ async fn known(desk: &Desk, old: &CardNo) -> Result<Old, StoreError> {
     let old = old.clone();
     desk.store
         .read(move |r| {
-            let giving = r.replacement_of(&old)?;
+            let row = r.member_card(&old)?;
+            let last = r.transactions_of(&old, None, 1)?.pop().filter(|last| {
+                let undone = matches!(last.state, State::Intent | State::Unknown | State::Aborted);
+                undone && last.fact.kind == TransactionKind::Transfer
+            });
+            let receives = last.as_ref().and_then(|last| last.fact.original_transaction_id);
+            let receives = receives.map(|id| r.transaction(id)).transpose()?.flatten();
+            let after = receives.as_ref().map(|row| r.following(row.fact.transaction_id)).transpose()?;
+            let waits = after.is_some_and(|rows| rows.iter().all(|row| row.fact.card_no == old));
+            // One that died while it took another one's place has nothing of its own to give.
+            let died = row.as_ref().is_some_and(|row| row.status == CardStanding::Replaced);
+            let meant = receives.clone().filter(|row| died && is_replacement(&row.fact));
+            let giving = r.replacement_of(&old)?.or(meant);
             let following = giving.as_ref().map(|row| r.following(row.fact.transaction_id)).transpose()?;
             Ok(Old {
-                row: r.member_card(&old)?,
+                row,
                 open: r.open_transaction(&old)?,
+                receives,
+                waits,
                 received: following.is_some_and(|rows| !rows.is_empty()),
                 giving,
                 hotlisted: r.is_hotlisted(&old)?,
@@ -125,6 +162,8 @@ fn may(old: &Old, row: &CardRow, fresh: &MemberRecord, why: Why, rules: &PurseTa
     }
     match row.status {
         CardStanding::Returned => return Err(Refusal::CardReturned.into()),
+        // Stopped by the house: whoever may unblocks it first.
+        CardStanding::Blocked => return Err(Refusal::CardBlocked.into()),
         CardStanding::Replaced if old.giving.is_none() || old.received => {
             return Err(Refusal::CardReplaced.into());
         }

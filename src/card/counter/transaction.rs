@@ -16,7 +16,9 @@ use crate::card::medium::{Finding, Reading, WriteOutcome, Writing};
 use crate::card::purse::capability::Limits;
 use crate::card::purse::day::business_day;
 use crate::card::purse::effect::type_rule;
-use crate::card::purse::policy::{Card, Hotlist, House, OfflineSpent, may_be_valid_until, permit};
+use crate::card::purse::policy::{
+    Card, Hotlist, House, OfflineSpent, may_be_valid_until, may_follow, permit,
+};
 use crate::card::purse::settle::Mark;
 use crate::card::purse::{Caps, Context, Plan, Refusal};
 use crate::card::record::{COUPON_SLOTS, MemberRecord};
@@ -32,7 +34,7 @@ use crate::store::hands::InHand;
 use crate::store::ledger::{End, Evidence, NewTransaction, State, TransactionRow};
 use crate::store::ledger_cards::CardRow;
 use crate::store::requests::RequestRow;
-use crate::store::{Batch, StoreError};
+use crate::store::{Batch, Reader, StoreError};
 
 /// The longest `card.transaction` data: an event's 64 KiB (contract §3), less its envelope.
 const MAX_FACT_BYTES: usize = 60 * 1024;
@@ -46,8 +48,10 @@ struct Known {
     hotlist: Hotlist,
     original: Option<(CardTransaction, Vec<CardTransaction>)>,
     predecessors: Vec<CardNo>,
-    /// Something of it only headquarters can settle.
-    parked: bool,
+    /// What came onto it, where principal is to leave it (`Reader::inflows`).
+    inflows: Vec<(Fen, Fen)>,
+    /// Something of it only headquarters can settle, or what it gave nobody has received.
+    unsettled: bool,
     /// A transfer is to go to a card that cannot take it.
     receiver_refused: bool,
     has_pin: bool,
@@ -63,6 +67,7 @@ struct Made {
     offline: bool,
     takes_fen: Fen,
     day_cap: Option<Fen>,
+    /// It takes value off a card that has a PIN, or whose type has to have one.
     pin_asked: bool,
 }
 
@@ -96,7 +101,7 @@ pub(super) async fn deal(desk: &Desk, request: &RequestRow, card: &mut InField) 
     if request.kind == QUOTE {
         return Ok(Went::Done(said));
     }
-    if made.pin_asked && asked.takes_value() && !asked.pin_checked {
+    if made.pin_asked && !asked.pin_checked {
         return Ok(Refusal::PinNeeded.into());
     }
     if asked.quoted.as_ref().is_some_and(|quoted| quoted.said != said) {
@@ -160,13 +165,12 @@ async fn make(
     if let Some(giving) = moving.and_then(Moving::to_come) {
         known.original = Some((giving.clone(), Vec::new()));
     }
-    if matches!(asked.life, Some(Life::Return { .. })) {
-        if record.issuing_store != shop.store {
-            return Ok(Err(Refused::issued_elsewhere()));
-        }
-        if known.parked {
-            return Ok(Err(Refused::not_settled()));
-        }
+    let own_only = matches!(asked.life, Some(Life::Return { .. } | Life::Extend { .. }));
+    if own_only && record.issuing_store != shop.store {
+        return Ok(Err(Refused::issued_elsewhere()));
+    }
+    if matches!(asked.life, Some(Life::Return { .. })) && known.unsettled {
+        return Ok(Err(Refused::not_settled()));
     }
     if asked.original_transaction_id.is_some() && known.original.is_none() {
         return Ok(Err(Refused::original_unknown()));
@@ -177,8 +181,10 @@ async fn make(
     let judged = || {
         let original = known.original.as_ref().map(|(fact, earlier)| (fact, earlier.as_slice()));
         let rules = (&shop.rules, &shop.timezone);
-        let plan = asked.plan(record, &before, original, &known.predecessors, rules)?;
+        let Known { predecessors, inflows, .. } = &known;
+        let plan = asked.plan(record, &before, original, predecessors, inflows, rules)?;
         if let Some(validity) = plan.validity {
+            may_follow(known.card.as_ref().and_then(|row| row.seen.valid_until), validity.until)?;
             may_be_valid_until(record.member_type, validity.until, now, &shop.rules)?;
         }
         if known.receiver_refused {
@@ -212,8 +218,10 @@ async fn make(
         |(plan, after, takes_fen, day_cap)| {
             let earlier = known.original.iter().flat_map(|(_, earlier)| earlier);
             let earlier = earlier.map(|fact| fact.transaction_id).collect();
+            let takes_off = plan.effect.takes_off(shop.rules.points.worth_fen) != Some(false);
+            let has_to = known.has_pin || type_rule(&shop.rules, record.member_type).pin_required;
             Made {
-                pin_asked: known.has_pin || type_rule(&shop.rules, record.member_type).pin_required,
+                pin_asked: has_to && (takes_off || asked.takes_value()),
                 plan,
                 before: before.clone(),
                 after,
@@ -257,6 +265,9 @@ async fn known(
     let store = record.issuing_store.clone();
     let (card_no, technology, day) = (record.card_no.clone(), card.technology, day.to_owned());
     let original = asked.original_transaction_id;
+    let returns = matches!(asked.life, Some(Life::Return { .. }));
+    let leaves = returns || asked.gives();
+    let principal = Fen(record.principal_fen.into());
     desk.store
         .read(move |r| {
             let facts = |rows: Vec<TransactionRow>| rows.iter().map(TransactionRow::current).collect();
@@ -269,11 +280,19 @@ async fn known(
             let takes = |row: &CardRow| {
                 row.status == CardStanding::Active && row.held.is_none() && row.seen.issuing_store == store
             };
+            let predecessors = r.predecessors(&card_no)?;
+            let mut given = predecessors.clone();
+            given.push(card_no.clone());
+            let mut unsettled = r.unsettled_of(&card_no)?.iter().any(|row| row.state == State::Parked);
+            for giver in given.iter().filter(|_| returns) {
+                unsettled |= gave(r, giver)?;
+            }
             Ok(Known {
+                inflows: if leaves { r.inflows(&card_no, principal)? } else { Vec::new() },
                 has_pin: r.card_pin(&card_no)?.is_some(),
                 receiver_refused: receiver.is_some_and(|row| !row.as_ref().is_some_and(takes)),
-                predecessors: if original.is_some() { r.predecessors(&card_no)? } else { Vec::new() },
-                parked: r.unsettled_of(&card_no)?.iter().any(|row| row.state == State::Parked),
+                predecessors,
+                unsettled,
                 card: r.member_card(&card_no)?,
                 open: r.open_transaction(&card_no)?.is_some(),
                 writes_held: r.card_writes_held()?.is_some(),
@@ -283,6 +302,16 @@ async fn known(
             })
         })
         .await
+}
+
+/// Whether a card gave something by a transfer that nobody has received: only there it can be undone.
+fn gave(r: &Reader<'_>, card_no: &CardNo) -> Result<bool, StoreError> {
+    for id in r.transfers_due_of(card_no)? {
+        if r.transaction(id)?.is_some_and(|row| row.fact.card_no == *card_no) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The calculation as a till is told it, and as it is compared when the sale is made.

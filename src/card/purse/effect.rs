@@ -74,6 +74,15 @@ impl Effect {
         let points = self.points.min(0).checked_neg()?.checked_mul(point_worth.0)?;
         points.checked_sub(self.amount()?.0).map(|fen| Fen(fen.max(0)))
     }
+
+    /// Whether anything of worth leaves the card, also points that a refund takes back and coupons.
+    /// `None` on overflow.
+    #[must_use]
+    pub fn takes_off(&self, point_worth: Fen) -> Option<bool> {
+        let gives = self.amount()?.0 > 0;
+        let takes = self.takes(point_worth)?.0 > 0;
+        Some(takes || self.points < 0 && !gives || self.take.is_some() || self.take_all)
+    }
 }
 
 /// What the card holds afterwards. A cap refuses only what adds: a card that is above a cap

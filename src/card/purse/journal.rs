@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::settle::{Became, Mark, Open, Shown, Standing, observe, settle};
 use crate::event::ledger::{CardStanding, CardTransaction};
+use crate::money::Holding;
 use crate::store::hands::InHand;
 use crate::store::ledger::{End, Evidence, NewTransaction, TransactionRow, intend};
 use crate::store::ledger_cards::{Alarm, CardRow, SeenCard, seen};
@@ -21,9 +22,17 @@ pub struct Journal {
     store: Store,
 }
 
-/// Whether a card will never be used again.
-fn is_dead(status: CardStanding) -> bool {
-    matches!(status, CardStanding::Replaced | CardStanding::Returned)
+/// Whether a card that will never be used again shows that it was, after its end; `None` of a card
+/// that is no such.
+fn used_after_its_end(known: &CardRow, shows: &Holding) -> Option<bool> {
+    let ended = &known.seen.holding;
+    match known.status {
+        // Its last counter is that of the giving half, which is on no card: whoever shows it was
+        // written elsewhere, down to nothing perhaps. Nothing was ever written on one at 0.
+        CardStanding::Replaced => Some(shows.counter >= ended.counter.max(1)),
+        CardStanding::Returned => Some(shows.counter >= ended.counter && shows != ended),
+        CardStanding::Active | CardStanding::Blocked | CardStanding::Lost => None,
+    }
 }
 
 /// What a tap came to.
@@ -80,10 +89,10 @@ impl Journal {
         if let Some(why) = known.as_ref().and_then(|known| known.held.as_ref()) {
             return Ok((held(why), Batch::new()));
         }
-        if let Some(dead) = known.as_ref().filter(|known| is_dead(known.status)) {
+        if let Some(used) = known.as_ref().and_then(|known| used_after_its_end(known, &card.holding)) {
             // It shows what it held before that was moved or paid out: no alarm. Of another store's
             // hand it shows more: then somebody has spent it a second time.
-            return if card.holding.counter >= dead.seen.holding.counter && card.holding != dead.seen.holding {
+            return if used {
                 self.hold(known, card, "used-after-its-end").await
             } else {
                 Ok((Tap { standing: Ok(Standing::Same), settled: None }, Batch::new()))
@@ -189,8 +198,12 @@ impl Journal {
         Ok(self.row(id).await?.current())
     }
 
-    /// The end of a transaction, and of the request that asked for it.
-    async fn ending(&self, row: &TransactionRow, how: End) -> Result<Batch, StoreError> {
+    /// The end of a transaction, and of the request that asked for it, to be committed with what
+    /// else belongs to it.
+    ///
+    /// # Errors
+    /// As [`Journal::end`].
+    pub(in crate::card) async fn ending(&self, row: &TransactionRow, how: End) -> Result<Batch, StoreError> {
         let id = row.fact.transaction_id;
         let state = match how {
             End::Committed(_) => Some(RequestState::Done),

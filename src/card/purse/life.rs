@@ -1,7 +1,7 @@
 //! What changes with a card's life: it is given back, another one takes its place, its validity
 //! is another one. What does not live here: how cards come to be, and who may.
 
-use super::plan::{Plan, subtract};
+use super::plan::{Plan, add, share_down, subtract};
 use super::{Effect, Refusal};
 use crate::event::ledger::{
     CardStanding, CardTransaction, Outcome, Tender, TenderKind, TransactionKind, Validity,
@@ -22,13 +22,33 @@ fn emptied(holding: &Holding) -> Result<Effect, Refusal> {
     })
 }
 
+/// The reward that has to be there when so much principal is given back or sent on: of what came
+/// in, principal and the bonus earned with it, newest first, as far as it makes up that principal.
+/// Sales use up the oldest.
+///
+/// # Errors
+/// [`Refusal::AmountNotAllowed`] on overflow.
+pub fn reward_due(inflows: &[(Fen, Fen)], principal: Fen) -> Result<Fen, Refusal> {
+    let (mut rest, mut due) = (principal, NOTHING);
+    for (came, bonus) in inflows.iter().filter(|(came, bonus)| came.0 > 0 && bonus.0 >= 0) {
+        if rest.0 <= 0 {
+            break;
+        }
+        let part = rest.min(*came);
+        let share = share_down(bonus.0, part.0, came.0).ok_or(Refusal::AmountNotAllowed)?;
+        (rest, due) = (subtract(rest, part)?, add(due, Fen(share))?);
+    }
+    Ok(due)
+}
+
 /// A card is given back: the principal is paid out by `tender`, what the house gave (bonus, points,
-/// coupons) is forfeited. In the ledger a refund without an original: like one of a top-up it takes
-/// money off the card and out of the drawer.
+/// coupons) is forfeited. Reward for principal that is paid out and was spent before comes off what
+/// is paid (`inflows` as of [`reward_due`]). In the ledger a refund without an original: like one of
+/// a top-up it takes money off the card and out of the drawer.
 ///
 /// # Errors
 /// [`Refusal::TendersDoNotAddUp`] when the tender is none that a till pays out.
-pub fn give_back(holding: &Holding, tender: TenderKind) -> Result<Plan, Refusal> {
+pub fn give_back(holding: &Holding, tender: TenderKind, inflows: &[(Fen, Fen)]) -> Result<Plan, Refusal> {
     if !tender.is_told() {
         return Err(Refusal::TendersDoNotAddUp);
     }
@@ -37,7 +57,13 @@ pub fn give_back(holding: &Holding, tender: TenderKind) -> Result<Plan, Refusal>
     plan.coupons.clone_from(&holding.coupons);
     plan.status_after = Some(CardStanding::Returned);
     plan.line("return", "退卡，退还本金", "Card returned, principal paid out", holding.principal_fen)?;
-    plan.tender(Tender { kind: tender, amount_fen: holding.principal_fen });
+    let due = reward_due(inflows, holding.principal_fen)?;
+    let spent = subtract(due, holding.bonus_fen)?.max(NOTHING).min(holding.principal_fen);
+    if spent.0 > 0 {
+        let (zh, en) = ("扣回已使用的充值赠送", "Reward that was spent, taken off");
+        plan.line("reward-taken-back", zh, en, subtract(NOTHING, spent)?)?;
+    }
+    plan.tender(Tender { kind: tender, amount_fen: plan.due_fen });
     let Holding { bonus_fen, points, coupons, .. } = holding;
     if bonus_fen.0 > 0 {
         let (zh, en) = (format!("赠送作废 {bonus_fen}"), format!("Bonus forfeited {bonus_fen}"));
