@@ -12,15 +12,21 @@ mod pcscd;
 #[path = "support/port.rs"]
 mod port;
 
+use std::sync::Arc;
+
 use baygate::card::counter::PREPARE;
+use baygate::card::keys::sealed::SealedKeys;
+use baygate::card::keys::{KeyVersion, Purpose};
+use baygate::card::member::{MemberPolicy, Members};
 use baygate::event::ledger::{CardTransaction, Outcome, TransactionKind};
 use baygate::money::{Fen, Holding};
 use baygate::sim::card::{CardFault, Technology as Sim};
 use baygate::store::ledger::State;
 use baygate::store::requests::RequestState;
-use counter::{Gateway, pcsc_table};
-use cut_shop::{FAULTS, Shop, blank, members, number, shop};
+use counter::{Gateway, pcsc_table, vpcd_table};
+use cut_shop::{FAULTS, STORE, Shop, blank, members, number, shop};
 use pcscd::Pcscd;
+use zeroize::Zeroizing;
 
 /// Every command of a top-up and of a sale, in turn, on one card that goes on living.
 async fn money_is_cut(
@@ -191,4 +197,51 @@ async fn the_issue_of_a_ntag_is_cut_at_every_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_issue_of_a_classic_is_cut_at_every_command() {
     issue_is_cut(Sim::Classic1k).await;
+}
+
+/// A card that was written whole and left before it was proven: what cannot read it says nothing
+/// against it, and the number is not given to another card.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issue_waits_for_a_tap_that_can_tell() {
+    let (shop, service) = shop();
+    let card = shop.lay(&blank(Sim::Ntag215, 0)).await;
+    let begun = card.apdus().len();
+    let issue = shop.issue(&number(0)).await;
+    assert_eq!(shop.answered(issue).await.state, RequestState::Done);
+    let commands = card.apdus().len() - begun;
+    shop.take_away(card).await;
+    let card = shop.lay(&blank(Sim::Ntag215, 1)).await;
+    card.fault_after(commands - 1, CardFault::Pull);
+    let card_no = number(1);
+    let issue = shop.issue(&card_no).await;
+    assert_eq!(shop.answered(issue).await.state, RequestState::Running);
+    let mut chip = shop.take_away(card).await;
+    service.stop().await;
+
+    // Without any keys, and without those of its version.
+    let masters = Purpose::ALL.map(|purpose| ((KeyVersion(2), purpose), Zeroizing::new([7; 16])));
+    let keys = SealedKeys::new(STORE.parse().unwrap(), KeyVersion(2), masters.into_iter().collect());
+    let policy = MemberPolicy::of(STORE.parse().unwrap(), &["own"], jiff::tz::TimeZone::UTC);
+    let newer = Members { keys: Arc::new(keys), layouts: members().layouts.clone(), policy };
+    for (members, reason) in [(None, None), (Some(Arc::new(newer)), Some("key-missing"))] {
+        let may_issue = members.is_some();
+        let service = shop.gateway.serve_members(vpcd_table("counter-1", shop.port), members);
+        let card = shop.lay(&chip).await;
+        let told = shop.gateway.told().await;
+        assert_eq!(told.last().unwrap().1["reason"].as_str(), reason);
+        assert_eq!(shop.request(issue).await.state, RequestState::Running, "{reason:?}");
+        if may_issue {
+            let over = shop.issue(&number(2)).await;
+            assert_eq!(shop.answered(over).await.state, RequestState::Failed);
+            assert_eq!(card.writes(), 0, "nothing is written over it");
+        }
+        chip = shop.take_away(card).await;
+        service.stop().await;
+    }
+    let service = shop.gateway.serve_members(vpcd_table("counter-1", shop.port), Some(members()));
+    let card = shop.lay(&chip).await;
+    assert_eq!(shop.request(issue).await.state, RequestState::Done);
+    assert_eq!(shop.known(&card_no).await, Some(Holding::default()));
+    shop.take_away(card).await;
+    service.stop().await;
 }

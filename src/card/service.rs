@@ -178,7 +178,9 @@ impl Counter {
             (Standing::Member(_), Some(record)) => Shows::Record(record.clone()),
             _ => Shows::Number,
         };
-        let ledger = self.look(&uid, technology, opened.as_deref()).await?;
+        // A card that cannot be read now, or not here, tells nothing of what was open on it.
+        let tells = opened.is_some() || matches!(shows, Shows::Refused(why) if why.proves_unfinished());
+        let ledger = if tells { self.look(&uid, technology, opened.as_deref()).await? } else { Batch::new() };
         let in_field = InField { slot: slot.clone(), uid: uid.clone(), technology, shows, seen };
         let row = CardInField {
             reader: self.reader.clone(),

@@ -147,6 +147,13 @@ impl Refusal {
         self.reader_code().is_some()
     }
 
+    /// Whether the card itself showed that it is no member card: what was begun on it is not
+    /// done. Everything else leaves that open, as a reader's fault or a key that is not here do.
+    #[must_use]
+    pub fn proves_unfinished(self) -> bool {
+        matches!(self, Self::Unformatted | Self::NotAMemberCard)
+    }
+
     /// The stable reason for which the reader's own state is not `ready`, where it stood in
     /// the way.
     #[must_use]

@@ -142,7 +142,8 @@ impl Desk {
     }
 
     /// What a tap tells the ledger, to be committed with the tap: what was open on the card is
-    /// settled before anything else is done with it.
+    /// settled before anything else is done with it. Without a record: the card showed that it
+    /// is no member card ([`Refusal::proves_unfinished`]).
     pub(crate) async fn look(
         &self,
         uid: &CardUid,

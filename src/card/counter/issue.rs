@@ -31,8 +31,14 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
     };
     let earlier = open_rows(desk, &card.uid).await?;
     let again = !earlier.is_empty();
+    // What lies there may be whole: only a tap tells, and until then nothing is written over it.
+    let undecided = is_undecided(desk, &earlier).await?;
     match &card.shows {
         Shows::Record(_) | Shows::Expired(_) => return Ok(Refused::already_issued().into()),
+        Shows::Refused(refusal) if undecided && !refusal.proves_unfinished() => {
+            return Ok((*refusal).into());
+        }
+        Shows::Doubt if undecided => return Ok(Refusal::TapAgain.into()),
         Shows::Refused(CardRefusal::Unformatted) => {}
         // An earlier attempt was cut off: what lies there is ours.
         Shows::Refused(_) | Shows::Doubt if again => {}
@@ -89,12 +95,12 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
             card.shows = Shows::Record(Box::new(record));
             Ok(Went::Told)
         }
-        Finding::Refused(refusal) => {
+        Finding::Refused(refusal) if refusal.proves_unfinished() => {
             card.shows = Shows::Refused(refusal);
             Ok(Refused::issue_interrupted().into())
         }
         // The next tap tells; until then the asker waits.
-        Finding::ReaderError => {
+        Finding::Refused(_) | Finding::ReaderError => {
             desk.store.commit(Batch::new().op(Op::Request(RequestOp::Start { id: row }))).await?;
             Ok(Went::Told)
         }
@@ -177,13 +183,34 @@ fn closed(row: Uuid) -> Op {
     Op::Request(RequestOp::Settle { id: row, state: RequestState::Done, outcome: Value::Null })
 }
 
+/// Whether an earlier issue on this chip waits for what the card says.
+async fn is_undecided(desk: &Desk, earlier: &[RequestRow]) -> Result<bool, StoreError> {
+    let issues: Vec<Uuid> = earlier.iter().filter_map(issue_of).collect();
+    desk.store
+        .read(move |r| {
+            for issue in issues {
+                if r.request(issue)?.is_some_and(|issue| !issue.state.is_settled()) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+        .await
+}
+
+/// The `card.issue` that a row of kind [`PREPARE`] stands for.
+fn issue_of(row: &RequestRow) -> Option<Uuid> {
+    row.body.get("issue").and_then(Value::as_str).and_then(|id| id.parse().ok())
+}
+
 async fn open_rows(desk: &Desk, uid: &CardUid) -> Result<Vec<RequestRow>, StoreError> {
     let target = uid.to_string();
     desk.store.read(move |r| r.open_requests(PREPARE, Some(&target))).await
 }
 
-/// A card that was being issued shows itself. With its record it is issued; without, the issue
-/// failed, and its row stays until the card is prepared again. `None`: no such card.
+/// A card that was being issued shows itself. With its record it is issued; without, the card
+/// has shown that it is none, the issue failed, and its row stays until the card is prepared
+/// again. `None`: no such card.
 pub(super) async fn settle(
     desk: &Desk,
     uid: &CardUid,
@@ -191,8 +218,7 @@ pub(super) async fn settle(
     record: Option<&MemberRecord>,
 ) -> Result<Option<Batch>, StoreError> {
     let Some(row) = open_rows(desk, uid).await?.pop() else { return Ok(None) };
-    let issue = row.body.get("issue").and_then(Value::as_str).and_then(|id| id.parse::<Uuid>().ok());
-    let request = match issue {
+    let request = match issue_of(&row) {
         // It is being written, here or at another reader.
         Some(id) if desk.store.hands().have(id) => return Ok(Some(Batch::new())),
         Some(id) => desk.store.read(move |r| r.request(id)).await?,
