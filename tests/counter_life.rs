@@ -239,6 +239,40 @@ async fn a_card_is_given_back() {
     assert_eq!(dead.count(), 1);
 }
 
+/// Where bonus goes first: what a top-up brought on top and was spent is not paid out in cash, not
+/// by sending the principal on either, nor by another card.
+#[tokio::test(flavor = "multi_thread")]
+async fn reward_that_was_spent_comes_off_what_is_paid() {
+    let shop = Shop::open(&RULES.replacen("[purse]\n", "[purse]\nspend_order = \"bonus-first\"\n", 1)).await;
+    let card = shop.lay(blank(Sim::Ntag215)).await;
+    shop.issue("8800000042", "i-1").await;
+    let deals = path(OLD, "transactions");
+    shop.done(&deals, topup(20_000), "t-1").await;
+    shop.done(&deals, topup(5_000), "t-2").await;
+    shop.done(&deals, json!({ "kind": "spend", "amount_fen": 1_000 }), "s-1").await;
+    let old = away(card).await;
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 9)).await;
+    shop.issue("8800000043", "i-2").await;
+    let new = away(card).await;
+    let card = shop.lay(old).await;
+    shop.member().await;
+    let give = json!({ "kind": "transfer", "amount_fen": 100, "to_card_no": "8800000043" });
+    assert_eq!(shop.refused(&deals, give, "g-1").await, (409, "not-enough-balance".into()));
+    away(card).await;
+    let card = shop.lay(new).await;
+    shop.member().await;
+    let wish = json!({ "new_card_no": "8800000043", "why": "defect" });
+    assert_eq!(shop.done(&path(OLD, "replace"), wish, "r-1").await["principal_fen"], 25_000);
+    let paid = shop.done(&path(NEW, "return"), json!({ "tender": "cash" }), "g-2").await;
+    assert_eq!(paid["tenders"], json!([{ "kind": "cash", "amount_fen": 24_000 }]), "{paid}");
+    assert_eq!(
+        (&paid["principal_fen"], &paid["calculation"][1]["code"]),
+        (&json!(-25_000), &json!("reward-taken-back"))
+    );
+    away(card).await;
+    shop.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_validity_follows_the_rules_of_its_type() {
     let shop = Shop::open(RULES).await;

@@ -251,8 +251,11 @@ impl Desk {
         match error {
             // Of this one request: the reader goes on.
             StoreError::LedgerRefused { what } => Ok(Refused::moved_on(&what).into()),
-            // What it goes on from was settled by another reader meanwhile.
-            StoreError::NotFound { what } => Ok(Refused::moved_on(&format!("{what} has moved on")).into()),
+            // What it goes on from was settled by another reader meanwhile. A chip that is being
+            // issued may be written by now.
+            StoreError::NotFound { what } if request.kind != ISSUE => {
+                Ok(Refused::moved_on(&format!("{what} has moved on")).into())
+            }
             error if error.is_damage() => {
                 self.store.note_damage(&error);
                 tracing::error!(reader = %self.reader, %error, "a card's row cannot be read");
