@@ -84,6 +84,10 @@ async fn a_reader_that_is_not_known_is_told_nothing() {
         let shop = shop(feedback).await;
         let card = shop.lay(blank_with_uid(Sim::Ntag215, 0x81)).await;
         shop.issue("8800000042", "i").await;
+        // Whatever sign belongs to the issue comes before the first command of what is bought.
+        let before = card.apdus().len();
+        shop.done(CARD, topup(), "t").await;
+        assert!(card.apdus().len() > before, "nothing was asked of the card");
         assert_eq!(story(&card, 0).await, ["…"], "{feedback}");
         drop(card);
         shop.close().await;

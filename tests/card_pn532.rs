@@ -33,13 +33,15 @@ const ALL: [(Sim, Technology); 10] = [
     (Sim::Cpu, Technology::Cpu),
     (Sim::Bank, Technology::Cpu),
 ];
-const LOSSES: [Pn532Fault; 6] = [
+const LOSSES: [Pn532Fault; 8] = [
     Pn532Fault::Unheard,
     Pn532Fault::NoAck,
     Pn532Fault::NoAnswer,
     Pn532Fault::Garbled,
     Pn532Fault::Noise,
     Pn532Fault::Stale,
+    Pn532Fault::Late,
+    Pn532Fault::Slow,
 ];
 const CARD: &str = "/v1/cards/8800000042/transactions";
 
@@ -186,6 +188,24 @@ async fn a_reader_that_is_pulled_or_silent_ends_the_card_and_comes_back_by_itsel
     sim.stop().await;
 }
 
+/// A card that is none of ISO/IEC 14443-3: refused once, and the next card is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_cannot_be_read_is_refused_and_the_reader_goes_on() {
+    let (sim, table) = at_network().await;
+    let gateway = Gateway::new();
+    let service = gateway.serve(table);
+    gateway.expect_state("counter-1", Ready, None).await;
+    sim.lay(Chip::new(CardProfile { uid: vec![1, 2, 3, 4, 5], ..CardProfile::new(Sim::Ntag215) }));
+    gateway.expect_cards("counter-1", &["refused unreadable"]).await;
+    looked_again(&sim, 12).await;
+    sim.lift();
+    sim.lay(chip(Sim::Ntag215));
+    let tapped = format!("tapped {}", uid(Sim::Ntag215));
+    gateway.expect_cards("counter-1", &["refused unreadable", &tapped]).await;
+    service.stop().await;
+    sim.stop().await;
+}
+
 fn topup(fen: i64) -> serde_json::Value {
     json!({ "kind": "topup", "amount_fen": fen, "tenders": [{ "kind": "cash", "amount_fen": fen }] })
 }
@@ -228,7 +248,7 @@ async fn a_cut_top_up_is_settled_by_the_next_tap() {
     shop.done(CARD, topup(10_000), "t").await;
     let mut balance = 10_000;
     for (n, at) in [0, 3, 8, 14, 20, 26].into_iter().enumerate() {
-        for fault in [Pn532Fault::NoAnswer, Pn532Fault::Lift, Pn532Fault::LiftAfter] {
+        for fault in [Pn532Fault::NoAnswer, Pn532Fault::Late, Pn532Fault::Lift, Pn532Fault::LiftAfter] {
             let fen = 100 + i64::try_from(n).unwrap();
             let before = sim.lift().unwrap();
             while shop.get("/v1/readers/counter-1/card").await.status != 204 {}

@@ -19,6 +19,7 @@ use baygate::event::device::DeviceStatus::{Absent, Ready};
 use counter::{Gateway, vpcd_table};
 use input_linux::{EvdevHandle, EventKind, InputId, Key, UInputHandle};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 /// The host's side: boots, and runs every other test of this file inside.
 #[test]
@@ -108,7 +109,7 @@ async fn a_scan_is_told_and_typed_nowhere_else() {
         OpenOptions::new().read(true).custom_flags(nix::fcntl::OFlag::O_NONBLOCK.bits()).open(&link).unwrap();
     assert!(EvdevHandle::new(spy.as_raw_fd()).grab(true).is_err(), "it is ours alone");
     keyboard.press(&SCAN);
-    let uid = hex::encode_upper("8800000042");
+    let uid = hex::encode_upper(&Sha256::digest("qr\x008800000042")[..16]);
     let (tapped, removed) = (format!("tapped {uid}"), format!("removed {uid}"));
     let all = [&*tapped, &*removed, &*tapped, &*removed];
     gateway.expect_cards("scanner-1", &all[..2]).await;

@@ -94,7 +94,8 @@ async fn drive(
         }
         ReaderKind::Wedge => {
             let device = table.device.clone().ok_or_else(|| lacking("device"))?;
-            wedge::drive(device, table.technology.unwrap_or_default(), reports, stop).await
+            let technology = table.technology.unwrap_or_default();
+            wedge::drive(table.id.clone(), device, technology, reports, stop).await
         }
     }
 }

@@ -99,6 +99,9 @@ refusals! {
     BankCard, "bank-card", "A payment card.",
         "这是银行卡，不是会员卡。请刷会员卡。",
         "This is a bank card, not a member card. Present the member card.";
+    PaymentCode, "payment-code", "A code that pays, on a telephone.",
+        "这是付款码（微信、支付宝或云闪付），不是会员码。请顾客打开会员码，或请顾客报会员号。",
+        "This is a payment code, not a member code. Ask the customer to open the member code, or ask for the member number.";
     NotAMemberCard, "not-a-member-card", "Somebody else's card.",
         "这不是本系统的会员卡。请刷会员卡。",
         "This is not a member card. Present the member card.";
@@ -167,6 +170,7 @@ impl Refusal {
             | Self::Unreadable
             | Self::Phone
             | Self::BankCard
+            | Self::PaymentCode
             | Self::NotAMemberCard
             | Self::Unformatted
             | Self::WrongKey

@@ -255,7 +255,8 @@ pub struct ReaderTable {
     /// `pn532`, `em4100`: how it is reached; a serial port without `baud` is opened with 115200 or 9600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<TransportUrl>,
-    /// `wedge`: the keyboard that the scanner is, a path below `/dev/input`.
+    /// `wedge`: the keyboard that the scanner is: a link below `/dev/input/by-id` or `by-path`, or
+    /// `/dev/baygate-*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<PathBuf>,
     /// `wedge`: what it reads; `barcode` where nothing is said. A stripe is known by itself.
@@ -264,7 +265,7 @@ pub struct ReaderTable {
     /// `card` or `sam`.
     #[serde(default)]
     pub role: ReaderRole,
-    /// Lights and buzzer: `auto`, `acr122` or `off`.
+    /// `pcsc`, `vpcd`: lights and buzzer: `auto`, `acr122` or `off`.
     #[serde(default)]
     pub feedback: Feedback,
 }

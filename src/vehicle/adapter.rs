@@ -169,6 +169,18 @@ impl Adapter {
         }
     }
 
+    /// What it is able to do as it is to be remembered before a clearing is sent: one that this
+    /// process does not see the end of may stay in the controller.
+    #[must_use]
+    pub fn capabilities_while_clearing(&self) -> Capabilities {
+        let stays = match self {
+            Self::Elm327(_) => None,
+            Self::Can(node) => node.clearing_would_stay(),
+        };
+        let known = self.capabilities();
+        Capabilities { clearing_stays: stays.or(known.clearing_stays), ..known }
+    }
+
     /// What is remembered of it.
     pub fn remember(&mut self, capabilities: Capabilities) {
         match self {

@@ -30,6 +30,9 @@ async fn a_clearing_that_is_held_up_is_told_and_goes_with_the_interface() {
         let mut link = Link::open(&path, &bundle(), None, None).await.unwrap();
         assert!(!link.ask(Request::current(0), None).await.unwrap().is_silence());
         run("tc", &format!("qdisc add dev vcan7 root netem delay {}ms", HELD.as_millis()));
+        // What the service writes down before it is sent: whoever is killed now has said so.
+        assert_eq!(link.capabilities().clearing_stays, None);
+        assert!(link.capabilities_while_clearing().clearing_stays.is_some());
         let sent = Instant::now();
         let answer = link.clear(redeemed(&store).await).await.unwrap();
         assert!(sent.elapsed() < HELD, "it waited too long to tell");

@@ -79,3 +79,43 @@ async fn a_clearing_that_left_while_it_was_withdrawn_was_sent() {
     assert!(!link.ask(Request::current(0), None).await.unwrap().is_silence());
     serving.abort();
 }
+
+/// The line breaks while the clearing waits: nobody saw it leave, and nobody took it back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clearing_whose_end_was_not_seen_may_still_wait() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let link = format!("slcan+tcp://{}?bitrate=500000", listener.local_addr().unwrap());
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut line, mut buffer) = (String::new(), [0; 256]);
+        while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+            for byte in &buffer[..count] {
+                if *byte != b'\r' {
+                    line.push(char::from(*byte));
+                    continue;
+                }
+                let said = match std::mem::take(&mut line).as_str() {
+                    "V" => "V1013\r",
+                    "N" => "NSIM1\r",
+                    "F" => "F00\r",
+                    "t7DF80201000000000000" => "z\rt7E880641009818000100\r",
+                    "t7DF80104000000000000" => return,
+                    frame if frame.starts_with('t') => "z\r",
+                    _ => "\r",
+                };
+                stream.write_all(said.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    let mut link = Link::open(&link.parse().unwrap(), &bundle(), None, None).await.unwrap();
+    assert!(!link.ask(Request::current(0), None).await.unwrap().is_silence());
+    assert_eq!(link.limitation(), None);
+    let error = link.clear(redeemed(&store).await).await.expect_err("the line broke");
+    assert_eq!(link.limitation().expect("it says so").0, "clear-pending", "{error}");
+    // It is emptied by being opened: nothing is remembered beyond this link.
+    assert_eq!(link.capabilities_while_clearing().clearing_stays, None);
+    serving.await.unwrap();
+}

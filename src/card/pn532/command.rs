@@ -80,6 +80,17 @@ impl Request {
         Self::own(&[0x00, 0x06])
     }
 
+    /// Gives a word back (§7.2.1, test 00).
+    pub(super) fn echo(word: [u8; 4]) -> Self {
+        Self::own(&[&[0x00, 0x00], &word[..]].concat())
+    }
+
+    /// What the chip answers to [`Self::echo`], its code in front.
+    pub(super) fn echoed(&self) -> Zeroizing<Vec<u8>> {
+        let parameters = self.bytes.get(1..).unwrap_or_default();
+        Zeroizing::new([&[self.code().wrapping_add(1)], parameters].concat())
+    }
+
     /// A command of a MIFARE chip, or an APDU (§7.3.8).
     pub(super) fn exchange(data: &[u8]) -> Self {
         Self::card(&[0x40, TARGET], data)

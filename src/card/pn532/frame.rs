@@ -106,6 +106,12 @@ impl Decoder {
         }
     }
 
+    /// Whether the bytes so far begin a frame whose end has not come.
+    pub(super) fn is_begun(&self) -> bool {
+        // Shorter ones may be what stands behind the frame before.
+        self.bytes.len() >= 4
+    }
+
     /// Forgets a frame that was begun.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();

@@ -6,10 +6,14 @@
 //!       no ACK, but the answer: taken, it names its command
 //!       neither:  ACK (stop), wait for quiet, again: where saying it twice does no harm
 //!                 else it is not known, and said to be so
-//!       damaged:  NACK, the chip says its last answer once more: it is this one's, because
-//!                 nothing was left on the line when the command was sent
+//!       damaged, or begun and broken off, behind its ACK: NACK, the chip says it once more
+//!                 without an ACK it may never have heard us: its last answer is another's
+//!  whatever was said twice, or not answered: its answer may still come, perhaps with the code
+//!       of the next one's; before the next command the chip is given a word that it gives back
+//!       (Diagnose), and what comes before that is thrown away
 //! ```
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,6 +37,11 @@ const TRIES: usize = 3;
 const NACKS: usize = 2;
 /// Two bytes wake the serial interface, the rest gives the chip its time (user manual §7.2.11).
 const WAKE: [u8; 16] = [0x55, 0x55, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+/// A frame that was begun and goes on no more: at 9600 baud a byte takes 1 ms, what is between us
+/// and the chip may hold it for longer.
+const BROKEN_OFF: Duration = Duration::from_millis(50);
+/// The words given to chips, each once.
+static WORD: AtomicU32 = AtomicU32::new(0);
 /// What the chip may say while it wakes.
 const WAKE_QUIET: Duration = Duration::from_millis(50);
 
@@ -57,11 +66,13 @@ impl From<std::io::Error> for Cut {
 pub(super) struct Line {
     stream: Box<dyn ByteStream>,
     decoder: Decoder,
+    /// Answers to what was said before may still come.
+    is_behind: bool,
 }
 
 impl Line {
     pub(super) fn new(stream: Box<dyn ByteStream>) -> Self {
-        Self { stream, decoder: Decoder::default() }
+        Self { stream, decoder: Decoder::default(), is_behind: false }
     }
 
     /// Wakes the chip, which sleeps after it was given power.
@@ -72,6 +83,9 @@ impl Line {
 
     /// Says a command; what the chip answers behind the answer's code.
     pub(super) async fn ask(&mut self, request: &Request) -> Result<Zeroizing<Vec<u8>>, Cut> {
+        if self.is_behind {
+            self.catch_up().await?;
+        }
         let tries = if request.is_repeatable() { TRIES } else { 1 };
         let mut last = Cut::Silent;
         for again in 0..tries {
@@ -86,10 +100,44 @@ impl Line {
                 Err(gone @ Cut::Gone(_)) => return Err(gone),
                 Err(cut) => last = cut,
             }
+            // On a network it may have been heard, and its answer be on its way.
+            self.is_behind = true;
         }
         self.write(&ACK).await?;
         self.drain(QUIET).await?;
         Err(last)
+    }
+
+    /// Throws away all that the chip says before it gives a new word back. It answers in the order
+    /// in which it was asked: what comes afterwards answers what is asked afterwards.
+    async fn catch_up(&mut self) -> Result<(), Cut> {
+        for _ in 0..TRIES {
+            let word = WORD.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+            let echo = Request::echo(word);
+            self.drain(QUIET).await?;
+            self.write(&encode(echo.bytes())).await?;
+            match timeout(echo.limit(), self.hear_back(&echo.echoed())).await {
+                Ok(heard) => {
+                    heard?;
+                    self.is_behind = false;
+                    return Ok(());
+                }
+                Err(_) => tracing::debug!("the PN532 gave no word back"),
+            }
+        }
+        Err(Cut::Silent)
+    }
+
+    async fn hear_back(&mut self, expected: &[u8]) -> Result<(), Cut> {
+        let mut noise = 0;
+        loop {
+            match self.decoder.next() {
+                Some(Ok(Frame::Answer(answer))) if *answer == expected => return Ok(()),
+                Some(_) => {}
+                None if noise > MOST_NOISE => return Err(Cut::Garbage),
+                None => noise += self.hear().await?,
+            }
+        }
     }
 
     async fn answer(&mut self, request: &Request) -> Result<Zeroizing<Vec<u8>>, Cut> {
@@ -97,10 +145,10 @@ impl Line {
         let end = said + request.limit();
         // What can be said again is not waited for once it is clear that it was not heard.
         let mut until = if request.is_repeatable() { said + ACK_LIMIT } else { end };
-        let (mut nacks, mut noise) = (0, 0);
+        let (mut heard, mut nacks, mut noise) = (false, 0, 0);
         loop {
             match self.decoder.next() {
-                Some(Ok(Frame::Ack)) => until = end,
+                Some(Ok(Frame::Ack)) => (heard, until) = (true, end),
                 Some(Ok(Frame::Answer(answer))) => match answer.split_first() {
                     Some((code, rest)) if *code == request.code().wrapping_add(1) => {
                         return Ok(Zeroizing::new(rest.to_vec()));
@@ -109,18 +157,39 @@ impl Line {
                     _ => {}
                 },
                 Some(Ok(Frame::Nack | Frame::NotUnderstood)) => return Err(Cut::Garbage),
+                // Whether it heard us is not known: waited for, then said again or given up.
+                Some(Err(Damaged)) if !heard => {}
                 Some(Err(Damaged)) if nacks < NACKS => {
                     nacks += 1;
-                    (until, noise) = (end, 0);
-                    // What is left of the damaged frame must not be read with the good one.
-                    self.drain(QUIET).await?;
-                    self.write(&NACK).await?;
+                    noise = 0;
+                    self.say_that_again().await?;
                 }
                 Some(Err(Damaged)) => return Err(Cut::Garbage),
                 None if noise > MOST_NOISE => return Err(Cut::Garbage),
-                None => noise += timeout_at(until, self.hear()).await.map_err(|_| Cut::Silent)??,
+                None => {
+                    let can_ask_again = heard && nacks < NACKS && self.decoder.is_begun();
+                    let patience = Instant::now() + BROKEN_OFF;
+                    let wait = if can_ask_again { until.min(patience) } else { until };
+                    match timeout_at(wait, self.hear()).await {
+                        Ok(count) => noise += count?,
+                        Err(_) if wait < until => {
+                            nacks += 1;
+                            self.say_that_again().await?;
+                        }
+                        Err(_) => return Err(Cut::Silent),
+                    }
+                }
             }
         }
+    }
+
+    /// The answer came damaged or in part: it is asked for once more.
+    async fn say_that_again(&mut self) -> Result<(), Cut> {
+        // What is left of the damaged frame must not be read with the good one; on a network it
+        // may still come, whole.
+        self.is_behind = true;
+        self.drain(QUIET).await?;
+        self.write(&NACK).await
     }
 
     async fn hear(&mut self) -> Result<usize, Cut> {
@@ -166,6 +235,12 @@ mod tests {
 
     /// What the chip says to each frame it hears; empty: nothing.
     async fn talk(request: Request, says: &[&str]) -> (Result<String, Cut>, Vec<String>) {
+        let (mut told, heard) = talk_of(&[request], says).await;
+        (told.remove(0), heard)
+    }
+
+    /// The same with several questions. A word is given back behind what it says to it.
+    async fn talk_of(requests: &[Request], says: &[&str]) -> (Vec<Result<String, Cut>>, Vec<String>) {
         let (ours, mut chip) = tokio::io::duplex(10_000);
         let mut line = Line::new(Box::new(ours));
         let says: Vec<Vec<u8>> = says.iter().map(|frame| hex::decode(frame).unwrap()).collect();
@@ -173,13 +248,25 @@ mod tests {
             let mut heard = Vec::new();
             let mut says = says.into_iter();
             while let Some(frame) = hear(&mut chip).await {
-                let answer = if frame == ACK { Vec::new() } else { says.next().unwrap_or_default() };
-                heard.push(hex::encode_upper(&frame));
+                let mut answer = if frame == ACK { Vec::new() } else { says.next().unwrap_or_default() };
+                if let [0, 0, 0xFF, 0x07, 0xF9, 0xD4, 0x00, 0x00, word @ .., _, _] = frame.as_slice() {
+                    let mut echo = encode(&[&[0x01, 0x00], word].concat()).to_vec();
+                    let checksum = echo.len() - 2;
+                    echo[5] = 0xD5;
+                    echo[checksum] = echo[checksum].wrapping_sub(1);
+                    answer.extend(echo);
+                    heard.push("word".into());
+                } else {
+                    heard.push(hex::encode_upper(&frame));
+                }
                 let _ = chip.write_all(&answer).await;
             }
             heard
         });
-        let told = line.ask(&request).await.map(|answer| hex::encode_upper(&answer[..]));
+        let mut told = Vec::new();
+        for request in requests {
+            told.push(line.ask(request).await.map(|answer| hex::encode_upper(&answer[..])));
+        }
         drop(line);
         (told, chip.await.unwrap())
     }
@@ -202,11 +289,14 @@ mod tests {
         let garbled = format!("{ack}0000FF04FCD541017A7000");
         let stale = format!("{ack}0000FF02FED50D1E00{ANSWER}");
         let all = |told: &str| Ok(told.to_owned());
-        let cases: [(&str, Vec<&str>, Result<String, ()>, Vec<&str>); 7] = [
+        let broken_off = format!("{ack}0000FF04FCD541");
+        let cases: [(&str, Vec<&str>, Result<String, ()>, Vec<&str>); 9] = [
             ("all well", vec![&good], all("007A"), vec![&ask]),
             ("no acknowledgement", vec![ANSWER], all("007A"), vec![&ask]),
             ("not heard", vec!["", &good], all("007A"), vec![&ask, &ack, &ask]),
             ("garbled", vec![&garbled, ANSWER], all("007A"), vec![&ask, &nack]),
+            ("a byte lost", vec![&broken_off, ANSWER], all("007A"), vec![&ask, &nack]),
+            ("garbled, unheard", vec![&garbled[12..], &good], all("007A"), vec![&ask, &ack, &ask]),
             ("another's answer", vec![&stale], all("007A"), vec![&ask]),
             ("not understood", vec!["0000FF01FF7F8100", &good], all("007A"), vec![&ask, &ack, &ask]),
             ("never", vec![], Err(()), vec![&ask, &ack, &ask, &ack, &ask, &ack]),
@@ -227,6 +317,24 @@ mod tests {
             let (told, heard) = talk(Request::through(&[0x1B, 1, 2, 3, 4]), &says).await;
             assert!(told.is_err());
             assert_eq!(heard, [ask.clone(), ack.clone()], "{says:?}");
+        }
+    }
+
+    /// The second answer of what was said twice comes when the next is asked, with its code.
+    #[tokio::test]
+    async fn a_late_answer_is_not_the_next_commands() {
+        let ack = hex::encode_upper(ACK);
+        let late = format!("{ack}{ANSWER}");
+        let fresh = format!("{ack}0000FF04FCD541007B6F00");
+        let garbled = format!("{ack}0000FF04FCD541017A7000");
+        for (name, says) in [
+            ("said twice", vec!["", &late, &late, &fresh]),
+            ("its answer asked for twice", vec![&garbled, &late, &late, &fresh]),
+        ] {
+            let (told, heard) = talk_of(&[read(), read()], &says).await;
+            let told: Vec<String> = told.into_iter().map(Result::unwrap).collect();
+            assert_eq!(told, ["007A", "007B"], "{name}");
+            assert_eq!(heard.iter().filter(|frame| *frame == "word").count(), 1, "{name}: {heard:?}");
         }
     }
 }

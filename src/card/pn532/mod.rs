@@ -23,7 +23,7 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use self::apdu::{Asked, Reader, answer};
-use self::command::{Request, Target};
+use self::command::{Malformed, Request, Target};
 use self::line::{Cut, Line};
 use super::apdu::Command;
 use super::backoff::Backoff;
@@ -180,34 +180,57 @@ impl Session {
         }
         backoff.reset();
         reports.tell(Report::State(Condition::plain(DeviceStatus::Ready))).await?;
-        let mut looked = false;
+        let (mut looked, mut told_unreadable) = (false, false);
         loop {
-            let Some(target) = self.select().await? else {
-                if !std::mem::replace(&mut looked, true) {
-                    reports.tell(Report::AllEmpty).await?;
+            match self.look().await? {
+                Ok(Some(target)) => {
+                    self.card(target, reports, errands, busy).await?;
+                    (looked, told_unreadable) = (false, false);
+                    continue;
                 }
-                no_card_for(errands, time::sleep(LOOK)).await;
-                continue;
-            };
-            self.card(target, reports, errands, busy).await?;
-            looked = false;
+                Ok(None) => {
+                    told_unreadable = false;
+                    if !std::mem::replace(&mut looked, true) {
+                        reports.tell(Report::AllEmpty).await?;
+                    }
+                }
+                Err(Malformed) => {
+                    if !std::mem::replace(&mut told_unreadable, true) {
+                        reports.tell(Report::Refused(Refusal::Unreadable)).await?;
+                    }
+                    // A card that was opened would not be found again: it is told once while it lies there.
+                    self.renew_field().await?;
+                }
+            }
+            no_card_for(errands, time::sleep(LOOK)).await;
         }
     }
 
-    /// Looks for a card; it is selected, as after power on or as it was.
-    async fn select(&mut self) -> Result<Option<Target>, Cut> {
+    /// Looks for a card; it is selected, as after power on or as it was. The inner error is one
+    /// that is none of ISO/IEC 14443-3.
+    async fn look(&mut self) -> Result<Result<Option<Target>, Malformed>, Cut> {
         let answer = self.line.ask(&Request::list_target()).await?;
-        Target::parse(&answer).map_err(|_| Cut::Garbage)
+        Ok(Target::parse(&answer))
+    }
+
+    /// The same where a card is awaited: one that cannot be read is not it.
+    async fn select(&mut self) -> Result<Option<Target>, Cut> {
+        Ok(self.look().await?.unwrap_or_default())
     }
 
     /// Takes the power from the card and gives it back, then looks for it.
     async fn power_anew(&mut self) -> Result<Option<Target>, Cut> {
+        self.renew_field().await?;
+        self.select().await
+    }
+
+    async fn renew_field(&mut self) -> Result<(), Cut> {
         self.line.ask(&Request::release()).await?;
         self.line.ask(&Request::field(false)).await?;
         time::sleep(FIELD_PAUSE).await;
         self.line.ask(&Request::field(true)).await?;
         time::sleep(FIELD_PAUSE).await;
-        self.select().await
+        Ok(())
     }
 
     /// A card from its coming until the field is empty; others may take its place.

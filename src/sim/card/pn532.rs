@@ -39,6 +39,12 @@ pub enum Pn532Fault {
     Noise,
     /// The answer to another command before this one's.
     Stale,
+    /// The network holds it up: said when the next command is heard, and that one's when the one
+    /// behind it is. Who repeats a command in between is answered twice.
+    Late,
+    /// Acknowledged; the chip is at it until an acknowledgement stops it, else it answers when the
+    /// next command is heard.
+    Slow,
     /// The card is taken away before the command reaches it.
     Lift,
     /// The card is taken away when it has done what was asked.
@@ -60,6 +66,11 @@ struct State {
     faults: VecDeque<Option<Pn532Fault>>,
     seen: Vec<Vec<u8>>,
     last: Vec<u8>,
+    /// What the network holds, and for how many commands more.
+    held: Vec<u8>,
+    holds: bool,
+    /// A command that the chip is at.
+    running: Option<Vec<u8>>,
     /// Answers come byte by byte.
     slowly: bool,
     /// Says nothing any more.
@@ -202,6 +213,8 @@ impl Device for Reader {
         (state.awake, state.configured, state.field, state.active) = (false, false, false, false);
         state.halted = false;
         state.last.clear();
+        state.held.clear();
+        (state.holds, state.running) = (false, None);
     }
 }
 
@@ -220,7 +233,10 @@ impl State {
             };
             bytes.drain(..at);
             let (used, command) = match bytes.as_slice() {
-                [_, _, _, 0x00, 0xFF, _, ..] => (6, None),
+                [_, _, _, 0x00, 0xFF, _, ..] => {
+                    self.running = None;
+                    (6, None)
+                }
                 [_, _, _, 0xFF, 0x00, _, ..] => {
                     if !self.mute {
                         says.extend(&self.last);
@@ -230,14 +246,18 @@ impl State {
                 [_, _, _, 0xFF, 0xFF, high, low, _, body @ ..] => {
                     let length = usize::from(u16::from_be_bytes([*high, *low]));
                     match body.get(..length) {
-                        Some(body) if bytes.len() > 8 + length => (9 + length, Some(body.to_vec())),
+                        Some(said) if body.len() > length => {
+                            (9 + length, Some(said.to_vec()).filter(|_| is_sound(body, length)))
+                        }
                         _ if length > LONGEST => (3, None),
                         _ => return says,
                     }
                 }
                 [_, _, _, length, check, body @ ..] if length.wrapping_add(*check) == 0 => {
                     match body.get(..usize::from(*length)) {
-                        Some(said) if body.len() > said.len() => (6 + said.len(), Some(said.to_vec())),
+                        Some(said) if body.len() > said.len() => {
+                            (6 + said.len(), Some(said.to_vec()).filter(|_| is_sound(body, said.len())))
+                        }
                         _ => return says,
                     }
                 }
@@ -250,20 +270,40 @@ impl State {
                 && self.awake
                 && !self.mute
             {
-                says.extend(self.obey(command));
+                says.extend(self.come_through(command));
             }
         }
     }
 
-    /// What comes over the line for a command.
-    fn obey(&mut self, command: &[u8]) -> Vec<u8> {
-        const HEARD: [u8; 6] = [0x00, 0x00, 0xFF, 0x00, 0xFF, 0x00];
+    /// What comes over the line now: the network may hold it up, or bring what it held.
+    fn come_through(&mut self, command: &[u8]) -> Vec<u8> {
+        let begins = self.faults.front() == Some(&Some(Pn532Fault::Late));
+        let finished = self.running.take().map(|running| self.obey(&running, None));
         let fault = self.faults.pop_front().flatten();
+        let says = [finished.unwrap_or_default(), self.obey(command, fault)].concat();
+        if begins {
+            self.holds = true;
+            self.held.extend(says);
+            return Vec::new();
+        }
+        if std::mem::take(&mut self.holds) {
+            return std::mem::replace(&mut self.held, says);
+        }
+        [std::mem::take(&mut self.held), says].concat()
+    }
+
+    /// What comes over the line for a command.
+    fn obey(&mut self, command: &[u8], fault: Option<Pn532Fault>) -> Vec<u8> {
+        const HEARD: [u8; 6] = [0x00, 0x00, 0xFF, 0x00, 0xFF, 0x00];
         if fault == Some(Pn532Fault::Unheard) {
             return Vec::new();
         }
         if self.seen.len() < SEEN {
             self.seen.push(command.to_vec());
+        }
+        if fault == Some(Pn532Fault::Slow) {
+            self.running = Some(command.to_vec());
+            return HEARD.to_vec();
         }
         let gone = |state: &mut Self| {
             state.taken = state.card.take();
@@ -322,6 +362,8 @@ impl State {
                 with(&[])
             }
             (0x32, [_, ..]) | (0x52, [_]) => with(if *code == 0x52 { &[0x00] } else { &[] }),
+            // Gives back what it was given (§7.2.1, test 00).
+            (0x00, [0x00, ..]) => with(parameters),
             (0x00, [0x06]) => {
                 let there = self.active && self.selected().is_some_and(|chip| is_processor(chip.profile()));
                 with(&[if there { 0x00 } else { 0x01 }])
@@ -429,6 +471,11 @@ fn activation(technology: Technology) -> Option<([u8; 2], u8)> {
 
 fn is_processor(profile: &CardProfile) -> bool {
     activation(profile.technology).is_some_and(|(_, sak)| sak & 0x20 != 0)
+}
+
+/// Whether the checksum behind `length` bytes is theirs (§6.2.1.1); else the chip takes no notice.
+fn is_sound(body: &[u8], length: usize) -> bool {
+    body.iter().take(length + 1).fold(0, |sum: u8, byte| sum.wrapping_add(*byte)) == 0
 }
 
 /// Length and checksum around an answer.

@@ -1,10 +1,11 @@
-//! A clearing that could not be taken back: it stays in the controller until somebody on the bus
-//! acknowledges it, minutes later perhaps and in the next car. What lives here: how long that is
-//! so, and noticing that it left after all. What does not: sending one ([`super::clearing`]).
+//! A clearing that was sent and neither seen to leave nor taken back: it stays in the controller
+//! until somebody on the bus acknowledges it, minutes later perhaps and in the next car. What lives
+//! here: how long that is so, and noticing that it left after all. What does not: sending one
+//! ([`super::clearing`]).
 //!
 //! The controller belongs to the interface, and outlives this node and the daemon: what is known
-//! here is remembered with the adapter (`Capabilities::clearing_stays`) and comes back when the
-//! link is opened anew. It ends when the interface goes down or away, by a reboot, or when the
+//! here is remembered with the adapter (`Capabilities::clearing_stays`), from before the sending on,
+//! and comes back when the link is opened anew. It ends when the interface goes down or away, by a reboot, or when the
 //! frame is heard. An slcan adapter is told to leave the bus whenever its link is opened, which
 //! empties it.
 
@@ -39,11 +40,19 @@ impl Node {
         (self.is_clearing_there() && matches!(self.bus, Bus::Kernel(_))).then(boot_id)
     }
 
+    /// What [`Self::clearing_stays`] says while one is on its way: to be remembered before it is
+    /// sent, for nothing can be once this process was killed. None: the controller is emptied
+    /// whenever the link is opened.
+    #[must_use]
+    pub fn clearing_would_stay(&self) -> Option<Uuid> {
+        matches!(self.bus, Bus::Kernel(_)).then(boot_id)
+    }
+
     /// What an earlier node of this interface knew.
     pub fn remember(&mut self, clearing_stays: Option<Uuid>) {
         // Every driver empties the controller when it begins.
         if matches!(self.bus, Bus::Kernel(_)) && clearing_stays == Some(boot_id()) {
-            self.clearing_stayed();
+            self.clearing_begins();
         }
     }
 
@@ -58,8 +67,13 @@ impl Node {
         self.stays.waiting.is_some()
     }
 
-    /// A clearing that nobody acknowledged could not be taken back.
-    pub(super) fn clearing_stayed(&mut self) {
+    /// It left, or was taken back.
+    pub(super) fn clearing_is_over(&mut self) {
+        self.stays.waiting = None;
+    }
+
+    /// A clearing may be in the controller from now on.
+    pub(super) fn clearing_begins(&mut self) {
         let ear = match &self.bus {
             Bus::Kernel(socket) => ear(socket.interface())
                 .inspect_err(
