@@ -223,14 +223,14 @@ impl Moving {
             Deed::Refused => MoveStep::Done(MoveOutcome::Refused),
             Deed::Password(login) => match PageLogin::Password(login).answer(response) {
                 LoggedIn::Yes => self.go_on(),
-                LoggedIn::More(_) | LoggedIn::No(_) => self.is_it_there(),
+                LoggedIn::More(_) | LoggedIn::No(_) => self.still_there(),
             },
             Deed::LogIn(_, Some([load, log_in])) if told.is_none() => {
                 // A failed login halts the card.
                 self.first([Deed::Reset, Deed::SameUid, Deed::Load(load), Deed::LogIn(log_in, None)]);
                 self.go_on()
             }
-            Deed::LogIn(_, None) if told.is_none() => self.is_it_there(),
+            Deed::LogIn(_, None) if told.is_none() => self.still_there(),
             Deed::Probe { config, again } => self.probed(config, again, told),
             Deed::IsOpen(_) if told.and_then(|bytes| bytes.get(AUTH0)) != Some(&GUARDS_NOTHING) => CUT,
             _ if told.is_none() => CUT,
@@ -255,7 +255,7 @@ impl Moving {
         self.go_on()
     }
 
-    fn is_it_there(mut self) -> MoveStep {
+    fn still_there(mut self) -> MoveStep {
         self.todo = VecDeque::from([Deed::Reset, Deed::Refused]);
         self.go_on()
     }

@@ -200,7 +200,8 @@ mod tests {
         assert_eq!(hex::encode_upper(encode(&[0x02])), "0000FF02FED4022A00");
         assert_eq!(hex::encode_upper(encode(&[0x14, 0x01])), "0000FF03FDD414011700");
         let version = hex::decode("0000FF06FAD50332010607E800").unwrap();
-        let cases: [(&str, Vec<u8>, Vec<Result<Frame, Damaged>>); 9] = [
+        type Case = (&'static str, Vec<u8>, Vec<Result<Frame, Damaged>>);
+        let cases: [Case; 9] = [
             ("ack", ACK.to_vec(), vec![Ok(Frame::Ack)]),
             ("nack", NACK.to_vec(), vec![Ok(Frame::Nack)]),
             ("version", version.clone(), vec![answer(&[0x03, 0x32, 0x01, 0x06, 0x07])]),

@@ -290,7 +290,8 @@ mod tests {
         let stale = format!("{ack}0000FF02FED50D1E00{ANSWER}");
         let all = |told: &str| Ok(told.to_owned());
         let broken_off = format!("{ack}0000FF04FCD541");
-        let cases: [(&str, Vec<&str>, Result<String, ()>, Vec<&str>); 9] = [
+        type Case<'a> = (&'a str, Vec<&'a str>, Result<String, ()>, Vec<&'a str>);
+        let cases: [Case<'_>; 9] = [
             ("all well", vec![&good], all("007A"), vec![&ask]),
             ("no acknowledgement", vec![ANSWER], all("007A"), vec![&ask]),
             ("not heard", vec!["", &good], all("007A"), vec![&ask, &ack, &ask]),

@@ -59,7 +59,7 @@ mod tests {
             ("two components", components(&[0x01]), &["460101003300C0", "460182028001F4"]),
             ("the mask of tests", components(&[0x00]), &["4600FF88000000"]),
         ] {
-            let told: Vec<_> = answer.unwrap().iter().map(|m| hex::encode_upper(m)).collect();
+            let told: Vec<_> = answer.unwrap().iter().map(hex::encode_upper).collect();
             assert_eq!(told, expected, "{name}");
             assert!(told.iter().all(|message| message.len() <= 14), "{name}");
         }

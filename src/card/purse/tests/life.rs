@@ -73,7 +73,8 @@ fn undone(fact: &CardTransaction) -> Result<Plan, Refusal> {
 fn no_fen_appears_by_giving_back() {
     let came = |principal, bonus| (Fen(principal), Fen(bonus));
     // (newest first, principal, reward that has to be there)
-    let cases: [(&[(Fen, Fen)], i64, i64); 7] = [
+    type Case<'a> = (&'a [(Fen, Fen)], i64, i64);
+    let cases: [Case<'_>; 7] = [
         (&[], 500, 0),
         (&[came(100_000, 10_000)], 100_000, 10_000),
         (&[came(100_000, 10_000)], 33_333, 3_333),
