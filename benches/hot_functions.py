@@ -117,14 +117,14 @@ def functions(program):
 
 
 def main():
-    program = sys.argv[1]
+    program = os.path.realpath(sys.argv[1])
     addresses = set()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         daemon(program, folder, folder / "daemon.out")
         traced(program, ["demo", "--for", "40s"], None, folder / "demo.out")
         for out in ("daemon.out", "demo.out"):
-            addresses |= executed(os.path.realpath(program), folder / out)
+            addresses |= executed(program, folder / out)
     every = functions(program)
     starts = [start for start, _, _ in every]
     hot = set()
@@ -133,7 +133,7 @@ def main():
         if start <= address < start + size and not PROPS.search(symbol):
             hot.add(symbol)
     if len(hot) < 1000:
-        sys.exit(f"only {len(hot)} functions were seen: is the program stripped of its symbols?")
+        sys.exit(f"only {len(hot)} functions were seen: is the program stripped of its symbols, or linked by a list already?")
     busy, idle = {}, {}
     for _, size, symbol in every:
         family = HASH.sub("", symbol)
