@@ -4,17 +4,19 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::card::purse::life::{extend, give_back, replace_in, replace_out, reward_due};
+use crate::config::purse::MAX_FEN;
 use crate::event::ledger::{Outcome, Validity};
 
 prop_compose! {
     fn holdings()(
-        principal in 0_i64..=1_000_000_000,
+        principal in 0_i64..=MAX_FEN,
         bonus in 0_i64..=1_000_000,
         points in 0_i64..=9_999_999,
         mut coupons in prop::collection::vec(1_u32..5, 0..8),
     ) -> Holding {
         coupons.sort_unstable();
-        holding(principal, bonus, points, &coupons)
+        // Principal and bonus together are at most MAX_FEN on every card (`apply`).
+        holding(principal, bonus.min(MAX_FEN - principal), points, &coupons)
     }
 }
 
