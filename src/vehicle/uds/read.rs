@@ -7,6 +7,8 @@
 //! Bounded: a unit that keeps silent twice in a row is asked no more, and the whole ends with
 //! its budget. Only the default session, see [`super`].
 
+mod codes;
+
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -36,8 +38,6 @@ const NAME: u16 = 0xF197;
 pub const EMISSIONS: u8 = 0x33;
 /// All severity classes of 19 42 (ISO 14229-1 annex D.3, bits 1–4).
 const ALL_CLASSES: u8 = 0x1E;
-/// Codes whose snapshots are read: each is a long answer.
-const SNAPSHOTS: usize = 8;
 /// Silences in a row after which a unit is left alone.
 const SILENCES: u32 = 2;
 /// PID 51: what the car runs on.
@@ -72,11 +72,13 @@ pub async fn silent_car(
         reading.unit(unit).await?;
         reading.obd_on_uds(unit).await?;
     }
+    reading.codes_it_could_store(&units).await?;
     Ok(Some((protocol, reading.heard)))
 }
 
-/// What UDS adds to units that have answered J1979: codes of three bytes with their status, the
-/// snapshots of those without a freeze frame, and identification where J1979 gave none. `before`
+/// What UDS adds to units that have answered J1979: codes of three bytes with their status and
+/// extended data, the snapshots of those without a freeze frame, identification where J1979 gave
+/// none, and how many codes a unit could store. `before`
 /// is told each request; no question begins after `until`. Nobody promised UDS: a unit that
 /// keeps silent on the first question, or does not know the service, is left, and that is no
 /// error. What was heard counts also where the adapter failed.
@@ -88,17 +90,21 @@ pub async fn enhance(
     before: &mut (dyn FnMut(Request) + Send),
 ) -> (Heard, Result<(), AdapterError>) {
     let mut reading = Reading::new(adapter, bundle, until, before);
-    for address in record.ecus() {
-        let Some(request_id) = find::request_id(&address) else { continue };
-        let unit = Unit { request_id, address, vin: None };
-        if let Err(error) = reading.add_to(&unit, record).await {
+    let units = record
+        .ecus()
+        .into_iter()
+        .filter_map(|address| Some(Unit { request_id: find::request_id(&address)?, address, vin: None }));
+    let units: Vec<Unit> = units.collect();
+    for unit in &units {
+        if let Err(error) = reading.add_to(unit, record).await {
             return (reading.heard, Err(error));
         }
         if reading.adapter_cannot {
-            break;
+            return (reading.heard, Ok(()));
         }
     }
-    (reading.heard, Ok(()))
+    let ended = reading.codes_it_could_store(&units).await;
+    (reading.heard, ended)
 }
 
 struct Reading<'a> {
@@ -109,8 +115,8 @@ struct Reading<'a> {
     heard: Heard,
     /// Of the unit at hand, in a row.
     silences: u32,
-    /// It said that it does not know the service.
-    unknown: BTreeSet<u8>,
+    /// What it said that it does not know: a service, or of a service this kind of question.
+    unknown: BTreeSet<(u8, Option<u8>)>,
     /// The time was over, and that was noted.
     out_of_time: bool,
     /// The adapter cannot ask such a thing of any unit.
@@ -144,7 +150,7 @@ impl<'a> Reading<'a> {
         let request = Request::dtcs_by_status(Status::WHAT_IS_WRONG);
         if let Some(payload) = self.ask(unit, request).await? {
             self.keep(request, unit, &payload);
-            self.snapshots(unit, &payload, &BTreeSet::new()).await?;
+            self.details(unit, &payload, &BTreeSet::new()).await?;
         }
         self.identification(unit).await?;
         self.name(unit).await
@@ -158,33 +164,13 @@ impl<'a> Reading<'a> {
         let Some(payload) = self.try_out(unit, request).await? else { return Ok(()) };
         self.keep(request, unit, &payload);
         let frozen = record.freeze_frames(&unit.address).into_iter().map(|(_, code)| code).collect();
-        self.snapshots(unit, &payload, &frozen).await?;
+        self.details(unit, &payload, &frozen).await?;
         let told = |info: u8| !record.payloads(&unit.address, Request::vehicle_info(info)).is_empty();
         if !told(0x04) {
             self.identification(unit).await?;
         }
         if !told(0x0A) {
             self.name(unit).await?;
-        }
-        Ok(())
-    }
-
-    /// Snapshots of the codes that a 59 02 lists, but for those `known` already.
-    async fn snapshots(
-        &mut self,
-        unit: &Unit,
-        list: &[u8],
-        known: &BTreeSet<String>,
-    ) -> Result<(), AdapterError> {
-        let codes = answer::dtcs(list).map(|list| list.codes).unwrap_or_default();
-        let wanted = codes
-            .into_iter()
-            .filter(|listed| listed.status.says_something_is_wrong() && !known.contains(&listed.dtc.code()));
-        for listed in wanted.take(SNAPSHOTS) {
-            let request = Request::dtc_record(false, listed.dtc.0, 0xFF);
-            if let Some(payload) = self.ask(unit, request).await? {
-                self.keep(request, unit, &payload);
-            }
         }
         Ok(())
     }
@@ -237,7 +223,7 @@ impl<'a> Reading<'a> {
                 self.stands_for(unit, 0xF800, info).await?;
             }
         }
-        Ok(())
+        self.readiness_groups(unit).await
     }
 
     /// The ids a chain of masks promises; each mask is kept as J1979's.
@@ -273,7 +259,11 @@ impl<'a> Reading<'a> {
     /// The unit's positive answer. What went wrong is noted; that it does not have an
     /// identifier is an answer and no error.
     async fn ask(&mut self, unit: &Unit, request: Request) -> Result<Option<Vec<u8>>, AdapterError> {
-        if self.silences >= SILENCES || self.unknown.contains(&request.service()) {
+        let kind = (request.service(), request.id());
+        if self.silences >= SILENCES
+            || self.unknown.contains(&(request.service(), None))
+            || self.unknown.contains(&kind)
+        {
             return Ok(None);
         }
         let Some(answer) = self.put(unit, request).await? else { return Ok(None) };
@@ -283,9 +273,12 @@ impl<'a> Reading<'a> {
         }
         if let Some(code) = unit.refusal(&answer) {
             self.silences = 0;
-            if code == 0x11 {
-                self.unknown.insert(request.service());
-            }
+            match code {
+                0x11 => self.unknown.insert((request.service(), None)),
+                // Of service 22 the first byte is half of an identifier.
+                0x12 if request.service() == 0x19 => self.unknown.insert(kind),
+                _ => false,
+            };
             if !matches!(code, 0x12 | 0x31) {
                 self.note(unit, request, refusal::for_errors(code));
             }
