@@ -20,7 +20,7 @@ const ALL_RECORDS: u8 = 0xFF;
 /// (31) those that it does not have.
 const READINESS_GROUPS: std::ops::RangeInclusive<u8> = 0x01..=0x10;
 /// What a list of all codes may take: some hundred of them, on a slow line.
-const LONG_LIST: Duration = Duration::from_secs(2);
+const LONG_LIST: Duration = Duration::from_secs(1);
 
 impl Reading<'_> {
     /// Of the codes that a 59 02 lists: snapshots, but for those of `known` frames, and extended data.
@@ -44,12 +44,13 @@ impl Reading<'_> {
     }
 
     /// 19 0A of every unit that told codes. The longest answer there is, so the last: only through
-    /// an adapter that was seen to take long ones, and while there is time. An adapter that dies of
-    /// it spoils no report: its next question tells that it is gone.
+    /// an adapter that was seen to take long ones, and while there is time: what is not asked for
+    /// these reasons is no failure. An adapter that dies of it spoils no report: its next question
+    /// tells that it is gone.
     pub(super) async fn codes_it_could_store(&mut self, units: &[Unit]) -> Result<(), AdapterError> {
-        self.until = self.until.checked_sub(LONG_LIST).unwrap_or_else(Instant::now);
         for unit in units {
-            if self.adapter.capabilities().long_answers != Some(true) {
+            let in_time = Instant::now() + LONG_LIST < self.until;
+            if !in_time || self.adapter.capabilities().long_answers != Some(true) {
                 return Ok(());
             }
             let told = |told: &super::Told| told.ecu == unit.address && told.request.service() == 0x19;
