@@ -196,6 +196,7 @@ impl<'a> Reading<'a> {
 
     /// J1979-2: what 22 F400, F600 and F800 promise, and the codes of the emissions group.
     async fn obd_on_uds(&mut self, unit: &Unit) -> Result<(), AdapterError> {
+        self.learn_by(unit).await?;
         let pids = self.promised(unit, 0xF400).await?;
         if pids.is_empty() {
             // Battery cars without masks may still say what they run on.
@@ -226,6 +227,20 @@ impl<'a> Reading<'a> {
         self.readiness_groups(unit).await
     }
 
+    /// Has the adapter tried on a short answer, as 0100 is elsewhere: a car of J1979-2 is asked a
+    /// hundred times, and each wait for an answer that is not to come adds up.
+    async fn learn_by(&mut self, unit: &Unit) -> Result<(), AdapterError> {
+        if self.adapter.capabilities().response_count.is_some() {
+            return Ok(());
+        }
+        let request = Request::data_by_identifier(0xF400);
+        let Some(answer) = self.put(unit, request, None).await? else { return Ok(()) };
+        match (request.to(Target::Unit(unit.request_id)), answer.messages.as_slice()) {
+            (Some(request), [_]) => self.adapter.learn_timing(request, &answer).await,
+            _ => Ok(()),
+        }
+    }
+
     /// The ids a chain of masks promises; each mask is kept as J1979's.
     async fn promised(&mut self, unit: &Unit, family: u16) -> Result<Vec<u8>, AdapterError> {
         let mut promised = Vec::new();
@@ -249,7 +264,10 @@ impl<'a> Reading<'a> {
         id: u8,
     ) -> Result<Option<Vec<u8>>, AdapterError> {
         let did = family | u16::from(id);
-        let Some(payload) = self.ask(unit, Request::data_by_identifier(did)).await? else { return Ok(None) };
+        let request = Request::data_by_identifier(did);
+        let Some(payload) = self.ask_for(unit, request, self.lines_of(family, id)).await? else {
+            return Ok(None);
+        };
         let Ok(data) = answer::data(&payload, did) else { return Ok(None) };
         let (request, payload) = as_j1979(family, id, data);
         self.keep(request, unit, &payload);
@@ -259,6 +277,24 @@ impl<'a> Reading<'a> {
     /// The unit's positive answer. What went wrong is noted; that it does not have an
     /// identifier is an answer and no error.
     async fn ask(&mut self, unit: &Unit, request: Request) -> Result<Option<Vec<u8>>, AdapterError> {
+        self.ask_for(unit, request, None).await
+    }
+
+    /// How many lines the answer has, where that is certain: a single frame holds seven bytes, three
+    /// of them the service and the identifier.
+    fn lines_of(&self, family: u16, id: u8) -> Option<u8> {
+        let row = || self.bundle.pids.get(0x01, id);
+        let short = id.is_multiple_of(0x20)
+            || family == 0xF400 && row().is_some_and(|row| row.bytes <= 4 && row.more_bytes == 0);
+        short.then_some(1)
+    }
+
+    async fn ask_for(
+        &mut self,
+        unit: &Unit,
+        request: Request,
+        lines: Option<u8>,
+    ) -> Result<Option<Vec<u8>>, AdapterError> {
         let kind = (request.service(), request.id());
         if self.silences >= SILENCES
             || self.unknown.contains(&(request.service(), None))
@@ -266,7 +302,7 @@ impl<'a> Reading<'a> {
         {
             return Ok(None);
         }
-        let Some(answer) = self.put(unit, request).await? else { return Ok(None) };
+        let Some(answer) = self.put(unit, request, lines).await? else { return Ok(None) };
         if let Some(payload) = unit.positive(&answer) {
             self.silences = 0;
             return Ok(Some(payload));
@@ -294,7 +330,7 @@ impl<'a> Reading<'a> {
     /// The same of a unit that never said it knows UDS: silence, and refusals that mean "unknown to
     /// me" (11, 12, 31), are no errors.
     async fn try_out(&mut self, unit: &Unit, request: Request) -> Result<Option<Vec<u8>>, AdapterError> {
-        let Some(answer) = self.put(unit, request).await? else { return Ok(None) };
+        let Some(answer) = self.put(unit, request, None).await? else { return Ok(None) };
         if let Some(payload) = unit.positive(&answer) {
             return Ok(Some(payload));
         }
@@ -321,7 +357,12 @@ impl<'a> Reading<'a> {
 
     /// Puts a question to the unit, while there is time. `None`: there is no answer to look at,
     /// and why is noted.
-    async fn put(&mut self, unit: &Unit, request: Request) -> Result<Option<Answer>, AdapterError> {
+    async fn put(
+        &mut self,
+        unit: &Unit,
+        request: Request,
+        lines: Option<u8>,
+    ) -> Result<Option<Answer>, AdapterError> {
         if Instant::now() >= self.until {
             if !std::mem::replace(&mut self.out_of_time, true) {
                 self.note(unit, request, "left out: the scan would have taken too long".into());
@@ -330,7 +371,7 @@ impl<'a> Reading<'a> {
         }
         let Some(to_unit) = request.to(Target::Unit(unit.request_id)) else { return Ok(None) };
         (self.before)(request);
-        match self.adapter.ask(to_unit, None).await {
+        match self.adapter.ask(to_unit, lines).await {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if error.is_fatal() => Err(error),
             Err(error) => {
