@@ -137,9 +137,9 @@ async fn the_daemon_survives_what_happens_to_a_bus() {
     bay.nth("vehicle.arrived", 2).await;
     for request in sim.requests() {
         let listed = match request.as_slice() {
-            // Of 08 the masks alone; of 19 codes by status, and one code's record.
+            // Of 08 the masks alone; of 19 codes by status, one code's records, and all it could store.
             [8, base] => base.is_multiple_of(0x20),
-            [0x19, 0x02, _] | [0x19, 0x04 | 0x06, _, _, _, _] => true,
+            [0x19, 0x02, _] | [0x19, 0x04 | 0x06, _, _, _, _] | [0x19, 0x0A] => true,
             [service, ..] => [1, 2, 3, 6, 7, 9, 0x0A, 0x22].contains(service),
             [] => false,
         };

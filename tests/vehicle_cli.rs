@@ -188,6 +188,7 @@ async fn a_full_scan_asks_all_services_and_takes_less_than_ten_seconds() {
         &[0x09, 0x0A],
         &[0x09, 0x04],
         &[0x19, 0x02],
+        &[0x19, 0x06],
     ]
     .map(first)
     .into();

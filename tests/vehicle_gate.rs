@@ -57,10 +57,13 @@ fn is_read_only(command: &str) -> bool {
             Some("03" | "07" | "0A") => digits == 2 || digits == 3,
             // UDS: one record by its identifier.
             Some("22") => digits == 6,
-            // Its codes by status, and the record of one.
-            Some("19") => {
-                command.starts_with("1902") && digits == 6 || command.starts_with("1904") && digits == 12
-            }
+            // Its codes by status, the records of one, and all it could store.
+            Some("19") => match &command[2..digits.min(4)] {
+                "02" => digits == 6,
+                "04" | "06" => digits == 12,
+                "0A" => digits == 4,
+                _ => false,
+            },
             _ => false,
         }
 }

@@ -140,24 +140,30 @@ async fn ends_of_lines_lost() {
     assert!(reports > 0, "no report of four");
 }
 
-/// Two characters of a line.
+/// Two characters of a line. Which line loses which two goes round: of `0104` it takes the second
+/// and the third to leave a clearing, and other lines stand at those turns where a scan begins
+/// elsewhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_characters_of_a_line_lost() {
     let mut jobs = Vec::new();
-    for (adapter, apart) in [(with_one_pid(), 1), (SimAdapter::default(), 1), (SimAdapter::default(), 2)] {
-        // Whole lines stand between the spoilt ones.
-        let fault = Fault::LoseTwoInTurn { span: 3 * LONGEST, apart };
-        jobs.push(tokio::spawn(scanned(adapter, fault)));
+    for (adapter, apart) in [(with_one_pid(), 1), (with_one_pid(), 2), (SimAdapter::default(), 1)] {
+        for from in 0..LONGEST {
+            let adapter = adapter.clone();
+            // Whole lines stand between the spoilt ones.
+            let fault = Fault::LoseTwoInTurn { span: 3 * LONGEST, from: 3 * from, apart };
+            jobs.push(tokio::spawn(async move { (apart, from, scanned(adapter, fault).await) }));
+        }
     }
     let mut asked = 0;
     for job in jobs {
-        let (requests, _) = job.await.unwrap();
-        assert!(requests.iter().all(|request| only_reads(request)), "{requests:02X?}");
-        assert!(!requests.is_empty());
+        let (apart, from, (requests, _)) = job.await.unwrap();
+        for request in &requests {
+            assert!(only_reads(request), "{apart} apart, from {from}: {request:02X?} reached the car");
+        }
         asked += requests.len();
     }
-    println!("{asked} requests reached the cars");
-    assert!(asked > 20, "{asked} requests reached the cars");
+    // The line is bad, and yet cars are asked.
+    assert!(asked > 500, "{asked} requests reached the cars");
 }
 
 /// On a good line nothing is typed twice, and what is fragile is asked and answered.

@@ -18,6 +18,7 @@ use baygate::config::values::Locale;
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Drive, Engine, Fault, Profile, VehicleSim};
 use baygate::store::tokens::TokenOp;
 use baygate::store::{Batch, Op};
+use baygate::vehicle::adapter::Adapter;
 use serde_json::json;
 use served::Setup;
 use sha2::Digest as _;
@@ -379,12 +380,28 @@ async fn every_adapter_every_bus_every_kind_of_car() {
             let bundle = bundle();
             let _ = scan_command::scan_link(&tap.link().parse().unwrap(), &bundle, None, Locale::En).await;
             assert_eq!(judge(&name, &tap.heard()), [""; 0]);
-            name
+            String::from_utf8(tap.heard()).unwrap()
         }));
     }
+    let mut driven = std::collections::BTreeSet::new();
     for job in jobs {
-        job.await.unwrap();
+        let heard = job.await.unwrap();
+        driven
+            .extend(heard.split('\r').filter(|line| line.starts_with("19")).map(|line| line[..4].to_owned()));
     }
+    // With all the time they want, so that nothing is left out on a slow machine.
+    for car in [faulty(), CarSpec { obd: false, j1979_2: true, ..faulty() }] {
+        let (_sim, tap) = tapped(SimAdapter::default(), Some(car)).await;
+        let bundle = bundle();
+        let mut adapter = Adapter::open(&tap.link().parse().unwrap(), &bundle, None, None).await.unwrap();
+        vehicle_bay::scanned(&mut adapter, &bundle).await.unwrap();
+        assert_eq!(judge("unhurried", &tap.heard()), [""; 0]);
+        let heard = String::from_utf8(tap.heard()).unwrap();
+        driven
+            .extend(heard.split('\r').filter(|line| line.starts_with("19")).map(|line| line[..4].to_owned()));
+    }
+    // Every kind of question about codes that UDS and J1979-2 know and a scan asks.
+    assert!(driven.iter().eq(["1902", "1904", "1906", "190A", "1942", "1955", "1956"]), "{driven:?}");
     let (_sim, tap) = tapped(SimAdapter::default(), Some(faulty())).await;
     let global = Global { config: Path::new("/none.toml").into(), json: true, locale: Some(Locale::En) };
     for words in [&["--rounds", "3"][..], &["0C", "0104", "--rounds", "2"]] {

@@ -11,7 +11,7 @@ use crate::clock::UtcMillis;
 use crate::ident::{CardNo, DeviceId, Vin};
 pub use report::{
     Adapter, DtcEntry, DtcState, EcuReport, FreezeFrame, Inspection, MonitorTest, PidValue, Powertrain,
-    Readiness, RequestError, VehicleReport, VinCheck, VinSource,
+    Readiness, RequestError, SupportedCodes, VehicleReport, VinCheck, VinSource,
 };
 
 /// `vehicle.arrived`: a car answers on a link.

@@ -201,6 +201,17 @@ impl Adapter {
         }
     }
 
+    /// The same of what makes it wait less. `first` is the answer of one unit to `request`, a line.
+    ///
+    /// # Errors
+    /// As [`Adapter::learn`].
+    pub async fn learn_timing(&mut self, request: Request, first: &Answer) -> Result<(), AdapterError> {
+        match self {
+            Self::Elm327(adapter) => adapter.learn_timing(request, first).await,
+            Self::Can(_) => Ok(()),
+        }
+    }
+
     /// The link ends with this error; what it proves of the adapter is kept.
     pub fn ended_by(&mut self, error: &AdapterError) {
         if let Self::Can(node) = self {

@@ -108,6 +108,8 @@ fn ecu_report(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> EcuRepo
             .filter(|id| !id.is_multiple_of(0x20))
             .map(|id| format!("{id:02X}"))
             .collect(),
+        supported_codes: uds::report::supported(&record.told, ecu),
+        readiness_groups: uds::report::readiness_groups(&record.told, ecu),
     }
 }
 
@@ -151,6 +153,7 @@ fn codes(record: &ScanRecord, ecu: &EcuAddress, brand: Option<&str>, bundle: &Bu
             source: "obd".into(),
             status_raw: None,
             failure_type: None,
+            extended_data: None,
         })
         .collect()
 }
@@ -225,7 +228,8 @@ pub(super) fn fit(report: &mut VehicleReport) {
     let too_large =
         |report: &VehicleReport| serde_json::to_vec(report).is_ok_and(|json| json.len() > MAX_REPORT_BYTES);
     type Cut = (&'static str, fn(&mut EcuReport));
-    let cuts: [Cut; 7] = [
+    let cuts: [Cut; 8] = [
+        ("extended data of codes", |ecu| ecu.dtcs.iter_mut().for_each(|dtc| dtc.extended_data = None)),
         ("monitor tests that passed", |ecu| ecu.monitor_tests.retain(|test| !test.passed)),
         ("freeze frames", |ecu| ecu.freeze_frames.clear()),
         ("texts of codes", |ecu| ecu.dtcs.iter_mut().for_each(|dtc| dtc.text = None)),

@@ -39,6 +39,8 @@ pub fn report() -> VehicleReport {
             identification: Default::default(),
             readiness_this_cycle: Default::default(),
             controls: Vec::new(),
+            supported_codes: None,
+            readiness_groups: Default::default(),
         }],
         odometer_km: None,
         odometer_source: None,
@@ -60,6 +62,7 @@ pub fn dtc(code: &str, state: &[DtcState]) -> DtcEntry {
         source: "obd".into(),
         status_raw: None,
         failure_type: None,
+        extended_data: None,
         text: None,
     }
 }

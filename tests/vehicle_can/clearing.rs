@@ -12,6 +12,7 @@ use baygate::vehicle::adapter::Adapter as Link;
 use baygate::vehicle::clear::Delivery;
 use baygate::vehicle::gate::Request;
 
+use crate::kernel::{error_frame, raw, raw_write};
 use crate::vehicle_bay::clearing::redeemed;
 use crate::vehicle_bay::{bundle, open_store};
 use crate::{car, run};
@@ -86,4 +87,33 @@ async fn a_clearing_that_is_held_up_is_told_and_goes_with_the_interface() {
         assert_eq!(link.capabilities().clearing_stays, None);
         run("tc", "qdisc del dev vcan7 root");
     }
+}
+
+/// The controller leaves the bus just behind the clearing: what came of it is not known, it is
+/// not sent again, and as it had left, nothing waits for the next car.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "make can"]
+async fn the_controller_leaves_the_bus_behind_a_clearing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let path = "can://vcan8".parse().unwrap();
+    let sim = BusSim::spawn("vcan8", &CarSpec { engine: Engine::On, ..car(6) }).unwrap();
+    let mut link = Link::open(&path, &bundle(), None, None).await.unwrap();
+    assert!(!link.ask(Request::current(0), None).await.unwrap().is_silence());
+    // Nobody answers any more.
+    sim.engine(Engine::Off);
+    let mut witness = CanSocket::open("vcan8").unwrap();
+    let clearing = Frame::new(Id::standard(0x7DF), &[1, 4, 0, 0, 0, 0, 0, 0], false).unwrap();
+    let off = async {
+        while witness.hear().await.unwrap() != Heard::Frame(clearing) {}
+        raw_write(&raw("vcan8"), &error_frame(0x40, [0; 8]));
+    };
+    let (told, ()) = tokio::join!(link.clear(redeemed(&store).await), off);
+    assert_eq!(told.expect_err("the bus is off").code(), "bus-off");
+    assert_eq!((link.limitation(), link.capabilities().clearing_stays), (None, None));
+    // Back on it: the car is read, and was sent nothing again.
+    sim.engine(Engine::On);
+    let mut link = Link::open(&path, &bundle(), None, None).await.unwrap();
+    assert!(!link.ask(Request::confirmed_codes(), None).await.unwrap().is_silence());
+    assert!(sim.requests().iter().filter(|request| request[0] == 0x04).count() <= 1);
 }

@@ -19,6 +19,7 @@ use super::super::problem::Problem;
 use super::super::state::Shared;
 use super::vehicles;
 use crate::clock::UtcMillis;
+use crate::store::confirmations::KIND;
 use crate::store::requests::{NewRequest, RequestOp, RequestRow, RequestState};
 use crate::store::{Batch, Op, StoreError};
 
@@ -105,7 +106,25 @@ fn is_code(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// Where a request stands.
+/// A confirmation that was used up stands where its deed stands: that a person said yes is not
+/// that it was done.
+async fn deed_of(shared: &Shared, confirmation: RequestRow) -> Result<RequestRow, Problem> {
+    let deed =
+        confirmation.outcome.as_ref().and_then(|outcome| outcome.get("request")?.as_str()?.parse().ok());
+    let Some(deed) = deed.filter(|_| confirmation.kind == KIND && confirmation.state == RequestState::Done)
+    else {
+        return Ok(confirmation);
+    };
+    Ok(match shared.context.store.read(move |r| r.request(deed)).await? {
+        Some(RequestRow { state, outcome, .. }) if state.is_settled() => {
+            RequestRow { state, outcome, ..confirmation }
+        }
+        Some(_) => RequestRow { state: RequestState::Running, ..confirmation },
+        None => confirmation,
+    })
+}
+
+/// Where a request stands. One that waited for a person's word ends with what was then done.
 #[utoipa::path(get, path = "/v1/requests/{id}", tag = "requests", params(("id" = String, Path, description = "Request")),
     responses((status = 200, description = "Where it stands", body = RequestView)))]
 pub(super) async fn request(
@@ -114,7 +133,7 @@ pub(super) async fn request(
 ) -> Result<Json<RequestView>, Problem> {
     let id = request.uuid("request")?;
     let row = shared.context.store.read(move |r| r.request(id)).await?;
-    let row = row.ok_or_else(|| missing("request", &request.0))?;
+    let row = deed_of(&shared, row.ok_or_else(|| missing("request", &request.0))?).await?;
     let outcome = match row.outcome {
         Some(report) if row.kind == vehicles::SCAN && row.state == RequestState::Done => {
             vehicles::rules_caught_up(&shared).await;

@@ -31,6 +31,7 @@ pub fn report() -> VehicleReport {
         source: "obd".into(),
         status_raw: None,
         failure_type: None,
+        extended_data: None,
         text,
     };
     let engine = EcuReport {
@@ -70,6 +71,8 @@ pub fn report() -> VehicleReport {
         identification: Default::default(),
         readiness_this_cycle: Default::default(),
         controls: Vec::new(),
+        supported_codes: None,
+        readiness_groups: Default::default(),
     };
     VehicleReport {
         visit: uuid::Uuid::nil(),

@@ -96,6 +96,10 @@ pub struct DtcEntry {
     /// UDS and more than 00.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure_type: Option<String>,
+    /// Extended data records of the code (19 06), hex, each behind its number: occurrences, ageing
+    /// and the like, in the maker's own format. From UDS alone, where it failed in one way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extended_data: Option<String>,
     /// What it means; absent when not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<Text>,
@@ -154,6 +158,20 @@ pub struct MonitorTest {
     pub passed: bool,
 }
 
+/// How many codes a unit could store (19 0A), and how far its tests are. A count is absent where
+/// the unit does not keep that bit of the status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SupportedCodes {
+    /// All of them.
+    pub count: u32,
+    /// Those whose test has not run since codes were cleared (status bit 4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_tested_since_clear: Option<u32>,
+    /// Those whose test has not run in this operation cycle (status bit 6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_tested_this_cycle: Option<u32>,
+}
+
 /// What one ECU told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EcuReport {
@@ -192,6 +210,13 @@ pub struct EcuReport {
     /// Controls of service 08 the unit has, two hex digits each: told by its masks, never used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub controls: Vec<String>,
+    /// The codes it could store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supported_codes: Option<SupportedCodes>,
+    /// Readiness groups of a J1979-2 unit (19 56), two hex digits: whether all tests of the group's
+    /// codes have run since codes were cleared. Which monitor a number is stands in SAE J1979-DA.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub readiness_groups: BTreeMap<String, Readiness>,
 }
 
 /// Whether the annual check would pass.

@@ -309,6 +309,7 @@ fn unit(spec: &CarSpec, index: u8) -> Ecu {
         parameters_on_uds: spec.obd || spec.j1979_2 || bev,
         j1979_2: spec.j1979_2,
         failure_type: spec.failure_type,
+        extended_data: spec.extended_data,
         pending_replies: 0,
         waiting: Waiting::default(),
     }

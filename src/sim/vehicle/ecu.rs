@@ -78,6 +78,8 @@ pub struct Ecu {
     pub j1979_2: bool,
     /// Third byte of its codes (SAE J2012-DA appendix A).
     pub failure_type: u8,
+    /// Whether it knows extended data records of codes.
+    pub extended_data: bool,
     /// `7F xx 78` sent before the next answer.
     pub pending_replies: u8,
     /// Consecutive frames on hold.

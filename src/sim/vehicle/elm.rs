@@ -122,8 +122,8 @@ impl Elm {
             Fault::LoseInTurn { span, from } => {
                 self.losses = Losses { span, from, ends: self.losses.ends, ..Losses::default() };
             }
-            Fault::LoseTwoInTurn { span, apart } => {
-                self.losses = Losses { span, apart, ..Losses::default() };
+            Fault::LoseTwoInTurn { span, from, apart } => {
+                self.losses = Losses { span, from, apart, ..Losses::default() };
             }
             Fault::LoseEnds(every) => {
                 self.losses = Losses { ends: every, span: self.losses.span, ..Losses::default() };

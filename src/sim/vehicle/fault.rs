@@ -36,6 +36,8 @@ pub enum Fault {
     LoseTwoInTurn {
         /// Longest place and one more.
         span: usize,
+        /// Place in the first line.
+        from: usize,
         /// From the first to the second.
         apart: usize,
     },

@@ -162,6 +162,8 @@ pub struct CarSpec {
     pub j1979_2: bool,
     /// Failure type of its codes on UDS: their third byte.
     pub failure_type: u8,
+    /// Knows extended data records of its codes (19 06).
+    pub extended_data: bool,
     /// Most parameters in one request of service 01 or 02.
     pub most_parameters: usize,
     /// Fills up CAN frames.
@@ -196,6 +198,7 @@ impl Default for CarSpec {
             enhanced: Vec::new(),
             j1979_2: false,
             failure_type: 0,
+            extended_data: true,
             most_parameters: 6,
             padding: 0,
             seed: 1,

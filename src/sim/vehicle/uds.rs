@@ -11,6 +11,10 @@ const CONFIRMED: u8 = 0xA8;
 const PENDING: u8 = 0x27;
 /// Known and in order: tested since clearing, nothing found.
 const IN_ORDER: u8 = 0x00;
+/// Known, and its test has not run, neither since clearing nor in this cycle.
+const NOT_TESTED: u8 = 0x50;
+/// What an engine's unit tests beside the codes it has stored; the first needs the catalyst's monitor.
+const TESTED: [[u8; 2]; 4] = [[0x04, 0x20], [0x01, 0x71], [0x03, 0x00], [0x04, 0x42]];
 /// All emissions units (SAE J1979-2, functional group 33).
 const EMISSIONS: u8 = 0x33;
 /// How SAE J1979-2 marks codes of two bytes and a failure type.
@@ -68,10 +72,15 @@ impl Ecu {
                 Ok(vec![[&[0x59, 0x02, 0xFF], flat(&chosen).as_slice()].concat()])
             }
             [0x0A] => {
-                let fine = ([0x01, 0x71, 0x00], IN_ORDER);
-                let all = [stored.as_slice(), &[fine]].concat();
+                let known = |code: &&[u8; 2]| stored.iter().any(|(dtc, _)| dtc.starts_with(&code[..]));
+                let others = TESTED.iter().filter(|code| !known(code)).map(|code| {
+                    let status = if *code == TESTED[0] { self.catalyst() } else { IN_ORDER };
+                    ([code[0], code[1], self.failure_type], status)
+                });
+                let all: Vec<_> = stored.iter().copied().chain(others).collect();
                 Ok(vec![[&[0x59, 0x0A, 0xFF], flat(&all).as_slice()].concat()])
             }
+            [0x06, ..] if !self.extended_data => Err(0x12),
             [kind @ (0x04 | 0x06), a, b, c, record] => {
                 let (dtc, status) = *stored.iter().find(|(dtc, _)| dtc == &[*a, *b, *c]).ok_or(0x31)?;
                 let head = [&[0x59, *kind], &dtc[..], &[status]].concat();
@@ -97,12 +106,11 @@ impl Ecu {
                 }
                 Ok(vec![message])
             }
-            [0x56, EMISSIONS, group] if self.j1979_2 => {
+            [0x56, EMISSIONS, group @ (0x01 | 0x02)] if self.j1979_2 => {
                 let mut message = vec![0x59, 0x56, EMISSIONS, 0xFF, J2012_04, *group];
-                // Group 1: the catalyst. Bit 4: not tested since clearing.
-                if *group == 0x01 {
-                    let status = if self.readiness.incomplete & 0x01 == 0 { IN_ORDER } else { 0x10 };
-                    message.extend([0x04, 0x20, 0x00, status]);
+                match group {
+                    0x01 => message.extend([0x04, 0x20, 0x00, self.catalyst()]),
+                    _ => message.extend([0x03, 0x00, 0x00, IN_ORDER]),
                 }
                 Ok(vec![message])
             }
@@ -110,6 +118,11 @@ impl Ecu {
             [0x01 | 0x02 | 0x04 | 0x06 | 0x0A, ..] => Err(0x13),
             _ => Err(0x12),
         }
+    }
+
+    /// The status of a code that is not stored and belongs to the catalyst's monitor.
+    fn catalyst(&self) -> u8 {
+        if self.readiness.incomplete & 0x01 == 0 { IN_ORDER } else { NOT_TESTED }
     }
 
     /// Record 1: what the freeze frame of that code holds of speed, coolant and engine speed.
@@ -184,11 +197,12 @@ impl Ecu {
     }
 }
 
-/// Record 1: occurrences; record 2: cycles since the last failure.
+/// Record 1: occurrences; record 2: cycles since the last failure; FF: both.
 fn extended(record: u8) -> Vec<u8> {
     match record {
         0x01 => vec![0x01, 0x03],
         0x02 => vec![0x02, 0x11],
+        0xFF => vec![0x01, 0x03, 0x02, 0x11],
         _ => Vec::new(),
     }
 }

@@ -28,17 +28,27 @@ impl Adapter {
         if first.messages.is_empty() {
             return Ok(());
         }
-        self.capabilities.stn = Some(self.identity().firmware.is_some());
-        self.doubt_echo();
-        if self.capabilities.waits.is_none() {
-            self.learn_waits(first).await?;
-        }
-        if self.capabilities.response_count.is_none() {
-            self.learn_response_count(first).await?;
-        }
+        self.learn_timing(Request::current(0x00), first).await?;
         // Only on CAN there are several PIDs in a request.
         if self.capabilities.multi_pid.is_none() && self.protocol().is_some_and(Protocol::is_can) {
             self.learn_multi_pid(first, table).await?;
+        }
+        Ok(())
+    }
+
+    /// Tries what makes it wait less and is not known yet. `first` is the car's answer to `request`,
+    /// a line of each unit.
+    ///
+    /// # Errors
+    /// [`AdapterError`]: it died of a trial.
+    pub async fn learn_timing(&mut self, request: Request, first: &Answer) -> Result<(), AdapterError> {
+        self.capabilities.stn = Some(self.identity().firmware.is_some());
+        self.doubt_echo();
+        if self.capabilities.waits.is_none() {
+            self.learn_waits(request, first).await?;
+        }
+        if self.capabilities.response_count.is_none() {
+            self.learn_response_count(request, first).await?;
         }
         Ok(())
     }
@@ -63,14 +73,14 @@ impl Adapter {
         .await
     }
 
-    async fn learn_waits(&mut self, first: &Answer) -> Result<(), AdapterError> {
+    async fn learn_waits(&mut self, request: Request, first: &Answer) -> Result<(), AdapterError> {
         self.capabilities.waits = Some(Waits::Adaptive);
         let may = self.profile().is_none_or(|profile| profile.aggressive_timing == Use::Probe);
         for waits in [Waits::Aggressive, Waits::Adaptive, Waits::Short] {
             if (may || waits != Waits::Aggressive) && self.tell_waits(waits).await? {
                 // Asking must not set it back meanwhile; whether it stays so is seen below.
                 self.capabilities.waits = Some(waits);
-                if waits == Waits::Adaptive || self.repeats(first, None).await? {
+                if waits == Waits::Adaptive || self.repeats(request, first, None).await? {
                     return Ok(());
                 }
             }
@@ -79,7 +89,7 @@ impl Adapter {
         Ok(())
     }
 
-    async fn learn_response_count(&mut self, first: &Answer) -> Result<(), AdapterError> {
+    async fn learn_response_count(&mut self, request: Request, first: &Answer) -> Result<(), AdapterError> {
         self.capabilities.response_count = Some(false);
         let lines = u8::try_from(first.messages.len()).ok().filter(|n| (1..=15).contains(n));
         let may = self.profile().is_none_or(|profile| profile.response_count == Use::Probe);
@@ -92,7 +102,7 @@ impl Adapter {
         if let (Some(lines), true, true) = (lines, may, echoes) {
             // The digit is written only where it is said to work.
             self.capabilities.response_count = Some(true);
-            let works = self.repeats(first, Some(lines)).await;
+            let works = self.repeats(request, first, Some(lines)).await;
             self.capabilities.response_count = Some(matches!(works, Ok(true)));
             works?;
         }
@@ -144,9 +154,14 @@ impl Adapter {
         Ok(())
     }
 
-    /// Whether 0100 is answered as before.
-    async fn repeats(&mut self, first: &Answer, lines: Option<u8>) -> Result<bool, AdapterError> {
-        match self.ask(Request::current(0x00), lines).await {
+    /// Whether the request is answered as before.
+    async fn repeats(
+        &mut self,
+        request: Request,
+        first: &Answer,
+        lines: Option<u8>,
+    ) -> Result<bool, AdapterError> {
+        match self.ask(request, lines).await {
             Ok(second) => Ok(second.messages == first.messages),
             Err(AdapterError::HalfReply(_)) => Ok(false),
             Err(error) => Err(error),

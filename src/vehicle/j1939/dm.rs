@@ -131,6 +131,7 @@ impl Codes {
             source: "j1939".into(),
             status_raw: None,
             failure_type: None,
+            extended_data: None,
             text: Some(text(*code, bundle)),
         };
         self.codes.iter().map(entry).collect()

@@ -164,6 +164,7 @@ fn an_absurd_report_fits_an_event_too() {
                 source: "obd".into(),
                 status_raw: None,
                 failure_type: None,
+                extended_data: None,
                 text: None,
             };
             let unit = EcuReport { dtcs: vec![dtc; 60], ..report.ecus[0].clone() };

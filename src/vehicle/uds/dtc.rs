@@ -110,6 +110,12 @@ impl Status {
         self.0 & 0x10 != 0
     }
 
+    /// Bit 6: the monitor has not run in this operation cycle.
+    #[must_use]
+    pub fn not_tested_this_cycle(self) -> bool {
+        self.0 & 0x40 != 0
+    }
+
     /// Bit 7: the unit asks for its lamp.
     #[must_use]
     pub fn warning_lamp(self) -> bool {

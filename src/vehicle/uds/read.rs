@@ -7,6 +7,8 @@
 //! Bounded: a unit that keeps silent twice in a row is asked no more, and the whole ends with
 //! its budget. Only the default session, see [`super`].
 
+mod codes;
+
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -36,8 +38,6 @@ const NAME: u16 = 0xF197;
 pub const EMISSIONS: u8 = 0x33;
 /// All severity classes of 19 42 (ISO 14229-1 annex D.3, bits 1–4).
 const ALL_CLASSES: u8 = 0x1E;
-/// Codes whose snapshots are read: each is a long answer.
-const SNAPSHOTS: usize = 8;
 /// Silences in a row after which a unit is left alone.
 const SILENCES: u32 = 2;
 /// PID 51: what the car runs on.
@@ -72,11 +72,13 @@ pub async fn silent_car(
         reading.unit(unit).await?;
         reading.obd_on_uds(unit).await?;
     }
+    reading.codes_it_could_store(&units).await?;
     Ok(Some((protocol, reading.heard)))
 }
 
-/// What UDS adds to units that have answered J1979: codes of three bytes with their status, the
-/// snapshots of those without a freeze frame, and identification where J1979 gave none. `before`
+/// What UDS adds to units that have answered J1979: codes of three bytes with their status and
+/// extended data, the snapshots of those without a freeze frame, identification where J1979 gave
+/// none, and how many codes a unit could store. `before`
 /// is told each request; no question begins after `until`. Nobody promised UDS: a unit that
 /// keeps silent on the first question, or does not know the service, is left, and that is no
 /// error. What was heard counts also where the adapter failed.
@@ -88,17 +90,21 @@ pub async fn enhance(
     before: &mut (dyn FnMut(Request) + Send),
 ) -> (Heard, Result<(), AdapterError>) {
     let mut reading = Reading::new(adapter, bundle, until, before);
-    for address in record.ecus() {
-        let Some(request_id) = find::request_id(&address) else { continue };
-        let unit = Unit { request_id, address, vin: None };
-        if let Err(error) = reading.add_to(&unit, record).await {
+    let units = record
+        .ecus()
+        .into_iter()
+        .filter_map(|address| Some(Unit { request_id: find::request_id(&address)?, address, vin: None }));
+    let units: Vec<Unit> = units.collect();
+    for unit in &units {
+        if let Err(error) = reading.add_to(unit, record).await {
             return (reading.heard, Err(error));
         }
         if reading.adapter_cannot {
-            break;
+            return (reading.heard, Ok(()));
         }
     }
-    (reading.heard, Ok(()))
+    let ended = reading.codes_it_could_store(&units).await;
+    (reading.heard, ended)
 }
 
 struct Reading<'a> {
@@ -109,8 +115,8 @@ struct Reading<'a> {
     heard: Heard,
     /// Of the unit at hand, in a row.
     silences: u32,
-    /// It said that it does not know the service.
-    unknown: BTreeSet<u8>,
+    /// What it said that it does not know: a service, or of a service this kind of question.
+    unknown: BTreeSet<(u8, Option<u8>)>,
     /// The time was over, and that was noted.
     out_of_time: bool,
     /// The adapter cannot ask such a thing of any unit.
@@ -144,7 +150,7 @@ impl<'a> Reading<'a> {
         let request = Request::dtcs_by_status(Status::WHAT_IS_WRONG);
         if let Some(payload) = self.ask(unit, request).await? {
             self.keep(request, unit, &payload);
-            self.snapshots(unit, &payload, &BTreeSet::new()).await?;
+            self.details(unit, &payload, &BTreeSet::new()).await?;
         }
         self.identification(unit).await?;
         self.name(unit).await
@@ -158,33 +164,13 @@ impl<'a> Reading<'a> {
         let Some(payload) = self.try_out(unit, request).await? else { return Ok(()) };
         self.keep(request, unit, &payload);
         let frozen = record.freeze_frames(&unit.address).into_iter().map(|(_, code)| code).collect();
-        self.snapshots(unit, &payload, &frozen).await?;
+        self.details(unit, &payload, &frozen).await?;
         let told = |info: u8| !record.payloads(&unit.address, Request::vehicle_info(info)).is_empty();
         if !told(0x04) {
             self.identification(unit).await?;
         }
         if !told(0x0A) {
             self.name(unit).await?;
-        }
-        Ok(())
-    }
-
-    /// Snapshots of the codes that a 59 02 lists, but for those `known` already.
-    async fn snapshots(
-        &mut self,
-        unit: &Unit,
-        list: &[u8],
-        known: &BTreeSet<String>,
-    ) -> Result<(), AdapterError> {
-        let codes = answer::dtcs(list).map(|list| list.codes).unwrap_or_default();
-        let wanted = codes
-            .into_iter()
-            .filter(|listed| listed.status.says_something_is_wrong() && !known.contains(&listed.dtc.code()));
-        for listed in wanted.take(SNAPSHOTS) {
-            let request = Request::dtc_record(false, listed.dtc.0, 0xFF);
-            if let Some(payload) = self.ask(unit, request).await? {
-                self.keep(request, unit, &payload);
-            }
         }
         Ok(())
     }
@@ -210,6 +196,7 @@ impl<'a> Reading<'a> {
 
     /// J1979-2: what 22 F400, F600 and F800 promise, and the codes of the emissions group.
     async fn obd_on_uds(&mut self, unit: &Unit) -> Result<(), AdapterError> {
+        self.learn_by(unit).await?;
         let pids = self.promised(unit, 0xF400).await?;
         if pids.is_empty() {
             // Battery cars without masks may still say what they run on.
@@ -237,7 +224,21 @@ impl<'a> Reading<'a> {
                 self.stands_for(unit, 0xF800, info).await?;
             }
         }
-        Ok(())
+        self.readiness_groups(unit).await
+    }
+
+    /// Has the adapter tried on a short answer, as 0100 is elsewhere: a car of J1979-2 is asked a
+    /// hundred times, and each wait for an answer that is not to come adds up.
+    async fn learn_by(&mut self, unit: &Unit) -> Result<(), AdapterError> {
+        if self.adapter.capabilities().response_count.is_some() {
+            return Ok(());
+        }
+        let request = Request::data_by_identifier(0xF400);
+        let Some(answer) = self.put(unit, request, None).await? else { return Ok(()) };
+        match (request.to(Target::Unit(unit.request_id)), answer.messages.as_slice()) {
+            (Some(request), [_]) => self.adapter.learn_timing(request, &answer).await,
+            _ => Ok(()),
+        }
     }
 
     /// The ids a chain of masks promises; each mask is kept as J1979's.
@@ -263,7 +264,10 @@ impl<'a> Reading<'a> {
         id: u8,
     ) -> Result<Option<Vec<u8>>, AdapterError> {
         let did = family | u16::from(id);
-        let Some(payload) = self.ask(unit, Request::data_by_identifier(did)).await? else { return Ok(None) };
+        let request = Request::data_by_identifier(did);
+        let Some(payload) = self.ask_for(unit, request, self.lines_of(family, id)).await? else {
+            return Ok(None);
+        };
         let Ok(data) = answer::data(&payload, did) else { return Ok(None) };
         let (request, payload) = as_j1979(family, id, data);
         self.keep(request, unit, &payload);
@@ -273,19 +277,44 @@ impl<'a> Reading<'a> {
     /// The unit's positive answer. What went wrong is noted; that it does not have an
     /// identifier is an answer and no error.
     async fn ask(&mut self, unit: &Unit, request: Request) -> Result<Option<Vec<u8>>, AdapterError> {
-        if self.silences >= SILENCES || self.unknown.contains(&request.service()) {
+        self.ask_for(unit, request, None).await
+    }
+
+    /// How many lines the answer has, where that is certain: a single frame holds seven bytes, three
+    /// of them the service and the identifier.
+    fn lines_of(&self, family: u16, id: u8) -> Option<u8> {
+        let row = || self.bundle.pids.get(0x01, id);
+        let short = id.is_multiple_of(0x20)
+            || family == 0xF400 && row().is_some_and(|row| row.bytes <= 4 && row.more_bytes == 0);
+        short.then_some(1)
+    }
+
+    async fn ask_for(
+        &mut self,
+        unit: &Unit,
+        request: Request,
+        lines: Option<u8>,
+    ) -> Result<Option<Vec<u8>>, AdapterError> {
+        let kind = (request.service(), request.id());
+        if self.silences >= SILENCES
+            || self.unknown.contains(&(request.service(), None))
+            || self.unknown.contains(&kind)
+        {
             return Ok(None);
         }
-        let Some(answer) = self.put(unit, request).await? else { return Ok(None) };
+        let Some(answer) = self.put(unit, request, lines).await? else { return Ok(None) };
         if let Some(payload) = unit.positive(&answer) {
             self.silences = 0;
             return Ok(Some(payload));
         }
         if let Some(code) = unit.refusal(&answer) {
             self.silences = 0;
-            if code == 0x11 {
-                self.unknown.insert(request.service());
-            }
+            match code {
+                0x11 => self.unknown.insert((request.service(), None)),
+                // Of service 22 the first byte is half of an identifier.
+                0x12 if request.service() == 0x19 => self.unknown.insert(kind),
+                _ => false,
+            };
             if !matches!(code, 0x12 | 0x31) {
                 self.note(unit, request, refusal::for_errors(code));
             }
@@ -301,7 +330,7 @@ impl<'a> Reading<'a> {
     /// The same of a unit that never said it knows UDS: silence, and refusals that mean "unknown to
     /// me" (11, 12, 31), are no errors.
     async fn try_out(&mut self, unit: &Unit, request: Request) -> Result<Option<Vec<u8>>, AdapterError> {
-        let Some(answer) = self.put(unit, request).await? else { return Ok(None) };
+        let Some(answer) = self.put(unit, request, None).await? else { return Ok(None) };
         if let Some(payload) = unit.positive(&answer) {
             return Ok(Some(payload));
         }
@@ -328,7 +357,12 @@ impl<'a> Reading<'a> {
 
     /// Puts a question to the unit, while there is time. `None`: there is no answer to look at,
     /// and why is noted.
-    async fn put(&mut self, unit: &Unit, request: Request) -> Result<Option<Answer>, AdapterError> {
+    async fn put(
+        &mut self,
+        unit: &Unit,
+        request: Request,
+        lines: Option<u8>,
+    ) -> Result<Option<Answer>, AdapterError> {
         if Instant::now() >= self.until {
             if !std::mem::replace(&mut self.out_of_time, true) {
                 self.note(unit, request, "left out: the scan would have taken too long".into());
@@ -337,7 +371,7 @@ impl<'a> Reading<'a> {
         }
         let Some(to_unit) = request.to(Target::Unit(unit.request_id)) else { return Ok(None) };
         (self.before)(request);
-        match self.adapter.ask(to_unit, None).await {
+        match self.adapter.ask(to_unit, lines).await {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if error.is_fatal() => Err(error),
             Err(error) => {

@@ -7,12 +7,15 @@ use super::answer::{self, DtcList};
 use super::read::{EMISSIONS, IDENTIFICATION};
 use super::{Dtc, DtcFormat, Status};
 use crate::event::Text;
-use crate::event::vehicle::{DtcEntry, DtcState, FreezeFrame, PidValue};
+use crate::event::vehicle::{DtcEntry, DtcState, FreezeFrame, PidValue, Readiness, SupportedCodes};
 use crate::protocols::Bundle;
 use crate::vehicle::dtc_words::dtc_words;
 use crate::vehicle::pids::decode_pid;
 use crate::vehicle::protocol::EcuAddress;
 use crate::vehicle::report::Told;
+
+/// Bytes of a code's extended data in a report; units have some ten.
+const EXTENDED_BYTES: usize = 64;
 
 /// Answers of service 19 that one unit gave.
 fn told_by<'a>(told: &'a [Told], ecu: &EcuAddress) -> impl Iterator<Item = &'a [u8]> {
@@ -43,13 +46,54 @@ pub fn codes(told: &[Told], ecu: &EcuAddress, brand: Option<&str>, bundle: &Bund
             entry.2 |= permanent;
         }
     }
+    let extended = extended_data(told, ecu);
     found
         .into_iter()
         .map(|(dtc, (format, status, permanent))| {
             let text = dtc_words(bundle, brand, &dtc.code_in(format));
-            entry(dtc, format, status, permanent, text)
+            let extended_data = extended.get(&dtc).cloned();
+            DtcEntry { extended_data, ..entry(dtc, format, status, permanent, text) }
         })
         .collect()
+}
+
+/// Of each code its extended data records as they came: where one ends and the next begins only
+/// the maker knows.
+fn extended_data(told: &[Told], ecu: &EcuAddress) -> BTreeMap<Dtc, String> {
+    let records = told_by(told, ecu).filter_map(|payload| answer::extended(payload).ok());
+    let records = records.filter_map(|detail| {
+        let first = detail.records.first()?;
+        let bytes = [&[first.number], first.data.as_slice()].concat();
+        Some((detail.dtc, hex::encode_upper(bytes.get(..EXTENDED_BYTES).unwrap_or(&bytes))))
+    });
+    records.collect()
+}
+
+/// How many codes a unit could store (19 0A); `None`: it did not say.
+#[must_use]
+pub fn supported(told: &[Told], ecu: &EcuAddress) -> Option<SupportedCodes> {
+    let payload = told_by(told, ecu).find(|payload| payload.get(1) == Some(&0x0A))?;
+    let DtcList { kept, codes, .. } = answer::dtcs(payload).ok()?;
+    let number = |wanted: &dyn Fn(Status) -> bool| {
+        u32::try_from(codes.iter().filter(|listed| wanted(listed.status)).count()).unwrap_or(u32::MAX)
+    };
+    let kept = |bit: fn(Status) -> bool| bit(kept).then(|| number(&bit));
+    Some(SupportedCodes {
+        count: number(&|_| true),
+        not_tested_since_clear: kept(Status::not_tested_since_clear),
+        not_tested_this_cycle: kept(Status::not_tested_this_cycle),
+    })
+}
+
+/// The readiness groups a J1979-2 unit has (19 56), by number.
+#[must_use]
+pub fn readiness_groups(told: &[Told], ecu: &EcuAddress) -> BTreeMap<String, Readiness> {
+    let groups = told_by(told, ecu).filter_map(|payload| {
+        let group = *payload.get(5)?;
+        let ready = answer::is_ready(&answer::by_readiness(payload, EMISSIONS, group).ok()?)?;
+        Some((format!("{group:02X}"), if ready { Readiness::Complete } else { Readiness::Incomplete }))
+    });
+    groups.collect()
 }
 
 /// Codes that J1979 told with those that UDS told of the same unit. A code of both stands once, as
@@ -65,7 +109,9 @@ pub fn join(mut obd: Vec<DtcEntry>, uds: Vec<DtcEntry>) -> Vec<DtcEntry> {
         same.state.extend(entry.state);
         same.state.sort_unstable();
         same.state.dedup();
-        same.failure_type = if same.status_raw.is_none() { entry.failure_type } else { None };
+        let one_way = same.status_raw.is_none();
+        same.failure_type = entry.failure_type.filter(|_| one_way);
+        same.extended_data = entry.extended_data.filter(|_| one_way);
         same.status_raw = Some(same.status_raw.unwrap_or(0) | entry.status_raw.unwrap_or(0));
     }
     obd.extend(only_uds);
@@ -84,6 +130,7 @@ fn entry(dtc: Dtc, format: DtcFormat, status: Status, permanent: bool, text: Opt
             .failure_type()
             .filter(|_| format == DtcFormat::J2012)
             .map(|kind| format!("{kind:02X}")),
+        extended_data: None,
         code: dtc.code_in(format),
     }
 }
@@ -165,6 +212,12 @@ mod tests {
             told("1942330D1E", "59 42 33 FF FF 04 02 04 20 00 08"),
             told("195533", "59 55 33 FF 04 04 20 00 08 04 30 00 08"),
             told("1904042000FF", "59 04 04 20 00 AF 01 03 F4 0C 25 80 F4 0D 40 12 34 07"),
+            told("1906042000FF", "59 06 04 20 00 AF 01 03 02 11"),
+            told("1906017117FF", "59 06 01 71 17 27"),
+            told("190A", "59 0A DF 04 20 00 AF 01 71 17 27 03 00 00 50 03 01 00 40"),
+            told("19563301", "59 56 33 FF 04 01 04 20 00 00 04 30 00 10"),
+            told("19563302", "59 56 33 FF 04 02 01 71 00 20"),
+            told("19563303", "59 56 33 FF 04 03"),
             told("22F187", "62 F1 87 33 37 38 30 35 2D 35 41 41 00 00"),
             told("22F191", "62 F1 91 01 02"),
             told("22F195", "62 F1 95 FF FF"),
@@ -184,6 +237,17 @@ mod tests {
             ]
         );
         assert!(codes.iter().all(|code| code.source == "uds"));
+        let extended: Vec<_> = codes.iter().map(|c| c.extended_data.as_deref()).collect();
+        assert_eq!(extended, [None, Some("01030211"), None], "a record without anything in it is none");
+        let supported = supported(&told, &ecu).unwrap();
+        // Bit 5 is not kept, bits 4 and 6 are.
+        assert_eq!(
+            supported,
+            SupportedCodes { count: 4, not_tested_since_clear: Some(1), not_tested_this_cycle: Some(2) }
+        );
+        use Readiness::{Complete, Incomplete};
+        let groups: Vec<_> = readiness_groups(&told, &ecu).into_iter().collect();
+        assert_eq!(groups, [("01".into(), Incomplete), ("02".into(), Complete)], "03 has no codes");
         let frames = snapshots(&told, &ecu, &bundle);
         assert_eq!((frames.len(), frames[0].code.as_str()), (1, "P0420"));
         let values: Vec<_> = frames[0].values.iter().map(|v| (v.pid.as_str(), v.value.as_f64())).collect();
@@ -192,7 +256,12 @@ mod tests {
         assert_eq!(identification["part_number"], "37805-5AA");
         assert_eq!(identification["hardware_number"], "0102");
         assert!(!identification.contains_key("supplier_software_version"), "nothing programmed");
-        assert!(super::codes(&told, &EcuAddress("7E9".into()), None, &bundle).is_empty());
+        let other = EcuAddress("7E9".into());
+        assert!(super::codes(&told, &other, None, &bundle).is_empty());
+        assert_eq!(super::supported(&told, &other), None);
+        let keeps_little = [tests::told("190A", "59 0A 0F 04 20 00 0F")];
+        let known = super::supported(&keeps_little, &ecu).unwrap();
+        assert_eq!(known, SupportedCodes { count: 1, ..SupportedCodes::default() }, "absent, never zero");
     }
 
     #[test]
@@ -204,6 +273,7 @@ mod tests {
             source: if status.is_some() { "uds" } else { "obd" }.into(),
             status_raw: status,
             failure_type: kind.map(str::to_owned),
+            extended_data: kind.map(|kind| format!("01{kind}")),
             text: None,
         };
         let joined = join(

@@ -1,8 +1,9 @@
 //! The appendix: every value, freeze frame, test and failed request, for the mechanic.
 
 use super::Html;
-use super::sheet::title;
+use super::sheet::{title, whole};
 use crate::cli::report::{View, rounded, with_unit, words};
+use crate::config::values::Locale;
 use crate::event::vehicle::{EcuReport, PidValue};
 
 pub(super) fn write(html: &mut Html, view: View<'_>) {
@@ -13,6 +14,7 @@ pub(super) fn write(html: &mut Html, view: View<'_>) {
     let seconds = format!("{:.1} s", std::time::Duration::from_millis(report.duration_ms).as_secs_f64());
     let facts = [&report.adapter.identity, &words::protocol(&report.protocol), &seconds];
     html.text(&facts.map(String::as_str).join(" · ")).markup("</p>");
+    whole(html, view);
     tests(html, view);
     for ecu in &report.ecus {
         one_ecu(html, view, ecu);
@@ -29,6 +31,22 @@ fn one_ecu(html: &mut Html, view: View<'_>, ecu: &EcuReport) {
     ];
     for (zh, en, list) in lists.into_iter().filter(|(_, _, list)| !list.is_empty()) {
         html.markup("<p>").text(view.pick(zh, en)).markup(": ").text(&list.join(", ")).markup("</p>");
+    }
+    if let Some(known) = ecu.supported_codes {
+        let words = match (known.not_tested_since_clear, view.locale) {
+            (Some(open), Locale::ZhCn) => format!("可存故障码 {} 个，清码后未检测 {open} 个", known.count),
+            (Some(open), Locale::En) => {
+                format!("{} codes it could store, {open} of them not tested since clearing", known.count)
+            }
+            (None, Locale::ZhCn) => format!("可存故障码 {} 个", known.count),
+            (None, Locale::En) => format!("{} codes it could store", known.count),
+        };
+        html.markup("<p class=\"quiet\">").text(&words).markup("</p>");
+    }
+    for dtc in &ecu.dtcs {
+        let Some(data) = &dtc.extended_data else { continue };
+        html.markup("<p class=\"quiet\">").text(view.pick("扩展数据", "Extended data")).markup(" ");
+        html.text(&dtc.code).markup(": ").text(data).markup("</p>");
     }
     for (monitor, counts) in view.ratios(ecu) {
         html.markup("<p class=\"quiet\">").text(view.pick("在用监测频率", "In-use ratio")).markup(" ");

@@ -1,19 +1,69 @@
-//! The sheet the customer gets: who, what, the verdict, what to do, and what it rests on.
+//! The sheet the customer gets: who, what, the verdict, what to do, and what it rests on. One
+//! page of A4, whatever the car says: of each list the worst entries, how many more there are,
+//! and all of them in the appendix.
 
 use super::Html;
 use crate::cli::report::{View, rounded, words};
+use crate::config::values::Locale;
 use crate::event::maintenance::{MaintenanceWarning, Severity};
-use crate::event::vehicle::Readiness;
+use crate::event::vehicle::{Inspection, Readiness};
+
+/// Codes on the sheet.
+pub(super) const CODES: usize = 6;
+/// Warnings, …
+pub(super) const WARNINGS: usize = 3;
+/// … and what each rests on.
+pub(super) const EVIDENCE: usize = 3;
+/// What blocks the annual check, or is noted about it.
+pub(super) const REASONS: usize = 5;
+/// Why the car's condition cannot be judged, in its tile.
+pub(super) const WHY: usize = 3;
 
 pub(super) fn write(html: &mut Html, view: View<'_>) {
     head(html, view);
     car(html, view);
     tiles(html, view);
-    inspection(html, view);
-    warnings(html, view);
-    codes(html, view);
+    inspection(html, view, REASONS);
+    warnings(html, view, WARNINGS, EVIDENCE);
+    codes(html, view, CODES);
     readiness(html, view);
     foot(html, view);
+}
+
+/// The lists that the sheet cuts, whole.
+pub(super) fn whole(html: &mut Html, view: View<'_>) {
+    let Inspection { blocking, notes, .. } = &view.report.inspection;
+    if blocking.len() + notes.len() > REASONS {
+        inspection(html, view, usize::MAX);
+    }
+    if view.report.not_assessable_because.len() > WHY {
+        title(html, view.pick("不可评估的原因", "Why it cannot be judged"));
+        html.markup("<ul>");
+        for why in &view.report.not_assessable_because {
+            html.markup("<li>").text(&words::reason(why, view.bundle, view.locale)).markup("</li>");
+        }
+        html.markup("</ul>");
+    }
+    if view.warnings.len() > WARNINGS || view.warnings.iter().any(|one| one.evidence.len() > EVIDENCE) {
+        warnings(html, view, usize::MAX, usize::MAX);
+    }
+    if view.codes_by_gravity().len() > CODES {
+        codes(html, view, usize::MAX);
+    }
+}
+
+/// Says how many of a list are not here.
+fn more(html: &mut Html, view: View<'_>, all: usize, most: usize) {
+    if all > most {
+        html.markup("<p class=\"quiet\">").text(&more_words(view, all - most)).markup("</p>");
+    }
+}
+
+fn more_words(view: View<'_>, count: usize) -> String {
+    match view.locale {
+        Locale::ZhCn => format!("另有 {count} 项，见附录"),
+        Locale::En => format!("{count} more in the appendix"),
+    }
 }
 
 fn head(html: &mut Html, view: View<'_>) {
@@ -99,6 +149,8 @@ fn tiles(html: &mut Html, view: View<'_>) {
         ("careful", view.pick("不可评估", "cannot be judged"))
     };
     let why = report.not_assessable_because.iter().map(|code| words::reason(code, view.bundle, view.locale));
+    let left = report.not_assessable_because.len().saturating_sub(WHY);
+    let why = why.take(WHY).chain((left > 0).then(|| more_words(view, left)));
     let why = why.collect::<Vec<_>>().join(view.pick("；", "; "));
     tile(html, colour, view.pick("车况评估", "Condition"), word, &why);
     html.markup("</section>");
@@ -113,38 +165,41 @@ fn tile(html: &mut Html, colour: &'static str, title: &str, word: &str, below: &
     html.text(word).markup("</p><p>").text(below).markup("</p></div>");
 }
 
-fn inspection(html: &mut Html, view: View<'_>) {
+fn inspection(html: &mut Html, view: View<'_>, most: usize) {
     let inspection = &view.report.inspection;
     if inspection.blocking.is_empty() && inspection.notes.is_empty() {
         return;
     }
     title(html, view.pick("年检 OBD 检查", "Annual OBD check"));
     html.markup("<ul>");
-    for code in &inspection.blocking {
+    for code in inspection.blocking.iter().take(most) {
         html.markup("<li class=\"bad\">")
             .text(&words::reason(code, view.bundle, view.locale))
             .markup("</li>");
     }
-    for code in &inspection.notes {
+    for code in inspection.notes.iter().take(most.saturating_sub(inspection.blocking.len())) {
         html.markup("<li>").text(&words::reason(code, view.bundle, view.locale)).markup("</li>");
     }
     html.markup("</ul>");
+    more(html, view, inspection.blocking.len() + inspection.notes.len(), most);
 }
 
-fn warnings(html: &mut Html, view: View<'_>) {
+fn warnings(html: &mut Html, view: View<'_>, most: usize, evidence: usize) {
     let warnings = view.warnings_by_urgency();
     if warnings.is_empty() {
         return;
     }
     title(html, view.pick("提醒与依据", "Warnings and what they rest on"));
     html.markup("<table class=\"warnings\">");
-    for warning in warnings {
-        one_warning(html, view, warning);
+    let all = warnings.len();
+    for warning in warnings.into_iter().take(most) {
+        one_warning(html, view, warning, evidence);
     }
     html.markup("</table>");
+    more(html, view, all, most);
 }
 
-fn one_warning(html: &mut Html, view: View<'_>, warning: &MaintenanceWarning) {
+fn one_warning(html: &mut Html, view: View<'_>, warning: &MaintenanceWarning, most: usize) {
     let colour = match warning.severity {
         Severity::Stop | Severity::Soon => "bad",
         Severity::Advise => "careful",
@@ -157,20 +212,21 @@ fn one_warning(html: &mut Html, view: View<'_>, warning: &MaintenanceWarning) {
     html.markup("</td><td><b>").text(view.pick(&warning.title.zh, &warning.title.en)).markup("</b><br>");
     html.text(view.pick(&warning.advice.zh, &warning.advice.en));
     html.markup("<p class=\"evidence\">").text(words::confidence(warning.confidence, view.locale));
-    for evidence in &warning.evidence {
+    for evidence in warning.evidence.iter().take(most) {
         html.markup(" · ").text(&view.evidence_text(evidence));
     }
     html.markup("</p></td></tr>");
 }
 
-fn codes(html: &mut Html, view: View<'_>) {
+fn codes(html: &mut Html, view: View<'_>, most: usize) {
     let codes = view.codes_by_gravity();
     if codes.is_empty() {
         return;
     }
     title(html, view.pick("故障码", "Trouble codes"));
     html.markup("<table class=\"codes\">");
-    for (ecu, dtc) in codes {
+    let all = codes.len();
+    for (ecu, dtc) in codes.into_iter().take(most) {
         let unknown =
             view.pick("含义未收录，请按车型资料查询", "meaning not known here: look it up for this car");
         html.markup("<tr><td class=\"code\">").text(&dtc.code).markup("</td><td>");
@@ -180,6 +236,7 @@ fn codes(html: &mut Html, view: View<'_>) {
         html.text(ecu.name.as_deref().unwrap_or(&ecu.address)).markup("</td></tr>");
     }
     html.markup("</table>");
+    more(html, view, all, most);
 }
 
 fn readiness(html: &mut Html, view: View<'_>) {

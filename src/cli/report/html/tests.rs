@@ -41,7 +41,11 @@ fn spoken(report: &mut VehicleReport, warnings: &mut [MaintenanceWarning], words
         ecu.readiness = [(given(), crate::event::vehicle::Readiness::Incomplete)].into();
         for dtc in &mut ecu.dtcs {
             (dtc.code, dtc.text) = (given(), Some(crate::event::Text::new(words, words)));
+            (dtc.source, dtc.failure_type, dtc.extended_data) = (given(), Some(given()), Some(given()));
         }
+        ecu.identification = [(given(), given())].into();
+        ecu.controls = vec![given()];
+        ecu.readiness_groups = [(given(), crate::event::vehicle::Readiness::Incomplete)].into();
         for test in &mut ecu.monitor_tests {
             (test.mid, test.tid, test.name, test.unit) = (given(), given(), given(), given());
         }
@@ -87,6 +91,103 @@ fn the_page_stands_alone_and_says_what_matters() {
         let (sheet, appendix) = page.split_once("<details").unwrap();
         assert!(!sheet.contains("812.5 rpm") && appendix.contains("812.5 rpm"));
         assert!(!sheet.contains("17F2A0B1") && appendix.contains("17F2A0B1"));
+    }
+}
+
+/// The car that has everything: far more of each than a sheet holds.
+fn everything() -> (VehicleReport, Vec<MaintenanceWarning>) {
+    let (mut report, warnings) = (sample::report(), sample::warnings());
+    let bundle = Bundle::load(std::path::Path::new("firmware-protocols")).unwrap();
+    let engine = report.ecus[0].clone();
+    let dtcs = (0..60).map(|n| {
+        let code = format!("P0{:03}", 300 + n);
+        let text = crate::vehicle::dtc_words::dtc_words(&bundle, None, &code);
+        crate::event::vehicle::DtcEntry { code, text, ..engine.dtcs[n % 2].clone() }
+    });
+    report.ecus[0].dtcs = dtcs.collect();
+    report.ecus = vec![report.ecus[0].clone(); 4];
+    let monitors: Vec<String> = bundle
+        .readiness
+        .continuous
+        .iter()
+        .chain(&bundle.readiness.spark)
+        .map(|row| row.name.clone())
+        .collect();
+    report.ecus[0].readiness =
+        monitors.iter().map(|name| (name.clone(), crate::event::vehicle::Readiness::Incomplete)).collect();
+    report.ecus[0].readiness_this_cycle = report.ecus[0].readiness.clone();
+    let incomplete = || monitors.iter().map(|name| format!("monitor-incomplete:{name}"));
+    report.inspection.blocking.extend(incomplete());
+    report.inspection.notes.extend(incomplete());
+    report.not_assessable_because = incomplete().collect();
+    let warnings: Vec<_> = std::iter::repeat_n(warnings, 15)
+        .flatten()
+        .map(|mut warning| {
+            warning.advice = crate::event::Text::new(
+                "请检查蓄电池、充电系统和搭铁线，必要时更换。".repeat(2),
+                "Check the battery, how it is charged and its earth; replace it where needed. ".repeat(2),
+            );
+            warning.evidence = vec![warning.evidence[0].clone(); 12];
+            warning
+        })
+        .collect();
+    (report, warnings)
+}
+
+#[test]
+fn a_sheet_holds_the_worst_and_the_appendix_holds_all() {
+    let (report, warnings) = everything();
+    for (locale, more) in [(Locale::ZhCn, "另有 234 项，见附录"), (Locale::En, "234 more in the appendix")]
+    {
+        let page = page(&report, &warnings, locale, "星河汽车");
+        let (sheet, appendix) = page.split_once("<details").unwrap();
+        assert!(sheet.contains(more), "of 240 codes");
+        assert_eq!(sheet.matches("<td class=\"code\">").count(), sheet::CODES);
+        assert_eq!(appendix.matches("<td class=\"code\">").count(), 240);
+        assert_eq!(sheet.matches("class=\"evidence\"").count(), sheet::WARNINGS);
+        assert_eq!(appendix.matches("class=\"evidence\"").count(), 30);
+        let reasons = |part: &str| part.matches("<li").count();
+        assert_eq!(reasons(sheet), sheet::REASONS + report.ecus[0].readiness.len());
+        let said = report.inspection.blocking.len() + report.inspection.notes.len();
+        assert_eq!(reasons(appendix), said + report.not_assessable_because.len());
+        // The worst come first.
+        assert!(sheet.find("P0301").unwrap() < sheet.find("P0303").unwrap() && !sheet.contains("P0300<"));
+    }
+    // What fits is not said twice.
+    let page = page(&sample::report(), &sample::warnings(), Locale::En, "A");
+    let (_, appendix) = page.split_once("<details").unwrap();
+    assert!(!appendix.contains("class=\"code\"") && !page.contains("more in the appendix"));
+}
+
+/// Where there is a browser: printed, the page is one sheet of A4, with a car that has little and
+/// with one that has everything. (`baygate` needs none; whoever opens the page has one.)
+#[test]
+fn printed_by_a_browser_it_is_one_sheet() {
+    let dir = tempfile::tempdir().unwrap();
+    let little = (sample::report(), sample::warnings());
+    for (name, (report, warnings)) in [("little", little), ("everything", everything())] {
+        for locale in [Locale::ZhCn, Locale::En] {
+            let (html, pdf) = (dir.path().join("page.html"), dir.path().join("page.pdf"));
+            std::fs::write(&html, page(&report, &warnings, locale, "星河汽车 虹桥店")).unwrap();
+            let printed = std::process::Command::new("chromium")
+                .args(["--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"])
+                .arg(format!("--user-data-dir={}", dir.path().join("profile").display()))
+                .arg(format!("--print-to-pdf={}", pdf.display()))
+                .arg(&html)
+                .output();
+            let Ok(printed) = printed else {
+                println!("left out: no chromium here");
+                return;
+            };
+            let Ok(pdf) = std::fs::read(&pdf) else {
+                println!("left out: {}", String::from_utf8_lossy(&printed.stderr));
+                return;
+            };
+            let text = String::from_utf8_lossy(&pdf);
+            let sheets = text.matches("/Type /Page\n").count();
+            assert!(sheets > 0, "the pages of what Chromium writes can be counted");
+            assert_eq!(sheets, 1, "{name}, {locale:?}");
+        }
     }
 }
 

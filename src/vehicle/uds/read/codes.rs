@@ -1,0 +1,89 @@
+//! What is asked of codes that a unit listed: what was measured when they were stored (19 04),
+//! the maker's counters beside them (19 06), which codes the unit could store at all (19 0A) and,
+//! on J1979-2, which monitors have run (19 56). What does not live here: the lists themselves,
+//! identification, and when a unit is left ([`super`]).
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::{EMISSIONS, Reading};
+use crate::vehicle::error::AdapterError;
+use crate::vehicle::gate::Request;
+use crate::vehicle::uds::answer;
+use crate::vehicle::uds::find::Unit;
+
+/// Codes of a unit whose records are read: each is an answer of several frames.
+const CODES_IN_DETAIL: usize = 8;
+/// All records of a code (ISO 14229-1 §12.3).
+const ALL_RECORDS: u8 = 0xFF;
+/// Readiness groups asked for: their numbers stand in SAE J1979-DA alone, and a unit refuses
+/// (31) those that it does not have.
+const READINESS_GROUPS: std::ops::RangeInclusive<u8> = 0x01..=0x10;
+/// What a list of all codes may take: some hundred of them, on a slow line.
+const LONG_LIST: Duration = Duration::from_secs(1);
+
+impl Reading<'_> {
+    /// Of the codes that a 59 02 lists: snapshots, but for those of `known` frames, and extended data.
+    pub(super) async fn details(
+        &mut self,
+        unit: &Unit,
+        list: &[u8],
+        known: &BTreeSet<String>,
+    ) -> Result<(), AdapterError> {
+        let listed = answer::dtcs(list).map(|list| list.codes).unwrap_or_default();
+        let wrong: Vec<_> =
+            listed.into_iter().filter(|listed| listed.status.says_something_is_wrong()).collect();
+        let without_frame = wrong.iter().filter(|listed| !known.contains(&listed.dtc.code()));
+        for listed in without_frame.take(CODES_IN_DETAIL) {
+            self.record(unit, Request::dtc_record(false, listed.dtc.0, ALL_RECORDS)).await?;
+        }
+        for listed in wrong.iter().take(CODES_IN_DETAIL) {
+            self.record(unit, Request::dtc_record(true, listed.dtc.0, ALL_RECORDS)).await?;
+        }
+        Ok(())
+    }
+
+    /// 19 0A of every unit that told codes. The longest answer there is, so the last: only through
+    /// an adapter that was seen to take long ones, and while there is time: what is not asked for
+    /// these reasons is no failure. An adapter that dies of it spoils no report: its next question
+    /// tells that it is gone.
+    pub(super) async fn codes_it_could_store(&mut self, units: &[Unit]) -> Result<(), AdapterError> {
+        for unit in units {
+            let in_time = Instant::now() + LONG_LIST < self.until;
+            if !in_time || self.adapter.capabilities().long_answers != Some(true) {
+                return Ok(());
+            }
+            let told = |told: &super::Told| told.ecu == unit.address && told.request.service() == 0x19;
+            if !self.heard.told.iter().any(told) {
+                continue;
+            }
+            self.silences = 0;
+            self.unknown.clear();
+            let request = Request::supported_dtcs();
+            match self.record(unit, request).await {
+                Ok(()) => {}
+                Err(error) => {
+                    self.note(unit, request, error.code().into());
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// 19 56 of each readiness group; a unit that does not know the question (12) is asked once.
+    pub(super) async fn readiness_groups(&mut self, unit: &Unit) -> Result<(), AdapterError> {
+        for group in READINESS_GROUPS {
+            self.record(unit, Request::dtcs_by_readiness(EMISSIONS, group)).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks, and keeps the answer as it came.
+    async fn record(&mut self, unit: &Unit, request: Request) -> Result<(), AdapterError> {
+        if let Some(payload) = self.ask(unit, request).await? {
+            self.keep(request, unit, &payload);
+        }
+        Ok(())
+    }
+}
