@@ -18,6 +18,7 @@ use super::{holder, issue, rekey, transaction};
 use crate::card::CardError;
 use crate::card::feedback::Sign;
 use crate::card::keys::{KeyStore, Scope};
+use crate::card::medium::Finding;
 use crate::card::member::Members;
 use crate::card::purse::journal::Journal;
 use crate::card::record::MemberRecord;
@@ -95,7 +96,7 @@ pub(crate) struct Desk {
     reader: DeviceId,
     pub(super) store: Store,
     pub(super) journal: Journal,
-    pub(super) members: Option<Arc<Members>>,
+    pub(in crate::card) members: Option<Arc<Members>>,
     shop: watch::Receiver<Arc<Shop>>,
     health: Health,
     signs: Signs,
@@ -172,6 +173,17 @@ impl Desk {
         Ok(batch)
     }
 
+    /// What a card says that showed that it is no member card, where its issue waits for that:
+    /// it is asked once more before it is believed. `None`: nothing waits.
+    pub(crate) async fn doubted(
+        &self,
+        slot: &str,
+        uid: &CardUid,
+        technology: Technology,
+    ) -> Result<Option<Finding>, StoreError> {
+        issue::doubted(self, slot, uid, technology).await
+    }
+
     /// When the next request gives up.
     pub(crate) fn next_end(&self) -> Option<Instant> {
         self.waiting.values().min().copied()
@@ -211,7 +223,11 @@ impl Desk {
                 }
             };
             let settle = RequestOp::Settle { id: request.id, state, outcome };
-            self.store.commit(Batch::new().op(Op::Request(settle))).await?;
+            match self.store.commit(Batch::new().op(Op::Request(settle))).await {
+                // It was ended meanwhile.
+                Err(StoreError::NotFound { .. }) => {}
+                committed => drop(committed?),
+            }
         }
         if let Some(batch) = batch {
             super::batch::feed(self, &batch, field).await?;
@@ -278,7 +294,12 @@ impl Desk {
 
     /// A conversation with the card, by the driver.
     pub(super) async fn errand(&self, card: &InField, step: WorkStep) -> Option<Worked> {
-        self.signs.errand(&card.slot, step).await
+        self.errand_at(&card.slot, step).await
+    }
+
+    /// As [`Self::errand`], with the card at this place.
+    pub(super) async fn errand_at(&self, slot: &str, step: WorkStep) -> Option<Worked> {
+        self.signs.errand(slot, step).await
     }
 
     /// Shows the person at the reader how it went.
