@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use baygate::api::client::Method;
 use baygate::clock::UtcMillis;
-use baygate::event::Text;
-use baygate::event::card::Technology;
+use baygate::event::card::{CardTapped, Technology};
 use baygate::event::device::{DeviceKind, DeviceState, DeviceStatus, PrintState};
 use baygate::event::maintenance::{Confidence, MaintenanceWarning, Severity};
+use baygate::event::{NewEvent, Text};
 use baygate::store::cursors::CursorOp;
 use baygate::store::devices::{CardInField, DeviceOp};
 use baygate::store::jobs::JobOp;
@@ -139,6 +139,21 @@ async fn a_till_waits_for_a_card() {
         apply(&served.store, vec![Op::Device(DeviceOp::CardPresent(card()))]).await;
     });
     assert_eq!((reply.status, &reply.json()["uid"]), (200, &json!("04A1B2C3")));
+    assert_eq!(reply.json().get("code"), None);
+    // A code that was scanned is told as it is, like in `card.tapped`.
+    let tapped = CardTapped {
+        reader: "counter-1".parse().unwrap(),
+        till: None,
+        uid: "04A1B2C3".parse().unwrap(),
+        technology: Technology::Qr,
+        atr: None,
+        code: Some("8800000042".into()),
+        member: None,
+        latency_ms: 4,
+    };
+    commit(&served.store, NewEvent::now("card/04A1B2C3", &tapped).unwrap()).await;
+    let there = served.get(&token, "/v1/readers/counter-1/card").await.json();
+    assert_eq!((&there["uid"], &there["code"]), (&json!("04A1B2C3"), &json!("8800000042")));
     served.stop().await;
 }
 

@@ -236,6 +236,41 @@ async fn member_cards_are_issued_topped_up_and_charged() {
     }
 }
 
+/// An answer that the network held up, at each command of a member's tap: it is never taken for the
+/// next command's. Page would be read for page, and the older slot be the record.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_answer_shows_no_member_another_balance() {
+    let sim = Pn532Sim::plug_in(tcp()).await.unwrap();
+    let reader = format!("kind = \"pn532\"\nlink = \"tcp://{}\"", sim.name());
+    let shop = Shop::open_at(&reader, 0, "[purse]\n").await;
+    sim.lay(blank(Sim::Ntag215));
+    shop.issue("8800000042", "i").await;
+    // Both slots have a record.
+    shop.done(CARD, topup(10_000), "t-1").await;
+    shop.done(CARD, topup(5_000), "t-2").await;
+    let card = sim.lift().unwrap();
+    let mut right = 0;
+    for at in 0..24 {
+        while shop.get("/v1/readers/counter-1/card").await.status != 204 {}
+        sim.lay(card.clone());
+        sim.fault_after(at, Pn532Fault::Late);
+        let answer = shop.get("/v1/readers/counter-1/card?wait=20").await;
+        let told = &answer.body;
+        if told["member"].is_null() {
+            // What may have been counted as a wrong password is not said twice.
+            assert_eq!(told["refused"]["reason"], "reader-error", "at {at}: {answer:?}");
+        } else {
+            assert_eq!(told["member"]["balance_fen"], 15_000, "at {at}: {answer:?}");
+            assert_ne!(told["member"]["torn"], true, "at {at}: {answer:?}");
+            right += 1;
+        }
+        sim.forget_faults();
+        sim.lift();
+    }
+    assert!(right > 16, "{right}");
+    shop.close().await;
+}
+
 /// A top-up that is cut off, by what is lost on the line or by the card leaving, leaves the old
 /// or the new; the next tap settles which.
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ mod port;
 use std::collections::BTreeMap;
 
 use baygate::api::client::Method;
-use baygate::sim::card::{CardFault, CardSim, Technology as Sim};
+use baygate::sim::card::{CardFault, CardSim, Chip, Technology as Sim};
 use counter_shop::{Shop, blank_with_uid};
 use serde_json::{Value, json};
 
@@ -226,6 +226,171 @@ async fn a_bad_list_is_refused_with_its_line_and_nothing_is_taken() {
         assert!(std::time::Instant::now() < deadline);
     };
     assert_eq!(shop.get(PATH).await.body["batches"][0]["batch"], again["batch"]);
+    shop.close().await;
+}
+
+/// Lifts a card while it is written.
+async fn torn(card: CardSim) -> Chip {
+    card.slow(std::time::Duration::from_millis(5));
+    let begun = std::time::Instant::now();
+    while card.writes() < 3 {
+        assert!(begun.elapsed() < daemon::LONG);
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
+    let mut chip = card.chip();
+    card.remove().await;
+    chip.reset();
+    chip
+}
+
+async fn end(shop: &Shop, id: &str) {
+    let change = json!({ "state": "cancelled" });
+    let ended = shop.client.request(Method::POST, &format!("{PATH}/{id}"), Some(&change)).await.unwrap();
+    assert_eq!((ended.status, &ended.body["issuing"]), (200, &json!(0)), "{ended:?}");
+}
+
+/// Begins one, once the reader's desk has closed the one before.
+async fn begin(shop: &Shop, from: &str, to: &str) -> String {
+    let deadline = std::time::Instant::now() + daemon::LONG;
+    loop {
+        let range = json!({ "range": { "from": from, "to": to } });
+        // A key that was used gives the batch that it began, however long that is over.
+        let answer = shop.post(PATH, range, &uuid::Uuid::new_v4().to_string()).await;
+        if answer.status == 201 {
+            return answer.body["batch"].as_str().unwrap().to_owned();
+        }
+        assert_eq!(answer.body["code"], "batch-open", "{answer:?}");
+        assert!(std::time::Instant::now() < deadline, "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_card_that_was_thrown_away_holds_up_no_later_batch() {
+    let shop = Shop::open("").await;
+    let first = begin(&shop, "8800000001", "8800000002").await;
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 1)).await;
+    let torn = torn(card).await;
+    let deadline = std::time::Instant::now() + daemon::LONG;
+    while shop.get("/v1/readers/counter-1/card").await.status != 204 {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    end(&shop, &first).await;
+    let now = batch(&shop, &first).await;
+    assert_eq!((&now["state"], &now["cancelled"]), (&json!("done"), &json!(2)), "{now}");
+    assert_eq!(row(&now, 1)["code"], "issue-given-up");
+
+    // Its number may stand on it: no other card gets it, and the next row goes on.
+    let second = begin(&shop, "8800000001", "8800000002").await;
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 2)).await;
+    let now = until(&shop, &second, "refused", |now| row(now, 1)["state"] == "refused").await;
+    assert_eq!((&row(&now, 1)["code"], card.writes()), (&json!("card-no-in-use"), 0));
+    card.remove().await;
+    let (card, now) = issued(&shop, &second, 2).await;
+    assert_eq!((&now["state"], &row(&now, 2)["state"]), (&json!("done"), &json!("issued")));
+    card.remove().await;
+
+    // It is found again: whole, or issued anew.
+    begin(&shop, "8800000001", "8800000001").await;
+    let card = shop.lay(torn).await;
+    member(&shop, "8800000001").await;
+    card.remove().await;
+    let (_, told) = shop.close().await;
+    let mut given: Vec<&Value> =
+        told.iter().filter(|(kind, _)| kind == "card.issued").map(|(_, data)| &data["card_no"]).collect();
+    given.sort_by_key(|no| no.to_string());
+    assert_eq!(given, [&json!("8800000001"), &json!("8800000002")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_under_way_elsewhere_is_waited_for() {
+    let shop = Shop::open("").await;
+    // A till's issue whose card left in the middle.
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 1)).await;
+    let asked = json!({ "card_no": "8800000001", "type": "named" });
+    let (cut, torn) = tokio::join!(shop.post("/v1/cards", asked, "t"), torn(card));
+    assert_eq!((cut.status, &cut.body["code"]), (202, &json!("tap-again")), "{cut:?}");
+    let id = begin(&shop, "8800000001", "8800000001").await;
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 2)).await;
+    let now = until(&shop, &id, "told", |now| row(now, 1)["code"] == "card-no-busy").await;
+    assert_eq!((&row(&now, 1)["state"], card.writes()), (&json!("waiting"), 0));
+    card.remove().await;
+    // It comes back, and the number has its card.
+    let card = shop.lay(torn).await;
+    member(&shop, "8800000001").await;
+    card.remove().await;
+
+    // A number that was reported lost is told before anything is taken.
+    shop.done("/v1/cards/8800000009/block", json!({ "as": "blocked" }), "block").await;
+    let refused = shop.post(PATH, json!({ "csv": "card_no\n8800000009\n" }), "r").await;
+    assert_eq!((refused.status, &refused.body["code"]), (422, &json!("list-invalid")), "{refused:?}");
+    assert_eq!(refused.body["faults"][0]["line"], 2);
+    shop.close().await;
+}
+
+/// A till's issue whose card was thrown away: it ends when somebody says so, and its number does not
+/// come up on a second card.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issue_whose_card_was_thrown_away_is_given_up() {
+    let shop = Shop::open("").await;
+    let delete = async |id: &str| {
+        shop.client.request(Method::DELETE, &format!("/v1/requests/{id}"), None).await.unwrap()
+    };
+    let asked = |no: &str| json!({ "card_no": no, "type": "named" });
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 1)).await;
+    let (cut, chip) = tokio::join!(shop.post("/v1/cards", asked("8800000001"), "t"), torn(card));
+    assert_eq!((cut.status, &cut.body["code"]), (202, &json!("tap-again")), "{cut:?}");
+    let id = cut.body["id"].as_str().unwrap();
+
+    // Another card with that number: the answer names what has it, and how that ends.
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 2)).await;
+    let busy = shop.post("/v1/cards", asked("8800000001"), "u").await;
+    assert_eq!((busy.status, &busy.body["code"]), (409, &json!("card-no-busy")), "{busy:?}");
+    for language in ["zh", "en"] {
+        assert!(busy.body["text"][language].as_str().unwrap().contains(id), "{busy:?}");
+    }
+    let over = delete(id).await;
+    assert_eq!((over.status, &over.body["state"]), (200, &json!("failed")), "{over:?}");
+    assert_eq!(over.body["outcome"]["code"], "issue-given-up");
+    assert_eq!(over.body["outcome"]["by"]["operator"], "control");
+    assert_eq!(delete(id).await.body, over.body, "it is over once");
+    let repeated = shop.post("/v1/cards", asked("8800000001"), "t").await;
+    assert_eq!((repeated.status, &repeated.body["code"]), (409, &json!("issue-given-up")), "{repeated:?}");
+    let other = shop.refused("/v1/cards", asked("8800000001"), "v").await;
+    assert_eq!((other, card.writes()), ((409, "card-no-in-use".into()), 0), "it may stand on the first");
+    shop.issue("8800000002", "w").await;
+    card.remove().await;
+
+    // It turns up: nothing holds it, and it is issued after all.
+    let card = shop.lay(chip).await;
+    shop.issue("8800000001", "x").await;
+    card.remove().await;
+
+    // A row of a batch is given up by itself; the others go on.
+    let batch_id = begin(&shop, "8800000003", "8800000004").await;
+    torn(shop.lay(blank_with_uid(Sim::Ntag215, 3)).await).await;
+    let now = until(&shop, &batch_id, "under way", |now| row(now, 1)["request"].is_string()).await;
+    // Its desk has to see first that the card is gone.
+    let deadline = std::time::Instant::now() + daemon::LONG;
+    while delete(row(&now, 1)["request"].as_str().unwrap()).await.status == 409 {
+        assert!(std::time::Instant::now() < deadline);
+    }
+    let now = until(&shop, &batch_id, "refused", |now| row(now, 1)["state"] == "refused").await;
+    assert_eq!((&row(&now, 1)["code"], row(&now, 1).get("request")), (&json!("issue-given-up"), None));
+    let (card, now) = issued(&shop, &batch_id, 4).await;
+    assert_eq!((&now["state"], &row(&now, 2)["state"]), (&json!("done"), &json!("issued")));
+    card.remove().await;
+
+    // No batch, nothing that is not there; and from a terminal.
+    let refused = delete(&batch_id).await;
+    assert_eq!((refused.status, &refused.body["code"]), (409, &json!("not-cancellable")), "{refused:?}");
+    assert_eq!(delete("0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3").await.status, 404);
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 5)).await;
+    let (cut, _) = tokio::join!(shop.post("/v1/cards", asked("8800000005"), "y"), torn(card));
+    let mut command = daemon::program();
+    command.args(["card", "issue", "--locale", "zh-CN", "--give-up", cut.body["id"].as_str().unwrap()]);
+    let said = command.arg("--config").arg(shop.desk.config()).output().await.unwrap();
+    assert!(said.status.success(), "{said:?}");
+    assert!(String::from_utf8_lossy(&said.stdout).contains("发卡已放弃"), "{said:?}");
     shop.close().await;
 }
 

@@ -14,17 +14,17 @@ mod port;
 
 use std::sync::Arc;
 
-use baygate::card::counter::PREPARE;
+use baygate::card::counter::{GaveUp, PREPARE, give_up};
 use baygate::card::keys::sealed::SealedKeys;
 use baygate::card::keys::{KeyVersion, Purpose};
 use baygate::card::member::{MemberPolicy, Members};
 use baygate::event::ledger::{CardTransaction, Outcome, TransactionKind};
 use baygate::money::{Fen, Holding};
-use baygate::sim::card::{CardFault, Technology as Sim};
+use baygate::sim::card::{CardFault, CardSim, Technology as Sim};
 use baygate::store::ledger::State;
 use baygate::store::requests::RequestState;
 use counter::{Gateway, pcsc_table, vpcd_table};
-use cut_shop::{FAULTS, STORE, Shop, blank, members, number, shop};
+use cut_shop::{FAULTS, STORE, Shop, blank, by, members, number, shop};
 use pcscd::Pcscd;
 use zeroize::Zeroizing;
 
@@ -243,5 +243,109 @@ async fn an_issue_waits_for_a_tap_that_can_tell() {
     assert_eq!(shop.request(issue).await.state, RequestState::Done);
     assert_eq!(shop.known(&card_no).await, Some(Holding::default()));
     shop.take_away(card).await;
+    service.stop().await;
+}
+
+/// Where the last write of a log of commands is.
+fn last_write(apdus: &[Vec<u8>]) -> usize {
+    apdus.iter().rposition(|apdu| apdu[..2] == [0xFF, 0xD6]).unwrap()
+}
+
+/// Where the header of an NTAG is read first.
+fn header_read(apdus: &[Vec<u8>]) -> usize {
+    apdus.iter().position(|apdu| *apdu == [0xFF, 0xB0, 0, 4, 16]).unwrap()
+}
+
+/// A card that was written whole: one reading of its header that fails, behind the write or at its
+/// next tap, does not make it an unfinished one.
+#[tokio::test]
+async fn a_whole_card_is_not_judged_by_one_reading() {
+    let (shop, service) = shop();
+    let card = shop.lay(&blank(Sim::Ntag215, 0)).await;
+    let begun = card.apdus().len();
+    let issue = shop.issue(&number(0)).await;
+    assert_eq!(shop.answered(issue).await.state, RequestState::Done);
+    let issued = card.apdus()[begun..].to_vec();
+    shop.take_away(card).await;
+    let proof = last_write(&issued) + 1;
+    let mut n = 0;
+    for fault in [CardFault::Status(0x6300), CardFault::Garbage] {
+        n += 1;
+        let card = shop.lay(&blank(Sim::Ntag215, n)).await;
+        card.fault_after(proof + header_read(&issued[proof..]), fault);
+        let issue = shop.issue(&number(n)).await;
+        let row = shop.answered(issue).await;
+        assert_eq!(row.state, RequestState::Done, "{fault:?}: {:?}", row.outcome);
+        shop.take_away(card).await;
+
+        n += 1;
+        let card = shop.lay(&blank(Sim::Ntag215, n)).await;
+        let at_tap = header_read(&card.apdus());
+        card.fault_after(proof - 1, CardFault::Pull);
+        let issue = shop.issue(&number(n)).await;
+        assert_eq!(shop.answered(issue).await.state, RequestState::Running);
+        let mut chip = shop.take_away(card).await;
+        chip.reset();
+        let card = CardSim::present(("127.0.0.1", shop.port), chip).await.unwrap();
+        // Nothing else ran since: one thread.
+        card.fault_after(at_tap, fault);
+        let tapped = shop
+            .until("the tap", move |r| {
+                let there = !r.cards_in_field().unwrap().is_empty();
+                there.then(|| r.request(issue).unwrap().unwrap())
+            })
+            .await;
+        assert_eq!(tapped.state, RequestState::Done, "{fault:?}: {:?}", tapped.outcome);
+        assert_eq!(shop.known(&number(n)).await, Some(Holding::default()), "{fault:?}");
+        assert_eq!(shop.gateway.told().await.last().unwrap().0, "card.tapped", "{fault:?}");
+        shop.take_away(card).await;
+    }
+    service.stop().await;
+}
+
+/// Given up while nobody knew: a number that may stand on that chip goes to no other, and the chip
+/// that comes back whole is what it was to be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_was_given_up_comes_back_whole() {
+    let (shop, service) = shop();
+    let card = shop.lay(&blank(Sim::Ntag215, 0)).await;
+    let begun = card.apdus().len();
+    let issue = shop.issue(&number(0)).await;
+    assert_eq!(shop.answered(issue).await.state, RequestState::Done);
+    let writes = last_write(&card.apdus()[begun..]);
+    shop.take_away(card).await;
+
+    let card = shop.lay(&blank(Sim::Ntag215, 1)).await;
+    card.slow(std::time::Duration::from_millis(5));
+    card.fault_after(writes, CardFault::Pull);
+    let issue = shop.issue(&number(1)).await;
+    while card.writes() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let store = &shop.gateway.store;
+    assert_eq!(give_up(store, issue, &by()).await.unwrap(), GaveUp::InHand, "somebody writes it");
+    assert_eq!(shop.answered(issue).await.state, RequestState::Running);
+    let chip = shop.take_away(card).await;
+    assert_eq!(give_up(store, issue, &by()).await.unwrap(), GaveUp::Over);
+    let row = shop.request(issue).await;
+    assert_eq!((row.state, &row.outcome.unwrap()["code"]), (RequestState::Failed, &"issue-given-up".into()));
+
+    let card = shop.lay(&blank(Sim::Ntag215, 2)).await;
+    let other = shop.issue(&number(1)).await;
+    assert_eq!(shop.answered(other).await.outcome.unwrap()["code"], "card-no-in-use");
+    assert_eq!(card.writes(), 0);
+    // One that nobody has begun ends without a trace.
+    shop.take_away(card).await;
+    let waits = shop.issue(&number(3)).await;
+    assert_eq!(give_up(store, waits, &by()).await.unwrap(), GaveUp::Over);
+    assert_eq!(shop.request(waits).await.outcome.unwrap()["code"], "cancelled");
+
+    let card = shop.lay(&chip).await;
+    assert_eq!(shop.known(&number(1)).await, Some(Holding::default()));
+    assert_eq!(card.writes(), 0);
+    shop.take_away(card).await;
+    let issued = shop.told().await.into_iter().filter(|(kind, _)| kind == "card.issued").count();
+    assert_eq!(issued, 2);
+    assert!(shop.gateway.store.read(|r| r.open_requests(PREPARE, None)).await.unwrap().is_empty());
     service.stop().await;
 }

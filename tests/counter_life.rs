@@ -156,8 +156,49 @@ async fn a_card_that_broke_in_a_sale_is_replaced() {
         (&known["unsettled"][0]["state"], &known["unsettled"][0]["amount_fen"]),
         (&json!("parked"), &json!(-300))
     );
-    // The till that asks again is told the same as ever, and nothing is charged.
-    assert_eq!(shop.post(&path(OLD, "transactions"), sale, "s-2").await.body["code"], "tap-again");
+    // The till that asks again comes to an end: nobody here will ever know, and it is not to charge.
+    for _ in 0..2 {
+        let over = shop.post(&path(OLD, "transactions"), sale.clone(), "s-2").await;
+        assert_eq!((over.status, &over.body["code"]), (409, &json!("parked")), "{over:?}");
+        assert_eq!(
+            (&over.body["transaction"]["outcome"], &over.body["transaction"]["amount_fen"]),
+            (&json!("unknown"), &json!(-300))
+        );
+        assert!(over.body["text"]["zh"].as_str().unwrap().contains("请勿重复扣款"), "{over:?}");
+    }
+    let found = shop.get("/v1/transactions?idempotency_key=s-2").await;
+    assert_eq!((found.status, &found.body["outcome"]), (200, &json!("unknown")), "{found:?}");
+    away(card).await;
+    shop.close().await;
+}
+
+/// The new card does not take it: the answer says where the balance is and what to do, and that helps.
+/// An old card that the house stopped is not replaced before that is undone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_that_was_not_written_says_where_the_balance_is() {
+    let shop = Shop::open(RULES).await;
+    old_card(&shop).await;
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 9)).await;
+    shop.issue("8800000043", "i-2").await;
+    shop.done(&path(OLD, "block"), json!({ "as": "blocked" }), "b-1").await;
+    let writes = card.writes();
+    assert_eq!(shop.refused(&path(OLD, "replace"), replace(), "r-0").await, (409, "card-blocked".into()));
+    assert_eq!((card.writes(), status(&shop, OLD).await), (writes, "blocked".into()));
+    shop.done(&path(OLD, "unblock"), json!({}), "u-1").await;
+
+    card.fault(CardFault::Status(0x6300));
+    let cut = shop.post(&path(OLD, "replace"), replace(), "r-1").await;
+    assert_eq!((cut.status, &cut.body["code"]), (409, &json!("not-written")), "{cut:?}");
+    let due = &cut.body["transfer_due"];
+    assert_eq!(
+        (&due["sort"], &due["from_card_no"], &due["amount_fen"]),
+        (&json!("replacement"), &json!("8800000042"), &json!(16_000))
+    );
+    let text = |language: &str| cut.body["text"][language].as_str().unwrap().to_owned();
+    assert!(text("en").contains("its balance waits") && text("en").contains("replace it in turn"), "{cut:?}");
+    assert!(text("zh").contains("余额在等待") && text("zh").contains("再办一次换卡"), "{cut:?}");
+    let moved = shop.done(&path(OLD, "replace"), replace(), "r-2").await;
+    assert_eq!(moved["balance_after_fen"], 16_000);
     away(card).await;
     shop.close().await;
 }
@@ -361,6 +402,75 @@ async fn principal_goes_to_another_card() {
     let given = shop.done(&deals, give("8800000043", 1_000), "g-2").await;
     shop.done(&deals, undo(&given), "v-2").await;
     assert_eq!(shop.get(OLD).await.body["principal_fen"], 11_000);
+    away(card).await;
+    shop.close().await;
+}
+
+/// The receiving card breaks while it is written: every answer says what to do next, and in the end
+/// the money is back where it came from.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_to_a_card_that_broke_comes_back() {
+    let shop = Shop::open(RULES).await;
+    let (old, _) = old_card(&shop).await;
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 9)).await;
+    shop.issue("8800000043", "i-2").await;
+    let new = away(card).await;
+    let card = shop.lay(old).await;
+    shop.member().await;
+    let deals = path(OLD, "transactions");
+    let give = json!({ "kind": "transfer", "amount_fen": 4_000, "to_card_no": "8800000043" });
+    let given = shop.done(&deals, give, "g-1").await["transaction_id"].clone();
+    let old = away(card).await;
+    let receive = json!({ "kind": "transfer", "original_transaction_id": given });
+    let undo = json!({ "kind": "void", "original_transaction_id": given });
+    let told = |answer: &baygate::api::client::Answer, language: &str, words: &str| {
+        let text = answer.body["text"][language].as_str().unwrap();
+        assert!(text.contains(words), "{answer:?}");
+    };
+
+    // Refused by the card, it says what is left to do; torn, it has to be tapped again.
+    let card = shop.lay(new).await;
+    shop.member().await;
+    card.fault(CardFault::Status(0x6300));
+    let not = shop.post(&path(NEW, "transactions"), receive.clone(), "h-1").await;
+    assert_eq!((not.status, &not.body["code"]), (409, &json!("not-written")), "{not:?}");
+    assert_eq!(not.body["transfer_due"]["sort"], "transfer");
+    told(&not, "en", "void the giving half on the card that gave");
+    told(&not, "zh", "在转出卡上撤销");
+    card.fault_after(12, CardFault::Pull);
+    let cut = shop.post(&path(NEW, "transactions"), receive.clone(), "h-2").await;
+    assert_eq!((cut.status, &cut.body["code"]), (202, &json!("tap-again")), "{cut:?}");
+    drop(card);
+
+    // It does not come back. Voided now, the money could be on both.
+    let card = shop.lay(old).await;
+    shop.member().await;
+    let writes = card.writes();
+    let early = shop.post(&deals, undo.clone(), "v-1").await;
+    assert_eq!((early.status, &early.body["code"]), (409, &json!("transfer-unsettled")), "{early:?}");
+    told(&early, "en", "replace it first, then void");
+    told(&early, "zh", "先给它补换卡，再撤销");
+    assert_eq!(card.writes(), writes);
+    let old = away(card).await;
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 10)).await;
+    shop.issue("8800000044", "i-3").await;
+    let wish = json!({ "new_card_no": "8800000044", "why": "defect" });
+    shop.done(&path(NEW, "replace"), wish, "r-1").await;
+    // What waits was meant for the broken one.
+    let other = shop.post("/v1/cards/8800000044/transactions", receive.clone(), "h-3").await;
+    assert_eq!((other.status, &other.body["code"]), (422, &json!("transfer-not-allowed")), "{other:?}");
+    told(&other, "en", "void the transfer on the card that gave");
+    told(&other, "zh", "在转出卡上撤销");
+    let over = shop.post(&path(NEW, "transactions"), receive, "h-2").await;
+    assert_eq!((over.status, &over.body["code"]), (409, &json!("not-written")), "{over:?}");
+    away(card).await;
+    let card = shop.lay(old).await;
+    shop.member().await;
+    let back = shop.done(&deals, undo, "v-2").await;
+    assert_eq!((&back["principal_fen"], &back["balance_after_fen"]), (&json!(4_000), &json!(16_000)));
+    for card in [OLD, NEW, "/v1/cards/8800000044"] {
+        assert_eq!(shop.get(card).await.body.get("transfers_due"), None, "{card}");
+    }
     away(card).await;
     shop.close().await;
 }

@@ -11,9 +11,14 @@ mod pcscd;
 #[path = "support/port.rs"]
 mod port;
 
+use std::sync::Arc;
+
 use baygate::card::apdu::Response;
 use baygate::card::counter::{Deal, ISSUE, IssueAsked, Life, TRANSACTION, Why};
+use baygate::card::keys::sealed::SealedKeys;
+use baygate::card::keys::{KeyVersion, Purpose};
 use baygate::card::medium::{PrepareOutcome, PrepareStep, Preparing};
+use baygate::card::member::{MemberPolicy, Members};
 use baygate::card::probe::Answer;
 use baygate::card::record::{Coupon, MemberRecord};
 use baygate::event::card::{MemberStatus, Technology};
@@ -26,12 +31,13 @@ use baygate::store::ledger::State;
 use baygate::store::operators::PinHash;
 use baygate::store::requests::RequestState;
 use baygate::store::{Batch, Op, card_reports, ledger_cards};
-use counter::{Gateway, Running, pcsc_table};
-use cut_shop::{FAULTS, Shop, blank, by, deal, members, number, shop};
+use counter::{Gateway, Running, pcsc_table, vpcd_table};
+use cut_shop::{FAULTS, STORE, Shop, blank, by, deal, members, number, shop};
 use jiff::civil::{Date, date};
 use pcscd::Pcscd;
 use serde_json::json;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 /// How thoroughly.
 #[derive(Clone, Copy)]
@@ -399,11 +405,15 @@ async fn a_card_that_was_reported_before_it_was_seen_is_refused_at_its_first_tap
 
 /// A card whose last day was in 2020, with ¥3 on it.
 fn expired(n: usize) -> Chip {
-    let record = MemberRecord {
+    prepared(expired_record(n), &members())
+}
+
+fn expired_record(n: usize) -> MemberRecord {
+    MemberRecord {
         card_no: number(n),
         member_type: CardType::Anonymous,
         status: MemberStatus::Active,
-        issuing_store: cut_shop::STORE.parse().unwrap(),
+        issuing_store: STORE.parse().unwrap(),
         tier: 0,
         discount_class: 0,
         valid_until: Some(date(2020, 1, 1)),
@@ -414,9 +424,13 @@ fn expired(n: usize) -> Chip {
         counter: 5,
         last: None,
         key_version: 1,
-    };
-    let mut chip = blank(Sim::Ntag215, n);
-    let (members, uid) = (members(), hex::encode_upper(&chip.profile().uid).parse().unwrap());
+    }
+}
+
+/// A card with this record, as somebody with these keys made it.
+fn prepared(record: MemberRecord, members: &Members) -> Chip {
+    let mut chip = blank(Sim::Ntag215, record.card_no.as_str()[2..].parse().unwrap());
+    let uid = hex::encode_upper(&chip.profile().uid).parse().unwrap();
     let layout = members.layout(Technology::Ntag215).unwrap();
     let mut step =
         Preparing::start(uid, Technology::Ntag215, &layout, &record, &members.keys, false).unwrap();
@@ -436,6 +450,45 @@ fn expired(n: usize) -> Chip {
             }
         };
     }
+}
+
+/// At a store that opens another one's cards: such a card takes no card's place, and is neither
+/// extended nor given back, nor is its own place taken by one of this store.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_of_another_store_lives_there() {
+    const ELSEWHERE: &str = "BJ-0001";
+    let (shop, service) = shop();
+    issued(&shop, Sim::Ntag215, 1, CardType::Named, 500).await;
+    let ours = issued(&shop, Sim::Ntag215, 2, CardType::Named, 0).await;
+    service.stop().await;
+    let masters = (90_u8..).zip(Purpose::ALL);
+    let masters = masters.map(|(byte, purpose)| ((KeyVersion(1), purpose), Zeroizing::new([byte; 16])));
+    let keys = SealedKeys::new(ELSEWHERE.parse().unwrap(), KeyVersion(1), masters.collect());
+    let policy = MemberPolicy::of(STORE.parse().unwrap(), &["all"], jiff::tz::TimeZone::UTC);
+    let elsewhere = Arc::new(Members { keys: Arc::new(keys), layouts: members().layouts.clone(), policy });
+    let table = vpcd_table("counter-1", shop.port);
+    let service = shop.gateway.serve_members(table, Some(Arc::clone(&elsewhere)));
+    let fresh = MemberRecord {
+        issuing_store: ELSEWHERE.parse().unwrap(),
+        member_type: CardType::Named,
+        valid_until: None,
+        principal_fen: 0,
+        counter: 0,
+        ..expired_record(3)
+    };
+    let card = shop.lay(&prepared(fresh, &elsewhere)).await;
+    refused(&shop, &card, replace(&number(1), &number(3)), "issued-elsewhere").await;
+    let longer = Life::Extend { valid_until: Some(date(2041, 12, 31)) };
+    refused(&shop, &card, life(&number(3), TransactionKind::Adjust, longer), "issued-elsewhere").await;
+    refused(&shop, &card, give_back(&number(3)), "issued-elsewhere").await;
+    assert_eq!(stands(&shop, &number(1)).await, CardStanding::Active);
+    shop.take_away(card).await;
+    service.stop().await;
+    let service = shop.gateway.serve_members(vpcd_table("counter-1", shop.port), Some(members()));
+    let card = shop.lay(&ours).await;
+    refused(&shop, &card, replace(&number(3), &number(2)), "issued-elsewhere").await;
+    shop.take_away(card).await;
+    service.stop().await;
 }
 
 /// What a card holds does not end with its validity: it is extended, or paid out.

@@ -141,6 +141,7 @@ pub const TABLE: &[Rule] = &[
     rule(Method::GET, "/v1/confirmations", Access::OneOf(&[Scope::Read, Scope::Vehicle])),
     rule(Method::POST, "/v1/confirmations/{id}", Access::OneOf(&[Scope::Vehicle])),
     rule(Method::GET, "/v1/requests/{id}", Access::OneOf(&[Scope::Read, Scope::Vehicle])),
+    rule(Method::DELETE, "/v1/requests/{id}", Access::OneOf(&[Scope::Issue])),
     rule(Method::POST, "/v1/print-jobs", Access::OneOf(&[Scope::Print])),
     rule(Method::GET, "/v1/print-jobs/{id}", Access::OneOf(&[Scope::Print, Scope::Read])),
     rule(Method::DELETE, "/v1/print-jobs/{id}", Access::OneOf(&[Scope::Print])),

@@ -24,7 +24,7 @@ use super::record::{Current, MemberRecord, Which};
 use super::report::{Condition, Report, Reports};
 use super::verdict::{CardIdentity, Refusal, Standing};
 use super::work::Errand;
-use super::{CardError, em4100, pcsc, pn532, stops, vpcd, wedge};
+use super::{CardError, em4100, pcsc, pn532, stops, tap, vpcd, wedge};
 use crate::clock::UtcMillis;
 use crate::config::tables::{ReaderKind, ReaderRole, ReaderTable};
 use crate::event::card::{CardRefused, CardRemoved, CardTapped, Technology};
@@ -171,7 +171,7 @@ impl Counter {
     }
 
     async fn tapped(&mut self, slot: String, card: CardIdentity, seen: Instant) -> Result<(), CardError> {
-        let CardIdentity { uid, technology, atr, code, standing, opened } = card;
+        let CardIdentity { uid, technology, atr, code, standing, opened } = self.sure(&slot, card).await?;
         let standing = stops::judged(&self.store, standing).await?;
         let shows = match (&standing, &opened) {
             (Standing::Refused(Refusal::Expired), Some(record)) => Shows::Expired(record.clone()),
@@ -242,6 +242,18 @@ impl Counter {
             }
         }
         Ok(())
+    }
+
+    /// A card on which an issue was begun is not taken for an unfinished one because of one
+    /// reading that failed.
+    async fn sure(&self, slot: &str, card: CardIdentity) -> Result<CardIdentity, CardError> {
+        if !matches!(card.standing, Standing::Refused(refusal) if refusal.proves_unfinished()) {
+            return Ok(card);
+        }
+        Ok(match self.desk.doubted(slot, &card.uid, card.technology).await? {
+            Some(found) => tap::judged(card, found, self.desk.members.as_deref()),
+            None => card,
+        })
     }
 
     /// Does what is asked. A card that was issued meanwhile is told as the member's that it is now.

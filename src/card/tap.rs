@@ -119,18 +119,26 @@ fn reading_on(step: ReadStep, card: CardIdentity, members: Option<Arc<Members>>)
         }
         ReadStep::Reset(reading) => TapStep::Reset(Tap { members, stage: Stage::Reading(reading, card) }),
         ReadStep::Done(Finding::ReaderError) => READER_ERROR,
-        ReadStep::Done(Finding::Refused(refusal)) => stands(card, Standing::Refused(refusal)),
-        ReadStep::Done(Finding::Opened(opened)) => {
-            let policy = members.as_deref().map(|members| &members.policy);
+        ReadStep::Done(finding) => TapStep::Done(Verdict::Card(judged(card, finding, members.as_deref()))),
+    }
+}
+
+/// What a card is to this store by what was read of it.
+pub(super) fn judged(card: CardIdentity, finding: Finding, members: Option<&Members>) -> CardIdentity {
+    let (standing, opened) = match finding {
+        Finding::ReaderError => (Standing::Refused(Refusal::ReaderError), None),
+        Finding::Refused(refusal) => (Standing::Refused(refusal), None),
+        Finding::Opened(opened) => {
+            let policy = members.map(|members| &members.policy);
             let judged = policy.map_or(Ok(()), |policy| policy.judge(&opened.current.record, policy.today()));
             let standing = match judged {
                 Ok(()) => Standing::Member(Box::new(told(&opened.current))),
                 Err(refusal) => Standing::Refused(refusal),
             };
-            let opened = Some(Box::new(opened.current.record));
-            stands(CardIdentity { opened, ..card }, standing)
+            (standing, Some(Box::new(opened.current.record)))
         }
-    }
+    };
+    CardIdentity { standing, opened, ..card }
 }
 
 fn stands(card: CardIdentity, standing: Standing) -> TapStep {

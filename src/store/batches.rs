@@ -1,12 +1,13 @@
 //! Batches of cards to give out. What lives here: a batch's rows and how each moves, one
 //! commit a step, so that a row is given out at most once whatever is cut off. The batch
-//! itself is a request of kind [`KIND`], settled when no row is open. What does not: which
-//! card gets which row (`card::counter`).
+//! itself is a request of kind [`KIND`], settled when no row is open; that it was ended early
+//! stands in its body (`cancelled`). What does not: which card gets which row
+//! (`card::counter`).
 //!
 //! ```text
 //!   waiting ──begin (with its card.issue)──► issuing ──► issued | refused
-//!      ▲  └──cancel──► cancelled                 │
-//!      └──────────── back: this card will not do ┘
+//!      ▲  └──cancel──► cancelled ◄──┐            │
+//!      └── back: this card will not do, or ended ┘
 //! ```
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -118,7 +119,8 @@ pub enum BatchOp {
         request: Uuid,
     },
     /// What came of a row under way: [`RowState::Waiting`], [`RowState::Issued`] or
-    /// [`RowState::Refused`]. Fails when another request has the row.
+    /// [`RowState::Refused`]. Of a batch that was ended no row waits again: it is
+    /// [`RowState::Cancelled`]. Fails when another request has the row.
     Told {
         /// The batch.
         batch: Uuid,
@@ -133,7 +135,7 @@ pub enum BatchOp {
         /// The print job of its face, queued in the same commit.
         job: Option<Uuid>,
     },
-    /// No more cards for the waiting rows.
+    /// No more cards for the waiting rows, nor for those that would wait again.
     Cancel {
         /// The batch.
         batch: Uuid,
@@ -174,24 +176,33 @@ impl BatchOp {
                 ])?,
                 *n,
             ),
-            Self::Told { batch, n, request, state, outcome, job } => (
-                tx.prepare_cached(
+            Self::Told { batch, n, request, state, outcome, job } => {
+                let state = match state {
+                    RowState::Waiting if !goes_on(tx, *batch)? => RowState::Cancelled,
+                    state => *state,
+                };
+                let mut update = tx.prepare_cached(
                     "UPDATE batch_row SET state = ?4, outcome = ?5, job = ?6, changed_at = ?7,
                             face = CASE ?4 WHEN 'waiting' THEN face END
                      WHERE batch = ?1 AND n = ?2 AND request = ?3 AND state = 'issuing'",
-                )?
-                .execute(params![
+                )?;
+                let changed = update.execute(params![
                     batch.as_bytes().as_slice(),
                     n,
                     request.as_bytes().as_slice(),
-                    enum_text(state)?,
+                    enum_text(&state)?,
                     outcome.to_string(),
                     job.as_ref().map(|job| job.as_bytes().as_slice()),
                     now
-                ])?,
-                *n,
-            ),
+                ])?;
+                (changed, *n)
+            }
             Self::Cancel { batch } => {
+                tx.prepare_cached(
+                    "UPDATE request SET body = json_set(body, '$.cancelled', json('true'))
+                     WHERE id = ?1 AND settled_at IS NULL",
+                )?
+                .execute([batch.as_bytes().as_slice()])?;
                 tx.prepare_cached(
                     "UPDATE batch_row SET state = 'cancelled', face = NULL, changed_at = ?2
                      WHERE batch = ?1 AND state = 'waiting'",
@@ -207,15 +218,37 @@ impl BatchOp {
     }
 }
 
-/// The oldest batch goes once its request is forgotten; ids rise with time.
+/// Whether a row of the batch may wait: neither ended early nor over.
+fn goes_on(tx: &Connection, batch: Uuid) -> Result<bool, StoreError> {
+    let mut query = tx.prepare_cached(
+        "SELECT 1 FROM request
+         WHERE id = ?1 AND settled_at IS NULL AND json_extract(body, '$.cancelled') IS NULL",
+    )?;
+    Ok(query.exists([batch.as_bytes().as_slice()])?)
+}
+
+/// A batch goes once its request is forgotten, whichever it is: an older one may still be open.
 pub(super) fn sweep_step(tx: &Connection, rows: i64) -> Result<Step, StoreError> {
+    let forgotten: Option<Vec<u8>> = tx
+        .prepare_cached(
+            "WITH RECURSIVE known(batch) AS (
+                 SELECT min(batch) FROM batch_row
+                 UNION ALL
+                 SELECT (SELECT min(b.batch) FROM batch_row b WHERE b.batch > known.batch)
+                 FROM known WHERE known.batch IS NOT NULL)
+             SELECT batch FROM known
+             WHERE batch IS NOT NULL AND NOT EXISTS (SELECT 1 FROM request r WHERE r.id = known.batch)
+             LIMIT 1",
+        )?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let Some(batch) = forgotten else { return Ok(Step::default()) };
     let gone = tx
         .prepare_cached(
-            "DELETE FROM batch_row WHERE batch = (SELECT min(batch) FROM batch_row) AND n IN
-             (SELECT n FROM batch_row b WHERE b.batch = (SELECT min(batch) FROM batch_row)
-              AND NOT EXISTS (SELECT 1 FROM request r WHERE r.id = b.batch) LIMIT ?1)",
+            "DELETE FROM batch_row WHERE batch = ?1 AND n IN
+             (SELECT n FROM batch_row WHERE batch = ?1 LIMIT ?2)",
         )?
-        .execute([rows])?;
+        .execute(params![batch, rows])?;
     Ok(Step { changed: gone > 0, more: i64::try_from(gone).unwrap_or(0) >= rows })
 }
 
@@ -326,5 +359,62 @@ impl Reader<'_> {
             .query_row([card_no.as_str()], |row| row.get(0))
             .optional()?;
         found.map(|bytes| uuid_from(&bytes)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::requests::{NewRequest, RequestOp};
+
+    fn open() -> Connection {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(include_str!("schema/001.sql")).unwrap();
+        conn.execute_batch(include_str!("schema/007.sql")).unwrap();
+        conn
+    }
+
+    fn begun(conn: &Connection, numbers: &[&str]) -> Uuid {
+        let id = Uuid::now_v7();
+        let target = "counter-1".into();
+        let (scope, body) = ("control".into(), json!({}));
+        let new = NewRequest { id, kind: KIND, target, scope, idempotency_key: None, body };
+        RequestOp::Insert(new).apply(conn).unwrap();
+        let row =
+            |no: &&str| NewRow { card_no: no.parse().unwrap(), asked: Value::Null, face: Some(json!({})) };
+        let rows = numbers.iter().map(row).collect();
+        BatchOp::Insert { batch: id, rows }.apply(conn).unwrap();
+        id
+    }
+
+    #[test]
+    fn no_row_of_a_batch_that_was_ended_waits_again() {
+        for (cancelled, becomes) in [(false, RowState::Waiting), (true, RowState::Cancelled)] {
+            let conn = open();
+            let (batch, request) = (begun(&conn, &["1", "2"]), Uuid::now_v7());
+            BatchOp::Begin { batch, n: 1, request }.apply(&conn).unwrap();
+            if cancelled {
+                BatchOp::Cancel { batch }.apply(&conn).unwrap();
+            }
+            let (state, outcome) = (RowState::Waiting, Value::Null);
+            BatchOp::Told { batch, n: 1, request, state, outcome, job: None }.apply(&conn).unwrap();
+            let rows = Reader { conn: &conn }.batch_rows(batch).unwrap();
+            assert!(rows.iter().all(|row| row.state == becomes), "{rows:?}");
+            assert!(rows.iter().all(|row| row.face.is_some() != cancelled), "a face is not kept for nothing");
+        }
+    }
+
+    #[test]
+    fn a_forgotten_batch_goes_though_an_older_one_is_open() {
+        let conn = open();
+        let (older, younger) = (begun(&conn, &["1"]), begun(&conn, &["2", "3", "4"]));
+        conn.execute("DELETE FROM request WHERE id = ?1", [younger.as_bytes().as_slice()]).unwrap();
+        assert!(sweep_step(&conn, 2).unwrap().more);
+        assert!(!sweep_step(&conn, 2).unwrap().more);
+        assert!(!sweep_step(&conn, 2).unwrap().changed);
+        let left = |batch| Reader { conn: &conn }.batch_rows(batch).unwrap().len();
+        assert_eq!((left(older), left(younger)), (1, 0));
     }
 }

@@ -20,7 +20,7 @@ use super::super::principal::Principal;
 use super::super::problem::Problem;
 use super::super::state::{PrinterEntry, Shared};
 use super::{counter, prints};
-use crate::card::counter::batch::{BatchAsked, Face};
+use crate::card::counter::batch::{BatchAsked, Face, cancel};
 use crate::card::counter::new_cards::{CardDefaults, ListFault, NewCard, from_csv, from_range};
 use crate::clock::UtcMillis;
 use crate::event::ledger::CardType;
@@ -149,6 +149,10 @@ struct RowView {
     /// The same for people: `zh`, `en`.
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<BTreeMap<String, String>>,
+    /// While it is `issuing`: the request that gives it out, which can be given up by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = "uuid")]
+    request: Option<Uuid>,
     /// The print job of its face.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "uuid")]
@@ -169,6 +173,7 @@ impl From<BatchRow> for RowView {
             uid: told("/uid"),
             code: told("/code"),
             text: (!text.is_empty()).then_some(text),
+            request: row.request.filter(|_| row.state == RowState::Issuing),
             job: row.job,
         }
     }
@@ -193,7 +198,7 @@ pub(super) struct Shown {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Change {
-    /// `cancelled`: its waiting rows are given up.
+    /// `cancelled`: its rows that wait for a card are given up.
     state: String,
 }
 
@@ -223,7 +228,7 @@ pub(super) async fn begin(
                 check_faces(&shared, face.template.clone(), &cards).await?;
             }
             let rows = cards.into_iter().map(|card| row_of(card, face.is_some())).collect();
-            let mut body = json!(BatchAsked { face, by });
+            let mut body = json!(BatchAsked { face, by, cancelled: false });
             if let Value::Object(members) = &mut body {
                 members.insert("asked".into(), asked);
             }
@@ -278,7 +283,7 @@ pub(super) async fn show(
     Ok(Answer(view(&shared, batch.uuid("batch")?, shown.rows.unwrap_or(true)).await?))
 }
 
-/// Ends a batch early. A card that left in the middle is still settled by its next tap.
+/// Ends a batch early. A card that is being written is finished; one that left in the middle is given up, and its number goes to no other card.
 #[utoipa::path(post, operation_id = "change_batch", path = "/v1/cards/batch/{id}", tag = "cards", request_body = Change,
     params(("id" = String, Path, description = "Batch")),
     responses((status = 200, description = "The batch as it stands now", body = BatchView)))]
@@ -292,7 +297,7 @@ pub(super) async fn change(
     }
     let id = batch.uuid("batch")?;
     view(&shared, id, false).await?;
-    shared.context.store.commit(Batch::new().op(Op::Batch(BatchOp::Cancel { batch: id }))).await?;
+    cancel(&shared.context.store, id).await?;
     Ok(Answer(view(&shared, id, false).await?))
 }
 
@@ -408,11 +413,16 @@ async fn still_free(shared: &Shared, cards: Vec<NewCard>) -> Result<Vec<NewCard>
         .read(move |r| {
             let mut faults = Vec::new();
             for card in &cards {
-                let given = r.member_card(&card.card_no)?.is_some();
+                // As the issue will ask (`card::counter`).
+                let given =
+                    r.member_card(&card.card_no)?.is_some() || r.card_report(&card.card_no)?.is_some();
                 if given || r.batch_of_number(&card.card_no)?.is_some() {
                     let no = &card.card_no;
                     let (zh, en) = if given {
-                        (format!("卡号 {no} 已发出"), format!("card number {no} has been given out before"))
+                        (
+                            format!("卡号 {no} 已发出，或已被挂失、停用"),
+                            format!("card number {no} has been given out before, or was reported or blocked"),
+                        )
                     } else {
                         (format!("卡号 {no} 已在另一批次中"), format!("card number {no} is in another batch"))
                     };

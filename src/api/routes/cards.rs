@@ -42,6 +42,9 @@ pub(super) struct CardView {
     /// Answer to reset, upper-case hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     atr: Option<String>,
+    /// What a code or stripe says; none of a chip.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
     /// Since when.
     #[schema(value_type = String, format = "date-time")]
     since: UtcMillis,
@@ -65,7 +68,7 @@ struct RefusalView {
 impl From<CardInField> for CardView {
     fn from(card: CardInField) -> Self {
         let CardInField { uid, technology, atr, since, .. } = card;
-        Self { uid, technology, atr, since, member: None, refused: None }
+        Self { uid, technology, atr, code: None, since, member: None, refused: None }
     }
 }
 
@@ -79,6 +82,7 @@ fn told(r: &Reader<'_>, card: CardInField) -> Result<CardView, StoreError> {
             && logged.event.kind == CardTapped::TYPE
             && (&tapped.reader, &tapped.uid) == (&reader, &view.uid)
         {
+            view.code = tapped.code;
             view.member = tapped.member.map(|member| as_it_stands(r, &view.uid, member)).transpose()?;
             break;
         }

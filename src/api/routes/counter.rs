@@ -177,8 +177,11 @@ pub(super) fn look(r: &Reader<'_>, id: Uuid) -> Result<Stand, StoreError> {
     if row.state.is_settled() {
         return Ok(Stand::Settled(Box::new(row)));
     }
-    if matches!(r.transaction_state(id)?, Some(State::Unknown | State::Parked)) {
-        return Ok(Stand::TapAgain);
+    match r.transaction_state(id)? {
+        Some(State::Unknown) => return Ok(Stand::TapAgain),
+        // By an earlier version, which left the request open.
+        Some(State::Parked) => return Ok(Stand::Settled(Box::new(row))),
+        _ => {}
     }
     // A card that was being issued and left.
     let left = |prepare: &RequestRow| {

@@ -1,4 +1,5 @@
-//! `POST /v1/cards`: the empty card on a reader becomes a member's.
+//! `POST /v1/cards`: the empty card on a reader becomes a member's; `DELETE /v1/requests/{id}`: it
+//! was thrown away in the middle.
 
 use std::sync::Arc;
 
@@ -9,12 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::super::extract::{IdempotencyKey, Json};
+use super::super::extract::{IdempotencyKey, Json, Segment, missing};
 use super::super::principal::Principal;
 use super::super::problem::Problem;
 use super::super::state::Shared;
 use super::counter::{self, Stand};
-use crate::card::counter::{ISSUE, IssueAsked};
+use super::requests::{self, RequestView};
+use crate::card::counter::{GaveUp, ISSUE, IssueAsked, give_up as end_issue};
 use crate::card::record::MAX_CARD_NO_DIGITS;
 use crate::event::ledger::CardType;
 use crate::ident::CardNo;
@@ -110,4 +112,37 @@ pub(super) async fn issue(
             (StatusCode::CREATED, location, axum::Json(outcome)).into_response()
         }
     })
+}
+
+/// Gives up the issue of a card that will not come back. Its number stays with that chip and goes
+/// to no other; if the chip comes back whole, it is a member card.
+#[utoipa::path(delete, operation_id = "give_up_issue", path = "/v1/requests/{id}", tag = "cards",
+    params(("id" = String, Path, description = "The `id` that `POST /v1/cards` answered with, or `request` of a batch's row")),
+    responses((status = 200, description = "Over: `outcome` says what came of it, `code` `issue-given-up` or `cancelled`, or what it was settled as before", body = RequestView),
+        (status = 409, description = "`card-in-hand`: its card is being written in this moment; `not-cancellable`: it is no issue of a card", body = Object)))]
+pub(super) async fn give_up(
+    State(shared): State<Arc<Shared>>,
+    Extension(caller): Extension<Principal>,
+    request: Segment,
+) -> Result<axum::Json<RequestView>, Problem> {
+    let (id, by) = (request.uuid("request")?, counter::by(&caller)?);
+    let store = &shared.context.store;
+    if store.read(move |r| r.request(id)).await?.is_none() {
+        return Err(missing("request", &request.0));
+    }
+    match end_issue(store, id, &by).await? {
+        GaveUp::Over => requests::request(State(shared), request).await,
+        GaveUp::InHand => Err(Problem::new(
+            StatusCode::CONFLICT,
+            "card-in-hand",
+            "此卡正在写入，请稍候再放弃",
+            "its card is being written in this moment; ask again when it is done",
+        )),
+        GaveUp::NoIssue => Err(Problem::new(
+            StatusCode::CONFLICT,
+            "not-cancellable",
+            "只有发卡可以放弃",
+            "only the issue of a card can be given up",
+        )),
+    }
 }

@@ -76,7 +76,7 @@ pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(confirmations::ask))
         .routes(routes!(confirmations::list))
         .routes(routes!(confirmations::decide))
-        .routes(routes!(requests::request))
+        .routes(routes!(requests::request, issue::give_up))
         .routes(routes!(prints::print))
         .routes(routes!(prints::job, prints::cancel))
         .routes(routes!(tokens::create, tokens::list))

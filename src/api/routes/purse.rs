@@ -26,6 +26,7 @@ use crate::clock::UtcMillis;
 use crate::event::ledger::{CardTransaction, Item, Tender, TransactionKind};
 use crate::ident::CardNo;
 use crate::money::{CouponId, Fen};
+use crate::store::ledger::State as Stage;
 use crate::store::requests::{RequestRow, RequestState};
 
 /// How long a quote is good for, in milliseconds: a customer reads and nods.
@@ -309,13 +310,26 @@ pub(super) async fn answer(shared: &Shared, id: Uuid, stand: Stand) -> Result<Re
         Stand::Settled(row) => row,
     };
     let transaction = shared.context.store.read(move |r| r.transaction(id)).await?;
-    match transaction.map(|transaction| transaction.current()) {
-        Some(fact) if row.state == RequestState::Done => {
-            Ok(([(header::LOCATION, location)], Answer(fact)).into_response())
-        }
-        Some(fact) => Err(not_written(shared, fact).await?),
-        None => Err(counter::failure(&row)),
+    let Some(transaction) = transaction else { return Err(counter::failure(&row)) };
+    // The ledger's word, which headquarters may have had since.
+    let fact = transaction.current();
+    match transaction.state {
+        Stage::Committed => Ok(([(header::LOCATION, location)], Answer(fact)).into_response()),
+        Stage::Aborted => Err(not_written(shared, fact).await?),
+        Stage::Parked => Err(parked(&fact)),
+        Stage::Intent | Stage::Unknown => Ok(counter::tap_again(id, &location)),
     }
+}
+
+/// Nobody here will ever know: the card was replaced, or has gone on elsewhere, before it told.
+fn parked(fact: &CardTransaction) -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        "parked",
+        "此交易未及确认，卡已补换或在别处用过，再刷卡也不能得知结果，由总部核实。请勿重复扣款；把交易号告知总部，按其结论办理",
+        "whether this came onto the card was not seen before the card was replaced or used elsewhere; no tap tells any more, headquarters settles it. Do not charge again: give headquarters the transaction's id and go by its answer",
+    )
+    .with("transaction", json!(fact))
 }
 
 /// It did not come onto the card. Of a receiving half what was given goes on waiting.
@@ -330,6 +344,11 @@ async fn not_written(shared: &Shared, fact: CardTransaction) -> Result<Problem, 
         (
             "新卡未写入。旧卡已作废，其余额在等待，没有丢失：请重新放新卡，用新的 Idempotency-Key 再办一次换卡；新卡坏了，就给这张新卡换卡",
             "the new card was not written. The old one is dead and its balance waits, nothing is lost: present the new card and ask again with a new Idempotency-Key; if it is broken, replace it in turn",
+        )
+    } else if giving.is_some() {
+        (
+            "收款卡未写入。转出的金额在等待，没有丢失：请重新放收款卡，用新的 Idempotency-Key 再收一次；收款卡坏了，就在转出卡上撤销（void，original_transaction_id 即 transfer_due 中的 transaction_id）",
+            "the receiving card was not written. What was given waits, nothing is lost: present that card and receive it again with a new Idempotency-Key; if it is broken, void the giving half on the card that gave (original_transaction_id: the transaction_id of transfer_due)",
         )
     } else {
         (
@@ -391,6 +410,7 @@ async fn show(shared: &Shared, id: Uuid) -> Result<Option<Response>, Problem> {
         (None, Some(request)) if request.state == RequestState::Failed => {
             return Err(counter::failure(&request));
         }
+        (Some(row), Some(_)) if row.state == Stage::Parked => Some(Answer(row.current()).into_response()),
         (_, Some(_)) => Some(match shared.context.store.read(move |r| counter::look(r, id)).await? {
             Stand::TapAgain => counter::tap_again(id, &location),
             _ => counter::pending(id, &location),

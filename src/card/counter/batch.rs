@@ -1,7 +1,8 @@
 //! Giving out cards in a batch: each empty card that is laid on the reader gets the next row.
 //! This only feeds: it asks for the issue of one card at a time, as a till would (`issue`), and
 //! notes what came of it. So whatever is cut off is settled as every issue is, and a row whose
-//! card left in the middle waits for that very card while others go on.
+//! card left in the middle waits for that very card while others go on, or until the batch is
+//! ended.
 //!
 //! ```text
 //!  card on the reader ─► row: issuing + card.issue asked (one commit) ─► issue ─► its outcome
@@ -14,20 +15,22 @@ use uuid::Uuid;
 
 use super::asked::{By, ISSUE};
 use super::desk::{Desk, InField};
-use super::refused::Refused;
+use super::giving_up;
+use super::refused::{GIVEN_UP, Refused};
 use crate::event::NewEvent;
 use crate::event::device::{PrintState, PrinterJob};
 use crate::ident::DeviceId;
 use crate::store::batches::{BatchOp, BatchRow, RowState};
+use crate::store::hands::Mark;
 use crate::store::jobs::JobOp;
 use crate::store::requests::{NewRequest, RequestOp, RequestRow, RequestState};
-use crate::store::{Batch, Op, StoreError};
+use crate::store::{Batch, Op, Store, StoreError};
 
 /// Faces that wait at a printer before a batch waits for it.
 const MAX_FACES_WAITING: usize = 20;
 
 /// Refusals that are about the row, whatever card lies there.
-const NEVER: [&str; 3] = ["card-no-in-use", "validity-not-allowed", "request-invalid"];
+const NEVER: [&str; 4] = ["card-no-in-use", "validity-not-allowed", "request-invalid", GIVEN_UP];
 
 /// A batch as it stands in its request's row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +40,9 @@ pub struct BatchAsked {
     pub face: Option<Face>,
     /// Who asks.
     pub by: By,
+    /// Ended early; set by [`BatchOp::Cancel`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancelled: bool,
 }
 
 /// Where faces are printed, and which.
@@ -63,7 +69,7 @@ pub(super) async fn feed(desk: &mut Desk, batch: &RequestRow, field: &[InField])
         Ok(asked) => asked,
         Err(error) => {
             let outcome = Refused::body(&error).outcome();
-            return commit(desk, settled(batch.id, RequestState::Failed, outcome)).await;
+            return commit(&desk.store, settled(batch.id, RequestState::Failed, outcome)).await;
         }
     };
     let id = batch.id;
@@ -85,17 +91,21 @@ pub(super) async fn feed(desk: &mut Desk, batch: &RequestRow, field: &[InField])
     }
     if !told.ops.is_empty() {
         // The commit brings us here again.
-        return commit(desk, told).await;
+        return commit(&desk.store, told).await;
     }
     let Some(row) = next else {
         if !under_way.is_empty() {
+            if asked.cancelled {
+                let (end, _in_hand) = ending(&desk.store, id).await?;
+                return if end.ops.is_empty() { Ok(()) } else { commit(&desk.store, end).await };
+            }
             return Ok(());
         }
         let counts = desk.store.read(move |r| r.batch_counts(id)).await?;
         tracing::info!(batch = %id, issued = counts.issued, refused = counts.refused, "batch of cards is over");
         let outcome =
             json!({ "issued": counts.issued, "refused": counts.refused, "cancelled": counts.cancelled });
-        return commit(desk, settled(id, RequestState::Done, outcome)).await;
+        return commit(&desk.store, settled(id, RequestState::Done, outcome)).await;
     };
     let asks = |row: &UnderWay| row.issue.as_ref().is_some_and(|i| i.state == RequestState::Pending);
     let Some(card) = field.last().filter(|card| desk.fed != Some(card.seen)) else { return Ok(()) };
@@ -118,7 +128,42 @@ pub(super) async fn feed(desk: &mut Desk, batch: &RequestRow, field: &[InField])
     };
     let begin = BatchOp::Begin { batch: id, n, request: new.id };
     let asking = Batch::new().op(Op::Request(RequestOp::Insert(new))).op(Op::Batch(begin));
-    commit(desk, asking).await
+    commit(&desk.store, asking).await
+}
+
+/// Ends a batch early, in one commit: no more cards for its waiting rows, and a row whose card
+/// left in the middle waits for it no longer. A card that is being written in this moment is
+/// finished first, and its desk closes the rest.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn cancel(store: &Store, batch: Uuid) -> Result<(), StoreError> {
+    loop {
+        let (end, _in_hand) = ending(store, batch).await?;
+        match store.commit(end.op(Op::Batch(BatchOp::Cancel { batch }))).await {
+            // A row was settled in this moment.
+            Err(StoreError::NotFound { .. }) => {}
+            committed => return committed.map(drop),
+        }
+    }
+}
+
+/// The end of what is under way in a batch, but for what somebody writes now; good as long as the
+/// marks are held. The row of the chip stays: its next tap still tells what lies on it.
+async fn ending(store: &Store, batch: Uuid) -> Result<(Batch, Vec<Mark>), StoreError> {
+    let rows = store.read(move |r| r.batch_rows_issuing(batch)).await?;
+    let (mut ops, mut marks) = (Batch::new(), Vec::new());
+    for (n, request) in rows.into_iter().filter_map(|row| Some((row.n, row.request?))) {
+        let Some(mark) = store.hands().take(request) else { continue };
+        let issue = store.read(move |r| r.request(request)).await?;
+        let Some(refused) = issue.as_ref().and_then(giving_up::outcome_of) else { continue };
+        let (state, outcome) = (RowState::Cancelled, refused.outcome());
+        let told = BatchOp::Told { batch, n, request, state, outcome: outcome.clone(), job: None };
+        let settle = RequestOp::Settle { id: request, state: RequestState::Failed, outcome };
+        ops = ops.op(Op::Request(settle)).op(Op::Batch(told));
+        marks.push(mark);
+    }
+    Ok((ops, marks))
 }
 
 /// What came of a row, as far as its issue is settled.
@@ -173,8 +218,8 @@ fn settled(id: Uuid, state: RequestState, outcome: Value) -> Batch {
 }
 
 /// What somebody else did meanwhile, or a full disk, keeps no reader from serving.
-async fn commit(desk: &Desk, batch: Batch) -> Result<(), StoreError> {
-    match desk.store.commit(batch).await {
+async fn commit(store: &Store, batch: Batch) -> Result<(), StoreError> {
+    match store.commit(batch).await {
         Err(StoreError::NotFound { .. }) => Ok(()),
         Err(error) if error.is_full() => {
             tracing::warn!(%error, "a batch of cards waits");

@@ -18,6 +18,7 @@ use super::{holder, issue, rekey, transaction};
 use crate::card::CardError;
 use crate::card::feedback::Sign;
 use crate::card::keys::{KeyStore, Scope};
+use crate::card::medium::Finding;
 use crate::card::member::Members;
 use crate::card::purse::journal::Journal;
 use crate::card::record::MemberRecord;
@@ -95,7 +96,7 @@ pub(crate) struct Desk {
     reader: DeviceId,
     pub(super) store: Store,
     pub(super) journal: Journal,
-    pub(super) members: Option<Arc<Members>>,
+    pub(in crate::card) members: Option<Arc<Members>>,
     shop: watch::Receiver<Arc<Shop>>,
     health: Health,
     signs: Signs,
@@ -172,6 +173,17 @@ impl Desk {
         Ok(batch)
     }
 
+    /// What a card says that showed that it is no member card, where its issue waits for that:
+    /// it is asked once more before it is believed. `None`: nothing waits.
+    pub(crate) async fn doubted(
+        &self,
+        slot: &str,
+        uid: &CardUid,
+        technology: Technology,
+    ) -> Result<Option<Finding>, StoreError> {
+        issue::doubted(self, slot, uid, technology).await
+    }
+
     /// When the next request gives up.
     pub(crate) fn next_end(&self) -> Option<Instant> {
         self.waiting.values().min().copied()
@@ -211,7 +223,11 @@ impl Desk {
                 }
             };
             let settle = RequestOp::Settle { id: request.id, state, outcome };
-            self.store.commit(Batch::new().op(Op::Request(settle))).await?;
+            match self.store.commit(Batch::new().op(Op::Request(settle))).await {
+                // It was ended meanwhile.
+                Err(StoreError::NotFound { .. }) => {}
+                committed => drop(committed?),
+            }
         }
         if let Some(batch) = batch {
             super::batch::feed(self, &batch, field).await?;
@@ -248,21 +264,12 @@ impl Desk {
         if self.store.read(move |r| r.transaction_state(id)).await?.is_some() {
             return Err(error.into());
         }
-        match error {
-            // Of this one request: the reader goes on.
-            StoreError::LedgerRefused { what } => Ok(Refused::moved_on(&what).into()),
-            // What it goes on from was settled by another reader meanwhile. A chip that is being
-            // issued may be written by now.
-            StoreError::NotFound { what } if request.kind != ISSUE => {
-                Ok(Refused::moved_on(&format!("{what} has moved on")).into())
-            }
-            error if error.is_damage() => {
-                self.store.note_damage(&error);
-                tracing::error!(reader = %self.reader, %error, "a card's row cannot be read");
-                Ok(crate::card::purse::Refusal::CardHeld.into())
-            }
-            error => Err(error.into()),
+        if error.is_damage() {
+            self.store.note_damage(&error);
+            tracing::error!(reader = %self.reader, %error, "a card's row cannot be read");
+            return Ok(crate::card::purse::Refusal::CardHeld.into());
         }
+        Ok(of_this_request(error, &request.kind)?.into())
     }
 
     /// Where a technology keeps its record, and the keys that open it.
@@ -278,11 +285,49 @@ impl Desk {
 
     /// A conversation with the card, by the driver.
     pub(super) async fn errand(&self, card: &InField, step: WorkStep) -> Option<Worked> {
-        self.signs.errand(&card.slot, step).await
+        self.errand_at(&card.slot, step).await
+    }
+
+    /// As [`Self::errand`], with the card at this place.
+    pub(super) async fn errand_at(&self, slot: &str, step: WorkStep) -> Option<Worked> {
+        self.signs.errand(slot, step).await
     }
 
     /// Shows the person at the reader how it went.
     pub(crate) fn show(&self, slot: &str, sign: Sign) {
         self.signs.show(slot, sign);
+    }
+}
+
+/// What ends one request, and not the reader's service.
+fn of_this_request(error: StoreError, kind: &str) -> Result<Refused, StoreError> {
+    match error {
+        StoreError::LedgerRefused { what } => Ok(Refused::moved_on(&what)),
+        // What it goes on from was settled by another reader meanwhile. A chip that is being
+        // issued may be written by now.
+        StoreError::NotFound { what } if kind != ISSUE => {
+            Ok(Refused::moved_on(&format!("{what} has moved on")))
+        }
+        error => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_moved_on_ends_a_deal_and_no_issue() {
+        let moved = || StoreError::NotFound { what: "open transaction 7".into() };
+        for kind in [TRANSACTION, QUOTE] {
+            let refused = of_this_request(moved(), kind).unwrap();
+            assert_eq!((refused.code.as_str(), refused.status), ("tap-again", 409));
+            assert!(refused.text.en.contains("open transaction 7"), "{refused:?}");
+            assert!(refused.text.zh.contains("请重新刷卡"), "{refused:?}");
+        }
+        assert!(matches!(of_this_request(moved(), ISSUE), Err(StoreError::NotFound { .. })));
+        let ledger = || StoreError::LedgerRefused { what: "the card is held".into() };
+        assert_eq!(of_this_request(ledger(), ISSUE).unwrap().code, "tap-again");
+        assert!(matches!(of_this_request(StoreError::Closed, TRANSACTION), Err(StoreError::Closed)));
     }
 }

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::asked::{ISSUE, IssueAsked, PREPARE};
+use super::asked::{By as AskedBy, ISSUE, IssueAsked, PREPARE};
 use super::desk::{Desk, InField, Shows, Went};
 use super::holder;
 use super::refused::Refused;
@@ -18,10 +18,10 @@ use crate::card::verdict::Refusal as CardRefusal;
 use crate::card::work::Worked;
 use crate::clock::UtcMillis;
 use crate::event::card::{MemberStatus, Technology};
-use crate::ident::CardUid;
+use crate::ident::{CardNo, CardUid};
 use crate::store::ledger_cards::{self, By};
 use crate::store::requests::{NewRequest, RequestOp, RequestRow, RequestState};
-use crate::store::{Batch, Op, StoreError};
+use crate::store::{Batch, Op, Reader, StoreError};
 
 /// Does one request for a new card with the card in the field.
 pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField) -> Result<Went, StoreError> {
@@ -47,7 +47,7 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
         Shows::Number => return Ok(Refusal::AccountAtHeadquarters.into()),
         Shows::Doubt => return Ok(Refusal::TapAgain.into()),
     }
-    if let Err(refused) = may_issue(desk, request.id, &asked).await? {
+    if let Err(refused) = may_issue(desk, request.id, &card.uid, &asked).await? {
         return Ok(refused.into());
     }
     let Some((layout, keys)) = desk.medium(card.technology) else {
@@ -61,7 +61,11 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
     let Some(in_hand) = desk.store.hands().take(request.id) else {
         return Ok(Refusal::TapAgain.into());
     };
-    let row = begin(desk, request.id, card, &asked, &earlier).await?;
+    let row = match begin(desk, request.id, card, &asked, &earlier).await {
+        // It was ended in this moment.
+        Err(StoreError::NotFound { .. }) => return Ok(Went::Told),
+        begun => begun?,
+    };
     card.shows = Shows::Doubt;
     let outcome = match desk.errand(card, step.into()).await {
         Some(Worked::Prepared(outcome)) => outcome,
@@ -78,11 +82,7 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
         return Ok(if not_blank { Refused::not_blank() } else { Refused::issue_not_begun() }.into());
     }
     // Reading it with its own keys is the proof.
-    let reading = Reading::start(card.uid.clone(), layout, keys, true);
-    let found = match desk.errand(card, reading.into()).await {
-        Some(Worked::Read(found)) => found,
-        _ => Finding::ReaderError,
-    };
+    let found = read(desk, &card.slot, &card.uid, card.technology).await;
     drop(in_hand);
     let proven = matches!(found, Finding::Opened(_));
     desk.show(&card.slot, if proven { Sign::Accepted } else { Sign::Refused });
@@ -90,7 +90,11 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
         Finding::Opened(opened) => {
             let record = opened.current.record;
             if let Some(batch) = settle(desk, &card.uid, card.technology, Some(&record)).await? {
-                desk.store.commit(batch).await?;
+                match desk.store.commit(batch).await {
+                    // It was ended in this moment: the next tap tells what it is now.
+                    Err(StoreError::NotFound { .. }) => return Ok(Went::Told),
+                    committed => drop(committed?),
+                }
             }
             card.shows = Shows::Record(Box::new(record));
             Ok(Went::Told)
@@ -107,9 +111,51 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
     }
 }
 
-async fn may_issue(desk: &Desk, id: Uuid, asked: &IssueAsked) -> Result<Result<(), Refused>, StoreError> {
-    let (shop, card_no) = (desk.shop(), asked.card_no.clone());
-    let (held, known) = desk
+/// Reads a card that was being issued. That it is no member card counts only where it said so
+/// twice, powered anew in between: one failed reading would make a whole card an unfinished one,
+/// and its number would go to another.
+async fn read(desk: &Desk, slot: &str, uid: &CardUid, technology: Technology) -> Finding {
+    let found = read_once(desk, slot, uid, technology).await;
+    match found {
+        Finding::Refused(refusal) if refusal.proves_unfinished() => {
+            read_once(desk, slot, uid, technology).await
+        }
+        found => found,
+    }
+}
+
+async fn read_once(desk: &Desk, slot: &str, uid: &CardUid, technology: Technology) -> Finding {
+    let Some((layout, keys)) = desk.medium(technology) else { return Finding::ReaderError };
+    let reading = Reading::afresh(uid.clone(), layout, keys);
+    match desk.errand_at(slot, reading.into()).await {
+        Some(Worked::Read(found)) => found,
+        _ => Finding::ReaderError,
+    }
+}
+
+/// What a card says that has just shown that it is no member card, asked once more; `None` where
+/// nothing was begun on it that waits for what it says.
+pub(super) async fn doubted(
+    desk: &Desk,
+    slot: &str,
+    uid: &CardUid,
+    technology: Technology,
+) -> Result<Option<Finding>, StoreError> {
+    let earlier = open_rows(desk, uid).await?;
+    if !is_undecided(desk, &earlier).await? {
+        return Ok(None);
+    }
+    Ok(Some(read_once(desk, slot, uid, technology).await))
+}
+
+async fn may_issue(
+    desk: &Desk,
+    id: Uuid,
+    uid: &CardUid,
+    asked: &IssueAsked,
+) -> Result<Result<(), Refused>, StoreError> {
+    let (shop, card_no, uid) = (desk.shop(), asked.card_no.clone(), uid.to_string());
+    let (held, given, busy) = desk
         .store
         .read(move |r| {
             // Somebody may be giving the same number out at another reader in this moment.
@@ -120,19 +166,34 @@ async fn may_issue(desk: &Desk, id: Uuid, asked: &IssueAsked) -> Result<Result<(
             };
             let given = r.member_card(&card_no)?.is_some()
                 || r.card_report(&card_no)?.is_some()
-                || r.open_requests(ISSUE, None)?.iter().any(same);
-            Ok((r.card_writes_held()?.is_some(), given))
+                || was_given_up(r, &card_no, &uid)?;
+            let busy = r.open_requests(ISSUE, None)?.into_iter().find(same).map(|other| other.id);
+            Ok((r.card_writes_held()?.is_some(), given, busy))
         })
         .await?;
     if held {
         return Ok(Err(Refusal::WritesHeld.into()));
     }
-    if known {
+    if given {
         return Ok(Err(Refused::card_no_in_use()));
+    }
+    if let Some(issue) = busy {
+        return Ok(Err(Refused::card_no_busy(issue)));
     }
     let until = asked.valid_until.and_then(|day| holder::end_of(day, &shop.timezone));
     let may = may_be_valid_until(asked.card_type, until, UtcMillis::now(), &shop.rules);
     Ok(may.map_err(Refused::from))
+}
+
+/// Whether the number may stand on another chip, whose issue was ended before the card told.
+fn was_given_up(r: &Reader<'_>, card_no: &CardNo, uid: &str) -> Result<bool, StoreError> {
+    for row in r.open_requests(PREPARE, None)? {
+        let same = row.target != uid && row.body.get("card_no") == Some(&json!(card_no));
+        if same && issue_of(r, &row)?.is_none_or(|issue| is_given_up(&issue)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn new_record(desk: &Desk, asked: &IssueAsked, key_version: u8) -> MemberRecord {
@@ -168,7 +229,7 @@ async fn begin(
         target: card.uid.to_string(),
         scope: "card".into(),
         idempotency_key: None,
-        body: json!({ "issue": id, "card_no": asked.card_no }),
+        body: json!({ "issue": id, "card_no": asked.card_no, "by": asked.by }),
     };
     let row_id = row.id;
     let mut batch = Batch::new().op(Op::Request(RequestOp::Start { id }));
@@ -183,13 +244,18 @@ fn closed(row: Uuid) -> Op {
     Op::Request(RequestOp::Settle { id: row, state: RequestState::Done, outcome: Value::Null })
 }
 
-/// Whether an earlier issue on this chip waits for what the card says.
+fn is_given_up(issue: &RequestRow) -> bool {
+    issue.outcome.as_ref().is_some_and(Refused::is_given_up)
+}
+
+/// Whether an earlier issue on this chip waits for what the card says, or did when it was ended.
 async fn is_undecided(desk: &Desk, earlier: &[RequestRow]) -> Result<bool, StoreError> {
-    let issues: Vec<Uuid> = earlier.iter().filter_map(issue_of).collect();
+    let earlier = earlier.to_vec();
     desk.store
         .read(move |r| {
-            for issue in issues {
-                if r.request(issue)?.is_some_and(|issue| !issue.state.is_settled()) {
+            for row in &earlier {
+                let open = |issue: RequestRow| !issue.state.is_settled() || is_given_up(&issue);
+                if issue_of(r, row)?.is_none_or(open) {
                     return Ok(true);
                 }
             }
@@ -198,8 +264,12 @@ async fn is_undecided(desk: &Desk, earlier: &[RequestRow]) -> Result<bool, Store
         .await
 }
 
-/// The `card.issue` that a row of kind [`PREPARE`] stands for.
-fn issue_of(row: &RequestRow) -> Option<Uuid> {
+/// The `card.issue` that a row of kind [`PREPARE`] stands for; `None` once it is forgotten.
+fn issue_of(r: &Reader<'_>, row: &RequestRow) -> Result<Option<RequestRow>, StoreError> {
+    Ok(issue_id(row).map(|issue| r.request(issue)).transpose()?.flatten())
+}
+
+fn issue_id(row: &RequestRow) -> Option<Uuid> {
     row.body.get("issue").and_then(Value::as_str).and_then(|id| id.parse().ok())
 }
 
@@ -218,7 +288,7 @@ pub(super) async fn settle(
     record: Option<&MemberRecord>,
 ) -> Result<Option<Batch>, StoreError> {
     let Some(row) = open_rows(desk, uid).await?.pop() else { return Ok(None) };
-    let request = match issue_of(&row) {
+    let request = match issue_id(&row) {
         // It is being written, here or at another reader.
         Some(id) if desk.store.hands().have(id) => return Ok(Some(Batch::new())),
         Some(id) => desk.store.read(move |r| r.request(id)).await?,
@@ -237,9 +307,11 @@ pub(super) async fn settle(
     let seen = holder::seen(uid, technology, record, &shop.timezone);
     let card_no = record.card_no.clone();
     let known = desk.store.read(move |r| r.member_card(&card_no)).await?.is_some();
-    let asked = request.as_ref().filter(|request| request.kind == ISSUE);
-    let asked = asked.and_then(|request| serde_json::from_value::<IssueAsked>(request.body.clone()).ok());
-    let (Some(asked), false) = (asked.filter(|asked| asked.card_no == record.card_no), known) else {
+    // The issue itself may be forgotten by now.
+    let by = row.body.get("by").or_else(|| request.as_ref().and_then(|request| request.body.get("by")));
+    let by = by.filter(|_| row.body.get("card_no") == Some(&json!(record.card_no)));
+    let by = by.and_then(|by| serde_json::from_value::<AskedBy>(by.clone()).ok());
+    let (Some(by), false) = (by, known) else {
         // It was whole before, or is another's: nothing of ours is left to do here.
         desk.store.commit(Batch::new().op(closed(row.id))).await?;
         return Ok(None);
@@ -247,7 +319,7 @@ pub(super) async fn settle(
     let begun = row.created_at;
     let day = shop.day_of(begun).to_string();
     let tier = (record.tier > 0).then(|| record.tier.to_string());
-    let by = By { operator: asked.by.operator, till: asked.by.till };
+    let by = By { operator: by.operator, till: by.till };
     let mut batch = ledger_cards::issued(seen, tier, day, by)?.op(closed(row.id));
     if let Some(request) = open {
         let outcome = json!({

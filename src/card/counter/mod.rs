@@ -12,6 +12,7 @@
 mod asked;
 pub mod batch;
 mod desk;
+mod giving_up;
 mod holder;
 mod issue;
 pub mod new_cards;
@@ -24,6 +25,7 @@ mod transaction;
 
 pub use asked::{Adjustment, By, Deal, ISSUE, IssueAsked, Life, PREPARE, QUOTE, Quoted, TRANSACTION, Why};
 pub(super) use desk::{Desk, InField, Shows};
+pub use giving_up::{GaveUp, give_up};
 pub use refused::Refused;
 pub use rekey::REKEY;
 pub use shop::Shop;

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::card::purse::Refusal as PurseRefusal;
 use crate::card::verdict::Refusal as CardRefusal;
@@ -21,6 +22,8 @@ pub struct Refused {
 
 /// The card or the house is not as it must be.
 const CONFLICT: u16 = 409;
+/// Code of an issue that was ended while its card was away.
+pub(super) const GIVEN_UP: &str = "issue-given-up";
 /// There is no such card here.
 const NOT_FOUND: u16 = 404;
 /// What was asked cannot be.
@@ -82,6 +85,20 @@ impl Refused {
         )
     }
 
+    /// `issue`: the request that has the number.
+    pub(super) fn card_no_busy(issue: Uuid) -> Self {
+        Self::new(
+            "card-no-busy",
+            CONFLICT,
+            format!(
+                "此卡号正在发给另一张卡，什么也没有做。请先完成那张卡，或使用另一个卡号；那张卡已丢弃的，请放弃那次发卡（DELETE /v1/requests/{issue}）。"
+            ),
+            format!(
+                "Another card is being issued with this number, and nothing was done. Finish that one first, or take another number; if that card was thrown away, give its issue up (DELETE /v1/requests/{issue})."
+            ),
+        )
+    }
+
     pub(super) fn cannot_be_issued(why: &dyn std::error::Error) -> Self {
         Self::new("cannot-be-issued", UNPROCESSABLE, format!("无法发卡：{why}"), why.to_string())
     }
@@ -102,6 +119,31 @@ impl Refused {
             "发卡未完成。请重新放好此卡，用新的 Idempotency-Key 再发一次。",
             "The issue was cut off. Present this card again and issue it once more with a new Idempotency-Key.",
         )
+    }
+
+    /// [`Self::is_given_up`].
+    pub(super) fn given_up() -> Self {
+        Self::new(
+            GIVEN_UP,
+            CONFLICT,
+            "发卡已放弃，此卡未完成。请重新放好此卡再发，或作废此卡；此卡号不能发给其他卡，请使用下一个卡号。",
+            "The issue was given up before this card was finished. Present this card again and issue it once more, or throw it away; its number goes to no other card, take the next one.",
+        )
+    }
+
+    /// Its card was never written.
+    pub(super) fn cancelled() -> Self {
+        Self::new(
+            "cancelled",
+            CONFLICT,
+            "发卡已取消，什么也没有做。",
+            "The issue was cancelled, and nothing was done.",
+        )
+    }
+
+    /// Whether an issue with this outcome was ended without the card having told what became of it.
+    pub(super) fn is_given_up(outcome: &Value) -> bool {
+        outcome.get("code").and_then(Value::as_str) == Some(GIVEN_UP)
     }
 
     pub(super) fn no_keys() -> Self {

@@ -95,7 +95,7 @@ pub(super) async fn look(
         // after all. Parked, nothing would settle it: what was given waits again instead.
         Some(open) if old.receives.is_some() => desk.journal.ending(open, End::Aborted).await?,
         // Only headquarters can tell now what became of it: the card will not come back to say.
-        Some(open) => open.end(End::Parked)?,
+        Some(open) => desk.journal.ending(open, End::Parked).await?,
         None => Batch::new(),
     };
     let reason = why.as_str().to_owned();

@@ -61,6 +61,12 @@ pub struct Reading(Kind);
 enum Kind {
     Memory(MemoryReading),
     Files(FileReading),
+    /// Powers the card anew and looks whether it is the same; then the other one, from its first step.
+    Afresh {
+        uid: CardUid,
+        was_reset: bool,
+        then: Box<ReadStep>,
+    },
 }
 
 impl Reading {
@@ -82,10 +88,31 @@ impl Reading {
         }
     }
 
+    /// Begins with a card powered anew, of whichever kind, that has to be the same still.
+    #[must_use]
+    pub fn afresh(uid: CardUid, layout: Arc<CardLayout>, keys: Arc<dyn KeyStore>) -> ReadStep {
+        let then = Box::new(Self::start(uid.clone(), layout, keys, false));
+        ReadStep::Reset(Box::new(Self(Kind::Afresh { uid, was_reset: false, then })))
+    }
+
     /// Goes on with what came of the last step.
     #[must_use]
     pub fn answer(self, answer: &Answer) -> ReadStep {
         match self.0 {
+            Kind::Afresh { uid, was_reset: false, then } => match answer {
+                Answer::Reset => {
+                    let asked = Self(Kind::Afresh { uid, was_reset: true, then });
+                    ReadStep::Transmit(Command::get_uid(), Box::new(asked))
+                }
+                _ => DONE_READER_ERROR,
+            },
+            Kind::Afresh { uid, then, .. } => {
+                if shows_uid(answer, &uid) {
+                    *then
+                } else {
+                    DONE_READER_ERROR
+                }
+            }
             Kind::Memory(reading) => reading.answer(answer),
             Kind::Files(mut reading) => match reading.answer(answer) {
                 FileStep::Transmit(command) => {
@@ -167,9 +194,12 @@ impl MemoryReading {
         match (&self.doing, answer) {
             (Deed::Reset, Answer::Reset) => self.go_on(),
             (Deed::Reset, _) | (_, Answer::Reset | Answer::NotTransmitted) => DONE_READER_ERROR,
-            (Deed::SameUid, Answer::Response(response)) => {
-                let same = response.ok().and_then(|bytes| CardUid::from_bytes(bytes).ok());
-                if same.as_ref() == Some(&self.uid) { self.go_on() } else { DONE_READER_ERROR }
+            (Deed::SameUid, answer) => {
+                if shows_uid(answer, &self.uid) {
+                    self.go_on()
+                } else {
+                    DONE_READER_ERROR
+                }
             }
             (Deed::Load(_), Answer::Response(response)) => match response.ok() {
                 Some(_) => self.go_on(),
@@ -335,6 +365,11 @@ impl MemoryReading {
 }
 
 const DONE_READER_ERROR: ReadStep = ReadStep::Done(Finding::ReaderError);
+
+fn shows_uid(answer: &Answer, uid: &CardUid) -> bool {
+    let Answer::Response(response) = answer else { return false };
+    response.ok().and_then(|bytes| CardUid::from_bytes(bytes).ok()).as_ref() == Some(uid)
+}
 
 fn refused(refusal: Refusal) -> ReadStep {
     ReadStep::Done(Finding::Refused(refusal))

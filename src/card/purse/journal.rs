@@ -207,9 +207,10 @@ impl Journal {
         let id = row.fact.transaction_id;
         let state = match how {
             End::Committed(_) => Some(RequestState::Done),
-            End::Aborted => Some(RequestState::Failed),
+            // No tap will tell any more: whoever asked is not sent for one.
+            End::Aborted | End::Parked => Some(RequestState::Failed),
             // Whoever asked goes on waiting: the key follows the transaction to its end.
-            End::Unknown | End::Parked => None,
+            End::Unknown => None,
         };
         let batch = row.end(how)?;
         let Some(state) = state else { return Ok(batch) };

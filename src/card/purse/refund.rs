@@ -9,7 +9,7 @@ use super::changes::committed;
 use super::life::is_replacement;
 use super::plan::{Plan, add, share_down, subtract, written};
 use super::{Effect, Refusal};
-use crate::event::ledger::{CardTransaction, Tender, TenderKind, TransactionKind};
+use crate::event::ledger::{CardTransaction, Outcome, Tender, TenderKind, TransactionKind};
 use crate::ident::CardNo;
 use crate::money::{Fen, Holding};
 
@@ -246,9 +246,12 @@ fn sale_back(
 pub fn void(original: &Original<'_>) -> Result<Plan, Refusal> {
     let mut plan = original.plan(TransactionKind::Void)?;
     let fact = original.fact;
-    let received = fact.kind == TransactionKind::Transfer;
-    if !original.earlier.is_empty() {
-        return Err(if received { Refusal::NotRefundable } else { Refusal::RefundedAlready });
+    if let [first, ..] = original.earlier {
+        return Err(match (fact.kind, first.outcome) {
+            (TransactionKind::Transfer, Outcome::Unknown) => Refusal::TransferUnsettled,
+            (TransactionKind::Transfer, _) => Refusal::NotRefundable,
+            _ => Refusal::RefundedAlready,
+        });
     }
     // A validity is not on the purse's account, and what moved to another card is not undone.
     if fact.validity.is_some() || is_replacement(fact) {

@@ -138,8 +138,11 @@ refusals! {
         "原交易属于另一张卡。请刷原卡，或其换出的新卡。"
         "The original belongs to another card. Tap that one, or the one that took its place."
     TransferNotAllowed "transfer-not-allowed"
-        "两张卡之间不能转账（同一张卡、另一张本店不认识或不能用，或转出未完成、已转入）。请核对。"
-        "These cards cannot transfer (the same card, one that is not known or not in use here, or the giving half is not committed or was received). Check them."
+        "两张卡之间不能转账（同一张卡、另一张本店不认识或不能用，或转出未完成、已转入、是给别的卡的）。请核对；收款卡坏了或已补换的，请在转出卡上撤销转账（void）。"
+        "These cards cannot transfer (the same card, one that is not known or not in use here, or the giving half is not committed, was received, or is for another card). Check them; if the card that was to receive is broken or replaced, void the transfer on the card that gave."
+    TransferUnsettled "transfer-unsettled"
+        "这笔转账的收款卡写到一半离开了，是否已转入尚不确定，暂不能撤销。请再刷一次收款卡；收款卡坏了或丢了的，先给它补换卡，再撤销。"
+        "The card that receives this transfer left while it was written: whether it has it is not known, and it cannot be voided yet. Tap that card once more; if it is broken or lost, replace it first, then void."
 }
 
 impl std::fmt::Display for Refusal {

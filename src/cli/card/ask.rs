@@ -128,11 +128,18 @@ impl Desk {
         Ok(answer.accepted()?)
     }
 
+    /// Ends an issue whose card does not come back.
+    pub(super) async fn give_up(&self, issue: Uuid) -> anyhow::Result<Value> {
+        let path = format!("/v1/requests/{issue}");
+        Ok(self.client.request(Method::DELETE, &path, None).await?.accepted()?)
+    }
+
     /// The card left in the middle: nobody knows yet.
     fn unsettled(&self, answer: &Answer) -> Option<anyhow::Error> {
         let code = answer.body.get("code").and_then(Value::as_str)?;
+        let id = answer.body.get("id").and_then(Value::as_str)?;
         let text = answer.body.pointer(self.locale.pick("/text/zh", "/text/en")).and_then(Value::as_str)?;
-        Some(self.refused(202, code, text.to_owned()))
+        Some(self.refused(202, code, format!("{text} ({id})")))
     }
 
     fn no_card(&self) -> ClientError {

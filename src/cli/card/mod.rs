@@ -36,13 +36,19 @@ enum Command {
     #[command(after_help = "Example:\n  baygate card read --reader counter-1 --json")]
     Read(At),
     /// Makes the empty card on the reader a member's / 发卡
-    #[command(after_help = "Example:\n  baygate card issue 8800000042 --type named --tier 2")]
+    #[command(
+        after_help = "Example:\n  baygate card issue 8800000042 --type named --tier 2\n  baygate card issue --give-up 0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3"
+    )]
     Issue {
         /// The number on its face: 1 to 16 digits / 卡号
-        card_no: CardNo,
+        #[arg(required_unless_present = "give_up", conflicts_with = "give_up")]
+        card_no: Option<CardNo>,
         /// named or anonymous / 记名或不记名
-        #[arg(long = "type", value_name = "TYPE", value_parser = card_type)]
-        card_type: CardType,
+        #[arg(long = "type", value_name = "TYPE", value_parser = card_type, required_unless_present = "give_up")]
+        card_type: Option<CardType>,
+        /// Gives up an issue whose card left in the middle and was thrown away / 放弃未完成的发卡
+        #[arg(long, value_name = "REQUEST")]
+        give_up: Option<Uuid>,
         /// Tier, 0 to 255 / 等级
         #[arg(long, default_value_t = 0)]
         tier: u8,
@@ -232,7 +238,11 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             let card = ask::Desk::open(at, global).await?.card().await?;
             show::card(&card, global);
         }
-        Command::Issue { card_no, card_type, tier, discount_class, valid_until, at, once } => {
+        Command::Issue { give_up: Some(issue), at, .. } => {
+            let over = ask::Desk::open(at, global).await?.give_up(issue).await?;
+            show::given_up(&over, global);
+        }
+        Command::Issue { card_no, card_type, tier, discount_class, valid_until, at, once, .. } => {
             let desk = ask::Desk::open(at, global).await?;
             let body = json!({
                 "card_no": card_no, "type": card_type, "tier": tier, "discount_class": discount_class,

@@ -72,6 +72,15 @@ pub(super) fn issued(issued: &Value, global: &Global) {
     });
 }
 
+/// What came of an issue that is over.
+pub(super) fn given_up(request: &Value, global: &Global) {
+    let say = |zh: &'static str, en: &'static str| global.language().pick(zh, en);
+    told(request, global, || match text(request, "/state") {
+        "done" => vec![format!("{} {}", say("已发卡", "issued"), text(request, "/outcome/card_no"))],
+        _ => vec![text(request, say("/outcome/text/zh", "/outcome/text/en")).to_owned()],
+    });
+}
+
 pub(super) fn quote(quote: &Value, global: &Global) {
     let say = |zh: &'static str, en: &'static str| global.language().pick(zh, en);
     told(quote, global, || {
