@@ -16,6 +16,7 @@
 pub mod backoff;
 mod chatter;
 pub mod command;
+mod desired;
 mod desk;
 mod drain;
 mod driver;
