@@ -13,6 +13,7 @@ mod asked;
 pub mod batch;
 mod desk;
 mod holder;
+pub mod import;
 mod issue;
 pub mod new_cards;
 mod refused;
@@ -24,6 +25,7 @@ mod transaction;
 
 pub use asked::{Adjustment, By, Deal, ISSUE, IssueAsked, Life, PREPARE, QUOTE, Quoted, TRANSACTION, Why};
 pub(super) use desk::{Desk, InField, Shows};
+pub use holder::end_of;
 pub use refused::Refused;
 pub use rekey::REKEY;
 pub use shop::Shop;
