@@ -96,7 +96,7 @@ async fn good_lines_are_taken_once_and_become_cards() {
     let member = shop.member().await;
     assert_eq!(
         (&member["card_no"], &member["type"], &member["tier"]),
-        (&json!("8800000042"), &json!("named"), &json!("3"))
+        (&json!("8800000042"), &json!("named"), &json!(3))
     );
     card.remove().await;
     let (_, out, err) = import(&shop, &[&path]).await;

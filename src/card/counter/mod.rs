@@ -17,6 +17,7 @@ pub mod import;
 mod issue;
 pub mod new_cards;
 mod refused;
+pub mod reissue;
 mod rekey;
 mod replace;
 mod shop;

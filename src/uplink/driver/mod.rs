@@ -149,7 +149,7 @@ impl Driver {
                 .comparing(|one, other: &Packet| one.topic == other.topic),
             drain,
             desired: Desired::start(setup.clone(), store.clone()),
-            desk: Desk::new(store.clone(), setup.source.clone(), setup.quality),
+            desk: Desk::new(store.clone(), &setup),
             voice: Voice::new(health),
             tally: Tally::new(),
             connections: Connections::default(),
