@@ -116,6 +116,7 @@ pub const TABLE: &[Rule] = &[
     rule(Method::DELETE, "/v1/readers/{id}/lease", Access::OneOf(AT_A_READER)),
     rule(Method::POST, "/v1/cards", Access::OneOf(&[Scope::Issue])),
     rule(Method::POST, "/v1/cards/batch", Access::OneOf(&[Scope::Issue])),
+    rule(Method::POST, "/v1/cards/import", Access::OneOf(&[Scope::Issue])),
     rule(Method::GET, "/v1/cards/batch", Access::OneOf(&[Scope::Read, Scope::Issue])),
     rule(Method::GET, "/v1/cards/batch/{id}", Access::OneOf(&[Scope::Read, Scope::Issue])),
     rule(Method::POST, "/v1/cards/batch/{id}", Access::OneOf(&[Scope::Issue])),

@@ -40,6 +40,8 @@ pub(super) fn document() -> anyhow::Result<Value> {
         "application/json",
         command(),
     );
+    let tail = "{store}/{gateway}/desired/hotlist";
+    document.channel("desired-hotlist", tail, "receive", "application/json", desired_hotlist());
     Ok(document.finish())
 }
 
@@ -158,6 +160,7 @@ fn state() -> Value {
             "version": {"type": "string"},
             "last": positions(),
             "hotlist_version": {"type": ["string", "null"]},
+            "hotlist_refused": {"type": "string"},
             "config_version": {"type": ["string", "null"]},
             "protocols_version": {"type": ["string", "null"]}
         }
@@ -182,6 +185,23 @@ fn command() -> Value {
             "id": {"type": "string", "format": "uuid"},
             "expires_at": {"type": "string", "format": "date-time"},
             "args": {"type": "object"}
+        }
+    })
+}
+
+fn desired_hotlist() -> Value {
+    json!({
+        "type": "object",
+        "description": "Retained. The list of stopped cards as a file; without `base` it is the whole list",
+        "required": ["version", "as_of", "url", "sha256", "size"],
+        "properties": {
+            "version": {"type": "integer", "minimum": 0},
+            "base": {"type": ["integer", "null"], "minimum": 0},
+            "as_of": {"type": "string", "format": "date-time"},
+            "url": {"type": "string", "format": "uri"},
+            "sha256": {"type": "string", "pattern": "^[0-9A-Fa-f]{64}$"},
+            "size": {"type": "integer", "minimum": 0, "maximum": 4_194_304},
+            "signature": {"type": "string"}
         }
     })
 }

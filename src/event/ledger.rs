@@ -364,6 +364,9 @@ pub struct CardStatus {
     /// What was done with its PIN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<PinChange>,
+    /// Of a member who has no card here yet: what the card is to carry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed: Option<ListedMember>,
     /// Why, for the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -374,6 +377,22 @@ pub struct CardStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub till: Option<DeviceId>,
 }
+/// A member that the shop had before, as listed: what a card given out to it is to carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ListedMember {
+    /// Named or anonymous.
+    #[serde(rename = "type")]
+    pub card_type: CardType,
+    /// Its tier, 0 none.
+    pub tier: u8,
+    /// Its discount class, 0 none.
+    pub discount_class: u8,
+    /// The last day the card is good; absent: no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub valid_until: Option<jiff::civil::Date>,
+}
+
 impl EventData for CardStatus {
     const TYPE: &'static str = "card.status";
     const CLASS: Class = Class::Ledger;

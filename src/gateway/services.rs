@@ -154,6 +154,7 @@ impl Services {
         let mut setup = uplink::Setup::new(table, self.source.clone(), self.credentials.clone());
         setup.about.config_version = Some(self.config_version.subscribe());
         setup.about.protocols_version = Some(self.protocols_version.subscribe());
+        setup.shop = Some(self.shop.subscribe());
         setup
     }
 

@@ -201,6 +201,7 @@ pub(super) fn unguarded(
             Op::Outbox(op) => op.apply(tx),
             Op::Command(op) => op.apply(tx),
             Op::Report(op) => op.apply(tx),
+            Op::Member(op) => op.apply(tx),
             Op::CardPin(op) => op.apply(tx),
             Op::Hotlist(op) => op.apply(tx),
             Op::Token(op) => op.apply(tx),

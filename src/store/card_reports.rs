@@ -45,6 +45,7 @@ pub fn stands(
         counter_seen: None,
         uid_seen: None,
         pin: None,
+        listed: None,
         reason,
         operator: Some(by.operator),
         till: Some(by.till),

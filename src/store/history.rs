@@ -16,6 +16,7 @@
 //! | `adapter` | 256: learned again when needed | |
 //! | `operator_log` | the newest 10,000 | |
 //! | `shift` | the newest 10,000 | open ones |
+//! | `listed_member` | until a card is given out, at most 200,000 | all |
 //! | `batch_row` | as long as the batch's request | |
 //!
 //! When space is tight the first, third and fourth go down to [`SPARE`] before any

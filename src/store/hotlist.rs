@@ -1,10 +1,11 @@
 //! Headquarters' list of stopped cards, as this store has it: the cards, the list's version,
 //! and when it was last true. What lives here: keeping it. What does not: how it comes
-//! (`uplink::command`), and what a listed card may not do (the card room).
+//! (`uplink::command`, `uplink::desired`), and what a listed card may not do (the card room).
 
 use rusqlite::Connection;
 use serde::Serialize;
 
+use super::devices::ident;
 use super::epoch::{meta, set_meta};
 use super::{Reader, StoreError};
 use crate::clock::UtcMillis;
@@ -127,6 +128,20 @@ impl Reader<'_> {
     /// [`StoreError::Sqlite`].
     pub fn hotlist(&self) -> Result<Option<HotlistState>, StoreError> {
         Ok(meta(self.conn, KEY)?.as_deref().and_then(parse))
+    }
+
+    /// All cards on the list.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn hotlist_cards(&self) -> Result<Vec<CardNo>, StoreError> {
+        let mut query = self.conn.prepare_cached("SELECT card_no FROM hotlist")?;
+        let mut rows = query.query([])?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(ident(&row.get::<_, String>(0)?)?);
+        }
+        Ok(found)
     }
 
     /// Whether headquarters stopped a card.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::devices::{enum_text, ident, text_enum};
 use super::ledger::{from_json, json};
 use super::seal::{self, LedgerTable};
-use super::{Batch, Op, Reader, StoreError, card_reports};
+use super::{Batch, Op, Reader, StoreError, card_reports, members};
 use crate::clock::UtcMillis;
 use crate::event::card::Technology;
 use crate::event::ledger::{CardIssued, CardStanding, CardStatus, CardTransaction, CardType, PinChange};
@@ -190,6 +190,7 @@ impl CardRow {
             counter_seen: None,
             uid_seen: None,
             pin: None,
+            listed: None,
             reason: None,
             operator,
             till,
@@ -251,6 +252,7 @@ fn insert(tx: &Connection, card: &SeenCard, issue: Option<(&String, &By)>) -> Re
     if reported.is_some() {
         card_reports::forget(tx, &card.card_no)?;
     }
+    members::forget(tx, &card.card_no)?;
     let status = enum_text(&reported.unwrap_or(CardStanding::Active))?;
     Ok(tx
         .prepare_cached(
@@ -319,6 +321,7 @@ pub(super) fn told(
         counter_seen: None,
         uid_seen: None,
         pin: None,
+        listed: None,
         reason,
         operator: Some(fact.operator.clone()),
         till: Some(fact.till.clone()),

@@ -45,6 +45,7 @@ pub mod ledger_replaced;
 mod lock;
 mod mark;
 mod open;
+pub mod members;
 pub mod operators;
 pub mod outbox;
 mod pool;
@@ -131,6 +132,8 @@ pub enum Op {
     Command(commands::CommandOp),
     /// Cards reported before they were ever seen.
     Report(card_reports::ReportOp),
+    /// Members who have no card yet.
+    Member(members::MemberOp),
     /// PINs of cards.
     CardPin(card_pins::CardPinOp),
     /// Headquarters' list of stopped cards.

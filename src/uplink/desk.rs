@@ -4,12 +4,17 @@
 //! result is told once, even when the daemon was killed in between.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::Setup;
 use super::command::{Begin, Decision, HANDLERS, Malformed, Order, Refusal};
+use crate::card::counter::Shop;
+use crate::card::counter::reissue::{HqRecord, Reissue, reissue};
 use crate::clock::{TimeQuality, UtcMillis};
 use crate::event::gateway::{CommandOutcome, CommandResult};
 use crate::event::{NewEvent, Source};
@@ -27,6 +32,8 @@ pub(super) struct Desk {
     store: Store,
     source: Source,
     quality: fn() -> TimeQuality,
+    /// The counter's house, where there is one.
+    shop: Option<watch::Receiver<Arc<Shop>>>,
     /// Since when the commands that wait for a service do so, as this run saw it.
     waiting_since: HashMap<Uuid, Instant>,
     /// Commands that wait for a service, as far as known: spares queries when there are none.
@@ -43,8 +50,9 @@ pub(super) enum Intake {
 }
 
 impl Desk {
-    pub(super) fn new(store: Store, source: Source, quality: fn() -> TimeQuality) -> Self {
-        Self { store, source, quality, waiting_since: HashMap::new(), open: true }
+    pub(super) fn new(store: Store, setup: &Setup) -> Self {
+        let (source, quality, shop) = (setup.source.clone(), setup.quality, setup.shop.clone());
+        Self { store, source, quality, shop, waiting_since: HashMap::new(), open: true }
     }
 
     /// Takes a command in. After this returned, its packet may be acknowledged.
@@ -53,7 +61,7 @@ impl Desk {
             Ok(order) => order,
             Err(malformed) => return Ok(Intake::Malformed(malformed)),
         };
-        let (batch, outcome) = self.batch(&order)?;
+        let (batch, outcome) = self.batch(&order).await?;
         match self.store.commit(batch).await {
             Ok(_) => {
                 self.open |= outcome == "asked";
@@ -67,7 +75,8 @@ impl Desk {
                 self.store.commit(Batch::new().event(event)).await?;
                 Ok(Intake::Settled("refused"))
             }
-            Err(StoreError::HotlistRefused { what }) => {
+            // The card moved on between looking and commit: nothing was done.
+            Err(StoreError::LedgerRefused { what } | StoreError::HotlistRefused { what }) => {
                 let event = self.result(&order, CommandOutcome::Refused, Some(what), None)?;
                 self.store.commit(Batch::new().op(received(&order)).event(event)).await?;
                 Ok(Intake::Settled("refused"))
@@ -76,7 +85,7 @@ impl Desk {
         }
     }
 
-    fn batch(&self, order: &Order) -> Result<(Batch, &'static str), StoreError> {
+    async fn batch(&self, order: &Order) -> Result<(Batch, &'static str), StoreError> {
         let batch = Batch::new().op(received(order));
         let refuse = |error: String| self.result(order, CommandOutcome::Refused, Some(error), None);
         match order.decide(UtcMillis::now(), (self.quality)()) {
@@ -93,6 +102,7 @@ impl Desk {
                     let done = self.result(order, CommandOutcome::Done, None, Some(result))?;
                     Ok((batch.op(Op::Hotlist(op)).event(done), "done"))
                 }
+                Ok(Begin::Reissue(record)) => self.reissue(order, batch, &record).await,
                 Ok(Begin::Ask { row, kind, target, body }) => {
                     let asked = Uuid::now_v7();
                     let remember = json!({ "request": asked, "name": order.name });
@@ -104,6 +114,33 @@ impl Desk {
                 }
             },
         }
+    }
+
+    async fn reissue(
+        &self,
+        order: &Order,
+        batch: Batch,
+        record: &HqRecord,
+    ) -> Result<(Batch, &'static str), StoreError> {
+        let shop = self.shop.as_ref().map(|shop| Arc::clone(&shop.borrow()));
+        let made = match shop {
+            Some(shop) => reissue(&self.store, &shop, record).await?,
+            None => Err("this gateway has no counter".into()),
+        };
+        let result = |before: bool| json!({ "record_id": record.record_id, "made_before": before });
+        let done = |result| self.result(order, CommandOutcome::Done, None, Some(result));
+        Ok(match made {
+            Ok(Reissue::Made(half)) => {
+                let mut batch = batch;
+                batch.ops.extend(half.ops);
+                batch.events.extend(half.events);
+                (batch.event(done(result(false))?), "done")
+            }
+            Ok(Reissue::MadeBefore) => (batch.event(done(result(true))?), "done"),
+            Err(why) => {
+                (batch.event(self.result(order, CommandOutcome::Refused, Some(why), None)?), "refused")
+            }
+        })
     }
 
     /// Tells the results that have come in since. Cheap when no command waits.

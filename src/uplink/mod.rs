@@ -16,6 +16,7 @@
 pub mod backoff;
 mod chatter;
 pub mod command;
+mod desired;
 mod desk;
 mod drain;
 mod driver;
@@ -31,6 +32,7 @@ pub mod topics;
 mod voice;
 pub mod word;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,6 +41,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::fault::Fault;
+use crate::card::counter::Shop;
 use crate::clock::{self, TimeQuality};
 use crate::config::credentials::Credentials;
 use crate::config::tables::MqttTable;
@@ -113,6 +116,8 @@ pub struct Setup {
     pub pace: Pace,
     /// How far the wall clock is trusted when a command's expiry is judged.
     pub quality: fn() -> TimeQuality,
+    /// The counter's house, for headquarters' orders about cards; `None`: there are none here.
+    pub shop: Option<watch::Receiver<Arc<Shop>>>,
 }
 
 impl Setup {
@@ -120,7 +125,7 @@ impl Setup {
     #[must_use]
     pub fn new(table: MqttTable, source: Source, credentials: Credentials) -> Self {
         let about = About { version: env!("CARGO_PKG_VERSION").into(), ..About::default() };
-        Self { table, source, credentials, about, pace: Pace::default(), quality: clock::quality }
+        Self { table, source, credentials, about, pace: Pace::default(), quality: clock::quality, shop: None }
     }
 
     /// Everything for one connection. Files and credentials are read anew each

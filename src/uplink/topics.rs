@@ -20,6 +20,8 @@ pub enum Heard<'t> {
     Ack,
     /// A command, by name.
     Command(&'t str),
+    /// The list of stopped cards that headquarters wants here.
+    DesiredHotlist,
     /// Nothing we asked for.
     Unknown,
 }
@@ -53,6 +55,7 @@ impl Topics {
             self.state(),
             format!("{}/ack", self.base),
             format!("{}/command/+", self.base),
+            format!("{}/desired/hotlist", self.base),
             format!("{}+", self.all),
         ]
     }
@@ -67,6 +70,7 @@ impl Topics {
         match own {
             Some("state") => Heard::State,
             Some("ack") => Heard::Ack,
+            Some("desired/hotlist") => Heard::DesiredHotlist,
             Some(rest) => rest.strip_prefix("command/").map_or(Heard::Unknown, command),
             None => Heard::Unknown,
         }
@@ -96,6 +100,8 @@ mod tests {
             ("baygate/v1/SH-1/gw/command/ping", Heard::Command("ping")),
             ("baygate/v1/SH-1/all/command/ping", Heard::Command("ping")),
             ("baygate/v1/SH-1/gw/command/a/b", Heard::Unknown),
+            ("baygate/v1/SH-1/gw/desired/hotlist", Heard::DesiredHotlist),
+            ("baygate/v1/SH-1/gw/desired/other", Heard::Unknown),
             ("baygate/v1/SH-1/gw2/ack", Heard::Unknown),
             ("baygate/v1/SH-1/all/command/", Heard::Unknown),
             ("", Heard::Unknown),

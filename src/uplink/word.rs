@@ -70,6 +70,9 @@ pub struct OwnState {
     pub last: BTreeMap<&'static str, Seq>,
     /// Of the hot list.
     pub hotlist_version: Option<String>,
+    /// Why the list of `desired/hotlist` is not here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hotlist_refused: Option<String>,
     /// Of the configuration.
     pub config_version: Option<String>,
     /// Of the protocol bundle.

@@ -16,7 +16,7 @@ use super::super::state::Shared;
 use crate::card::purse::life::is_replacement;
 use crate::clock::UtcMillis;
 use crate::event::card::Technology;
-use crate::event::ledger::{CardStanding, CardTransaction, CardType, TransactionKind};
+use crate::event::ledger::{CardStanding, CardTransaction, CardType, ListedMember, TransactionKind};
 use crate::ident::{CardNo, CardUid, StoreId};
 use crate::money::{CouponId, Fen};
 use crate::store::ledger::{State as Stage, TransactionRow};
@@ -240,7 +240,7 @@ impl CardRecord {
 #[utoipa::path(get, operation_id = "card_record", path = "/v1/cards/{card_no}", tag = "cards",
     params(("card_no" = String, Path, description = "Card number")),
     responses((status = 200, description = "The card", body = CardRecord),
-        (status = 404, description = "`card-not-known`: it was never seen at this store", body = Object)))]
+        (status = 404, description = "`card-not-known`: it was never seen at this store; `card-not-given-out`: a member who was imported", body = Object)))]
 pub(super) async fn card(
     State(shared): State<Arc<Shared>>,
     card_no: Segment,
@@ -254,7 +254,27 @@ pub(super) async fn card(
         card.transfers_due = transfers_due(r, &wanted)?;
         Ok(Some(card))
     };
-    shared.context.store.read(read).await?.map(Answer).ok_or_else(|| not_known(&card_no.0))
+    if let Some(card) = shared.context.store.read(read).await? {
+        return Ok(Answer(card));
+    }
+    let wanted = number(&card_no)?;
+    Err(match shared.context.store.read(move |r| r.listed_member(&wanted)).await? {
+        Some(member) => no_card_yet(&card_no.0, member),
+        None => not_known(&card_no.0),
+    })
+}
+
+/// A member who was imported.
+fn no_card_yet(card_no: &str, member: ListedMember) -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "card-not-given-out",
+        format!("会员 {card_no} 已导入，尚未发卡；请用 card issue 或 card batch 发卡"),
+        format!(
+            "member {card_no} was imported and has no card yet; give one out with card issue or card batch"
+        ),
+    )
+    .with("listed", serde_json::json!(member))
 }
 
 /// Giving halves that wait, of which the card is one side.

@@ -16,7 +16,7 @@ use super::super::problem::Problem;
 use super::super::state::Shared;
 use super::counter::{self, Stand};
 use super::requests::{self, RequestView};
-use crate::card::counter::{GaveUp, ISSUE, IssueAsked, give_up as end_issue};
+use crate::card::counter::{By, GaveUp, ISSUE, IssueAsked, give_up as end_issue};
 use crate::card::record::MAX_CARD_NO_DIGITS;
 use crate::event::ledger::CardType;
 use crate::ident::CardNo;
@@ -31,17 +31,17 @@ pub(super) struct NewCard {
     reader: Option<String>,
     /// The number on its face: 1 to 16 digits.
     card_no: String,
-    /// `named` or `anonymous`.
-    #[serde(rename = "type")]
-    #[schema(value_type = String)]
-    card_type: CardType,
-    /// Tier, 0 to 255; default 0, none.
-    #[serde(default)]
-    tier: u8,
-    /// Discount class of the rules, 0 to 255; default 0, none.
-    #[serde(default)]
-    discount_class: u8,
-    /// The last day it is good; default: no end.
+    /// `named` or `anonymous`; may be left out of a member who was imported.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    card_type: Option<CardType>,
+    /// Tier, 0 to 255; default: as imported, else 0, none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tier: Option<u8>,
+    /// Discount class of the rules, 0 to 255; default: as imported, else 0, none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    discount_class: Option<u8>,
+    /// The last day it is good; default: as imported, else no end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "date")]
     valid_until: Option<jiff::civil::Date>,
@@ -66,6 +66,29 @@ struct IssuedCard {
     issuing_store: String,
     /// The last day it is good.
     valid_until: Option<String>,
+}
+
+/// What the card is to carry: as it is said, and where nothing is said as the member was imported.
+async fn issued_as(
+    shared: &Shared,
+    card_no: CardNo,
+    wanted: &NewCard,
+    by: By,
+) -> Result<IssueAsked, Problem> {
+    let of = card_no.clone();
+    let listed = shared.context.store.read(move |r| r.listed_member(&of)).await?;
+    let card_type = wanted.card_type.or(listed.map(|member| member.card_type)).ok_or_else(|| {
+        counter::invalid(
+            "type",
+            "须为 named 或 anonymous（此卡号不在导入的会员中）",
+            "say named or anonymous: this number was not imported",
+        )
+    })?;
+    let tier = wanted.tier.or(listed.map(|member| member.tier)).unwrap_or_default();
+    let class = wanted.discount_class.or(listed.map(|member| member.discount_class));
+    let discount_class = class.unwrap_or_default();
+    let valid_until = wanted.valid_until.or(listed.and_then(|member| member.valid_until));
+    Ok(IssueAsked { card_no, card_type, tier, discount_class, valid_until, wait_s: wanted.wait_s, by })
 }
 
 /// Makes the empty card on a reader a member's. A card with foreign keys or data is not touched.
@@ -94,9 +117,7 @@ pub(super) async fn issue(
                     "a chip card's number is 1 to 16 digits",
                 )
             })?;
-            let NewCard { card_type, tier, discount_class, valid_until, wait_s, .. } = wanted;
-            let body =
-                json!(IssueAsked { card_no, card_type, tier, discount_class, valid_until, wait_s, by });
+            let body = json!(issued_as(&shared, card_no, &wanted, by).await?);
             counter::commit(&shared, &caller, ISSUE, &reader, Some(key), asked, body).await?
         }
     };

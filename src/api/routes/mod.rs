@@ -15,6 +15,7 @@ mod events;
 mod health;
 mod issue;
 mod leases;
+mod members;
 mod operator_sessions;
 mod operators;
 mod pairings;
@@ -55,6 +56,7 @@ pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(issue::issue))
         .routes(routes!(batch::begin, batch::list))
         .routes(routes!(batch::show, batch::change))
+        .routes(routes!(members::import))
         .routes(routes!(purse::quote))
         .routes(routes!(purse::transact))
         .routes(routes!(purse::transaction))

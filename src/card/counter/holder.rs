@@ -49,7 +49,8 @@ pub(super) fn seen(
 }
 
 /// The last millisecond of a day at the store.
-pub(super) fn end_of(day: Date, timezone: &TimeZone) -> Option<UtcMillis> {
+#[must_use]
+pub fn end_of(day: Date, timezone: &TimeZone) -> Option<UtcMillis> {
     let next: Zoned = day.checked_add(1.day()).ok()?.to_zoned(timezone.clone()).ok()?;
     Some(UtcMillis(next.timestamp().as_millisecond() - 1))
 }

@@ -191,7 +191,7 @@ fn face_of(card_no: &CardNo, mut face: Map<String, Value>) -> Map<String, Value>
 
 /// What a column says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Column {
+pub(super) enum Column {
     CardNo,
     CardType,
     Tier,
@@ -200,7 +200,7 @@ enum Column {
     Face(String),
 }
 
-fn columns(head: &[String]) -> Result<Vec<Column>, Vec<ListFault>> {
+pub(super) fn columns(head: &[String]) -> Result<Vec<Column>, Vec<ListFault>> {
     if head.len() > MAX_COLUMNS {
         return Err(vec![ListFault::at(
             1,
@@ -252,7 +252,12 @@ fn columns(head: &[String]) -> Result<Vec<Column>, Vec<ListFault>> {
     }
 }
 
-fn card(line: u32, columns: &[Column], fields: &[String], defaults: &CardDefaults) -> Result<NewCard, Text> {
+pub(super) fn card(
+    line: u32,
+    columns: &[Column],
+    fields: &[String],
+    defaults: &CardDefaults,
+) -> Result<NewCard, Text> {
     let CardDefaults { mut card_type, mut tier, mut discount_class, mut valid_until, .. } = *defaults;
     let (mut card_no, mut face) = (None, defaults.face.clone());
     for (column, field) in columns.iter().zip(fields) {
@@ -324,7 +329,7 @@ fn value(field: &str) -> Value {
 }
 
 /// The records of a CSV text, each with the line it begins in; empty lines are none.
-fn records(text: &str) -> Result<Vec<(u32, Vec<String>)>, ListFault> {
+pub(super) fn records(text: &str) -> Result<Vec<(u32, Vec<String>)>, ListFault> {
     let (mut records, mut fields, mut field) = (Vec::new(), Vec::new(), String::new());
     let (mut line, mut begun, mut quoted, mut was_quoted) = (1_u32, 1_u32, false, false);
     let mut rest = text.chars().peekable();

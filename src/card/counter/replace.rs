@@ -15,6 +15,7 @@ use super::asked::{Deal, Life, Why};
 use super::desk::Desk;
 use super::holder;
 use super::refused::Refused;
+use super::reissue::is_by_headquarters;
 use crate::card::purse::day::business_day;
 use crate::card::purse::life::{is_replacement, replace_out};
 use crate::card::purse::policy::may_report_lost;
@@ -77,8 +78,10 @@ pub(super) async fn look(
     let shop = desk.shop();
     let old = known(desk, old_card_no).await?;
     let Some(row) = &old.row else { return Ok(Err(Refused::card_not_known())) };
+    let by_hq = old.by_headquarters();
     let fits = may(&old, row, fresh, *why, &shop.rules).and_then(|()| {
-        let ours = [&row.seen.issuing_store, &fresh.issuing_store].iter().all(|store| **store == shop.store);
+        let old_too = by_hq || row.seen.issuing_store == shop.store;
+        let ours = old_too && fresh.issuing_store == shop.store;
         if ours { Ok(()) } else { Err(Refused::issued_elsewhere()) }
     });
     if let Err(refused) = fits {
@@ -119,6 +122,14 @@ pub(super) async fn look(
     batch.ops.extend(out.ops);
     batch.events.extend(out.events);
     Ok(Ok(Some(Moving { giving, to_come: Some(batch) })))
+}
+
+impl Old {
+    /// Headquarters has said what it held and that it is dead: lists and rules of this store do not
+    /// speak against that.
+    fn by_headquarters(&self) -> bool {
+        self.giving.as_ref().is_some_and(|giving| is_by_headquarters(&giving.fact))
+    }
 }
 
 async fn known(desk: &Desk, old: &CardNo) -> Result<Old, StoreError> {
@@ -171,6 +182,9 @@ fn may(old: &Old, row: &CardRow, fresh: &MemberRecord, why: Why, rules: &PurseTa
     }
     if row.held.is_some() {
         return Err(Refusal::CardHeld.into());
+    }
+    if old.by_headquarters() {
+        return Ok(());
     }
     if old.hotlisted {
         return Err(Refusal::CardHotlisted.into());

@@ -99,6 +99,21 @@ pub fn replace_out(holding: &Holding, old: &CardNo, new: &CardNo) -> Result<Plan
     Ok(plan)
 }
 
+/// The giving half where headquarters has a lost or destroyed card issued anew: all that its record
+/// says the card held. `new`: the card that is to take its place, where headquarters says which.
+///
+/// # Errors
+/// As its neighbours, on overflow.
+pub fn reissue_out(holding: &Holding, new: Option<&CardNo>) -> Result<Plan, Refusal> {
+    let mut plan = Plan::new(TransactionKind::Transfer);
+    plan.effect = emptied(holding)?;
+    plan.coupons.clone_from(&holding.coupons);
+    plan.counterparty = new.cloned();
+    plan.status_after = Some(CardStanding::Replaced);
+    plan.line("reissue-out", "按总部记录补发", "Issued anew from headquarters' record", NOTHING)?;
+    Ok(plan)
+}
+
 /// The receiving half: on a fresh card, once. `giving` is the old card's half, `earlier` what
 /// followed it. It may be another card than the one that was meant, where that one failed.
 ///

@@ -1,7 +1,7 @@
 //! `baygate card batch`: many cards, one behind the other. The daemon has the batch and goes on
 //! with it whether or not anybody watches; this begins one, follows it, lists or ends them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::Once;
+use super::{Once, csv};
 use crate::api::client::{Client, ClientError, Method};
 use crate::cli::{Global, daemon};
 use crate::config::values::Locale;
@@ -89,7 +89,7 @@ fn field(text: &str) -> Result<(String, Value), String> {
 pub(super) async fn act(args: Args, global: &Global) -> anyhow::Result<()> {
     let locale = global.language();
     let wanted = match &args.csv {
-        Some(path) => Some(("csv", json!(read_csv(path, locale)?))),
+        Some(path) => Some(("csv", json!(csv::read(path, MAX_CSV_BYTES, locale)?))),
         None => args.range.as_ref().map(|(from, to)| ("range", json!({ "from": from, "to": to }))),
     };
     let client = daemon::connect(global).await?;
@@ -136,34 +136,6 @@ fn body(args: &Args) -> Map<String, Value> {
     let Value::Object(mut body) = body else { return Map::new() };
     body.retain(|_, value| !value.is_null());
     body
-}
-
-fn read_csv(path: &Path, locale: Locale) -> anyhow::Result<String> {
-    let refused = |code: &str, zh: String, en: String| {
-        let detail = format!("{}: {}", path.display(), say(locale, zh, en));
-        ClientError::Refused { status: 422, code: code.into(), detail }
-    };
-    let bytes = std::fs::metadata(path)
-        .and_then(|about| if about.len() > MAX_CSV_BYTES { Ok(None) } else { std::fs::read(path).map(Some) });
-    let bytes = bytes.map_err(|error| {
-        refused("file-unreadable", format!("无法读取：{error}"), format!("cannot be read: {error}"))
-    })?;
-    let Some(bytes) = bytes else {
-        let kib = MAX_CSV_BYTES / 1024;
-        let (zh, en) =
-            (format!("超过 {kib} KiB，请分批"), format!("is over {kib} KiB; make several batches"));
-        return Err(refused("list-invalid", zh, en).into());
-    };
-    String::from_utf8(bytes).map_err(|error| {
-        let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
-        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
-        refused(
-            "list-invalid",
-            format!("第 {line} 行不是 UTF-8；请在表格软件中另存为“CSV UTF-8”"),
-            format!("line {line} is not UTF-8; save the file as CSV UTF-8"),
-        )
-        .into()
-    })
 }
 
 async fn shown(client: &Client, id: Uuid, rows: bool) -> Result<Value, ClientError> {
@@ -297,11 +269,11 @@ mod tests {
         let path = folder.path().join("members.csv");
         // GBK, as an older spreadsheet saves it.
         std::fs::write(&path, b"card_no,face.level\n1,Gold\n2,\xBD\xF0\xBF\xA8\n").unwrap();
-        let told = read_csv(&path, Locale::ZhCn).unwrap_err().to_string();
+        let told = csv::read(&path, MAX_CSV_BYTES, Locale::ZhCn).unwrap_err().to_string();
         assert!(told.contains("第 3 行"), "{told}");
         std::fs::write(&path, vec![b'1'; 300 * 1024]).unwrap();
-        assert!(read_csv(&path, Locale::En).unwrap_err().to_string().contains("200 KiB"));
-        assert!(read_csv(&folder.path().join("none.csv"), Locale::En).is_err());
+        assert!(csv::read(&path, MAX_CSV_BYTES, Locale::En).unwrap_err().to_string().contains("200 KiB"));
+        assert!(csv::read(&folder.path().join("none.csv"), MAX_CSV_BYTES, Locale::En).is_err());
     }
 
     #[test]

@@ -5,7 +5,9 @@
 mod amount;
 mod ask;
 mod batch;
+mod csv;
 mod figures;
+mod import;
 mod life;
 mod show;
 
@@ -43,19 +45,19 @@ enum Command {
         /// The number on its face: 1 to 16 digits / 卡号
         #[arg(required_unless_present = "give_up", conflicts_with = "give_up")]
         card_no: Option<CardNo>,
-        /// named or anonymous / 记名或不记名
-        #[arg(long = "type", value_name = "TYPE", value_parser = card_type, required_unless_present = "give_up")]
-        card_type: Option<CardType>,
         /// Gives up an issue whose card left in the middle and was thrown away / 放弃未完成的发卡
         #[arg(long, value_name = "REQUEST")]
         give_up: Option<Uuid>,
-        /// Tier, 0 to 255 / 等级
-        #[arg(long, default_value_t = 0)]
-        tier: u8,
-        /// Discount class of the rules, 0 to 255 / 折扣类别
-        #[arg(long, value_name = "CLASS", default_value_t = 0)]
-        discount_class: u8,
-        /// The last day it is good, e.g. 2030-12-31; default: no end / 有效期至
+        /// named or anonymous; of a member who was imported it is known / 记名或不记名
+        #[arg(long = "type", value_name = "TYPE", value_parser = card_type)]
+        card_type: Option<CardType>,
+        /// Tier, 0 to 255; default: as imported, else 0 / 等级
+        #[arg(long)]
+        tier: Option<u8>,
+        /// Discount class of the rules, 0 to 255; default: as imported, else 0 / 折扣类别
+        #[arg(long, value_name = "CLASS")]
+        discount_class: Option<u8>,
+        /// The last day it is good, e.g. 2030-12-31; default: as imported, else no end / 有效期至
         #[arg(long, value_name = "DAY")]
         valid_until: Option<jiff::civil::Date>,
         #[command(flatten)]
@@ -68,6 +70,11 @@ enum Command {
         after_help = "Example:\n  baygate card batch --csv members.csv\n  baygate card batch --range 8800000001-8800000100 --type anonymous --no-print\n  baygate card batch"
     )]
     Batch(batch::Args),
+    /// Members that the shop had before: each good line of a CSV file is taken, the others are told / 导入会员
+    #[command(
+        after_help = "Example:\n  baygate card import members.csv --check\n  baygate card import members.csv --operator li.wei\n\nmembers.csv:\n  card_no,type,tier,discount_class,valid_until\n  8800000042,named,2,0,"
+    )]
+    Import(import::Args),
     /// What a sale would cost with the card, line by line; nothing is written / 报价
     #[command(
         after_help = "Example:\n  baygate card quote --item oil-5w30:parts:4:45.00 --item oil-change:labour:1:120 --points 200"
@@ -252,6 +259,7 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             show::issued(&issued, global);
         }
         Command::Batch(args) => batch::act(args, global).await?,
+        Command::Import(args) => return import::act(args, global).await,
         Command::Quote { sale, at } => {
             let desk = ask::Desk::open(at, global).await?;
             let path = format!("/v1/cards/{}/quotes", desk.card_no().await?);

@@ -1,5 +1,5 @@
 //! `hotlist.put`: headquarters' list of stopped cards, whole or as what changed since the version
-//! that is here. The list as a file by its address (`desired/hotlist`) is another day's.
+//! that is here. The list as a file by its address (`desired/hotlist`): `uplink::desired`.
 
 use serde::Deserialize;
 use serde_json::json;

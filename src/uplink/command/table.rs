@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::Order;
 use super::hotlist::hotlist_put;
+use crate::card::counter::reissue::HqRecord;
 use crate::ident::DeviceId;
 use crate::store::hotlist::HotlistOp;
 
@@ -25,6 +26,8 @@ pub enum Begin {
     Done(Value),
     /// The list of stopped cards changes, in the same commit as the result.
     Hotlist(HotlistOp, Value),
+    /// A card is issued anew from headquarters' record; the giving half and the result are one commit.
+    Reissue(Box<HqRecord>),
     /// A service is asked: a request row. Its outcome becomes the command's.
     Ask {
         /// Kind of the row that remembers the command, `command.NAME`.
@@ -43,12 +46,20 @@ pub const HANDLERS: &[Handler] = &[
     Handler { name: "ping", read_only: true, begin: |_| Ok(Begin::Done(json!({}))) },
     Handler { name: "vehicle.scan", read_only: true, begin: vehicle_scan },
     Handler { name: "hotlist.put", read_only: false, begin: hotlist_put },
+    Handler { name: "card.reissue", read_only: false, begin: card_reissue },
 ];
 
 /// The command of that name.
 #[must_use]
 pub fn handler(name: &str) -> Option<&'static Handler> {
     HANDLERS.iter().find(|handler| handler.name == name)
+}
+
+fn card_reissue(order: &Order) -> Result<Begin, String> {
+    let record: HqRecord = serde_json::from_value(order.args.clone())
+        .map_err(|error| format!("args are not what they must be: {error}"))?;
+    record.check()?;
+    Ok(Begin::Reissue(Box::new(record)))
 }
 
 fn vehicle_scan(order: &Order) -> Result<Begin, String> {

@@ -1,5 +1,6 @@
-//! What comes in: our own `state`, headquarters' `ack`, commands. Each message
-//! is acknowledged after what it asked for is committed.
+//! What comes in: our own `state`, headquarters' `ack`, commands, what is desired. Each message
+//! is acknowledged after what it asked for is committed; what is desired stays on the broker
+//! until it is here, and comes again at every connection.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -35,6 +36,7 @@ impl Driver {
                     metrics::counter!("baygate_uplink_commands_total", "outcome" => "malformed").increment(1);
                 }
             },
+            Heard::DesiredHotlist => self.desired.heard(&incoming.payload),
             Heard::Unknown => tracing::debug!(bytes = incoming.payload.len(), "message on an unknown topic"),
         }
         // Only now: what the message asked for is committed.

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use self::tally::Tally;
 use super::backoff::Backoff;
+use super::desired::Desired;
 use super::desk::Desk;
 use super::drain::{Drain, Page, Reading};
 use super::fault::Fault;
@@ -115,6 +116,7 @@ pub(super) struct Driver {
     session: Session<Packet>,
     drain: Drain,
     desk: Desk,
+    desired: Desired,
     voice: Voice,
     tally: Tally,
     connections: Connections,
@@ -146,7 +148,8 @@ impl Driver {
             session: Session::new(policy, &[], seed)
                 .comparing(|one, other: &Packet| one.topic == other.topic),
             drain,
-            desk: Desk::new(store.clone(), setup.source.clone(), setup.quality),
+            desired: Desired::start(setup.clone(), store.clone()),
+            desk: Desk::new(store.clone(), &setup),
             voice: Voice::new(health),
             tally: Tally::new(),
             connections: Connections::default(),
@@ -336,6 +339,9 @@ impl Driver {
         }
         self.check_line(line, now)?;
         if line.pingless && line.pipe.quiet_for() >= self.setup.pace.keep_alive {
+            line.state_due = Some(now);
+        }
+        if self.desired.changed() {
             line.state_due = Some(now);
         }
         if line.phase == Phase::Live && line.state_due.take_if(|due| *due <= now).is_some() {

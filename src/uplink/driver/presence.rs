@@ -23,6 +23,7 @@ impl Driver {
     pub(super) async fn tell_state(&mut self, line: &mut Line) -> Result<(), Failed> {
         let ours = self.drain.ours().await?;
         let hotlist_version = self.drain.hotlist_version().await?;
+        let hotlist_refused = self.desired.refused();
         let about = &mut self.setup.about;
         let state = OwnState {
             online: true,
@@ -32,6 +33,7 @@ impl Driver {
             version: about.version.clone(),
             last: ours.last.iter().map(|(class, last)| (class.as_str(), *last)).collect(),
             hotlist_version,
+            hotlist_refused,
             config_version: now(about.config_version.as_mut()),
             protocols_version: now(about.protocols_version.as_mut()),
         };
