@@ -16,8 +16,8 @@ use jiff::civil::{Date, date};
 use crate::counter::Running;
 use crate::cut_shop::{self, Shop, blank, deal, members, number, shop};
 use crate::cuts::{
-    ALL_ON_NTAG, Cuts, DESFIRE, NTAG_424, ask, cut, every, give_back, issued, life, refused, stands, state,
-    whole,
+    ALL_ON_NTAG, Cuts, DESFIRE, NTAG_424, SLE4442, ask, cut, every, give_back, issued, life, refused, stands,
+    state, whole,
 };
 
 /// One card that goes on living, with another last day each time.
@@ -130,4 +130,9 @@ async fn the_extension_of_a_desfire_is_cut_at_every_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_extension_of_a_ntag_424_is_cut_at_every_command() {
     extensions_are_cut(shop(), NTAG_424).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_extension_of_a_sle4442_is_cut_at_every_command() {
+    extensions_are_cut(shop(), SLE4442).await;
 }

@@ -16,8 +16,8 @@ use serde_json::json;
 use crate::counter::Running;
 use crate::cut_shop::{self, Shop, deal, number, shop};
 use crate::cuts::{
-    ALL_ON_NTAG, CLASSIC, Cuts, DESFIRE, NTAG_424, ask, cut, every, issued, refused, replace, stands, state,
-    whole,
+    ALL_ON_NTAG, CLASSIC, Cuts, DESFIRE, NTAG_424, SLE4442, ask, cut, every, issued, refused, replace,
+    stands, state, whole,
 };
 
 /// A balance goes from card to card: each takes the place of the one before.
@@ -171,4 +171,9 @@ async fn the_replacement_of_a_desfire_is_cut_at_every_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replacement_of_a_ntag_424_is_cut_at_every_command() {
     replacements_are_cut(shop(), NTAG_424).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_replacement_of_a_sle4442_is_cut_at_every_command() {
+    replacements_are_cut(shop(), SLE4442).await;
 }

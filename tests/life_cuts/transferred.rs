@@ -7,7 +7,7 @@ use baygate::money::{Fen, Holding};
 
 use crate::counter::Running;
 use crate::cut_shop::{Shop, deal, number, shop};
-use crate::cuts::{ALL_ON_NTAG, Cuts, DESFIRE, NTAG_424, cut, every, issued, refused, whole};
+use crate::cuts::{ALL_ON_NTAG, Cuts, DESFIRE, NTAG_424, SLE4442, cut, every, issued, refused, whole};
 
 /// Two cards send principal to each other; what is neither here nor there is listed.
 pub(crate) async fn transfers_are_cut((shop, service): (Shop, Running), cuts: Cuts) {
@@ -81,4 +81,9 @@ async fn a_transfer_between_desfires_is_cut_at_every_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transfer_between_ntag_424s_is_cut_at_every_command() {
     transfers_are_cut(shop(), NTAG_424).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_between_sle4442s_is_cut_at_every_command() {
+    transfers_are_cut(shop(), SLE4442).await;
 }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::contact::ContactReading;
 use super::desfire::{FileReading, FileStep};
 use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
@@ -61,6 +62,7 @@ pub struct Reading(Kind);
 enum Kind {
     Memory(MemoryReading),
     Files(FileReading),
+    Contact(Box<ContactReading>),
 }
 
 impl Reading {
@@ -78,6 +80,10 @@ impl Reading {
                 let (reading, select) = FileReading::start(uid, layout, files, keys, KeyRole::Debit);
                 ReadStep::Transmit(select, Box::new(Self(Kind::Files(reading))))
             }
+            Places::Contact(_) => {
+                let (reading, select) = ContactReading::start(uid, layout, keys);
+                ReadStep::Transmit(select, Box::new(Self(Kind::Contact(Box::new(reading)))))
+            }
             Places::Pages(_) | Places::Blocks(_) => MemoryReading::start(uid, layout, keys, disturbed),
         }
     }
@@ -90,6 +96,12 @@ impl Reading {
             Kind::Files(mut reading) => match reading.answer(answer) {
                 FileStep::Transmit(command) => {
                     ReadStep::Transmit(command, Box::new(Self(Kind::Files(reading))))
+                }
+                FileStep::Done(finding) => ReadStep::Done(finding),
+            },
+            Kind::Contact(mut reading) => match reading.answer(answer) {
+                FileStep::Transmit(command) => {
+                    ReadStep::Transmit(command, Box::new(Self(Kind::Contact(reading))))
                 }
                 FileStep::Done(finding) => ReadStep::Done(finding),
             },
@@ -325,7 +337,7 @@ impl MemoryReading {
                         deeds.extend([Deed::Load(login.load), Deed::LogIn(login.authenticate)]);
                     }
                 }
-                Places::Files(_) => {}
+                Places::Files(_) | Places::Contact(_) => {}
             }
             deeds.push_back(Deed::Read(piece));
         }
@@ -388,6 +400,7 @@ pub(super) fn finding(header: Header, slots: &[&[u8]], uid: &CardUid, keys: &dyn
 pub(super) fn no_key(error: &KeyError) -> Refusal {
     match error {
         KeyError::OtherStore { .. } => Refusal::StoreNotAccepted,
+        KeyError::TooFewTries { .. } => Refusal::TooFewTries,
         _ => Refusal::KeyMissing,
     }
 }
