@@ -33,7 +33,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 const STORE: &str = "SH-0042";
-const ALL: [(Sim, Technology, &str); 9] = [
+const ALL: [(Sim, Technology, &str); 10] = [
     (Sim::Classic1k, Technology::MifareClassic1k, "mifare-classic-1k"),
     (Sim::Classic4k, Technology::MifareClassic4k, "mifare-classic-4k"),
     (Sim::Ntag213, Technology::Ntag213, "ntag213"),
@@ -43,6 +43,7 @@ const ALL: [(Sim, Technology, &str); 9] = [
     (Sim::UltralightC, Technology::UltralightC, "ultralight-c"),
     (Sim::Desfire, Technology::Desfire, "desfire"),
     (Sim::Ntag424, Technology::Ntag424, "ntag424"),
+    (Sim::Sle4442, Technology::Sle4442, "sle4442"),
 ];
 
 fn keys(from: u8) -> Arc<SealedKeys> {
@@ -86,11 +87,11 @@ fn record() -> MemberRecord {
 fn empty(sim: Sim) -> Chip {
     let mut profile = CardProfile::new(sim);
     profile.direct_transmit = true;
-    Chip::new(profile)
+    Chip::new(profile).named()
 }
 
 fn uid(chip: &Chip) -> String {
-    hex::encode_upper(&chip.profile().uid)
+    hex::encode_upper(chip.shown())
 }
 
 fn issue_with(sim: Sim, technology: Technology, record: &MemberRecord, keys: Arc<SealedKeys>) -> Chip {
@@ -250,6 +251,9 @@ fn bad_cards() -> Vec<(&'static str, Chip)> {
         ("wrong-key", issue_with(Sim::Desfire, Technology::Desfire, &record(), keys(0x80))),
         ("unformatted", empty(Sim::Ntag424)),
         ("wrong-key", issue_with(Sim::Ntag424, Technology::Ntag424, &record(), keys(0x80))),
+        ("unformatted", empty(Sim::Sle4442)),
+        ("unformatted", Chip::new(CardProfile::new(Sim::Sle4442))),
+        ("wrong-key", issue_with(Sim::Sle4442, Technology::Sle4442, &record(), keys(0x80))),
         ("hotlisted", stopped),
         ("phone", Chip::new(phone)),
         ("bank-card", empty(Sim::Bank)),
@@ -296,6 +300,7 @@ async fn bad_cards_are_refused_without_a_write() {
         assert_eq!(card.writes(), 0, "{reason}");
         assert_eq!(card.chip().wrong_passwords(), 0, "{reason}: no password tried in vain");
         assert_eq!(card.chip().failed_logins(), 0, "{reason}: no key tried in vain");
+        assert!(card.chip().code().is_none_or(|(_, tries)| tries == 3), "{reason}: no code tried in vain");
         card.remove().await;
         expected.push(format!("removed {uid}"));
         gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;

@@ -44,7 +44,7 @@ async fn money_is_cut(
     let first = shop.deal(&card_no, TransactionKind::Topup, 5_000).await;
     assert_eq!(shop.answered(first).await.state, RequestState::Done);
     let commands = card.apdus().len() - begun;
-    assert!(commands > 15, "{commands}");
+    assert!(commands >= 8, "{commands}");
     let mut chip = shop.take_away(card).await;
     let mut ours = vec![first];
     let mut became = [0; 2];
@@ -112,6 +112,21 @@ async fn money_on_a_classic_is_cut_at_every_command() {
     money_is_cut(shop(), Sim::Classic1k, &FAULTS, 1).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn money_on_a_desfire_is_cut_at_every_command() {
+    money_is_cut(shop(), Sim::Desfire, &FAULTS, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_on_a_ntag_424_is_cut_at_every_command() {
+    money_is_cut(shop(), Sim::Ntag424, &FAULTS, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_on_a_sle4442_is_cut_at_every_command() {
+    money_is_cut(shop(), Sim::Sle4442, &FAULTS, 1).await;
+}
+
 /// The same through the real pcscd, at every fifth command: there a card that leaves takes its time.
 #[tokio::test(flavor = "multi_thread")]
 async fn money_through_the_real_pcscd_is_cut() {
@@ -131,6 +146,8 @@ async fn issue_is_cut(sim: Sim) {
     assert_eq!(shop.answered(issue).await.state, RequestState::Done);
     let commands = card.apdus()[begun..].to_vec();
     shop.take_away(card).await;
+    // The SLE4442's change of code: from the note before it to its end two codes are possible.
+    let change = commands.iter().position(|command| sim == Sim::Sle4442 && command[1] == 0xD2);
     let mut n = 0;
     let mut again = 0;
     for (at, command) in commands.iter().enumerate() {
@@ -139,7 +156,10 @@ async fn issue_is_cut(sim: Sim) {
             // chip: such a card is thrown away.
             let is_trailer = command[1] == 0xD6 && command.len() == 21 && command[3] % 4 == 3;
             let is_lock = command[1] == 0xD6 && command.len() == 9 && command[3] == 2;
-            if fault == CardFault::PullTorn && (is_trailer || is_lock) {
+            // Half a code is nobody's.
+            let is_code = change == Some(at);
+            let in_doubt = change.is_some_and(|change| (change - 2..=change).contains(&at));
+            if fault == CardFault::PullTorn && (is_trailer || is_lock || is_code) {
                 continue;
             }
             n += 1;
@@ -154,8 +174,11 @@ async fn issue_is_cut(sim: Sim) {
             assert!(request.state.is_settled(), "{what}: {request:?}");
             if request.state == RequestState::Failed && shop.known(&card_no).await.is_none() {
                 again += 1;
-                let second = shop.issue(&card_no).await;
-                let row = shop.answered(second).await;
+                let mut row = shop.answered(shop.issue(&card_no).await).await;
+                // Of two codes that it can have one is tried an action.
+                if in_doubt && row.state == RequestState::Failed {
+                    row = shop.answered(shop.issue(&card_no).await).await;
+                }
                 assert_eq!(
                     row.state,
                     RequestState::Done,
@@ -197,6 +220,21 @@ async fn the_issue_of_a_ntag_is_cut_at_every_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_issue_of_a_classic_is_cut_at_every_command() {
     issue_is_cut(Sim::Classic1k).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_issue_of_a_desfire_is_cut_at_every_command() {
+    issue_is_cut(Sim::Desfire).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_issue_of_a_ntag_424_is_cut_at_every_command() {
+    issue_is_cut(Sim::Ntag424).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_issue_of_a_sle4442_is_cut_at_every_command() {
+    issue_is_cut(Sim::Sle4442).await;
 }
 
 /// A card that was written whole and left before it was proven: what cannot read it says nothing

@@ -31,6 +31,7 @@ pub mod purse;
 pub mod record;
 mod report;
 mod service;
+mod sle4442;
 pub mod stops;
 mod tap;
 pub mod verdict;

@@ -4,7 +4,8 @@
 //! (`pcsc`, `vpcd`), and anything that needs a secret or writes.
 //!
 //! ```text
-//!  ATR ── UID ──┬─ storage card, named ───────────────► technology
+//!  ATR ─┬ contact memory card ── its serial ──────────► SLE4442
+//!       └ UID ──┬─ storage card, named ───────────────► technology
 //!               ├─ storage card 0003: GET_VERSION ──► Ultralight C's login ──► capability container
 //!               │                                                           ──► SAK ──► transport key
 //!               │        (a reader that cannot relay a question skips it; a card that was
@@ -14,6 +15,7 @@
 
 use super::apdu::{Command, Response, StatusWord};
 use super::atr::{AnswerToReset, StorageName};
+use super::sle4442;
 use super::verdict::{CardIdentity, Refusal, Standing, Verdict};
 use crate::event::card::Technology;
 use crate::ident::CardUid;
@@ -69,6 +71,10 @@ enum Question {
     Uid {
         retried: bool,
     },
+    /// A contact memory card is named to the reader.
+    Contact,
+    /// Its serial.
+    Serial,
     Native {
         uid: CardUid,
         frames: u8,
@@ -104,8 +110,10 @@ impl Probe {
     /// Begins with the ATR as the reader told it (empty where it told none).
     #[must_use]
     pub fn start(atr: &[u8]) -> Step {
-        let probe = Self { atr: atr.to_vec(), question: Question::Uid { retried: false } };
-        Step::Transmit(Command::get_uid(), probe)
+        let is_contact =
+            AnswerToReset::parse(atr).is_ok_and(|answer| answer.historical == sle4442::HISTORICAL);
+        let question = if is_contact { Question::Contact } else { Question::Uid { retried: false } };
+        Asker { atr: atr.to_vec() }.ask(question)
     }
 
     /// Goes on with what came of the last step.
@@ -115,6 +123,11 @@ impl Probe {
         let asker = Asker { atr };
         match question {
             Question::Uid { retried } => asker.uid(&answer, retried),
+            Question::Contact => match ok(&answer) {
+                Some(_) => asker.ask(Question::Serial),
+                None => unreadable(&answer),
+            },
+            Question::Serial => asker.serial(&answer),
             Question::Native { uid, frames, technology } => asker.native(uid, &answer, frames, technology),
             Question::Version { uid } => asker.version(uid, &answer),
             Question::Challenge { uid } => asker.challenge(uid, &answer),
@@ -134,6 +147,14 @@ impl Probe {
 /// may have left; a driver that can tell asks again from the beginning.
 const READER_ERROR: Step = Step::Done(Verdict::Refused(Refusal::ReaderError));
 
+/// It did not say who it is.
+fn unreadable(answer: &Answer) -> Step {
+    if *answer == Answer::NotTransmitted {
+        return READER_ERROR;
+    }
+    Step::Done(Verdict::Refused(Refusal::Unreadable))
+}
+
 /// The data of a good answer.
 fn ok(answer: &Answer) -> Option<&[u8]> {
     match answer {
@@ -150,6 +171,8 @@ impl Asker {
     fn ask(self, question: Question) -> Step {
         let command = match &question {
             Question::Uid { .. } | Question::Again { .. } => Command::get_uid(),
+            Question::Contact => sle4442::select(),
+            Question::Serial => sle4442::read(0, sle4442::HEAD_BYTES),
             Question::Native { frames: 0, .. } => Command::desfire(DESFIRE_GET_VERSION),
             Question::Native { .. } => Command::desfire(DESFIRE_MORE_FRAMES),
             Question::Version { .. } => Command::direct_transmit(RELAY_GET_VERSION),
@@ -188,8 +211,18 @@ impl Asker {
         }
         match ok(answer).and_then(|bytes| CardUid::from_bytes(bytes).ok()) {
             Some(uid) => self.by_atr(uid),
-            None if *answer == Answer::NotTransmitted => READER_ERROR,
-            None => Step::Done(Verdict::Refused(Refusal::Unreadable)),
+            None => unreadable(answer),
+        }
+    }
+
+    fn serial(self, answer: &Answer) -> Step {
+        let head = match answer {
+            Answer::Response(response) => sle4442::bytes_of(response, sle4442::HEAD_BYTES),
+            Answer::NotTransmitted | Answer::Reset => None,
+        };
+        match head.and_then(|head| sle4442::uid_of(head).ok()) {
+            Some(uid) => self.done(uid, Technology::Sle4442),
+            None => unreadable(answer),
         }
     }
 
@@ -208,7 +241,6 @@ impl Asker {
             None if may_be_native(&atr) => {
                 return self.ask(Question::Native { uid, frames: 0, technology: Technology::Cpu });
             }
-            None if atr.historical == [0xA2, 0x13, 0x10, 0x91] => Technology::Sle4442,
             None => Technology::Cpu,
         };
         self.done(uid, technology)

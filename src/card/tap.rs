@@ -9,6 +9,7 @@ use super::atr::{AnswerToReset, StorageName};
 use super::medium::{Finding, ReadStep, Reading};
 use super::member::{Members, told};
 use super::probe::{Answer, Probe, Step};
+use super::sle4442;
 use super::verdict::{CardIdentity, Refusal, Standing, Verdict};
 use crate::event::card::Technology;
 
@@ -79,7 +80,12 @@ fn probing(step: Step, members: Option<Arc<Members>>) -> TapStep {
 }
 
 fn identified(card: CardIdentity, members: Option<Arc<Members>>) -> TapStep {
-    let Some(known) = &members else { return stands(card, Standing::Identified) };
+    let Some(known) = &members else {
+        // Its maker's bytes are the same on many.
+        let nameless = card.technology == Technology::Sle4442 && sle4442::is_nameless(&card.uid);
+        let standing = if nameless { Standing::Refused(Refusal::Unformatted) } else { Standing::Identified };
+        return stands(card, standing);
+    };
     if let Some(layout) = known.layout(card.technology) {
         let disturbed = probing_disturbs(&card);
         let step = Reading::start(card.uid.clone(), layout, Arc::clone(&known.keys), disturbed);

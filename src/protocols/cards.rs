@@ -24,6 +24,10 @@ pub const HEADER_BYTES: usize = 16;
 pub const PAGE_BYTES: usize = 4;
 /// Bytes of a Classic block.
 pub const BLOCK_BYTES: usize = 16;
+/// Bytes that say which code a contact memory card has.
+const STATE_BYTES: usize = 2;
+/// The first byte of an SLE4442 that cannot be protected for ever (SLE4442 data sheet, memory overview).
+const FIRST_FREE_BYTE: usize = 32;
 /// The last block that every Classic card has.
 const LAST_BLOCK_OF_1K: u8 = 63;
 
@@ -55,6 +59,8 @@ pub enum Places {
     Blocks(BlockPlaces),
     /// DESFire and NTAG 424.
     Files(FilePlaces),
+    /// Contact memory cards.
+    Contact(ContactPlaces),
 }
 
 /// Places on a Type 2 chip.
@@ -99,6 +105,18 @@ pub struct BlockPlaces {
     pub access: String,
 }
 
+/// Places on a contact memory card, as addresses of bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContactPlaces {
+    /// First byte of the header.
+    pub header: u8,
+    /// First byte of each slot.
+    pub slots: [u8; 2],
+    /// First of the two bytes that say which code the card has.
+    pub state: u8,
+}
+
 /// An example: where one byte of a slot lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -124,6 +142,7 @@ struct File {
     pages: Option<Spanned<PagePlaces>>,
     blocks: Option<Spanned<BlockPlaces>>,
     files: Option<Spanned<FilePlaces>>,
+    contact: Option<Spanned<ContactPlaces>>,
     vectors: Spanned<Vec<PlaceVector>>,
 }
 
@@ -156,22 +175,26 @@ fn check(files: &mut Files, place: &Place, file: File) -> Option<CardLayout> {
     if file.vectors.get_ref().is_empty() || file.technologies.get_ref().is_empty() {
         files.error(place, file.vectors.span(), "no vectors or no technologies", "give at least one of each");
     }
-    let (places, span, wrong) = match (file.pages, file.blocks, file.files) {
-        (Some(pages), None, None) => {
+    let (places, span, wrong) = match (file.pages, file.blocks, file.files, file.contact) {
+        (Some(pages), None, None, None) => {
             let wrong = pages_wrong(pages.get_ref());
             (Places::Pages(pages.get_ref().clone()), pages.span(), wrong)
         }
-        (None, Some(blocks), None) => {
+        (None, Some(blocks), None, None) => {
             let wrong = blocks_wrong(blocks.get_ref());
             (Places::Blocks(blocks.get_ref().clone()), blocks.span(), wrong)
         }
-        (None, None, Some(places)) => {
+        (None, None, Some(places), None) => {
             let wrong = files_wrong(places.get_ref());
             (Places::Files(places.get_ref().clone()), places.span(), wrong)
         }
+        (None, None, None, Some(contact)) => {
+            let wrong = contact_wrong(contact.get_ref());
+            (Places::Contact(contact.get_ref().clone()), contact.span(), wrong)
+        }
         _ => {
-            let hint = "give one of the three";
-            files.error(place, 0..0, "none or several of [pages], [blocks] and [files]", hint);
+            let hint = "give one of the four";
+            files.error(place, 0..0, "none or several of [pages], [blocks], [files] and [contact]", hint);
             return None;
         }
     };
@@ -252,6 +275,23 @@ fn blocks_wrong(blocks: &BlockPlaces) -> Wrong {
     })
 }
 
+fn contact_wrong(contact: &ContactPlaces) -> Wrong {
+    let of = |first: u8, bytes: usize| usize::from(first)..usize::from(first) + bytes;
+    let [a, b] = contact.slots;
+    let used = [
+        of(contact.header, HEADER_BYTES),
+        of(a, SLOT_BYTES),
+        of(b, SLOT_BYTES),
+        of(contact.state, STATE_BYTES),
+    ];
+    if let Some(byte) = used.iter().cloned().flatten().find(|byte| !(FIRST_FREE_BYTE..=0xFF).contains(byte)) {
+        let hint = "use bytes 32 to 255; those before are the maker's and the card's serial";
+        return Some((format!("byte {byte} cannot be used"), hint));
+    }
+    twice(used.into_iter().flatten())
+        .map(|byte| (format!("byte {byte} is used twice"), "header, slots and state must not overlap"))
+}
+
 /// Whether bytes 6 to 8 of a Classic trailer are those of a member card. C1, C2 and C3
 /// each stand beside their inverse (MF1S50 data sheet §8.7.1), else the sector locks itself
 /// for ever. Data blocks have the condition 100: read with A or B, written with B (table 8).
@@ -330,6 +370,16 @@ mod tests {
             ("no access bits", BlockPlaces { access: "787".into(), ..blocks.clone() }),
         ] {
             assert!(blocks_wrong(&wrong).is_some(), "{name}");
+        }
+        let contact = ContactPlaces { header: 32, slots: [64, 128], state: 48 };
+        assert_eq!(contact_wrong(&contact), None);
+        for (name, wrong) in [
+            ("the serial", ContactPlaces { header: 31, ..contact.clone() }),
+            ("past the end", ContactPlaces { slots: [64, 201], ..contact.clone() }),
+            ("overlap", ContactPlaces { slots: [64, 119], ..contact.clone() }),
+            ("state in the header", ContactPlaces { state: 47, ..contact.clone() }),
+        ] {
+            assert!(contact_wrong(&wrong).is_some(), "{name}");
         }
     }
 }

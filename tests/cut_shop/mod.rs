@@ -85,7 +85,7 @@ impl Shop {
     pub async fn lay(&self, chip: &Chip) -> CardSim {
         let mut chip = chip.clone();
         chip.reset();
-        let uid = hex::encode_upper(&chip.profile().uid);
+        let uid = hex::encode_upper(chip.shown());
         let card = loop {
             match CardSim::present(("127.0.0.1", self.port), chip.clone()).await {
                 Ok(card) => break card,

@@ -14,6 +14,7 @@ use crate::card::medium::{Finding, PrepareOutcome, Preparing, Reading};
 use crate::card::purse::Refusal;
 use crate::card::purse::policy::may_be_valid_until;
 use crate::card::record::{COUPON_SLOTS, Coupon, MemberRecord};
+use crate::card::sle4442;
 use crate::card::verdict::Refusal as CardRefusal;
 use crate::card::work::Worked;
 use crate::clock::UtcMillis;
@@ -53,6 +54,12 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
     let Some((layout, keys)) = desk.medium(card.technology) else {
         return Ok(Refusal::AccountAtHeadquarters.into());
     };
+    if card.technology == Technology::Sle4442
+        && sle4442::is_nameless(&card.uid)
+        && let Err(refused) = name(desk, card).await
+    {
+        return Ok(refused.into());
+    }
     let record = new_record(desk, &asked, keys.current().0);
     let step = match Preparing::start(card.uid.clone(), card.technology, &layout, &record, &keys, again) {
         Ok(step) => step,
@@ -71,15 +78,13 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
         Some(Worked::Prepared(outcome)) => outcome,
         _ => PrepareOutcome::Unfinished,
     };
-    if matches!(outcome, PrepareOutcome::NotBlank | PrepareOutcome::NotWritten) {
+    if let Some((shows, refused)) = untouched(outcome) {
         // Of an earlier attempt the chip may still be half written: its row stays.
         if !again {
             desk.store.commit(Batch::new().op(closed(row))).await?;
         }
-        let not_blank = outcome == PrepareOutcome::NotBlank;
-        card.shows =
-            Shows::Refused(if not_blank { CardRefusal::NotAMemberCard } else { CardRefusal::Unformatted });
-        return Ok(if not_blank { Refused::not_blank() } else { Refused::issue_not_begun() }.into());
+        card.shows = shows;
+        return Ok(refused.into());
     }
     // Reading it with its own keys is the proof.
     let found = read(desk, &card.slot, &card.uid, card.technology).await;
@@ -146,6 +151,35 @@ pub(super) async fn doubted(
         return Ok(None);
     }
     Ok(Some(read_once(desk, slot, uid, technology).await))
+}
+
+/// What it means that nothing was written to a card.
+fn untouched(outcome: PrepareOutcome) -> Option<(Shows, Refused)> {
+    let (shows, refused) = match outcome {
+        PrepareOutcome::NotBlank => (CardRefusal::NotAMemberCard, Refused::not_blank()),
+        PrepareOutcome::NotWritten => (CardRefusal::Unformatted, Refused::issue_not_begun()),
+        PrepareOutcome::TooFewTries => (CardRefusal::Unformatted, CardRefusal::TooFewTries.into()),
+        PrepareOutcome::Prepared | PrepareOutcome::Unfinished => return None,
+    };
+    Some((Shows::Refused(shows), refused))
+}
+
+/// Gives an SLE4442 its serial, behind which everything else is made. Nothing else is on it yet:
+/// a cut leaves it without one, or with one and empty.
+async fn name(desk: &Desk, card: &mut InField) -> Result<(), Refused> {
+    let serial = sle4442::new_serial().map_err(|error| Refused::cannot_be_issued(&error))?;
+    let step = Preparing::name(card.uid.clone(), serial);
+    match desk.errand(card, step.into()).await {
+        Some(Worked::Prepared(PrepareOutcome::Prepared)) => {
+            let (bytes, _) = serial.split_at(serial.len() / 2);
+            card.uid = CardUid::from_bytes(bytes).map_err(|error| Refused::cannot_be_issued(&error))?;
+            Ok(())
+        }
+        Some(Worked::Prepared(outcome)) => {
+            Err(untouched(outcome).map_or_else(Refused::issue_interrupted, |(_, refused)| refused))
+        }
+        _ => Err(Refused::issue_interrupted()),
+    }
 }
 
 async fn may_issue(

@@ -292,7 +292,7 @@ impl KeyStore for SealedKeys {
             return Err(KeyError::TooFewTries { left: tries_left });
         }
         let psc = self.psc_bytes(card)?;
-        Ok(Command::new([0xFF, 0x20, 0x00, 0x00]).with_data(&psc[..]).secret())
+        Ok(Command::new([0xFF, 0x20, 0x00, 0x00]).with_data(&psc[..]).secret().counted_by_the_card())
     }
 
     fn psc_change(&self, card: CardRef<'_>) -> Result<Command, KeyError> {

@@ -74,6 +74,13 @@ pub fn ultralight_c_login() -> Result<ultralight_c::Login, NoRandom> {
     ultralight_c::Login::new(TripleDesKey::new(Zeroizing::new(ULTRALIGHT_C)))
 }
 
+/// The command that presents the code an SLE4442 is delivered with. A card that does not have it
+/// counts a try.
+#[must_use]
+pub fn psc() -> Command {
+    Command::new([0xFF, 0x20, 0x00, 0x00]).with_data(&PSC).secret().counted_by_the_card()
+}
+
 /// Whether a key is one of [`CLASSIC`]; takes the same time for every key.
 #[must_use]
 pub fn is_public(key: &[u8; 6]) -> bool {

@@ -2,7 +2,7 @@
 //! a layout's places as commands (`place`), reading a card (`read`), writing its
 //! older slot (`write`), preparing an empty card (`format`, `preparing`) and moving one to newer
 //! keys (`moving`), all pure state machines or lists of commands; `desfire` has the same three for cards with files and
-//! transactions. What does not: the bytes of a record (`record`), keys (`keys`), and
+//! transactions, `contact` for contact memory cards. What does not: the bytes of a record (`record`), keys (`keys`), and
 //! whether a member may be served (`member`).
 //!
 //! ```text
@@ -12,6 +12,7 @@
 //!     └ Classic: public key A; a card that refuses it is asked with the transport key
 //! ```
 
+mod contact;
 mod desfire;
 mod format;
 mod moving;

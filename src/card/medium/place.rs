@@ -9,10 +9,14 @@ use crate::protocols::cards::{BLOCK_BYTES, CardLayout, PAGE_BYTES, PlaceVector, 
 /// READ of a Type 2 chip brings four pages (NTAG213/215/216 data sheet rev. 3.2 §10.2).
 const PAGES_A_READ: usize = 4;
 
+/// Bytes of a contact memory card that one command writes: a byte takes up to 5 ms (SLE4442 data
+/// sheet, erase and write), and a reader has its own idea of how long a command may take.
+const CONTACT_PART_BYTES: usize = 16;
+
 /// A run of bytes that one command reads or several write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Piece {
-    /// Page or block.
+    /// Page, block, or address of a byte.
     pub at: u8,
     /// Bytes.
     pub len: u8,
@@ -44,6 +48,7 @@ pub(super) fn header(places: &Places) -> Piece {
         Places::Pages(pages) => piece(pages.header.into(), HEADER_BYTES),
         Places::Blocks(blocks) => piece(blocks.header.into(), HEADER_BYTES),
         Places::Files(files) => piece(files.header.file.into(), HEADER_BYTES),
+        Places::Contact(contact) => piece(contact.header.into(), HEADER_BYTES),
     }
 }
 
@@ -62,8 +67,18 @@ pub(super) fn slot(places: &Places, which: Which) -> Vec<Piece> {
             let blocks = of(&blocks.slots, which).map(Vec::as_slice).unwrap_or_default();
             blocks.iter().map(|block| piece((*block).into(), BLOCK_BYTES)).collect()
         }
+        Places::Contact(_) => vec![contact_slot(places, which)],
         Places::Files(_) => Vec::new(),
     }
+}
+
+/// The one read that brings a slot of a contact memory card.
+pub(super) fn contact_slot(places: &Places, which: Which) -> Piece {
+    let first = match places {
+        Places::Contact(contact) => of(&contact.slots, which).copied().unwrap_or(u8::MAX),
+        _ => u8::MAX,
+    };
+    piece(first.into(), SLOT_BYTES)
 }
 
 /// The writes that replace a slot, in order: a page or block each.
@@ -78,6 +93,12 @@ pub(super) fn slot_writes(places: &Places, which: Which, bytes: &[u8; SLOT_BYTES
             let mut filled = bytes.to_vec();
             filled.resize(SLOT_BYTES.next_multiple_of(BLOCK_BYTES), 0);
             slot(places, which).into_iter().zip(filled.chunks(BLOCK_BYTES).map(<[u8]>::to_vec)).collect()
+        }
+        Places::Contact(_) => {
+            let first = usize::from(contact_slot(places, which).at);
+            let parts = bytes.chunks(CONTACT_PART_BYTES).enumerate();
+            let place = |n: usize, bytes: &[u8]| piece(first + n * CONTACT_PART_BYTES, bytes.len());
+            parts.map(|(n, bytes)| (place(n, bytes), bytes.to_vec())).collect()
         }
         Places::Files(_) => Vec::new(),
     }

@@ -13,6 +13,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::contact::{ContactFormatting, Naming};
 use super::desfire::{FileFormatting, FileStep};
 use super::format::{FormatDeed, FormatError, format_steps};
 use super::page_login::{LoggedIn, PageLogin};
@@ -22,6 +23,7 @@ use crate::card::apdu::Command;
 use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, KeyVersion};
 use crate::card::probe::{Answer, RELAY_GET_VERSION};
 use crate::card::record::{HeaderReading, MemberRecord, Which, read_header};
+use crate::card::sle4442::Serial;
 use crate::card::verdict::Refusal;
 use crate::event::card::Technology;
 use crate::ident::CardUid;
@@ -45,6 +47,8 @@ pub enum PrepareOutcome {
     Prepared,
     /// Nothing was written: the card has foreign keys or data, or is another chip than it is named.
     NotBlank,
+    /// Nothing was written: a wrong code now might lock it for ever.
+    TooFewTries,
     /// Nothing was written: another card, the reader failed, or the card left.
     NotWritten,
     /// The card may be half written, or whole: read it; if it is not, prepare it again.
@@ -58,8 +62,26 @@ pub struct Preparing {
     doing: Deed,
     todo: VecDeque<Deed>,
     begun: bool,
-    /// With a card of files.
-    files: Option<FileFormatting>,
+    /// With a card that asks back.
+    files: Option<Talk>,
+}
+
+/// A conversation with a card of files, or of contact memory.
+#[derive(Debug)]
+enum Talk {
+    Files(FileFormatting),
+    Contact(Box<ContactFormatting>),
+    Naming(Naming),
+}
+
+impl Talk {
+    fn answer(&mut self, answer: &Answer) -> FileStep<PrepareOutcome> {
+        match self {
+            Self::Files(talk) => talk.answer(answer),
+            Self::Contact(talk) => talk.answer(answer),
+            Self::Naming(talk) => talk.answer(answer),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -106,7 +128,13 @@ impl Preparing {
             let keys = Arc::clone(keys);
             let (work, first) = FileFormatting::start(uid.clone(), layout, files.clone(), record, keys)?;
             todo.push_back(Deed::Files(first));
-            return Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files: Some(work) }.go_on());
+            let files = Some(Talk::Files(work));
+            return Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files }.go_on());
+        }
+        if let Places::Contact(contact) = &layout.places {
+            let (work, first) =
+                ContactFormatting::start(uid.clone(), layout, contact, record, &**keys, again)?;
+            return Ok(Self::contact(uid, Talk::Contact(Box::new(work)), first));
         }
         if technology == Technology::Ultralight {
             todo.push_back(Deed::Chip);
@@ -135,6 +163,18 @@ impl Preparing {
             }
         }
         Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files: None }.go_on())
+    }
+
+    /// Begins to give the card `uid`, which shows its maker's bytes, a serial of its own.
+    pub(in crate::card) fn name(uid: CardUid, serial: Serial) -> PrepareStep {
+        let (work, first) = Naming::start(uid.clone(), serial);
+        Self::contact(uid, Talk::Naming(work), first)
+    }
+
+    /// Such a card has no UID that the reader knows of: its conversation asks for its serial.
+    fn contact(uid: CardUid, talk: Talk, first: Command) -> PrepareStep {
+        let todo = VecDeque::from([Deed::Files(first)]);
+        Self { uid, doing: Deed::Reset, todo, begun: false, files: Some(talk) }.go_on()
     }
 
     /// Goes on with what came of the last step.

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::contact::ContactReading;
 use super::desfire::{FileReading, FileStep};
 use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
@@ -67,6 +68,7 @@ enum Kind {
         was_reset: bool,
         then: Box<ReadStep>,
     },
+    Contact(Box<ContactReading>),
 }
 
 impl Reading {
@@ -84,6 +86,10 @@ impl Reading {
                 let (reading, select) = FileReading::start(uid, layout, files, keys, KeyRole::Debit);
                 ReadStep::Transmit(select, Box::new(Self(Kind::Files(reading))))
             }
+            Places::Contact(_) => {
+                let (reading, select) = ContactReading::start(uid, layout, keys);
+                ReadStep::Transmit(select, Box::new(Self(Kind::Contact(Box::new(reading)))))
+            }
             Places::Pages(_) | Places::Blocks(_) => MemoryReading::start(uid, layout, keys, disturbed),
         }
     }
@@ -91,7 +97,13 @@ impl Reading {
     /// Begins with a card powered anew, of whichever kind, that has to be the same still.
     #[must_use]
     pub fn afresh(uid: CardUid, layout: Arc<CardLayout>, keys: Arc<dyn KeyStore>) -> ReadStep {
-        let then = Box::new(Self::start(uid.clone(), layout, keys, false));
+        let is_contact = matches!(layout.places, Places::Contact(_));
+        let then = Self::start(uid.clone(), layout, keys, false);
+        if is_contact {
+            // Its first command powers it anew, and it has no UID that a reader knows.
+            return then;
+        }
+        let then = Box::new(then);
         ReadStep::Reset(Box::new(Self(Kind::Afresh { uid, was_reset: false, then })))
     }
 
@@ -117,6 +129,12 @@ impl Reading {
             Kind::Files(mut reading) => match reading.answer(answer) {
                 FileStep::Transmit(command) => {
                     ReadStep::Transmit(command, Box::new(Self(Kind::Files(reading))))
+                }
+                FileStep::Done(finding) => ReadStep::Done(finding),
+            },
+            Kind::Contact(mut reading) => match reading.answer(answer) {
+                FileStep::Transmit(command) => {
+                    ReadStep::Transmit(command, Box::new(Self(Kind::Contact(reading))))
                 }
                 FileStep::Done(finding) => ReadStep::Done(finding),
             },
@@ -355,7 +373,7 @@ impl MemoryReading {
                         deeds.extend([Deed::Load(login.load), Deed::LogIn(login.authenticate)]);
                     }
                 }
-                Places::Files(_) => {}
+                Places::Files(_) | Places::Contact(_) => {}
             }
             deeds.push_back(Deed::Read(piece));
         }
@@ -423,6 +441,7 @@ pub(super) fn finding(header: Header, slots: &[&[u8]], uid: &CardUid, keys: &dyn
 pub(super) fn no_key(error: &KeyError) -> Refusal {
     match error {
         KeyError::OtherStore { .. } => Refusal::StoreNotAccepted,
+        KeyError::TooFewTries { .. } => Refusal::TooFewTries,
         _ => Refusal::KeyMissing,
     }
 }

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::contact::ContactWriting;
 use super::desfire::{FileStep, FileWriting};
 use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
@@ -18,7 +19,7 @@ use super::read::{Finding, Opened, ReadStep, Reading, no_key};
 use crate::card::apdu::Command;
 use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore};
 use crate::card::probe::Answer;
-use crate::card::record::{EncodeError, MemberRecord, Which, encode};
+use crate::card::record::{EncodeError, MemberRecord, SLOT_BYTES, Which, encode};
 use crate::card::verdict::Refusal;
 use crate::ident::CardUid;
 use crate::protocols::cards::{CardLayout, FilePlaces, PagePlaces, Places};
@@ -68,6 +69,8 @@ enum Stage {
     Reading(Box<Reading>),
     /// A card with files, from its reading to the commit.
     Files(Box<FileWriting>),
+    /// A contact memory card, from its reading to what was read back.
+    Contact(Box<ContactWriting>),
     Deeds {
         doing: Deed,
         todo: VecDeque<Deed>,
@@ -100,6 +103,9 @@ impl Writing {
         new: MemberRecord,
     ) -> WriteStep {
         let writing = Self { uid, layout, keys, expected, new, stage: Stage::Uid };
+        if let Places::Contact(_) = writing.layout.places {
+            return writing.contact();
+        }
         WriteStep::Transmit(Command::get_uid(), Box::new(writing))
     }
 
@@ -137,6 +143,13 @@ impl Writing {
                 }
                 FileStep::Done(outcome) => WriteStep::Done(outcome),
             },
+            Stage::Contact(mut writing) => match writing.answer(answer) {
+                FileStep::Transmit(command) => {
+                    self.stage = Stage::Contact(writing);
+                    WriteStep::Transmit(command, Box::new(self))
+                }
+                FileStep::Done(outcome) => WriteStep::Done(outcome),
+            },
             Stage::Deeds { doing, todo, begun } => self.done(&doing, todo, begun, answer),
             Stage::Moving => WriteStep::Done(WriteOutcome::Unknown),
         }
@@ -147,6 +160,15 @@ impl Writing {
         let (expected, new) = (self.expected.clone(), self.new.clone());
         let (writing, select) = FileWriting::start(uid, layout, files, keys, expected, new);
         self.stage = Stage::Files(Box::new(writing));
+        WriteStep::Transmit(select, Box::new(self))
+    }
+
+    /// Such a card has no UID that the reader knows of: its conversation begins with its serial.
+    fn contact(mut self) -> WriteStep {
+        let (uid, layout, keys) = (self.uid.clone(), Arc::clone(&self.layout), Arc::clone(&self.keys));
+        let (expected, new) = (self.expected.clone(), self.new.clone());
+        let (writing, select) = ContactWriting::start(uid, layout, keys, expected, new);
+        self.stage = Stage::Contact(Box::new(writing));
         WriteStep::Transmit(select, Box::new(self))
     }
 
@@ -177,13 +199,7 @@ impl Writing {
     }
 
     fn deeds(&self, opened: &Opened) -> Result<VecDeque<Deed>, WriteOutcome> {
-        let bytes = encode(&self.new, &self.uid, &*self.keys).map_err(|error| match error {
-            EncodeError::Keys(error) => WriteOutcome::Refused(no_key(&error)),
-            EncodeError::CardNo(_) | EncodeError::ValidUntil(_) | EncodeError::KeyVersion(_) => {
-                tracing::error!(%error, "record not written");
-                WriteOutcome::NotWritten
-            }
-        })?;
+        let bytes = encoded(&self.new, &self.uid, &*self.keys)?;
         let header = &opened.header;
         let card = CardRef { uid: &self.uid, store: &header.store, version: header.key_version };
         let target: Which = opened.current.slot.other();
@@ -192,7 +208,7 @@ impl Writing {
             Places::Pages(ref pages) => self.page_deeds(pages, card, target, &writes, &bytes),
             Places::Blocks(_) => self.block_deeds(card, &writes),
             // Has its own way from the beginning.
-            Places::Files(_) => Err(KeyError::NoSuchKey),
+            Places::Files(_) | Places::Contact(_) => Err(KeyError::NoSuchKey),
         };
         deeds.map_err(|error| WriteOutcome::Refused(no_key(&error)))
     }
@@ -293,6 +309,21 @@ impl Writing {
             None => self.go_on(todo, begun),
         }
     }
+}
+
+/// The record's bytes, or what it means that there are none.
+pub(super) fn encoded(
+    new: &MemberRecord,
+    uid: &CardUid,
+    keys: &dyn KeyStore,
+) -> Result<[u8; SLOT_BYTES], WriteOutcome> {
+    encode(new, uid, keys).map_err(|error| match error {
+        EncodeError::Keys(error) => WriteOutcome::Refused(no_key(&error)),
+        EncodeError::CardNo(_) | EncodeError::ValidUntil(_) | EncodeError::KeyVersion(_) => {
+            tracing::error!(%error, "record not written");
+            WriteOutcome::NotWritten
+        }
+    })
 }
 
 /// A counter that does not rise by one is a mistake of the caller, but for the same record

@@ -6,6 +6,7 @@ use super::classic::{Classic, Key};
 use super::desfire::Desfire;
 use super::ntag424;
 use super::profile::{CardProfile, Technology};
+use super::sle4442::Sle4442;
 use super::tag::{Kind, Tag};
 use super::ultralight_c::UltralightC;
 
@@ -23,6 +24,7 @@ enum Memory {
     Pages(Tag),
     TripleDes(Box<UltralightC>),
     Files(Box<Desfire>),
+    Contact(Box<Sle4442>),
     /// The technology is only identified.
     None,
 }
@@ -53,6 +55,7 @@ impl Chip {
             Memory::Pages(tag) => tag.reset(),
             Memory::TripleDes(tag) => tag.reset(),
             Memory::Files(files) => files.reset(),
+            Memory::Contact(card) => card.reset(),
             Memory::None => {}
         }
     }
@@ -79,6 +82,7 @@ impl Chip {
             Memory::Blocks(classic) => classic.stored(at),
             Memory::Pages(tag) => tag.stored(at),
             Memory::TripleDes(tag) => tag.stored(at),
+            Memory::Contact(card) => card.stored().get(at..),
             _ => None,
         }
     }
@@ -111,9 +115,50 @@ impl Chip {
         }
     }
 
+    /// What it shows of itself: its UID, or of an SLE4442 the serial it was given, else its
+    /// maker's bytes.
+    #[must_use]
+    pub fn shown(&self) -> Vec<u8> {
+        let Memory::Contact(card) = &self.memory else { return self.profile.uid.clone() };
+        let stored = card.stored();
+        let part = |from: usize, to: usize| stored.get(from..to).unwrap_or_default().to_vec();
+        let (serial, complement) = (part(8, 14), part(14, 20));
+        let whole = serial.iter().zip(&complement).all(|(byte, other)| byte ^ other == 0xFF);
+        if whole { serial } else { part(0, 8) }
+    }
+
+    /// The SLE4442 with a serial already, its profile's UID: as one whose issue was cut off.
+    #[must_use]
+    pub fn named(mut self) -> Self {
+        let serial = self.profile.uid.clone();
+        if let Memory::Contact(card) = &mut self.memory {
+            card.name(&serial);
+        }
+        self
+    }
+
+    /// Of an SLE4442: its code, and the tries it has left.
+    #[must_use]
+    pub fn code(&self) -> Option<([u8; 3], u32)> {
+        match &self.memory {
+            Memory::Contact(card) => Some((card.code(), card.tries_left())),
+            _ => None,
+        }
+    }
+
+    /// Somebody else gave an SLE4442 this code.
+    pub fn set_code(&mut self, code: [u8; 3]) {
+        if let Memory::Contact(card) = &mut self.memory {
+            card.set_code(code);
+        }
+    }
+
     /// Answers one APDU.
     pub fn apdu(&mut self, apdu: &[u8]) -> Vec<u8> {
         let [class, ins, p1, p2, rest @ ..] = apdu else { return WRONG_LENGTH.to_vec() };
+        if let (0xFF, Memory::Contact(card)) = (class, &mut self.memory) {
+            return card.apdu(*ins, *p1, *p2, rest);
+        }
         match class {
             0xFF => self.reader(*ins, *p1, *p2, rest),
             0x00 => self.processor(*ins, *p1, rest),
@@ -181,7 +226,7 @@ impl Chip {
             Memory::TripleDes(tag) => {
                 tag.read(address).and_then(|bytes| bytes.get(..length).map(<[u8]>::to_vec))
             }
-            Memory::Files(_) | Memory::None => return UNSUPPORTED.to_vec(),
+            Memory::Files(_) | Memory::Contact(_) | Memory::None => return UNSUPPORTED.to_vec(),
         };
         bytes.map_or(FAILED.to_vec(), |bytes| [bytes.as_slice(), &OK].concat())
     }
@@ -195,7 +240,7 @@ impl Chip {
             Memory::Blocks(classic) => classic.write(address, data),
             Memory::Pages(tag) => tag.write(address, data),
             Memory::TripleDes(tag) => tag.write(address, data),
-            Memory::Files(_) | Memory::None => false,
+            Memory::Files(_) | Memory::Contact(_) | Memory::None => false,
         };
         if written { OK.to_vec() } else { FAILED.to_vec() }
     }
@@ -288,6 +333,7 @@ fn memory(profile: &CardProfile) -> Memory {
         Technology::UltralightC => {
             return Memory::TripleDes(Box::new(UltralightC::as_delivered(&profile.uid)));
         }
+        Technology::Sle4442 => return Memory::Contact(Box::new(Sle4442::as_delivered())),
         Technology::Ntag424 => return Memory::Files(Box::new(ntag424::as_delivered(&profile.uid))),
         Technology::Ntag213 => Kind { pages: 45, size: 0x12, version: ntag(0x0F), config: 0x29 },
         Technology::Ntag215 => Kind { pages: 135, size: 0x3E, version: ntag(0x11), config: 0x83 },

@@ -22,6 +22,7 @@ mod ntag424;
 mod pn532;
 mod profile;
 pub mod psam;
+mod sle4442;
 mod tag;
 mod ultralight_c;
 

@@ -464,7 +464,7 @@ fn activation(technology: Technology) -> Option<([u8; 2], u8)> {
         Technology::Desfire | Technology::Ntag424 => ([0x03, 0x44], 0x20),
         Technology::Cpu => ([0x00, 0x08], 0x28),
         Technology::Bank => ([0x00, 0x04], 0x20),
-        Technology::Icode => return None,
+        Technology::Icode | Technology::Sle4442 => return None,
         _ => ([0x00, 0x44], 0x00),
     })
 }

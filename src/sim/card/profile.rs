@@ -36,6 +36,8 @@ pub enum Technology {
     Bank,
     /// ICODE SLI, ISO 15693.
     Icode,
+    /// SLE4442, a contact memory card in an ACS reader.
+    Sle4442,
 }
 
 /// A card to tap.
@@ -60,6 +62,8 @@ impl CardProfile {
         let uid: &[u8] = match technology {
             Technology::Classic1k | Technology::Classic4k => &[0x3A, 0x91, 0xC4, 0x5E],
             Technology::Cpu | Technology::Bank => &[0x6B, 0x20, 0x17, 0xD9],
+            // Its issuer's: none has one as delivered.
+            Technology::Sle4442 => &[0x51, 0x0E, 0x44, 0x42, 0x9C, 0x07],
             Technology::Icode => &[0xE0, 0x04, 0x01, 0x50, 0x2B, 0x11, 0x7C, 0x05],
             _ => &[0x04, 0xA1, 0xB2, 0xC3, 0xD4, 0x5E, 0x80],
         };
@@ -95,6 +99,7 @@ impl CardProfile {
             | Technology::Ntag215
             | Technology::Ntag216 => storage_atr(0x03, 0x0003),
             Technology::UltralightC => storage_atr(0x03, 0x003A),
+            Technology::Sle4442 => vec![0x3B, 0x04, 0xA2, 0x13, 0x10, 0x91],
             Technology::Icode => storage_atr(0x0B, 0x0014),
             Technology::Desfire | Technology::Ntag424 | Technology::Cpu | Technology::Bank => {
                 let historical = self.historical();
