@@ -12,23 +12,24 @@ mod port;
 #[path = "support/seed.rs"]
 mod seed;
 
-use life_world::{Deed, Step, World};
+use life_world::World;
+use life_world::step::{Deed, Step, WHO};
 use proptest::prelude::*;
 
 fn deeds() -> impl Strategy<Value = Deed> {
     prop_oneof![
         5 => (1_i64..1_000).prop_map(Deed::TopUp),
         3 => (1_i64..600).prop_map(Deed::Spend),
-        2 => (0_i32..900).prop_map(|days| Deed::Extend { days }),
-        1 => Just(Deed::GiveBack),
+        3 => (0_i32..900).prop_map(|days| Deed::Extend { days }),
+        2 => Just(Deed::GiveBack),
         4 => Just(Deed::Replace),
         1 => (1_i64..300, 0_usize..30).prop_map(|(amount, at)| Deed::Break { amount, at }),
         3 => (0_usize..3, 1_i64..400).prop_map(|(to, amount)| Deed::Give { to, amount }),
-        2 => (0_usize..2).prop_map(Deed::Take),
-        1 => (0_usize..2).prop_map(Deed::Undo),
+        2 => (0_usize..3).prop_map(Deed::Take),
+        2 => (0_usize..3).prop_map(Deed::Undo),
         1 => Just(Deed::Lose),
         1 => Just(Deed::Find),
-        1 => Just(Deed::SetPin),
+        2 => Just(Deed::SetPin),
         1 => Just(Deed::RemovePin),
         1 => Just(Deed::WrongPin),
         1 => (0_usize..3).prop_map(Deed::Old),
@@ -37,10 +38,11 @@ fn deeds() -> impl Strategy<Value = Deed> {
 
 prop_compose! {
     fn steps()(
-        gateway in 0_usize..2, person in 0_usize..3, deed in deeds(), typed in any::<bool>(),
+        gateway in 0_usize..2, person in 0_usize..3, deed in deeds(),
+        who in 0_usize..WHO.len(), typed in any::<bool>(),
         cut in prop::option::weighted(0.4, (0_usize..30, 0_usize..cut_shop::FAULTS.len())),
     ) -> Step {
-        Step { gateway, person, deed, typed, cut }
+        Step { gateway, person, deed, who, typed, cut }
     }
 }
 

@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use baygate::event::ledger::{CardTransaction, Outcome, TenderKind, TransactionKind};
 use baygate::ident::CardNo;
 use baygate::money::Holding;
+use jiff::ToSpan;
+use jiff::civil::Date;
 use uuid::Uuid;
 
 use super::World;
+use super::plain::{Booking, Sum};
 use crate::cut_shop::{Shop, number};
 
 /// The last that headquarters was told of each transaction.
@@ -52,14 +55,15 @@ impl World {
         assert_eq!(money, self.plain.paid_in - self.plain.paid_out, "in the model itself");
         let mut counters: BTreeMap<CardNo, Vec<u32>> = BTreeMap::new();
         let mut sum = 0;
-        for (shop, _) in &self.shops {
+        for (at, (shop, _)) in self.shops.iter().enumerate() {
+            let plain = &self.plain;
+            figures(shop, self.begun, &plain.figures[at], (plain.issued[at], plain.parked[at])).await;
             let told = told(shop).await;
             let committed: Vec<_> = told.values().filter(|fact| fact.outcome == Outcome::Committed).collect();
             sum += committed.iter().map(|fact| in_less_out(fact)).sum::<i64>();
             for fact in &committed {
                 counters.entry(fact.card_no.clone()).or_default().push(fact.counter.unwrap());
             }
-            figures(shop, &committed).await;
         }
         assert_eq!(sum, money, "told, and on the cards");
         for card in living {
@@ -103,25 +107,45 @@ impl World {
     }
 }
 
-/// The figures of the days on which it went on, which are one or two.
-async fn figures(shop: &Shop, committed: &[&CardTransaction]) {
-    let ids: Vec<Uuid> = committed.iter().map(|fact| fact.transaction_id).collect();
+/// Today and, where midnight came in between, yesterday: by operator, till, kind and tender as the
+/// model booked it, whatever was told.
+async fn figures(shop: &Shop, begun: Date, expected: &BTreeMap<Booking, Sum>, (issued, parked): (u64, u64)) {
     let store = &shop.gateway.store;
-    let mut days = BTreeSet::new();
-    for id in ids {
-        days.insert(store.read(move |r| r.transaction(id)).await.unwrap().unwrap().business_day);
-    }
-    let mut found: BTreeMap<TransactionKind, (u64, i64)> = BTreeMap::new();
-    for day in days {
-        for (kind, sum) in store.read(move |r| r.figures(&day)).await.unwrap().total {
-            let entry = found.entry(kind).or_default();
-            *entry = (entry.0 + sum.count, entry.1 + sum.amount_fen.0);
+    let mut found: BTreeMap<(String, String, TransactionKind), Sum> = BTreeMap::new();
+    let (mut cards, mut unsettled) = (0, 0);
+    let mut by_tender: BTreeMap<TenderKind, i64> = BTreeMap::new();
+    for day in BTreeSet::from([begun, today()]) {
+        let figures = store.read(move |r| r.figures(&day.to_string())).await.unwrap();
+        (cards, unsettled) = (cards + figures.cards_issued(), unsettled + figures.unsettled);
+        for (tender, sum) in figures.by_tender {
+            *by_tender.entry(tender).or_default() += sum.amount_fen.0;
+        }
+        for (counter, kinds) in figures.by_counter {
+            for (kind, of) in kinds {
+                let till = counter.till.to_string();
+                let sum = found.entry((counter.operator.clone(), till, kind)).or_default();
+                sum.count += of.count;
+                sum.money += of.amount_fen.0;
+                sum.points += of.points;
+                for (tender, amount) in of.tenders {
+                    *sum.tenders.entry(tender).or_default() += amount.0;
+                }
+            }
         }
     }
-    let mut expected: BTreeMap<TransactionKind, (u64, i64)> = BTreeMap::new();
-    for fact in committed {
-        let entry = expected.entry(fact.kind).or_default();
-        *entry = (entry.0 + 1, entry.1 + fact.amount_fen.0);
+    let named = |((operator, till, kind), sum): (&Booking, &Sum)| {
+        (((*operator).to_owned(), (*till).to_owned(), *kind), sum.clone())
+    };
+    assert_eq!(found, expected.iter().map(named).collect::<BTreeMap<_, _>>());
+    assert_eq!((cards, unsettled), (issued, parked));
+    let mut tenders: BTreeMap<TenderKind, i64> = BTreeMap::new();
+    for (tender, amount) in expected.values().flat_map(|sum| &sum.tenders) {
+        *tenders.entry(*tender).or_default() += amount;
     }
-    assert_eq!(found, expected);
+    assert_eq!(by_tender, tenders);
+}
+
+/// The business day, which begins at four.
+pub fn today() -> Date {
+    (jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC) - 4.hours()).date()
 }

@@ -4,8 +4,9 @@
 
 pub mod judge;
 mod plain;
+pub mod step;
 
-use baygate::card::counter::{Deal, ISSUE, IssueAsked, Life, TRANSACTION, Why};
+use baygate::card::counter::{By as Asker, Deal, ISSUE, IssueAsked, Life, TRANSACTION, Why};
 use baygate::event::ledger::{CardStanding, CardType, TenderKind, TransactionKind};
 use baygate::money::Fen;
 use baygate::sim::card::{CardFault, Chip, Technology as Sim};
@@ -24,54 +25,13 @@ use crate::counter::{Gateway, Running, shop, vpcd_table};
 use crate::cut_shop::{FAULTS, Shop, blank, by, deal, members, number};
 use crate::port::free_port;
 use plain::{Plain, Waits};
-
-/// What is wanted.
-#[derive(Debug, Clone, Copy)]
-pub enum Deed {
-    TopUp(i64),
-    Spend(i64),
-    Extend {
-        days: i32,
-    },
-    GiveBack,
-    Replace,
-    /// A sale in which the card breaks for good; another one takes its place.
-    Break {
-        amount: i64,
-        at: usize,
-    },
-    Give {
-        to: usize,
-        amount: i64,
-    },
-    /// The n-th of what is on its way arrives, or is undone.
-    Take(usize),
-    Undo(usize),
-    Lose,
-    Find,
-    SetPin,
-    RemovePin,
-    WrongPin,
-    /// The n-th card that is dead somewhere turns up there.
-    Old(usize),
-}
-
-/// Where it is done, with whose card, and where it is cut.
-#[derive(Debug, Clone, Copy)]
-pub struct Step {
-    pub gateway: usize,
-    pub person: usize,
-    pub deed: Deed,
-    /// The right PIN was typed.
-    pub typed: bool,
-    /// At which command, and how: a place in [`FAULTS`].
-    pub cut: Option<(usize, usize)>,
-}
+use step::{Deed, Step, WHO};
 
 /// So long is an anonymous card good at first.
 const FIRST_DAY: Date = date(2040, 12, 31);
 
 pub struct World {
+    begun: Date,
     shops: [(Shop, Running); 2],
     chips: Vec<Chip>,
     plain: Plain,
@@ -94,11 +54,16 @@ fn open() -> (Shop, Running) {
 }
 
 impl World {
-    /// Three customers with a card each: two named, one anonymous.
+    /// Three customers with a card each: one named, two anonymous.
     pub async fn open() -> Self {
-        let mut world = Self { shops: [open(), open()], chips: Vec::new(), plain: Plain::default() };
+        let mut world = Self {
+            begun: judge::today(),
+            shops: [open(), open()],
+            chips: Vec::new(),
+            plain: Plain::default(),
+        };
         for person in 0..3 {
-            world.plain.people[person] = world.issue(person % 2, person, person != 2).await;
+            world.plain.people[person] = world.issue(person % 2, person, person == 0).await;
         }
         world
     }
@@ -162,6 +127,8 @@ impl World {
     /// Its id, when it is on the card.
     async fn deal(&mut self, step: &Step, card: usize, deal: Deal, may: bool) -> Option<Uuid> {
         let at = step.gateway;
+        let (operator, till) = WHO[step.who];
+        let deal = Deal { by: Asker { operator: operator.into(), till: till.parse().unwrap() }, ..deal };
         let cut = step.cut.map(|(at, fault)| (at, FAULTS[fault]));
         let (id, state) = self.ask(at, card, deal, cut).await;
         assert_eq!(state.is_some(), may, "{step:?} with card {card}: {:?}", self.shop(at).request(id).await);
@@ -194,6 +161,8 @@ impl World {
                 let wish = Deal { amount_fen: Some(Fen(amount)), tenders, ..of(TransactionKind::Topup) };
                 if self.deal(step, card, wish, active).await.is_some() {
                     self.plain.paid_in += amount;
+                    let cash = Some((TenderKind::Cash, amount));
+                    self.plain.book(at, step.books(TransactionKind::Topup), (amount, 0), cash);
                     self.plain.written(at, card, amount, 0);
                 }
             }
@@ -201,8 +170,7 @@ impl World {
                 let may = active && pin_fits && amount <= plain.cards[card].money;
                 let wish = Deal { amount_fen: Some(Fen(amount)), ..of(TransactionKind::Spend) };
                 if self.deal(step, card, wish, may).await.is_some() {
-                    self.plain.paid_out += amount;
-                    self.plain.written(at, card, -amount, amount / 100);
+                    self.spent(step, card, amount);
                 }
             }
             Deed::Extend { days } => {
@@ -212,6 +180,7 @@ impl World {
                 let wish = Deal { life: Some(life), ..of(TransactionKind::Adjust) };
                 if self.deal(step, card, wish, may).await.is_some() {
                     self.plain.cards[card].until = Some(until);
+                    self.plain.book(at, step.books(TransactionKind::Adjust), (0, 0), None);
                     self.plain.written(at, card, 0, 0);
                 }
             }
@@ -220,11 +189,9 @@ impl World {
             Deed::Break { amount, at: after } => {
                 let wish = Deal { amount_fen: Some(Fen(amount)), ..of(TransactionKind::Spend) };
                 match self.ask(at, card, wish, Some((after, CardFault::Pull))).await.1 {
-                    Some(State::Committed) => {
-                        self.plain.paid_out += amount;
-                        self.plain.written(at, card, -amount, amount / 100);
-                    }
+                    Some(State::Committed) => self.spent(&Step { who: 0, ..*step }, card, amount),
                     Some(State::Unknown) => {
+                        self.plain.parked[at] += 1;
                         self.plain.cards[card].broken = true;
                         self.replace(step, card).await;
                     }
@@ -241,6 +208,8 @@ impl World {
                     ..of(TransactionKind::Transfer)
                 };
                 if let Some(id) = self.deal(step, card, wish, may).await {
+                    let sent = Some((TenderKind::Purse, amount));
+                    self.plain.book(at, step.books(TransactionKind::Transfer), (-amount, 0), sent);
                     self.plain.written(at, card, -amount, 0);
                     self.plain.due.push(plain::Due { at, id, from: card, to, money: amount });
                 }
@@ -256,6 +225,14 @@ impl World {
         }
     }
 
+    fn spent(&mut self, step: &Step, card: usize, amount: i64) {
+        let (at, points) = (step.gateway, amount / 100);
+        self.plain.paid_out += amount;
+        let purse = Some((TenderKind::Purse, amount));
+        self.plain.book(at, step.books(TransactionKind::Spend), (-amount, points), purse);
+        self.plain.written(at, card, -amount, points);
+    }
+
     /// The principal is paid out; the customer buys another card.
     async fn give_back(&mut self, step: &Step, card: usize, wish: Deal) {
         let (at, plain) = (step.gateway, &self.plain);
@@ -268,6 +245,8 @@ impl World {
         }
         let plain::Card { money, points, owner, named, .. } = self.plain.cards[card];
         self.plain.paid_out += money;
+        let out = Some((TenderKind::Bank, -money));
+        self.plain.book(at, step.books(TransactionKind::Refund), (-money, -points), out);
         self.plain.written(at, card, -money, -points);
         self.plain.cards[card].given_back = true;
         self.plain.known[at].get_mut(&card).unwrap().standing = CardStanding::Returned;
@@ -293,14 +272,18 @@ impl World {
         // Dead from the intent on.
         let waits = self.plain.leaves(at, old);
         self.plain.people[person] = new;
-        self.arrives(person, new, waits, done);
+        let moves = step.books(TransactionKind::Transfer);
+        self.plain.book(at, moves, (-waits.money, -waits.points), None);
+        self.arrives(step, new, waits, done);
     }
 
-    fn arrives(&mut self, person: usize, new: usize, waits: Waits, done: Option<Uuid>) {
+    fn arrives(&mut self, step: &Step, new: usize, waits: Waits, done: Option<Uuid>) {
         if done.is_some() {
+            let moves = step.books(TransactionKind::Transfer);
+            self.plain.book(step.gateway, moves, (waits.money, waits.points), None);
             self.plain.arrives(new, &waits);
         }
-        self.plain.waits[person] = done.is_none().then_some(waits);
+        self.plain.waits[step.person] = done.is_none().then_some(waits);
     }
 
     /// The new card has not got it: it is asked again, or breaks too and another one gets it.
@@ -316,11 +299,11 @@ impl World {
             self.plain.breaks(at, old);
         }
         let done = self.deal(&step, new, Self::replacing(old, new), true).await;
-        self.arrives(person, new, waits, done);
+        self.arrives(&step, new, waits, done);
     }
 
     async fn take(&mut self, step: &Step, n: usize) {
-        let Some(due) = self.plain.due.get(n).cloned() else { return };
+        let Some((due, waits)) = self.plain.sent(n) else { return };
         let card = due.to;
         let receiver = &self.plain.cards[card];
         if self.plain.waits[receiver.owner].is_some() || receiver.broken {
@@ -331,26 +314,31 @@ impl World {
             ..deal(&number(card + 1), TransactionKind::Transfer)
         };
         let step = Step { gateway: due.at, ..*step };
-        if self.deal(&step, card, wish, self.plain.active(due.at, card)).await.is_some() {
+        let may = waits && self.plain.active(due.at, card);
+        if self.deal(&step, card, wish, may).await.is_some() {
+            let came = Some((TenderKind::Purse, -due.money));
+            self.plain.book(due.at, step.books(TransactionKind::Transfer), (due.money, 0), came);
             self.plain.written(due.at, card, due.money, 0);
-            self.plain.due.remove(n);
+            self.plain.settled(due.id);
         }
     }
 
     /// Onto the card that its customer has now, if it took the other one's place there.
     async fn undo(&mut self, step: &Step, n: usize) {
-        let Some(due) = self.plain.due.get(n).cloned() else { return };
+        let Some((due, waits)) = self.plain.sent(n) else { return };
         let owner = self.plain.cards[due.from].owner;
         if self.plain.waits[owner].is_some() {
             return;
         }
         let (at, card) = (due.at, self.plain.people[owner]);
-        let may = self.plain.active(at, card) && self.plain.line(at, card).contains(&due.from);
+        let may = waits && self.plain.active(at, card) && self.plain.line(at, card).contains(&due.from);
         let wish =
             Deal { original_transaction_id: Some(due.id), ..deal(&number(card + 1), TransactionKind::Void) };
         if self.deal(&Step { gateway: at, ..*step }, card, wish, may).await.is_some() {
+            let back = Some((TenderKind::Purse, -due.money));
+            self.plain.book(at, step.books(TransactionKind::Void), (due.money, 0), back);
             self.plain.written(at, card, due.money, 0);
-            self.plain.due.remove(n);
+            self.plain.settled(due.id);
         }
     }
 

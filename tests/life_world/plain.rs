@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use baygate::event::ledger::CardStanding;
+use baygate::event::ledger::{CardStanding, TenderKind, TransactionKind};
 use jiff::civil::Date;
 use uuid::Uuid;
 
@@ -56,6 +56,18 @@ pub struct Waits {
     pub points: i64,
 }
 
+/// What the figures of the day have to say of an operator at a till, of one kind.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Sum {
+    pub count: u64,
+    pub money: i64,
+    pub points: i64,
+    pub tenders: BTreeMap<TenderKind, i64>,
+}
+
+/// Operator, till and kind.
+pub type Booking = (&'static str, &'static str, TransactionKind);
+
 #[derive(Debug, Default)]
 pub struct Plain {
     pub cards: Vec<Card>,
@@ -63,9 +75,15 @@ pub struct Plain {
     /// The card that each customer uses.
     pub people: [usize; 3],
     pub due: Vec<Due>,
+    /// Received, or undone.
+    pub gone: Vec<Due>,
     pub waits: [Option<Waits>; 3],
     /// Cards that are dead at a gateway.
     pub drawer: Vec<(usize, usize)>,
+    pub figures: [BTreeMap<Booking, Sum>; 2],
+    /// Cards given out, and sales that only headquarters can settle, at each gateway.
+    pub issued: [u64; 2],
+    pub parked: [u64; 2],
     pub paid_in: i64,
     pub paid_out: i64,
 }
@@ -75,6 +93,7 @@ impl Plain {
     pub fn issued(&mut self, at: usize, owner: usize, named: bool, until: Option<Date>) -> usize {
         self.cards.push(Card { owner, named, until, ..Card::default() });
         let card = self.cards.len() - 1;
+        self.issued[at] += 1;
         self.shown(at, card);
         card
     }
@@ -116,6 +135,15 @@ impl Plain {
         line
     }
 
+    /// A transaction counts on its day. Of a tender, what came in has a plus.
+    pub fn book(&mut self, at: usize, booking: Booking, by: (i64, i64), tender: Option<(TenderKind, i64)>) {
+        let sum = self.figures[at].entry(booking).or_default();
+        (sum.count, sum.money, sum.points) = (sum.count + 1, sum.money + by.0, sum.points + by.1);
+        if let Some((tender, money)) = tender.filter(|(_, money)| *money != 0) {
+            *sum.tenders.entry(tender).or_default() += money;
+        }
+    }
+
     /// A transaction on a card is committed.
     pub fn written(&mut self, at: usize, card: usize, money: i64, points: i64) {
         let holds = &mut self.cards[card];
@@ -151,6 +179,20 @@ impl Plain {
         self.known[at].get_mut(&card).unwrap().standing = CardStanding::Replaced;
         self.cards[card].moved = Some(0);
         self.drawer.push((at, card));
+    }
+
+    /// The n-th of what is on its way, or was; whether it still is.
+    pub fn sent(&self, n: usize) -> Option<(Due, bool)> {
+        let due = self.due.iter().map(|due| (due, true));
+        let mut all = due.chain(self.gone.iter().rev().map(|due| (due, false)));
+        all.nth(n).map(|(due, waits)| (due.clone(), waits))
+    }
+
+    /// It arrived, or came back.
+    pub fn settled(&mut self, id: Uuid) {
+        let place = self.due.iter().position(|due| due.id == id).unwrap();
+        let due = self.due.remove(place);
+        self.gone.push(due);
     }
 
     /// All money there is: on cards and between them, with what was done to a card that another one

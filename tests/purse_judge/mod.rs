@@ -121,7 +121,9 @@ async fn figures_are_the_ledger(shop: &Shop, heard: &BTreeMap<Uuid, CardTransact
         sum.points += fact.points;
         sum.points_earned += fact.points_earned;
         sum.points_used += fact.points_used;
-        let sign = if matches!(fact.kind, TransactionKind::Refund | TransactionKind::Void) { -1 } else { 1 };
+        let receives = fact.kind == TransactionKind::Transfer && fact.original_transaction_id.is_some();
+        let back = receives || matches!(fact.kind, TransactionKind::Refund | TransactionKind::Void);
+        let sign = if back { -1 } else { 1 };
         sum.discount_fen.0 += fact.discount_fen.map_or(0, |fen| fen.0);
         sum.coupons += sign * i64::from(fact.coupon.is_some());
         let gifts = fact.items.iter().filter(|item| item.category == Category::Gift);
