@@ -6,6 +6,8 @@ mod counter_shop;
 #[path = "support/daemon.rs"]
 mod daemon;
 mod ledger_rows;
+#[path = "support/pcscd.rs"]
+mod pcscd;
 #[path = "support/port.rs"]
 mod port;
 mod served;
@@ -19,6 +21,7 @@ use baygate::store::Store;
 use baygate::store::outbox::ClassCursor;
 use counter_shop::{Shop, blank};
 use ledger_rows::{card, tap};
+use pcscd::Pcscd;
 use serde_json::{Value, json};
 use served::people::{EVERYTHING, pair, person, post_with_key, shop};
 use served::{Served, Setup};
@@ -216,4 +219,36 @@ async fn a_sale_with_a_pin_through_the_real_program() {
         assert!(!log.contains(pin) && !told.contains(pin));
     }
     assert!(!told.contains("argon2"), "a hash is in an event");
+}
+
+/// At the real pcscd: for a wrong PIN, or none, no byte goes to the card.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_pin_at_the_real_pcscd_writes_nothing() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let reader = "kind = \"pcsc\"\nname = \"Virtual PCD 00 00\"";
+    let shop = Shop::open_at(reader, pcscd.port, "").await;
+    let card = shop.lay(blank(Sim::Ntag215)).await;
+    shop.issue("8800000042", "i-1").await;
+    let deals = "/v1/cards/8800000042/transactions";
+    let topup =
+        json!({ "kind": "topup", "amount_fen": 5_000, "tenders": [{ "kind": "cash", "amount_fen": 5_000 }] });
+    shop.done(deals, topup, "t-1").await;
+    shop.done("/v1/cards/8800000042/pin", json!({ "new_pin": RIGHT }), "p-1").await;
+    let writes = card.writes();
+    let deeds = [
+        (deals, json!({ "kind": "spend", "amount_fen": 100 })),
+        (deals, json!({ "kind": "transfer", "amount_fen": 100, "to_card_no": "8800000043" })),
+        ("/v1/cards/8800000042/return", json!({ "tender": "cash" })),
+    ];
+    for (n, (path, mut body)) in deeds.into_iter().enumerate() {
+        body["pin"] = json!(WRONG);
+        let refused = shop.refused(path, body, &format!("w-{n}")).await;
+        assert_eq!(refused, (403, "pin-wrong".into()), "{path}");
+    }
+    let spend = json!({ "kind": "spend", "amount_fen": 100 });
+    assert_eq!(shop.refused(deals, spend, "s-1").await.1, "pin-needed");
+    assert_eq!(card.writes(), writes, "nothing was written");
+    assert_eq!(shop.get("/v1/cards/8800000042").await.body["balance_fen"], 5_000);
+    card.remove().await;
+    shop.close().await;
 }

@@ -148,6 +148,12 @@ async fn each_empty_card_gets_the_next_row_once() {
     let (card, now) = issued(&shop, &id, 5).await;
     card.remove().await;
     assert_eq!((&now["state"], &now["issued"]), (&json!("done"), &json!(5)));
+    let stats = shop.get("/v1/stats").await.body;
+    let mine = &stats["by_operator"][0];
+    assert_eq!(
+        (&stats["issued"], &mine["operator"], &mine["issued"]),
+        (&json!(5), &json!("control"), &json!(5))
+    );
     // Each face is printed.
     for n in 1..=5 {
         let job = row(&now, n)["job"].as_str().unwrap().to_owned();

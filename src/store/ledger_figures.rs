@@ -86,9 +86,14 @@ pub struct Share {
     pub kinds: Kinds,
 }
 
-/// Whether its tenders went back to the customer.
+/// Whether its tenders went back to the customer: the purse's also by the receiving half of a
+/// transfer, or principal that only moved would stand there as paid.
 fn gives_back(fact: &CardTransaction) -> bool {
-    matches!(fact.kind, TransactionKind::Refund | TransactionKind::Void)
+    match fact.kind {
+        TransactionKind::Refund | TransactionKind::Void => true,
+        TransactionKind::Transfer => fact.original_transaction_id.is_some(),
+        _ => false,
+    }
 }
 
 fn signed(sum: Fen, amount: Fen, back: bool) -> Option<Fen> {

@@ -42,6 +42,7 @@ pub mod ledger;
 pub mod ledger_cards;
 pub mod ledger_figures;
 pub mod ledger_replaced;
+mod ledger_rows;
 mod lock;
 mod mark;
 mod open;

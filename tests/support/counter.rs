@@ -51,7 +51,7 @@ pub fn pcsc_table(id: &str, glob: &str) -> ReaderTable {
 }
 
 /// The usual rules.
-fn shop() -> Shop {
+pub fn shop() -> Shop {
     Shop {
         store: "SH-0042".parse().unwrap(),
         rules: PurseTable::default(),
@@ -106,9 +106,14 @@ impl Gateway {
 
     /// With the keys of member cards.
     pub fn serve_members(&self, table: ReaderTable, members: Option<Arc<Members>>) -> Running {
+        self.serve_shop(table, members, shop())
+    }
+
+    /// With rules of its own.
+    pub fn serve_shop(&self, table: ReaderTable, members: Option<Arc<Members>>, shop: Shop) -> Running {
         let stop = CancellationToken::new();
         let till = Some("till-1".parse().unwrap());
-        let shop = watch::Sender::new(Arc::new(shop())).subscribe();
+        let shop = watch::Sender::new(Arc::new(shop)).subscribe();
         let (store, health) = (self.store.clone(), self.health.clone());
         let service = serve_reader(table, till, members, shop, store, health, stop.clone());
         Running { stop, task: tokio::spawn(service) }

@@ -156,7 +156,10 @@ pub fn transfer_in(giving: &CardTransaction, earlier: usize, to: &CardNo) -> Res
     plan.effect.bonus_fen = subtract(Fen(0), giving.bonus_fen)?;
     plan.counterparty = Some(from.clone());
     plan.original = Some(giving.transaction_id);
-    plan.line("transfer-in", format!("由 {from} 转入"), format!("Transfer from {from}"), Fen(0))?;
+    let amount = subtract(Fen(0), add(giving.principal_fen, giving.bonus_fen)?)?;
+    plan.line("transfer-in", format!("由 {from} 转入"), format!("Transfer from {from}"), amount)?;
+    // Takes the giving half's out of the figures again: nothing was paid.
+    plan.tender(Tender { kind: TenderKind::Purse, amount_fen: amount });
     Ok(plan)
 }
 

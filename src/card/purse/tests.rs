@@ -243,6 +243,8 @@ fn transfers_have_two_halves() {
     let giving = fact(&transfer_out(Fen(700), &holds, &[], &card_no(), &to).unwrap());
     let receiving = transfer_in(&giving, 0, &to).unwrap();
     assert_eq!(receiving.effect.principal_fen, Fen(700));
+    let sent = (Fen(700), vec![Tender { kind: TenderKind::Purse, amount_fen: Fen(700) }]);
+    assert_eq!((receiving.due_fen, receiving.tenders.clone()), sent, "out of the figures again");
     assert_eq!(receiving.original, Some(giving.transaction_id));
     use Refusal::TransferNotAllowed;
     assert_eq!(transfer_in(&giving, 1, &to), Err(TransferNotAllowed), "received already");
