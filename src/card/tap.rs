@@ -80,20 +80,25 @@ fn probing(step: Step, members: Option<Arc<Members>>) -> TapStep {
 
 fn identified(card: CardIdentity, members: Option<Arc<Members>>) -> TapStep {
     let Some(known) = &members else { return stands(card, Standing::Identified) };
+    // A telephone may answer to our application's name; its number is none.
+    if card.technology == Technology::Cpu && is_random(&card) {
+        return stands(card, Standing::Refused(Refusal::Phone));
+    }
     if let Some(layout) = known.layout(card.technology) {
         let disturbed = probing_disturbs(&card);
         let step = Reading::start(card.uid.clone(), layout, Arc::clone(&known.keys), disturbed);
         return reading_on(step, card, members);
     }
     match card.technology {
-        Technology::Cpu if is_random(&card) => stands(card, Standing::Refused(Refusal::Phone)),
-        Technology::Cpu => {
-            let select = Command::new([0x00, 0xA4, 0x04, 0x00]).with_data(PAYMENT_DIRECTORY).expecting(0);
-            TapStep::Transmit(select, Tap { members, stage: Stage::Payment(card) })
-        }
+        Technology::Cpu => payment(card, members),
         Technology::Desfire | Technology::Ntag424 => stands(card, Standing::Refused(Refusal::NotAMemberCard)),
         _ => stands(card, Standing::Identified),
     }
+}
+
+fn payment(card: CardIdentity, members: Option<Arc<Members>>) -> TapStep {
+    let select = Command::new([0x00, 0xA4, 0x04, 0x00]).with_data(PAYMENT_DIRECTORY).expecting(0);
+    TapStep::Transmit(select, Tap { members, stage: Stage::Payment(card) })
 }
 
 /// Whether identification had to ask a card that its reader may have misnamed: such
@@ -119,6 +124,9 @@ fn reading_on(step: ReadStep, card: CardIdentity, members: Option<Arc<Members>>)
         }
         ReadStep::Reset(reading) => TapStep::Reset(Tap { members, stage: Stage::Reading(reading, card) }),
         ReadStep::Done(Finding::ReaderError) => READER_ERROR,
+        ReadStep::Done(Finding::Refused(Refusal::NotAMemberCard)) if card.technology == Technology::Cpu => {
+            payment(card, members)
+        }
         ReadStep::Done(Finding::Refused(refusal)) => stands(card, Standing::Refused(refusal)),
         ReadStep::Done(Finding::Opened(opened)) => {
             let policy = members.as_deref().map(|members| &members.policy);

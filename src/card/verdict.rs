@@ -109,6 +109,9 @@ refusals! {
     KeyMissing, "key-missing", "The key store lacks the version it needs.",
         "本店没有此卡所用版本的密钥。请联系总部下发新密钥。",
         "This store does not have the keys of this card's version. Ask headquarters for the new keys.";
+    NeedsHeadquarters, "needs-headquarters", "Money can be put on it only while headquarters answers.",
+        "此卡充值须由总部授权。请在联网后重试。",
+        "Money is put on this card by headquarters alone. Try again when the line is up.";
     UnknownFormat, "unknown-format", "Written by a later program.",
         "此卡由更新版本的程序写入。请先升级本机程序。",
         "This card was written by a newer version. Update this gateway first.";
@@ -162,6 +165,7 @@ impl Refusal {
             | Self::Unformatted
             | Self::WrongKey
             | Self::KeyMissing
+            | Self::NeedsHeadquarters
             | Self::UnknownFormat
             | Self::DamagedRecord
             | Self::RecordConflict

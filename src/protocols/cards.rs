@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 pub use super::card_files::{FileAccess, FileKeys, FilePlace, FilePlaces, MAC_PLACE, PICC_PLACE, SunPlace};
+pub use super::card_purse::{PurseKeyNumbers, PursePlaces};
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::card_files::files_wrong;
+use super::card_purse::purse_wrong;
 use super::files::{Files, Place};
 use crate::event::Text;
 use crate::event::card::Technology;
@@ -55,6 +57,8 @@ pub enum Places {
     Blocks(BlockPlaces),
     /// DESFire and NTAG 424.
     Files(FilePlaces),
+    /// CPU cards with a purse.
+    Purse(PursePlaces),
 }
 
 /// Places on a Type 2 chip.
@@ -124,6 +128,7 @@ struct File {
     pages: Option<Spanned<PagePlaces>>,
     blocks: Option<Spanned<BlockPlaces>>,
     files: Option<Spanned<FilePlaces>>,
+    purse: Option<Spanned<PursePlaces>>,
     vectors: Spanned<Vec<PlaceVector>>,
 }
 
@@ -156,22 +161,26 @@ fn check(files: &mut Files, place: &Place, file: File) -> Option<CardLayout> {
     if file.vectors.get_ref().is_empty() || file.technologies.get_ref().is_empty() {
         files.error(place, file.vectors.span(), "no vectors or no technologies", "give at least one of each");
     }
-    let (places, span, wrong) = match (file.pages, file.blocks, file.files) {
-        (Some(pages), None, None) => {
+    let (places, span, wrong) = match (file.pages, file.blocks, file.files, file.purse) {
+        (Some(pages), None, None, None) => {
             let wrong = pages_wrong(pages.get_ref());
             (Places::Pages(pages.get_ref().clone()), pages.span(), wrong)
         }
-        (None, Some(blocks), None) => {
+        (None, Some(blocks), None, None) => {
             let wrong = blocks_wrong(blocks.get_ref());
             (Places::Blocks(blocks.get_ref().clone()), blocks.span(), wrong)
         }
-        (None, None, Some(places)) => {
+        (None, None, Some(places), None) => {
             let wrong = files_wrong(places.get_ref());
             (Places::Files(places.get_ref().clone()), places.span(), wrong)
         }
+        (None, None, None, Some(purse)) => {
+            let wrong = purse_wrong(purse.get_ref());
+            (Places::Purse(purse.get_ref().clone()), purse.span(), wrong)
+        }
         _ => {
-            let hint = "give one of the three";
-            files.error(place, 0..0, "none or several of [pages], [blocks] and [files]", hint);
+            let hint = "give one of the four";
+            files.error(place, 0..0, "none or several of [pages], [blocks], [files] and [purse]", hint);
             return None;
         }
     };

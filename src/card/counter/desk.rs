@@ -125,7 +125,7 @@ impl Desk {
         let Some(record) = record else { return Ok(Batch::new()) };
         let seen = holder::seen(uid, technology, record, &self.shop().timezone);
         let card_no = seen.card_no.clone();
-        let (tap, batch) = match self.journal.look(seen, holder::mark(record), Evidence::default()).await {
+        let (tap, batch) = match self.journal.look(seen, holder::mark(record), self.evidence(uid)).await {
             Err(StoreError::LedgerRefused { what }) => {
                 tracing::warn!(reader = %self.reader, %card_no, what, "this tap settles nothing");
                 return Ok(Batch::new());
@@ -221,6 +221,12 @@ impl Desk {
     pub(super) fn medium(&self, technology: Technology) -> Option<(Arc<CardLayout>, Arc<dyn KeyStore>)> {
         let members = self.members.as_ref()?;
         Some((members.layout(technology)?, Arc::clone(&members.keys)))
+    }
+
+    /// What the card signed of its last transaction here, where its technology signs.
+    pub(super) fn evidence(&self, uid: &CardUid) -> Evidence {
+        let purse = self.members.as_ref().and_then(|members| members.keys.purse());
+        Evidence { counters: None, proof: purse.and_then(|purse| purse.take_proof(uid)) }
     }
 
     /// Whose keys are here.

@@ -1,5 +1,6 @@
 //! Quotes and transactions: one path for all kinds.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -21,11 +22,12 @@ use crate::card::record::{COUPON_SLOTS, MemberRecord};
 use crate::card::stops::hotlist_for;
 use crate::card::work::Worked;
 use crate::clock::{self, UtcMillis};
+use crate::event::card::Technology;
 use crate::event::ledger::CardTransaction;
 use crate::money::{Fen, Holding};
 use crate::store::StoreError;
 use crate::store::hands::InHand;
-use crate::store::ledger::{End, Evidence, NewTransaction, TransactionRow};
+use crate::store::ledger::{End, NewTransaction, TransactionRow};
 use crate::store::ledger_cards::CardRow;
 use crate::store::requests::RequestRow;
 
@@ -73,6 +75,9 @@ pub(super) async fn deal(desk: &Desk, request: &RequestRow, card: &mut InField) 
         Ok(made) => made,
         Err(refused) => return Ok(refused.into()),
     };
+    if let Some(refused) = beyond_the_till(desk, &made, card) {
+        return Ok(refused.into());
+    }
     let said = said(&made);
     if request.kind == QUOTE {
         return Ok(Went::Done(said));
@@ -110,6 +115,19 @@ pub(super) async fn deal(desk: &Desk, request: &RequestRow, card: &mut InField) 
         NewTransaction { fact, technology, business_day, before, after, earlier, takes_fen, day_cap };
     let in_hand = desk.journal.begin(new_transaction).await?;
     write(desk, request, card, record, new, in_hand).await
+}
+
+/// What the purse of a CPU card does not do here: a load is headquarters' alone, and a purchase
+/// needs a SAM.
+fn beyond_the_till(desk: &Desk, made: &Made, card: &InField) -> Option<Refused> {
+    let keys =
+        desk.members.as_ref().filter(|_| card.technology == Technology::Cpu).map(|members| &members.keys)?;
+    match (made.after.balance().cmp(&made.before.balance()), keys.purse()) {
+        (Ordering::Greater, None) => Some(Refusal::NeedsHeadquarters.into()),
+        (Ordering::Greater, Some(purse)) if !purse.can_load() => Some(Refusal::NeedsHeadquarters.into()),
+        (Ordering::Less, None) => Some(crate::card::verdict::Refusal::KeyMissing.into()),
+        _ => None,
+    }
 }
 
 /// Plan and policy: nothing is written.
@@ -260,7 +278,7 @@ async fn write(
     };
     match outcome {
         WriteOutcome::Written => {
-            desk.journal.end(id, End::Committed(Evidence::default())).await?;
+            desk.journal.end(id, End::Committed(desk.evidence(&card.uid))).await?;
             card.shows = Shows::Record(Box::new(new));
         }
         WriteOutcome::NotWritten | WriteOutcome::Refused(_) | WriteOutcome::Changed => {

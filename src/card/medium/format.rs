@@ -113,7 +113,7 @@ pub(super) fn format_steps(
             Ok(commands.into_iter().map(FormatDeed::Write).collect())
         }
         Places::Blocks(blocks) => format_blocks(layout, blocks, &header_bytes, &writes, card, keys),
-        Places::Files(_) => Err(FormatError::Conversation(technology)),
+        Places::Files(_) | Places::Purse(_) => Err(FormatError::Conversation(technology)),
     }
 }
 

@@ -2,7 +2,7 @@
 //! a layout's places as commands (`place`), reading a card (`read`), writing its
 //! older slot (`write`) and preparing an empty card (`format`, `preparing`), all pure state
 //! machines or lists of commands; `desfire` has the same three for cards with files and
-//! transactions. What does not: the bytes of a record (`record`), keys (`keys`), and
+//! transactions, `purse_card` for cards with a purse beside the record. What does not: the bytes of a record (`record`), keys (`keys`), and
 //! whether a member may be served (`member`).
 //!
 //! ```text
@@ -18,6 +18,7 @@ mod page_login;
 mod place;
 mod preparing;
 mod public;
+mod purse_card;
 mod read;
 mod write;
 

@@ -44,6 +44,7 @@ pub(super) fn header(places: &Places) -> Piece {
         Places::Pages(pages) => piece(pages.header.into(), HEADER_BYTES),
         Places::Blocks(blocks) => piece(blocks.header.into(), HEADER_BYTES),
         Places::Files(files) => piece(files.header.file.into(), HEADER_BYTES),
+        Places::Purse(purse) => piece(purse.header.into(), HEADER_BYTES),
     }
 }
 
@@ -62,7 +63,7 @@ pub(super) fn slot(places: &Places, which: Which) -> Vec<Piece> {
             let blocks = of(&blocks.slots, which).map(Vec::as_slice).unwrap_or_default();
             blocks.iter().map(|block| piece((*block).into(), BLOCK_BYTES)).collect()
         }
-        Places::Files(_) => Vec::new(),
+        Places::Files(_) | Places::Purse(_) => Vec::new(),
     }
 }
 
@@ -79,7 +80,7 @@ pub(super) fn slot_writes(places: &Places, which: Which, bytes: &[u8; SLOT_BYTES
             filled.resize(SLOT_BYTES.next_multiple_of(BLOCK_BYTES), 0);
             slot(places, which).into_iter().zip(filled.chunks(BLOCK_BYTES).map(<[u8]>::to_vec)).collect()
         }
-        Places::Files(_) => Vec::new(),
+        Places::Files(_) | Places::Purse(_) => Vec::new(),
     }
 }
 
@@ -128,6 +129,10 @@ fn lies_there(places: &Places, vector: &PlaceVector) -> bool {
     if let Places::Files(files) = places {
         let place = files.slots.get(vector.slot).filter(|place| place.file == vector.at);
         return place.is_some_and(|place| usize::from(place.offset) + vector.byte == vector.offset);
+    }
+    if let Places::Purse(purse) = places {
+        let place = purse.slots.get(vector.slot).filter(|_| purse.record == vector.at);
+        return place.is_some_and(|begin| usize::from(*begin) + vector.byte == vector.offset);
     }
     let which = if vector.slot == 0 { Which::A } else { Which::B };
     let bytes: [u8; SLOT_BYTES] = std::array::from_fn(|at| u8::try_from(at + 1).unwrap_or_default());

@@ -18,6 +18,7 @@ use super::format::{FormatDeed, FormatError, format_steps};
 use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
 use super::public;
+use super::purse_card::PurseFormatting;
 use crate::card::apdu::Command;
 use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, KeyVersion};
 use crate::card::probe::{Answer, RELAY_GET_VERSION};
@@ -58,8 +59,24 @@ pub struct Preparing {
     doing: Deed,
     todo: VecDeque<Deed>,
     begun: bool,
-    /// With a card of files.
-    files: Option<FileFormatting>,
+    /// With a card that asks back.
+    files: Option<Talk>,
+}
+
+/// A conversation with a card of files.
+#[derive(Debug)]
+enum Talk {
+    Files(FileFormatting),
+    Purse(PurseFormatting),
+}
+
+impl Talk {
+    fn answer(&mut self, answer: &Answer) -> FileStep<PrepareOutcome> {
+        match self {
+            Self::Files(talk) => talk.answer(answer),
+            Self::Purse(talk) => talk.answer(answer),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -106,7 +123,15 @@ impl Preparing {
             let keys = Arc::clone(keys);
             let (work, first) = FileFormatting::start(uid.clone(), layout, files.clone(), record, keys)?;
             todo.push_back(Deed::Files(first));
-            return Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files: Some(work) }.go_on());
+            let files = Some(Talk::Files(work));
+            return Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files }.go_on());
+        }
+        if let Places::Purse(purse) = &layout.places {
+            let (keys, purse) = (Arc::clone(keys), purse.clone());
+            let (work, first) = PurseFormatting::start(uid.clone(), layout, purse, record, keys, again)?;
+            todo.push_back(Deed::Files(first));
+            let files = Some(Talk::Purse(work));
+            return Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files }.go_on());
         }
         if technology == Technology::Ultralight {
             todo.push_back(Deed::Chip);

@@ -11,6 +11,7 @@ use super::desfire::{FileReading, FileStep};
 use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
 use super::public;
+use super::purse_card::PurseReading;
 use crate::card::apdu::Command;
 use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore};
 use crate::card::probe::Answer;
@@ -61,6 +62,7 @@ pub struct Reading(Kind);
 enum Kind {
     Memory(MemoryReading),
     Files(FileReading),
+    Purse(Box<PurseReading>),
 }
 
 impl Reading {
@@ -78,6 +80,11 @@ impl Reading {
                 let (reading, select) = FileReading::start(uid, layout, files, keys, KeyRole::Debit);
                 ReadStep::Transmit(select, Box::new(Self(Kind::Files(reading))))
             }
+            Places::Purse(purse) => {
+                let purse = purse.clone();
+                let (reading, select) = PurseReading::start(uid, layout, purse, keys);
+                ReadStep::Transmit(select, Box::new(Self(Kind::Purse(Box::new(reading)))))
+            }
             Places::Pages(_) | Places::Blocks(_) => MemoryReading::start(uid, layout, keys, disturbed),
         }
     }
@@ -90,6 +97,12 @@ impl Reading {
             Kind::Files(mut reading) => match reading.answer(answer) {
                 FileStep::Transmit(command) => {
                     ReadStep::Transmit(command, Box::new(Self(Kind::Files(reading))))
+                }
+                FileStep::Done(finding) => ReadStep::Done(finding),
+            },
+            Kind::Purse(mut reading) => match reading.answer(answer) {
+                FileStep::Transmit(command) => {
+                    ReadStep::Transmit(command, Box::new(Self(Kind::Purse(reading))))
                 }
                 FileStep::Done(finding) => ReadStep::Done(finding),
             },
@@ -325,7 +338,7 @@ impl MemoryReading {
                         deeds.extend([Deed::Load(login.load), Deed::LogIn(login.authenticate)]);
                     }
                 }
-                Places::Files(_) => {}
+                Places::Files(_) | Places::Purse(_) => {}
             }
             deeds.push_back(Deed::Read(piece));
         }
@@ -388,6 +401,7 @@ pub(super) fn finding(header: Header, slots: &[&[u8]], uid: &CardUid, keys: &dyn
 pub(super) fn no_key(error: &KeyError) -> Refusal {
     match error {
         KeyError::OtherStore { .. } => Refusal::StoreNotAccepted,
+        KeyError::NeedsHeadquarters => Refusal::NeedsHeadquarters,
         _ => Refusal::KeyMissing,
     }
 }

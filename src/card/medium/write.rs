@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::desfire::{FileStep, FileWriting};
 use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
+use super::purse_card::PurseWriting;
 use super::read::{Finding, Opened, ReadStep, Reading, no_key};
 use crate::card::apdu::Command;
 use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore};
@@ -21,7 +22,7 @@ use crate::card::probe::Answer;
 use crate::card::record::{EncodeError, MemberRecord, Which, encode};
 use crate::card::verdict::Refusal;
 use crate::ident::CardUid;
-use crate::protocols::cards::{CardLayout, FilePlaces, PagePlaces, Places};
+use crate::protocols::cards::{CardLayout, FilePlaces, PagePlaces, Places, PursePlaces};
 
 /// What to do next.
 #[derive(Debug)]
@@ -68,6 +69,8 @@ enum Stage {
     Reading(Box<Reading>),
     /// A card with files, from its reading to the commit.
     Files(Box<FileWriting>),
+    /// A card with a purse, likewise.
+    Purse(Box<PurseWriting>),
     Deeds {
         doing: Deed,
         todo: VecDeque<Deed>,
@@ -118,6 +121,10 @@ impl Writing {
                             let files = files.clone();
                             return self.files(files);
                         }
+                        if let Places::Purse(purse) = &self.layout.places {
+                            let purse = purse.clone();
+                            return self.purse(purse);
+                        }
                         let (layout, keys) = (Arc::clone(&self.layout), Arc::clone(&self.keys));
                         let step = Reading::start(uid, layout, keys, false);
                         self.reading(step)
@@ -137,6 +144,13 @@ impl Writing {
                 }
                 FileStep::Done(outcome) => WriteStep::Done(outcome),
             },
+            Stage::Purse(mut writing) => match writing.answer(answer) {
+                FileStep::Transmit(command) => {
+                    self.stage = Stage::Purse(writing);
+                    WriteStep::Transmit(command, Box::new(self))
+                }
+                FileStep::Done(outcome) => WriteStep::Done(outcome),
+            },
             Stage::Deeds { doing, todo, begun } => self.done(&doing, todo, begun, answer),
             Stage::Moving => WriteStep::Done(WriteOutcome::Unknown),
         }
@@ -147,6 +161,14 @@ impl Writing {
         let (expected, new) = (self.expected.clone(), self.new.clone());
         let (writing, select) = FileWriting::start(uid, layout, files, keys, expected, new);
         self.stage = Stage::Files(Box::new(writing));
+        WriteStep::Transmit(select, Box::new(self))
+    }
+
+    fn purse(mut self, purse: PursePlaces) -> WriteStep {
+        let (uid, layout, keys) = (self.uid.clone(), Arc::clone(&self.layout), Arc::clone(&self.keys));
+        let (expected, new) = (self.expected.clone(), self.new.clone());
+        let (writing, select) = PurseWriting::start(uid, layout, purse, keys, expected, new);
+        self.stage = Stage::Purse(Box::new(writing));
         WriteStep::Transmit(select, Box::new(self))
     }
 
@@ -192,7 +214,7 @@ impl Writing {
             Places::Pages(ref pages) => self.page_deeds(pages, card, target, &writes, &bytes),
             Places::Blocks(_) => self.block_deeds(card, &writes),
             // Has its own way from the beginning.
-            Places::Files(_) => Err(KeyError::NoSuchKey),
+            Places::Files(_) | Places::Purse(_) => Err(KeyError::NoSuchKey),
         };
         deeds.map_err(|error| WriteOutcome::Refused(no_key(&error)))
     }

@@ -58,15 +58,11 @@ pub fn wholeness(technology: Technology) -> Wholeness {
         | T::Ntag216
         | T::Ntag424
         | T::Ultralight
-        | T::UltralightC => Wholeness::TwoSlots,
-        T::Cpu
-        | T::Sle4442
-        | T::Iso15693
-        | T::Em4100
-        | T::Magstripe
-        | T::Barcode
-        | T::Qr
-        | T::Unknown => Wholeness::Account,
+        | T::UltralightC
+        | T::Cpu => Wholeness::TwoSlots,
+        T::Sle4442 | T::Iso15693 | T::Em4100 | T::Magstripe | T::Barcode | T::Qr | T::Unknown => {
+            Wholeness::Account
+        }
     }
 }
 
