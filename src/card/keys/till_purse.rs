@@ -190,7 +190,10 @@ impl TillPurse {
         let Some(foil) = foils.get_mut(uid) else { return Ok(false) };
         foil.proof.tac = hex::encode_upper(tac);
         foil.signed = true;
-        match (foil.approval.take(), mac2) {
+        let approval = foil.approval.take();
+        // Whoever takes a proof does not wait for the SAM.
+        drop(foils);
+        match (approval, mac2) {
             (Some(approval), Some(mac2)) => self.with_terminal(|terminal| terminal.confirm(&approval, &mac2)),
             (approval, _) => Ok(approval.is_none()),
         }

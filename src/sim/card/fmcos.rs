@@ -189,7 +189,7 @@ impl Fmcos {
                 let random = self.random();
                 let mut challenge = random;
                 if *length == 4 {
-                    challenge[4..].fill(0);
+                    challenge.iter_mut().skip(4).for_each(|byte| *byte = 0);
                 }
                 self.challenge = Some(challenge);
                 Ok(random.get(..usize::from(*length)).unwrap_or_default().to_vec())
