@@ -7,12 +7,12 @@ PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd open
 PACKAGES_LAB   := qemu-system-x86 busybox-static cpio kmod xz-utils e2fsprogs
 # One machine for all of them.
 MODULES_LAB := virtio_pci 9p 9pnet_virtio overlay virtio_console virtio_blk virtio_net ext4 \
-	can can_raw can_isotp can_dev vcan slcan sch_netem
+	can can_raw can_isotp can_dev vcan slcan sch_netem evdev uinput
 
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 CARGO ?= cargo
 
-.PHONY: help demo test lint soak bench bench-build fuzz power-cut can check install deps-build deps-test
+.PHONY: help demo test lint soak bench bench-build hot-functions fuzz power-cut can wedge check install deps-build deps-test
 
 help:
 	@echo "make demo     install what is needed, build, run the whole product on simulated devices"
@@ -22,6 +22,7 @@ help:
 	@echo "make fuzz     feed every parser with made-up bytes for FUZZ_SECONDS each (usually 60)"
 	@echo "make power-cut  cut a virtual machine's power 20 times under load (CUTS=, SEED=)"
 	@echo "make can      CAN sockets against the kernel's own ISO-TP, in a virtual machine"
+	@echo "make wedge    a scanner that types, made by the kernel, in a virtual machine"
 	@echo "make lint     clippy and rustfmt, warnings are errors"
 	@echo "make install  install the built daemon with its systemd unit on this box"
 
@@ -55,23 +56,33 @@ soak: deps-test
 		$(CARGO) test --locked --test soak -- --include-ignored --nocapture --test-threads=1
 
 # What the figures mean: docs/benchmarks.md. `make bench SAVE=1` writes them there.
-BENCHES := append drain start idle tap vehicle decode buses
-# Some peers are written in Python: installed under target/, not on the machine.
-PACKAGES_BENCH := python3-venv
+BENCHES := append drain start idle tap counter vehicle decode buses
+# Some peers are written in Python or for Node.js: installed under target/, not on the machine.
+PACKAGES_BENCH := python3-venv $(if $(shell command -v npm),,nodejs npm)
 PEERS := $(or $(CARGO_TARGET_DIR),target)/peers
 
-$(PEERS)/installed: benches/peers/requirements.txt
+$(PEERS)/installed: benches/peers/requirements.txt benches/peers/package.json
 	$(call install_missing,$(PACKAGES_BENCH))
 	python3 -m venv --clear $(PEERS)
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -r $<
+	cp benches/peers/package.json $(PEERS)
+	npm install --prefix $(PEERS) --silent --no-package-lock --no-audit --no-fund
 	touch $@
 
 bench-build: deps-test $(PEERS)/installed
 	$(CARGO) bench --locked --no-run
 
 bench: bench-build
-	@for bench in $(BENCHES); do BAYGATE_PEERS=$(abspath $(PEERS))/bin/python $(CARGO) bench --locked --quiet --bench $$bench || exit 1; done
+	@for bench in $(BENCHES); do BAYGATE_PEERS=$(abspath $(PEERS))/bin/python BAYGATE_NODE_PEERS=$(abspath $(PEERS))/node_modules $(CARGO) bench --locked --quiet --bench $$bench || exit 1; done
 	@$(CARGO) bench --locked --quiet --bench table
+
+# What a release keeps side by side (src/build.rs); worth doing again when much has changed.
+# The list is emptied first: callgrind does not see into a program that is linked by one.
+hot-functions: deps-test
+	$(call install_missing,valgrind)
+	: > src/hot_functions.txt
+	$(CARGO) build --release --locked
+	python3 benches/hot_functions.py $(or $(CARGO_TARGET_DIR),target)/release/baygate
 
 # Each parser of what strangers send (fuzz/fuzz_targets; docs/testing.md). Coverage needs flags
 # that the stable compiler only takes when told so.
@@ -99,6 +110,12 @@ can: deps-test
 	$(call install_missing,$(PACKAGES_LAB))
 	tests/lab/build.sh $(or $(CARGO_TARGET_DIR),target)/lab $(MODULES_LAB)
 	BAYGATE_STRIDE=$(STRIDE) $(CARGO) test --locked --test vehicle_can -- --ignored --nocapture --exact in_the_machine
+
+# A keyboard that is a scanner, made by the kernel: tests/card_wedge.rs.
+wedge: deps-test
+	$(call install_missing,$(PACKAGES_LAB))
+	tests/lab/build.sh $(or $(CARGO_TARGET_DIR),target)/lab $(MODULES_LAB)
+	$(CARGO) test --locked --test card_wedge -- --ignored --nocapture --exact in_the_machine
 
 lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings

@@ -9,7 +9,8 @@ use std::process::Command;
 
 use setup::figures::{Found, table};
 
-const BENCHES: [&str; 8] = ["append", "drain", "start", "idle", "tap", "vehicle", "decode", "buses"];
+const BENCHES: [&str; 9] =
+    ["append", "drain", "start", "idle", "tap", "counter", "vehicle", "decode", "buses"];
 const BEGIN: &str = "<!-- figures: written by `make bench SAVE=1` -->\n";
 const END: &str = "<!-- end of figures -->\n";
 

@@ -11,18 +11,20 @@ mod setup;
 #[path = "../tests/support/vpcd_card.rs"]
 mod vpcd_card;
 
-use std::ffi::CString;
-use std::io::{BufRead, BufReader};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+#[path = "setup/reader_watch.rs"]
+mod reader_watch;
 
-use ::pcsc::{Context, Disposition, Protocols, ReaderState, Scope, ShareMode, State};
+use std::ffi::CString;
+use std::time::Duration;
+
+use ::pcsc::{Context, Disposition, Protocols, Scope, ShareMode};
 use pcscd::Pcscd;
-use rusqlite::Connection;
+use reader_watch::{listen, ms, next, watch};
 use setup::broker::Broker;
-use setup::daemon::{Site, program};
+use setup::daemon::Site;
 use setup::figures::{Figure, Found, digits, quantile};
-use setup::{fill, number, process};
+use setup::fill::OneRow;
+use setup::{number, process};
 use vpcd_card::{DOUBTFUL_ATR, Reply, TestCard, bytes, uid_only};
 
 /// On top of bare APDUs and one sync.
@@ -83,10 +85,6 @@ fn main() {
     found.keep("tap");
 }
 
-fn ms(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
 /// A card that answers as an NTAG215 behind a reader that relays.
 fn card(port: u16, uid: &str) -> TestCard {
     let uid = bytes(uid);
@@ -98,36 +96,6 @@ fn card(port: u16, uid: &str) -> TestCard {
             other => uid_only(&uid, other),
         })
     })
-}
-
-/// Watches one slot through a context of its own: when a card came, when it left.
-fn watch(reader: &str) -> Receiver<(bool, Instant)> {
-    let (tell, told) = channel();
-    let name = CString::new(reader).unwrap();
-    std::thread::spawn(move || {
-        let context = Context::establish(Scope::System).unwrap();
-        let mut states = [ReaderState::new(name, State::UNAWARE)];
-        let mut before = false;
-        loop {
-            match context.get_status_change(Duration::from_secs(3600), &mut states) {
-                Ok(()) | Err(::pcsc::Error::Timeout) => {}
-                Err(_) => return,
-            }
-            let (now, at) = (states[0].event_state().contains(State::PRESENT), Instant::now());
-            states[0].sync_current_state();
-            if now != before && tell.send((now, at)).is_err() {
-                return;
-            }
-            before = now;
-        }
-    });
-    told
-}
-
-fn next(seen: &Receiver<(bool, Instant)>, present: bool) -> Instant {
-    let (now, at) = seen.recv_timeout(LONG).expect("the reader tells of cards");
-    assert_eq!(now, present);
-    at
 }
 
 /// The same questions, by hand.
@@ -142,54 +110,4 @@ fn ask(reader: &str, apdus: &[Vec<u8>]) {
     }
     transaction.end(Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
     card.disconnect(Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
-}
-
-/// An HTTP client on the event stream: each `card.tapped` with the time of its last byte.
-fn listen(site: &Site) -> Receiver<(String, Instant)> {
-    let made = program()
-        .args(["token", "create", "--name", "bench", "--scopes", "read", "--json", "--config"])
-        .arg(site.config())
-        .output()
-        .unwrap();
-    let made: serde_json::Value = serde_json::from_slice(&made.stdout).unwrap();
-    let token = made["token"].as_str().unwrap().to_owned();
-    let line = site.says("baygate is running");
-    let address = line.split("api=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
-    let answer = ureq::get(format!("http://{address}/v1/events?class=card"))
-        .header("Authorization", format!("Bearer {token}"))
-        .call()
-        .unwrap();
-    let mut lines = BufReader::new(answer.into_body().into_reader()).lines();
-    // The first line comes at once: the stream is open.
-    lines.next().unwrap().unwrap();
-    let (tell, told) = channel();
-    std::thread::spawn(move || {
-        for line in lines.map_while(Result::ok) {
-            if line.starts_with("data:") && line.contains("baygate.card.tapped") {
-                let _ = tell.send((line, Instant::now()));
-            }
-        }
-    });
-    told
-}
-
-/// One row, durable, without us.
-struct OneRow {
-    conn: Connection,
-}
-
-impl OneRow {
-    fn new(site: &Site) -> Self {
-        let conn = Connection::open(site.folder.path().join("one-row.db")).unwrap();
-        conn.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE row (body TEXT)")
-            .unwrap();
-        Self { conn }
-    }
-
-    fn commit(&mut self, n: usize) -> f64 {
-        let body = fill::body(n);
-        let began = Instant::now();
-        self.conn.execute("INSERT INTO row VALUES (?1)", [body]).unwrap();
-        ms(began.elapsed())
-    }
 }

@@ -36,6 +36,7 @@ fn tapped() -> NewEvent {
         uid: "04A1B2C3".parse().unwrap(),
         technology: Technology::Ntag213,
         atr: None,
+        code: None,
         member: None,
         latency_ms: 4,
     };

@@ -4,7 +4,7 @@
 #[path = "support/counter.rs"]
 mod counter;
 
-use baygate::config::tables::{ReaderKind, ReaderRole, ReaderTable};
+use baygate::config::tables::{Feedback, ReaderKind, ReaderRole, ReaderTable};
 use baygate::event::card::Technology;
 use baygate::event::device::DeviceStatus;
 use baygate::sim::card::Em4100Sim;
@@ -24,7 +24,10 @@ fn table(link: &str) -> ReaderTable {
         name: None,
         listen: None,
         link: Some(link.parse().unwrap()),
+        device: None,
+        technology: None,
         role: ReaderRole::Card,
+        feedback: Feedback::Auto,
     }
 }
 

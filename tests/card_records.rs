@@ -123,7 +123,8 @@ async fn lost_and_found_again() {
         (&manager, &block, &json!({ "reason": "长".repeat(201) }), 422, "reason-invalid"),
         (&manager, &block, &json!({ "as": "returned" }), 400, "body-invalid"),
         (&manager, &path(&anonymous, "block"), &lost, 409, "loss-report-not-allowed"),
-        (&manager, &"/v1/cards/4711/block".to_owned(), &lost, 404, "card-not-known"),
+        (&manager, &"/v1/cards/4711/unblock".to_owned(), &nothing, 404, "card-not-known"),
+        (&manager, &"/v1/cards/x_y/block".to_owned(), &lost, 404, "card-not-known"),
     ];
     for (token, path, body, status, code) in cases {
         let refused = served.post(token, path, body).await.problem();
@@ -169,6 +170,64 @@ async fn lost_and_found_again() {
     for path in [&block, &unblock] {
         assert_eq!(served.post(&manager, path, &nothing).await.problem(), (409, "card-replaced".into()));
     }
+    served.stop().await;
+}
+
+/// A member calls; the card was never here. Whoever comes with it is refused at the first tap.
+#[tokio::test]
+async fn a_card_that_was_never_seen_is_reported_lost() {
+    let served = shop(Setup::new()).await;
+    let till = pair(&served, "till-1", EVERYTHING).await;
+    let manager = person(&served, &till, "wang.fang", "manager").await;
+    let unseen = card(7, CardType::Named);
+    let path = |what: &str| format!("/v1/cards/{}/{what}", unseen.card_no);
+    let lost = json!({ "reason": "电话挂失" });
+    let first = post_with_key(&served, &manager, &path("block"), &lost, "k-1").await;
+    assert_eq!((first.status, &first.json()["seen"]), (200, &json!(false)), "{first:?}");
+    assert_eq!(post_with_key(&served, &manager, &path("block"), &lost, "k-1").await.json(), first.json());
+    assert_eq!(served.post(&manager, &path("block"), &lost).await.problem(), (409, "card-lost".into()));
+    let undone = served.post(&manager, &path("unblock"), &json!({})).await.json();
+    assert_eq!((&undone["was"], &undone["status"]), (&json!("lost"), &json!("active")));
+    let nothing = served.post(&manager, &path("unblock"), &json!({})).await;
+    assert_eq!(nothing.problem(), (404, "card-not-known".into()));
+    assert_eq!(served.post(&manager, &path("block"), &json!({ "as": "blocked" })).await.status, 200);
+
+    // The report outlives a restart; the first tap takes it over.
+    let served = shop(Setup::in_dir(served.stop().await)).await;
+    let manager = person(&served, &till, "zhao.min", "manager").await;
+    tap(&served.store, &unseen).await;
+    let shown = served.get(&manager, &format!("/v1/cards/{}", unseen.card_no)).await.json();
+    assert_eq!(shown["status"], "blocked");
+    let told = served.post(&manager, &path("unblock"), &json!({})).await.json();
+    assert_eq!((&told["was"], &told["seen"]), (&json!("blocked"), &json!(true)));
+    let told = statuses(&served.store).await;
+    let facts: Vec<_> = told.iter().map(|status| (status.status, status.uid.is_some())).collect();
+    let stood =
+        [CardStanding::Lost, CardStanding::Active, CardStanding::Blocked].map(|status| (status, false));
+    assert_eq!(facts, [&stood[..], &[(CardStanding::Active, true)]].concat());
+    assert!(told.iter().all(|status| status.operator.is_some() && status.till.is_some()));
+    served.stop().await;
+}
+
+/// How many reports of cards that were never here are kept is bounded.
+#[tokio::test]
+async fn reports_of_unseen_cards_are_bounded() {
+    let served = shop(Setup::new()).await;
+    let token = served.token(&["issue"]).await;
+    let most = usize::try_from(baygate::store::card_reports::MOST_REPORTS).unwrap();
+    let by = || By { operator: "li".into(), till: "till-1".parse().unwrap() };
+    for chunk in (0..most).collect::<Vec<_>>().chunks(500) {
+        let mut batch = Batch::new();
+        for n in chunk {
+            let card_no = format!("99{n:06}").parse().unwrap();
+            let active = CardStanding::Active;
+            let one = baygate::store::card_reports::stands(&card_no, active, CardStanding::Lost, None, by());
+            batch.ops.extend(one.unwrap().ops);
+        }
+        served.store.commit(batch).await.unwrap();
+    }
+    let full = served.post(&token, "/v1/cards/4711/block", &json!({})).await;
+    assert_eq!(full.problem(), (409, "too-many-reports".into()));
     served.stop().await;
 }
 

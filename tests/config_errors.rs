@@ -111,6 +111,46 @@ fn every_mistake_points_at_its_place_and_says_what_to_do() {
             "link = ",
         ),
         (
+            "pn532 behind pcscd",
+            head("[[reader]]\nid = \"r\"\nkind = \"pn532\"\nname = \"ACS*\"\nlink = \"tcp://h:1\"\n"),
+            "baygate.toml:4:1:",
+            "link = ",
+        ),
+        (
+            "wedge without device",
+            head("[[reader]]\nid = \"r\"\nkind = \"wedge\"\nlink = \"tcp://h:1\"\n"),
+            "baygate.toml:4:1:",
+            "device = ",
+        ),
+        (
+            "a keyboard by its number",
+            head("[[reader]]\nid = \"r\"\nkind = \"wedge\"\ndevice = \"/dev/input/event3\"\n"),
+            "baygate.toml:4:1:",
+            "by-id/",
+        ),
+        (
+            "lights of a chip that has none",
+            head("[[reader]]\nid = \"r\"\nkind = \"pn532\"\nlink = \"tcp://h:1\"\nfeedback = \"acr122\"\n"),
+            "baygate.toml:4:1:",
+            "`feedback`",
+        ),
+        (
+            "lights of a security module",
+            head(
+                "[[reader]]\nid = \"r\"\nkind = \"pcsc\"\nname = \"A*\"\nrole = \"sam\"\nfeedback = \"off\"\n",
+            ),
+            "baygate.toml:4:1:",
+            "`feedback`",
+        ),
+        (
+            "a device elsewhere",
+            head(
+                "[[reader]]\nid = \"r\"\nkind = \"em4100\"\nlink = \"tcp://h:1\"\ndevice = \"/dev/input/event0\"\n",
+            ),
+            "baygate.toml:4:1:",
+            "link = ",
+        ),
+        (
             "em4100 on a folder",
             head("[[reader]]\nid = \"r\"\nkind = \"em4100\"\nlink = \"file:///tmp\"\n"),
             "baygate.toml:4:1:",

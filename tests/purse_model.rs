@@ -212,7 +212,9 @@ async fn plan(shop: &Shop, card: &FakeCard, other: &CardNo, wish: Wish) -> Optio
         Wish::Redeem(points) => changes::redeem(points, vec![item(Category::Gift, 3, 0)]),
         Wish::Coupon => changes::give_coupon(CouponId(7), &rules),
         Wish::Adjust(amount) => changes::adjust(Fen(0), Fen(amount), 0),
-        Wish::Transfer { amount, .. } => changes::transfer_out(Fen(amount), &card.card_no, other),
+        Wish::Transfer { amount, .. } => {
+            changes::transfer_out(Fen(amount), &card.holding, &[], &card.card_no, other)
+        }
         Wish::Refund { of, .. } | Wish::Void { of } => {
             let (fact, earlier) = original(shop, card, of).await?;
             let of = refund::Original {

@@ -249,7 +249,7 @@ async fn a_unit_with_an_extended_address_and_one_of_fd_alone() {
         let mut witness = CanSocket::open("vcan6").unwrap();
         let link: VehicleLink = "can://vcan6".parse().unwrap();
         let mut link = Link::open(&link, &bundle(), None, None).await.unwrap();
-        let told = link.ask(identifier.to(target), None).await.unwrap();
+        let told = link.ask(identifier.to(target).unwrap(), None).await.unwrap();
         talk.abort();
         assert_eq!(unit.join().unwrap(), [0x22, 0xF1, 0x87]);
         assert_eq!(told.messages.len(), 1, "{told:?}");

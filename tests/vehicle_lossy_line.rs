@@ -12,7 +12,7 @@ use baygate::config::tables::Poll;
 use baygate::event::vehicle::VehicleReport;
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Engine, Fault, Multi, Profile, VehicleSim};
 use baygate::store::requests::RequestState;
-use baygate::vehicle::adapter::Adapter;
+use baygate::vehicle::adapter::{Adapter, Capabilities};
 use baygate::vehicle::batch::{Batch, Promises};
 use baygate::vehicle::gate::Request;
 use baygate::vehicle::report;
@@ -338,4 +338,59 @@ async fn an_adapter_that_echoes_lines_but_not_characters() {
     assert_eq!(adapter.capabilities().echo, Some(false));
     assert!(!dongle.heard_text().contains("0104"));
     assert!(lines.load(Ordering::SeqCst) > 10);
+}
+
+/// What was learned of another adapter that says the same of itself is doubted: one that echoes is
+/// used, one that does not is found out, and a bad moment is no verdict.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verdict_on_the_echo_is_taken_back() {
+    let told = |echo| Capabilities {
+        echo: Some(echo),
+        response_count: Some(echo),
+        multi_pid: Some(true),
+        long_requests: Some(true),
+        ..Capabilities::default()
+    };
+    for (name, adapter, remembered, proven) in [
+        ("it echoes after all", SimAdapter::default(), false, true),
+        ("another one did", SimAdapter::named("clone-no-echo").unwrap(), true, false),
+    ] {
+        let sim = plugged(adapter).await;
+        let mut adapter = open(&sim).await;
+        adapter.remember(told(remembered));
+        let record =
+            scan::run(&mut adapter, &bundle(), Uuid::nil(), "bay-1".parse().unwrap(), &mut |_| {}).await;
+        let report = report::build(&record.unwrap(), &bundle());
+        assert_eq!(adapter.capabilities().echo, Some(proven), "{name}");
+        let unsent = report.errors.iter().filter(|error| error.error.starts_with("not sent")).count();
+        assert_eq!(unsent == 0, proven, "{name}: {:?}", report.errors);
+        if proven {
+            assert_eq!(adapter.capabilities().response_count, Some(true), "the digit is tried then");
+        }
+    }
+}
+
+/// An adapter without echo on a line that spoils every answer, then none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_noisy_moment_is_no_verdict() {
+    let noisy = Arc::new(AtomicUsize::new(0));
+    let spoils = Arc::clone(&noisy);
+    let script: Script = Arc::new(move |command| {
+        if command == "ATE1" && spoils.load(Ordering::SeqCst) > 0 {
+            return b"O\xFFK\r\r>".to_vec();
+        }
+        good(command).into_bytes()
+    });
+    let dongle = Dongle::on_tcp(script).await;
+    let mut adapter = Adapter::open(&dongle.link.parse().unwrap(), &bundle(), None, None).await.unwrap();
+    noisy.store(1, Ordering::SeqCst);
+    adapter.ask(Request::current(0x00), None).await.unwrap();
+    let answer = adapter.ask(Request::current(0x04), None).await.unwrap();
+    assert!(answer.trouble().unwrap().starts_with("not sent"), "{answer:?}");
+    assert_eq!(adapter.capabilities().echo, None, "nothing is proven");
+    noisy.store(0, Ordering::SeqCst);
+    let answer = adapter.ask(Request::current(0x04), None).await.unwrap();
+    assert!(answer.trouble().unwrap().starts_with("not sent"), "{answer:?}");
+    assert_eq!(adapter.capabilities().echo, Some(false));
+    assert!(!dongle.heard_text().contains("0104"));
 }

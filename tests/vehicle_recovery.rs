@@ -169,22 +169,22 @@ async fn one_unit_alone_and_all_again() {
         let all: Vec<String> = units.iter().map(|(_, name)| format!("{name} 410C1AF8")).collect();
         assert_eq!(told(&adapter.ask(rpm, None).await.unwrap()), all);
         for (address, name) in units {
-            let to_one = rpm.to(Target::Unit(address));
+            let to_one = rpm.to(Target::Unit(address)).unwrap();
             assert_eq!(told(&adapter.ask(to_one, None).await.unwrap()), [format!("{name} 410C1AF8")]);
         }
         assert_eq!(told(&adapter.ask(rpm, None).await.unwrap()), all, "protocol {protocol}");
         if protocol == 6 {
             // A long answer, whose flow control goes to the same unit, and one that refuses.
             let vin = Request::data_by_identifier(0xF190);
-            let answer = adapter.ask(vin.to(Target::Unit(0x7E0)), None).await.unwrap();
+            let answer = adapter.ask(vin.to(Target::Unit(0x7E0)).unwrap(), None).await.unwrap();
             assert_eq!(answer.messages[0].payload[3..], *b"1M8GDM9AXKP042788");
-            let answer = adapter.ask(vin.to(Target::Unit(0x7E1)), None).await.unwrap();
+            let answer = adapter.ask(vin.to(Target::Unit(0x7E1)).unwrap(), None).await.unwrap();
             assert_eq!(answer.refusals.len(), 1, "{answer:?}");
             assert_eq!(adapter.ask(rpm, None).await.unwrap().messages.len(), 2);
         }
         // What is no address of diagnosis is never sent.
         for wrong in [0x7DF, 0x7E8, 0x123, 0x18DB_33F1, 0xF1] {
-            let answer = adapter.ask(rpm.to(Target::Unit(wrong)), None).await.unwrap();
+            let answer = adapter.ask(rpm.to(Target::Unit(wrong)).unwrap(), None).await.unwrap();
             assert_eq!(answer.trouble().as_deref(), Some("the unit cannot be addressed"), "{wrong:X}");
         }
         assert_eq!(adapter.ask(rpm, None).await.unwrap().messages.len(), 2);
@@ -197,11 +197,11 @@ async fn a_unit_is_found_without_0100() {
     let (_sim, mut adapter) = on_pty(profile(CarSpec { obd: false, ..car(6) })).await;
     assert!(adapter.ask(Request::current(0x00), None).await.unwrap().is_silence());
     let vin = Request::data_by_identifier(0xF190);
-    let answer = adapter.ask(vin.to(Target::Unit(0x7E0)), None).await.unwrap();
+    let answer = adapter.ask(vin.to(Target::Unit(0x7E0)).unwrap(), None).await.unwrap();
     assert_eq!(answer.messages[0].payload[3..], *b"1M8GDM9AXKP042788");
     // Nobody there: the assumption is given up, a car on 0100 is searched for as before.
     let (sim, mut adapter) = on_pty(Profile { adapter: SimAdapter::default(), car: None }).await;
-    assert!(adapter.ask(vin.to(Target::Unit(0x7E0)), None).await.unwrap().is_silence());
+    assert!(adapter.ask(vin.to(Target::Unit(0x7E0)).unwrap(), None).await.unwrap().is_silence());
     sim.plug(&car(5)).unwrap();
     assert_eq!(told(&adapter.ask(Request::current(0x0C), None).await.unwrap()), ["10 410C1AF8"]);
 }

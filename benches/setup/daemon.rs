@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use uuid::Uuid;
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -83,6 +84,24 @@ impl Site {
         self.folder.path().join("baygate.toml")
     }
 
+    pub fn control_socket(&self) -> PathBuf {
+        self.socket("control")
+    }
+
+    /// Gives the store keys of its own for member cards (docs/card-keys.md), before the start.
+    pub fn keep_card_keys(&self) {
+        std::fs::create_dir(self.credentials()).unwrap();
+        let purposes = ["record", "debit", "credit", "manage", "sun"];
+        let keys: String =
+            purposes.map(|purpose| format!("1 {purpose} {}\n", Uuid::new_v4().simple())).concat();
+        std::fs::write(self.credentials().join("card-keys"), format!("store SH-0042\ncurrent 1\n{keys}"))
+            .unwrap();
+    }
+
+    fn credentials(&self) -> PathBuf {
+        self.folder.path().join("credentials")
+    }
+
     fn socket(&self, name: &str) -> PathBuf {
         self.devices.path(name)
     }
@@ -147,6 +166,7 @@ printer = "face-1"
             .arg(self.config())
             .env("NOTIFY_SOCKET", &path)
             .env("MALLOC_ARENA_MAX", "2") // as systemd/baygate.service does
+            .env("CREDENTIALS_DIRECTORY", self.credentials())
             .env_remove("BAYGATE_LOG")
             .stdout(Stdio::null())
             .stderr(log);

@@ -1,12 +1,16 @@
 //! Logs filled beforehand, through the store's own door.
 
 use std::path::Path;
+use std::time::Instant;
 
 use baygate::clock::{TimeQuality, UtcMillis};
 use baygate::event::{Class, NewEvent, Source};
 use baygate::store::cursors::CursorOp;
 use baygate::store::{Batch, Op, Store, StoreOptions};
+use rusqlite::Connection;
 use serde_json::value::RawValue;
+
+use super::daemon::Site;
 
 /// The body of every benchmark's event, in bytes.
 pub const BODY_BYTES: usize = 512;
@@ -74,4 +78,25 @@ pub async fn fill(folder: &Path, rows: usize) {
         store.commit(Batch::new().op(passed)).await.unwrap();
     }
     store.close().await;
+}
+
+/// One row, durable, without us, in a database of its own beside the daemon's.
+pub struct OneRow {
+    conn: Connection,
+}
+
+impl OneRow {
+    pub fn new(site: &Site) -> Self {
+        let conn = Connection::open(site.folder.path().join("one-row.db")).unwrap();
+        conn.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE row (body TEXT)")
+            .unwrap();
+        Self { conn }
+    }
+
+    pub fn commit(&mut self, n: usize) -> f64 {
+        let body = body(n);
+        let began = Instant::now();
+        self.conn.execute("INSERT INTO row VALUES (?1)", [body]).unwrap();
+        began.elapsed().as_secs_f64() * 1e3
+    }
 }

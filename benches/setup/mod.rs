@@ -39,3 +39,13 @@ pub fn peers() -> PathBuf {
     assert!(python.exists(), "{} is not there: use `make bench`", python.display());
     python
 }
+
+/// Where the peers written for Node.js lie (`benches/peers`, installed by `make bench`).
+pub fn node_peers() -> PathBuf {
+    let folder = std::env::var_os("BAYGATE_NODE_PEERS").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/peers/node_modules"),
+        PathBuf::from,
+    );
+    assert!(folder.exists(), "{} is not there: use `make bench`", folder.display());
+    folder
+}

@@ -41,4 +41,4 @@ pub use openapi::openapi;
 pub use roles::Role;
 pub use serve::serve;
 pub use sessions::SessionLife;
-pub use state::{Context, Directory, FaceCheck, Limits, PrinterEntry, ReaderEntry, Rulebook};
+pub use state::{Context, Directory, FaceCheck, Limits, PrinterEntry, ReaderEntry};

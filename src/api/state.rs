@@ -4,8 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::Value;
 use tokio::sync::{Mutex, Semaphore, watch};
@@ -19,12 +17,10 @@ use super::pairing::Pairings;
 use super::sessions::{SessionLife, Sessions};
 use super::tickets::Tickets;
 use super::tls::Authority;
-use crate::card::purse::day::business_day;
-use crate::clock::UtcMillis;
+use crate::card::counter::Shop;
 use crate::config::Config;
-use crate::config::purse::PurseTable;
 use crate::config::tables::{PrinterKind, ReaderKind};
-use crate::config::values::{Locale, TimeOfDay};
+use crate::config::values::Locale;
 use crate::event::{Source, Text};
 use crate::health::Health;
 use crate::ident::DeviceId;
@@ -54,6 +50,8 @@ pub struct PrinterEntry {
     pub kind: PrinterKind,
     /// The face it prints when none is named.
     pub template: String,
+    /// The reader it belongs to: its own, or that of the till whose home printer it is.
+    pub reader: Option<DeviceId>,
 }
 
 /// The configured devices; replaced as a whole at a reload.
@@ -82,6 +80,10 @@ impl Directory {
             id: table.id.clone(),
             kind: table.kind,
             template: table.template.clone(),
+            reader: table.reader.clone().or_else(|| {
+                let home = config.tills.iter().find(|till| till.printer.as_ref() == Some(&table.id))?;
+                home.reader.clone()
+            }),
         };
         Self {
             readers: config.readers.iter().map(reader).collect(),
@@ -89,37 +91,6 @@ impl Directory {
             printers: config.printers.iter().map(printer).collect(),
             tills: config.tills.iter().map(|table| table.id.clone()).collect(),
         }
-    }
-}
-
-/// What the house has decided about cards, and where its days begin; replaced as a whole at a
-/// reload.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rulebook {
-    /// `[purse]`.
-    pub purse: PurseTable,
-    /// Days are counted here.
-    pub timezone: TimeZone,
-    /// When a business day begins.
-    pub day_start: TimeOfDay,
-}
-
-impl Rulebook {
-    /// Of a configuration.
-    #[must_use]
-    pub fn of(config: &Config) -> Self {
-        Self {
-            purse: config.purse.clone(),
-            // The configuration has checked the name.
-            timezone: TimeZone::get(&config.gateway.timezone).unwrap_or(TimeZone::UTC),
-            day_start: config.gateway.business_day_start,
-        }
-    }
-
-    /// The business day of a moment.
-    #[must_use]
-    pub fn day_of(&self, time: UtcMillis) -> Date {
-        business_day(time, &self.timezone, self.day_start)
     }
 }
 
@@ -197,7 +168,7 @@ pub struct Context {
     /// The configured devices.
     pub directory: watch::Receiver<Arc<Directory>>,
     /// What the house has decided.
-    pub rulebook: watch::Receiver<Arc<Rulebook>>,
+    pub shop: watch::Receiver<Arc<Shop>>,
     /// Renders `/metrics`; the gateway installs the recorder.
     pub metrics: PrometheusHandle,
     /// Checks the fields of a card face.
@@ -246,8 +217,8 @@ impl Shared {
         }
     }
 
-    pub(super) fn rulebook(&self) -> Arc<Rulebook> {
-        Arc::clone(&self.context.rulebook.borrow())
+    pub(super) fn shop(&self) -> Arc<Shop> {
+        Arc::clone(&self.context.shop.borrow())
     }
 
     pub(super) fn directory(&self) -> Arc<Directory> {

@@ -17,13 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::CardError;
 use super::backoff::Backoff;
+use super::cable;
 use super::report::{Condition, Report, Reports, Unheard};
 use super::verdict::{CardIdentity, Refusal, Standing};
 use crate::config::values::Transport;
 use crate::event::card::Technology;
 use crate::event::device::DeviceStatus;
 use crate::ident::CardUid;
-use crate::link::{self, ByteStream, LinkError};
+use crate::link::{self, ByteStream};
 
 /// Rate of such readers where the link names none.
 const BAUD: u32 = 9_600;
@@ -198,9 +199,9 @@ pub(super) async fn drive(
                     backoff.reset();
                     reports.tell(Report::State(Condition::plain(DeviceStatus::Ready))).await?;
                     listen(line, &reports).await?;
-                    gone()
+                    cable::gone()
                 }
-                Err(error) => unreachable(&error),
+                Err(error) => cable::unreachable(&error),
             };
             reports.tell(Report::AllEmpty).await?;
             reports.tell(Report::State(condition)).await?;
@@ -257,6 +258,7 @@ async fn tell(fact: Fact, seen: Instant, reports: &Reports) -> Result<(), Unhear
                 uid,
                 technology: Technology::Em4100,
                 atr: None,
+                code: None,
                 standing: Standing::Identified,
                 opened: None,
             };
@@ -267,30 +269,6 @@ async fn tell(fact: Fact, seen: Instant, reports: &Reports) -> Result<(), Unhear
         Fact::Empty => Report::AllEmpty,
     };
     reports.tell(report).await
-}
-
-fn gone() -> Condition {
-    Condition::because(
-        DeviceStatus::Absent,
-        "line-lost",
-        "读卡器的连接断开。请检查数据线和电源，恢复后会自动重连。".into(),
-        "the reader's line broke off; check cable and power, it is opened again by itself".into(),
-    )
-}
-
-fn unreachable(error: &LinkError) -> Condition {
-    let zh = match error {
-        LinkError::Missing { path } => format!("找不到 {}，请插好读卡器。", path.display()),
-        LinkError::Busy { path, holder } => {
-            format!("{} 被其他程序占用，请先停止它（{holder}）。", path.display())
-        }
-        LinkError::Denied { path } => format!("无权打开 {}，请安装 udev 规则。", path.display()),
-        LinkError::Unreachable { peer, source } => {
-            format!("无法连接 {peer}：{source}；请检查电源、地址和网络。")
-        }
-        LinkError::Other { what, source } => format!("{what}：{source}"),
-    };
-    Condition::because(DeviceStatus::Absent, error.reason(), zh, error.to_string())
 }
 
 #[cfg(test)]

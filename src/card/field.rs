@@ -151,6 +151,7 @@ mod tests {
             uid: uid.parse().unwrap(),
             technology: Technology::Ntag213,
             atr: None,
+            code: None,
             standing: Standing::Identified,
             opened: None,
         }

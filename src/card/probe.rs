@@ -173,6 +173,7 @@ impl Asker {
             uid,
             technology,
             atr,
+            code: None,
             standing: Standing::Identified,
             opened: None,
         }))

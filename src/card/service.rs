@@ -17,13 +17,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as Moment, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::counter::{Desk, InField, Shop, Shows};
+use super::counter::{Desk, InField, Shop, Shows, Signs};
+use super::feedback::Sign;
 use super::member::{Members, told};
 use super::record::{Current, MemberRecord, Which};
 use super::report::{Condition, Report, Reports};
 use super::verdict::{CardIdentity, Refusal, Standing};
 use super::work::Errand;
-use super::{CardError, em4100, pcsc, stops, vpcd};
+use super::{CardError, em4100, pcsc, pn532, stops, vpcd, wedge};
 use crate::clock::UtcMillis;
 use crate::config::tables::{ReaderKind, ReaderRole, ReaderTable};
 use crate::event::card::{CardRefused, CardRemoved, CardTapped, Technology};
@@ -55,7 +56,8 @@ pub async fn serve_reader(
 ) -> Result<(), CardError> {
     let (sender, reports) = mpsc::channel(64);
     let (errands, taken) = mpsc::channel(1);
-    let desk = Desk::new(table.id.clone(), store.clone(), members.clone(), shop, health.clone(), errands);
+    let signs = Signs::new(table.feedback, errands);
+    let desk = Desk::new(table.id.clone(), store.clone(), members.clone(), shop, health.clone(), signs);
     let counter = Counter::open(&table, till, store, health, desk).await?;
     let driver = drive(table, members, Reports(sender), taken, stop);
     tokio::try_join!(driver, counter.tell_all(reports))?;
@@ -82,9 +84,18 @@ async fn drive(
             }
             vpcd::drive(table.id.clone(), listen, members, reports, errands, stop).await
         }
+        ReaderKind::Pn532 => {
+            let link = table.link.clone().ok_or_else(|| lacking("link"))?;
+            pn532::drive(link.0, members, reports, errands, stop).await
+        }
         ReaderKind::Em4100 => {
             let link = table.link.clone().ok_or_else(|| lacking("link"))?;
             em4100::drive(link.0, reports, stop).await
+        }
+        ReaderKind::Wedge => {
+            let device = table.device.clone().ok_or_else(|| lacking("device"))?;
+            let technology = table.technology.unwrap_or_default();
+            wedge::drive(table.id.clone(), device, technology, reports, stop).await
         }
     }
 }
@@ -160,15 +171,18 @@ impl Counter {
     }
 
     async fn tapped(&mut self, slot: String, card: CardIdentity, seen: Instant) -> Result<(), CardError> {
-        let CardIdentity { uid, technology, atr, standing, opened } = card;
+        let CardIdentity { uid, technology, atr, code, standing, opened } = card;
         let standing = stops::judged(&self.store, standing).await?;
         let shows = match (&standing, &opened) {
+            (Standing::Refused(Refusal::Expired), Some(record)) => Shows::Expired(record.clone()),
             (Standing::Refused(refusal), _) => Shows::Refused(*refusal),
             (Standing::Member(_), Some(record)) => Shows::Record(record.clone()),
             _ => Shows::Number,
         };
-        let ledger = self.look(&uid, technology, opened.as_deref()).await?;
-        let in_field = InField { slot: slot.clone(), uid: uid.clone(), technology, shows };
+        // A card that cannot be read now, or not here, tells nothing of what was open on it.
+        let tells = opened.is_some() || matches!(shows, Shows::Refused(why) if why.proves_unfinished());
+        let ledger = if tells { self.look(&uid, technology, opened.as_deref()).await? } else { Batch::new() };
+        let in_field = InField { slot: slot.clone(), uid: uid.clone(), technology, shows, seen };
         let row = CardInField {
             reader: self.reader.clone(),
             uid: uid.clone(),
@@ -196,6 +210,7 @@ impl Counter {
                     uid,
                     technology,
                     atr,
+                    code,
                     member: match standing {
                         Standing::Member(member) => Some(*member),
                         Standing::Identified | Standing::Refused(_) => None,
@@ -212,6 +227,7 @@ impl Counter {
         let batch = batch.op(Op::Device(DeviceOp::CardPresent(row.clone()))).event(event);
         self.commit_tap(ledger, batch).await?;
         tracing::debug!(reader = %self.reader, uid = %row.uid, "card in the field");
+        self.desk.show(&slot, if refused.is_some() { Sign::Refused } else { Sign::Accepted });
         self.cards.push((slot, row));
         self.field.push(in_field);
         metrics::histogram!("baygate_card_tap_seconds").record(latency);
@@ -233,7 +249,9 @@ impl Counter {
         let before: Vec<Shows> = self.field.iter().map(|card| card.shows.clone()).collect();
         self.desk.serve(&mut self.field).await?;
         for (card, before) in self.field.iter().zip(before) {
-            let (Shows::Refused(_) | Shows::Doubt, Shows::Record(record)) = (before, &card.shows) else {
+            let (Shows::Refused(_) | Shows::Expired(_) | Shows::Doubt, Shows::Record(record)) =
+                (before, &card.shows)
+            else {
                 continue;
             };
             let data = CardTapped {
@@ -242,6 +260,7 @@ impl Counter {
                 uid: card.uid.clone(),
                 technology: card.technology,
                 atr: None,
+                code: None,
                 member: Some(told(&Current {
                     record: (**record).clone(),
                     slot: Which::A,

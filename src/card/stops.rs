@@ -1,5 +1,5 @@
 //! What the store itself has against a card that is genuine: headquarters' list, and how the
-//! card stands here. Asked at every tap, after the card was read and before anybody is told, so
+//! card stands here, also when it was reported before it was ever seen. Asked at every tap, after the card was read and before anybody is told, so
 //! that what was committed before the tap counts at the tap. Nothing is written to the card.
 
 use super::purse::policy::Hotlist;
@@ -29,7 +29,11 @@ fn against(r: &Reader<'_>, card_no: &CardNo) -> Result<Option<Refusal>, StoreErr
     if r.is_hotlisted(card_no)? {
         return Ok(Some(Refusal::Hotlisted));
     }
-    Ok(r.member_card(card_no)?.and_then(|card| match card.status {
+    let status = match r.member_card(card_no)? {
+        Some(card) => Some(card.status),
+        None => r.card_report(card_no)?,
+    };
+    Ok(status.and_then(|status| match status {
         CardStanding::Active => None,
         CardStanding::Blocked | CardStanding::Lost => Some(Refusal::Blocked),
         CardStanding::Replaced => Some(Refusal::Replaced),

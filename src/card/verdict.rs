@@ -15,6 +15,8 @@ pub struct CardIdentity {
     pub technology: Technology,
     /// Answer to reset, upper-case hex, where the reader gave one.
     pub atr: Option<String>,
+    /// What a code or stripe says; none of a chip.
+    pub code: Option<String>,
     /// What it is to this store.
     pub standing: Standing,
     /// Its record, where it has one of ours, served or not.
@@ -97,6 +99,9 @@ refusals! {
     BankCard, "bank-card", "A payment card.",
         "这是银行卡，不是会员卡。请刷会员卡。",
         "This is a bank card, not a member card. Present the member card.";
+    PaymentCode, "payment-code", "A code that pays, on a telephone.",
+        "这是付款码（微信、支付宝或云闪付），不是会员码。请顾客打开会员码，或请顾客报会员号。",
+        "This is a payment code, not a member code. Ask the customer to open the member code, or ask for the member number.";
     NotAMemberCard, "not-a-member-card", "Somebody else's card.",
         "这不是本系统的会员卡。请刷会员卡。",
         "This is not a member card. Present the member card.";
@@ -148,6 +153,13 @@ impl Refusal {
         self.reader_code().is_some()
     }
 
+    /// Whether the card itself showed that it is no member card: what was begun on it is not
+    /// done. Everything else leaves that open, as a reader's fault or a key that is not here do.
+    #[must_use]
+    pub fn proves_unfinished(self) -> bool {
+        matches!(self, Self::Unformatted | Self::NotAMemberCard)
+    }
+
     /// The stable reason for which the reader's own state is not `ready`, where it stood in
     /// the way.
     #[must_use]
@@ -161,6 +173,7 @@ impl Refusal {
             | Self::Unreadable
             | Self::Phone
             | Self::BankCard
+            | Self::PaymentCode
             | Self::NotAMemberCard
             | Self::Unformatted
             | Self::WrongKey

@@ -1,13 +1,15 @@
 //! Work with the card in a field that somebody asked for: reading it again, writing its
-//! record, preparing an empty one. What lives here: the one form in which every such
+//! record, preparing an empty one, moving one to newer keys. What lives here: the one form in which every such
 //! conversation reaches a driver ([`Errand`]). What does not: the conversations themselves
 //! (`medium`), and what they are for (`counter`).
 
 use tokio::sync::oneshot;
 
 use super::apdu::Command;
+use super::feedback::Signing;
 use super::medium::{
-    Finding, PrepareOutcome, PrepareStep, Preparing, ReadStep, Reading, WriteOutcome, WriteStep, Writing,
+    Finding, MoveOutcome, MoveStep, Moving, PrepareOutcome, PrepareStep, Preparing, ReadStep, Reading,
+    WriteOutcome, WriteStep, Writing,
 };
 use super::probe::Answer;
 
@@ -17,6 +19,8 @@ pub(super) enum Work {
     Reading(Box<Reading>),
     Writing(Box<Writing>),
     Preparing(Box<Preparing>),
+    Signing(Signing),
+    Moving(Box<Moving>),
 }
 
 /// What to do next.
@@ -36,6 +40,9 @@ pub(super) enum Worked {
     Read(Finding),
     Written(WriteOutcome),
     Prepared(PrepareOutcome),
+    /// The reader showed what it could.
+    Signed,
+    Moved(MoveOutcome),
 }
 
 impl Work {
@@ -44,7 +51,30 @@ impl Work {
             Self::Reading(reading) => reading.answer(answer).into(),
             Self::Writing(writing) => writing.answer(answer).into(),
             Self::Preparing(preparing) => preparing.answer(answer).into(),
+            Self::Signing(mut signing) => {
+                let next = signing.answer(answer);
+                Self::signing(signing, next)
+            }
+            Self::Moving(moving) => moving.answer(answer).into(),
         }
+    }
+
+    /// A sign, from its first command.
+    pub(super) fn sign(mut signing: Signing) -> WorkStep {
+        let first = signing.next();
+        Self::signing(signing, first)
+    }
+
+    fn signing(signing: Signing, next: Option<Command>) -> WorkStep {
+        match next {
+            Some(command) => WorkStep::Transmit(command, Self::Signing(signing)),
+            None => WorkStep::Done(Worked::Signed),
+        }
+    }
+
+    /// Whether the card is changed by it.
+    pub(super) fn writes(&self) -> bool {
+        matches!(self, Self::Writing(_) | Self::Preparing(_) | Self::Moving(_))
     }
 }
 
@@ -78,7 +108,22 @@ impl From<PrepareStep> for WorkStep {
     }
 }
 
+impl From<MoveStep> for WorkStep {
+    fn from(step: MoveStep) -> Self {
+        match step {
+            MoveStep::Transmit(command, moving) => Self::Transmit(command, Work::Moving(moving)),
+            MoveStep::Reset(moving) => Self::Reset(Work::Moving(moving)),
+            MoveStep::Done(outcome) => Self::Done(Worked::Moved(outcome)),
+        }
+    }
+}
+
 impl WorkStep {
+    /// Whether it belongs to a conversation that changes the card.
+    pub(super) fn writes(&self) -> bool {
+        matches!(self, Self::Transmit(_, work) | Self::Reset(work) if work.writes())
+    }
+
     /// The card left, or cannot be reached: what the conversation makes of that.
     pub(super) fn cut(mut self) -> Worked {
         loop {
@@ -102,6 +147,11 @@ pub(super) struct Errand {
 }
 
 impl Errand {
+    /// Whether it is only for the reader's lights.
+    pub(super) fn is_sign(&self) -> bool {
+        matches!(self.step, WorkStep::Transmit(_, Work::Signing(_)))
+    }
+
     /// It cannot be done.
     pub(super) fn cut(self) {
         let _ = self.done.send(self.step.cut());

@@ -33,7 +33,7 @@ enum Device {
     Vehicle(Box<vehicle::Args>),
     /// A card in a virtual reader's field / 虚拟读卡器上的会员卡
     #[command(
-        after_help = "Example:\n  baygate simulate card --technology ntag215 --uid 04A1B2C3D45E80\n  baygate simulate card --connect 127.0.0.1:35963 --for 3s --json\n  baygate simulate card --kind em4100 --pty --link-to /tmp/reader --uid 100086F444"
+        after_help = "Example:\n  baygate simulate card --technology ntag215 --uid 04A1B2C3D45E80\n  baygate simulate card --connect 127.0.0.1:35963 --for 3s --json\n  baygate simulate card --kind em4100 --pty --link-to /tmp/reader --uid 100086F444\n  baygate simulate card --kind pn532 --pty --link-to /tmp/reader --technology ntag215"
     )]
     Card(card::Args),
     /// A Star TCP300 card-face printer / Star TCP300 卡面打印机

@@ -2,6 +2,7 @@
 //! table alone cannot know.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -10,7 +11,7 @@ use toml::Spanned;
 use super::load::{Merge, Placed, default_data_dir};
 use super::suggest::closest;
 use super::tables::{
-    ApiTable, ClassFile, HistoryFile, MqttFile, MqttTable, PrinterKind, ReaderKind, ReaderRole, Tls,
+    ApiTable, ClassFile, Feedback, HistoryFile, MqttFile, MqttTable, PrinterKind, ReaderKind, ReaderRole, Tls,
 };
 use super::values::{TimeOfDay, Transport, TransportUrl};
 use super::{Buffer, ClassBuffer, Config, ConfigError, Gateway, HistoryCounts};
@@ -249,6 +250,7 @@ impl Merge {
         }
         for reader in self.readers.clone() {
             let table = &reader.value;
+            let scans = table.device.is_some() || table.technology.is_some();
             let (missing, extra, hint) = match table.kind {
                 ReaderKind::Pcsc => (
                     table.name.is_none(),
@@ -260,16 +262,26 @@ impl Merge {
                     table.name.is_some() || table.link.is_some(),
                     "a vpcd reader has `listen = \"127.0.0.1:35963\"` and neither `name` nor `link`",
                 ),
+                ReaderKind::Pn532 => (
+                    !is_line(table.link.as_ref()),
+                    table.name.is_some() || table.listen.is_some() || table.role == ReaderRole::Sam,
+                    "a pn532 reader has `link = \"serial:///dev/ttyUSB1\"` or `\"tcp://HOST:PORT\"`, and neither `name`, `listen` nor `role = \"sam\"`",
+                ),
                 ReaderKind::Em4100 => (
-                    !matches!(
-                        table.link,
-                        Some(TransportUrl(Transport::Serial { .. } | Transport::Tcp { .. }))
-                    ),
+                    !is_line(table.link.as_ref()),
                     table.name.is_some() || table.listen.is_some() || table.role == ReaderRole::Sam,
                     "an em4100 reader has `link = \"serial:///dev/ttyUSB1\"` or `\"tcp://HOST:PORT\"`, and neither `name`, `listen` nor `role = \"sam\"`",
                 ),
+                ReaderKind::Wedge => (
+                    !table.device.as_deref().is_some_and(names_one_device),
+                    table.name.is_some()
+                        || table.listen.is_some()
+                        || table.link.is_some()
+                        || table.role == ReaderRole::Sam,
+                    "a wedge reader has `device = \"/dev/input/by-id/…\"` (or by-path/…, or /dev/baygate-… by a udev rule; /dev/input/event3 may be the cashier's keyboard after the next start), and neither `name`, `listen`, `link` nor `role = \"sam\"`",
+                ),
             };
-            if missing || extra {
+            if missing || extra || (scans && table.kind != ReaderKind::Wedge) {
                 self.error(
                     reader.file,
                     Some(reader.offset),
@@ -278,6 +290,7 @@ impl Merge {
                 );
             }
         }
+        self.check_feedback();
         let reader_ids: Vec<DeviceId> = self.readers.iter().map(|reader| reader.value.id.clone()).collect();
         let printer_ids: Vec<DeviceId> =
             self.printers.iter().map(|printer| printer.value.id.clone()).collect();
@@ -305,6 +318,26 @@ impl Merge {
         }
     }
 
+    /// `feedback` where nothing would come of it.
+    fn check_feedback(&mut self) {
+        for reader in self.readers.clone() {
+            let table = &reader.value;
+            let has_lights =
+                matches!(table.kind, ReaderKind::Pcsc | ReaderKind::Vpcd) && table.role == ReaderRole::Card;
+            if !has_lights && table.feedback != Feedback::default() {
+                self.error(
+                    reader.file,
+                    Some(reader.offset),
+                    format!(
+                        "reader {:?} has no lights or buzzer that `feedback` could set",
+                        table.id.as_str()
+                    ),
+                    "remove `feedback`: only a pcsc or vpcd reader with role = \"card\" is told",
+                );
+            }
+        }
+    }
+
     fn check_purse(&mut self) {
         let Some(Placed { value, file, offset }) = self.purse.clone() else { return };
         for (what, hint) in value.faults() {
@@ -328,6 +361,47 @@ impl Merge {
                 |near| format!("did you mean {near:?}?"),
             );
             self.error(file, Some(offset), format!("{kind} {:?} is not configured", named.as_str()), &hint);
+        }
+    }
+}
+
+/// Whether a link is one that bytes come and go over.
+fn is_line(link: Option<&TransportUrl>) -> bool {
+    matches!(link, Some(TransportUrl(Transport::Serial { .. } | Transport::Tcp { .. })))
+}
+
+/// Whether a path names one input device whatever else is plugged in: udev's own links, or one that
+/// a rule of this house makes. A number below `/dev/input` is given anew at each start.
+fn names_one_device(device: &Path) -> bool {
+    let (Some(folder), Some(name)) = (device.parent().and_then(Path::to_str), device.file_name()) else {
+        return false;
+    };
+    match folder {
+        "/dev/input/by-id" | "/dev/input/by-path" => true,
+        "/dev" => name.to_str().is_some_and(|name| name.starts_with("baygate-")),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_keyboard_is_named_for_good() {
+        for (path, expected) in [
+            ("/dev/input/by-id/usb-Maker_Scanner-event-kbd", true),
+            ("/dev/input/by-path/pci-0000:00:14.0-usb-0:2:1.0-event-kbd", true),
+            ("/dev/baygate-scanner", true),
+            ("/dev/input/event3", false),
+            ("/dev/input/by-id/../event3", false),
+            ("/dev/input/by-id/..", false),
+            ("/dev/input/by-id", false),
+            ("input/by-id/usb", false),
+            ("/dev/console", false),
+            ("/", false),
+        ] {
+            assert_eq!(names_one_device(Path::new(path)), expected, "{path}");
         }
     }
 }

@@ -92,6 +92,9 @@ pub struct TypeRule {
     pub min_validity_years: Option<u8>,
     /// Whether it can be reported lost.
     pub loss_report: bool,
+    /// Whether what takes value off it needs its PIN. Without, only cards that have one are asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pin_required: bool,
 }
 
 fn yes() -> bool {
@@ -105,6 +108,7 @@ impl TypeRule {
         bonus_counts: true,
         min_validity_years: None,
         loss_report: true,
+        pin_required: false,
     };
     /// Order 2012 No. 9, anonymous cards.
     pub const ANONYMOUS: Self = Self {
@@ -112,6 +116,7 @@ impl TypeRule {
         bonus_counts: true,
         min_validity_years: Some(3),
         loss_report: false,
+        pin_required: false,
     };
 }
 

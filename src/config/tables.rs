@@ -244,7 +244,7 @@ pub enum Tls {
 pub struct ReaderTable {
     /// Its id.
     pub id: DeviceId,
-    /// How it is reached. `pn532` and `wedge` belong to a later version.
+    /// How it is reached.
     pub kind: ReaderKind,
     /// `pcsc`: glob (`*`, `?`) on the reader name; every matching reader serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -252,12 +252,35 @@ pub struct ReaderTable {
     /// `vpcd`: where a card connects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listen: Option<SocketAddr>,
-    /// `em4100`: how it is reached; a serial port without `baud` is opened with 9600.
+    /// `pn532`, `em4100`: how it is reached; a serial port without `baud` is opened with 115200 or 9600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<TransportUrl>,
+    /// `wedge`: the keyboard that the scanner is: a link below `/dev/input/by-id` or `by-path`, or
+    /// `/dev/baygate-*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<PathBuf>,
+    /// `wedge`: what it reads; `barcode` where nothing is said. A stripe is known by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub technology: Option<ScanTechnology>,
     /// `card` or `sam`.
     #[serde(default)]
     pub role: ReaderRole,
+    /// `pcsc`, `vpcd`: lights and buzzer: `auto`, `acr122` or `off`.
+    #[serde(default)]
+    pub feedback: Feedback,
+}
+
+/// What a reader shows and sounds when a card is accepted, refused, or must be held still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Feedback {
+    /// Where the reader's name is one whose lights are known.
+    #[default]
+    Auto,
+    /// The commands of the ACR122 family, whatever its name.
+    Acr122,
+    /// Nothing.
+    Off,
 }
 
 /// Kinds of reader this version knows.
@@ -268,8 +291,25 @@ pub enum ReaderKind {
     Pcsc,
     /// Listens on TCP as the virtual reader driver does.
     Vpcd,
+    /// The NFC chip PN532 on a serial port (HSU) or TCP.
+    Pn532,
     /// Says the number of a 125 kHz card over a serial port or TCP.
     Em4100,
+    /// A scanner or stripe reader that types as a keyboard does.
+    Wedge,
+}
+
+/// What a scanner reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ScanTechnology {
+    /// Bar codes.
+    #[default]
+    Barcode,
+    /// QR codes.
+    Qr,
+    /// Magnetic stripes.
+    Magstripe,
 }
 
 /// What is put into a reader.

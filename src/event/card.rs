@@ -49,6 +49,10 @@ pub struct CardTapped {
     /// Answer to reset, upper-case hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub atr: Option<String>,
+    /// What a code or stripe says, as the scanner typed it; absent for chips. The UID is the first
+    /// 16 bytes of the SHA-256 of technology, a zero byte and this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// Who the card says its member is, proven by the keys of the card; absent on a card
     /// that only identifies.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -143,6 +143,14 @@ pub struct Counters {
     pub offline: u32,
 }
 
+/// How long a card is good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Validity {
+    /// Its last millisecond; absent: without end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<UtcMillis>,
+}
+
 /// What the card itself signed, for clearing. Upper-case hex.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Proof {
@@ -189,6 +197,15 @@ pub struct CardTransaction {
     /// The coupon that was used, given or given back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coupon: Option<CouponId>,
+    /// Coupons that left, or came, all together: of a card that is given back or replaced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub coupons: Vec<CouponId>,
+    /// How the card stands from then on, where that changes: `returned`, `replaced`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_after: Option<CardStanding>,
+    /// Another validity that was written to the card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validity: Option<Validity>,
     /// The workshop's or till's order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<String>,
@@ -274,6 +291,20 @@ pub enum CardStanding {
     Returned,
 }
 
+/// What was done with a card's PIN. The PIN itself, or its hash, is in no event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PinChange {
+    /// The card has one now.
+    Set,
+    /// It has another one.
+    Changed,
+    /// It has none any more.
+    Removed,
+    /// Too many wrong ones: only a new one helps.
+    Locked,
+}
+
 /// `card.issued`: a card was given out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CardIssued {
@@ -304,18 +335,21 @@ impl EventData for CardIssued {
     const CLASS: Class = Class::Ledger;
 }
 
-/// `card.status`: a card's standing changed, or writes to it were stopped or allowed again.
+/// `card.status`: a card's standing or PIN changed, or writes to it were stopped or allowed again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CardStatus {
     /// The card.
     pub card_no: CardNo,
-    /// Its chip.
-    pub uid: CardUid,
-    /// Who gave it out.
-    pub issuing_store: StoreId,
+    /// Its chip; absent: this store never saw the card.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<CardUid>,
+    /// Who gave it out; absent as `uid` is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuing_store: Option<StoreId>,
     /// Where it stands.
     pub status: CardStanding,
-    /// Why nothing is written to it: `counter-behind`, `counter-forked`, `uid-differs`, `torn-record`.
+    /// Why nothing is written to it: `counter-behind`, `counter-forked`, `uid-differs`, `torn-record`,
+    /// `used-after-its-end`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
     /// With `held`: the counter that was expected at least.
@@ -327,6 +361,9 @@ pub struct CardStatus {
     /// With `held` = `uid-differs`: the chip that showed this card's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid_seen: Option<CardUid>,
+    /// What was done with its PIN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<PinChange>,
     /// Why, for the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

@@ -14,7 +14,7 @@ use super::member_keys::{MemberKeys, purse_of};
 use super::notify;
 use super::plan::Service;
 use super::supervise::{ServiceFuture, Supervised};
-use crate::api::{self, ApiError, BoundApi, Context, Directory, FaceCheck, Limits, Rulebook};
+use crate::api::{self, ApiError, BoundApi, Context, Directory, FaceCheck, Limits};
 use crate::card::counter::Shop;
 use crate::card::keys::till_purse::TillPurse;
 use crate::config::Config;
@@ -44,7 +44,6 @@ pub struct Services {
     shop: watch::Sender<Arc<Shop>>,
     accepted_stores: watch::Sender<Vec<String>>,
     purse: watch::Sender<Option<Arc<TillPurse>>>,
-    rulebook: watch::Sender<Arc<Rulebook>>,
     rules: watch::Sender<Arc<Rules>>,
     directory: watch::Sender<Arc<Directory>>,
 }
@@ -67,7 +66,6 @@ impl Services {
             timezone: watch::Sender::new(config.gateway.timezone.clone()),
             shop: watch::Sender::new(Arc::new(Shop::of(config))),
             accepted_stores: watch::Sender::new(config.purse.accept_stores.clone()),
-            rulebook: watch::Sender::new(Arc::new(Rulebook::of(config))),
             directory: watch::Sender::new(Arc::new(Directory::of(config))),
         }
     }
@@ -88,7 +86,6 @@ impl Services {
         self.timezone.send_replace(config.gateway.timezone.clone());
         self.shop.send_replace(Arc::new(Shop::of(config)));
         self.accepted_stores.send_replace(config.purse.accept_stores.clone());
-        self.rulebook.send_replace(Arc::new(Rulebook::of(config)));
         self.directory.send_replace(Arc::new(Directory::of(config)));
     }
 
@@ -209,7 +206,7 @@ impl Services {
             locale,
             health: self.health.clone(),
             directory: self.directory.subscribe(),
-            rulebook: self.rulebook.subscribe(),
+            shop: self.shop.subscribe(),
             metrics: metrics_handle(),
             face_check,
             limits: Limits::default(),

@@ -74,6 +74,7 @@ impl CheckedBatch {
                     | Op::Cursor(_)
                     // A few bytes; without them nobody could log in to sell while the disk is full.
                     | Op::Operator(_)
+                    | Op::CardPin(_)
                     | Op::Shift(_)
                     | Op::Request(RequestOp::Settle { .. } | RequestOp::Start { .. })
             )
@@ -181,6 +182,7 @@ pub(super) fn unguarded(
             Op::Warning(op) => op.apply(tx),
             Op::Job(op) => op.apply(tx),
             Op::Request(op) => op.apply(tx),
+            Op::Batch(op) => op.apply(tx),
             Op::Confirmation(op) => op.apply(tx),
             Op::Ledger(op) => op.apply(tx),
             Op::Card(op) => op.apply(tx),
@@ -198,6 +200,8 @@ pub(super) fn unguarded(
             }
             Op::Outbox(op) => op.apply(tx),
             Op::Command(op) => op.apply(tx),
+            Op::Report(op) => op.apply(tx),
+            Op::CardPin(op) => op.apply(tx),
             Op::Hotlist(op) => op.apply(tx),
             Op::Token(op) => op.apply(tx),
             Op::Operator(op) => op.apply(tx),

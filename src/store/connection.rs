@@ -17,6 +17,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("schema/004.sql"),
     include_str!("schema/005.sql"),
     include_str!("schema/006.sql"),
+    include_str!("schema/007.sql"),
+    include_str!("schema/008.sql"),
 ];
 
 /// 3.7.0 to 3.51.2 may lose the WAL's reset with two connections (SQLite release notes 3.51.3).

@@ -16,6 +16,7 @@
 //! | `adapter` | 256: learned again when needed | |
 //! | `operator_log` | the newest 10,000 | |
 //! | `shift` | the newest 10,000 | open ones |
+//! | `batch_row` | as long as the batch's request | |
 //!
 //! When space is tight the first, third and fourth go down to [`SPARE`] before any
 //! unsent telemetry goes.
@@ -135,6 +136,7 @@ pub(super) fn sweep_step(
         9 => cards_step(tx, MOST_CARDS)?,
         10 => beyond(tx, ("operator_log", "TRUE"), MOST_OPERATOR_LINES)?,
         11 => beyond(tx, ("shift", "closed_at IS NOT NULL"), MOST_SHIFTS)?,
+        12 => super::batches::sweep_step(tx, STEP_ROWS)?,
         _ => return Ok(None),
     };
     Ok(Some(step))

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::devices::{enum_text, text_enum};
 use super::requests::uuid_from;
 use super::seal::{self, LedgerTable};
-use super::{Batch, Offset, Op, Reader, StoreError, epoch, ledger_cards};
+use super::{Batch, Offset, Op, Reader, StoreError, card_pins, epoch, ledger_cards};
 use crate::clock::{self, TimeQuality, UtcMillis};
 use crate::event::card::Technology;
 use crate::event::ledger::{CardStanding, CardTransaction, Counters, Outcome, Proof};
@@ -178,6 +178,10 @@ impl TransactionRow {
     /// # Errors
     /// [`StoreError::Corrupt`] when the event cannot be written.
     pub fn end(&self, how: End) -> Result<Batch, StoreError> {
+        self.end_because(how, None)
+    }
+
+    pub(super) fn end_because(&self, how: End, reason: Option<String>) -> Result<Batch, StoreError> {
         let (state, outcome, evidence) = match how {
             End::Committed(evidence) => (State::Committed, Outcome::Committed, evidence),
             End::Aborted => (State::Aborted, Outcome::Aborted, Evidence::default()),
@@ -197,7 +201,9 @@ impl TransactionRow {
         }
         let event = NewEvent::now(format!("card/{}", fact.card_no), &fact)
             .map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        Ok(batch.event(event))
+        let stands = fact.status_after.filter(|_| state == State::Committed);
+        let stands = stands.map(|status| ledger_cards::told(&fact, status, reason)).transpose()?;
+        Ok(stands.into_iter().fold(batch.event(event), Batch::event))
     }
 
     /// What an outcome says of it.
@@ -257,7 +263,10 @@ fn begin(tx: &Connection, new: &NewTransaction) -> Result<(), StoreError> {
     let Some(card) = reader.member_card(&fact.card_no)? else {
         return refused("the card has not been seen here");
     };
-    if card.status != CardStanding::Active {
+    // A card that another one replaces need not be in use; it must not have been replaced before.
+    let leaves = fact.status_after == Some(CardStanding::Replaced);
+    let dead = matches!(card.status, CardStanding::Replaced | CardStanding::Returned);
+    if dead || card.status != CardStanding::Active && !leaves {
         return refused("the card is not in use any more: blocked, lost, replaced or given back");
     }
     if card.held.is_some() || card.seen.uid != fact.uid || card.seen.holding != new.before {
@@ -278,9 +287,10 @@ fn begin(tx: &Connection, new: &NewTransaction) -> Result<(), StoreError> {
     if reader.request(fact.transaction_id)?.is_some_and(|request| request.state.is_settled()) {
         return refused("the request is settled; ask anew, with another key");
     }
-    let spent = if fact.offline { new.takes_fen.0.max(0) } else { 0 };
+    // What moves to the card in its place is not spent.
+    let spent = if fact.offline && !leaves { new.takes_fen.0.max(0) } else { 0 };
     if let Some(cap) = new.day_cap.filter(|_| spent > 0) {
-        let (_, all) = reader.offline_spent(&new.business_day, new.technology, &fact.card_no)?;
+        let (_, all) = reader.spent_by_clock(&new.business_day, new.technology, &[], clock::quality())?;
         if all.saturating_add(spent) > cap.0 {
             return refused("without headquarters the day's limit of all such cards is used up");
         }
@@ -326,10 +336,11 @@ fn end(tx: &Connection, ending: &Ending) -> Result<(), StoreError> {
     if changed == 0 {
         return Err(StoreError::NotFound { what: format!("open transaction {}", ending.id) });
     }
-    match &ending.committed {
-        Some((fact, after)) => ledger_cards::written(tx, &fact.card_no, after),
-        None => Ok(()),
+    let Some((fact, after)) = &ending.committed else { return Ok(()) };
+    if let Some(original) = fact.original_transaction_id {
+        card_pins::follow(tx, original, &fact.card_no)?;
     }
+    ledger_cards::written(tx, fact, after)
 }
 
 pub(super) fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
@@ -357,21 +368,25 @@ fn row_of(row: &Row<'_>) -> Result<TransactionRow, StoreError> {
     })
 }
 
-/// Off one card and off all of a technology on a day; with ?4 on the latest day as well.
+/// Off the cards named in ?3, each between bars, and off all of a technology on a day; with ?4 on
+/// the latest day as well.
 const SPENT: &str =
-    "SELECT coalesce(sum(offline_fen) FILTER (WHERE card_no = ?3), 0), coalesce(sum(offline_fen), 0)
+    "SELECT coalesce(sum(offline_fen) FILTER (WHERE instr(?3, '|' || card_no || '|') > 0), 0),
+            coalesce(sum(offline_fen) FILTER (WHERE technology = ?2), 0)
      FROM card_transaction
-     WHERE offline_fen > 0 AND technology = ?2 AND state <> 'aborted'
+     WHERE offline_fen > 0 AND state <> 'aborted'
        AND business_day IN (?1, iif(?4, (SELECT max(business_day) FROM card_transaction WHERE offline_fen > 0), ?1))";
 
-/// Giving halves that nothing followed but what was aborted.
+/// Giving halves that nothing followed but what was aborted; where ?1 names a card, those of which it
+/// is one side (?2: how its number stands in a fact as the other one).
 const TRANSFERS_DUE: &str = "SELECT id FROM card_transaction g
      WHERE g.state = 'committed' AND g.original IS NULL AND instr(g.fact, '\"kind\":\"transfer\"') > 0
+       AND (?1 IS NULL OR g.card_no = ?1 OR instr(g.fact, ?2) > 0)
        AND NOT EXISTS (SELECT 1 FROM card_transaction r WHERE r.original = g.id AND r.state <> 'aborted')
      ORDER BY g.no";
 
 impl Reader<'_> {
-    fn transactions(
+    pub(super) fn transactions(
         &self,
         which: &str,
         params: impl rusqlite::Params,
@@ -473,8 +488,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// What was spent without headquarters on a business day, in fen: by this card, and by all
-    /// cards of its technology. What is not settled counts. While the clock is in doubt, the
+    /// What was spent without headquarters on a business day, in fen: by this card and those whose
+    /// place it took, and by all cards of its technology. What is not settled counts. While the clock is in doubt, the
     /// latest day on which anything was spent so counts as well: a box that wakes up in the past
     /// has no new limits.
     ///
@@ -486,18 +501,21 @@ impl Reader<'_> {
         technology: Technology,
         card_no: &CardNo,
     ) -> Result<(i64, i64), StoreError> {
-        self.spent_by_clock(day, technology, card_no, clock::quality())
+        let mut cards = self.predecessors(card_no)?;
+        cards.push(card_no.clone());
+        self.spent_by_clock(day, technology, &cards, clock::quality())
     }
 
     fn spent_by_clock(
         &self,
         day: &str,
         technology: Technology,
-        card_no: &CardNo,
+        cards: &[CardNo],
         quality: TimeQuality,
     ) -> Result<(i64, i64), StoreError> {
+        let cards = cards.iter().fold("|".to_owned(), |named, card_no| format!("{named}{card_no}|"));
         Ok(self.conn.prepare_cached(SPENT)?.query_row(
-            params![day, enum_text(&technology)?, card_no.as_str(), quality == TimeQuality::Unsynced],
+            params![day, enum_text(&technology)?, cards, quality == TimeQuality::Unsynced],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?)
     }
@@ -508,8 +526,21 @@ impl Reader<'_> {
     /// # Errors
     /// As [`Reader::transaction`].
     pub fn transfers_due(&self) -> Result<Vec<Uuid>, StoreError> {
+        self.due(None)
+    }
+
+    /// As [`Reader::transfers_due`], those of which a card is one side.
+    ///
+    /// # Errors
+    /// As [`Reader::transaction`].
+    pub fn transfers_due_of(&self, card_no: &CardNo) -> Result<Vec<Uuid>, StoreError> {
+        self.due(Some(card_no))
+    }
+
+    fn due(&self, card_no: Option<&CardNo>) -> Result<Vec<Uuid>, StoreError> {
+        let as_other = card_no.map(|card_no| format!("\"counterparty_card_no\":\"{card_no}\""));
         let mut query = self.conn.prepare_cached(TRANSFERS_DUE)?;
-        let mut rows = query.query([])?;
+        let mut rows = query.query(params![card_no.map(CardNo::as_str), as_other])?;
         let mut due = Vec::new();
         while let Some(row) = rows.next()? {
             due.push(uuid_from(&row.get::<_, Vec<u8>>(0)?)?);

@@ -8,10 +8,10 @@ use serde::Serialize;
 use super::devices::{enum_text, ident, text_enum};
 use super::ledger::{from_json, json};
 use super::seal::{self, LedgerTable};
-use super::{Batch, Op, Reader, StoreError};
+use super::{Batch, Op, Reader, StoreError, card_reports};
 use crate::clock::UtcMillis;
 use crate::event::card::Technology;
-use crate::event::ledger::{CardIssued, CardStanding, CardStatus, CardType};
+use crate::event::ledger::{CardIssued, CardStanding, CardStatus, CardTransaction, CardType, PinChange};
 use crate::event::{EventData, NewEvent};
 use crate::ident::{CardNo, CardUid, DeviceId, StoreId};
 use crate::money::Holding;
@@ -108,7 +108,7 @@ pub fn issued(card: SeenCard, tier: Option<String>, day: String, by: By) -> Resu
     Ok(Batch::new().op(Op::Card(CardOp(Change::Issued { card: Box::new(card), day, by }))).event(event))
 }
 
-fn about<D: EventData>(card_no: &CardNo, data: &D) -> Result<NewEvent, StoreError> {
+pub(super) fn about<D: EventData>(card_no: &CardNo, data: &D) -> Result<NewEvent, StoreError> {
     NewEvent::now(format!("card/{card_no}"), data).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
@@ -125,6 +125,21 @@ impl CardRow {
         Ok(Batch::new()
             .op(Op::Card(CardOp(Change::Stands { card_no, was: self.status, status })))
             .event(event))
+    }
+
+    /// Its PIN is another one, or locked: the event alone, the change is
+    /// [`CardPinOp`](super::card_pins::CardPinOp).
+    ///
+    /// # Errors
+    /// As [`CardRow::stands`].
+    pub fn pin_changed(
+        &self,
+        pin: PinChange,
+        reason: Option<String>,
+        by: By,
+    ) -> Result<NewEvent, StoreError> {
+        let event = CardStatus { pin: Some(pin), held: self.held.clone(), reason, ..self.event(Some(by)) };
+        about(&self.seen.card_no, &event)
     }
 
     /// Nothing is written to the card from now on. What holds it already stays the reason.
@@ -167,13 +182,14 @@ impl CardRow {
         let (operator, till) = by.map(|by| (by.operator, by.till)).unzip();
         CardStatus {
             card_no: self.seen.card_no.clone(),
-            uid: self.seen.uid.clone(),
-            issuing_store: self.seen.issuing_store.clone(),
+            uid: Some(self.seen.uid.clone()),
+            issuing_store: Some(self.seen.issuing_store.clone()),
             status: self.status,
             held: None,
             counter_expected: None,
             counter_seen: None,
             uid_seen: None,
+            pin: None,
             reason: None,
             operator,
             till,
@@ -229,12 +245,18 @@ impl CardOp {
     }
 }
 
+/// A card's first row. What was reported of it before it was seen is true from now on.
 fn insert(tx: &Connection, card: &SeenCard, issue: Option<(&String, &By)>) -> Result<usize, StoreError> {
+    let reported = (Reader { conn: tx }).card_report(&card.card_no)?;
+    if reported.is_some() {
+        card_reports::forget(tx, &card.card_no)?;
+    }
+    let status = enum_text(&reported.unwrap_or(CardStanding::Active))?;
     Ok(tx
         .prepare_cached(
             "INSERT INTO member_card (card_no, uid, technology, type, issuing_store, status, valid_until,
                                       holding, counter, seen_at, issued_on, issued_by, issued_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'active', ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+             VALUES (?1, ?2, ?3, ?4, ?5, ?13, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         )?
         .execute(params![
             card.card_no.as_str(),
@@ -249,6 +271,7 @@ fn insert(tx: &Connection, card: &SeenCard, issue: Option<(&String, &By)>) -> Re
             issue.map(|(day, _)| day),
             issue.map(|(_, by)| &by.operator),
             issue.map(|(_, by)| by.till.as_str()),
+            status,
         ])?)
 }
 
@@ -280,9 +303,43 @@ fn refresh(tx: &Connection, card: &SeenCard) -> Result<usize, StoreError> {
         ])?)
 }
 
+/// `card.status` of a card whose transaction changed how it stands.
+pub(super) fn told(
+    fact: &CardTransaction,
+    status: CardStanding,
+    reason: Option<String>,
+) -> Result<NewEvent, StoreError> {
+    let event = CardStatus {
+        card_no: fact.card_no.clone(),
+        uid: Some(fact.uid.clone()),
+        issuing_store: Some(fact.issuing_store.clone()),
+        status,
+        held: None,
+        counter_expected: None,
+        counter_seen: None,
+        uid_seen: None,
+        pin: None,
+        reason,
+        operator: Some(fact.operator.clone()),
+        till: Some(fact.till.clone()),
+    };
+    about(&fact.card_no, &event)
+}
+
 /// A transaction stands on the card. One that is settled late does not move it back.
-pub(super) fn written(tx: &Connection, card_no: &CardNo, after: &Holding) -> Result<(), StoreError> {
-    let changed = tx
+pub(super) fn written(tx: &Connection, fact: &CardTransaction, after: &Holding) -> Result<(), StoreError> {
+    let card_no = &fact.card_no;
+    let mut changed = 0;
+    if let Some(status) = fact.status_after {
+        let sql = "UPDATE member_card SET status = ?2 WHERE card_no = ?1";
+        changed += tx.prepare_cached(sql)?.execute(params![card_no.as_str(), enum_text(&status)?])?;
+    }
+    if let Some(validity) = fact.validity {
+        let sql = "UPDATE member_card SET valid_until = ?2 WHERE card_no = ?1 AND counter < ?3";
+        let until = validity.until.map(|until| until.0);
+        changed += tx.prepare_cached(sql)?.execute(params![card_no.as_str(), until, after.counter])?;
+    }
+    changed += tx
         .prepare_cached(
             "UPDATE member_card SET holding = ?2, counter = ?3 WHERE card_no = ?1 AND counter < ?3",
         )?

@@ -42,8 +42,9 @@ fn a_clock_that_went_back_gives_no_new_limits() {
     ] {
         row(&conn, id, day, state, fen, None, "{}");
     }
-    let (reader, card) = (Reader { conn: &conn }, "8800001".parse().unwrap());
-    let spent = |day, quality| reader.spent_by_clock(day, CLASSIC, &card, quality).unwrap();
+    let reader = Reader { conn: &conn };
+    let cards: [CardNo; 2] = ["8800001".parse().unwrap(), "880000".parse().unwrap()];
+    let spent = |day, quality| reader.spent_by_clock(day, CLASSIC, &cards, quality).unwrap();
     use TimeQuality::{Synced, Unsynced};
     for (day, quality, expected) in [
         ("2026-11-22", Synced, (100, 1_100)),
@@ -58,7 +59,11 @@ fn a_clock_that_went_back_gives_no_new_limits() {
     ] {
         assert_eq!(spent(day, quality), expected, "{day} {quality:?}");
     }
-    assert_eq!(reader.spent_by_clock("2026-11-22", Technology::Desfire, &card, Synced).unwrap(), (0, 0));
+    // What its predecessor of another technology spent is this card's as well.
+    let desfire = reader.spent_by_clock("2026-11-22", Technology::Desfire, &cards, Synced);
+    assert_eq!(desfire.unwrap(), (100, 0));
+    let both = [cards[0].clone(), "8800000".parse().unwrap()];
+    assert_eq!(reader.spent_by_clock("2026-11-22", CLASSIC, &both, Synced).unwrap(), (1_100, 1_100));
 }
 
 /// What is asked at each transaction takes no longer in the tenth year.
@@ -100,4 +105,14 @@ fn transfers_wait_until_they_are_received_or_undone() {
     }
     let due = Reader { conn: &conn }.transfers_due().unwrap();
     assert_eq!(due.iter().map(|id| id.as_bytes()[0]).collect::<Vec<_>>(), [1, 2]);
+    let to = r#"{"kind":"transfer","counterparty_card_no":"4711"}"#;
+    row(&conn, 11, "2026-11-21", "committed", 0, None, to);
+    let of = |card_no: &str| {
+        let due = Reader { conn: &conn }.transfers_due_of(&card_no.parse().unwrap()).unwrap();
+        due.iter().map(|id| id.as_bytes()[0]).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (of("8800000"), of("8800001"), of("4711"), of("47")),
+        (vec![2], vec![1, 11], vec![11], vec![])
+    );
 }

@@ -16,6 +16,9 @@
 mod alarm;
 mod apply;
 pub mod backup;
+pub mod batches;
+pub mod card_pins;
+pub mod card_reports;
 mod carry;
 mod check;
 pub mod clock_mark;
@@ -38,6 +41,7 @@ mod keeper;
 pub mod ledger;
 pub mod ledger_cards;
 pub mod ledger_figures;
+pub mod ledger_replaced;
 mod lock;
 mod mark;
 mod open;
@@ -111,6 +115,8 @@ pub enum Op {
     Job(jobs::JobOp),
     /// Requests.
     Request(requests::RequestOp),
+    /// Batches of cards to give out.
+    Batch(batches::BatchOp),
     /// What a person in the store must say yes to.
     Confirmation(confirmations::ConfirmationOp),
     /// Transactions on cards.
@@ -123,6 +129,10 @@ pub enum Op {
     Outbox(outbox::OutboxOp),
     /// Commands of headquarters.
     Command(commands::CommandOp),
+    /// Cards reported before they were ever seen.
+    Report(card_reports::ReportOp),
+    /// PINs of cards.
+    CardPin(card_pins::CardPinOp),
     /// Headquarters' list of stopped cards.
     Hotlist(hotlist::HotlistOp),
     /// The wall clock.

@@ -3,7 +3,7 @@
 //! behind it. What does not: bytes (the drivers), and what to ask (above).
 
 use super::answer::Answer;
-use super::can::{Node, Witness};
+use super::can::{Groups, Node, Witness};
 use super::clear::ClearAnswer;
 use super::elm327::{self, Trace};
 use super::error::AdapterError;
@@ -60,6 +60,11 @@ pub struct Capabilities {
     pub stn: Option<bool>,
     /// Gives each character back as it was read, before the line is ended.
     pub echo: Option<bool>,
+    /// Gives whole lines back once they are ended, whatever [`Self::echo`] says.
+    pub line_echo: Option<bool>,
+    /// In this boot of the box (`boot_id`) a clearing that nobody acknowledged stayed in the
+    /// controller, and may still be sent.
+    pub clearing_stays: Option<uuid::Uuid>,
 }
 
 /// How an adapter waits for answers, from quick to slow.
@@ -153,7 +158,8 @@ impl Adapter {
         match self {
             Self::Elm327(adapter) => adapter.capabilities(),
             // Nothing to be found out: a bus takes what the standard allows.
-            Self::Can(_) => Capabilities {
+            Self::Can(node) => Capabilities {
+                clearing_stays: node.clearing_stays(),
                 response_count: Some(true),
                 multi_pid: Some(true),
                 long_requests: Some(true),
@@ -163,11 +169,23 @@ impl Adapter {
         }
     }
 
+    /// What it is able to do as it is to be remembered before a clearing is sent: one that this
+    /// process does not see the end of may stay in the controller.
+    #[must_use]
+    pub fn capabilities_while_clearing(&self) -> Capabilities {
+        let stays = match self {
+            Self::Elm327(_) => None,
+            Self::Can(node) => node.clearing_would_stay(),
+        };
+        let known = self.capabilities();
+        Capabilities { clearing_stays: stays.or(known.clearing_stays), ..known }
+    }
+
     /// What is remembered of it.
     pub fn remember(&mut self, capabilities: Capabilities) {
         match self {
             Self::Elm327(adapter) => adapter.remember(capabilities),
-            Self::Can(_) => {}
+            Self::Can(node) => node.remember(capabilities.clearing_stays),
         }
     }
 
@@ -180,6 +198,13 @@ impl Adapter {
             Self::Elm327(adapter) => adapter.learn(first, table).await,
             // Nothing to be tried: a bus takes what the standard allows.
             Self::Can(_) => Ok(()),
+        }
+    }
+
+    /// The link ends with this error; what it proves of the adapter is kept.
+    pub fn ended_by(&mut self, error: &AdapterError) {
+        if let Self::Can(node) = self {
+            node.ended_by(error);
         }
     }
 
@@ -272,13 +297,17 @@ impl Adapter {
         }
     }
 
-    /// All that the units of a J1939 bus tell, and which requests could not be sent.
+    /// All that the units of a J1939 bus tell, and what of it is missing.
     ///
     /// # Errors
     /// [`AdapterError`].
-    pub async fn read_j1939(&mut self) -> Result<(j1939::Told, Vec<GroupRequest>), AdapterError> {
+    pub async fn read_j1939(&mut self) -> Result<Groups, AdapterError> {
         match self {
-            Self::Elm327(_) => Ok((j1939::Told::default(), GroupRequest::ALL.to_vec())),
+            Self::Elm327(_) => Ok(Groups {
+                told: j1939::Told::default(),
+                unsent: GroupRequest::ALL.to_vec(),
+                broken: Vec::new(),
+            }),
             Self::Can(node) => node.read_j1939().await,
         }
     }

@@ -1,7 +1,7 @@
 //! Values of many PIDs with few questions. What lives here: which PIDs go into one
-//! request, taking the answer apart by each PID's length, and going back to fewer
-//! PIDs, or to one, where car or adapter cannot do more. What does not: what the
-//! data means (`pids`), and how a question gets to the car (the drivers).
+//! request, and going back to fewer PIDs, or to one, where car or adapter cannot do
+//! more. What does not: taking the answer apart (`parts`), what the data means
+//! (`pids`), and how a question gets to the car (the drivers).
 //!
 //! ```text
 //!  010C0D05420B0F ──► 7E8 41 0C…0D…05…42…  and  7E9 41 0D…0C…
@@ -16,6 +16,7 @@ use super::adapter::Adapter;
 use super::answer::{Answer, Message};
 use super::error::AdapterError;
 use super::gate::Request;
+use super::parts::{self, Of, line_count};
 use super::protocol::EcuAddress;
 use crate::protocols::PidTable;
 
@@ -230,7 +231,7 @@ impl Round<'_> {
     /// The answer's messages, one a PID.
     fn parts(&self, answer: &Answer, chunk: &[u8]) -> Vec<Message> {
         let of = |message: &Message| {
-            let split = split(&message.payload, chunk, self.batch.table);
+            let split = parts::split(Of::Current, &message.payload, chunk, self.batch.table);
             let alone = |(pid, data): (u8, &[u8])| Message {
                 sender: message.sender.clone(),
                 payload: [&[0x41, pid], data].concat(),
@@ -269,9 +270,8 @@ impl Round<'_> {
     }
 }
 
-/// How many data bytes a PID has; masks have four (SAE J1979).
 fn length(pid: u8, table: &PidTable) -> Option<usize> {
-    if pid.is_multiple_of(0x20) { Some(4) } else { table.get(0x01, pid).map(|row| row.bytes) }
+    Of::Current.length(pid, table)
 }
 
 /// PIDs to a request each: at most `most`, and answers of at most `most_lines` lines.
@@ -286,7 +286,7 @@ fn plan(pids: &[u8], most: usize, most_lines: usize, table: &PidTable, promises:
         }
         let fits = |chunk: &Vec<u8>| {
             let whole = [chunk.as_slice(), &[pid]].concat();
-            whole.len() <= most.min(MOST_PIDS) && line_count(&whole, table, promises) <= most_lines
+            whole.len() <= most.min(MOST_PIDS) && all_lines(&whole, table, promises) <= most_lines
         };
         match chunks.last_mut().filter(|chunk| fits(chunk)) {
             Some(chunk) => chunk.push(pid),
@@ -314,17 +314,12 @@ pub(super) fn may_read_as_clearing(pid: u8) -> bool {
     pid == CLEARS_ELSEWHERE || pid & 0xF0 == 0x40
 }
 
-/// Lines of the whole answer: a unit's bytes in ISO 15765-2 frames of 8.
-fn line_count(chunk: &[u8], table: &PidTable, promises: &Promises) -> usize {
+/// Lines of the whole answer, of all units that promise something of it.
+fn all_lines(chunk: &[u8], table: &PidTable, promises: &Promises) -> usize {
     let of = |promised: &dyn Fn(u8) -> bool| {
-        let bytes: usize =
-            chunk.iter().filter(|pid| promised(**pid)).map(|pid| 1 + length(*pid, table).unwrap_or(0)).sum();
-        match bytes {
-            0 => 0,
-            1..=6 => 1,
-            // Service byte and PIDs: six bytes in the first frame, seven in each that follows.
-            more => 1 + (more + 1 - 6).div_ceil(7),
-        }
+        let bytes =
+            chunk.iter().filter(|pid| promised(**pid)).map(|pid| 1 + length(*pid, table).unwrap_or(0));
+        line_count(bytes.sum())
     };
     if promises.is_empty() {
         return of(&|_| true);
@@ -335,39 +330,8 @@ fn line_count(chunk: &[u8], table: &PidTable, promises: &Promises) -> usize {
 /// How many lines the answer has, when that is certain: who answers is known, and each PID's length.
 fn lines(chunk: &[u8], table: &PidTable, promises: &Promises) -> Option<u8> {
     let known = !promises.is_empty() && chunk.iter().all(|pid| length(*pid, table).is_some());
-    let count = line_count(chunk, table, promises);
+    let count = all_lines(chunk, table, promises);
     (known && (1..=MOST_LINES).contains(&count)).then(|| u8::try_from(count).ok()).flatten()
-}
-
-/// PID and data of each PID in an answer to several. They may be fewer than were asked for
-/// and in another order; what follows something unknown, or is cut off, is left out.
-#[must_use]
-pub fn split<'a>(payload: &'a [u8], asked: &[u8], table: &PidTable) -> Vec<(u8, &'a [u8])> {
-    let usual = walk(payload, asked, &|pid| length(pid, table));
-    let covered = |parts: &[(u8, &[u8])]| 1 + parts.iter().map(|(_, data)| 1 + data.len()).sum::<usize>();
-    if covered(&usual) == payload.len() {
-        return usual;
-    }
-    // Some PIDs have two lengths: with the longer one, if then everything fits.
-    let long = |pid| Some(length(pid, table)? + table.get(0x01, pid).map_or(0, |row| row.more_bytes));
-    let longer = walk(payload, asked, &long);
-    if covered(&longer) == payload.len() { longer } else { usual }
-}
-
-fn walk<'a>(payload: &'a [u8], asked: &[u8], length: &dyn Fn(u8) -> Option<usize>) -> Vec<(u8, &'a [u8])> {
-    let mut parts: Vec<(u8, &[u8])> = Vec::new();
-    let mut rest = payload.get(1..).unwrap_or_default();
-    while let Some((&pid, behind)) = rest.split_first() {
-        let new = asked.contains(&pid) && parts.iter().all(|(earlier, _)| *earlier != pid);
-        let Some((data, next)) =
-            length(pid).filter(|_| new).and_then(|length| behind.split_at_checked(length))
-        else {
-            break;
-        };
-        parts.push((pid, data));
-        rest = next;
-    }
-    parts
 }
 
 #[cfg(test)]

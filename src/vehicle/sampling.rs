@@ -105,7 +105,7 @@ impl Sampling {
             let mut units = self.on_uds.iter().filter(|(_, promised)| promised.contains(&pid));
             let Some(unit) = units.find_map(|(unit, _)| find::request_id(unit)) else { continue };
             let did = 0xF400 | u16::from(pid);
-            let request = Request::data_by_identifier(did).to(Target::Unit(unit));
+            let Some(request) = Request::data_by_identifier(did).to(Target::Unit(unit)) else { continue };
             let answer = adapter.ask(request, None).await?;
             let as_j1979 = |message: &Message| {
                 let data = uds::answer::data(&message.payload, did).ok()?;

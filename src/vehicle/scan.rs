@@ -131,9 +131,10 @@ pub async fn run_within(
     let protocol = match answers {
         Some(protocol) => protocol,
         None if adapter.hears_j1939().await?.is_some() => {
-            let (told, unsent) = adapter.read_j1939().await?;
-            groups = told;
-            heard.errors = unsent.into_iter().map(not_asked).collect();
+            let read = adapter.read_j1939().await?;
+            groups = read.told;
+            heard.errors = read.unsent.into_iter().map(not_asked).collect();
+            heard.errors.extend(read.broken.into_iter().map(not_whole));
             Protocol::J1939
         }
         None => match uds::read::silent_car(adapter, bundle).await? {
@@ -193,6 +194,11 @@ pub async fn run_within(
 fn not_asked(request: GroupRequest) -> RequestError {
     let error = "not sent: another tool is on the bus, or nobody acknowledges".into();
     RequestError { request: request.to_string(), error }
+}
+
+fn not_whole(broken: j1939::Broken) -> RequestError {
+    let error = format!("unit {:02X}: packets of the message were lost, it never came whole", broken.source);
+    RequestError { request: format!("PGN {}", broken.pgn), error }
 }
 
 struct Scan<'a> {

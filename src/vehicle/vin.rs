@@ -45,6 +45,17 @@ pub fn read(vin: &Vin, tables: &VinTables, this_year: u16) -> VinFacts {
     }
 }
 
+/// How many bytes stand before the VIN in a message that answers with one: 09 02 (SAE J1979), 22
+/// F190 (ISO 14229-1 annex C), 22 F802 (SAE J1979-2). `None`: it holds none.
+#[must_use]
+pub fn place_in(message: &[u8]) -> Option<usize> {
+    match message {
+        [0x49, 0x02, ..] => Some(2),
+        [0x62, 0xF1, 0x90, ..] | [0x62, 0xF8, 0x02, ..] => Some(3),
+        _ => None,
+    }
+}
+
 fn check_digit(vin: &Vin) -> CheckDigit {
     if vin.check_digit_ok() {
         CheckDigit::Right

@@ -49,12 +49,16 @@ pub struct Shop {
 impl Shop {
     /// Opens with these rules beside the usual ones.
     pub async fn open(rules: &str) -> Self {
-        let (desk, port) = (Desk::new(), free_port());
+        let port = free_port();
+        Self::open_at(&format!("kind = \"vpcd\"\nlisten = \"127.0.0.1:{port}\""), port, rules).await
+    }
+
+    /// With another reader than the virtual one.
+    pub async fn open_at(reader: &str, port: u16, rules: &str) -> Self {
+        let desk = Desk::new();
         std::fs::create_dir(desk.path("credentials")).unwrap();
         std::fs::write(desk.path("credentials").join("card-keys"), credential()).unwrap();
-        desk.write(&format!(
-            "[[reader]]\nid = \"counter-1\"\nkind = \"vpcd\"\nlisten = \"127.0.0.1:{port}\"\n\n{rules}"
-        ));
+        desk.write(&format!("[[reader]]\nid = \"counter-1\"\n{reader}\n\n{rules}"));
         let (daemon, client) = start(&desk).await;
         Self { desk, daemon: Some(daemon), client, port }
     }

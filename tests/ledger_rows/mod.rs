@@ -105,6 +105,9 @@ fn fact(card: &SeenCard, deed: &Deed) -> CardTransaction {
         points_earned: deed.earned,
         points_used: deed.used,
         coupon: deed.coupon.map(CouponId),
+        coupons: Vec::new(),
+        status_after: None,
+        validity: None,
         order: None,
         items: if deed.gifts > 0 { vec![gift, labour] } else { vec![labour] },
         tenders: deed

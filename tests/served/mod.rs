@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baygate::api::client::{Client, Method};
-use baygate::api::{
-    self, ApiError, Context, Directory, FaceCheck, Limits, PrinterEntry, ReaderEntry, Rulebook,
-};
+use baygate::api::{self, ApiError, Context, Directory, FaceCheck, Limits, PrinterEntry, ReaderEntry};
+use baygate::card::counter::Shop;
 use baygate::config::credentials::Credentials;
 use baygate::config::purse::PurseTable;
 use baygate::config::tables::{ApiTable, PrinterKind, ReaderKind};
@@ -40,7 +39,7 @@ pub struct Setup {
     pub metrics: PrometheusHandle,
     pub credentials: Credentials,
     pub face_check: FaceCheck,
-    pub rulebook: Rulebook,
+    pub shop: Shop,
 }
 
 impl Setup {
@@ -66,10 +65,12 @@ impl Setup {
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             credentials: Credentials::default(),
             face_check,
-            rulebook: Rulebook {
-                purse: PurseTable::default(),
+            shop: Shop {
+                store: source().store,
+                rules: PurseTable::default(),
                 timezone: jiff::tz::TimeZone::UTC,
-                day_start: TimeOfDay { hour: 4, minute: 0 },
+                business_day_start: TimeOfDay { hour: 4, minute: 0 },
+                has_uplink: false,
             },
         }
     }
@@ -90,7 +91,7 @@ impl Setup {
             locale: self.locale,
             health: health.clone(),
             directory: seen,
-            rulebook: watch::channel(Arc::new(self.rulebook)).1,
+            shop: watch::channel(Arc::new(self.shop)).1,
             metrics: self.metrics,
             face_check: self.face_check,
             limits: self.limits,
@@ -258,6 +259,7 @@ pub fn devices() -> Directory {
             id: "face-1".parse().unwrap(),
             kind: PrinterKind::Png,
             template: "member-face.svg".into(),
+            reader: None,
         }],
         tills: vec!["till-1".parse().unwrap()],
     }

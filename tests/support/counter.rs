@@ -8,7 +8,7 @@ use baygate::card::counter::Shop;
 use baygate::card::member::Members;
 use baygate::card::{CardError, serve_reader};
 use baygate::config::purse::PurseTable;
-use baygate::config::tables::{ReaderKind, ReaderRole, ReaderTable};
+use baygate::config::tables::{Feedback, ReaderKind, ReaderRole, ReaderTable};
 use baygate::config::values::TimeOfDay;
 use baygate::event::Source;
 use baygate::event::device::{DeviceKind, DeviceState, DeviceStatus};
@@ -29,7 +29,10 @@ pub fn vpcd_table(id: &str, port: u16) -> ReaderTable {
         name: None,
         listen: Some(([127, 0, 0, 1], port).into()),
         link: None,
+        device: None,
+        technology: None,
         role: ReaderRole::Card,
+        feedback: Feedback::Auto,
     }
 }
 
@@ -40,7 +43,10 @@ pub fn pcsc_table(id: &str, glob: &str) -> ReaderTable {
         name: Some(glob.into()),
         listen: None,
         link: None,
+        device: None,
+        technology: None,
         role: ReaderRole::Card,
+        feedback: Feedback::Auto,
     }
 }
 

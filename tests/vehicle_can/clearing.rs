@@ -16,26 +16,38 @@ use crate::vehicle_bay::clearing::redeemed;
 use crate::vehicle_bay::{bundle, open_store};
 use crate::{car, run};
 
-/// Longer than the driver waits for its own frame, and for the car's answer.
-const HELD: Duration = Duration::from_millis(2500);
+/// Longer than the driver waits for its own frame, and takes to be opened anew.
+const HELD: Duration = Duration::from_millis(5000);
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "make can"]
 async fn a_clearing_that_is_held_up_is_told_and_goes_with_the_interface() {
     let dir = tempfile::tempdir().unwrap();
     let store = open_store(dir.path());
-    let link = "can://vcan7".parse().unwrap();
+    let path = "can://vcan7".parse().unwrap();
     for taken_down in [false, true] {
         let sim = BusSim::spawn("vcan7", &CarSpec { engine: Engine::On, ..car(6) }).unwrap();
-        let mut link = Link::open(&link, &bundle(), None, None).await.unwrap();
+        let mut link = Link::open(&path, &bundle(), None, None).await.unwrap();
         assert!(!link.ask(Request::current(0), None).await.unwrap().is_silence());
         run("tc", &format!("qdisc add dev vcan7 root netem delay {}ms", HELD.as_millis()));
+        // What the service writes down before it is sent: whoever is killed now has said so.
+        assert_eq!(link.capabilities().clearing_stays, None);
+        assert!(link.capabilities_while_clearing().clearing_stays.is_some());
         let sent = Instant::now();
         let answer = link.clear(redeemed(&store).await).await.unwrap();
         assert!(sent.elapsed() < HELD, "it waited too long to tell");
         assert_eq!((answer.delivery, answer.cleared.as_slice()), (Delivery::Pending, &[][..]), "{answer:?}");
         let (code, words) = link.limitation().expect("it says so");
         assert_eq!(code, "clear-pending", "{words}");
+        // It belongs to the interface: whoever opens it next knows of it.
+        let known = link.capabilities();
+        assert!(known.clearing_stays.is_some());
+        drop(link);
+        let mut link = Link::open(&path, &bundle(), None, None).await.unwrap();
+        assert_eq!(link.limitation(), None);
+        link.remember(known);
+        assert!(sent.elapsed() < HELD, "it left before the link was open again");
+        assert_eq!(link.limitation().expect("it still says so").0, "clear-pending");
         let again = link.clear(redeemed(&store).await).await.unwrap();
         assert_eq!(again.delivery, Delivery::NotSent, "{again:?}");
         let clearings = || sim.requests().into_iter().filter(|request| request[0] == 0x04).count();
@@ -62,6 +74,16 @@ async fn a_clearing_that_is_held_up_is_told_and_goes_with_the_interface() {
             tokio::task::yield_now().await;
         }
         assert_eq!(clearings(), usize::from(!taken_down), "taken down: {taken_down}");
+        // Gone with the interface, or seen to leave: then it is told, and no more is held back.
+        if taken_down {
+            let error = link.voltage().await.expect_err("the interface went down");
+            link.ended_by(&error);
+            assert_eq!(link.limitation(), None);
+        } else {
+            link.voltage().await.unwrap();
+            assert_eq!(link.limitation().expect("it left late").0, "clear-left-late");
+        }
+        assert_eq!(link.capabilities().clearing_stays, None);
         run("tc", "qdisc del dev vcan7 root");
     }
 }

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::super::extract::{Params, Segment};
 use super::super::problem::Problem;
 use super::super::state::Shared;
+use crate::card::purse::life::is_replacement;
 use crate::clock::UtcMillis;
 use crate::event::card::Technology;
 use crate::event::ledger::{CardStanding, CardTransaction, CardType, TransactionKind};
@@ -77,6 +78,52 @@ pub(super) struct CardRecord {
     known_at: UtcMillis,
     /// Transactions that are not settled, oldest first.
     unsettled: Vec<UnsettledView>,
+    /// Giving halves of transfers and replacements, from or to this card, that nobody has received.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    transfers_due: Vec<TransferDue>,
+}
+
+/// What left one card and is not on the other one yet.
+#[derive(Serialize, ToSchema)]
+pub(super) struct TransferDue {
+    /// The giving half: the `original_transaction_id` of the receiving one.
+    #[schema(value_type = String, format = "uuid")]
+    transaction_id: Uuid,
+    /// `transfer`, or `replacement`: that is received by `/replace` of the card that gave, as a whole.
+    #[schema(value_type = String)]
+    sort: Sort,
+    /// The card that gave.
+    #[schema(value_type = String)]
+    from_card_no: CardNo,
+    /// The card that is to receive it.
+    #[schema(value_type = Option<String>)]
+    to_card_no: Option<CardNo>,
+    /// How much, in fen.
+    #[schema(value_type = i64)]
+    amount_fen: Fen,
+}
+
+impl TransferDue {
+    /// Of its giving half.
+    pub(super) fn of(giving: CardTransaction) -> Self {
+        Self {
+            transaction_id: giving.transaction_id,
+            sort: if is_replacement(&giving) { Sort::Replacement } else { Sort::Transfer },
+            from_card_no: giving.card_no,
+            to_card_no: giving.counterparty_card_no,
+            amount_fen: Fen(giving.amount_fen.0.saturating_neg()),
+        }
+    }
+}
+
+/// How it is received.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Sort {
+    /// By a `transfer` with `original_transaction_id`.
+    Transfer,
+    /// By `POST /v1/cards/{from_card_no}/replace`, with all else that the card held.
+    Replacement,
 }
 
 /// A transaction of which nobody knows yet whether it is on the card.
@@ -178,6 +225,7 @@ impl CardRecord {
             counter: seen.holding.counter,
             known_at: written.map_or(seen_at, |written| written.max(seen_at)),
             unsettled: unsettled.into_iter().map(UnsettledView::from).collect(),
+            transfers_due: Vec::new(),
             card_no: seen.card_no,
             uid: seen.uid,
             technology: seen.technology,
@@ -202,9 +250,20 @@ pub(super) async fn card(
         let Some(row) = r.member_card(&wanted)? else { return Ok(None) };
         let newest = r.transactions_of(&wanted, None, 1)?.pop();
         let last = newest.filter(|newest| newest.state == Stage::Committed);
-        Ok(Some(CardRecord::of(row, last, r.unsettled_of(&wanted)?, r.is_hotlisted(&wanted)?)))
+        let mut card = CardRecord::of(row, last, r.unsettled_of(&wanted)?, r.is_hotlisted(&wanted)?);
+        card.transfers_due = transfers_due(r, &wanted)?;
+        Ok(Some(card))
     };
     shared.context.store.read(read).await?.map(Answer).ok_or_else(|| not_known(&card_no.0))
+}
+
+/// Giving halves that wait, of which the card is one side.
+fn transfers_due(r: &Reader<'_>, card_no: &CardNo) -> Result<Vec<TransferDue>, StoreError> {
+    let mut due = Vec::new();
+    for id in r.transfers_due_of(card_no)? {
+        due.extend(r.transaction(id)?.map(|row| TransferDue::of(row.fact)));
+    }
+    Ok(due)
 }
 
 /// The transactions of a card at this store, newest first, also those that came to nothing.

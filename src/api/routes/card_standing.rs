@@ -23,8 +23,9 @@ use crate::card::purse::Refusal;
 use crate::card::purse::policy::may_report_lost;
 use crate::clock::UtcMillis;
 use crate::config::purse::PurseTable;
-use crate::event::ledger::CardStanding;
+use crate::event::ledger::{CardStanding, CardType};
 use crate::ident::{CardNo, DeviceId, OperatorId};
+use crate::store::card_reports;
 use crate::store::ledger_cards::{By, CardRow};
 use crate::store::requests::{NewRequest, RequestOp, RequestState};
 use crate::store::{Batch, Op, StoreError};
@@ -98,6 +99,8 @@ pub(super) struct StandingView {
     /// As it stood before.
     #[schema(value_type = String)]
     was: CardStanding,
+    /// Whether this store ever saw the card. If not, check the number: nothing else can.
+    seen: bool,
     /// As given.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -116,8 +119,7 @@ pub(super) struct StandingView {
     params(("card_no" = String, Path, description = "Card number"),
         ("Idempotency-Key" = Option<String>, Header, description = "The same key gives the same answer and no second effect")),
     responses((status = 200, description = "How it stands", body = StandingView),
-        (status = 404, description = "`card-not-known`: it was never seen at this store", body = Object),
-        (status = 409, description = "`loss-report-not-allowed`, or the card stands so already: `card-lost`, `card-blocked`, `card-replaced`, `card-returned`", body = Object)))]
+        (status = 409, description = "`too-many-reports`, `loss-report-not-allowed`, or the card stands so already: `card-lost`, `card-blocked`, `card-replaced`, `card-returned`", body = Object)))]
 pub(super) async fn block(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Principal>,
@@ -193,13 +195,19 @@ impl Change {
         {
             return replayed(shared, earlier).await;
         }
-        let rulebook = shared.rulebook();
+        let shop = shared.shop();
         for _ in 0..ATTEMPTS {
             let card_no = self.card_no.clone();
-            let row = store.read(move |r| r.member_card(&card_no)).await?;
-            let row = row.ok_or_else(|| not_known(self.card_no.as_str()))?;
-            self.may(&row, &rulebook.purse)?;
-            let (batch, answer) = self.batch(&row, request.as_ref())?;
+            let (row, report) =
+                store.read(move |r| Ok((r.member_card(&card_no)?, r.card_report(&card_no)?))).await?;
+            let was = row.as_ref().map(|row| row.status).or(report);
+            // One that was never seen is blocked all the same; it may be presented any minute.
+            if was.is_none() && self.to == CardStanding::Active {
+                return Err(not_known(self.card_no.as_str()));
+            }
+            let was = was.unwrap_or(CardStanding::Active);
+            self.may(was, row.as_ref().map(|row| row.seen.card_type), &shop.rules)?;
+            let (batch, answer) = self.batch(row.as_ref(), was, request.as_ref())?;
             match store.commit(batch).await {
                 Ok(_) => {
                     // The reason may say more than a log may hold.
@@ -211,6 +219,7 @@ impl Change {
                 Err(StoreError::Replayed { request }) => return replayed(shared, request).await,
                 // It was changed by somebody else in between.
                 Err(StoreError::NotFound { .. }) => {}
+                Err(StoreError::LedgerRefused { .. }) => return Err(too_many_reports()),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -218,8 +227,8 @@ impl Change {
     }
 
     /// Whether the card may stand so.
-    fn may(&self, row: &CardRow, rules: &PurseTable) -> Result<(), Problem> {
-        match (row.status, self.to) {
+    fn may(&self, was: CardStanding, card_type: Option<CardType>, rules: &PurseTable) -> Result<(), Problem> {
+        match (was, self.to) {
             (CardStanding::Replaced, _) => return Err(refused(Refusal::CardReplaced)),
             (CardStanding::Returned, _) => return Err(refused(Refusal::CardReturned)),
             (CardStanding::Active, CardStanding::Active) => return Err(not_blocked()),
@@ -227,24 +236,35 @@ impl Change {
             (CardStanding::Blocked, CardStanding::Blocked) => return Err(refused(Refusal::CardBlocked)),
             _ => {}
         }
-        match self.to {
-            CardStanding::Lost => may_report_lost(row.seen.card_type, rules).map_err(refused),
+        match (self.to, card_type) {
+            // Of a card that was never seen nobody here knows the type.
+            (CardStanding::Lost, Some(card_type)) => may_report_lost(card_type, rules).map_err(refused),
             _ => Ok(()),
         }
     }
 
-    fn batch(&self, row: &CardRow, request: Option<&NewRequest>) -> Result<(Batch, Value), StoreError> {
+    fn batch(
+        &self,
+        row: Option<&CardRow>,
+        was: CardStanding,
+        request: Option<&NewRequest>,
+    ) -> Result<(Batch, Value), StoreError> {
         let By { operator, till } = self.by.clone();
         let answer = json!(StandingView {
             card_no: self.card_no.clone(),
             status: self.to,
-            was: row.status,
+            was,
+            seen: row.is_some(),
             reason: self.reason.clone(),
             operator,
             till,
             at: UtcMillis::now(),
         });
-        let mut batch = row.stands(self.to, self.reason.clone(), self.by.clone())?;
+        let (reason, by) = (self.reason.clone(), self.by.clone());
+        let mut batch = match row {
+            Some(row) => row.stands(self.to, reason, by),
+            None => card_reports::stands(&self.card_no, was, self.to, reason, by),
+        }?;
         if let Some(new) = request {
             let settle = RequestOp::Settle { id: new.id, state: RequestState::Done, outcome: answer.clone() };
             batch.ops.insert(0, Op::Request(RequestOp::Insert(new.clone())));
@@ -256,7 +276,7 @@ impl Change {
 
 /// Who does it and where. At a till somebody has to be logged in; a script's token and the control
 /// socket speak for themselves, the latter also for the operator it names.
-fn who(caller: &Principal, typed: Option<&OperatorId>) -> Result<By, Problem> {
+pub(super) fn who(caller: &Principal, typed: Option<&OperatorId>) -> Result<By, Problem> {
     let place = caller.place();
     let operator = match (caller.operator(), caller.till(), typed) {
         (Some(operator), ..) => operator.id.to_string(),
@@ -269,7 +289,7 @@ fn who(caller: &Principal, typed: Option<&OperatorId>) -> Result<By, Problem> {
     Ok(By { operator, till })
 }
 
-fn reason(typed: Option<String>) -> Result<Option<String>, Problem> {
+pub(super) fn reason(typed: Option<String>) -> Result<Option<String>, Problem> {
     let Some(reason) = typed else { return Ok(None) };
     if (1..=REASON_CHARS).contains(&reason.chars().count()) && !reason.chars().any(char::is_control) {
         return Ok(Some(reason));
@@ -282,9 +302,18 @@ fn reason(typed: Option<String>) -> Result<Option<String>, Problem> {
     ))
 }
 
-fn refused(refusal: Refusal) -> Problem {
+pub(super) fn refused(refusal: Refusal) -> Problem {
     let text = refusal.text();
     Problem::new(StatusCode::CONFLICT, refusal.code(), text.zh, text.en)
+}
+
+fn too_many_reports() -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        "too-many-reports",
+        "本店未见过而被挂失的卡过多。请由总部用黑名单停用",
+        "too many cards are reported that this store never saw; have headquarters put it on the hotlist",
+    )
 }
 
 fn not_blocked() -> Problem {
@@ -297,7 +326,7 @@ fn not_blocked() -> Problem {
 }
 
 /// The answer that the key got the first time.
-async fn replayed(shared: &Shared, request: Uuid) -> Result<Response, Problem> {
+pub(super) async fn replayed(shared: &Shared, request: Uuid) -> Result<Response, Problem> {
     let row = shared.context.store.read(move |r| r.request(request)).await?;
     let outcome = row.and_then(|row| row.outcome);
     let settled = outcome.ok_or_else(|| StoreError::NotFound { what: format!("request {request}") })?;

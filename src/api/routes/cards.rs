@@ -121,7 +121,7 @@ pub(super) struct ReaderView {
     /// Its id.
     #[schema(value_type = String)]
     id: DeviceId,
-    /// `pcsc`, `vpcd` or `em4100`.
+    /// `pcsc`, `vpcd`, `pn532`, `em4100` or `wedge`.
     #[schema(value_type = String)]
     kind: ReaderKind,
     /// The till whose home reader it is.

@@ -101,7 +101,7 @@ async fn hotlist(shared: &Shared) -> Option<(HotlistState, Option<i64>)> {
 
 /// What `[purse] max_hotlist_age` has against the list that is here.
 async fn hotlist_too_old(shared: &Shared) -> Option<TroubleView> {
-    let most = shared.rulebook().purse.max_hotlist_age?;
+    let most = shared.shop().rules.max_hotlist_age?;
     let here = hotlist(shared).await;
     let (zh, en) = match here {
         None => ("尚未收到黑名单".to_owned(), "no hotlist has come yet".to_owned()),

@@ -3,6 +3,9 @@
 
 #![allow(unused_qualifications)] // utoipa's macros write them
 
+mod batch;
+mod card_life;
+mod card_pin;
 mod card_records;
 mod card_standing;
 mod cards;
@@ -50,6 +53,8 @@ pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(cards::readers))
         .routes(routes!(cards::card))
         .routes(routes!(issue::issue))
+        .routes(routes!(batch::begin, batch::list))
+        .routes(routes!(batch::show, batch::change))
         .routes(routes!(purse::quote))
         .routes(routes!(purse::transact))
         .routes(routes!(purse::transaction))
@@ -59,6 +64,10 @@ pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(card_records::transactions))
         .routes(routes!(card_standing::block))
         .routes(routes!(card_standing::unblock))
+        .routes(routes!(card_life::give_back))
+        .routes(routes!(card_life::replace))
+        .routes(routes!(card_life::extend))
+        .routes(routes!(card_pin::set))
         .routes(routes!(stats::stats))
         .routes(routes!(vehicles::vehicles))
         .routes(routes!(vehicles::vehicle))

@@ -254,7 +254,7 @@ fn check_name(name: &str) -> Result<(), Problem> {
 }
 
 /// A PIN's hash, in its turn among those who log in.
-async fn hash(shared: &Shared, pin: Pin) -> Result<PinHash, Problem> {
+pub(super) async fn hash(shared: &Shared, pin: Pin) -> Result<PinHash, Problem> {
     if !pin.may_be_chosen() {
         return Err(Problem::new(
             StatusCode::UNPROCESSABLE_ENTITY,

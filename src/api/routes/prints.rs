@@ -149,15 +149,9 @@ pub(super) async fn print(
 }
 
 async fn check_face(shared: &Shared, template: String, fields: Value) -> Result<(), Problem> {
-    let file_name = !template.is_empty()
-        && template.len() <= 128
-        && !template.starts_with('.')
-        && !template.contains(['/', '\\', '\0']);
-    if !file_name || !fields.is_object() {
-        return Err(face_invalid(Text::new(
-            "template 须为模板文件名，fields 须为 JSON 对象",
-            "template must be the name of a template file, and fields a JSON object",
-        )));
+    refuse_no_file_name(&template)?;
+    if !fields.is_object() {
+        return Err(face_invalid(Text::new("fields 须为 JSON 对象", "fields must be a JSON object")));
     }
     let check = Arc::clone(&shared.context.face_check);
     let checked = tokio::task::spawn_blocking(move || check(&template, &fields)).await;
@@ -171,6 +165,16 @@ async fn check_face(shared: &Shared, template: String, fields: Value) -> Result<
             )))
         }
     }
+}
+
+/// A template is a file of its folder, never a path.
+pub(super) fn refuse_no_file_name(template: &str) -> Result<(), Problem> {
+    let file_name = !template.is_empty()
+        && template.len() <= 128
+        && !template.starts_with('.')
+        && !template.contains(['/', '\\', '\0']);
+    let wrong = || Text::new("template 须为模板文件名", "template must be the name of a template file");
+    if file_name { Ok(()) } else { Err(face_invalid(wrong())) }
 }
 
 fn face_invalid(text: Text) -> Problem {

@@ -13,13 +13,17 @@ use uuid::Uuid;
 
 use super::super::access::Scope;
 use super::super::extract::{IdempotencyKey, Json, Params, Segment, missing};
+use super::super::pins::Pin;
 use super::super::principal::Principal;
 use super::super::problem::Problem;
 use super::super::state::Shared;
+use super::card_pin;
+use super::card_records::TransferDue;
 use super::counter::{self, Stand};
 use crate::card::counter::{Adjustment, Deal, QUOTE, Quoted, TRANSACTION};
+use crate::card::purse::life::is_replacement;
 use crate::clock::UtcMillis;
-use crate::event::ledger::{Item, Tender, TransactionKind};
+use crate::event::ledger::{CardTransaction, Item, Tender, TransactionKind};
 use crate::ident::CardNo;
 use crate::money::{CouponId, Fen};
 use crate::store::requests::{RequestRow, RequestState};
@@ -40,7 +44,7 @@ pub(super) struct WantedDeal {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "uuid")]
     quote_id: Option<Uuid>,
-    /// `topup`, `spend`, `earn`, `redeem`, `coupon`, `adjust`, `refund` or `void`.
+    /// `topup`, `spend`, `earn`, `redeem`, `coupon`, `adjust`, `transfer`, `refund` or `void`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     kind: Option<TransactionKind>,
@@ -66,10 +70,14 @@ pub(super) struct WantedDeal {
     /// The till's order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     order: Option<String>,
-    /// Of `refund` and `void`.
+    /// Of `refund`, `void`, and the receiving half of `transfer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "uuid")]
     original_transaction_id: Option<Uuid>,
+    /// Of the giving half of `transfer`: the card that receives `amount_fen` of the principal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    to_card_no: Option<CardNo>,
     /// Of `adjust`: `principal_fen`, `bonus_fen`, `points`, signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -77,10 +85,10 @@ pub(super) struct WantedDeal {
     /// Seconds to wait for the card, 1 to 60; default 8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     wait_s: Option<u64>,
-    /// The card's PIN, where it has one. Never kept.
+    /// The card's PIN, for what takes value off a card that has one. Never kept.
     #[serde(default, skip_serializing)]
-    #[allow(dead_code, reason = "no card of this version has a PIN")]
-    pin: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pin: Option<Pin>,
 }
 
 /// A calculation.
@@ -114,7 +122,7 @@ fn scopes_for(kind: TransactionKind) -> &'static [Scope] {
     }
 }
 
-fn card_of(segment: &Segment) -> Result<CardNo, Problem> {
+pub(super) fn card_of(segment: &Segment) -> Result<CardNo, Problem> {
     CardNo::new(segment.0.clone()).map_err(|_| missing("card", &segment.0))
 }
 
@@ -125,8 +133,14 @@ impl WantedDeal {
             counter::invalid("kind", "请给出 quote_id 或 kind", "give a `quote_id` or a `kind`")
         })?;
         counter::needs(caller, scopes_for(kind))?;
-        if kind == TransactionKind::Transfer {
-            return Err(counter::invalid("kind", "暂不支持转账", "transfers are not served yet"));
+        let halves = (self.to_card_no.is_some(), self.original_transaction_id.is_some());
+        let transfers = kind == TransactionKind::Transfer;
+        if transfers && halves.0 == halves.1 || !transfers && halves.0 {
+            return Err(counter::invalid(
+                "to_card_no",
+                "转账：转出卡给 to_card_no 和 amount_fen，转入卡只给 original_transaction_id（转出交易号）",
+                "of a transfer, and of nothing else: the giving card gets `to_card_no` and `amount_fen`, the receiving card the giving half's `original_transaction_id` alone",
+            ));
         }
         let negative = self.amount_fen.is_some_and(|fen| fen.0 < 0)
             || self.points.is_some_and(|points| points < 0)
@@ -156,7 +170,10 @@ impl WantedDeal {
             tenders: self.tenders,
             order: self.order,
             original_transaction_id: self.original_transaction_id,
+            to_card_no: self.to_card_no,
             adjustment: self.adjustment,
+            pin_checked: false,
+            life: None,
             wait_s: self.wait_s,
             quoted: None,
             by: counter::by(caller)?,
@@ -174,6 +191,7 @@ impl WantedDeal {
             && self.tenders.is_empty()
             && self.order.is_none()
             && self.original_transaction_id.is_none()
+            && self.to_card_no.is_none()
             && self.adjustment.is_none()
     }
 }
@@ -222,7 +240,7 @@ pub(super) async fn transact(
     Extension(caller): Extension<Principal>,
     card: Segment,
     IdempotencyKey(key): IdempotencyKey,
-    Json(wanted): Json<WantedDeal>,
+    Json(mut wanted): Json<WantedDeal>,
 ) -> Result<Response, Problem> {
     let card_no = card_of(&card)?;
     let key = counter::key_of(key)?;
@@ -231,10 +249,12 @@ pub(super) async fn transact(
         Some(id) => id,
         None => {
             let reader = counter::reader_of(&shared, &caller, wanted.reader.as_deref())?;
-            let deal = match wanted.quote_id {
+            let pin = wanted.pin.take();
+            let mut deal = match wanted.quote_id {
                 Some(quote_id) => quoted(&shared, &caller, &card_no, wanted, quote_id, key.clone()).await?,
                 None => wanted.deal(&caller, card_no, key.clone())?,
             };
+            deal.pin_checked = card_pin::checked(&shared, &deal, pin).await?;
             counter::commit(&shared, &caller, TRANSACTION, &reader, Some(key), asked, json!(deal)).await?
         }
     };
@@ -281,7 +301,7 @@ async fn quoted(
 }
 
 /// What a till is told of a transaction.
-async fn answer(shared: &Shared, id: Uuid, stand: Stand) -> Result<Response, Problem> {
+pub(super) async fn answer(shared: &Shared, id: Uuid, stand: Stand) -> Result<Response, Problem> {
     let location = format!("/v1/transactions/{id}");
     let row = match stand {
         Stand::TapAgain => return Ok(counter::tap_again(id, &location)),
@@ -293,15 +313,35 @@ async fn answer(shared: &Shared, id: Uuid, stand: Stand) -> Result<Response, Pro
         Some(fact) if row.state == RequestState::Done => {
             Ok(([(header::LOCATION, location)], Answer(fact)).into_response())
         }
-        Some(fact) => Err(Problem::new(
-            StatusCode::CONFLICT,
-            "not-written",
+        Some(fact) => Err(not_written(shared, fact).await?),
+        None => Err(counter::failure(&row)),
+    }
+}
+
+/// It did not come onto the card. Of a receiving half what was given goes on waiting.
+async fn not_written(shared: &Shared, fact: CardTransaction) -> Result<Problem, Problem> {
+    let giving = fact.original_transaction_id.filter(|_| fact.kind == TransactionKind::Transfer);
+    let giving = match giving {
+        Some(id) => shared.context.store.read(move |r| r.transaction(id)).await?,
+        None => None,
+    };
+    let giving = giving.map(|row| row.fact);
+    let (zh, en) = if giving.as_ref().is_some_and(is_replacement) {
+        (
+            "新卡未写入。旧卡已作废，其余额在等待，没有丢失：请重新放新卡，用新的 Idempotency-Key 再办一次换卡；新卡坏了，就给这张新卡换卡",
+            "the new card was not written. The old one is dead and its balance waits, nothing is lost: present the new card and ask again with a new Idempotency-Key; if it is broken, replace it in turn",
+        )
+    } else {
+        (
             "卡未写入，金额没有变化。请重新放卡，用新的 Idempotency-Key 再试",
             "the card was not written and nothing has changed; present it again and use a new Idempotency-Key",
         )
-        .with("transaction", json!(fact))),
-        None => Err(counter::failure(&row)),
-    }
+    };
+    let problem = Problem::new(StatusCode::CONFLICT, "not-written", zh, en).with("transaction", json!(fact));
+    Ok(match giving {
+        Some(giving) => problem.with("transfer_due", json!(TransferDue::of(giving))),
+        None => problem,
+    })
 }
 
 /// One transaction, as it stands now.

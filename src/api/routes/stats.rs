@@ -157,18 +157,18 @@ pub(super) async fn stats(
     State(shared): State<Arc<Shared>>,
     Params(day): Params<Day>,
 ) -> Result<Answer<Stats>, Problem> {
-    let rulebook = shared.rulebook();
+    let shop = shared.shop();
     let day = match day.day {
         // Ten characters: a moment would be read as its day, in whatever zone.
         Some(typed) => {
             typed.parse::<Date>().ok().filter(|_| typed.len() == 10).ok_or_else(|| no_day(&typed))?
         }
-        None => rulebook.day_of(UtcMillis::now()),
+        None => shop.day_of(UtcMillis::now()),
     };
     let wanted = day.to_string();
     let figures = shared.context.store.read(move |r| r.figures(&wanted)).await?;
-    let timezone = rulebook.timezone.iana_name().unwrap_or("UTC").to_owned();
-    Ok(Answer(view(figures, timezone, rulebook.day_start.to_string())?))
+    let timezone = shop.timezone.iana_name().unwrap_or("UTC").to_owned();
+    Ok(Answer(view(figures, timezone, shop.business_day_start.to_string())?))
 }
 
 fn view(figures: Figures, timezone: String, business_day_start: String) -> Result<Stats, StoreError> {

@@ -4,17 +4,22 @@
 use std::time::Duration;
 
 use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::card::purse::changes::{adjust, earn, give_coupon, redeem, top_up};
+use super::holder;
+use crate::card::purse::changes::{adjust, earn, give_coupon, redeem, top_up, transfer_in, transfer_out};
+use crate::card::purse::life::{extend, give_back, replace_in};
 use crate::card::purse::quote::{Sale, quote};
 use crate::card::purse::refund::{Original, refund, void};
 use crate::card::purse::{Plan, Refusal};
 use crate::card::record::MemberRecord;
 use crate::config::purse::PurseTable;
-use crate::event::ledger::{CardTransaction, CardType, Category, Item, Tender, TransactionKind};
+use crate::event::ledger::{
+    CardTransaction, CardType, Category, Item, Tender, TenderKind, TransactionKind, Validity,
+};
 use crate::ident::{CardNo, DeviceId};
 use crate::money::{CouponId, Fen, Holding};
 
@@ -62,6 +67,60 @@ pub struct Quoted {
     pub said: Value,
 }
 
+/// What changes with a card's life, beside what it does to what the card holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "kebab-case")]
+pub enum Life {
+    /// The card is given back and paid out.
+    Return {
+        /// How the principal is paid out.
+        tender: TenderKind,
+    },
+    /// The card takes the place of another one.
+    Replace {
+        /// The other one.
+        old_card_no: CardNo,
+        /// `lost` or `defect`.
+        why: Why,
+    },
+    /// The card is good for longer.
+    Extend {
+        /// The last day; absent: without end.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        valid_until: Option<Date>,
+    },
+}
+
+/// Why a card is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Why {
+    /// It was lost: only types with a loss report.
+    #[default]
+    Lost,
+    /// It does not work any more; its holder brought it.
+    Defect,
+}
+
+impl Why {
+    /// As it stands in the ledger.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Defect => "defect",
+        }
+    }
+}
+
+impl Life {
+    /// Whether a card whose validity is over will do: its balance is not lost.
+    #[must_use]
+    pub fn takes_expired(&self) -> bool {
+        matches!(self, Self::Return { .. } | Self::Extend { .. })
+    }
+}
+
 /// What is to be done with a card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deal {
@@ -90,9 +149,18 @@ pub struct Deal {
     /// Of a refund and a void.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original_transaction_id: Option<Uuid>,
+    /// Of the giving half of a transfer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_card_no: Option<CardNo>,
     /// Of `adjust`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adjustment: Option<Adjustment>,
+    /// The card's PIN was typed, and was right. The PIN itself is never part of a request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pin_checked: bool,
+    /// Of what is no sale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub life: Option<Life>,
     /// How long the card is waited for, seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_s: Option<u64>,
@@ -115,13 +183,30 @@ impl Deal {
         record: &MemberRecord,
         holding: &Holding,
         original: Option<(&CardTransaction, &[CardTransaction])>,
-        rules: &PurseTable,
+        predecessors: &[CardNo],
+        inflows: &[(Fen, Fen)],
+        house: (&PurseTable, &TimeZone),
     ) -> Result<Plan, Refusal> {
+        let (rules, timezone) = house;
         let (amount, points) = (self.amount_fen.unwrap_or_default(), self.points.unwrap_or_default());
         let original = || {
             let (fact, earlier) = original.ok_or(Refusal::NotRefundable)?;
-            Ok(Original { fact, earlier, card_no: &record.card_no, predecessors: &[] })
+            Ok(Original { fact, earlier, card_no: &record.card_no, predecessors })
         };
+        match &self.life {
+            None => {}
+            Some(Life::Return { tender }) => return give_back(holding, *tender, inflows),
+            Some(Life::Replace { .. }) => {
+                let Original { fact, earlier, .. } = original()?;
+                return replace_in(fact, earlier.len());
+            }
+            Some(Life::Extend { valid_until }) => {
+                let until = valid_until
+                    .map(|day| holder::end_of(day, timezone).ok_or(Refusal::ValidityNotAllowed))
+                    .transpose()?;
+                return extend(Validity { until });
+            }
+        }
         match self.kind {
             TransactionKind::Topup => top_up(amount, &self.tenders, rules),
             TransactionKind::Spend => quote(holding, &self.sale(record.discount_class), rules),
@@ -134,8 +219,38 @@ impl Deal {
             }
             TransactionKind::Refund => refund(&original()?, amount, holding),
             TransactionKind::Void => void(&original()?),
-            TransactionKind::Transfer => Err(Refusal::TransferNotAllowed),
+            TransactionKind::Transfer => match &self.to_card_no {
+                Some(to) => transfer_out(amount, holding, inflows, &record.card_no, to),
+                None => {
+                    let Original { fact, earlier, .. } = original()?;
+                    transfer_in(fact, earlier.len(), &record.card_no)
+                }
+            },
         }
+    }
+
+    /// Whether it takes value off the card for its holder, whatever the card and the original say:
+    /// what a PIN protects.
+    #[must_use]
+    pub fn takes_value(&self) -> bool {
+        match (&self.life, self.kind) {
+            (Some(life), _) => matches!(life, Life::Return { .. }),
+            (None, TransactionKind::Transfer) => self.gives(),
+            (None, kind) => matches!(kind, TransactionKind::Spend | TransactionKind::Redeem),
+        }
+    }
+
+    /// Whether it may: a refund of a top-up does, one of a sale does not. Only its plan knows.
+    #[must_use]
+    pub fn may_take_value(&self) -> bool {
+        let by_plan =
+            matches!(self.kind, TransactionKind::Refund | TransactionKind::Void | TransactionKind::Adjust);
+        self.takes_value() || self.life.is_none() && by_plan
+    }
+
+    /// Whether it is the giving half of a transfer.
+    pub(super) fn gives(&self) -> bool {
+        self.life.is_none() && self.kind == TransactionKind::Transfer && self.to_card_no.is_some()
     }
 
     /// An amount without items is one thing sold for it.

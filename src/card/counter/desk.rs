@@ -6,44 +6,57 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, timeout};
+use tokio::sync::watch;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::asked::{ISSUE, QUOTE, TRANSACTION, wait_of};
 use super::refused::Refused;
 use super::shop::Shop;
-use super::{holder, issue, transaction};
+use super::signs::Signs;
+use super::{holder, issue, rekey, transaction};
 use crate::card::CardError;
+use crate::card::feedback::Sign;
 use crate::card::keys::{KeyStore, Scope};
 use crate::card::member::Members;
 use crate::card::purse::journal::Journal;
 use crate::card::record::MemberRecord;
 use crate::card::verdict::Refusal;
-use crate::card::work::{Errand, WorkStep, Worked};
+use crate::card::work::{WorkStep, Worked};
 use crate::clock::UtcMillis;
-use crate::event::card::Technology;
+use crate::event::card::{MemberStatus, Technology};
 use crate::health::Health;
 use crate::ident::{CardUid, DeviceId};
 use crate::protocols::cards::CardLayout;
 use crate::store::ledger::Evidence;
 use crate::store::requests::{RequestOp, RequestRow, RequestState};
-use crate::store::{Batch, Op, Store, StoreError};
-
-/// The longest conversation with a card: preparing one takes a second or two at 106 kbit/s.
-const ERRAND_LIMIT: Duration = Duration::from_secs(8);
+use crate::store::{Batch, Op, Store, StoreError, batches};
 
 /// What the card in a field shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Shows {
     /// A record of ours, and nothing against it.
     Record(Box<MemberRecord>),
+    /// A record of ours whose last day is over: it can be extended or given back.
+    Expired(Box<MemberRecord>),
     /// It will not do.
     Refused(Refusal),
     /// A number, no more.
     Number,
     /// Nobody knows since a write was cut off: it has to be tapped again.
     Doubt,
+}
+
+impl Shows {
+    /// What a card with this record shows after it was written or read again.
+    pub(super) fn record(record: MemberRecord) -> Self {
+        match record.status {
+            MemberStatus::Active => Self::Record(Box::new(record)),
+            MemberStatus::Blocked => Self::Refused(Refusal::Blocked),
+            MemberStatus::Returned => Self::Refused(Refusal::Returned),
+            MemberStatus::Replaced => Self::Refused(Refusal::Replaced),
+        }
+    }
 }
 
 /// A card in a field.
@@ -57,6 +70,8 @@ pub(crate) struct InField {
     pub(crate) technology: Technology,
     /// What it shows.
     pub(crate) shows: Shows,
+    /// When this tap was seen: tells it from the next one of the same card.
+    pub(crate) seen: std::time::Instant,
 }
 
 /// How a request went.
@@ -83,9 +98,13 @@ pub(crate) struct Desk {
     pub(super) members: Option<Arc<Members>>,
     shop: watch::Receiver<Arc<Shop>>,
     health: Health,
-    errands: mpsc::Sender<Errand>,
+    signs: Signs,
     /// When each request gives up its card.
     waiting: HashMap<Uuid, Instant>,
+    /// The tap that a batch has had its try with.
+    pub(super) fed: Option<std::time::Instant>,
+    /// The tap at which a move to newer keys that was cut has been looked for.
+    resumed: Option<std::time::Instant>,
 }
 
 impl Desk {
@@ -95,10 +114,21 @@ impl Desk {
         members: Option<Arc<Members>>,
         shop: watch::Receiver<Arc<Shop>>,
         health: Health,
-        errands: mpsc::Sender<Errand>,
+        signs: Signs,
     ) -> Self {
         let journal = Journal::new(store.clone());
-        Self { reader, store, journal, members, shop, health, errands, waiting: HashMap::new() }
+        Self {
+            reader,
+            store,
+            journal,
+            members,
+            shop,
+            health,
+            signs,
+            waiting: HashMap::new(),
+            fed: None,
+            resumed: None,
+        }
     }
 
     pub(super) fn shop(&self) -> Arc<Shop> {
@@ -112,7 +142,8 @@ impl Desk {
     }
 
     /// What a tap tells the ledger, to be committed with the tap: what was open on the card is
-    /// settled before anything else is done with it.
+    /// settled before anything else is done with it. Without a record: the card showed that it
+    /// is no member card ([`Refusal::proves_unfinished`]).
     pub(crate) async fn look(
         &self,
         uid: &CardUid,
@@ -148,9 +179,15 @@ impl Desk {
 
     /// Takes what is asked of this reader, as far as its card lies there or its time is over.
     pub(crate) async fn serve(&mut self, field: &mut [InField]) -> Result<(), CardError> {
+        if let Some(card) = field.last_mut()
+            && self.resumed.replace(card.seen) != Some(card.seen)
+        {
+            rekey::resume(self, card).await;
+        }
         let target = self.reader.to_string();
         let open = self.store.read(move |r| r.open_requests_of(&target)).await?;
         self.waiting.retain(|id, _| open.iter().any(|request| request.id == *id));
+        let batch = open.iter().find(|request| request.kind == batches::KIND).cloned();
         for request in open {
             let ours = matches!(request.kind.as_str(), TRANSACTION | QUOTE | ISSUE);
             if !ours || request.state != RequestState::Pending {
@@ -176,6 +213,9 @@ impl Desk {
             let settle = RequestOp::Settle { id: request.id, state, outcome };
             self.store.commit(Batch::new().op(Op::Request(settle))).await?;
         }
+        if let Some(batch) = batch {
+            super::batch::feed(self, &batch, field).await?;
+        }
         Ok(())
     }
 
@@ -196,6 +236,9 @@ impl Desk {
         } else {
             transaction::deal(self, request, card).await
         };
+        if matches!(went, Ok(Went::Told)) && request.kind == TRANSACTION {
+            rekey::after(self, request, card).await;
+        }
         let error = match went {
             Ok(went) => return Ok(went),
             Err(error) => error,
@@ -208,6 +251,11 @@ impl Desk {
         match error {
             // Of this one request: the reader goes on.
             StoreError::LedgerRefused { what } => Ok(Refused::moved_on(&what).into()),
+            // What it goes on from was settled by another reader meanwhile. A chip that is being
+            // issued may be written by now.
+            StoreError::NotFound { what } if request.kind != ISSUE => {
+                Ok(Refused::moved_on(&format!("{what} has moved on")).into())
+            }
             error if error.is_damage() => {
                 self.store.note_damage(&error);
                 tracing::error!(reader = %self.reader, %error, "a card's row cannot be read");
@@ -236,9 +284,11 @@ impl Desk {
 
     /// A conversation with the card, by the driver.
     pub(super) async fn errand(&self, card: &InField, step: WorkStep) -> Option<Worked> {
-        let (done, end) = oneshot::channel();
-        let errand = Errand { slot: card.slot.clone(), step, done };
-        self.errands.send(errand).await.ok()?;
-        timeout(ERRAND_LIMIT, end).await.ok()?.ok()
+        self.signs.errand(&card.slot, step).await
+    }
+
+    /// Shows the person at the reader how it went.
+    pub(crate) fn show(&self, slot: &str, sign: Sign) {
+        self.signs.show(slot, sign);
     }
 }

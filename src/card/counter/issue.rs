@@ -9,9 +9,9 @@ use super::asked::{ISSUE, IssueAsked, PREPARE};
 use super::desk::{Desk, InField, Shows, Went};
 use super::holder;
 use super::refused::Refused;
+use crate::card::feedback::Sign;
 use crate::card::medium::{Finding, PrepareOutcome, Preparing, Reading};
 use crate::card::purse::Refusal;
-use crate::card::purse::day::business_day;
 use crate::card::purse::policy::may_be_valid_until;
 use crate::card::record::{COUPON_SLOTS, Coupon, MemberRecord};
 use crate::card::verdict::Refusal as CardRefusal;
@@ -31,8 +31,14 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
     };
     let earlier = open_rows(desk, &card.uid).await?;
     let again = !earlier.is_empty();
+    // What lies there may be whole: only a tap tells, and until then nothing is written over it.
+    let undecided = is_undecided(desk, &earlier).await?;
     match &card.shows {
-        Shows::Record(_) => return Ok(Refused::already_issued().into()),
+        Shows::Record(_) | Shows::Expired(_) => return Ok(Refused::already_issued().into()),
+        Shows::Refused(refusal) if undecided && !refusal.proves_unfinished() => {
+            return Ok((*refusal).into());
+        }
+        Shows::Doubt if undecided => return Ok(Refusal::TapAgain.into()),
         Shows::Refused(CardRefusal::Unformatted) => {}
         // An earlier attempt was cut off: what lies there is ours.
         Shows::Refused(_) | Shows::Doubt if again => {}
@@ -78,6 +84,8 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
         _ => Finding::ReaderError,
     };
     drop(in_hand);
+    let proven = matches!(found, Finding::Opened(_));
+    desk.show(&card.slot, if proven { Sign::Accepted } else { Sign::Refused });
     match found {
         Finding::Opened(opened) => {
             let record = opened.current.record;
@@ -87,12 +95,12 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
             card.shows = Shows::Record(Box::new(record));
             Ok(Went::Told)
         }
-        Finding::Refused(refusal) => {
+        Finding::Refused(refusal) if refusal.proves_unfinished() => {
             card.shows = Shows::Refused(refusal);
             Ok(Refused::issue_interrupted().into())
         }
         // The next tap tells; until then the asker waits.
-        Finding::ReaderError => {
+        Finding::Refused(_) | Finding::ReaderError => {
             desk.store.commit(Batch::new().op(Op::Request(RequestOp::Start { id: row }))).await?;
             Ok(Went::Told)
         }
@@ -110,7 +118,9 @@ async fn may_issue(desk: &Desk, id: Uuid, asked: &IssueAsked) -> Result<Result<(
                     && other.state == RequestState::Running
                     && other.body.get("card_no") == Some(&json!(card_no))
             };
-            let given = r.member_card(&card_no)?.is_some() || r.open_requests(ISSUE, None)?.iter().any(same);
+            let given = r.member_card(&card_no)?.is_some()
+                || r.card_report(&card_no)?.is_some()
+                || r.open_requests(ISSUE, None)?.iter().any(same);
             Ok((r.card_writes_held()?.is_some(), given))
         })
         .await?;
@@ -173,13 +183,34 @@ fn closed(row: Uuid) -> Op {
     Op::Request(RequestOp::Settle { id: row, state: RequestState::Done, outcome: Value::Null })
 }
 
+/// Whether an earlier issue on this chip waits for what the card says.
+async fn is_undecided(desk: &Desk, earlier: &[RequestRow]) -> Result<bool, StoreError> {
+    let issues: Vec<Uuid> = earlier.iter().filter_map(issue_of).collect();
+    desk.store
+        .read(move |r| {
+            for issue in issues {
+                if r.request(issue)?.is_some_and(|issue| !issue.state.is_settled()) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+        .await
+}
+
+/// The `card.issue` that a row of kind [`PREPARE`] stands for.
+fn issue_of(row: &RequestRow) -> Option<Uuid> {
+    row.body.get("issue").and_then(Value::as_str).and_then(|id| id.parse().ok())
+}
+
 async fn open_rows(desk: &Desk, uid: &CardUid) -> Result<Vec<RequestRow>, StoreError> {
     let target = uid.to_string();
     desk.store.read(move |r| r.open_requests(PREPARE, Some(&target))).await
 }
 
-/// A card that was being issued shows itself. With its record it is issued; without, the issue
-/// failed, and its row stays until the card is prepared again. `None`: no such card.
+/// A card that was being issued shows itself. With its record it is issued; without, the card
+/// has shown that it is none, the issue failed, and its row stays until the card is prepared
+/// again. `None`: no such card.
 pub(super) async fn settle(
     desk: &Desk,
     uid: &CardUid,
@@ -187,8 +218,7 @@ pub(super) async fn settle(
     record: Option<&MemberRecord>,
 ) -> Result<Option<Batch>, StoreError> {
     let Some(row) = open_rows(desk, uid).await?.pop() else { return Ok(None) };
-    let issue = row.body.get("issue").and_then(Value::as_str).and_then(|id| id.parse::<Uuid>().ok());
-    let request = match issue {
+    let request = match issue_of(&row) {
         // It is being written, here or at another reader.
         Some(id) if desk.store.hands().have(id) => return Ok(Some(Batch::new())),
         Some(id) => desk.store.read(move |r| r.request(id)).await?,
@@ -215,7 +245,7 @@ pub(super) async fn settle(
         return Ok(None);
     };
     let begun = row.created_at;
-    let day = business_day(begun, &shop.timezone, shop.business_day_start).to_string();
+    let day = shop.day_of(begun).to_string();
     let tier = (record.tier > 0).then(|| record.tier.to_string());
     let by = By { operator: asked.by.operator, till: asked.by.till };
     let mut batch = ledger_cards::issued(seen, tier, day, by)?.op(closed(row.id));

@@ -10,14 +10,21 @@
 //! ```
 
 mod asked;
+pub mod batch;
 mod desk;
 mod holder;
 mod issue;
+pub mod new_cards;
 mod refused;
+mod rekey;
+mod replace;
 mod shop;
+mod signs;
 mod transaction;
 
-pub use asked::{Adjustment, By, Deal, ISSUE, IssueAsked, PREPARE, QUOTE, Quoted, TRANSACTION};
+pub use asked::{Adjustment, By, Deal, ISSUE, IssueAsked, Life, PREPARE, QUOTE, Quoted, TRANSACTION, Why};
 pub(super) use desk::{Desk, InField, Shows};
 pub use refused::Refused;
+pub use rekey::REKEY;
 pub use shop::Shop;
+pub(super) use signs::Signs;

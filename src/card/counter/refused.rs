@@ -21,6 +21,8 @@ pub struct Refused {
 
 /// The card or the house is not as it must be.
 const CONFLICT: u16 = 409;
+/// There is no such card here.
+const NOT_FOUND: u16 = 404;
 /// What was asked cannot be.
 const UNPROCESSABLE: u16 = 422;
 
@@ -135,6 +137,51 @@ impl Refused {
             UNPROCESSABLE,
             "没有找到原交易。请核对交易号；其他门店的交易请到原门店办理。",
             "The original transaction is not known here. Check its id; one of another store is refunded there.",
+        )
+    }
+
+    pub(super) fn card_not_known() -> Self {
+        Self::new(
+            "card-not-known",
+            NOT_FOUND,
+            "本店没有旧卡的记录，无法补卡。请核对卡号，或到发卡门店、总部办理。",
+            "The old card was never seen at this store. Check its number, or have the store that issued it or headquarters replace it.",
+        )
+    }
+
+    pub(super) fn issued_elsewhere() -> Self {
+        Self::new(
+            "issued-elsewhere",
+            CONFLICT,
+            "此卡由其他门店发行，请到发卡门店或总部办理。",
+            "Another store gave this card out: have it done there, or by headquarters.",
+        )
+    }
+
+    pub(super) fn not_fresh() -> Self {
+        Self::new(
+            "not-fresh",
+            CONFLICT,
+            "新卡必须是刚发的卡，从未有过交易。请先发一张新卡。",
+            "The new card must be one just issued, without any transaction. Issue one first.",
+        )
+    }
+
+    pub(super) fn other_type() -> Self {
+        Self::new(
+            "other-type",
+            CONFLICT,
+            "新旧卡类型不同（记名、不记名）。请发一张与旧卡同类型的新卡。",
+            "The two cards are of different types (named, anonymous). Issue one of the old card's type.",
+        )
+    }
+
+    pub(super) fn not_settled() -> Self {
+        Self::new(
+            "not-settled",
+            CONFLICT,
+            "此卡有交易尚待总部核实，或有转出未被收取，暂不能退卡。请先收取或撤销转账；待核实的请联系总部。",
+            "A transaction of this card waits for headquarters, or a transfer from it for its receiver; until then it cannot be given back. Receive or void the transfer, or ask headquarters.",
         )
     }
 

@@ -1,8 +1,11 @@
-//! What the counter knows of its house: rules, store, business day. Replaced as a whole at a
-//! reload.
+//! What counter and HTTP know of their house: rules, store, business day. Replaced as a whole
+//! at a reload.
 
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
+use crate::card::purse::day::business_day;
+use crate::clock::UtcMillis;
 use crate::config::Config;
 use crate::config::purse::PurseTable;
 use crate::config::values::TimeOfDay;
@@ -35,5 +38,11 @@ impl Shop {
             business_day_start: config.gateway.business_day_start,
             has_uplink: config.mqtt.is_some(),
         }
+    }
+
+    /// The business day of a moment.
+    #[must_use]
+    pub fn day_of(&self, time: UtcMillis) -> Date {
+        business_day(time, &self.timezone, self.business_day_start)
     }
 }

@@ -6,30 +6,36 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::asked::{Deal, QUOTE};
+use super::asked::{Deal, Life, QUOTE};
 use super::desk::{Desk, InField, Shows, Went};
 use super::holder;
 use super::refused::Refused;
+use super::replace::{self, Moving};
 use super::shop::Shop;
 use crate::card::keys::Scope;
 use crate::card::medium::{Finding, Reading, WriteOutcome, Writing};
 use crate::card::purse::capability::Limits;
 use crate::card::purse::day::business_day;
-use crate::card::purse::policy::{Card, Hotlist, House, OfflineSpent, permit};
+use crate::card::purse::effect::type_rule;
+use crate::card::purse::policy::{
+    Card, Hotlist, House, OfflineSpent, may_be_valid_until, may_follow, permit,
+};
 use crate::card::purse::settle::Mark;
 use crate::card::purse::{Caps, Context, Plan, Refusal};
 use crate::card::record::{COUPON_SLOTS, MemberRecord};
 use crate::card::stops::hotlist_for;
 use crate::card::work::Worked;
 use crate::clock::{self, UtcMillis};
-use crate::event::card::Technology;
-use crate::event::ledger::CardTransaction;
+use crate::config::purse::MAX_FEN;
+use crate::event::card::{MemberStatus, Technology};
+use crate::event::ledger::{CardStanding, CardTransaction};
+use crate::ident::CardNo;
 use crate::money::{Fen, Holding};
-use crate::store::StoreError;
 use crate::store::hands::InHand;
-use crate::store::ledger::{End, NewTransaction, TransactionRow};
+use crate::store::ledger::{End, NewTransaction, State, TransactionRow};
 use crate::store::ledger_cards::CardRow;
 use crate::store::requests::RequestRow;
+use crate::store::{Batch, Reader, StoreError};
 
 /// The longest `card.transaction` data: an event's 64 KiB (contract §3), less its envelope.
 const MAX_FACT_BYTES: usize = 60 * 1024;
@@ -42,6 +48,14 @@ struct Known {
     spent: (i64, i64),
     hotlist: Hotlist,
     original: Option<(CardTransaction, Vec<CardTransaction>)>,
+    predecessors: Vec<CardNo>,
+    /// What came onto it, where principal is to leave it (`Reader::inflows`).
+    inflows: Vec<(Fen, Fen)>,
+    /// Something of it only headquarters can settle, or what it gave nobody has received.
+    unsettled: bool,
+    /// A transfer is to go to a card that cannot take it.
+    receiver_refused: bool,
+    has_pin: bool,
 }
 
 /// A deal that may be made.
@@ -54,24 +68,33 @@ struct Made {
     offline: bool,
     takes_fen: Fen,
     day_cap: Option<Fen>,
+    /// It takes value off a card that has a PIN, or whose type has to have one.
+    pin_asked: bool,
 }
 
 /// Does one request for a quote or a transaction with the card in the field.
 pub(super) async fn deal(desk: &Desk, request: &RequestRow, card: &mut InField) -> Result<Went, StoreError> {
+    let mut asked: Deal = match serde_json::from_value(request.body.clone()) {
+        Ok(asked) => asked,
+        Err(error) => return Ok(Refused::body(&error).into()),
+    };
     let record = match &card.shows {
         Shows::Record(record) => (**record).clone(),
+        Shows::Expired(record) if asked.life.as_ref().is_some_and(Life::takes_expired) => (**record).clone(),
+        Shows::Expired(_) => return Ok(Refusal::CardExpired.into()),
         Shows::Refused(refusal) => return Ok((*refusal).into()),
         Shows::Number => return Ok(Refusal::AccountAtHeadquarters.into()),
         Shows::Doubt => return Ok(Refusal::TapAgain.into()),
     };
-    let asked: Deal = match serde_json::from_value(request.body.clone()) {
-        Ok(asked) => asked,
-        Err(error) => return Ok(Refused::body(&error).into()),
-    };
     if record.card_no != asked.card_no {
         return Ok(Refused::wrong_card().into());
     }
-    let made = match make(desk, &asked, &record, card).await? {
+    let moving = match replace::look(desk, &asked, &record).await? {
+        Ok(moving) => moving,
+        Err(refused) => return Ok(refused.into()),
+    };
+    asked.original_transaction_id = moving.as_ref().map(Moving::giving_id).or(asked.original_transaction_id);
+    let made = match make(desk, &asked, &record, card, moving.as_ref()).await? {
         Ok(made) => made,
         Err(refused) => return Ok(refused.into()),
     };
@@ -82,12 +105,15 @@ pub(super) async fn deal(desk: &Desk, request: &RequestRow, card: &mut InField) 
     if request.kind == QUOTE {
         return Ok(Went::Done(said));
     }
+    if made.pin_asked && !asked.pin_checked {
+        return Ok(Refusal::PinNeeded.into());
+    }
     if asked.quoted.as_ref().is_some_and(|quoted| quoted.said != said) {
         return Ok(Refused::quote_changed().into());
     }
     let (kind, tag) = (made.plan.kind, Mark::of(request.id));
     let new = match holder::written(&record, &made.after, kind, tag, UtcMillis::now()) {
-        Ok(new) => new,
+        Ok(new) => lived(new, asked.life.as_ref()),
         Err(refusal) => return Ok(refusal.into()),
     };
     let context = Context {
@@ -113,7 +139,8 @@ pub(super) async fn deal(desk: &Desk, request: &RequestRow, card: &mut InField) 
     }
     let new_transaction =
         NewTransaction { fact, technology, business_day, before, after, earlier, takes_fen, day_cap };
-    let in_hand = desk.journal.begin(new_transaction).await?;
+    let first = moving.map_or_else(Batch::new, Moving::batch);
+    let in_hand = desk.journal.begin_after(first, new_transaction).await?;
     write(desk, request, card, record, new, in_hand).await
 }
 
@@ -130,26 +157,62 @@ fn beyond_the_till(desk: &Desk, made: &Made, card: &InField) -> Option<Refused> 
     }
 }
 
+/// The record as its card's new life has it.
+fn lived(mut new: MemberRecord, life: Option<&Life>) -> MemberRecord {
+    match life {
+        Some(Life::Return { .. }) => new.status = MemberStatus::Returned,
+        Some(Life::Extend { valid_until }) => new.valid_until = *valid_until,
+        Some(Life::Replace { .. }) | None => {}
+    }
+    new
+}
+
 /// Plan and policy: nothing is written.
 async fn make(
     desk: &Desk,
     asked: &Deal,
     record: &MemberRecord,
     card: &InField,
+    moving: Option<&Moving>,
 ) -> Result<Result<Made, Refused>, StoreError> {
     let shop = desk.shop();
     let now = UtcMillis::now();
     let day = business_day(now, &shop.timezone, shop.business_day_start).to_string();
-    let known = known(desk, asked, record, card, &day).await?;
+    let mut known = known(desk, asked, record, card, &day).await?;
+    if let Some(giving) = moving.and_then(Moving::to_come) {
+        known.original = Some((giving.clone(), Vec::new()));
+    }
+    let own_only = matches!(asked.life, Some(Life::Return { .. } | Life::Extend { .. }));
+    if own_only && record.issuing_store != shop.store {
+        return Ok(Err(Refused::issued_elsewhere()));
+    }
+    if matches!(asked.life, Some(Life::Return { .. })) && known.unsettled {
+        return Ok(Err(Refused::not_settled()));
+    }
     if asked.original_transaction_id.is_some() && known.original.is_none() {
         return Ok(Err(Refused::original_unknown()));
     }
     let before = holder::holding(record);
     let offline = desk.is_offline();
+    let life = asked.life.as_ref();
     let judged = || {
         let original = known.original.as_ref().map(|(fact, earlier)| (fact, earlier.as_slice()));
-        let plan = asked.plan(record, &before, original, &shop.rules)?;
-        let after = plan.after(&before, &Caps::of(&shop.rules, record.member_type, COUPON_SLOTS))?;
+        let rules = (&shop.rules, &shop.timezone);
+        let Known { predecessors, inflows, .. } = &known;
+        let plan = asked.plan(record, &before, original, predecessors, inflows, rules)?;
+        if let Some(validity) = plan.validity {
+            may_follow(known.card.as_ref().and_then(|row| row.seen.valid_until), validity.until)?;
+            may_be_valid_until(record.member_type, validity.until, now, &shop.rules)?;
+        }
+        if known.receiver_refused {
+            return Err(Refusal::TransferNotAllowed);
+        }
+        let mut caps = Caps::of(&shop.rules, record.member_type, COUPON_SLOTS);
+        if moving.is_some() {
+            // What one card was allowed to hold, the one in its place may.
+            (caps.max_balance_fen, caps.max_points) = (Fen(MAX_FEN), i64::from(u32::MAX));
+        }
+        let after = plan.after(&before, &caps)?;
         let row = known.card.as_ref().ok_or(Refusal::TapAgain)?;
         let on_hand = Card {
             card_no: &record.card_no,
@@ -157,7 +220,7 @@ async fn make(
             card_type: record.member_type,
             issuing_store: &record.issuing_store,
             standing: row.status,
-            valid_until: row.seen.valid_until,
+            valid_until: row.seen.valid_until.filter(|_| !life.is_some_and(Life::takes_expired)),
             held: row.held.is_some(),
             open: known.open,
         };
@@ -172,7 +235,10 @@ async fn make(
         |(plan, after, takes_fen, day_cap)| {
             let earlier = known.original.iter().flat_map(|(_, earlier)| earlier);
             let earlier = earlier.map(|fact| fact.transaction_id).collect();
+            let takes_off = plan.effect.takes_off(shop.rules.points.worth_fen) != Some(false);
+            let has_to = known.has_pin || type_rule(&shop.rules, record.member_type).pin_required;
             Made {
+                pin_asked: has_to && (takes_off || asked.takes_value()),
                 plan,
                 before: before.clone(),
                 after,
@@ -212,8 +278,13 @@ async fn known(
     card: &InField,
     day: &str,
 ) -> Result<Known, StoreError> {
+    let to = asked.to_card_no.clone();
+    let store = record.issuing_store.clone();
     let (card_no, technology, day) = (record.card_no.clone(), card.technology, day.to_owned());
     let original = asked.original_transaction_id;
+    let returns = matches!(asked.life, Some(Life::Return { .. }));
+    let leaves = returns || asked.gives();
+    let principal = Fen(record.principal_fen.into());
     desk.store
         .read(move |r| {
             let facts = |rows: Vec<TransactionRow>| rows.iter().map(TransactionRow::current).collect();
@@ -222,7 +293,23 @@ async fn known(
                 Some(row) => Some((row.current(), facts(r.following(row.fact.transaction_id)?))),
                 None => None,
             };
+            let receiver = to.map(|to| r.member_card(&to)).transpose()?;
+            let takes = |row: &CardRow| {
+                row.status == CardStanding::Active && row.held.is_none() && row.seen.issuing_store == store
+            };
+            let predecessors = r.predecessors(&card_no)?;
+            let mut given = predecessors.clone();
+            given.push(card_no.clone());
+            let mut unsettled = r.unsettled_of(&card_no)?.iter().any(|row| row.state == State::Parked);
+            for giver in given.iter().filter(|_| returns) {
+                unsettled |= gave(r, giver)?;
+            }
             Ok(Known {
+                inflows: if leaves { r.inflows(&card_no, principal)? } else { Vec::new() },
+                has_pin: r.card_pin(&card_no)?.is_some(),
+                receiver_refused: receiver.is_some_and(|row| !row.as_ref().is_some_and(takes)),
+                predecessors,
+                unsettled,
                 card: r.member_card(&card_no)?,
                 open: r.open_transaction(&card_no)?.is_some(),
                 writes_held: r.card_writes_held()?.is_some(),
@@ -232,6 +319,16 @@ async fn known(
             })
         })
         .await
+}
+
+/// Whether a card gave something by a transfer that nobody has received: only there it can be undone.
+fn gave(r: &Reader<'_>, card_no: &CardNo) -> Result<bool, StoreError> {
+    for id in r.transfers_due_of(card_no)? {
+        if r.transaction(id)?.is_some_and(|row| row.fact.card_no == *card_no) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The calculation as a till is told it, and as it is compared when the sale is made.
@@ -270,8 +367,8 @@ async fn write(
         desk.journal.end(id, End::Aborted).await?;
         return Ok(Went::Told);
     };
-    card.shows = Shows::Doubt;
-    let step = Writing::start(card.uid.clone(), layout, keys, old.clone(), new.clone());
+    let before = std::mem::replace(&mut card.shows, Shows::Doubt);
+    let step = Writing::start(card.uid.clone(), layout, keys, old, new.clone());
     let outcome = match desk.errand(card, step.into()).await {
         Some(Worked::Written(outcome)) => outcome,
         _ => WriteOutcome::Unknown,
@@ -279,13 +376,13 @@ async fn write(
     match outcome {
         WriteOutcome::Written => {
             desk.journal.end(id, End::Committed(desk.evidence(&card.uid))).await?;
-            card.shows = Shows::Record(Box::new(new));
+            card.shows = Shows::record(new);
         }
         WriteOutcome::NotWritten | WriteOutcome::Refused(_) | WriteOutcome::Changed => {
             tracing::warn!(transaction = %id, ?outcome, "card not written");
             desk.journal.end(id, End::Aborted).await?;
             if outcome == WriteOutcome::NotWritten {
-                card.shows = Shows::Record(Box::new(old));
+                card.shows = before;
             }
         }
         WriteOutcome::Unknown => {
@@ -316,12 +413,11 @@ async fn ask_again(desk: &Desk, card: &mut InField) -> Result<bool, StoreError> 
             committed => drop(committed?),
         }
     }
-    card.shows = Shows::Record(Box::new(record));
+    card.shows = Shows::record(record);
     Ok(true)
 }
 
 async fn is_open(desk: &Desk, id: Uuid) -> Result<bool, StoreError> {
-    use crate::store::ledger::State;
     let state = desk.store.read(move |r| r.transaction_state(id)).await?;
     Ok(matches!(state, Some(State::Intent)))
 }

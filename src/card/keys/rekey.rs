@@ -57,9 +57,9 @@ pub enum Opens {
     /// These.
     With(KeyVersion),
     /// The new ones if the torn write succeeded: log in with `new`; if the card
-    /// refuses, select it anew and log in with `old`. At most these two, once each,
-    /// and no login at all where the card counts failures and has fewer than
-    /// [`TRIES_NEEDED`] left.
+    /// refuses, select it anew and log in with `old`. At most these two, once each, and
+    /// never on a card that counts failures: such a one is opened before its password
+    /// changes (`medium::moving`), so that there is nothing to guess.
     Either {
         /// Asked first.
         new: KeyVersion,
@@ -67,9 +67,6 @@ pub enum Opens {
         old: KeyVersion,
     },
 }
-
-/// One for the key that is wrong, one for the right one, and one in reserve.
-pub const TRIES_NEEDED: u8 = 3;
 
 impl Move {
     /// Which keys open this place during the move.

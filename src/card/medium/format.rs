@@ -16,7 +16,7 @@ use crate::protocols::cards::{
 /// PROT: the password is needed for reading, too (NTAG213/215/216 data sheet rev. 3.2 table 10).
 const PROT: u8 = 0x80;
 /// MIRROR byte as delivered: no mirror, strong modulation (NTAG213/215/216 data sheet rev. 3.2 table 9).
-const STRONG_MODULATION: u8 = 0x04;
+pub(super) const STRONG_MODULATION: u8 = 0x04;
 /// The page whose last two bytes lock pages 3 to 15 for ever. Its first two are the maker's, and
 /// its bits are only ever set (NTAG213/215/216 data sheet rev. 3.2 §8.5.2; MF0ULx1 rev. 3.3 §8.5.2).
 const LOCK_PAGE: u8 = 2;
@@ -153,7 +153,7 @@ fn format_pages(
 
 /// The first of the four configuration pages: MIRROR and AUTH0, ACCESS, PWD, PACK
 /// (NTAG213/215/216 data sheet rev. 3.2 tables 5 to 7; MF0ULx1 rev. 3.3 table 5, the MF0UL21).
-fn config_page(technology: Technology) -> Option<u8> {
+pub(super) fn config_page(technology: Technology) -> Option<u8> {
     match technology {
         Technology::Ntag213 => Some(0x29),
         Technology::Ntag215 => Some(0x83),
@@ -171,9 +171,7 @@ fn format_blocks(
     card: CardRef<'_>,
     keys: &dyn KeyStore,
 ) -> Result<Vec<FormatDeed>, FormatError> {
-    let access = hex::decode(&blocks.access).ok().and_then(|bytes| <[u8; 3]>::try_from(bytes).ok());
-    let [six, seven, eight] = access.ok_or_else(|| FormatError::Layout(layout.id.clone()))?;
-    let access = [six, seven, eight, GENERAL_PURPOSE];
+    let access = access_of(layout, blocks)?;
     let mut all: Vec<(u8, Vec<u8>)> = writes.to_vec();
     all.push((blocks.header, header.to_vec()));
     all.sort_by_key(|(block, _)| std::cmp::Reverse(place::sector(*block)));
@@ -190,8 +188,15 @@ fn format_blocks(
     Ok(steps)
 }
 
+/// Bytes 6 to 9 of a trailer.
+pub(super) fn access_of(layout: &CardLayout, blocks: &BlockPlaces) -> Result<[u8; 4], FormatError> {
+    let access = hex::decode(&blocks.access).ok().and_then(|bytes| <[u8; 3]>::try_from(bytes).ok());
+    let [six, seven, eight] = access.ok_or_else(|| FormatError::Layout(layout.id.clone()))?;
+    Ok([six, seven, eight, GENERAL_PURPOSE])
+}
+
 /// The same trailer with the public key A: everybody may read the header.
-fn with_public_key_a(trailer: &Command) -> Command {
+pub(super) fn with_public_key_a(trailer: &Command) -> Command {
     let bytes = trailer.to_bytes();
     let mut data = zeroize::Zeroizing::new([0; BLOCK_BYTES]);
     data.iter_mut().zip(bytes.iter().skip(5)).for_each(|(to, from)| *to = *from);

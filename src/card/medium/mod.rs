@@ -1,8 +1,9 @@
 //! How a record lies on each technology, and how it is reached. What lives here:
 //! a layout's places as commands (`place`), reading a card (`read`), writing its
-//! older slot (`write`) and preparing an empty card (`format`, `preparing`), all pure state
-//! machines or lists of commands; `desfire` has the same three for cards with files and
-//! transactions, `purse_card` for cards with a purse beside the record. What does not: the bytes of a record (`record`), keys (`keys`), and
+//! older slot (`write`), preparing an empty card (`format`, `preparing`) and moving one to newer
+//! keys (`moving`), all pure state machines or lists of commands; `desfire` has the same three for
+//! cards with files and transactions, `purse_card` for cards with a purse beside the record. What
+//! does not: the bytes of a record (`record`), keys (`keys`), and
 //! whether a member may be served (`member`).
 //!
 //! ```text
@@ -14,6 +15,7 @@
 
 mod desfire;
 mod format;
+mod moving;
 mod page_login;
 mod place;
 mod preparing;
@@ -23,6 +25,7 @@ mod read;
 mod write;
 
 pub use format::{FormatError, format_commands};
+pub use moving::{Card as MovingCard, MoveOutcome, MoveStep, Moving, places};
 pub use place::verify_vectors;
 pub use preparing::{PrepareOutcome, PrepareStep, Preparing};
 pub use read::{Finding, Opened, ReadStep, Reading};

@@ -317,7 +317,12 @@ impl Writing {
     }
 }
 
-/// A counter that does not rise by one is a mistake of the caller.
+/// A counter that does not rise by one is a mistake of the caller, but for the same record
+/// under the seal of newer keys.
 pub(super) fn follows(expected: &MemberRecord, new: &MemberRecord) -> bool {
-    expected.counter.checked_add(1) == Some(new.counter)
+    let sealed_anew = || {
+        let key_version = new.key_version;
+        expected.key_version < key_version && *new == MemberRecord { key_version, ..expected.clone() }
+    };
+    expected.counter.checked_add(1) == Some(new.counter) || sealed_anew()
 }

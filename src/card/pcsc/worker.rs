@@ -206,12 +206,35 @@ impl Desk {
                     return;
                 }
                 Err(Error::SharingViolation) => {}
+                Err(Error::NoSmartcard | Error::RemovedCard) if errand.is_sign() => {
+                    return self.escape(errand);
+                }
                 Err(Error::NoSmartcard | Error::RemovedCard | Error::UnknownReader) => break,
                 Err(_) => self.context = None,
             }
             std::thread::sleep(backoff.wait());
         }
         errand.cut();
+    }
+
+    /// Lights without a card: past the card, where the driver allows it (pcsc-lite's ccid driver
+    /// wants its `ifdDriverOptions` 0001); else the reader shows nothing.
+    fn escape(&mut self, errand: Errand) {
+        /// IOCTL_SMARTCARD_VENDOR_IFD_EXCHANGE of the ccid driver.
+        const TO_READER: u32 = 1;
+        let Some(context) = self.context.clone() else { return errand.cut() };
+        let Ok(reader) = context.connect(&self.name, ShareMode::Direct, Protocols::UNDEFINED) else {
+            return errand.cut();
+        };
+        let Errand { mut step, done, .. } = errand;
+        while let WorkStep::Transmit(command, work) = step {
+            let mut buffer = [0; MAX_RESPONSE_BYTES];
+            let told = reader.control(pcsc::ctl_code(TO_READER.into()), &command.to_bytes(), &mut buffer);
+            let answer = told.ok().and_then(|bytes| Response::parse(bytes).ok());
+            step = work.answer(&answer.map_or(Answer::NotTransmitted, Answer::Response));
+        }
+        let _ = done.send(step.cut());
+        drop(reader.disconnect(Disposition::LeaveCard));
     }
 
     fn attempt(&mut self, atr: &[u8]) -> Result<Verdict, Trouble> {

@@ -3,12 +3,13 @@
 
 use uuid::Uuid;
 
+use super::life::{is_replacement, reward_due};
 use super::plan::{Plan, add, subtract, written};
 use super::{Effect, Refusal};
 use crate::config::purse::{MAX_FEN, PurseTable};
 use crate::event::ledger::{CardTransaction, Item, Outcome, Tender, TenderKind, TransactionKind};
 use crate::ident::CardNo;
-use crate::money::{CouponId, Fen};
+use crate::money::{CouponId, Fen, Holding};
 
 /// Money onto the card: the amount as principal, the reward for it as bonus. `tenders` is what
 /// the till took; all of it must add up.
@@ -100,20 +101,36 @@ pub fn adjust(principal: Fen, bonus: Fen, points: i64) -> Result<Plan, Refusal> 
     Ok(plan)
 }
 
-/// The giving half of a transfer: principal only, what the house gave stays. It is committed
-/// first; the receiving half names it.
+/// The giving half of a transfer: principal, and the reward that its top-ups had earned with it
+/// (`inflows` as of [`reward_due`]). Left behind, the principal could be paid out at the other card
+/// and its reward spent here. What the house gave beyond that stays. It is committed first; the
+/// receiving half names it.
 ///
 /// # Errors
-/// [`Refusal`].
-pub fn transfer_out(amount: Fen, from: &CardNo, to: &CardNo) -> Result<Plan, Refusal> {
+/// [`Refusal`]; [`Refusal::NotEnoughBalance`] where the reward was spent before its principal.
+pub fn transfer_out(
+    amount: Fen,
+    holding: &Holding,
+    inflows: &[(Fen, Fen)],
+    from: &CardNo,
+    to: &CardNo,
+) -> Result<Plan, Refusal> {
     if from == to {
         return Err(Refusal::TransferNotAllowed);
     }
+    let stays = subtract(holding.principal_fen, written(amount)?)?;
+    // The oldest goes first, as in a sale.
+    let along = subtract(reward_due(inflows, holding.principal_fen)?, reward_due(inflows, stays)?)?;
     let mut plan = Plan::new(TransactionKind::Transfer);
-    plan.effect.principal_fen = subtract(Fen(0), written(amount)?)?;
+    plan.effect.principal_fen = subtract(Fen(0), amount)?;
+    plan.effect.bonus_fen = subtract(Fen(0), along)?;
     plan.counterparty = Some(to.clone());
     plan.line("transfer-out", format!("转出至 {to}"), format!("Transfer to {to}"), amount)?;
-    plan.tender(Tender { kind: TenderKind::Purse, amount_fen: amount });
+    if along.0 > 0 {
+        let (zh, en) = (format!("随转赠送 {along}"), format!("Its bonus goes along {along}"));
+        plan.line("transfer-bonus", zh, en, along)?;
+    }
+    plan.tender(Tender { kind: TenderKind::Purse, amount_fen: add(amount, along)? });
     Ok(plan)
 }
 
@@ -121,20 +138,22 @@ pub fn transfer_out(amount: Fen, from: &CardNo, to: &CardNo) -> Result<Plan, Ref
 ///
 /// # Errors
 /// [`Refusal::TransferNotAllowed`] unless the giving half is committed, for this card, and not
-/// received yet.
+/// received yet; and for that of a replacement, which is received as a whole
+/// ([`replace_in`](super::life::replace_in)).
 pub fn transfer_in(giving: &CardTransaction, earlier: usize, to: &CardNo) -> Result<Plan, Refusal> {
     let fits = giving.kind == TransactionKind::Transfer
         && giving.outcome == Outcome::Committed
         && giving.original_transaction_id.is_none()
         && giving.counterparty_card_no.as_ref() == Some(to)
+        && !is_replacement(giving)
         && earlier == 0;
     if !fits {
         return Err(Refusal::TransferNotAllowed);
     }
     let from = &giving.card_no;
     let mut plan = Plan::new(TransactionKind::Transfer);
-    let amount = subtract(Fen(0), giving.principal_fen)?;
-    plan.effect.principal_fen = amount;
+    plan.effect.principal_fen = subtract(Fen(0), giving.principal_fen)?;
+    plan.effect.bonus_fen = subtract(Fen(0), giving.bonus_fen)?;
     plan.counterparty = Some(from.clone());
     plan.original = Some(giving.transaction_id);
     plan.line("transfer-in", format!("由 {from} 转入"), format!("Transfer from {from}"), Fen(0))?;

@@ -22,6 +22,10 @@ pub struct Effect {
     pub take: Option<CouponId>,
     /// A coupon that comes onto the card.
     pub give: Option<CouponId>,
+    /// All coupons leave: the card is given back, or another one takes its place.
+    pub take_all: bool,
+    /// Coupons of the card whose place it takes, in order.
+    pub give_all: Vec<CouponId>,
 }
 
 /// What a card takes at most.
@@ -70,6 +74,15 @@ impl Effect {
         let points = self.points.min(0).checked_neg()?.checked_mul(point_worth.0)?;
         points.checked_sub(self.amount()?.0).map(|fen| Fen(fen.max(0)))
     }
+
+    /// Whether anything of worth leaves the card, also points that a refund takes back and coupons.
+    /// `None` on overflow.
+    #[must_use]
+    pub fn takes_off(&self, point_worth: Fen) -> Option<bool> {
+        let gives = self.amount()?.0 > 0;
+        let takes = self.takes(point_worth)?.0 > 0;
+        Some(takes || self.points < 0 && !gives || self.take.is_some() || self.take_all)
+    }
 }
 
 /// What the card holds afterwards. A cap refuses only what adds: a card that is above a cap
@@ -101,11 +114,14 @@ pub fn apply(holding: &Holding, effect: &Effect, caps: &Caps) -> Result<Holding,
     if effect.points > 0 && after.points > caps.max_points {
         return Err(Refusal::PointsOverLimit);
     }
+    if effect.take_all {
+        after.coupons.clear();
+    }
     if let Some(coupon) = effect.take {
         let slot = after.coupons.iter().position(|held| *held == coupon);
         after.coupons.remove(slot.ok_or(Refusal::CouponNotOnCard)?);
     }
-    if let Some(coupon) = effect.give {
+    for coupon in effect.give.iter().chain(&effect.give_all).copied() {
         let place = after.coupons.partition_point(|held| *held <= coupon);
         after.coupons.insert(place, coupon);
         let same = after.coupons.iter().filter(|held| **held == coupon).count();

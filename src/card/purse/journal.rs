@@ -8,7 +8,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::settle::{Became, Mark, Open, Shown, Standing, observe, settle};
-use crate::event::ledger::CardTransaction;
+use crate::event::ledger::{CardStanding, CardTransaction};
+use crate::money::Holding;
 use crate::store::hands::InHand;
 use crate::store::ledger::{End, Evidence, NewTransaction, TransactionRow, intend};
 use crate::store::ledger_cards::{Alarm, CardRow, SeenCard, seen};
@@ -19,6 +20,19 @@ use crate::store::{Batch, Op, Store, StoreError};
 #[derive(Clone)]
 pub struct Journal {
     store: Store,
+}
+
+/// Whether a card that will never be used again shows that it was, after its end; `None` of a card
+/// that is no such.
+fn used_after_its_end(known: &CardRow, shows: &Holding) -> Option<bool> {
+    let ended = &known.seen.holding;
+    match known.status {
+        // Its last counter is that of the giving half, which is on no card: whoever shows it was
+        // written elsewhere, down to nothing perhaps. Nothing was ever written on one at 0.
+        CardStanding::Replaced => Some(shows.counter >= ended.counter.max(1)),
+        CardStanding::Returned => Some(shows.counter >= ended.counter && shows != ended),
+        CardStanding::Active | CardStanding::Blocked | CardStanding::Lost => None,
+    }
 }
 
 /// What a tap came to.
@@ -74,6 +88,15 @@ impl Journal {
         let held = |why: &str| Tap { standing: Err(why.to_owned()), settled: None };
         if let Some(why) = known.as_ref().and_then(|known| known.held.as_ref()) {
             return Ok((held(why), Batch::new()));
+        }
+        if let Some(used) = known.as_ref().and_then(|known| used_after_its_end(known, &card.holding)) {
+            // It shows what it held before that was moved or paid out: no alarm. Of another store's
+            // hand it shows more: then somebody has spent it a second time.
+            return if used {
+                self.hold(known, card, "used-after-its-end").await
+            } else {
+                Ok((Tap { standing: Ok(Standing::Same), settled: None }, Batch::new()))
+            };
         }
         if known.as_ref().is_some_and(|known| known.seen.uid != card.uid) {
             return self.hold(known, card, "uid-differs").await;
@@ -141,13 +164,22 @@ impl Journal {
     /// # Errors
     /// [`StoreError::LedgerRefused`] when the card must not be written; [`StoreError`].
     pub async fn begin(&self, new: NewTransaction) -> Result<InHand, StoreError> {
+        self.begin_after(Batch::new(), new).await
+    }
+
+    /// As [`Journal::begin`], with what has to be durable together with the intent: the giving half
+    /// of a replacement.
+    ///
+    /// # Errors
+    /// As [`Journal::begin`]; neither stands then.
+    pub async fn begin_after(&self, first: Batch, new: NewTransaction) -> Result<InHand, StoreError> {
         let id = new.fact.transaction_id;
         // Before the commit: a tap that sees the intent sees this as well.
         let mark = self.store.hands().take(id).ok_or_else(|| StoreError::LedgerRefused {
             what: "this transaction is being written already".into(),
         })?;
         let request = self.request(id).await?;
-        let mut batch = Batch::new().op(intend(new)?);
+        let mut batch = first.op(intend(new)?);
         if request.is_some_and(|request| request.state == RequestState::Pending) {
             batch = batch.op(Op::Request(RequestOp::Start { id }));
         }
@@ -166,8 +198,12 @@ impl Journal {
         Ok(self.row(id).await?.current())
     }
 
-    /// The end of a transaction, and of the request that asked for it.
-    async fn ending(&self, row: &TransactionRow, how: End) -> Result<Batch, StoreError> {
+    /// The end of a transaction, and of the request that asked for it, to be committed with what
+    /// else belongs to it.
+    ///
+    /// # Errors
+    /// As [`Journal::end`].
+    pub(in crate::card) async fn ending(&self, row: &TransactionRow, how: End) -> Result<Batch, StoreError> {
         let id = row.fact.transaction_id;
         let state = match how {
             End::Committed(_) => Some(RequestState::Done),

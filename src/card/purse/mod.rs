@@ -14,6 +14,7 @@ pub mod changes;
 pub mod day;
 pub mod effect;
 pub mod journal;
+pub mod life;
 pub mod plan;
 pub mod policy;
 pub mod quote;

@@ -7,7 +7,9 @@ use super::quote::check_name;
 use super::{Caps, Effect, Refusal, apply};
 use crate::config::purse::MAX_FEN;
 use crate::event::Text;
-use crate::event::ledger::{CardTransaction, Item, Line, Outcome, Tender, TransactionKind};
+use crate::event::ledger::{
+    CardStanding, CardTransaction, Item, Line, Outcome, Tender, TransactionKind, Validity,
+};
 use crate::ident::{CardNo, CardUid, DeviceId, StoreId};
 use crate::money::{CouponId, Fen, Holding};
 
@@ -38,6 +40,12 @@ pub struct Plan {
     pub original: Option<Uuid>,
     /// Of a transfer: the other card.
     pub counterparty: Option<CardNo>,
+    /// All coupons that leave or come together.
+    pub coupons: Vec<CouponId>,
+    /// How the card stands afterwards, where that changes.
+    pub status_after: Option<CardStanding>,
+    /// Another validity.
+    pub validity: Option<Validity>,
 }
 
 /// Who, where, on which card.
@@ -79,6 +87,9 @@ impl Plan {
             coupon: None,
             original: None,
             counterparty: None,
+            coupons: Vec::new(),
+            status_after: None,
+            validity: None,
         }
     }
 
@@ -129,6 +140,9 @@ impl Plan {
             points_earned: self.points_earned,
             points_used: self.points_used,
             coupon: self.coupon,
+            coupons: self.coupons.clone(),
+            status_after: self.status_after,
+            validity: self.validity,
             order: context.order.clone(),
             items: self.items.clone(),
             tenders: self.tenders.clone(),

@@ -114,14 +114,13 @@ pub fn permit(
         return Err(Refusal::TapAgain);
     }
     let takes = effect.takes(house.rules.points.worth_fen).ok_or(Refusal::AmountNotAllowed)?;
-    let gives = effect.amount().is_some_and(|amount| amount.0 > 0);
-    let takes_off = takes.0 > 0 || effect.points < 0 && !gives || effect.take.is_some();
+    let takes_off = effect.takes_off(house.rules.points.worth_fen).ok_or(Refusal::AmountNotAllowed)?;
     if takes_off && !house.hotlist.is_fresh(house.rules, house.now, house.quality) {
         return Err(Refusal::HotlistTooOld);
     }
     let Some(spent) = house.offline else { return Ok(()) };
     // Money that comes from nowhere in this store has to be seen by headquarters first.
-    if matches!(kind, TransactionKind::Adjust) {
+    if kind == TransactionKind::Adjust && *effect != Effect::default() {
         return Err(Refusal::NeedsHeadquarters);
     }
     if takes.0 > 0 { within_limits(card, takes.0, spent, house) } else { Ok(()) }
@@ -180,6 +179,18 @@ fn within_limits(card: &Card<'_>, debit: i64, spent: OfflineSpent, house: &House
 /// [`Refusal::LossReportNotAllowed`].
 pub fn may_report_lost(card_type: CardType, rules: &PurseTable) -> Result<(), Refusal> {
     if type_rule(rules, card_type).loss_report { Ok(()) } else { Err(Refusal::LossReportNotAllowed) }
+}
+
+/// Whether a card that is good until `end` may be given another end: an extension takes nothing away.
+///
+/// # Errors
+/// [`Refusal::ValidityNotAllowed`].
+pub fn may_follow(end: Option<UtcMillis>, until: Option<UtcMillis>) -> Result<(), Refusal> {
+    match (end, until) {
+        (_, None) => Ok(()),
+        (Some(end), Some(until)) if until >= end => Ok(()),
+        _ => Err(Refusal::ValidityNotAllowed),
+    }
 }
 
 /// Whether a card given out or extended now may be good until then.

@@ -79,6 +79,7 @@ pub fn quote(holding: &Holding, sale: &Sale, rules: &PurseTable) -> Result<Plan,
         points,
         take: sale.coupon,
         give: None,
+        ..Effect::default()
     };
     Ok(plan)
 }

@@ -6,6 +6,7 @@
 //! fen and to the point, and never more.
 
 use super::changes::committed;
+use super::life::is_replacement;
 use super::plan::{Plan, add, share_down, subtract, written};
 use super::{Effect, Refusal};
 use crate::event::ledger::{CardTransaction, Tender, TenderKind, TransactionKind};
@@ -232,6 +233,7 @@ fn sale_back(
         points: returned.saturating_sub(claw),
         take: None,
         give: coupon,
+        ..Effect::default()
     };
     Ok(())
 }
@@ -247,6 +249,10 @@ pub fn void(original: &Original<'_>) -> Result<Plan, Refusal> {
     let received = fact.kind == TransactionKind::Transfer;
     if !original.earlier.is_empty() {
         return Err(if received { Refusal::NotRefundable } else { Refusal::RefundedAlready });
+    }
+    // A validity is not on the purse's account, and what moved to another card is not undone.
+    if fact.validity.is_some() || is_replacement(fact) {
+        return Err(Refusal::NotRefundable);
     }
     let (take, give) = match fact.kind {
         TransactionKind::Spend => (None, fact.coupon),
@@ -275,6 +281,7 @@ pub fn void(original: &Original<'_>) -> Result<Plan, Refusal> {
         points: fact.points.checked_neg().ok_or(Refusal::AmountNotAllowed)?,
         take,
         give,
+        ..Effect::default()
     };
     Ok(plan)
 }

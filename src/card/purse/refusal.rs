@@ -68,6 +68,9 @@ refusals! {
     TapAgain "tap-again"
         "请勿重复扣款，请重新刷卡。"
         "Do not charge again: tap the card once more."
+    PinNeeded "pin-needed"
+        "此卡需要密码。请顾客输入密码；尚未设置密码的，请先在柜台设置。"
+        "This card needs its PIN. Have the customer type it; where none is set yet, set one at the counter first."
     OfflineTransactionLimit "offline-transaction-limit"
         "未联网，超过单笔限额。请减少卡付金额，其余用其他方式支付。"
         "Headquarters is not reached and this is above the limit of one transaction. Pay less by card and the rest otherwise."
@@ -135,8 +138,8 @@ refusals! {
         "原交易属于另一张卡。请刷原卡，或其换出的新卡。"
         "The original belongs to another card. Tap that one, or the one that took its place."
     TransferNotAllowed "transfer-not-allowed"
-        "转账的两张卡不符合要求（同一张卡，或转出未完成）。请核对。"
-        "These cards cannot transfer (the same card, or the giving half is not committed). Check them."
+        "两张卡之间不能转账（同一张卡、另一张本店不认识或不能用，或转出未完成、已转入）。请核对。"
+        "These cards cannot transfer (the same card, one that is not known or not in use here, or the giving half is not committed or was received). Check them."
 }
 
 impl std::fmt::Display for Refusal {

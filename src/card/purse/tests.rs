@@ -1,6 +1,7 @@
 //! Worked examples by hand. What must hold for every sale: `laws`.
 
 mod laws;
+mod life;
 
 use std::collections::BTreeSet;
 
@@ -238,7 +239,8 @@ fn what_a_card_may_not_become() {
 #[test]
 fn transfers_have_two_halves() {
     let to = CardNo::new("8800002").unwrap();
-    let giving = fact(&transfer_out(Fen(700), &card_no(), &to).unwrap());
+    let holds = holding(1_000, 0, 0, &[]);
+    let giving = fact(&transfer_out(Fen(700), &holds, &[], &card_no(), &to).unwrap());
     let receiving = transfer_in(&giving, 0, &to).unwrap();
     assert_eq!(receiving.effect.principal_fen, Fen(700));
     assert_eq!(receiving.original, Some(giving.transaction_id));
@@ -246,7 +248,7 @@ fn transfers_have_two_halves() {
     assert_eq!(transfer_in(&giving, 1, &to), Err(TransferNotAllowed), "received already");
     assert_eq!(transfer_in(&giving, 0, &card_no()), Err(TransferNotAllowed), "for another card");
     assert_eq!(transfer_in(&fact(&receiving), 0, &card_no()), Err(TransferNotAllowed), "not a giving half");
-    assert_eq!(transfer_out(Fen(700), &to, &to), Err(TransferNotAllowed));
+    assert_eq!(transfer_out(Fen(700), &holds, &[], &to, &to), Err(TransferNotAllowed));
     // Where the other card cannot take it, it goes back; never both.
     let no = card_no();
     let undo = |fact: &CardTransaction, earlier: &[CardTransaction]| {

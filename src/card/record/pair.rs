@@ -1,6 +1,6 @@
 //! Which of a card's two slots is its record. Pure. The rule: of two valid slots
 //! the one with the higher counter; one valid slot beside a torn one is the
-//! record; two different records with one counter, or with counters more than one
+//! record; of the same record under two seals the newer keys'; two different records with one counter, or with counters more than one
 //! apart, were never written by us: every write goes over the older slot, one higher.
 
 use super::{MemberRecord, Slot, SlotFault};
@@ -70,7 +70,9 @@ pub fn choose(a: Slot, b: Slot) -> Pair {
         (Slot::Valid(a), Slot::Valid(b)) if !are_neighbours(&a, &b) => {
             Pair::Forked { counter: a.counter.max(b.counter) }
         }
-        (Slot::Valid(a), Slot::Valid(b)) if b.counter > a.counter => current(b, Which::B, Some(a), false),
+        (Slot::Valid(a), Slot::Valid(b)) if (b.counter, b.key_version) > (a.counter, a.key_version) => {
+            current(b, Which::B, Some(a), false)
+        }
         (Slot::Valid(a), Slot::Valid(b)) => current(a, Which::A, Some(b), false),
         (Slot::Valid(a), other) => current(a, Which::A, None, other != Slot::Empty),
         (other, Slot::Valid(b)) => current(b, Which::B, None, other != Slot::Empty),
@@ -82,7 +84,8 @@ pub fn choose(a: Slot, b: Slot) -> Pair {
 /// Whether one of them was written over the other's predecessor, or is its repetition.
 fn are_neighbours(a: &MemberRecord, b: &MemberRecord) -> bool {
     match a.counter.abs_diff(b.counter) {
-        0 => a == b,
+        // Under the seal of newer keys it is the same record.
+        0 => *a == MemberRecord { key_version: a.key_version, ..b.clone() },
         apart => apart == 1,
     }
 }

@@ -1,11 +1,11 @@
-//! `baygate card show|transactions|block|unblock|stats`: what needs no card on a reader, through
+//! `baygate card show|transactions|block|unblock|pin|stats`: what needs no card on a reader, through
 //! the running daemon.
 
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::api::client::{Client, Method};
-use crate::cli::{Global, daemon};
+use crate::cli::{Global, daemon, terminal_secret};
 use crate::config::values::Locale;
 use crate::event::ledger::{TenderKind, TransactionKind};
 use crate::ident::{CardNo, OperatorId};
@@ -51,6 +51,20 @@ pub enum Figures {
     Unblock {
         /// The card's number / 卡号
         card_no: CardNo,
+        /// For the record.
+        #[command(flatten)]
+        why: Why,
+    },
+    /// Sets, changes or removes a card's PIN; typed without echo, or a line of standard input / 设置卡密码
+    #[command(
+        after_help = "Example:\n  baygate card pin 8800000042 --operator li.wei\n  baygate card pin 8800000042 --remove --reason 顾客要求"
+    )]
+    Pin {
+        /// The card's number / 卡号
+        card_no: CardNo,
+        /// The card shall have none / 取消密码
+        #[arg(long)]
+        remove: bool,
         /// For the record.
         #[command(flatten)]
         why: Why,
@@ -116,6 +130,22 @@ pub(super) async fn act(command: Figures, global: &Global) -> anyhow::Result<()>
         Figures::Unblock { card_no, why } => {
             let wish = why.wish([]);
             (post(&client, &format!("/v1/cards/{card_no}/unblock"), &wish, &why).await?, standing_text)
+        }
+        Figures::Pin { card_no, remove, why } => {
+            let wish = if remove {
+                why.wish([("remove", json!(true))])
+            } else {
+                let asked = locale
+                    .pick("新密码（6 至 12 位数字，不显示）：", "New PIN (6 to 12 digits, not shown): ");
+                let first = terminal_secret::read(asked).await?;
+                if terminal_secret::is_typed() {
+                    let again = terminal_secret::read(locale.pick("再输入一次：", "Once more: ")).await?;
+                    let differ = ("两次输入不一致，未做任何更改", "the two differ; nothing was changed");
+                    anyhow::ensure!(first == again, "{}", locale.pick(differ.0, differ.1));
+                }
+                why.wish([("new_pin", json!(first.reveal()))])
+            };
+            (post(&client, &format!("/v1/cards/{card_no}/pin"), &wish, &why).await?, pin_text)
         }
         Figures::Stats { day, by } => {
             let query = day.map(|day| {
@@ -274,7 +304,22 @@ fn standing_text(standing: &Value, locale: Locale) -> String {
         "blocked" => locale.pick("已停用", "blocked"),
         _ => locale.pick("已恢复使用", "in use again"),
     };
-    format!("{card_no}: {said} ({}, {})", cell(standing, "operator"), cell(standing, "at"))
+    let seen = match standing.get("seen").and_then(Value::as_bool) {
+        Some(false) => {
+            locale.pick("；本店从未见过此卡，请再核对卡号", "; this store never saw it, so check the number")
+        }
+        _ => "",
+    };
+    format!("{card_no}: {said} ({}, {}){seen}", cell(standing, "operator"), cell(standing, "at"))
+}
+
+fn pin_text(answer: &Value, locale: Locale) -> String {
+    let said = match cell(answer, "pin").as_str() {
+        "set" => locale.pick("已设置密码", "PIN set"),
+        "changed" => locale.pick("已更改密码", "PIN changed"),
+        _ => locale.pick("已取消密码", "PIN removed"),
+    };
+    format!("{}: {said} ({}, {})", cell(answer, "card_no"), cell(answer, "operator"), cell(answer, "at"))
 }
 
 /// The day, what was given out, and what may still come.

@@ -4,7 +4,9 @@
 
 mod amount;
 mod ask;
+mod batch;
 mod figures;
+mod life;
 mod show;
 
 use serde_json::{Map, Value, json};
@@ -12,6 +14,7 @@ use uuid::Uuid;
 
 use self::amount::{ItemArg, TenderArg, Yuan};
 use self::figures::Figures;
+use self::life::Life;
 use super::{Exit, Global};
 use crate::event::ledger::{CardType, TenderKind};
 use crate::ident::{CardNo, DeviceId};
@@ -54,6 +57,11 @@ enum Command {
         #[command(flatten)]
         once: Once,
     },
+    /// Gives out many cards, one behind the other: begins, follows, ends or lists batches / 批量发卡
+    #[command(
+        after_help = "Example:\n  baygate card batch --csv members.csv\n  baygate card batch --range 8800000001-8800000100 --type anonymous --no-print\n  baygate card batch"
+    )]
+    Batch(batch::Args),
     /// What a sale would cost with the card, line by line; nothing is written / 报价
     #[command(
         after_help = "Example:\n  baygate card quote --item oil-5w30:parts:4:45.00 --item oil-change:labour:1:120 --points 200"
@@ -95,6 +103,9 @@ enum Command {
             conflicts_with_all = ["amount", "items", "points", "coupon", "tenders", "order"]
         )]
         quote: Option<Uuid>,
+        /// Asks for the card's PIN / 输入卡密码
+        #[arg(long)]
+        pin: bool,
         #[command(flatten)]
         at: At,
         #[command(flatten)]
@@ -125,6 +136,8 @@ enum Command {
         #[command(flatten)]
         once: Once,
     },
+    #[command(flatten)]
+    Life(Life),
     #[command(flatten)]
     Figures(Figures),
 }
@@ -228,6 +241,7 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             let issued = desk.post("/v1/cards", body, Some(&once.key())).await?;
             show::issued(&issued, global);
         }
+        Command::Batch(args) => batch::act(args, global).await?,
         Command::Quote { sale, at } => {
             let desk = ask::Desk::open(at, global).await?;
             let path = format!("/v1/cards/{}/quotes", desk.card_no().await?);
@@ -240,8 +254,9 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(None, body, &once.key()).await?, global);
         }
-        Command::Spend { sale, quote, at, once } => {
+        Command::Spend { sale, quote, pin, at, once } => {
             let body = quote.map_or_else(|| sale.body().into(), |quote| json!({ "quote_id": quote }));
+            let body = life::with_pin(body, pin, global).await?;
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(None, body, &once.key()).await?, global);
         }
@@ -256,6 +271,7 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(Some(transaction), body, &once.key()).await?, global);
         }
+        Command::Life(command) => life::act(command, global).await?,
         Command::Figures(command) => figures::act(command, global).await?,
     }
     Ok(Exit::Done)

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::super::{Exit, Global};
 use super::{say, unplugged, until_told};
-use crate::sim::card::{CardProfile, CardSim, Em4100Sim, Technology};
+use crate::sim::card::{CardProfile, CardSim, Chip, Em4100Sim, Pn532Sim, Technology};
 use crate::sim::transport::Address;
 
 /// What is simulated.
@@ -18,20 +18,22 @@ enum Kind {
     Vpcd,
     /// A 125 kHz reader with a card on it.
     Em4100,
+    /// A PN532 with a card in its field.
+    Pn532,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// vpcd: a card for a virtual reader; em4100: a 125 kHz reader with a card / 种类
+    /// vpcd: a card for a virtual reader; em4100, pn532: a reader with a card / 种类
     #[arg(long, value_enum, default_value = "vpcd")]
     kind: Kind,
-    /// em4100: on a pseudo-terminal / 使用伪终端
+    /// em4100, pn532: on a pseudo-terminal / 使用伪终端
     #[arg(long, conflicts_with = "listen")]
     pty: bool,
-    /// em4100: on a TCP address / 监听 TCP 地址
+    /// em4100, pn532: on a TCP address / 监听 TCP 地址
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// em4100: stable path that points at the pseudo-terminal / 伪终端的固定路径
+    /// em4100, pn532: stable path that points at the pseudo-terminal / 伪终端的固定路径
     #[arg(long, value_name = "PATH", requires = "pty")]
     link_to: Option<PathBuf>,
     /// Where the reader listens: vsmartcard's driver or a reader of kind vpcd / 读卡器地址
@@ -61,13 +63,24 @@ fn uid(text: &str) -> Result<Uid, String> {
 }
 
 pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
-    if args.kind == Kind::Em4100 {
-        return em4100(args, global).await;
+    match args.kind {
+        Kind::Vpcd => vpcd(args, global).await,
+        Kind::Em4100 => em4100(args, global).await,
+        Kind::Pn532 => pn532(args, global).await,
     }
-    let mut profile = CardProfile::new(args.technology);
-    if let Some(Uid(uid)) = args.uid {
-        profile.uid = uid;
+}
+
+/// The card as it was described.
+fn profile(technology: Technology, uid: Option<Uid>) -> CardProfile {
+    let profile = CardProfile::new(technology);
+    match uid {
+        Some(Uid(uid)) => profile.with_uid(&uid),
+        None => profile,
     }
+}
+
+async fn vpcd(args: Args, global: &Global) -> anyhow::Result<Exit> {
+    let mut profile = profile(args.technology, args.uid);
     profile.direct_transmit = args.direct_transmit;
     let uid = hex::encode_upper(&profile.uid);
     let atr = hex::encode_upper(profile.answer_to_reset());
@@ -116,18 +129,9 @@ async fn em4100(args: Args, global: &Global) -> anyhow::Result<Exit> {
         );
         return Ok(Exit::Usage);
     };
-    let address = match (args.pty, args.listen) {
-        (_, Some(listen)) => Address::Tcp(listen),
-        (true, None) => Address::Pty { link: args.link_to },
-        (false, None) => {
-            eprintln!(
-                "--kind em4100: {}",
-                global.language().pick("请加 --pty 或 --listen", "add --pty or --listen")
-            );
-            return Ok(Exit::Usage);
-        }
+    let Some((address, scheme)) = place(args.pty, args.listen, args.link_to, global) else {
+        return Ok(Exit::Usage);
     };
-    let scheme = if args.listen.is_some() { "tcp" } else { "serial" };
     let sim = match Em4100Sim::plug_in(address).await {
         Ok(sim) => sim,
         Err(error) => return Ok(unplugged(&error)),
@@ -144,6 +148,46 @@ async fn em4100(args: Args, global: &Global) -> anyhow::Result<Exit> {
             )
         },
     );
+    until_told(args.duration).await;
+    sim.stop().await;
+    Ok(Exit::Done)
+}
+
+/// Where a reader is plugged in, and how its link begins; none was said.
+fn place(
+    pty: bool,
+    listen: Option<SocketAddr>,
+    link: Option<PathBuf>,
+    global: &Global,
+) -> Option<(Address, &'static str)> {
+    match (pty, listen) {
+        (_, Some(listen)) => Some((Address::Tcp(listen), "tcp")),
+        (true, None) => Some((Address::Pty { link }, "serial")),
+        (false, None) => {
+            let what = "--kind em4100, --kind pn532";
+            eprintln!(
+                "{what}: {}",
+                global.language().pick("请加 --pty 或 --listen", "add --pty or --listen")
+            );
+            None
+        }
+    }
+}
+
+async fn pn532(args: Args, global: &Global) -> anyhow::Result<Exit> {
+    let Some((address, scheme)) = place(args.pty, args.listen, args.link_to, global) else {
+        return Ok(Exit::Usage);
+    };
+    let sim = match Pn532Sim::plug_in(address).await {
+        Ok(sim) => sim,
+        Err(error) => return Ok(unplugged(&error)),
+    };
+    let profile = profile(args.technology, args.uid);
+    let (link, uid) = (format!("{scheme}://{}", sim.name()), hex::encode_upper(&profile.uid));
+    sim.lay(Chip::new(profile));
+    say(global, &json!({ "device": "pn532", "listening": sim.name(), "link": link, "uid": uid }), |locale| {
+        format!("{} {link} (UID {uid})", locale.pick("模拟 PN532 读卡器位于", "simulated PN532 reader at"))
+    });
     until_told(args.duration).await;
     sim.stop().await;
     Ok(Exit::Done)

@@ -20,6 +20,7 @@ mod files;
 pub mod fmcos;
 mod lifted;
 mod ntag424;
+mod pn532;
 mod profile;
 pub mod psam;
 mod tag;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 pub use chip::Chip;
 pub use em4100::Em4100Sim;
 pub use lifted::without_card;
+pub use pn532::{Pn532Fault, Pn532Sim};
 pub use profile::{CardProfile, Technology};
 
 /// APDUs kept for a test to look at.

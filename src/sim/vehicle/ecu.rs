@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::isotp::Waiting;
+use super::older;
 use super::signals::Signals;
 use super::spec::{Dtc, Monitor};
 
@@ -94,6 +95,8 @@ impl Ecu {
             0x03 | 0x07 | 0x0A => Ok(self.codes(service, now.can)),
             0x04 => Ok(self.clear(now)),
             0x06 if now.can => self.results(rest),
+            0x05 if !now.can && self.supports(0x13) => older::sensor(rest),
+            0x06 if self.supports(0x13) => older::components(rest),
             0x08 => self.controls(rest),
             0x09 => self.identity(rest, now.can),
             0x14 if self.uds => self.uds_clear(rest, now),

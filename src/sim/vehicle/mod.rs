@@ -13,6 +13,7 @@ mod elm;
 mod fault;
 mod format;
 mod isotp;
+mod older;
 mod replay;
 mod request;
 mod script;

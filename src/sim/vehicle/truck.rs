@@ -25,6 +25,8 @@ pub struct TruckUnit {
     pub before: Vec<Fault>,
     /// The malfunction indicator is lit.
     pub lamp: bool,
+    /// The packet with this number, of each message of several, is lost on the way.
+    pub loses_packet: Option<u8>,
 }
 
 /// The bus of a truck.
@@ -101,6 +103,11 @@ impl Truck {
         let begin = self.busy.get(&source).map_or(now, |until| now.max(*until));
         self.busy.insert(source, begin + lasts + PACKET_GAP);
         frames.iter_mut().for_each(|(after, _)| *after += begin - now);
+        let lost = self.units.iter().find(|unit| unit.source == source).and_then(|unit| unit.loses_packet);
+        // Behind the announcement.
+        if let Some(lost) = lost.map(usize::from).filter(|lost| (1..frames.len()).contains(lost)) {
+            frames.remove(lost);
+        }
         frames
     }
 }

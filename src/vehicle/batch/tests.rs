@@ -33,7 +33,7 @@ fn answers_are_taken_apart_by_length() {
         ("nothing", "41", &[0x0C], vec![]),
     ] {
         let answer = payload(answer);
-        let found: Vec<(u8, String)> = split(&answer, asked, &table)
+        let found: Vec<(u8, String)> = parts::split(Of::Current, &answer, asked, &table)
             .into_iter()
             .map(|(pid, data)| (pid, hex::encode_upper(data)))
             .collect();
@@ -56,7 +56,7 @@ fn requests_are_full_and_never_near_a_clearing() {
     }
     // Two units that answer make more lines: fewer PIDs until long answers are proven.
     let both = promises(&[("7E8", &wanted), ("7E9", &wanted)]);
-    assert!(plan(&wanted, 6, 3, &table, &both).iter().all(|c| line_count(c, &table, &both) <= 3));
+    assert!(plan(&wanted, 6, 3, &table, &both).iter().all(|c| all_lines(c, &table, &both) <= 3));
     // Unknown lengths go alone, and last.
     assert_eq!(plan(&[0x0C, 0xC3, 0x0D], 6, 3, &table, &none), [vec![0x0C, 0x0D], vec![0xC3]]);
 }
@@ -85,14 +85,14 @@ proptest! {
             payload.push(*pid);
             payload.extend(vec![fill; length(*pid, &table).unwrap()]);
         }
-        let found: Vec<u8> = split(&payload, &order, &table).iter().map(|(pid, _)| *pid).collect();
+        let found: Vec<u8> = parts::split(Of::Current, &payload, &order, &table).iter().map(|(pid, _)| *pid).collect();
         prop_assert_eq!(found, order);
     }
 
     #[test]
     fn never_panics(payload in proptest::collection::vec(any::<u8>(), 0..64), asked in proptest::collection::vec(any::<u8>(), 0..8), most in 0_usize..9) {
         let table = table();
-        let _ = split(&payload, &asked, &table);
+        let _ = parts::split(Of::Current, &payload, &asked, &table);
         let chunks = plan(&asked, most, 3, &table, &Promises::new());
         prop_assert_eq!(chunks.concat().len(), asked.len());
         let _ = lines(&asked, &table, &Promises::new());

@@ -14,4 +14,5 @@ pub mod slcan;
 mod tally;
 
 pub use listen::Ear;
-pub use node::{Node, Witness};
+pub(super) use node::stays::is_emptied_by;
+pub use node::{Groups, Node, Witness};

@@ -10,6 +10,7 @@ mod clearing;
 mod exchange;
 mod groups;
 mod join;
+pub(in crate::vehicle) mod stays;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -26,6 +27,7 @@ use crate::vehicle::batch::MOST_PIDS;
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::polling::Traffic;
 use crate::vehicle::protocol::Protocol;
+pub use groups::Groups;
 use join::RATES;
 
 /// P2 on CAN is 50 ms (ISO 15765-4); gateways, slow adapters and a busy box take their share.
@@ -69,8 +71,8 @@ pub struct Node {
     idle_frames: u64,
     /// Whoever else wants to see every frame, ours too.
     witness: Option<Witness>,
-    /// A clearing that nobody acknowledged may still be sent by the controller.
-    pending_clear: bool,
+    /// Whether a clearing that nobody acknowledged may still be sent by the controller.
+    stays: stays::Stays,
     begun: Instant,
 }
 
@@ -92,7 +94,7 @@ impl Node {
             received: None,
             idle_frames: 0,
             witness: None,
-            pending_clear: false,
+            stays: stays::Stays::default(),
             begun: Instant::now(),
         }
     }
@@ -133,14 +135,7 @@ impl Node {
     /// What the bus or this box suffered lately, as code and words for `device.state`.
     #[must_use]
     pub fn limitation(&self) -> Option<(&'static str, String)> {
-        if self.pending_clear {
-            let words = format!(
-                "{}: a clearing that nobody acknowledged may still be sent: connect no other car before the adapter was unplugged and plugged in again, or the interface taken down and up; baygate-can.socket does that by itself where it is enabled",
-                self.name
-            );
-            return Some(("clear-pending", words));
-        }
-        self.tally.limitation(self.begun.elapsed())
+        self.clearing_words().or_else(|| self.tally.limitation(self.begun.elapsed()))
     }
 
     /// Shows every frame from now on, ours too, to `witness`.
@@ -210,6 +205,7 @@ impl Node {
     /// # Errors
     /// [`AdapterError`] when the bus is no longer usable.
     pub async fn check(&mut self) -> Result<(), AdapterError> {
+        self.look_for_clearing();
         self.bus.check().await?;
         let drained = self.drain().await? + std::mem::take(&mut self.idle_frames);
         match &self.bus {

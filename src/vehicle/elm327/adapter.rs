@@ -49,6 +49,10 @@ pub struct Adapter {
     pub(super) header_changed: bool,
     /// It was told to echo since it was set up.
     pub(super) echo_on: bool,
+    /// How often the echo was tried since it was set up.
+    pub(super) echo_tried: u32,
+    /// It echoed a line while it was set up, before anybody asked whether it does.
+    pub(super) echoed_unasked: bool,
     /// The protocol was assumed, nobody answered on it yet.
     pub(super) assumed: bool,
     /// How many PIDs in a request the car at hand takes.
@@ -96,6 +100,8 @@ impl Adapter {
             addressed: Target::Functional,
             header_changed: false,
             echo_on: false,
+            echo_tried: 0,
+            echoed_unasked: false,
             assumed: false,
             car_takes: MOST_PIDS,
             silent_on: None,
@@ -216,6 +222,7 @@ impl Adapter {
             _ => None,
         });
         self.at(AtCommand::EchoOff).await?;
+        self.echoed_unasked |= self.port_echoed();
         let told = text_line(&self.at(AtCommand::Identity).await?);
         self.identity.name = told.or(banner).unwrap_or_else(|| "unknown".into());
         self.profile = bundle.adapter(&self.identity.name).cloned();
@@ -231,6 +238,7 @@ impl Adapter {
     async fn set_up(&mut self) -> Result<(), AdapterError> {
         for command in [AtCommand::EchoOff, AtCommand::LinefeedsOff, AtCommand::SpacesOff] {
             self.at(command).await?;
+            self.echoed_unasked |= self.port_echoed();
         }
         let headers = self.at(AtCommand::HeadersOn).await?;
         // Without headers nothing can be attributed to an ECU.
@@ -242,7 +250,7 @@ impl Adapter {
             self.at(AtCommand::ReceiveUsual).await?;
         }
         (self.waits, self.addressed, self.header_changed) = (None, Target::Functional, false);
-        self.echo_on = false;
+        (self.echo_on, self.echo_tried) = (false, 0);
         self.forget_car();
         self.at(AtCommand::ProtocolAuto).await?;
         Ok(())

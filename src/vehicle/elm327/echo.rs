@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use super::adapter::{AT_LIMIT, Adapter};
-use super::port::Echo;
+use super::port::{Echo, Reply};
+use super::reply::{Line, classify};
 use crate::protocols::Use;
 use crate::vehicle::answer::Complaint;
 use crate::vehicle::error::AdapterError;
@@ -14,6 +15,10 @@ use crate::vehicle::gate::{AtCommand, Outgoing, Request};
 
 /// Trials, each of which a bad line may spoil.
 const TRIALS: u32 = 3;
+/// So often, since it was set up, it is tried without a verdict.
+const IN_VAIN: u32 = 3;
+/// Trials on a good line that must have brought no echo before there is none.
+const CLEAN: u32 = 2;
 
 impl Adapter {
     /// The form in which `request` may be sent, and how: counted where `lines` are known, typed with
@@ -32,9 +37,12 @@ impl Adapter {
         Ok(if plain.is_fragile() { Err(Complaint::NoEcho) } else { Ok(plain) })
     }
 
-    /// Whether fragile lines can be typed: it echoes, and the echo is on. Tried once.
+    /// Whether fragile lines can be typed: it echoes, and the echo is on. Tried once, and again
+    /// where what it does speaks against the verdict.
     pub(super) async fn echoes(&mut self) -> Result<bool, AdapterError> {
-        if self.capabilities.echo.is_none() {
+        self.doubt_echo();
+        if self.capabilities.echo.is_none() && self.echo_tried < IN_VAIN {
+            self.echo_tried += 1;
             self.capabilities.echo = self.try_echo().await?;
         }
         if self.capabilities.echo != Some(true) {
@@ -47,40 +55,73 @@ impl Adapter {
         Ok(true)
     }
 
+    /// A verdict is remembered for every adapter that says the same of itself, and another one of
+    /// them may do otherwise: it echoes although none does, or never while they do.
+    pub(super) fn doubt_echo(&mut self) {
+        let known = self.capabilities;
+        let echoed = std::mem::take(&mut self.echoed_unasked);
+        if known.echo == Some(false) && known.line_echo != Some(true) && echoed {
+            self.capabilities.echo = None;
+            // Without an echo the digit was not tried.
+            self.capabilities.response_count = known.response_count.filter(|works| *works);
+        } else if known.echo == Some(true) && self.port_mut().take_unechoed() > 0 {
+            // The echo is on, and of a whole line not a character came back.
+            self.capabilities.echo = None;
+        }
+    }
+
     /// `None`: the line spoils too much to know.
     async fn try_echo(&mut self) -> Result<Option<bool>, AdapterError> {
         if self.profile().is_some_and(|profile| profile.echo == Use::Never) {
             return Ok(Some(false));
         }
         // Whole lines first: an adapter that echoes none is found out without waiting.
-        let mut whole = false;
+        let (mut whole, mut silent) = (false, 0);
         for _ in 0..TRIALS {
-            self.at(AtCommand::EchoOn).await?;
+            let reply = self.at(AtCommand::EchoOn).await?;
             whole = self.port_echoed();
             if whole {
                 break;
             }
+            silent += u32::from(is_clean(&reply));
         }
+        self.capabilities.line_echo = verdict(whole, silent);
         if !whole {
-            return Ok(Some(false));
+            return Ok(verdict(false, silent));
         }
         self.echo_on = true;
-        let mut heard = false;
+        let mut silent = 0;
         for _ in 0..TRIALS {
             match self.type_harmless(AtCommand::EchoOn, AT_LIMIT).await? {
-                Echo::Exact => return Ok(Some(true)),
-                Echo::Other => heard = true,
+                (Echo::Exact, _) => return Ok(Some(true)),
                 // It reads whole lines only, as some Wi-Fi modules do.
-                Echo::Nothing => {}
+                (Echo::Nothing, reply) => silent += u32::from(is_clean(&reply)),
+                (Echo::Other, _) => {}
             }
         }
-        Ok((!heard).then_some(false))
+        Ok(verdict(false, silent))
     }
 
-    async fn type_harmless(&mut self, command: AtCommand, limit: Duration) -> Result<Echo, AdapterError> {
+    async fn type_harmless(
+        &mut self,
+        command: AtCommand,
+        limit: Duration,
+    ) -> Result<(Echo, Reply), AdapterError> {
         match self.port_mut().try_echo(Outgoing::At(command), limit).await {
-            Ok(echo) => Ok(echo),
-            Err(error) => self.come_back(Outgoing::At(command), error).await.map(|_| Echo::Other),
+            Ok(told) => Ok(told),
+            Err(error) => {
+                self.come_back(Outgoing::At(command), error).await.map(|reply| (Echo::Other, reply))
+            }
         }
     }
+}
+
+/// `OK` and nothing else: the line is good now, so a missing echo means something.
+fn is_clean(reply: &Reply) -> bool {
+    reply.garbage == 0 && matches!(reply.lines.as_slice(), [line] if classify(line) == Line::Ok)
+}
+
+/// What silence proves: nothing, where fewer than two replies came whole.
+fn verdict(echoed: bool, silent: u32) -> Option<bool> {
+    if echoed { Some(true) } else { (silent >= CLEAN).then_some(false) }
 }

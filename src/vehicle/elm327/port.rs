@@ -83,6 +83,8 @@ pub struct Port {
     restarted: bool,
     /// The last reply began with the echo of its command.
     echoed: bool,
+    /// Typed texts in a row of which no character came back.
+    unechoed: u32,
     /// No prompt came since the last command.
     busy: bool,
     /// The last line may have cleared codes, or may yet: a lone CR would do it again. So at first:
@@ -102,6 +104,7 @@ impl Port {
             received: 0,
             restarted: false,
             echoed: false,
+            unechoed: 0,
             busy: true,
             holds_clearing: true,
             trace,

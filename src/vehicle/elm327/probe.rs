@@ -8,10 +8,10 @@ use super::adapter::Adapter;
 use crate::protocols::{PidTable, Use};
 use crate::vehicle::adapter::Waits;
 use crate::vehicle::answer::{Answer, Complaint, Message};
-use crate::vehicle::batch;
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::{AtCommand, Request};
 use crate::vehicle::obd;
+use crate::vehicle::parts::{self, Of};
 use crate::vehicle::protocol::Protocol;
 
 /// "Wrong length" (ISO 14229-1 table A.1): what a unit says of half a request.
@@ -29,6 +29,7 @@ impl Adapter {
             return Ok(());
         }
         self.capabilities.stn = Some(self.identity().firmware.is_some());
+        self.doubt_echo();
         if self.capabilities.waits.is_none() {
             self.learn_waits(first).await?;
         }
@@ -83,7 +84,12 @@ impl Adapter {
         let lines = u8::try_from(first.messages.len()).ok().filter(|n| (1..=15).contains(n));
         let may = self.profile().is_none_or(|profile| profile.response_count == Use::Probe);
         // With a digit at its end almost every request is fragile: no echo, no digit.
-        if let (Some(lines), true, true) = (lines, may, self.echoes().await?) {
+        let echoes = self.echoes().await?;
+        if may && self.capabilities.echo.is_none() {
+            // The line is too bad to tell; tried again at the next scan.
+            self.capabilities.response_count = None;
+        }
+        if let (Some(lines), true, true) = (lines, may, echoes) {
             // The digit is written only where it is said to work.
             self.capabilities.response_count = Some(true);
             let works = self.repeats(first, Some(lines)).await;
@@ -109,7 +115,8 @@ impl Adapter {
             other => other?,
         };
         let told = answer.messages.iter().find(|told| told.sender == message.sender);
-        let parts = told.map(|told| batch::split(&told.payload, &pair, table)).unwrap_or_default();
+        let parts =
+            told.map(|told| parts::split(Of::Current, &told.payload, &pair, table)).unwrap_or_default();
         if parts.len() == pair.len() {
             self.capabilities.multi_pid = Some(true);
             self.capabilities.long_requests = Some(true);

@@ -8,7 +8,7 @@ mod parse;
 
 use std::fmt;
 
-use super::Target;
+use super::{Target, unit};
 pub use parse::Refused;
 
 /// Most bytes behind a service: six PIDs (SAE J1979 §7.1, one single frame).
@@ -38,10 +38,17 @@ impl Request {
         Self { service, parameters, parameter_count: place, target: Target::Functional }
     }
 
-    /// The same request to one unit.
+    /// The same request to one unit. `None`: the makers' own identifiers are not asked services
+    /// below 10 without an address byte. A unit there that has one (ISO 15765-2 §10.3.4) takes our
+    /// length for it and the service for a length: `02 01 04` would be one byte, 04, for unit 02.
+    /// From 10 on it reads no single frame (§9.6.1, table 9).
     #[must_use]
-    pub const fn to(self, target: Target) -> Self {
-        Self { target, ..self }
+    pub const fn to(self, target: Target) -> Option<Self> {
+        let doubtful = match target {
+            Target::Unit(address) => unit::is_makers_own(address),
+            Target::Functional | Target::Extended(_) => false,
+        };
+        if doubtful && self.service < 0x10 { None } else { Some(Self { target, ..self }) }
     }
 
     /// Service and parameters, as a bus without an adapter carries them; whoever frames them
@@ -249,6 +256,47 @@ mod tests {
             assert_eq!(request.is_some(), (1..=3).contains(&count), "{count}");
         }
         assert_eq!(Request::freeze_frame_many(&[0x0C], 0), Some(Request::freeze_frame(0x0C, 0)));
+    }
+
+    /// What a unit with an address byte reads of the frames that go to one without: the first byte
+    /// is its address, the second says what kind of frame it is.
+    #[test]
+    fn no_read_is_another_request_behind_an_address_byte() {
+        let every = (0..=0xFF_u8).flat_map(|id| {
+            let more = [Request::current_many(&[0x0C, id]), Request::freeze_frame_many(&[0x0C, id], 0)];
+            let one = [
+                Request::current(id),
+                Request::monitor(id),
+                Request::vehicle_info(id),
+                Request::freeze_frame(id, 0),
+                Request::local_data(id),
+                Request::dtcs_by_status(id),
+                Request::data_by_identifier(u16::from_be_bytes([id, 0x04])),
+                Request::dtc_record(false, [id, 4, 4], id),
+                Request::wwh_dtcs(id, 4, 4),
+                Request::confirmed_codes(),
+                Request::permanent_codes(),
+            ];
+            one.into_iter().chain(more.into_iter().flatten())
+        });
+        let mut asked = 0;
+        for request in every {
+            for address in 0x700..0x800 {
+                let Some(request) = request.to(Target::Unit(address)) else {
+                    assert!(!(0x7E0..=0x7E7).contains(&address) && request.service() < 0x10, "{request}");
+                    continue;
+                };
+                // ISO 15765-4: no address bytes.
+                if (0x7DF..=0x7EF).contains(&address) {
+                    continue;
+                }
+                asked += 1;
+                // Kind 0 is a single frame.
+                let payload = request.payload();
+                assert_ne!(payload[0] >> 4, 0, "{address:X} {request}");
+            }
+        }
+        assert!(asked > 100_000, "{asked}");
     }
 
     #[test]

@@ -31,6 +31,12 @@ enum Place {
     Kwp(u8),
 }
 
+/// Whether an arbitration ID is one of those that makers give to units of their own, on which
+/// nobody outside knows whether frames carry an address byte.
+pub(super) const fn is_makers_own(address: u32) -> bool {
+    matches!(address, 0x700..=0x7DE | 0x7F0..=0x7FF)
+}
+
 impl UnitAddress {
     /// The unit `address` of [`Target::Unit`] on this bus. `None`: no address of diagnosis there.
     #[must_use]

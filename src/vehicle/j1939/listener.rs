@@ -1,5 +1,6 @@
 //! Frames in, what each unit says of its codes and of the vehicle out.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::dm::{Codes, DM1, DM2};
@@ -8,6 +9,8 @@ use super::transport::{Assembly, CONTROL, DATA};
 
 /// VI, vehicle identification (SAE J1939-71): the number, ended by `*`.
 pub const VI: u32 = 65260;
+/// What is listened for.
+const GROUPS: [u32; 3] = [DM1, DM2, VI];
 /// Groups that trucks and machines broadcast all the time and no other bus has, with the
 /// periods of SAE J1939-71: EEC2 61443 (50 ms), EEC1 61444 (10 to 100 ms), engine temperature
 /// 65262 (1 s), cruise control and vehicle speed 65265 (100 ms), electrical power 65271 (1 s);
@@ -47,12 +50,30 @@ pub struct Heard {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Listener {
     assembly: Assembly,
+    /// Messages of several packets that broke off, and those of any length that came whole: at
+    /// most three a unit.
+    broken: BTreeSet<Broken>,
+    whole: BTreeSet<Broken>,
+}
+
+/// A long message that never became whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Broken {
+    /// The unit's source address.
+    pub source: u8,
+    /// Its group, one of those that are listened for.
+    pub pgn: u32,
 }
 
 impl Listener {
     /// Takes a frame with a 29-bit identifier, heard at `now` (any clock that does not go back).
     pub fn take(&mut self, id: u32, data: &[u8], now: Duration) -> Option<Heard> {
-        let message = self.assembly.take(Id::from_bits(id), data, now)?;
+        let message = self.assembly.take(Id::from_bits(id), data, now);
+        self.note_broken();
+        let message = message?;
+        if GROUPS.contains(&message.pgn) {
+            self.whole.insert(Broken { source: message.source, pgn: message.pgn });
+        }
         let said = match message.pgn {
             DM1 => Said::Codes(Kind::Active, Codes::read(&message.data)?),
             DM2 => Said::Codes(Kind::PreviouslyActive, Codes::read(&message.data)?),
@@ -67,10 +88,23 @@ impl Listener {
         Some(Heard { source: message.source, said })
     }
 
+    /// No more is listened to. What broke off and never came whole, before or after.
+    #[must_use]
+    pub fn end(mut self) -> Vec<Broken> {
+        self.assembly.end();
+        self.note_broken();
+        self.broken.difference(&self.whole).copied().collect()
+    }
+
+    fn note_broken(&mut self) {
+        let broken = self.assembly.take_broken().into_iter().filter(|(_, pgn)| GROUPS.contains(pgn));
+        self.broken.extend(broken.map(|(source, pgn)| Broken { source, pgn }));
+    }
+
     /// Whether a message that this listener tells is on its way, as of the last frame.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.assembly.is_coming(|group| matches!(group, DM1 | DM2 | VI))
+        self.assembly.is_coming(|group| GROUPS.contains(&group))
     }
 
     /// Long messages that never became whole.
@@ -111,6 +145,29 @@ mod tests {
         let Said::Codes(Kind::PreviouslyActive, codes) = &long.said else { panic!("{long:?}") };
         assert_eq!(codes.codes.iter().map(|code| code.spn).collect::<Vec<_>>(), [609, 1569, 4334]);
         assert_eq!((long.source, listener.lost()), (0x3D, 0));
+    }
+
+    #[test]
+    fn what_broke_off_is_told_unless_it_came_whole() {
+        let begin = (0x18EC_FF3D, "200E0002FFCAFE00");
+        let (one, two) = ((0x18EB_FF3D, "0111CD6102130021"), (0x18EB_FF3D, "02061F00EE100400"));
+        // A group that nobody here listens for.
+        let other = (0x18EC_FF21, "200E0002FFE5FE00");
+        for (name, frames, broken) in [
+            ("whole", &[begin, one, two][..], false),
+            ("a packet is missing, and no more comes", &[begin, two], true),
+            ("a packet is missing, then a new one begins", &[begin, two, begin, two], true),
+            ("repeated whole", &[begin, two, begin, one, two], false),
+            ("whole, then half", &[begin, one, two, begin, one], false),
+            ("another group", &[other], false),
+        ] {
+            let mut listener = Listener::default();
+            for (id, data) in frames {
+                listener.take(*id, &hex::decode(data).unwrap(), Duration::ZERO);
+            }
+            let expected = broken.then_some(Broken { source: 0x3D, pgn: DM1 });
+            assert_eq!(listener.end(), Vec::from_iter(expected), "{name}");
+        }
     }
 
     #[test]

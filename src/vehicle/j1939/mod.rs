@@ -13,5 +13,5 @@ pub mod transport;
 
 pub use dm::{Codes, Lamps, Light, TroubleCode};
 pub use id::Id;
-pub use listener::{Heard, Kind, Listener, Said};
+pub use listener::{Broken, Heard, Kind, Listener, Said};
 pub use told::Told;

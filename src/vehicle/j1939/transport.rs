@@ -48,6 +48,8 @@ pub struct Assembly {
     open: BTreeMap<(u8, u8), Open>,
     /// Messages that never became whole.
     lost: u64,
+    /// Sender and group of those that were lost since somebody asked, at most as many as may be open.
+    broken: Vec<(u8, u32)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +87,26 @@ impl Assembly {
         self.lost
     }
 
+    /// Sender and group of the messages that were lost since the last call.
+    pub fn take_broken(&mut self) -> Vec<(u8, u32)> {
+        std::mem::take(&mut self.broken)
+    }
+
+    /// No more is listened to: what is on its way is lost.
+    pub fn end(&mut self) {
+        for pair in self.open.keys().copied().collect::<Vec<_>>() {
+            self.lose(pair);
+        }
+    }
+
+    fn lose(&mut self, pair: (u8, u8)) {
+        let Some(open) = self.open.remove(&pair) else { return };
+        self.lost += 1;
+        if self.broken.len() < MOST_OPEN {
+            self.broken.push((pair.0, open.pgn));
+        }
+    }
+
     /// Whether a message of a wanted group has begun and can still become whole, as of the last frame.
     #[must_use]
     pub fn is_coming(&self, wanted: impl Fn(u32) -> bool) -> bool {
@@ -97,14 +119,14 @@ impl Assembly {
         match kind {
             // Ask (10) and announce (20).
             0x10 | 0x20 => {
-                self.lost += u64::from(self.open.remove(&pair).is_some());
+                self.lose(pair);
                 let size = usize::from(u16::from_le_bytes([low, high]));
                 if size <= 8 || size > LARGEST || size.div_ceil(PACKET) != usize::from(count) {
                     return;
                 }
                 if self.open.len() >= MOST_OPEN {
                     let first = self.open.iter().min_by_key(|(_, open)| open.began).map(|(pair, _)| *pair);
-                    self.lost += u64::from(first.and_then(|pair| self.open.remove(&pair)).is_some());
+                    first.into_iter().for_each(|pair| self.lose(pair));
                 }
                 let open = Open {
                     pgn: u32::from_le_bytes([group_low, group_middle, group_high, 0]),
@@ -125,7 +147,7 @@ impl Assembly {
             // Given up (FF), by either side.
             0xFF => {
                 for pair in [pair, (id.destination, id.source)] {
-                    self.lost += u64::from(self.open.remove(&pair).is_some());
+                    self.lose(pair);
                 }
             }
             _ => {}
@@ -149,12 +171,14 @@ impl Assembly {
     }
 
     fn give_up(&mut self, now: Duration) {
-        let before = self.open.len();
-        self.open.retain(|_, open| {
+        let is_over = |open: &Open| {
             let longest = if open.to_all { PAUSE_TO_ALL } else { PAUSE_BETWEEN_TWO };
-            now.saturating_sub(open.last) <= longest
-        });
-        self.lost += (before - self.open.len()) as u64;
+            now.saturating_sub(open.last) > longest
+        };
+        // Of every frame of a full bus this is asked, and seldom is one over.
+        while let Some(pair) = self.open.iter().find(|(_, open)| is_over(open)).map(|(pair, _)| *pair) {
+            self.lose(pair);
+        }
     }
 }
 
@@ -237,6 +261,8 @@ mod tests {
             let mut assembly = Assembly::default();
             assert_eq!(feed(&mut assembly, &frames).len(), messages, "{name}");
             assert_eq!(assembly.lost(), lost, "{name}");
+            assert_eq!(assembly.take_broken(), vec![(0x01, 65200); lost as usize], "{name}");
+            assert_eq!(assembly.take_broken(), [], "{name}");
         }
     }
 
@@ -273,8 +299,10 @@ mod tests {
                 if let Some(message) = assembly.take(Id::from_bits(bits), &data, Duration::from_millis(now)) {
                     prop_assert!(message.data.len() <= LARGEST);
                 }
-                prop_assert!(assembly.open.len() <= MOST_OPEN);
+                prop_assert!(assembly.open.len() <= MOST_OPEN && assembly.broken.len() <= MOST_OPEN);
             }
+            assembly.end();
+            prop_assert!(assembly.open.is_empty());
         }
 
         /// What is cut up comes back, whatever else is on the bus.

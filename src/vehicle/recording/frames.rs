@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use super::Recording;
 use crate::clock::UtcMillis;
 use crate::link::can::Frame;
+use crate::vehicle::vin;
 
 /// Senders whose answer is followed at a time.
 const MOST_OPEN: usize = 64;
@@ -102,7 +103,7 @@ impl VinFrames {
             let Some(message) = data.get_mut(skip..) else { return };
             match message {
                 [first @ 0x10..=0x1F, low, rest @ ..] => {
-                    if let Some(marks) = marks(rest) {
+                    if let Some(marks) = vin::place_in(rest) {
                         let length = usize::from(*first & 0x0F) << 8 | usize::from(*low);
                         let missing = length.saturating_sub(rest.len());
                         hide(rest.get_mut(marks..));
@@ -120,7 +121,7 @@ impl VinFrames {
                 // A single frame; of CAN FD with its length in the second byte.
                 [0x00..=0x0F, rest @ ..] => {
                     for skip in [0, 1] {
-                        if let Some(marks) = rest.get(skip..).and_then(marks) {
+                        if let Some(marks) = rest.get(skip..).and_then(vin::place_in) {
                             hide(rest.get_mut(skip + marks..));
                             return;
                         }
@@ -164,15 +165,6 @@ fn begins_another(data: &[u8]) -> bool {
         [0x20..=0x3F, ..] | [_, 0x20..=0x2F, ..] => false,
         [0x00..=0x1F, ..] | [_, 0x00..=0x1F, ..] => true,
         _ => false,
-    }
-}
-
-/// How many bytes stand before the VIN in an answer that holds one.
-fn marks(message: &[u8]) -> Option<usize> {
-    match message {
-        [0x49, 0x02, ..] => Some(2),
-        [0x62, 0xF1, 0x90, ..] | [0x62, 0xF8, 0x02, ..] => Some(3),
-        _ => None,
     }
 }
 

@@ -6,12 +6,14 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Service;
+use crate::config::values::VehicleLink;
 use crate::event::vehicle::{ClearOutcome, Powertrain, VehicleCleared, VehicleReport};
 use crate::event::{NewEvent, Text};
 use crate::store::confirmations::ConfirmationOp;
 use crate::store::requests::{RequestOp, RequestRow, RequestState};
 use crate::store::{Batch, Op, StoreError};
-use crate::vehicle::adapter::Adapter;
+use crate::vehicle::adapter::{Adapter, Capabilities};
+use crate::vehicle::can::{Node, is_emptied_by};
 use crate::vehicle::clear::{self, Before, ClearAnswer, Delivery, Refusal, WHAT};
 use crate::vehicle::error::{AdapterError, VehicleError};
 use crate::vehicle::gate::Request;
@@ -67,6 +69,22 @@ impl Service {
         Ok(None)
     }
 
+    /// An interface that was found down or away holds no clearing any more.
+    pub(super) async fn forget_clearing(&mut self, error: &AdapterError) -> Result<(), VehicleError> {
+        let VehicleLink::Can { interface, .. } = &self.table.link else { return Ok(()) };
+        if !is_emptied_by(error) {
+            return Ok(());
+        }
+        let key = Node::key(interface);
+        let asked = key.clone();
+        let stored = self.store.read(move |r| r.adapter(&asked)).await?;
+        let Some(known) = stored.and_then(|json| serde_json::from_str::<Capabilities>(&json).ok()) else {
+            return Ok(());
+        };
+        self.remembered = known;
+        self.remember_capabilities(key, Capabilities { clearing_stays: None, ..known }).await
+    }
+
     async fn clear(
         &mut self,
         adapter: &mut Adapter,
@@ -106,11 +124,15 @@ impl Service {
         tracing::warn!(link = %self.table.id, %confirmation, "codes are cleared, as confirmed");
         metrics::counter!("baygate_vehicle_clearings_total", "link" => self.table.id.to_string())
             .increment(1);
+        // Whatever becomes of this process: that it may wait in the controller is on the disk first.
+        self.remember_capabilities(adapter.identity().key(), adapter.capabilities_while_clearing()).await?;
         let told = adapter.clear(clearing).await;
         let (answer, error) = match told {
             Ok(answer) => (answer, None),
             Err(error) => (ClearAnswer::default(), Some(error)),
         };
+        // It left or was taken back, or it may still wait there.
+        self.remember_capabilities(adapter.identity().key(), adapter.capabilities()).await?;
         let codes = clear::codes(&report);
         self.settle_clearing(request, confirmation, &body, &granted, codes, &answer).await?;
         if error.is_some() {

@@ -240,7 +240,10 @@ impl Service {
         let opened = Adapter::open(&self.table.link, &self.bundle, self.baud, trace).await;
         let mut adapter = match opened {
             Ok(adapter) => adapter,
-            Err(error) => return Ok(error),
+            Err(error) => {
+                self.forget_clearing(&error).await?;
+                return Ok(error);
+            }
         };
         self.baud = adapter.found_baud().or(self.baud);
         tracing::info!(link = %self.table.id, adapter = adapter.identity().key(), baud = adapter.found_baud(), "adapter ready");
@@ -248,6 +251,7 @@ impl Service {
         self.well().await?;
         self.begin_overhearing(&mut adapter);
         let error = self.attend(&mut adapter).await?;
+        adapter.ended_by(&error);
         // It may have died of a trial: not to be tried again.
         self.remember_capabilities(adapter.identity().key(), adapter.capabilities()).await?;
         Ok(error)

@@ -26,6 +26,10 @@ pub enum NotAsked {
     /// F1 without it.
     #[error("it needs extended addresses (`eax`, `tst`) that are none of diagnosis")]
     Addresses,
+    /// A service below 10 on a maker's own identifier without `eax`: a unit that has an address
+    /// byte would read another request.
+    #[error("a unit with an extended address could read another request; give `eax`, or ask 7E0 to 7E7")]
+    Doubtful,
     /// `din` or `dout`: something else is to be sent before or after it.
     #[error("it needs other requests around it (`din`, `dout`)")]
     Around,
@@ -241,7 +245,7 @@ impl Command {
         if let Some(unit) = self.extended_address {
             let address = ExtendedAddress::new(header, unit, self.tester).filter(|_| self.is_11_bit());
             let target = address.map(Target::Extended).ok_or(NotAsked::Addresses)?;
-            return Ok(request.to(target));
+            return request.to(target).ok_or(NotAsked::Addresses);
         }
         if self.tester != TESTER {
             return Err(NotAsked::Addresses);
@@ -249,9 +253,10 @@ impl Command {
         Ok(match (self.header.len(), header) {
             // ISO 15765-4: everybody, on 11 bits and on 29.
             (3, 0x7DF) | (4, 0xDB33) => request,
-            (3, 0..=0x7FF) => request.to(Target::Unit(header)),
+            (3, 0..=0x7FF) => request.to(Target::Unit(header)).ok_or(NotAsked::Doubtful)?,
             (4, 0xDA00..=0xDAFF) => {
-                request.to(Target::Unit(self.priority << 24 | header << 8 | u32::from(TESTER)))
+                let address = self.priority << 24 | header << 8 | u32::from(TESTER);
+                request.to(Target::Unit(address)).ok_or(NotAsked::Doubtful)?
             }
             _ => return Err(unknown()),
         })

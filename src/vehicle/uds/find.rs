@@ -104,6 +104,7 @@ async fn look(
                 return Ok(found);
             }
             let request = Request::data_by_identifier(VIN).to(Target::Unit(request_id));
+            let Some(request) = request else { continue };
             let answer = match adapter.ask(request, None).await {
                 Ok(answer) => answer,
                 Err(error) if error.is_fatal() => return Err(error),

@@ -335,8 +335,9 @@ impl<'a> Reading<'a> {
             }
             return Ok(None);
         }
+        let Some(to_unit) = request.to(Target::Unit(unit.request_id)) else { return Ok(None) };
         (self.before)(request);
-        match self.adapter.ask(request.to(Target::Unit(unit.request_id)), None).await {
+        match self.adapter.ask(to_unit, None).await {
             Ok(answer) => Ok(Some(answer)),
             Err(error) if error.is_fatal() => Err(error),
             Err(error) => {

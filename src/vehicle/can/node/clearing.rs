@@ -3,7 +3,8 @@
 //!
 //! A frame that nobody acknowledges stays in the controller, which sends it again and again
 //! until somebody does: minutes later that may be the next car. So it is watched for, and
-//! withdrawn when it does not leave in time:
+//! withdrawn when it does not leave in time. Before it is sent it is marked as waiting there
+//! ([`super::stays`]), which the service has written to the disk by then:
 //!
 //! | | known to have left by | withdrawn by |
 //! |---|---|---|
@@ -51,7 +52,8 @@ impl Node {
     /// [`AdapterError`]; whether the car cleared is then not known.
     pub async fn clear(&mut self, request: ClearRequest) -> Result<ClearAnswer, AdapterError> {
         let way = request.way();
-        if self.pending_clear {
+        self.look_for_clearing();
+        if self.is_clearing_there() {
             return Ok(ClearAnswer::without_answer(
                 Delivery::NotSent,
                 "not sent: the one before it may still wait in the controller; pull the adapter or set the interface down",
@@ -90,28 +92,41 @@ impl Node {
         Ok(())
     }
 
+    /// The clearing counts as waiting in the controller from before it is sent until it is known to
+    /// have left, or was taken back: whatever ends this in between, a bus that went off too.
     async fn clear_by(&mut self, frame: &Frame, way: Way) -> Result<ClearAnswer, AdapterError> {
         let kernel = matches!(self.bus, Bus::Kernel(_));
+        self.clearing_begins();
         let queued = match self.send(frame).await {
             // The kernel takes a frame whole, or not at all; of a line to an adapter a part may have gone.
             Err(error) if kernel => {
+                self.clearing_is_over();
                 tracing::warn!(bus = self.name, %error, "codes not cleared");
                 return Ok(ClearAnswer::without_answer(Delivery::NotSent, "not sent: the bus is not usable"));
             }
             queued => queued?,
         };
         let mut clearing = Clearing::default();
-        if queued {
-            self.hear_clearing(frame, way, &mut clearing).await?;
+        let heard = match queued {
+            true => self.hear_clearing(frame, way, &mut clearing).await,
+            false => Ok(()),
+        };
+        if clearing.left {
+            self.clearing_is_over();
         }
+        heard?;
         if clearing.left {
             return Ok(ClearAnswer::sort(&clearing.assembled, way, None));
         }
         if !queued && kernel {
             // Its queue was full of what nobody acknowledges.
+            self.clearing_is_over();
             return Ok(ClearAnswer::without_answer(Delivery::NotSent, "not sent: nobody acknowledges"));
         }
         let withdrawn = self.withdraw(frame, way, &mut clearing).await;
+        if clearing.left || withdrawn.is_ok() {
+            self.clearing_is_over();
+        }
         if clearing.left {
             return Ok(ClearAnswer::sort(&clearing.assembled, way, Some("it left while it was withdrawn")));
         }
@@ -121,7 +136,6 @@ impl Node {
             }
             Err(error) => {
                 tracing::error!(bus = self.name, %error, "a clearing that nobody acknowledged could not be withdrawn");
-                self.pending_clear = true;
                 ClearAnswer::without_answer(
                     Delivery::Pending,
                     "nobody acknowledged it; it may still wait in the controller",

@@ -12,7 +12,7 @@ use crate::link::can::{Frame, Heard, Id};
 use crate::vehicle::can::address;
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::group::{GroupRequest, TOOL};
-use crate::vehicle::j1939::{Listener, Told, listener};
+use crate::vehicle::j1939::{Broken, Listener, Told, listener};
 use crate::vehicle::obd::VinReading;
 
 /// Of the groups that show J1939, each comes at least so often (SAE J1939-71, J1939-73: 1 s).
@@ -23,6 +23,16 @@ const BROADCASTS_WITHIN: Duration = Duration::from_millis(2200);
 const ANSWERS_WITHIN: Duration = Duration::from_millis(800);
 /// A long message that has begun may end so much later: packets are 50 to 200 ms apart.
 const LONG_MESSAGES: Duration = Duration::from_secs(4);
+
+/// What a J1939 bus told in a scan.
+pub struct Groups {
+    /// By its units.
+    pub told: Told,
+    /// Requests that were not sent.
+    pub unsent: Vec<GroupRequest>,
+    /// Messages of several packets of which some were lost.
+    pub broken: Vec<Broken>,
+}
 
 /// What shows that the bus speaks J1939.
 #[derive(Debug, Clone, Copy, Default)]
@@ -92,11 +102,11 @@ impl Node {
     }
 
     /// All that the units tell: what they broadcast, then what they are asked for. Which
-    /// requests were not sent, for `errors`.
+    /// requests were not sent and what broke off, for `errors`.
     ///
     /// # Errors
     /// [`AdapterError`] when the bus is no longer usable.
-    pub async fn read_j1939(&mut self) -> Result<(Told, Vec<GroupRequest>), AdapterError> {
+    pub async fn read_j1939(&mut self) -> Result<Groups, AdapterError> {
         let (mut told, mut listener) = (Told::default(), Listener::default());
         self.bus.pass(&address::groups());
         self.drain().await?;
@@ -107,7 +117,7 @@ impl Node {
                 unsent.push(request);
             }
         }
-        Ok((told, unsent))
+        Ok(Groups { told, unsent, broken: listener.end() })
     }
 
     /// Asks everybody for a group and hears what comes. False: not sent.

@@ -44,11 +44,17 @@ impl Node {
         }
     }
 
+    /// Who an interface says it is, and under which name it is remembered.
+    #[must_use]
+    pub fn key(interface: &str) -> String {
+        format!("SocketCAN {interface}")
+    }
+
     async fn open_interface(name: &str, bitrate: Option<u32>) -> Result<Self, AdapterError> {
         let state = ready_interface(name, bitrate).await?;
         is_of_obd(name, state.bitrate)?;
         let bus = Bus::Kernel(CanSocket::open(name)?);
-        let mut node = Self::new(bus, name, format!("SocketCAN {name}"), state.bitrate);
+        let mut node = Self::new(bus, name, Self::key(name), state.bitrate);
         match node.listen(LISTEN).await? {
             FirstSound::Nonsense => Err(node.wrong_rate()),
             FirstSound::Silence | FirstSound::Traffic => {

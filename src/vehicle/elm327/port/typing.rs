@@ -57,7 +57,9 @@ impl Port {
             if std::mem::take(&mut self.restarted) {
                 return Err(PortError::Restarted);
             }
-            if self.type_text(command).await? == Echo::Exact {
+            let echo = self.type_text(command).await?;
+            self.unechoed = if echo == Echo::Nothing { self.unechoed + 1 } else { 0 };
+            if echo == Echo::Exact {
                 return self.end(command, limit).await;
             }
             metrics::counter!("baygate_vehicle_misheard_total").increment(1);
@@ -67,21 +69,25 @@ impl Port {
         Err(PortError::Misheard)
     }
 
-    /// Types a harmless command to see what comes back, and ends it whatever it was.
+    /// Types a harmless command to see what comes back, and ends it whatever it was; with the reply.
     ///
     /// # Errors
     /// [`PortError`].
-    pub async fn try_echo(&mut self, command: Outgoing, limit: Duration) -> Result<Echo, PortError> {
+    pub async fn try_echo(&mut self, command: Outgoing, limit: Duration) -> Result<(Echo, Reply), PortError> {
         self.drop_stale()?;
         let echo = self.type_text(command).await?;
-        self.end(command, limit).await?;
-        Ok(echo)
+        Ok((echo, self.end(command, limit).await?))
     }
 
     /// Whether the last reply began with the echo of its command.
     #[must_use]
     pub fn echoed(&self) -> bool {
         self.echoed
+    }
+
+    /// Typed texts in a row of which no character came back, since this was last asked.
+    pub fn take_unechoed(&mut self) -> u32 {
+        std::mem::take(&mut self.unechoed)
     }
 
     async fn type_text(&mut self, command: Outgoing) -> Result<Echo, PortError> {

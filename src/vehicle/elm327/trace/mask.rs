@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::vehicle::vin;
+
 /// Senders of long messages remembered at most.
 const MOST_OPEN: usize = 64;
 
@@ -77,13 +79,13 @@ impl VinMask {
     fn follow(&mut self, head: &str, bytes: &[u8], older_bus: bool) -> bool {
         if older_bus {
             // Each line of an older bus names what it answers.
-            return holds_vin(bytes);
+            return vin::place_in(bytes).is_some();
         }
         match bytes {
             // ISO 15765-2: first frame with twelve bits of length, six bytes of data.
             [first @ 0x10..=0x1F, low, data @ ..] => {
                 let length = usize::from(first & 0x0F) << 8 | usize::from(*low);
-                let holds_vin = holds_vin(data);
+                let holds_vin = vin::place_in(data).is_some();
                 if self.open.len() >= MOST_OPEN {
                     self.open.clear();
                 }
@@ -98,15 +100,10 @@ impl VinMask {
                 message.missing = message.missing.saturating_sub(data.len().min(7));
                 message.holds_vin
             }
-            [_, data @ ..] => holds_vin(data),
+            [_, data @ ..] => vin::place_in(data).is_some(),
             [] => false,
         }
     }
-}
-
-/// The answers to 09 02, 22 F190 and, on cars with OBD on UDS, 22 F802.
-fn holds_vin(data: &[u8]) -> bool {
-    matches!(data, [0x49, 0x02, ..] | [0x62, 0xF1, 0x90, ..] | [0x62, 0xF8, 0x02, ..])
 }
 
 fn sum(bytes: &[u8], end: usize) -> u8 {

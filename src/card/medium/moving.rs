@@ -1,0 +1,310 @@
+//! Moving a card to newer keys, one place at a time: a state machine without I/O. Between two
+//! places the journal is written (`counter::rekey`); a place that was begun can always be begun
+//! again, and no key is tried that the card might count as wrong. What does not live here: the
+//! journal, and the record under its new seal, which is a write like any other (`write`).
+//!
+//! ```text
+//!  tag      place 0: header cleared · AUTH0 FF, read back        the card is open, its password is the old one
+//!           place 1: password, PACK · log in · AUTH0 · header    closed means: it has the new one
+//!  Classic  a sector each, the last first: log in · trailer; with sector 0 the header
+//! ```
+//! A tag is opened before its password changes because a password of which nobody knows whether
+//! it was written would have to be guessed, and a torn one would lock the chip for ever. While it
+//! is open it says `unformatted` and no gateway logs in to it; its slots are sealed as ever.
+
+use std::collections::VecDeque;
+
+use super::format::{FormatError, STRONG_MODULATION, access_of, config_page, with_public_key_a};
+use super::page_login::{LoggedIn, PageLogin};
+use super::place::{self, Piece};
+use crate::card::apdu::{Command, Response};
+use crate::card::keys::rekey::{Move, Opens};
+use crate::card::keys::{CardRef, KeyRole, KeyStore, KeyVersion, TagLogin};
+use crate::card::probe::Answer;
+use crate::card::record::{HEADER_BYTES, Header};
+use crate::event::card::Technology;
+use crate::ident::{CardUid, StoreId};
+use crate::protocols::cards::{BlockPlaces, CardLayout, PAGE_BYTES, PagePlaces, Places};
+
+/// AUTH0 that guards nothing (NTAG213/215/216 data sheet rev. 3.2 §8.5.7: beyond the last page).
+const GUARDS_NOTHING: u8 = 0xFF;
+/// The four configuration pages in one READ; AUTH0 is the last byte of the first.
+const CONFIG_BYTES: u8 = 16;
+const AUTH0: usize = 3;
+
+/// What to do next.
+#[derive(Debug)]
+pub enum MoveStep {
+    /// Send this and feed the answer.
+    Transmit(Command, Box<Moving>),
+    /// Power the card anew, then feed [`Answer::Reset`].
+    Reset(Box<Moving>),
+    /// The end.
+    Done(MoveOutcome),
+}
+
+/// What came of one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveOutcome {
+    /// It is done.
+    Moved,
+    /// It may be done in part, or not at all: begin it again.
+    Cut,
+    /// The card is there and takes none of the keys that it can have.
+    Refused,
+}
+
+/// Places of a card that is moved; `None`: cards of this kind are not.
+#[must_use]
+pub fn places(technology: Technology, layout: &CardLayout) -> Option<u8> {
+    match &layout.places {
+        Places::Pages(_) => config_page(technology).map(|_| 2),
+        Places::Blocks(blocks) => u8::try_from(sectors(blocks).len()).ok(),
+        // Each key has its own change command and version there; not done yet.
+        Places::Files(_) | Places::Purse(_) => None,
+    }
+}
+
+/// Which card, and whose.
+#[derive(Debug, Clone)]
+pub struct Card<'a> {
+    /// Its chip.
+    pub uid: &'a CardUid,
+    /// Technology as probed.
+    pub technology: Technology,
+    /// Who issued it.
+    pub store: &'a StoreId,
+}
+
+/// One place of a card under way.
+#[derive(Debug)]
+pub struct Moving {
+    uid: CardUid,
+    doing: Deed,
+    todo: VecDeque<Deed>,
+    /// Where a tag turns out to be open, and where closed.
+    open: VecDeque<Deed>,
+    closed: VecDeque<Deed>,
+}
+
+#[derive(Debug)]
+enum Deed {
+    Reset,
+    SameUid,
+    /// Is the tag open? Asked twice before it counts as closed: once may be chance.
+    Probe {
+        config: u8,
+        again: bool,
+    },
+    /// Anything that can be read shows that the card is there.
+    There(Piece),
+    Password(TagLogin),
+    Load(Command),
+    /// Logs in to a sector; where that fails, with the other key (load, log in).
+    LogIn(Command, Option<[Command; 2]>),
+    Write(Command),
+    /// AUTH0 must say that nothing is guarded.
+    IsOpen(Piece),
+    /// A login failed: the same card must still be there.
+    Refused,
+}
+
+impl Moving {
+    /// Begins place `torn.done`. `fresh`: it was never begun, so that the old keys stand there.
+    ///
+    /// # Errors
+    /// [`FormatError`].
+    pub fn start(
+        card: &Card<'_>,
+        layout: &CardLayout,
+        keys: &dyn KeyStore,
+        torn: Move,
+        fresh: bool,
+    ) -> Result<MoveStep, FormatError> {
+        let uid = card.uid.clone();
+        let todo = VecDeque::from([Deed::Reset, Deed::SameUid]);
+        let (open, closed) = (VecDeque::new(), VecDeque::new());
+        let mut moving = Self { uid, doing: Deed::Reset, todo, open, closed };
+        match &layout.places {
+            Places::Pages(pages) => moving.pages(card, layout, pages, keys, torn)?,
+            Places::Blocks(blocks) => moving.blocks(card, layout, blocks, keys, torn, fresh)?,
+            Places::Files(_) | Places::Purse(_) => {
+                return Err(FormatError::Technology(card.technology));
+            }
+        }
+        Ok(moving.go_on())
+    }
+
+    fn pages(
+        &mut self,
+        card: &Card<'_>,
+        layout: &CardLayout,
+        pages: &PagePlaces,
+        keys: &dyn KeyStore,
+        torn: Move,
+    ) -> Result<(), FormatError> {
+        let config = config_page(card.technology).ok_or(FormatError::Technology(card.technology))?;
+        let guards = |from| Deed::Write(place::update(config, &[STRONG_MODULATION, 0, 0, from]));
+        if torn.done == 0 {
+            let clear = || Deed::Write(place::update(pages.header, &[0; PAGE_BYTES]));
+            let shows = || Deed::IsOpen(Piece { at: config, len: CONFIG_BYTES });
+            self.open.extend([clear(), guards(GUARDS_NOTHING), shows()]);
+            let old = keys.tag_login(of(card, torn.from))?;
+            self.closed.extend([Deed::Password(old), clear(), guards(GUARDS_NOTHING), shows()]);
+        } else {
+            let new = || keys.tag_login(of(card, torn.to)).map(Deed::Password);
+            let password = keys.tag_password(of(card, torn.to), config.saturating_add(2))?;
+            self.open.extend(password.map(Deed::Write));
+            for deeds in [&mut self.open, &mut self.closed] {
+                // The proof that it took the password, before it is closed for good.
+                deeds.extend([new()?, guards(pages.protect_from)]);
+                let header = header(card, layout, keys, torn.to)?;
+                let header: Vec<_> = header.chunks(PAGE_BYTES).zip(0..).collect();
+                deeds.extend(
+                    header
+                        .into_iter()
+                        .rev()
+                        .map(|(data, n)| Deed::Write(place::update(pages.header.saturating_add(n), data))),
+                );
+            }
+        }
+        self.todo.push_back(Deed::There(place::header(&layout.places)));
+        self.todo.push_back(Deed::Probe { config, again: false });
+        Ok(())
+    }
+
+    fn blocks(
+        &mut self,
+        card: &Card<'_>,
+        layout: &CardLayout,
+        blocks: &BlockPlaces,
+        keys: &dyn KeyStore,
+        torn: Move,
+        fresh: bool,
+    ) -> Result<(), FormatError> {
+        let wrong = || FormatError::Layout(layout.id.clone());
+        let sector = sectors(blocks).get(usize::from(torn.done)).copied().ok_or_else(wrong)?;
+        let first = sector.saturating_mul(4);
+        let login = |version| keys.classic_login(of(card, version), KeyRole::Credit, first);
+        let opens = if fresh { Opens::With(torn.from) } else { torn.opens(torn.done) };
+        let (asked, other) = match opens {
+            Opens::With(version) => (login(version)?, None),
+            // A Classic counts no failures.
+            Opens::Either { new, old } => {
+                let old = login(old)?;
+                (login(new)?, Some([old.load, old.authenticate]))
+            }
+        };
+        self.todo.extend([Deed::Load(asked.load), Deed::LogIn(asked.authenticate, other)]);
+        let trailer = keys.classic_trailer(of(card, torn.to), sector, access_of(layout, blocks)?)?;
+        if sector == place::sector(blocks.header) {
+            let header = header(card, layout, keys, torn.to)?;
+            self.todo.push_back(Deed::Write(with_public_key_a(&trailer)));
+            self.todo.push_back(Deed::Write(place::update(blocks.header, &header)));
+        } else {
+            self.todo.push_back(Deed::Write(trailer));
+        }
+        Ok(())
+    }
+
+    /// Goes on with what came of the last step.
+    #[must_use]
+    pub fn answer(mut self, answer: &Answer) -> MoveStep {
+        let response: &Response = match (&self.doing, answer) {
+            (Deed::Reset, Answer::Reset) => return self.go_on(),
+            (Deed::Reset, _) | (_, Answer::Reset | Answer::NotTransmitted) => return CUT,
+            (_, Answer::Response(response)) => response,
+        };
+        let told = response.ok();
+        match std::mem::replace(&mut self.doing, Deed::Reset) {
+            Deed::SameUid | Deed::Refused
+                if told.and_then(|bytes| CardUid::from_bytes(bytes).ok()).as_ref() != Some(&self.uid) =>
+            {
+                CUT
+            }
+            Deed::Refused => MoveStep::Done(MoveOutcome::Refused),
+            Deed::Password(login) => match PageLogin::Password(login).answer(response) {
+                LoggedIn::Yes => self.go_on(),
+                LoggedIn::More(_) | LoggedIn::No(_) => self.still_there(),
+            },
+            Deed::LogIn(_, Some([load, log_in])) if told.is_none() => {
+                // A failed login halts the card.
+                self.first([Deed::Reset, Deed::SameUid, Deed::Load(load), Deed::LogIn(log_in, None)]);
+                self.go_on()
+            }
+            Deed::LogIn(_, None) if told.is_none() => self.still_there(),
+            Deed::Probe { config, again } => self.probed(config, again, told),
+            Deed::IsOpen(_) if told.and_then(|bytes| bytes.get(AUTH0)) != Some(&GUARDS_NOTHING) => CUT,
+            _ if told.is_none() => CUT,
+            _ => self.go_on(),
+        }
+    }
+
+    fn probed(mut self, config: u8, again: bool, told: Option<&[u8]>) -> MoveStep {
+        let whole = told.filter(|bytes| bytes.len() == usize::from(CONFIG_BYTES));
+        // Password and PACK lie behind it: what guards them, too, is closed.
+        let open = whole.and_then(|bytes| bytes.get(AUTH0)).is_some_and(|auth0| *auth0 > config + 3);
+        if open {
+            self.todo = std::mem::take(&mut self.open);
+        } else if again {
+            self.todo = std::mem::take(&mut self.closed);
+            self.first([Deed::Reset, Deed::SameUid]);
+        } else {
+            // A refused READ puts the chip to sleep.
+            self.todo.push_back(Deed::Probe { config, again: true });
+            self.first([Deed::Reset, Deed::SameUid]);
+        }
+        self.go_on()
+    }
+
+    fn still_there(mut self) -> MoveStep {
+        self.todo = VecDeque::from([Deed::Reset, Deed::Refused]);
+        self.go_on()
+    }
+
+    fn first<const N: usize>(&mut self, deeds: [Deed; N]) {
+        deeds.into_iter().rev().for_each(|deed| self.todo.push_front(deed));
+    }
+
+    fn go_on(mut self) -> MoveStep {
+        let Some(deed) = self.todo.pop_front() else { return MoveStep::Done(MoveOutcome::Moved) };
+        let command = match &deed {
+            Deed::Reset => {
+                self.doing = deed;
+                return MoveStep::Reset(Box::new(self));
+            }
+            Deed::SameUid | Deed::Refused => Command::get_uid(),
+            Deed::Probe { config, .. } => Piece { at: *config, len: CONFIG_BYTES }.read(),
+            Deed::There(piece) | Deed::IsOpen(piece) => piece.read(),
+            Deed::Password(login) => login.through_pn53x(),
+            Deed::Load(command) | Deed::LogIn(command, _) | Deed::Write(command) => command.clone(),
+        };
+        self.doing = deed;
+        MoveStep::Transmit(command, Box::new(self))
+    }
+}
+
+const CUT: MoveStep = MoveStep::Done(MoveOutcome::Cut);
+
+fn of<'a>(card: &Card<'a>, version: KeyVersion) -> CardRef<'a> {
+    CardRef { uid: card.uid, store: card.store, version }
+}
+
+fn header(
+    card: &Card<'_>,
+    layout: &CardLayout,
+    keys: &dyn KeyStore,
+    version: KeyVersion,
+) -> Result<[u8; HEADER_BYTES], FormatError> {
+    let header = Header { layout: layout.layout, key_version: version, store: card.store.clone() };
+    Ok(header.encode(card.uid, keys)?)
+}
+
+/// The sectors of a layout, the last first: the header's comes last, as the card's own word.
+fn sectors(blocks: &BlockPlaces) -> Vec<u8> {
+    let all = blocks.slots.iter().flatten().copied().chain([blocks.header]);
+    let mut sectors: Vec<u8> = all.map(place::sector).collect();
+    sectors.sort_unstable_by(|a, b| b.cmp(a));
+    sectors.dedup();
+    sectors
+}
