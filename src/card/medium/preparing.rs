@@ -93,6 +93,8 @@ enum Deed {
     /// Must be zeros.
     Empty(Piece),
     Write(Command),
+    /// Writes a part of its key.
+    WriteKey(Command),
     /// Writes a page that an earlier attempt may have closed.
     WriteClosed(Command, PageLogin),
     Open(PageLogin),
@@ -100,6 +102,8 @@ enum Deed {
     Delivered(PageLogin),
     /// Of the conversation with a card of files.
     Files(Command),
+    /// It refused to be looked at, and it is still there.
+    Foreign,
 }
 
 impl Preparing {
@@ -148,6 +152,7 @@ impl Preparing {
                     todo.extend([Deed::Load(load), Deed::LogIn(log_in, own)]);
                 }
                 FormatDeed::Write(command) => todo.push_back(Deed::Write(command)),
+                FormatDeed::WriteKey(command) => todo.push_back(Deed::WriteKey(command)),
             }
         }
         if let (Places::Pages(pages), true) = (&layout.places, again) {
@@ -170,7 +175,11 @@ impl Preparing {
             (Deed::Reset, _) | (_, Answer::Reset | Answer::NotTransmitted) => return self.cut(),
             (Deed::Open(login), Answer::Response(response)) => {
                 return match login.answer(response) {
-                    LoggedIn::Yes => self.go_on(),
+                    LoggedIn::Yes => {
+                        // It was closed with the key, which stands: torn now it would be lost.
+                        self.todo.retain(|deed| !matches!(deed, Deed::WriteKey(_)));
+                        self.go_on()
+                    }
                     LoggedIn::More(login) => self.go_on_with(Deed::Open(login)),
                     LoggedIn::No(_) => self.cut(),
                 };
@@ -179,7 +188,7 @@ impl Preparing {
                 return match login.answer(response) {
                     LoggedIn::Yes => self.go_on(),
                     LoggedIn::More(login) => self.go_on_with(Deed::Delivered(login)),
-                    LoggedIn::No(Refusal::WrongKey) => PrepareStep::Done(PrepareOutcome::NotBlank),
+                    LoggedIn::No(Refusal::WrongKey) => self.not_blank_if_there(),
                     // A reader that relays nothing cannot open such a card later either.
                     LoggedIn::No(_) => self.cut(),
                 };
@@ -193,10 +202,11 @@ impl Preparing {
             }
             (Deed::SameUid | Deed::Reset | Deed::Load(_), None)
             | (Deed::SameUid | Deed::Reset, Some(_))
-            | (Deed::Write(_), None) => self.cut(),
-            (Deed::Load(_) | Deed::LogIn(..) | Deed::Write(_) | Deed::WriteClosed(..), Some(_)) => {
-                self.go_on()
-            }
+            | (Deed::Write(_) | Deed::WriteKey(_), None) => self.cut(),
+            (
+                Deed::Load(_) | Deed::LogIn(..) | Deed::Write(_) | Deed::WriteKey(_) | Deed::WriteClosed(..),
+                Some(_),
+            ) => self.go_on(),
             (Deed::WriteClosed(write, login), None) => {
                 // A refused command puts the chip to sleep.
                 let anew = [Deed::Reset, Deed::SameUid, Deed::Open(login), Deed::Write(write)];
@@ -214,7 +224,12 @@ impl Preparing {
             (Deed::Empty(_), Some(bytes)) if bytes.iter().all(|byte| *byte == 0) => self.go_on(),
             // A reader that relays nothing cannot open such a card later either.
             (Deed::Chip, None) => self.cut(),
-            (Deed::Chip | Deed::LogIn(_, None) | Deed::EmptyHeader(_) | Deed::Empty(_), _) if !self.begun => {
+            (Deed::LogIn(_, None) | Deed::EmptyHeader(_) | Deed::Empty(_), None) | (Deed::Chip, Some(_))
+                if !self.begun =>
+            {
+                self.not_blank_if_there()
+            }
+            (Deed::EmptyHeader(_) | Deed::Empty(_), Some(_)) if !self.begun => {
                 PrepareStep::Done(PrepareOutcome::NotBlank)
             }
             _ => self.cut(),
@@ -230,6 +245,12 @@ impl Preparing {
             Some(FileStep::Done(outcome)) => PrepareStep::Done(outcome),
             None => self.cut(),
         }
+    }
+
+    /// It gave no right answer, which a reader that has not noticed says of a card that left, too.
+    fn not_blank_if_there(mut self) -> PrepareStep {
+        self.todo = VecDeque::from([Deed::Reset, Deed::SameUid, Deed::Foreign]);
+        self.go_on()
     }
 
     fn go_on_with(mut self, deed: Deed) -> PrepareStep {
@@ -248,17 +269,21 @@ impl Preparing {
                 self.doing = deed;
                 return PrepareStep::Reset(Box::new(self));
             }
+            Deed::Foreign => return PrepareStep::Done(PrepareOutcome::NotBlank),
             Deed::SameUid => Command::get_uid(),
             Deed::Chip => Command::direct_transmit(RELAY_GET_VERSION),
             Deed::Load(command)
             | Deed::LogIn(command, _)
             | Deed::Write(command)
+            | Deed::WriteKey(command)
             | Deed::WriteClosed(command, _)
             | Deed::Files(command) => command.clone(),
             Deed::Open(login) | Deed::Delivered(login) => login.command(),
             Deed::EmptyHeader(piece) | Deed::Empty(piece) => piece.read(),
         };
-        self.begun |= matches!(deed, Deed::Write(_) | Deed::WriteClosed(..) | Deed::Files(_));
+        let begins =
+            matches!(deed, Deed::Write(_) | Deed::WriteKey(_) | Deed::WriteClosed(..) | Deed::Files(_));
+        self.begun |= begins;
         self.doing = deed;
         PrepareStep::Transmit(command, Box::new(self))
     }
