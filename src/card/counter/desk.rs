@@ -17,9 +17,10 @@ use super::signs::Signs;
 use super::{holder, issue, rekey, transaction};
 use crate::card::CardError;
 use crate::card::feedback::Sign;
+use crate::card::keys::till_purse::{Leaves, Word};
 use crate::card::keys::{KeyStore, Scope};
 use crate::card::member::Members;
-use crate::card::purse::journal::Journal;
+use crate::card::purse::journal::{Journal, Signed};
 use crate::card::record::MemberRecord;
 use crate::card::verdict::Refusal;
 use crate::card::work::{WorkStep, Worked};
@@ -156,7 +157,8 @@ impl Desk {
         let Some(record) = record else { return Ok(Batch::new()) };
         let seen = holder::seen(uid, technology, record, &self.shop().timezone);
         let card_no = seen.card_no.clone();
-        let (tap, batch) = match self.journal.look(seen, holder::mark(record), self.evidence(uid)).await {
+        let (tap, batch) = match self.journal.look(seen, holder::mark(record), self.signed(uid, record)).await
+        {
             Err(StoreError::LedgerRefused { what }) => {
                 tracing::warn!(reader = %self.reader, %card_no, what, "this tap settles nothing");
                 return Ok(Batch::new());
@@ -271,10 +273,25 @@ impl Desk {
         Some((members.layout(technology)?, Arc::clone(&members.keys)))
     }
 
-    /// What the card signed of its last transaction here, where its technology signs.
-    pub(super) fn evidence(&self, uid: &CardUid) -> Evidence {
+    /// What is known of the card's own word for the transaction that left this record, where its
+    /// technology signs. It stays known until [`Desk::is_told`].
+    pub(super) fn signed(&self, uid: &CardUid, record: &MemberRecord) -> Signed {
         let purse = self.members.as_ref().and_then(|members| members.keys.purse());
-        Evidence { counters: None, proof: purse.and_then(|purse| purse.take_proof(uid)) }
+        let Some((word, proof)) = purse.and_then(|purse| purse.word(uid, Leaves::from(record))) else {
+            return Signed::default();
+        };
+        let evidence = Evidence { counters: None, proof };
+        match word {
+            Word::Believed => Signed::Right(evidence),
+            Word::Open | Word::Unproven => Signed::Unchecked(evidence),
+            Word::Refuted => Signed::Wrong,
+        }
+    }
+
+    /// The ledger has what the card signed.
+    pub(super) fn is_told(&self, uid: &CardUid, record: &MemberRecord) {
+        let purse = self.members.as_ref().and_then(|members| members.keys.purse());
+        purse.inspect(|purse| purse.forget(uid, Leaves::from(record)));
     }
 
     /// Whose keys are here.

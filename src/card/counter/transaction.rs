@@ -17,6 +17,7 @@ use crate::card::medium::{Finding, Reading, WriteOutcome, Writing};
 use crate::card::purse::capability::Limits;
 use crate::card::purse::day::business_day;
 use crate::card::purse::effect::type_rule;
+use crate::card::purse::journal::Signed;
 use crate::card::purse::policy::{
     Card, Hotlist, House, OfflineSpent, may_be_valid_until, may_follow, permit,
 };
@@ -32,7 +33,7 @@ use crate::event::ledger::{CardStanding, CardTransaction};
 use crate::ident::CardNo;
 use crate::money::{Fen, Holding};
 use crate::store::hands::InHand;
-use crate::store::ledger::{End, NewTransaction, State, TransactionRow};
+use crate::store::ledger::{End, Evidence, NewTransaction, State, TransactionRow};
 use crate::store::ledger_cards::CardRow;
 use crate::store::requests::RequestRow;
 use crate::store::{Batch, Reader, StoreError};
@@ -375,8 +376,18 @@ async fn write(
     };
     match outcome {
         WriteOutcome::Written => {
-            desk.journal.end(id, End::Committed(desk.evidence(&card.uid))).await?;
+            let evidence = match desk.signed(&card.uid, &new) {
+                Signed::Right(evidence) | Signed::Unchecked(evidence) => evidence,
+                Signed::Wrong => Evidence::default(),
+            };
+            desk.journal.end(id, End::Committed(evidence)).await?;
+            desk.is_told(&card.uid, &new);
             card.shows = Shows::record(new);
+        }
+        WriteOutcome::Forged => {
+            tracing::error!(transaction = %id, "the card is an imitation: it is held");
+            let shows = holder::seen(&card.uid, card.technology, &new, &desk.shop().timezone);
+            desk.journal.imitation(id, shows).await?;
         }
         WriteOutcome::NotWritten | WriteOutcome::Refused(_) | WriteOutcome::Changed => {
             tracing::warn!(transaction = %id, ?outcome, "card not written");

@@ -76,6 +76,12 @@ pub enum KeyError {
         /// Its status word; none when it was silent.
         status: Option<u16>,
     },
+    /// It has approved another purchase since, and only knows its last one.
+    #[error(
+        "the SAM cannot check a card's answer any more, for it has gone on to another purchase; \
+         headquarters checks the card's signature"
+    )]
+    Superseded,
     /// No random numbers.
     #[error(transparent)]
     NoRandom(#[from] NoRandom),

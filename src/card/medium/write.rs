@@ -38,8 +38,10 @@ pub enum WriteStep {
 /// What came of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// The card has the new record: read back, byte by byte.
+    /// The card has the new record: read back, byte by byte; where money moved in a purse, proven.
     Written,
+    /// It says that it gave up the money, and its proof is wrong: it is an imitation.
+    Forged,
     /// Nothing was written: the card is not the one, or does not show the record expected.
     Changed,
     /// Nothing was written: the card will not do.

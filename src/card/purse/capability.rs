@@ -21,7 +21,7 @@ pub enum Strength {
 pub fn strength(technology: Technology) -> Strength {
     use Technology as T;
     match technology {
-        T::Desfire | T::Cpu | T::Ntag424 => Strength::Proves,
+        T::Desfire | T::Ntag424 => Strength::Proves,
         T::MifareClassic1k
         | T::MifareClassic4k
         | T::Ntag213
@@ -29,6 +29,9 @@ pub fn strength(technology: Technology) -> Strength {
         | T::Ntag216
         | T::Ultralight
         | T::UltralightC
+        // It proves itself only by the answer to a purchase, when the limits have been looked at;
+        // and it proves nothing where points alone are paid with.
+        | T::Cpu
         | T::Sle4442 => Strength::Holds,
         T::Iso15693 | T::Em4100 | T::Magstripe | T::Barcode | T::Qr | T::Unknown => Strength::Identifies,
     }

@@ -99,6 +99,21 @@ impl Chip {
         }
     }
 
+    /// From now on a CPU card is an imitation of itself: whatever can be read is right, and it has
+    /// no purse keys. It takes every purchase, and its word for one is wrong.
+    pub fn imitate(&mut self) {
+        if let Memory::Purse(purse) = &mut self.memory {
+            purse.imitate();
+        }
+    }
+
+    /// A CPU card that cannot be asked for its last transaction any more.
+    pub fn keep_no_proof(&mut self) {
+        if let Memory::Purse(purse) = &mut self.memory {
+            purse.keep_no_proof();
+        }
+    }
+
     /// The field was switched off or the card reset.
     pub fn reset(&mut self) {
         match &mut self.memory {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{Heard, heard, read};
 use crate::card::apdu::Command;
 use crate::card::keys::purse::Serial;
-use crate::card::keys::till_purse::OpenPurse;
+use crate::card::keys::till_purse::{Leaves, OpenPurse};
 use crate::card::keys::{KeyStore, KeyVersion};
 use crate::card::medium::desfire::FileStep;
 use crate::card::medium::read::{Finding, Opened, header_of, no_key};
@@ -59,7 +59,7 @@ enum At {
     Slots,
     Balance,
     /// The proof, by the card's counter after the transaction; else by the one before it.
-    Prove(OpenPurse, bool),
+    Prove(OpenPurse, Leaves, bool),
 }
 
 impl PurseReading {
@@ -94,7 +94,7 @@ impl PurseReading {
             return FileStep::Transmit(command);
         }
         match (self.at, heard) {
-            (At::Prove(open, is_first), heard) => self.proof(open, is_first, heard),
+            (At::Prove(open, leaves, is_first), heard) => self.proof(open, leaves, is_first, heard),
             (_, Heard::Lost | Heard::More(_)) => FileStep::Done(Finding::ReaderError),
             (At::Select, Heard::Ok(_)) => self.ask(At::Public, read(self.purse.public, 0, PUBLIC_BYTES)),
             (At::Public, Heard::Ok(bytes)) => {
@@ -184,48 +184,49 @@ impl PurseReading {
             Pair::Unknown(SlotFault::Format(_)) => Finding::Refused(Refusal::UnknownFormat),
             Pair::Unknown(_) => Finding::Refused(Refusal::KeyMissing),
         };
-        let open = self.keys.purse().and_then(|purse| purse.open(&self.uid));
-        match open {
-            Some(open) if open.balance_after == self.balance => {
-                self.found = Some(finding);
-                self.prove(open, true)
-            }
-            Some(_) => {
-                // The purse did not move.
-                self.keys.purse().inspect(|purse| purse.forget(&self.uid));
-                FileStep::Done(finding)
-            }
-            None => FileStep::Done(finding),
+        let Some((open, leaves)) = self.keys.purse().and_then(|purse| purse.open(&self.uid)) else {
+            return FileStep::Done(finding);
+        };
+        let is_ours =
+            matches!(&finding, Finding::Opened(opened) if Leaves::from(&opened.current.record) == leaves);
+        if is_ours && open.balance_after == self.balance {
+            self.found = Some(finding);
+            return self.prove(open, leaves, true);
         }
+        // The purse did not move, or has gone on elsewhere since.
+        self.keys.purse().inspect(|purse| purse.forget(&self.uid, leaves));
+        FileStep::Done(finding)
     }
 
     /// GET TRANSACTION PROVE. Cards differ in which counter names a transaction: the one after
     /// it is asked first, which none has given to an earlier one.
-    fn prove(&mut self, open: OpenPurse, is_first: bool) -> FileStep<Finding> {
+    fn prove(&mut self, open: OpenPurse, leaves: Leaves, is_first: bool) -> FileStep<Finding> {
         let sequence = if is_first { open.sequence.wrapping_add(1) } else { open.sequence };
         let prove =
             Command::new([0x80, 0x5A, 0x00, open.kind]).with_data(&sequence.to_be_bytes()).expecting(8);
-        self.ask(At::Prove(open, is_first), prove)
+        self.ask(At::Prove(open, leaves, is_first), prove)
     }
 
-    /// The balance has told already; the proof is for the clearing, and may be missing.
-    fn proof(&mut self, open: OpenPurse, is_first: bool, heard: Heard) -> FileStep<Finding> {
+    /// The balance says that the money moved; the proof says whether that is true.
+    fn proof(&mut self, open: OpenPurse, leaves: Leaves, is_first: bool, heard: Heard) -> FileStep<Finding> {
+        let purse = self.keys.purse();
         match heard {
-            Heard::Ok(bytes) => {
-                if let (Ok([m0, m1, m2, m3, t0, t1, t2, t3]), Some(purse)) =
-                    (<[u8; 8]>::try_from(bytes.as_slice()), self.keys.purse())
-                {
-                    match purse.signed(&self.uid, [t0, t1, t2, t3], Some([m0, m1, m2, m3])) {
-                        Ok(true) => {}
-                        other => tracing::warn!(?other, "the terminal did not confirm a purse's proof"),
-                    }
-                }
-            }
-            Heard::Status(_) if is_first => return self.prove(open, false),
-            Heard::Status(status) => {
-                tracing::warn!(status, "the card keeps no proof of its last transaction")
-            }
             Heard::Lost | Heard::More(_) => return FileStep::Done(Finding::ReaderError),
+            Heard::Status(_) if is_first => return self.prove(open, leaves, false),
+            Heard::Status(status) => {
+                tracing::warn!(status, "the card keeps no proof of its last transaction");
+                purse.inspect(|purse| purse.unproven(&self.uid, leaves));
+            }
+            Heard::Ok(bytes) => match <[u8; 8]>::try_from(bytes.as_slice()) {
+                Ok([m0, m1, m2, m3, t0, t1, t2, t3]) => {
+                    purse.inspect(|purse| {
+                        purse.signed(&self.uid, [t0, t1, t2, t3], Some([m0, m1, m2, m3]));
+                    });
+                }
+                Err(_) => {
+                    purse.inspect(|purse| purse.unproven(&self.uid, leaves));
+                }
+            },
         }
         FileStep::Done(self.found.take().unwrap_or(Finding::ReaderError))
     }

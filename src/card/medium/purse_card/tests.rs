@@ -1,6 +1,9 @@
 //! CPU cards against the simulated card and purchase SAM, which share no code with the driver:
 //! spending, loading through headquarters, and every cut.
 
+mod proof;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use zeroize::Zeroizing;
@@ -10,13 +13,14 @@ use crate::card::apdu::{Command, Response};
 use crate::card::crypto::pboc;
 use crate::card::crypto::tdes::TripleDesKey;
 use crate::card::keys::psam::{Channel, ChannelError, Psam};
-use crate::card::keys::till_purse::{Headquarters, Load, TillPurse};
+use crate::card::keys::till_purse::{Headquarters, Leaves, Load, TillPurse, Word};
 use crate::card::keys::{KeyError, KeyStore};
 use crate::card::probe::Answer;
 use crate::card::record::MemberRecord;
 use crate::card::record::tests::{keys, other_keys, record};
 use crate::card::verdict::Refusal;
 use crate::event::card::Technology;
+use crate::event::ledger::Proof;
 use crate::ident::CardUid;
 use crate::protocols::cards::CardLayout;
 use crate::sim::card::fmcos::Masters;
@@ -28,14 +32,14 @@ const LOAD: [u8; 16] = [0x47; 16];
 /// Of the tests' key store, version 1.
 const MAINTAIN: [u8; 16] = [0x16; 16];
 
-/// A slot with the simulated SAM in it; it can be pulled.
+/// A slot with the simulated SAM in it; it can be pulled, now or just before it checks a card.
 #[derive(Debug, Clone)]
-struct Slot(Arc<Mutex<Option<SimulatedPsam>>>);
+struct Slot(Arc<Mutex<Option<SimulatedPsam>>>, Arc<AtomicBool>);
 
 impl Slot {
     fn new() -> Self {
         let terminal = [0x00, 0x11, 0x22, 0x33, 0x44, 0x55];
-        Self(Arc::new(Mutex::new(Some(SimulatedPsam::new(PURCHASE, 1, terminal)))))
+        Self(Arc::new(Mutex::new(Some(SimulatedPsam::new(PURCHASE, 1, terminal)))), Arc::default())
     }
 
     fn tries_left(&self) -> u8 {
@@ -46,6 +50,9 @@ impl Slot {
 impl Channel for Slot {
     fn transmit(&mut self, command: &Command) -> Result<Response, ChannelError> {
         let mut slot = self.0.lock().unwrap();
+        if command.to_bytes().starts_with(&[0x80, 0x72]) && self.1.load(Ordering::Relaxed) {
+            return Err(ChannelError);
+        }
         let psam = slot.as_mut().ok_or(ChannelError)?;
         Response::parse(&psam.apdu(&command.to_bytes())).map_err(|_| ChannelError)
     }
@@ -92,6 +99,14 @@ fn personalised() -> Chip {
 
 fn uid(chip: &Chip) -> CardUid {
     CardUid::from_bytes(&chip.profile().uid).unwrap()
+}
+
+/// The proof of the transaction that left this record, where it was checked.
+fn believed(bench: &Bench, chip: &Chip, record: &MemberRecord) -> Option<Proof> {
+    match bench.keys.purse().unwrap().word(&uid(chip), Leaves::from(record))? {
+        (Word::Believed, proof) => proof,
+        _ => None,
+    }
 }
 
 /// How a command is lost.
@@ -250,7 +265,7 @@ fn issued(bench: &Bench) -> Chip {
     assert_eq!(prepare(bench, &mut chip, false, 0, Cut::Never).0, Some(PrepareOutcome::Prepared));
     let (outcome, _) = write(bench, &mut chip, &fresh(), &loaded(&fresh()), 0, Cut::Never);
     assert_eq!(outcome, Some(WriteOutcome::Written));
-    assert!(bench.keys.purse().unwrap().take_proof(&uid(&chip)).is_some());
+    assert!(believed(bench, &chip, &loaded(&fresh())).is_some());
     chip
 }
 
@@ -263,7 +278,7 @@ fn money_goes_in_and_out_with_the_cards_signature() {
     for round in 1..=3 {
         let new = spent(&old);
         assert_eq!(write(&bench, &mut chip, &old, &new, 0, Cut::Never).0, Some(WriteOutcome::Written));
-        let proof = bench.keys.purse().unwrap().take_proof(&uid(&chip)).unwrap();
+        let proof = believed(&bench, &chip, &new).unwrap();
         assert_eq!((proof.terminal_id.as_str(), proof.terminal_sequence), ("001122334455", round));
         assert_eq!((proof.tac.len(), proof.key_version, proof.algorithm), (8, 1, 0));
         assert_eq!(current(&bench, &mut chip), new);
@@ -340,7 +355,7 @@ fn a_cut_leaves_the_old_or_the_new() {
                         Some(WriteOutcome::Unknown) | None => {}
                         Some(other) => assert!(!is_new, "{what}: {other:?}"),
                     }
-                    let proof = bench.keys.purse().unwrap().take_proof(&uid(&chip));
+                    let proof = believed(&bench, &chip, &found);
                     let moved = found.balance_fen() != old.balance_fen();
                     assert_eq!(proof.is_some(), moved, "{what}: {proof:?}");
                     // Garbage in the place of an answer may be held against the challenge, once.

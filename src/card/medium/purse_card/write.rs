@@ -8,7 +8,7 @@ use super::{Heard, PurseReading, heard, read, update};
 use crate::card::apdu::Command;
 use crate::card::crypto::pboc::{LOAD_PURSE, Moment, Terms};
 use crate::card::keys::purse::{Opening, Purchase};
-use crate::card::keys::till_purse::{Load, TillPurse};
+use crate::card::keys::till_purse::{Leaves, Load, TillPurse, Word};
 use crate::card::keys::{KeyError, KeyStore, KeyVersion};
 use crate::card::medium::desfire::FileStep;
 use crate::card::medium::read::{Finding, Opened, no_key};
@@ -191,7 +191,7 @@ impl PurseWriting {
         let moment = till.moment();
         let store = &self.expected.issuing_store;
         let purchase = Purchase { store, serial: self.reading.serial, opening: *opening, amount, moment };
-        let (sequence, mac1) = till.approve(&self.uid, &purchase)?;
+        let (sequence, mac1) = till.approve(&self.uid, Leaves::from(&self.new), &purchase)?;
         let data = [&sequence.to_be_bytes()[..], &moment.date, &moment.time, &mac1].concat();
         Ok(Some(Command::new([0x80, 0x54, 0x01, 0x00]).with_data(&data).expecting(8)))
     }
@@ -215,7 +215,7 @@ impl PurseWriting {
             mac1,
             terms: Terms { amount, kind: LOAD_PURSE, terminal: self.terminal, moment },
         };
-        let mac2 = till.load(&self.uid, &load, algorithm)?;
+        let mac2 = till.load(&self.uid, Leaves::from(&self.new), &load, algorithm)?;
         let data = [&moment.date[..], &moment.time, &mac2].concat();
         Ok(Some(Command::new([0x80, 0x52, 0x00, 0x00]).with_data(&data).expecting(4)))
     }
@@ -228,13 +228,11 @@ impl PurseWriting {
             }
             _ => return WriteOutcome::Unknown,
         };
-        match self.till().and_then(|till| till.signed(&self.uid, tac, mac2)) {
-            Ok(true) => WriteOutcome::Written,
-            // The terminal does not believe it, or left: the purse's balance tells at the next reading.
-            other => {
-                tracing::warn!(?other, "the terminal did not confirm a purchase");
-                WriteOutcome::Unknown
-            }
+        match self.till().map(|till| till.signed(&self.uid, tac, mac2)) {
+            Ok(Word::Believed) => WriteOutcome::Written,
+            Ok(Word::Refuted) => WriteOutcome::Forged,
+            // The SAM left in that moment: what is known is kept with the counterfoil.
+            Ok(Word::Unproven | Word::Open) | Err(_) => WriteOutcome::Unknown,
         }
     }
 }
