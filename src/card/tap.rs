@@ -10,6 +10,7 @@ use super::medium::{Finding, ReadStep, Reading};
 use super::member::{Members, told};
 use super::probe::{Answer, Probe, Step};
 use super::verdict::{CardIdentity, Refusal, Standing, Verdict};
+use super::work::aside;
 use crate::event::card::Technology;
 
 /// Payment cards and telephones that pay answer this name (EMV contactless book B §3.3.2).
@@ -47,6 +48,12 @@ impl Tap {
     /// Begins with the ATR. Without `members` a card is identified and no more.
     pub(super) fn start(atr: &[u8], members: Option<Arc<Members>>) -> TapStep {
         probing(Probe::start(atr), members)
+    }
+
+    /// As `answer`, for drivers that are tasks: reading may ask a SAM, and wait for it.
+    pub(super) async fn answer_aside(self, answer: Answer) -> TapStep {
+        let may_wait = matches!(&self.stage, Stage::Reading(reading, _) if reading.may_wait());
+        if may_wait { aside(move || self.answer(answer)).await } else { self.answer(answer) }
     }
 
     pub(super) fn answer(self, answer: Answer) -> TapStep {

@@ -66,6 +66,11 @@ enum Kind {
 }
 
 impl Reading {
+    /// Whether its next step may ask a SAM, and wait for it.
+    pub(in crate::card) fn may_wait(&self) -> bool {
+        matches!(self.0, Kind::Purse(_))
+    }
+
     /// Begins. `disturbed`: identification may have halted the card.
     #[must_use]
     pub fn start(

@@ -95,6 +95,11 @@ enum Deed {
 }
 
 impl Writing {
+    /// Whether its next step may ask a SAM, and wait for it.
+    pub(in crate::card) fn may_wait(&self) -> bool {
+        matches!(self.stage, Stage::Purse(_))
+    }
+
     /// Begins to put `new` in place of `expected` on the card `uid`.
     #[must_use]
     pub fn start(

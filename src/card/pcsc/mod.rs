@@ -13,6 +13,7 @@
 mod bank;
 mod condition;
 mod monitor;
+mod sam_thread;
 mod slot;
 mod threads;
 mod worker;
