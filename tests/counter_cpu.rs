@@ -12,7 +12,8 @@ mod pcscd;
 mod port;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use baygate::card::apdu::{Command, Response};
 use baygate::card::crypto::pboc;
@@ -78,6 +79,20 @@ impl Channel for Slot {
             return Err(ChannelError);
         }
         Response::parse(&self.0.lock().unwrap().apdu(&command)).map_err(|_| ChannelError)
+    }
+}
+
+/// A SAM that takes its time over an approval: it says so, and waits for a word.
+#[derive(Debug)]
+struct Slow(Slot, mpsc::Sender<()>, mpsc::Receiver<()>);
+
+impl Channel for Slow {
+    fn transmit(&mut self, command: &Command) -> Result<Response, ChannelError> {
+        if command.to_bytes().starts_with(&[0x80, 0x70]) {
+            self.1.send(()).map_err(|_| ChannelError)?;
+            self.2.recv_timeout(Duration::from_secs(20)).map_err(|_| ChannelError)?;
+        }
+        self.0.transmit(command)
     }
 }
 
@@ -309,6 +324,34 @@ async fn a_purchase_that_nobody_checked_is_for_headquarters() {
         assert_eq!(fen, 4_000);
         service.stop().await;
     }
+}
+
+/// The reader's service and everything else run on one thread here: it is not the one that waits.
+#[tokio::test]
+async fn a_slow_sam_holds_no_other_task_up() {
+    let (asked, is_asked) = mpsc::channel();
+    let (word, waits) = mpsc::channel();
+    let slow = Mutex::new(Some(Slow(Slot::new(), asked, waits)));
+    let open = move || -> Result<Box<dyn PurseKeys>, KeyError> {
+        let slow = slow.lock().unwrap().take().ok_or(KeyError::NoTerminal)?;
+        Ok(Box::new(Psam::open(slow, [0x10, 0x01])?))
+    };
+    let shop = Shop { gateway: Gateway::new(), port: free_port() };
+    let purse = till(Box::new(open)).with_headquarters(Arc::new(Hq));
+    let service = shop.gateway.serve_members(vpcd_table("counter-1", shop.port), with_purse(Some(purse)));
+    let card_no = number(1);
+    let (chip, ..) = issued(&shop, &card_no, &personalised(1)).await;
+    let card = shop.lay(&chip).await;
+    let sale = shop.deal(&card_no, TransactionKind::Spend, 100).await;
+    while is_asked.try_recv().is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(shop.request(sale).await.state, RequestState::Running);
+    word.send(()).unwrap();
+    let row = shop.answered(sale).await;
+    assert_eq!(row.state, RequestState::Done, "{:?}", row.outcome);
+    shop.take_away(card).await;
+    service.stop().await;
 }
 
 /// With neither line nor SAM: refused before anything is written.
