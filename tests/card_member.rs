@@ -24,6 +24,7 @@ use baygate::event::device::DeviceStatus::Ready;
 use baygate::event::ledger::CardType;
 use baygate::ident::CardUid;
 use baygate::protocols::Bundle;
+use baygate::sim::card::fmcos::Masters;
 use baygate::sim::card::{CardFault, CardProfile, CardSim, Chip, Technology as Sim};
 use baygate::store::hotlist::HotlistOp;
 use baygate::store::{Batch, Op};
@@ -95,7 +96,21 @@ fn uid(chip: &Chip) -> String {
 }
 
 fn issue_with(sim: Sim, technology: Technology, record: &MemberRecord, keys: Arc<SealedKeys>) -> Chip {
-    let mut chip = empty(sim);
+    prepared(empty(sim), technology, record, keys)
+}
+
+/// A CPU card as its maker personalises it for the tests' keys, given out.
+fn cpu_card() -> Chip {
+    let record = MemberRecord { principal_fen: 0, bonus_fen: 0, ..record() };
+    prepared(personalised(), Technology::Cpu, &record, keys(1))
+}
+
+fn personalised() -> Chip {
+    let masters = Masters { maintain: [7; 16], purchase: [6; 16], load: [0x47; 16], tac: [0x5A; 16] };
+    Chip::with_purse(CardProfile::new(Sim::Cpu), &masters)
+}
+
+fn prepared(mut chip: Chip, technology: Technology, record: &MemberRecord, keys: Arc<SealedKeys>) -> Chip {
     let layout = members().layout(technology).unwrap();
     let uid: CardUid = uid(&chip).parse().unwrap();
     let keys: Arc<dyn KeyStore> = keys;
@@ -169,6 +184,19 @@ async fn a_tap_tells_the_member_on_every_technology() {
         expected.push(format!("removed {uid}"));
         gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
     }
+    // Its money is in its purse.
+    let card = present(pcscd.port, cpu_card()).await;
+    expected.push(format!("tapped {}", uid(&card.chip())));
+    gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let told = last(&gateway, "card.tapped").await;
+    let member = &told["member"];
+    assert_eq!(
+        (&told["technology"], &member["balance_fen"], &member["points"], &member["counter"]),
+        (&json!("cpu"), &json!(0), &json!(300), &json!(12)),
+        "{told}"
+    );
+    assert_eq!(card.writes(), 0);
+    drop(card);
     service.stop().await;
 }
 
@@ -222,6 +250,14 @@ fn desfire_of_another() -> Chip {
     chip
 }
 
+/// A CPU card of another company that uses the same software.
+fn prepared_by_another() -> Chip {
+    let masters = Masters { maintain: [0x86; 16], purchase: [6; 16], load: [0x47; 16], tac: [0x5A; 16] };
+    let record = MemberRecord { principal_fen: 0, bonus_fen: 0, ..record() };
+    let chip = Chip::with_purse(CardProfile::new(Sim::Cpu), &masters);
+    prepared(chip, Technology::Cpu, &record, keys(0x80))
+}
+
 /// Cards that will not do, and why.
 fn bad_cards() -> Vec<(&'static str, Chip)> {
     let (sim, technology) = (Sim::Classic1k, Technology::MifareClassic1k);
@@ -236,6 +272,8 @@ fn bad_cards() -> Vec<(&'static str, Chip)> {
     locked.key = [0x12; 6];
     let mut phone = CardProfile::new(Sim::Cpu).with_uid(&[0x08, 0x1F, 0x2E, 0x3D]);
     phone.atr = Some(hex::decode("3B80800101").unwrap());
+    let mut moved = cpu_card();
+    moved.set_purse(1);
     let mut deaf = issue(Sim::Ntag213, Technology::Ntag213, &record());
     let mut profile = deaf.profile().clone();
     profile.direct_transmit = false;
@@ -254,6 +292,9 @@ fn bad_cards() -> Vec<(&'static str, Chip)> {
         ("unformatted", empty(Sim::Sle4442)),
         ("unformatted", Chip::new(CardProfile::new(Sim::Sle4442))),
         ("wrong-key", issue_with(Sim::Sle4442, Technology::Sle4442, &record(), keys(0x80))),
+        ("unformatted", personalised()),
+        ("record-conflict", moved),
+        ("wrong-key", prepared_by_another()),
         ("hotlisted", stopped),
         ("phone", Chip::new(phone)),
         ("bank-card", empty(Sim::Bank)),

@@ -3,7 +3,11 @@
 //! does its sums by itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/pcscd.rs"]
+mod pcscd;
+
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use baygate::card::apdu::{Command, Response};
 use baygate::card::crypto::pboc::{self, Moment};
@@ -11,8 +15,11 @@ use baygate::card::crypto::tdes::TripleDesKey;
 use baygate::card::keys::psam::{Channel, ChannelError, Psam};
 use baygate::card::keys::purse::{Opening, Purchase, SealedTerminal};
 use baygate::card::keys::{KeyError, PurseKeys, credential};
+use baygate::card::pcsc::open_sam;
 use baygate::ident::StoreId;
 use baygate::sim::card::psam::Psam as SimulatedPsam;
+use baygate::sim::card::{CardSim, Chip};
+use pcscd::Pcscd;
 
 const KEY: &str = "4FC120937A5ED806B23C9164EF1875AD";
 const TERMINAL: [u8; 6] = [0x00, 0x11, 0x22, 0x33, 0x44, 0x55];
@@ -93,4 +100,51 @@ fn a_sam_without_the_key_or_without_contact_is_told() {
     let pulled = psam.confirm(&approval, &[0; 4]).unwrap_err();
     assert!(pulled.to_string().contains("no answer"), "{pulled}");
     assert!(matches!(Psam::open(Slot::new(), [0x3F, 0x01]), Err(KeyError::Sam { status: Some(0x6A82), .. })));
+}
+
+/// The SAM in a slot of the real pcscd, opened as the gateway does; a CPU card's purchase is
+/// approved by it, and the card's answer believed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purchase_with_a_sam_in_a_slot_of_pcscd() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let key = hex::decode(KEY).unwrap().try_into().unwrap();
+    let sam = Chip::sam(SimulatedPsam::new(key, 1, TERMINAL));
+    let sam = CardSim::present(("127.0.0.1", pcscd.port + 1), sam).await.unwrap();
+    let buy = move || {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let mut psam = loop {
+            match open_sam("Virtual PCD 00 01", [0x10, 0x01]) {
+                Ok(psam) => break psam,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            std::thread::yield_now();
+        };
+        let store = StoreId::new("SH-0042").unwrap();
+        let purchase = purchase(&store);
+        assert_eq!(psam.terminal(), TERMINAL);
+        for (sequence, is_right) in [(1, true), (2, false), (3, true)] {
+            let approval = psam.approve(&purchase).unwrap();
+            assert_eq!(approval.terminal_sequence, sequence);
+            let mut answer = mac2(&purchase, sequence);
+            answer[3] ^= u8::from(!is_right);
+            assert_eq!(psam.confirm(&approval, &answer).unwrap(), is_right);
+        }
+        assert!(matches!(open_sam("No such slot*", [0x10, 0x01]), Err(KeyError::Sam { .. })));
+    };
+    tokio::task::spawn_blocking(buy).await.unwrap();
+    assert_eq!(sam.chip().sam_state(), Some((3, 3)), "a right answer sets its count back");
+    drop(sam);
+}
+
+/// A SAM locks itself when cards' answers are wrong three times in a row.
+#[test]
+fn a_sam_locks_itself() {
+    let store = StoreId::new("SH-0042").unwrap();
+    let mut psam = Psam::open(Slot::new(), [0x10, 0x01]).unwrap();
+    for _ in 0..3 {
+        let approval = psam.approve(&purchase(&store)).unwrap();
+        assert!(!psam.confirm(&approval, &[0; 4]).unwrap());
+    }
+    let locked = psam.approve(&purchase(&store)).unwrap_err();
+    assert!(locked.to_string().contains("9303"), "{locked}");
 }

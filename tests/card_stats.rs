@@ -129,7 +129,7 @@ async fn play(store: &Store, steps: &[(usize, Deed, Fate)]) -> Memory {
             Fate::UnknownThenAborted => vec![End::Unknown, End::Aborted],
             Fate::Unknown => vec![End::Unknown],
             Fate::Open => vec![],
-            Fate::Parked => vec![End::Parked],
+            Fate::Parked => vec![End::Parked(Evidence::default())],
         };
         for how in ends {
             end(store, card, id, how).await;

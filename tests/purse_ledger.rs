@@ -177,7 +177,7 @@ async fn a_release_leaves_nothing_open() {
     let early = shop.store().commit(release()).await;
     assert!(matches!(early, Err(StoreError::LedgerRefused { .. })), "{early:?}");
     let open = shop.open_of(&card).await.unwrap();
-    let mut batch = open.end(End::Parked).unwrap();
+    let mut batch = open.end(End::Parked(Evidence::default())).unwrap();
     let Batch { ops, events, .. } = release();
     batch.ops.extend(ops);
     batch.events.extend(events);

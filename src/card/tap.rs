@@ -11,6 +11,7 @@ use super::member::{Members, told};
 use super::probe::{Answer, Probe, Step};
 use super::sle4442;
 use super::verdict::{CardIdentity, Refusal, Standing, Verdict};
+use super::work::aside;
 use crate::event::card::Technology;
 
 /// Payment cards and telephones that pay answer this name (EMV contactless book B §3.3.2).
@@ -50,6 +51,12 @@ impl Tap {
         probing(Probe::start(atr), members)
     }
 
+    /// As `answer`, for drivers that are tasks: reading may ask a SAM, and wait for it.
+    pub(super) async fn answer_aside(self, answer: Answer) -> TapStep {
+        let may_wait = matches!(&self.stage, Stage::Reading(reading, _) if reading.may_wait());
+        if may_wait { aside(move || self.answer(answer)).await } else { self.answer(answer) }
+    }
+
     pub(super) fn answer(self, answer: Answer) -> TapStep {
         let Self { members, stage } = self;
         match stage {
@@ -86,20 +93,25 @@ fn identified(card: CardIdentity, members: Option<Arc<Members>>) -> TapStep {
         let standing = if nameless { Standing::Refused(Refusal::Unformatted) } else { Standing::Identified };
         return stands(card, standing);
     };
+    // A telephone may answer to our application's name; its number is none.
+    if card.technology == Technology::Cpu && is_random(&card) {
+        return stands(card, Standing::Refused(Refusal::Phone));
+    }
     if let Some(layout) = known.layout(card.technology) {
         let disturbed = probing_disturbs(&card);
         let step = Reading::start(card.uid.clone(), layout, Arc::clone(&known.keys), disturbed);
         return reading_on(step, card, members);
     }
     match card.technology {
-        Technology::Cpu if is_random(&card) => stands(card, Standing::Refused(Refusal::Phone)),
-        Technology::Cpu => {
-            let select = Command::new([0x00, 0xA4, 0x04, 0x00]).with_data(PAYMENT_DIRECTORY).expecting(0);
-            TapStep::Transmit(select, Tap { members, stage: Stage::Payment(card) })
-        }
+        Technology::Cpu => payment(card, members),
         Technology::Desfire | Technology::Ntag424 => stands(card, Standing::Refused(Refusal::NotAMemberCard)),
         _ => stands(card, Standing::Identified),
     }
+}
+
+fn payment(card: CardIdentity, members: Option<Arc<Members>>) -> TapStep {
+    let select = Command::new([0x00, 0xA4, 0x04, 0x00]).with_data(PAYMENT_DIRECTORY).expecting(0);
+    TapStep::Transmit(select, Tap { members, stage: Stage::Payment(card) })
 }
 
 /// Whether identification had to ask a card that its reader may have misnamed: such
@@ -125,6 +137,9 @@ fn reading_on(step: ReadStep, card: CardIdentity, members: Option<Arc<Members>>)
         }
         ReadStep::Reset(reading) => TapStep::Reset(Tap { members, stage: Stage::Reading(reading, card) }),
         ReadStep::Done(Finding::ReaderError) => READER_ERROR,
+        ReadStep::Done(Finding::Refused(Refusal::NotAMemberCard)) if card.technology == Technology::Cpu => {
+            payment(card, members)
+        }
         ReadStep::Done(finding) => TapStep::Done(Verdict::Card(judged(card, finding, members.as_deref()))),
     }
 }

@@ -117,6 +117,9 @@ refusals! {
     TooFewTries, "too-few-tries", "Its code has one try left, or an empty card's has lost one.",
         "此卡的密码只剩最后一次尝试（空白卡则已被试错过），再错即永久锁死，本机不再尝试。请为顾客补卡，空白卡请换一张。",
         "One more wrong code would lock this card for ever, or somebody tried codes on an empty one: none is tried here. Replace the card, or take another empty one.";
+    NeedsHeadquarters, "needs-headquarters", "Money can be put on it only while headquarters answers.",
+        "此卡充值须由总部授权。请在联网后重试。",
+        "Money is put on this card by headquarters alone. Try again when the line is up.";
     UnknownFormat, "unknown-format", "Written by a later program.",
         "此卡由更新版本的程序写入。请先升级本机程序。",
         "This card was written by a newer version. Update this gateway first.";
@@ -179,6 +182,7 @@ impl Refusal {
             | Self::WrongKey
             | Self::KeyMissing
             | Self::TooFewTries
+            | Self::NeedsHeadquarters
             | Self::UnknownFormat
             | Self::DamagedRecord
             | Self::RecordConflict

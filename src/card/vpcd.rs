@@ -287,7 +287,7 @@ impl CardLine {
                 }
             };
             step = match answer {
-                Ok(answer) => work.answer(&answer),
+                Ok(answer) => work.answer_aside(answer).await,
                 Err(cut) => {
                     let _ = done.send(work.answer(&Answer::NotTransmitted).cut());
                     return Err(cut);
@@ -309,7 +309,7 @@ impl CardLine {
                 TapStep::Transmit(command, tap) => {
                     let bytes = self.ask(&command.to_bytes(), MAX_RESPONSE_BYTES).await?;
                     let response = Response::parse(&bytes).map_err(|_| Cut::Garbage)?;
-                    tap.answer(Answer::Response(response))
+                    tap.answer_aside(Answer::Response(response)).await
                 }
             };
         }

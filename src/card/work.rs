@@ -4,6 +4,7 @@
 //! (`medium`), and what they are for (`counter`).
 
 use tokio::sync::oneshot;
+use tokio::task;
 
 use super::apdu::Command;
 use super::feedback::Signing;
@@ -12,6 +13,19 @@ use super::medium::{
     WriteOutcome, WriteStep, Writing,
 };
 use super::probe::Answer;
+
+/// Does what may wait for a SAM on a thread where that holds nobody up. For drivers that are
+/// tasks; the threads of `pcsc` wait themselves.
+pub(super) async fn aside<T: Send + 'static>(next: impl FnOnce() -> T + Send + 'static) -> T {
+    match task::spawn_blocking(next).await {
+        Ok(next) => next,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
 
 /// A conversation under way.
 #[derive(Debug)]
@@ -57,6 +71,16 @@ impl Work {
             }
             Self::Moving(moving) => moving.answer(answer).into(),
         }
+    }
+
+    /// As `answer`, for drivers that are tasks.
+    pub(super) async fn answer_aside(self, answer: Answer) -> WorkStep {
+        let may_wait = match &self {
+            Self::Reading(reading) => reading.may_wait(),
+            Self::Writing(writing) => writing.may_wait(),
+            Self::Preparing(_) | Self::Signing(_) | Self::Moving(_) => false,
+        };
+        if may_wait { aside(move || self.answer(&answer)).await } else { self.answer(&answer) }
     }
 
     /// A sign, from its first command.

@@ -349,7 +349,7 @@ pub struct CardStatus {
     /// Where it stands.
     pub status: CardStanding,
     /// Why nothing is written to it: `counter-behind`, `counter-forked`, `uid-differs`, `torn-record`,
-    /// `used-after-its-end`.
+    /// `used-after-its-end`, `imitation`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
     /// With `held`: the counter that was expected at least.

@@ -10,11 +10,17 @@ use tokio::sync::watch;
 
 use super::assets::Assets;
 use crate::card::keys::credential::{self, CARD_KEYS};
+use crate::card::keys::till_purse::TillPurse;
 use crate::card::member::{MemberPolicy, Members};
+use crate::card::pcsc::open_sam;
+use crate::config::Config;
 use crate::config::credentials::Credentials;
+use crate::config::tables::ReaderRole;
 use crate::event::Text;
 use crate::health::{Health, Trouble};
 use crate::ident::StoreId;
+use crate::protocols::Bundle;
+use crate::protocols::cards::Places;
 
 /// Where keys come from.
 #[derive(Clone)]
@@ -23,6 +29,20 @@ pub(super) struct MemberKeys {
     pub(super) store: StoreId,
     /// `[purse] accept_stores`.
     pub(super) accepted_stores: watch::Receiver<Vec<String>>,
+    /// A purchase terminal, where there is a slot for one.
+    pub(super) purse: Option<Arc<TillPurse>>,
+}
+
+/// The terminal of the first reader with role `sam`, opened at the first purchase.
+pub(super) fn purse_of(config: &Config, bundle: &Bundle) -> Option<Arc<TillPurse>> {
+    let sam = config.readers.iter().find(|reader| reader.role == ReaderRole::Sam)?;
+    let glob = sam.name.clone()?;
+    let application = bundle.cards.iter().find_map(|layout| match &layout.places {
+        Places::Purse(purse) => Some(purse.sam),
+        _ => None,
+    })?;
+    let timezone = TimeZone::get(&config.gateway.timezone).unwrap_or(TimeZone::UTC);
+    Some(Arc::new(TillPurse::new(Box::new(move || open_sam(&glob, application)), timezone)))
 }
 
 impl MemberKeys {
@@ -49,6 +69,6 @@ impl MemberKeys {
         let timezone = TimeZone::get(timezone).unwrap_or(TimeZone::UTC);
         let (store, accepted_stores) = (self.store.clone(), self.accepted_stores.clone());
         let policy = MemberPolicy { store, accepted_stores, timezone };
-        Some(Arc::new(Members { keys: Arc::new(keys), layouts, policy }))
+        Some(Arc::new(Members { keys: Arc::new(keys.with_purse(self.purse.clone())), layouts, policy }))
     }
 }

@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 pub use super::card_files::{FileAccess, FileKeys, FilePlace, FilePlaces, MAC_PLACE, PICC_PLACE, SunPlace};
+pub use super::card_purse::{PurseKeyNumbers, PursePlaces};
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::card_files::files_wrong;
+use super::card_purse::purse_wrong;
 use super::files::{Files, Place};
 use crate::event::Text;
 use crate::event::card::Technology;
@@ -61,6 +63,8 @@ pub enum Places {
     Files(FilePlaces),
     /// Contact memory cards.
     Contact(ContactPlaces),
+    /// CPU cards with a purse.
+    Purse(PursePlaces),
 }
 
 /// Places on a Type 2 chip.
@@ -143,6 +147,7 @@ struct File {
     blocks: Option<Spanned<BlockPlaces>>,
     files: Option<Spanned<FilePlaces>>,
     contact: Option<Spanned<ContactPlaces>>,
+    purse: Option<Spanned<PursePlaces>>,
     vectors: Spanned<Vec<PlaceVector>>,
 }
 
@@ -175,26 +180,31 @@ fn check(files: &mut Files, place: &Place, file: File) -> Option<CardLayout> {
     if file.vectors.get_ref().is_empty() || file.technologies.get_ref().is_empty() {
         files.error(place, file.vectors.span(), "no vectors or no technologies", "give at least one of each");
     }
-    let (places, span, wrong) = match (file.pages, file.blocks, file.files, file.contact) {
-        (Some(pages), None, None, None) => {
+    let (places, span, wrong) = match (file.pages, file.blocks, file.files, file.contact, file.purse) {
+        (Some(pages), None, None, None, None) => {
             let wrong = pages_wrong(pages.get_ref());
             (Places::Pages(pages.get_ref().clone()), pages.span(), wrong)
         }
-        (None, Some(blocks), None, None) => {
+        (None, Some(blocks), None, None, None) => {
             let wrong = blocks_wrong(blocks.get_ref());
             (Places::Blocks(blocks.get_ref().clone()), blocks.span(), wrong)
         }
-        (None, None, Some(places), None) => {
+        (None, None, Some(places), None, None) => {
             let wrong = files_wrong(places.get_ref());
             (Places::Files(places.get_ref().clone()), places.span(), wrong)
         }
-        (None, None, None, Some(contact)) => {
+        (None, None, None, Some(contact), None) => {
             let wrong = contact_wrong(contact.get_ref());
             (Places::Contact(contact.get_ref().clone()), contact.span(), wrong)
         }
+        (None, None, None, None, Some(purse)) => {
+            let wrong = purse_wrong(purse.get_ref());
+            (Places::Purse(purse.get_ref().clone()), purse.span(), wrong)
+        }
         _ => {
-            let hint = "give one of the four";
-            files.error(place, 0..0, "none or several of [pages], [blocks], [files] and [contact]", hint);
+            let hint = "give one of the five";
+            let none = "none or several of [pages], [blocks], [files], [contact] and [purse]";
+            files.error(place, 0..0, none, hint);
             return None;
         }
     };

@@ -6,6 +6,7 @@
 
 mod adapters;
 mod card_files;
+mod card_purse;
 pub mod cards;
 mod dtc_texts;
 mod failure_modes;

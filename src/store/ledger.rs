@@ -80,11 +80,11 @@ pub enum End {
     Aborted,
     /// Nobody knows until the next tap.
     Unknown,
-    /// Nobody here will ever know: headquarters settles it.
-    Parked,
+    /// Nobody here will ever know: headquarters settles it, by what the card gave.
+    Parked(Evidence),
 }
 
-/// What the card gave with a committed transaction.
+/// What the card gave with a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Evidence {
     /// Where the card has two counters.
@@ -184,7 +184,7 @@ impl TransactionRow {
             End::Committed(evidence) => (State::Committed, Outcome::Committed, evidence),
             End::Aborted => (State::Aborted, Outcome::Aborted, Evidence::default()),
             End::Unknown => (State::Unknown, Outcome::Unknown, Evidence::default()),
-            End::Parked => (State::Parked, Outcome::Unknown, Evidence::default()),
+            End::Parked(evidence) => (State::Parked, Outcome::Unknown, evidence),
         };
         let fact = self.told(outcome, evidence);
         let ending = Ending {
@@ -194,7 +194,8 @@ impl TransactionRow {
             committed: (state == State::Committed).then(|| (fact.clone(), self.after.clone())),
         };
         let batch = Batch::new().op(Op::Ledger(LedgerOp(Change::End(Box::new(ending)))));
-        if outcome == Outcome::Unknown && self.told_unknown {
+        // Told once, but for what headquarters can settle it by.
+        if outcome == Outcome::Unknown && self.told_unknown && fact.proof.is_none() {
             return Ok(batch);
         }
         let event = NewEvent::now(format!("card/{}", fact.card_no), &fact)

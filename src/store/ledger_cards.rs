@@ -60,7 +60,8 @@ pub struct By {
 /// Why a card is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {
-    /// Stable code: `counter-behind`, `counter-forked`, `uid-differs`, `torn-record`.
+    /// Stable code: `counter-behind`, `counter-forked`, `uid-differs`, `torn-record`,
+    /// `used-after-its-end`, `imitation`.
     pub code: &'static str,
     /// The counter that the card showed.
     pub counter_seen: u32,

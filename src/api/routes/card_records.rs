@@ -48,7 +48,8 @@ pub(super) struct CardRecord {
     /// `active`, `blocked`, `lost`, `replaced` or `returned`: as it stands at this store.
     #[schema(value_type = String)]
     status: CardStanding,
-    /// Why nothing is written to it: `counter-behind`, `counter-forked`, `uid-differs`, `torn-record`.
+    /// Why nothing is written to it: `counter-behind`, `counter-forked`, `uid-differs`, `torn-record`,
+    /// `used-after-its-end`, `imitation`.
     #[serde(skip_serializing_if = "Option::is_none")]
     held: Option<String>,
     /// Whether it is on headquarters' list of stopped cards.

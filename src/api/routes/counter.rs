@@ -15,6 +15,7 @@ use super::super::problem::Problem;
 use super::super::state::Shared;
 use super::{leases, operator_sessions, requests};
 use crate::card::counter::{By, PREPARE};
+use crate::card::purse::Refusal;
 use crate::ident::DeviceId;
 use crate::store::ledger::State;
 use crate::store::requests::{NewRequest, RequestRow, RequestState};
@@ -142,8 +143,8 @@ pub(super) async fn commit(
 pub(super) enum Stand {
     /// Settled.
     Settled(Box<RequestRow>),
-    /// Nobody knows until the card is tapped again.
-    TapAgain,
+    /// Nobody knows until the card is tapped again, or a person has looked at it.
+    TapAgain(Refusal),
     /// Still going on.
     Pending,
 }
@@ -178,7 +179,11 @@ pub(super) fn look(r: &Reader<'_>, id: Uuid) -> Result<Stand, StoreError> {
         return Ok(Stand::Settled(Box::new(row)));
     }
     match r.transaction_state(id)? {
-        Some(State::Unknown) => return Ok(Stand::TapAgain),
+        Some(State::Unknown) => {
+            let card = r.transaction(id)?.map(|row| r.member_card(&row.fact.card_no)).transpose()?.flatten();
+            let held = card.is_some_and(|card| card.held.is_some());
+            return Ok(Stand::TapAgain(if held { Refusal::CardHeld } else { Refusal::TapAgain }));
+        }
         // By an earlier version, which left the request open.
         Some(State::Parked) => return Ok(Stand::Settled(Box::new(row))),
         _ => {}
@@ -188,12 +193,11 @@ pub(super) fn look(r: &Reader<'_>, id: Uuid) -> Result<Stand, StoreError> {
         prepare.state == RequestState::Running && prepare.body.get("issue") == Some(&json!(id))
     };
     let waits = row.state == RequestState::Running && r.open_requests(PREPARE, None)?.iter().any(left);
-    Ok(if waits { Stand::TapAgain } else { Stand::Pending })
+    Ok(if waits { Stand::TapAgain(Refusal::TapAgain) } else { Stand::Pending })
 }
 
-/// 202: the card has to come back first.
-pub(super) fn tap_again(id: Uuid, location: &str) -> Response {
-    let refusal = crate::card::purse::Refusal::TapAgain;
+/// 202: the card has to come back first, or is held.
+pub(super) fn tap_again(id: Uuid, refusal: Refusal, location: &str) -> Response {
     let body = json!({ "id": id, "state": "unknown", "code": refusal.code(), "text": refusal.text() });
     (StatusCode::ACCEPTED, [(header::LOCATION, location.to_owned())], Json(body)).into_response()
 }

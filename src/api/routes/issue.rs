@@ -123,7 +123,7 @@ pub(super) async fn issue(
     };
     let location = format!("/v1/requests/{id}");
     Ok(match counter::stand(&shared, id).await? {
-        Stand::TapAgain => counter::tap_again(id, &location),
+        Stand::TapAgain(refusal) => counter::tap_again(id, refusal, &location),
         Stand::Pending => counter::pending(id, &location),
         Stand::Settled(row) if row.state == RequestState::Failed => return Err(counter::failure(&row)),
         Stand::Settled(row) => {

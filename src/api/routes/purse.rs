@@ -222,7 +222,7 @@ pub(super) async fn quote(
             said: row.outcome.unwrap_or_default(),
         })
         .into_response(),
-        Stand::Pending | Stand::TapAgain => counter::pending(id, &format!("/v1/requests/{id}")),
+        Stand::Pending | Stand::TapAgain(_) => counter::pending(id, &format!("/v1/requests/{id}")),
     })
 }
 
@@ -305,7 +305,7 @@ async fn quoted(
 pub(super) async fn answer(shared: &Shared, id: Uuid, stand: Stand) -> Result<Response, Problem> {
     let location = format!("/v1/transactions/{id}");
     let row = match stand {
-        Stand::TapAgain => return Ok(counter::tap_again(id, &location)),
+        Stand::TapAgain(refusal) => return Ok(counter::tap_again(id, refusal, &location)),
         Stand::Pending => return Ok(counter::pending(id, &location)),
         Stand::Settled(row) => row,
     };
@@ -412,7 +412,7 @@ async fn show(shared: &Shared, id: Uuid) -> Result<Option<Response>, Problem> {
         }
         (Some(row), Some(_)) if row.state == Stage::Parked => Some(Answer(row.current()).into_response()),
         (_, Some(_)) => Some(match shared.context.store.read(move |r| counter::look(r, id)).await? {
-            Stand::TapAgain => counter::tap_again(id, &location),
+            Stand::TapAgain(refusal) => counter::tap_again(id, refusal, &location),
             _ => counter::pending(id, &location),
         }),
         (None, None) => None,

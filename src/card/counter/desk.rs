@@ -17,10 +17,11 @@ use super::signs::Signs;
 use super::{holder, issue, rekey, transaction};
 use crate::card::CardError;
 use crate::card::feedback::Sign;
+use crate::card::keys::till_purse::{Leaves, Word};
 use crate::card::keys::{KeyStore, Scope};
 use crate::card::medium::Finding;
 use crate::card::member::Members;
-use crate::card::purse::journal::Journal;
+use crate::card::purse::journal::{Journal, Signed};
 use crate::card::record::MemberRecord;
 use crate::card::verdict::Refusal;
 use crate::card::work::{WorkStep, Worked};
@@ -157,7 +158,8 @@ impl Desk {
         let Some(record) = record else { return Ok(Batch::new()) };
         let seen = holder::seen(uid, technology, record, &self.shop().timezone);
         let card_no = seen.card_no.clone();
-        let (tap, batch) = match self.journal.look(seen, holder::mark(record), Evidence::default()).await {
+        let (tap, batch) = match self.journal.look(seen, holder::mark(record), self.signed(uid, record)).await
+        {
             Err(StoreError::LedgerRefused { what }) => {
                 tracing::warn!(reader = %self.reader, %card_no, what, "this tap settles nothing");
                 return Ok(Batch::new());
@@ -276,6 +278,27 @@ impl Desk {
     pub(super) fn medium(&self, technology: Technology) -> Option<(Arc<CardLayout>, Arc<dyn KeyStore>)> {
         let members = self.members.as_ref()?;
         Some((members.layout(technology)?, Arc::clone(&members.keys)))
+    }
+
+    /// What is known of the card's own word for the transaction that left this record, where its
+    /// technology signs. It stays known until [`Desk::is_told`].
+    pub(super) fn signed(&self, uid: &CardUid, record: &MemberRecord) -> Signed {
+        let purse = self.members.as_ref().and_then(|members| members.keys.purse());
+        let Some((word, proof)) = purse.and_then(|purse| purse.word(uid, Leaves::from(record))) else {
+            return Signed::default();
+        };
+        let evidence = Evidence { counters: None, proof };
+        match word {
+            Word::Believed => Signed::Right(evidence),
+            Word::Open | Word::Unproven => Signed::Unchecked(evidence),
+            Word::Refuted => Signed::Wrong,
+        }
+    }
+
+    /// The ledger has what the card signed.
+    pub(super) fn is_told(&self, uid: &CardUid, record: &MemberRecord) {
+        let purse = self.members.as_ref().and_then(|members| members.keys.purse());
+        purse.inspect(|purse| purse.forget(uid, Leaves::from(record)));
     }
 
     /// Whose keys are here.

@@ -26,7 +26,7 @@ use crate::config::purse::PurseTable;
 use crate::event::ledger::{CardStanding, CardTransaction, TransactionKind};
 use crate::ident::CardNo;
 use crate::money::{Fen, Holding};
-use crate::store::ledger::{End, NewTransaction, State, TransactionRow};
+use crate::store::ledger::{End, Evidence, NewTransaction, State, TransactionRow};
 use crate::store::ledger_cards::{By, CardRow};
 use crate::store::ledger_replaced::move_out;
 use crate::store::{Batch, StoreError};
@@ -98,7 +98,7 @@ pub(super) async fn look(
         // after all. Parked, nothing would settle it: what was given waits again instead.
         Some(open) if old.receives.is_some() => desk.journal.ending(open, End::Aborted).await?,
         // Only headquarters can tell now what became of it: the card will not come back to say.
-        Some(open) => desk.journal.ending(open, End::Parked).await?,
+        Some(open) => desk.journal.ending(open, End::Parked(Evidence::default())).await?,
         None => Batch::new(),
     };
     let reason = why.as_str().to_owned();

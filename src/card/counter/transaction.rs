@@ -1,5 +1,6 @@
 //! Quotes and transactions: one path for all kinds.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use crate::card::medium::{Finding, Reading, WriteOutcome, Writing};
 use crate::card::purse::capability::Limits;
 use crate::card::purse::day::business_day;
 use crate::card::purse::effect::type_rule;
+use crate::card::purse::journal::Signed;
 use crate::card::purse::policy::{
     Card, Hotlist, House, OfflineSpent, may_be_valid_until, may_follow, permit,
 };
@@ -26,7 +28,7 @@ use crate::card::stops::hotlist_for;
 use crate::card::work::Worked;
 use crate::clock::{self, UtcMillis};
 use crate::config::purse::MAX_FEN;
-use crate::event::card::MemberStatus;
+use crate::event::card::{MemberStatus, Technology};
 use crate::event::ledger::{CardStanding, CardTransaction};
 use crate::ident::CardNo;
 use crate::money::{Fen, Holding};
@@ -97,6 +99,9 @@ pub(super) async fn deal(desk: &Desk, request: &RequestRow, card: &mut InField) 
         Ok(made) => made,
         Err(refused) => return Ok(refused.into()),
     };
+    if let Some(refused) = beyond_the_till(desk, &made, card) {
+        return Ok(refused.into());
+    }
     let said = said(&made);
     if request.kind == QUOTE {
         return Ok(Went::Done(said));
@@ -138,6 +143,19 @@ pub(super) async fn deal(desk: &Desk, request: &RequestRow, card: &mut InField) 
     let first = moving.map_or_else(Batch::new, Moving::batch);
     let in_hand = desk.journal.begin_after(first, new_transaction).await?;
     write(desk, request, card, record, new, in_hand).await
+}
+
+/// What the purse of a CPU card does not do here: a load is headquarters' alone, and a purchase
+/// needs a SAM.
+fn beyond_the_till(desk: &Desk, made: &Made, card: &InField) -> Option<Refused> {
+    let keys =
+        desk.members.as_ref().filter(|_| card.technology == Technology::Cpu).map(|members| &members.keys)?;
+    match (made.after.balance().cmp(&made.before.balance()), keys.purse()) {
+        (Ordering::Greater, None) => Some(Refusal::NeedsHeadquarters.into()),
+        (Ordering::Greater, Some(purse)) if !purse.can_load() => Some(Refusal::NeedsHeadquarters.into()),
+        (Ordering::Less, None) => Some(crate::card::verdict::Refusal::KeyMissing.into()),
+        _ => None,
+    }
 }
 
 /// The record as its card's new life has it.
@@ -358,8 +376,18 @@ async fn write(
     };
     match outcome {
         WriteOutcome::Written => {
-            desk.journal.end(id, End::Committed(Evidence::default())).await?;
+            let evidence = match desk.signed(&card.uid, &new) {
+                Signed::Right(evidence) | Signed::Unchecked(evidence) => evidence,
+                Signed::Wrong => Evidence::default(),
+            };
+            desk.journal.end(id, End::Committed(evidence)).await?;
+            desk.is_told(&card.uid, &new);
             card.shows = Shows::record(new);
+        }
+        WriteOutcome::Forged => {
+            tracing::error!(transaction = %id, "the card is an imitation: it is held");
+            let shows = holder::seen(&card.uid, card.technology, &new, &desk.shop().timezone);
+            desk.journal.imitation(id, shows).await?;
         }
         WriteOutcome::NotWritten | WriteOutcome::Refused(_) | WriteOutcome::Changed => {
             tracing::warn!(transaction = %id, ?outcome, "card not written");

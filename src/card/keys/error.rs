@@ -36,6 +36,12 @@ pub enum KeyError {
     /// Credit keys of CPU cards are at headquarters alone.
     #[error("a load of a CPU card is authorised by headquarters; try again when the line is up")]
     NeedsHeadquarters,
+    /// No purchase SAM.
+    #[error(
+        "a purchase from a CPU card needs a purchase SAM, and there is none; \
+         put one into a slot and add a [[reader]] with role = \"sam\""
+    )]
+    NoTerminal,
     /// The technology has no key for this.
     #[error("this kind of card has no key for that; see the table of technologies in docs/cards.md")]
     NoSuchKey,
@@ -70,6 +76,12 @@ pub enum KeyError {
         /// Its status word; none when it was silent.
         status: Option<u16>,
     },
+    /// It has approved another purchase since, and only knows its last one.
+    #[error(
+        "the SAM cannot check a card's answer any more, for it has gone on to another purchase; \
+         headquarters checks the card's signature"
+    )]
+    Superseded,
     /// No random numbers.
     #[error(transparent)]
     NoRandom(#[from] NoRandom),

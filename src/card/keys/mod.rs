@@ -1,7 +1,7 @@
 //! The key store: asked to *act* (log in, authenticate a record, answer a card's
 //! challenge), never to *give a key*. What lives here: what can be asked
 //! ([`KeyStore`], and [`PurseKeys`] for CPU cards), the stores that answer (a sealed
-//! credential: [`credential`], [`sealed`]; a SAM: [`psam`]), keys that everybody
+//! credential: [`credential`], [`sealed`]; a SAM: [`psam`], kept by [`till_purse`]), keys that everybody
 //! knows ([`transport`]), and moving cards to newer keys ([`rekey`]). What does not:
 //! the algorithms (`crypto`), how commands reach a card, and where on a card things
 //! lie (`firmware-protocols/cards/`).
@@ -20,6 +20,7 @@ pub mod psam;
 pub mod purse;
 pub mod rekey;
 pub mod sealed;
+pub mod till_purse;
 pub mod transport;
 
 use std::fmt;
@@ -275,6 +276,11 @@ pub trait KeyStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`KeyError`].
     fn psc_change(&self, card: CardRef<'_>) -> Result<Command, KeyError>;
+
+    /// The till's side of CPU cards' purses, where there is one.
+    fn purse(&self) -> Option<&till_purse::TillPurse> {
+        None
+    }
 
     /// External authentication of a CPU card with its key `key_id`: the answer to
     /// its challenge (a challenge of four bytes with four zeros behind).

@@ -116,7 +116,7 @@ impl<C: Channel> PurseKeys for Psam<C> {
         let what = "its confirmation";
         // It would hold the answer against another purchase.
         if self.open.take_if(|open| *open == approval.terminal_sequence).is_none() {
-            return Err(KeyError::Sam { what, status: None });
+            return Err(KeyError::Superseded);
         }
         let command = Command::new([0x80, 0x72, 0x00, 0x00]).with_data(mac2);
         let answer = ask(&mut self.channel, &command, what)?;

@@ -58,7 +58,7 @@ fn only_the_purchase_that_is_open_is_confirmed_and_once() {
     let open = psam.approve(&purchase(&store)).unwrap();
     assert_eq!((stale.terminal_sequence, open.terminal_sequence), (42, 43));
     let mac2 = unhex("01020304");
-    let refused = KeyError::Sam { what: "its confirmation", status: None };
+    let refused = KeyError::Superseded;
     assert_eq!(psam.confirm(&stale, &mac2), Err(refused.clone()));
     assert_eq!(psam.channel.asked.len(), 4, "the SAM was not asked");
     assert_eq!(psam.confirm(&open, &mac2), Ok(true));

@@ -69,13 +69,14 @@ pub struct Purchase<'a> {
 }
 
 /// A purchase approved: what goes to the card.
+#[derive(Clone)]
 pub struct Approval {
     /// The terminal's own counter of transactions.
     pub terminal_sequence: u32,
     /// The terminal's word that the card may give up the amount.
     pub mac1: [u8; 4],
     /// To recognise the card's answer with; a SAM keeps it to itself.
-    pub(super) session: Option<(DesKey, u32)>,
+    pub(in crate::card) session: Option<(DesKey, u32)>,
 }
 
 impl fmt::Debug for Approval {

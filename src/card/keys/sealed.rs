@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use super::derive::{Use, of_card};
 use super::purse::Serial;
+use super::till_purse::TillPurse;
 use super::transport;
 use super::{
     CardRef, ClassicLogin, Earlier, KeyError, KeyRole, KeyStore, KeyVersion, Purpose, RecordMac, Scope,
@@ -25,6 +27,7 @@ pub struct SealedKeys {
     store: StoreId,
     current: KeyVersion,
     masters: BTreeMap<(KeyVersion, Purpose), Zeroizing<[u8; 16]>>,
+    purse: Option<Arc<TillPurse>>,
 }
 
 impl fmt::Debug for SealedKeys {
@@ -45,7 +48,14 @@ impl SealedKeys {
         current: KeyVersion,
         masters: BTreeMap<(KeyVersion, Purpose), Zeroizing<[u8; 16]>>,
     ) -> Self {
-        Self { store, current, masters }
+        Self { store, current, masters, purse: None }
+    }
+
+    /// With a purchase terminal for CPU cards.
+    #[must_use]
+    pub fn with_purse(mut self, purse: Option<Arc<TillPurse>>) -> Self {
+        self.purse = purse;
+        self
     }
 
     /// How many keys it holds.
@@ -298,6 +308,10 @@ impl KeyStore for SealedKeys {
     fn psc_change(&self, card: CardRef<'_>) -> Result<Command, KeyError> {
         let psc = self.psc_bytes(card)?;
         Ok(Command::new([0xFF, 0xD2, 0x00, 0x01]).with_data(&psc[..]).secret())
+    }
+
+    fn purse(&self) -> Option<&TillPurse> {
+        self.purse.as_deref()
     }
 
     fn external_authentication(

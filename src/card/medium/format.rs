@@ -64,6 +64,9 @@ pub(super) enum FormatDeed {
     },
     /// Writes.
     Write(Command),
+    /// Writes a part of the key that a card of pages is closed with: on one that it has closed
+    /// already the key stands, and torn it would be lost.
+    WriteKey(Command),
 }
 
 /// The commands that make an empty card of pages or blocks a member card with `record`;
@@ -82,7 +85,7 @@ pub fn format_commands(
     for step in format_steps(technology, layout, uid, record, keys)? {
         match step {
             FormatDeed::LogIn { block } => commands.extend(public::delivered_login(block)),
-            FormatDeed::Write(command) => commands.push(command),
+            FormatDeed::Write(command) | FormatDeed::WriteKey(command) => commands.push(command),
         }
     }
     Ok(commands)
@@ -108,12 +111,9 @@ pub(super) fn format_steps(
     let writes: Vec<(u8, Vec<u8>)> =
         empty.into_iter().chain(slot).map(|(piece, data)| (piece.at, data)).collect();
     match &layout.places {
-        Places::Pages(pages) => {
-            let commands = format_pages(technology, pages, &header_bytes, &writes, card, keys)?;
-            Ok(commands.into_iter().map(FormatDeed::Write).collect())
-        }
+        Places::Pages(pages) => format_pages(technology, pages, &header_bytes, &writes, card, keys),
         Places::Blocks(blocks) => format_blocks(layout, blocks, &header_bytes, &writes, card, keys),
-        Places::Files(_) | Places::Contact(_) => Err(FormatError::Conversation(technology)),
+        Places::Files(_) | Places::Contact(_) | Places::Purse(_) => Err(FormatError::Conversation(technology)),
     }
 }
 
@@ -124,31 +124,30 @@ fn format_pages(
     writes: &[(u8, Vec<u8>)],
     card: CardRef<'_>,
     keys: &dyn KeyStore,
-) -> Result<Vec<Command>, FormatError> {
+) -> Result<Vec<FormatDeed>, FormatError> {
     // Until its first page is written, last of all, a header is none, and the card counts as
     // empty: one that is not closed yet is nobody's card.
-    let mut commands = vec![place::update(pages.header, &[0; PAGE_BYTES])];
-    commands.extend(writes.iter().map(|(page, data)| place::update(*page, data)));
-    commands.push(place::update(LOCK_PAGE, &NO_MORE_LOCKS));
+    let write = |page: u8, data: &[u8]| FormatDeed::Write(place::update(page, data));
+    let mut deeds = vec![write(pages.header, &[0; PAGE_BYTES])];
+    deeds.extend(writes.iter().map(|(page, data)| write(*page, data)));
+    deeds.push(write(LOCK_PAGE, &NO_MORE_LOCKS));
     // AUTH0, which closes the card but for the header, comes behind the key.
     match pages.login {
         PageLogin::Password => {
             let config = config_page(technology).ok_or(FormatError::Technology(technology))?;
-            commands.extend(keys.tag_password(card, config + 2)?);
-            commands.push(place::update(config + 1, &[PROT | pages.attempts, 0, 0, 0]));
-            commands.push(place::update(config, &[STRONG_MODULATION, 0, 0, pages.protect_from]));
+            deeds.extend(keys.tag_password(card, config + 2)?.into_iter().map(FormatDeed::WriteKey));
+            deeds.push(write(config + 1, &[PROT | pages.attempts, 0, 0, 0]));
+            deeds.push(write(config, &[STRONG_MODULATION, 0, 0, pages.protect_from]));
         }
         PageLogin::TripleDes => {
-            commands.extend(keys.ultralight_c_key(card)?);
-            commands.push(place::update(AUTH1_PAGE, &[READING_TOO, 0, 0, 0]));
-            commands.push(place::update(AUTH0_PAGE, &[pages.protect_from, 0, 0, 0]));
+            deeds.extend(keys.ultralight_c_key(card)?.into_iter().map(FormatDeed::WriteKey));
+            deeds.push(write(AUTH1_PAGE, &[READING_TOO, 0, 0, 0]));
+            deeds.push(write(AUTH0_PAGE, &[pages.protect_from, 0, 0, 0]));
         }
     }
     let header: Vec<_> = header.chunks(PAGE_BYTES).zip(0..).collect();
-    commands.extend(
-        header.into_iter().rev().map(|(data, n)| place::update(pages.header.saturating_add(n), data)),
-    );
-    Ok(commands)
+    deeds.extend(header.into_iter().rev().map(|(data, n)| write(pages.header.saturating_add(n), data)));
+    Ok(deeds)
 }
 
 /// The first of the four configuration pages: MIRROR and AUTH0, ACCESS, PWD, PACK

@@ -1,8 +1,9 @@
 //! How a record lies on each technology, and how it is reached. What lives here:
 //! a layout's places as commands (`place`), reading a card (`read`), writing its
 //! older slot (`write`), preparing an empty card (`format`, `preparing`) and moving one to newer
-//! keys (`moving`), all pure state machines or lists of commands; `desfire` has the same three for cards with files and
-//! transactions, `contact` for contact memory cards. What does not: the bytes of a record (`record`), keys (`keys`), and
+//! keys (`moving`), all pure state machines or lists of commands; `desfire` has the same three for
+//! cards with files and transactions, `contact` for contact memory cards, `purse_card` for cards
+//! with a purse beside the record. What does not: the bytes of a record (`record`), keys (`keys`), and
 //! whether a member may be served (`member`).
 //!
 //! ```text
@@ -20,6 +21,7 @@ mod page_login;
 mod place;
 mod preparing;
 mod public;
+mod purse_card;
 mod read;
 mod write;
 

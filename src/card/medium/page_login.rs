@@ -77,3 +77,7 @@ impl PageLogin {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "page_login_tests.rs"]
+mod tests;

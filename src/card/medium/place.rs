@@ -49,6 +49,7 @@ pub(super) fn header(places: &Places) -> Piece {
         Places::Blocks(blocks) => piece(blocks.header.into(), HEADER_BYTES),
         Places::Files(files) => piece(files.header.file.into(), HEADER_BYTES),
         Places::Contact(contact) => piece(contact.header.into(), HEADER_BYTES),
+        Places::Purse(purse) => piece(purse.header.into(), HEADER_BYTES),
     }
 }
 
@@ -68,7 +69,7 @@ pub(super) fn slot(places: &Places, which: Which) -> Vec<Piece> {
             blocks.iter().map(|block| piece((*block).into(), BLOCK_BYTES)).collect()
         }
         Places::Contact(_) => vec![contact_slot(places, which)],
-        Places::Files(_) => Vec::new(),
+        Places::Files(_) | Places::Purse(_) => Vec::new(),
     }
 }
 
@@ -100,7 +101,7 @@ pub(super) fn slot_writes(places: &Places, which: Which, bytes: &[u8; SLOT_BYTES
             let place = |n: usize, bytes: &[u8]| piece(first + n * CONTACT_PART_BYTES, bytes.len());
             parts.map(|(n, bytes)| (place(n, bytes), bytes.to_vec())).collect()
         }
-        Places::Files(_) => Vec::new(),
+        Places::Files(_) | Places::Purse(_) => Vec::new(),
     }
 }
 
@@ -149,6 +150,10 @@ fn lies_there(places: &Places, vector: &PlaceVector) -> bool {
     if let Places::Files(files) = places {
         let place = files.slots.get(vector.slot).filter(|place| place.file == vector.at);
         return place.is_some_and(|place| usize::from(place.offset) + vector.byte == vector.offset);
+    }
+    if let Places::Purse(purse) = places {
+        let place = purse.slots.get(vector.slot).filter(|_| purse.record == vector.at);
+        return place.is_some_and(|begin| usize::from(*begin) + vector.byte == vector.offset);
     }
     let which = if vector.slot == 0 { Which::A } else { Which::B };
     let bytes: [u8; SLOT_BYTES] = std::array::from_fn(|at| u8::try_from(at + 1).unwrap_or_default());

@@ -19,6 +19,7 @@ use super::format::{FormatDeed, FormatError, format_steps};
 use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
 use super::public;
+use super::purse_card::PurseFormatting;
 use crate::card::apdu::Command;
 use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, KeyVersion};
 use crate::card::probe::{Answer, RELAY_GET_VERSION};
@@ -66,12 +67,13 @@ pub struct Preparing {
     files: Option<Talk>,
 }
 
-/// A conversation with a card of files, or of contact memory.
+/// A conversation with a card of files, of contact memory, or with a purse.
 #[derive(Debug)]
 enum Talk {
     Files(FileFormatting),
     Contact(Box<ContactFormatting>),
     Naming(Naming),
+    Purse(PurseFormatting),
 }
 
 impl Talk {
@@ -80,6 +82,7 @@ impl Talk {
             Self::Files(talk) => talk.answer(answer),
             Self::Contact(talk) => talk.answer(answer),
             Self::Naming(talk) => talk.answer(answer),
+            Self::Purse(talk) => talk.answer(answer),
         }
     }
 }
@@ -98,6 +101,8 @@ enum Deed {
     /// Must be zeros.
     Empty(Piece),
     Write(Command),
+    /// Writes a part of its key.
+    WriteKey(Command),
     /// Writes a page that an earlier attempt may have closed.
     WriteClosed(Command, PageLogin),
     Open(PageLogin),
@@ -105,6 +110,8 @@ enum Deed {
     Delivered(PageLogin),
     /// Of the conversation with a card of files.
     Files(Command),
+    /// It refused to be looked at, and it is still there.
+    Foreign,
 }
 
 impl Preparing {
@@ -136,6 +143,13 @@ impl Preparing {
                 ContactFormatting::start(uid.clone(), layout, contact, record, &**keys, again)?;
             return Ok(Self::contact(uid, Talk::Contact(Box::new(work)), first));
         }
+        if let Places::Purse(purse) = &layout.places {
+            let (keys, purse) = (Arc::clone(keys), purse.clone());
+            let (work, first) = PurseFormatting::start(uid.clone(), layout, purse, record, keys, again)?;
+            todo.push_back(Deed::Files(first));
+            let files = Some(Talk::Purse(work));
+            return Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files }.go_on());
+        }
         if technology == Technology::Ultralight {
             todo.push_back(Deed::Chip);
         }
@@ -151,6 +165,7 @@ impl Preparing {
                     todo.extend([Deed::Load(load), Deed::LogIn(log_in, own)]);
                 }
                 FormatDeed::Write(command) => todo.push_back(Deed::Write(command)),
+                FormatDeed::WriteKey(command) => todo.push_back(Deed::WriteKey(command)),
             }
         }
         if let (Places::Pages(pages), true) = (&layout.places, again) {
@@ -185,7 +200,11 @@ impl Preparing {
             (Deed::Reset, _) | (_, Answer::Reset | Answer::NotTransmitted) => return self.cut(),
             (Deed::Open(login), Answer::Response(response)) => {
                 return match login.answer(response) {
-                    LoggedIn::Yes => self.go_on(),
+                    LoggedIn::Yes => {
+                        // It was closed with the key, which stands: torn now it would be lost.
+                        self.todo.retain(|deed| !matches!(deed, Deed::WriteKey(_)));
+                        self.go_on()
+                    }
                     LoggedIn::More(login) => self.go_on_with(Deed::Open(login)),
                     LoggedIn::No(_) => self.cut(),
                 };
@@ -194,7 +213,7 @@ impl Preparing {
                 return match login.answer(response) {
                     LoggedIn::Yes => self.go_on(),
                     LoggedIn::More(login) => self.go_on_with(Deed::Delivered(login)),
-                    LoggedIn::No(Refusal::WrongKey) => PrepareStep::Done(PrepareOutcome::NotBlank),
+                    LoggedIn::No(Refusal::WrongKey) => self.not_blank_if_there(),
                     // A reader that relays nothing cannot open such a card later either.
                     LoggedIn::No(_) => self.cut(),
                 };
@@ -208,10 +227,11 @@ impl Preparing {
             }
             (Deed::SameUid | Deed::Reset | Deed::Load(_), None)
             | (Deed::SameUid | Deed::Reset, Some(_))
-            | (Deed::Write(_), None) => self.cut(),
-            (Deed::Load(_) | Deed::LogIn(..) | Deed::Write(_) | Deed::WriteClosed(..), Some(_)) => {
-                self.go_on()
-            }
+            | (Deed::Write(_) | Deed::WriteKey(_), None) => self.cut(),
+            (
+                Deed::Load(_) | Deed::LogIn(..) | Deed::Write(_) | Deed::WriteKey(_) | Deed::WriteClosed(..),
+                Some(_),
+            ) => self.go_on(),
             (Deed::WriteClosed(write, login), None) => {
                 // A refused command puts the chip to sleep.
                 let anew = [Deed::Reset, Deed::SameUid, Deed::Open(login), Deed::Write(write)];
@@ -229,7 +249,12 @@ impl Preparing {
             (Deed::Empty(_), Some(bytes)) if bytes.iter().all(|byte| *byte == 0) => self.go_on(),
             // A reader that relays nothing cannot open such a card later either.
             (Deed::Chip, None) => self.cut(),
-            (Deed::Chip | Deed::LogIn(_, None) | Deed::EmptyHeader(_) | Deed::Empty(_), _) if !self.begun => {
+            (Deed::LogIn(_, None) | Deed::EmptyHeader(_) | Deed::Empty(_), None) | (Deed::Chip, Some(_))
+                if !self.begun =>
+            {
+                self.not_blank_if_there()
+            }
+            (Deed::EmptyHeader(_) | Deed::Empty(_), Some(_)) if !self.begun => {
                 PrepareStep::Done(PrepareOutcome::NotBlank)
             }
             _ => self.cut(),
@@ -245,6 +270,12 @@ impl Preparing {
             Some(FileStep::Done(outcome)) => PrepareStep::Done(outcome),
             None => self.cut(),
         }
+    }
+
+    /// It gave no right answer, which a reader that has not noticed says of a card that left, too.
+    fn not_blank_if_there(mut self) -> PrepareStep {
+        self.todo = VecDeque::from([Deed::Reset, Deed::SameUid, Deed::Foreign]);
+        self.go_on()
     }
 
     fn go_on_with(mut self, deed: Deed) -> PrepareStep {
@@ -263,17 +294,21 @@ impl Preparing {
                 self.doing = deed;
                 return PrepareStep::Reset(Box::new(self));
             }
+            Deed::Foreign => return PrepareStep::Done(PrepareOutcome::NotBlank),
             Deed::SameUid => Command::get_uid(),
             Deed::Chip => Command::direct_transmit(RELAY_GET_VERSION),
             Deed::Load(command)
             | Deed::LogIn(command, _)
             | Deed::Write(command)
+            | Deed::WriteKey(command)
             | Deed::WriteClosed(command, _)
             | Deed::Files(command) => command.clone(),
             Deed::Open(login) | Deed::Delivered(login) => login.command(),
             Deed::EmptyHeader(piece) | Deed::Empty(piece) => piece.read(),
         };
-        self.begun |= matches!(deed, Deed::Write(_) | Deed::WriteClosed(..) | Deed::Files(_));
+        let begins =
+            matches!(deed, Deed::Write(_) | Deed::WriteKey(_) | Deed::WriteClosed(..) | Deed::Files(_));
+        self.begun |= begins;
         self.doing = deed;
         PrepareStep::Transmit(command, Box::new(self))
     }

@@ -12,6 +12,7 @@ use super::desfire::{FileReading, FileStep};
 use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
 use super::public;
+use super::purse_card::PurseReading;
 use crate::card::apdu::Command;
 use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore};
 use crate::card::probe::Answer;
@@ -69,9 +70,15 @@ enum Kind {
         then: Box<ReadStep>,
     },
     Contact(Box<ContactReading>),
+    Purse(Box<PurseReading>),
 }
 
 impl Reading {
+    /// Whether its next step may ask a SAM, and wait for it.
+    pub(in crate::card) fn may_wait(&self) -> bool {
+        matches!(self.0, Kind::Purse(_))
+    }
+
     /// Begins. `disturbed`: identification may have halted the card.
     #[must_use]
     pub fn start(
@@ -89,6 +96,11 @@ impl Reading {
             Places::Contact(_) => {
                 let (reading, select) = ContactReading::start(uid, layout, keys);
                 ReadStep::Transmit(select, Box::new(Self(Kind::Contact(Box::new(reading)))))
+            }
+            Places::Purse(purse) => {
+                let purse = purse.clone();
+                let (reading, select) = PurseReading::start(uid, layout, purse, keys);
+                ReadStep::Transmit(select, Box::new(Self(Kind::Purse(Box::new(reading)))))
             }
             Places::Pages(_) | Places::Blocks(_) => MemoryReading::start(uid, layout, keys, disturbed),
         }
@@ -135,6 +147,12 @@ impl Reading {
             Kind::Contact(mut reading) => match reading.answer(answer) {
                 FileStep::Transmit(command) => {
                     ReadStep::Transmit(command, Box::new(Self(Kind::Contact(reading))))
+                }
+                FileStep::Done(finding) => ReadStep::Done(finding),
+            },
+            Kind::Purse(mut reading) => match reading.answer(answer) {
+                FileStep::Transmit(command) => {
+                    ReadStep::Transmit(command, Box::new(Self(Kind::Purse(reading))))
                 }
                 FileStep::Done(finding) => ReadStep::Done(finding),
             },
@@ -373,7 +391,7 @@ impl MemoryReading {
                         deeds.extend([Deed::Load(login.load), Deed::LogIn(login.authenticate)]);
                     }
                 }
-                Places::Files(_) | Places::Contact(_) => {}
+                Places::Files(_) | Places::Contact(_) | Places::Purse(_) => {}
             }
             deeds.push_back(Deed::Read(piece));
         }
@@ -442,6 +460,7 @@ pub(super) fn no_key(error: &KeyError) -> Refusal {
     match error {
         KeyError::OtherStore { .. } => Refusal::StoreNotAccepted,
         KeyError::TooFewTries { .. } => Refusal::TooFewTries,
+        KeyError::NeedsHeadquarters => Refusal::NeedsHeadquarters,
         _ => Refusal::KeyMissing,
     }
 }

@@ -35,7 +35,7 @@ fn prepare(line: &mut Line<'_>, technology: Technology, again: bool) -> Option<P
 /// sector, and lock bits are only ever set.
 fn is_for_ever(technology: Technology, apdu: &[u8]) -> bool {
     match layout(technology).places {
-        Places::Files(_) | Places::Contact(_) => panic!("neither pages nor blocks"),
+        Places::Files(_) | Places::Contact(_) | Places::Purse(_) => panic!("neither pages nor blocks"),
         Places::Blocks(_) => apdu[1] == 0xD6 && apdu[3] % 4 == 3,
         Places::Pages(_) => apdu[1] == 0xD6 && apdu[3] == 2,
     }
@@ -81,6 +81,63 @@ fn a_card_cut_while_being_issued_is_empty_and_is_prepared_again() {
                 assert_eq!(again, Some(PrepareOutcome::Prepared), "{name}");
                 assert_eq!(current(&mut cut, technology), record(7), "{name}");
             }
+        }
+    }
+}
+
+/// A tag that was closed and then cut is prepared again without its key being written again: that
+/// stands, and torn it would be lost with the tag. Cut anywhere, it is prepared a third time.
+#[test]
+fn the_key_of_a_closed_card_is_not_written_again() {
+    for (sim, technology) in ALL {
+        let key = match technology {
+            Technology::UltralightC => 0x2C..=0x2F,
+            Technology::Ntag213 => 0x2B..=0x2C,
+            _ => continue,
+        };
+        let writes_key = |apdu: &Vec<u8>| IS_WRITE(apdu) && key.contains(&apdu[3]);
+        let mut closed = empty(sim);
+        let mut first = line(&mut closed);
+        assert_eq!(prepare(&mut first, technology, false), Some(PrepareOutcome::Prepared));
+        assert!(first.sent.iter().any(writes_key), "{technology:?}");
+        let mut again = closed.clone();
+        let mut second = line(&mut again);
+        assert_eq!(prepare(&mut second, technology, true), Some(PrepareOutcome::Prepared));
+        let sent = std::mem::take(&mut second.sent);
+        assert!(!sent.iter().any(writes_key), "{technology:?}");
+        for good in 0..sent.len() {
+            for end in End::CUTS {
+                let is_torn = !matches!(end, End::Unheard | End::Lost);
+                if is_torn && is_for_ever(technology, &sent[good]) {
+                    continue;
+                }
+                let mut cut = closed.clone();
+                assert_eq!(prepare(&mut Line { good, end, ..line(&mut cut) }, technology, true), None);
+                let third = prepare(&mut line(&mut cut), technology, true);
+                assert_eq!(third, Some(PrepareOutcome::Prepared), "{technology:?} {end:?} at {good}");
+                assert_eq!(current(&mut cut, technology), record(7), "{technology:?} {end:?} at {good}");
+            }
+        }
+    }
+}
+
+/// Lifted while it is being looked at, a blank card is not called another's.
+#[test]
+fn a_blank_card_that_is_lifted_is_not_foreign() {
+    for (sim, technology) in ALL {
+        let mut whole = empty(sim);
+        let mut all = line(&mut whole);
+        prepare(&mut all, technology, false).unwrap();
+        let looks = all.sent.iter().position(IS_WRITE).unwrap();
+        for good in 0..looks {
+            let mut chip = empty(sim);
+            let mut lifted = Line { good, end: End::Lifted, ..line(&mut chip) };
+            let outcome = prepare(&mut lifted, technology, false);
+            assert_eq!(
+                outcome,
+                Some(PrepareOutcome::NotWritten),
+                "{technology:?}, lifted at {good} of {looks}"
+            );
         }
     }
 }
@@ -181,7 +238,7 @@ fn a_lifted_card_is_accused_of_nothing() {
 fn a_slot_that_cannot_be_read_is_a_slot_less() {
     for (sim, technology) in ALL {
         let (a, b) = match layout(technology).places {
-            Places::Files(_) | Places::Contact(_) => panic!("neither pages nor blocks"),
+            Places::Files(_) | Places::Contact(_) | Places::Purse(_) => panic!("neither pages nor blocks"),
             Places::Blocks(_) => (4, 9),
             Places::Pages(_) => (8, 22),
         };

@@ -15,6 +15,7 @@ use super::contact::ContactWriting;
 use super::desfire::{FileStep, FileWriting};
 use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
+use super::purse_card::PurseWriting;
 use super::read::{Finding, Opened, ReadStep, Reading, no_key};
 use crate::card::apdu::Command;
 use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore};
@@ -22,7 +23,7 @@ use crate::card::probe::Answer;
 use crate::card::record::{EncodeError, MemberRecord, SLOT_BYTES, Which, encode};
 use crate::card::verdict::Refusal;
 use crate::ident::CardUid;
-use crate::protocols::cards::{CardLayout, FilePlaces, PagePlaces, Places};
+use crate::protocols::cards::{CardLayout, FilePlaces, PagePlaces, Places, PursePlaces};
 
 /// What to do next.
 #[derive(Debug)]
@@ -38,8 +39,10 @@ pub enum WriteStep {
 /// What came of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteOutcome {
-    /// The card has the new record: read back, byte by byte.
+    /// The card has the new record: read back, byte by byte; where money moved in a purse, proven.
     Written,
+    /// It says that it gave up the money, and its proof is wrong: it is an imitation.
+    Forged,
     /// Nothing was written: the card is not the one, or does not show the record expected.
     Changed,
     /// Nothing was written: the card will not do.
@@ -71,6 +74,8 @@ enum Stage {
     Files(Box<FileWriting>),
     /// A contact memory card, from its reading to what was read back.
     Contact(Box<ContactWriting>),
+    /// A card with a purse, likewise.
+    Purse(Box<PurseWriting>),
     Deeds {
         doing: Deed,
         todo: VecDeque<Deed>,
@@ -93,6 +98,11 @@ enum Deed {
 }
 
 impl Writing {
+    /// Whether its next step may ask a SAM, and wait for it.
+    pub(in crate::card) fn may_wait(&self) -> bool {
+        matches!(self.stage, Stage::Purse(_))
+    }
+
     /// Begins to put `new` in place of `expected` on the card `uid`.
     #[must_use]
     pub fn start(
@@ -124,6 +134,10 @@ impl Writing {
                             let files = files.clone();
                             return self.files(files);
                         }
+                        if let Places::Purse(purse) = &self.layout.places {
+                            let purse = purse.clone();
+                            return self.purse(purse);
+                        }
                         let (layout, keys) = (Arc::clone(&self.layout), Arc::clone(&self.keys));
                         let step = Reading::start(uid, layout, keys, false);
                         self.reading(step)
@@ -150,6 +164,13 @@ impl Writing {
                 }
                 FileStep::Done(outcome) => WriteStep::Done(outcome),
             },
+            Stage::Purse(mut writing) => match writing.answer(answer) {
+                FileStep::Transmit(command) => {
+                    self.stage = Stage::Purse(writing);
+                    WriteStep::Transmit(command, Box::new(self))
+                }
+                FileStep::Done(outcome) => WriteStep::Done(outcome),
+            },
             Stage::Deeds { doing, todo, begun } => self.done(&doing, todo, begun, answer),
             Stage::Moving => WriteStep::Done(WriteOutcome::Unknown),
         }
@@ -169,6 +190,14 @@ impl Writing {
         let (expected, new) = (self.expected.clone(), self.new.clone());
         let (writing, select) = ContactWriting::start(uid, layout, keys, expected, new);
         self.stage = Stage::Contact(Box::new(writing));
+        WriteStep::Transmit(select, Box::new(self))
+    }
+
+    fn purse(mut self, purse: PursePlaces) -> WriteStep {
+        let (uid, layout, keys) = (self.uid.clone(), Arc::clone(&self.layout), Arc::clone(&self.keys));
+        let (expected, new) = (self.expected.clone(), self.new.clone());
+        let (writing, select) = PurseWriting::start(uid, layout, purse, keys, expected, new);
+        self.stage = Stage::Purse(Box::new(writing));
         WriteStep::Transmit(select, Box::new(self))
     }
 
@@ -208,7 +237,7 @@ impl Writing {
             Places::Pages(ref pages) => self.page_deeds(pages, card, target, &writes, &bytes),
             Places::Blocks(_) => self.block_deeds(card, &writes),
             // Has its own way from the beginning.
-            Places::Files(_) | Places::Contact(_) => Err(KeyError::NoSuchKey),
+            Places::Files(_) | Places::Contact(_) | Places::Purse(_) => Err(KeyError::NoSuchKey),
         };
         deeds.map_err(|error| WriteOutcome::Refused(no_key(&error)))
     }

@@ -13,6 +13,8 @@
 mod bank;
 mod condition;
 mod monitor;
+mod sam_thread;
+mod slot;
 mod threads;
 mod worker;
 
@@ -23,6 +25,7 @@ use tokio::sync::mpsc;
 use tokio::time::{self, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+pub use slot::open_sam;
 pub use threads::{MAX_ABANDONED_THREADS, abandoned_threads, restart_wanted};
 
 use self::bank::Bank;

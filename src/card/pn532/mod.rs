@@ -371,7 +371,7 @@ impl Session {
                 TapStep::Reset(tap) => tap.answer(self.reset(reader).await?),
                 TapStep::Transmit(command, tap) => {
                     *try_spent |= command.costs_a_try();
-                    let next = tap.answer(self.transmit(reader, &command).await?);
+                    let next = tap.answer_aside(self.transmit(reader, &command).await?).await;
                     // It goes on: the password was right, which sets the card's count back.
                     *try_spent &= !(command.costs_a_try() && matches!(next, TapStep::Transmit(..)));
                     next
@@ -393,7 +393,7 @@ impl Session {
                 WorkStep::Transmit(command, work) => (self.transmit(reader, &command).await, work),
             };
             step = match answer {
-                Ok(answer) => work.answer(&answer),
+                Ok(answer) => work.answer_aside(answer).await,
                 Err(cut) => {
                     let _ = done.send(work.answer(&Answer::NotTransmitted).cut());
                     return Err(cut);

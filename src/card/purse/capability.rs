@@ -21,7 +21,7 @@ pub enum Strength {
 pub fn strength(technology: Technology) -> Strength {
     use Technology as T;
     match technology {
-        T::Desfire | T::Cpu | T::Ntag424 => Strength::Proves,
+        T::Desfire | T::Ntag424 => Strength::Proves,
         T::MifareClassic1k
         | T::MifareClassic4k
         | T::Ntag213
@@ -29,6 +29,9 @@ pub fn strength(technology: Technology) -> Strength {
         | T::Ntag216
         | T::Ultralight
         | T::UltralightC
+        // It proves itself only by the answer to a purchase, when the limits have been looked at;
+        // and it proves nothing where points alone are paid with.
+        | T::Cpu
         | T::Sle4442 => Strength::Holds,
         T::Iso15693 | T::Em4100 | T::Magstripe | T::Barcode | T::Qr | T::Unknown => Strength::Identifies,
     }
@@ -59,8 +62,9 @@ pub fn wholeness(technology: Technology) -> Wholeness {
         | T::Ntag424
         | T::Ultralight
         | T::UltralightC
-        | T::Sle4442 => Wholeness::TwoSlots,
-        T::Cpu | T::Iso15693 | T::Em4100 | T::Magstripe | T::Barcode | T::Qr | T::Unknown => {
+        | T::Sle4442
+        | T::Cpu => Wholeness::TwoSlots,
+        T::Iso15693 | T::Em4100 | T::Magstripe | T::Barcode | T::Qr | T::Unknown => {
             Wholeness::Account
         }
     }

@@ -8,6 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::settle::{Became, Mark, Open, Shown, Standing, observe, settle};
+use crate::event::card::Technology;
 use crate::event::ledger::{CardStanding, CardTransaction};
 use crate::money::Holding;
 use crate::store::hands::InHand;
@@ -15,6 +16,9 @@ use crate::store::ledger::{End, Evidence, NewTransaction, TransactionRow, intend
 use crate::store::ledger_cards::{Alarm, CardRow, SeenCard, seen};
 use crate::store::requests::{RequestOp, RequestRow, RequestState};
 use crate::store::{Batch, Op, Store, StoreError};
+
+/// Why a card is held whose proof of a purchase was wrong.
+const IMITATION: &str = "imitation";
 
 /// The ledger as the purse uses it.
 #[derive(Clone)]
@@ -33,6 +37,29 @@ fn used_after_its_end(known: &CardRow, shows: &Holding) -> Option<bool> {
         CardStanding::Returned => Some(shows.counter >= ended.counter && shows != ended),
         CardStanding::Active | CardStanding::Blocked | CardStanding::Lost => None,
     }
+}
+
+/// What is known of a card's own word for its last transaction here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signed {
+    /// It is right, or its technology signs nothing.
+    Right(Evidence),
+    /// Nobody could check it yet.
+    Unchecked(Evidence),
+    /// It is wrong: this is an imitation.
+    Wrong,
+}
+
+impl Default for Signed {
+    fn default() -> Self {
+        Self::Right(Evidence::default())
+    }
+}
+
+/// Whether only the card's own signature, checked, says that this was paid: its purse is what
+/// proves it, and whoever imitates a card can show any record.
+fn has_to_be_proven(open: &TransactionRow) -> bool {
+    open.technology == Technology::Cpu && open.fact.amount_fen.0 < 0
 }
 
 /// What a tap came to.
@@ -64,7 +91,7 @@ impl Journal {
         last: Option<Mark>,
         evidence: Evidence,
     ) -> Result<Tap, StoreError> {
-        let (tap, batch) = self.look(card, last, evidence).await?;
+        let (tap, batch) = self.look(card, last, Signed::Right(evidence)).await?;
         if !batch.ops.is_empty() {
             self.store.commit(batch).await?;
         }
@@ -80,7 +107,7 @@ impl Journal {
         &self,
         card: SeenCard,
         last: Option<Mark>,
-        evidence: Evidence,
+        signed: Signed,
     ) -> Result<(Tap, Batch), StoreError> {
         let card_no = card.card_no.clone();
         let (known, open) =
@@ -129,10 +156,22 @@ impl Journal {
         };
         let left = if became == Became::Committed { &open.after } else { &open.before };
         let standing = if shown.holding == *left { Standing::Same } else { Standing::Ahead };
-        let how = match became {
-            Became::Committed => End::Committed(evidence),
-            Became::Aborted => End::Aborted,
-            Became::Parked => End::Parked,
+        let (became, how) = match (became, signed) {
+            (Became::Aborted, _) => (became, End::Aborted),
+            (Became::Parked, _) => (became, End::Parked(Evidence::default())),
+            (Became::Committed, Signed::Wrong) => return self.hold(known, card, IMITATION).await,
+            (Became::Committed, Signed::Right(evidence) | Signed::Unchecked(evidence))
+                if !has_to_be_proven(&open) =>
+            {
+                (became, End::Committed(evidence))
+            }
+            (Became::Committed, Signed::Right(evidence)) if evidence.proof.is_some() => {
+                (became, End::Committed(evidence))
+            }
+            // The record says that it is paid, and the purse's word for it could not be checked.
+            (Became::Committed, Signed::Right(evidence) | Signed::Unchecked(evidence)) => {
+                (Became::Parked, End::Parked(evidence))
+            }
         };
         let batch = self.ending(&open, how).await?.op(seen(card));
         Ok((Tap { standing: Ok(standing), settled: Some((id, became)) }, batch))
@@ -198,6 +237,23 @@ impl Journal {
         Ok(self.row(id).await?.current())
     }
 
+    /// A card's proof of the transaction being written is wrong: it is not paid as far as anybody
+    /// here can tell, and the card is held, in one commit.
+    ///
+    /// # Errors
+    /// As [`Journal::end`].
+    pub(in crate::card) async fn imitation(&self, id: Uuid, shows: SeenCard) -> Result<(), StoreError> {
+        let row = self.row(id).await?;
+        let card_no = shows.card_no.clone();
+        let known = self.store.read(move |r| r.member_card(&card_no)).await?;
+        let (_, alarm) = self.hold(known, shows, IMITATION).await?;
+        let mut batch = self.ending(&row, End::Unknown).await?;
+        batch.ops.extend(alarm.ops);
+        batch.events.extend(alarm.events);
+        self.store.commit(batch).await?;
+        Ok(())
+    }
+
     /// The end of a transaction, and of the request that asked for it, to be committed with what
     /// else belongs to it.
     ///
@@ -208,7 +264,7 @@ impl Journal {
         let state = match how {
             End::Committed(_) => Some(RequestState::Done),
             // No tap will tell any more: whoever asked is not sent for one.
-            End::Aborted | End::Parked => Some(RequestState::Failed),
+            End::Aborted | End::Parked(_) => Some(RequestState::Failed),
             // Whoever asked goes on waiting: the key follows the transaction to its end.
             End::Unknown => None,
         };

@@ -4,8 +4,10 @@
 
 use super::classic::{Classic, Key};
 use super::desfire::Desfire;
+use super::fmcos::{Fmcos, Masters};
 use super::ntag424;
 use super::profile::{CardProfile, Technology};
+use super::psam::Psam;
 use super::sle4442::Sle4442;
 use super::tag::{Kind, Tag};
 use super::ultralight_c::UltralightC;
@@ -25,6 +27,9 @@ enum Memory {
     TripleDes(Box<UltralightC>),
     Files(Box<Desfire>),
     Contact(Box<Sle4442>),
+    Purse(Box<Fmcos>),
+    /// In a card slot.
+    Sam(Box<Psam>),
     /// The technology is only identified.
     None,
 }
@@ -48,6 +53,69 @@ impl Chip {
         Self { profile, memory, keys: [None; 2], challenges: 0 }
     }
 
+    /// A CPU card with a purse, as its maker personalises it with these keys.
+    #[must_use]
+    pub fn with_purse(profile: CardProfile, masters: &Masters) -> Self {
+        let memory = Memory::Purse(Box::new(Fmcos::personalised(&profile.uid, masters)));
+        Self { profile, memory, keys: [None; 2], challenges: 0 }
+    }
+
+    /// A purchase SAM, for a card slot.
+    #[must_use]
+    pub fn sam(psam: Psam) -> Self {
+        let mut profile = CardProfile::new(Technology::Cpu);
+        // T=0, no historical bytes.
+        profile.atr = Some(vec![0x3B, 0x00]);
+        Self { profile, memory: Memory::Sam(Box::new(psam)), keys: [None; 2], challenges: 0 }
+    }
+
+    /// Of a purchase SAM: transactions it approved, and wrong answers that it still takes.
+    #[must_use]
+    pub fn sam_state(&self) -> Option<(u32, u8)> {
+        match &self.memory {
+            Memory::Sam(psam) => Some((psam.sequence, psam.tries_left())),
+            _ => None,
+        }
+    }
+
+    /// Of a CPU card: fen in its purse, and its counters of loads and purchases.
+    #[must_use]
+    pub fn purse(&self) -> Option<(u32, u16, u16)> {
+        match &self.memory {
+            Memory::Purse(purse) => Some(purse.purse()),
+            _ => None,
+        }
+    }
+
+    /// Somebody else's terminal was at a CPU card's purse.
+    pub fn set_purse(&mut self, fen: u32) {
+        if let Memory::Purse(purse) = &mut self.memory {
+            purse.set_balance(fen);
+        }
+    }
+
+    /// A CPU card of the kind that names a transaction by the counter before it.
+    pub fn prove_by_counter_before(&mut self) {
+        if let Memory::Purse(purse) = &mut self.memory {
+            purse.prove_by_counter_before();
+        }
+    }
+
+    /// From now on a CPU card is an imitation of itself: whatever can be read is right, and it has
+    /// no purse keys. It takes every purchase, and its word for one is wrong.
+    pub fn imitate(&mut self) {
+        if let Memory::Purse(purse) = &mut self.memory {
+            purse.imitate();
+        }
+    }
+
+    /// A CPU card that cannot be asked for its last transaction any more.
+    pub fn keep_no_proof(&mut self) {
+        if let Memory::Purse(purse) = &mut self.memory {
+            purse.keep_no_proof();
+        }
+    }
+
     /// The field was switched off or the card reset.
     pub fn reset(&mut self) {
         match &mut self.memory {
@@ -56,6 +124,8 @@ impl Chip {
             Memory::TripleDes(tag) => tag.reset(),
             Memory::Files(files) => files.reset(),
             Memory::Contact(card) => card.reset(),
+            Memory::Purse(purse) => purse.reset(),
+            Memory::Sam(psam) => psam.reset(),
             Memory::None => {}
         }
     }
@@ -102,6 +172,7 @@ impl Chip {
         match &self.memory {
             Memory::Files(files) => files.failed_logins(),
             Memory::TripleDes(tag) => tag.failed_logins(),
+            Memory::Purse(purse) => purse.failed_logins(),
             _ => 0,
         }
     }
@@ -156,8 +227,11 @@ impl Chip {
     /// Answers one APDU.
     pub fn apdu(&mut self, apdu: &[u8]) -> Vec<u8> {
         let [class, ins, p1, p2, rest @ ..] = apdu else { return WRONG_LENGTH.to_vec() };
-        if let (0xFF, Memory::Contact(card)) = (class, &mut self.memory) {
-            return card.apdu(*ins, *p1, *p2, rest);
+        match (class, &mut self.memory) {
+            (0xFF, Memory::Contact(card)) => return card.apdu(*ins, *p1, *p2, rest),
+            (0x00 | 0x80, Memory::Purse(purse)) => return purse.apdu(apdu),
+            (_, Memory::Sam(psam)) => return psam.apdu(apdu),
+            _ => {}
         }
         match class {
             0xFF => self.reader(*ins, *p1, *p2, rest),
@@ -226,7 +300,7 @@ impl Chip {
             Memory::TripleDes(tag) => {
                 tag.read(address).and_then(|bytes| bytes.get(..length).map(<[u8]>::to_vec))
             }
-            Memory::Files(_) | Memory::Contact(_) | Memory::None => return UNSUPPORTED.to_vec(),
+            _ => return UNSUPPORTED.to_vec(),
         };
         bytes.map_or(FAILED.to_vec(), |bytes| [bytes.as_slice(), &OK].concat())
     }
@@ -240,7 +314,7 @@ impl Chip {
             Memory::Blocks(classic) => classic.write(address, data),
             Memory::Pages(tag) => tag.write(address, data),
             Memory::TripleDes(tag) => tag.write(address, data),
-            Memory::Files(_) | Memory::Contact(_) | Memory::None => false,
+            _ => false,
         };
         if written { OK.to_vec() } else { FAILED.to_vec() }
     }

@@ -17,6 +17,7 @@ mod desfire;
 mod em4100;
 mod ev2;
 mod files;
+pub mod fmcos;
 mod lifted;
 mod ntag424;
 mod pn532;
@@ -159,6 +160,8 @@ impl CardSim {
             matches!(
                 apdu.as_slice(),
                 [0xFF, 0xD0..=0xD7, ..] | [0xFF, 0, 0, 0, _, 0xD4, 0x42, 0xA2 | 0xA5, ..]
+                    // CPU card: files, load, purchase.
+                    | [0x00, 0xD6, ..] | [0x80, 0x52 | 0x54, ..]
                     // DESFire: write, credit, debit, commit, and all that creates, deletes or changes.
                     | [0x90, 0x3D | 0x8D | 0x0C | 0xDC | 0xC4 | 0xC7 | 0xCA..=0xCD | 0xDA | 0xDF | 0x5F, ..]
             )

@@ -1,7 +1,7 @@
 //! A simulated purchase SAM, as it answers in a card slot: terminal number, purchase
 //! application, approval of a purchase and the check of the card's answer. It has a
 //! triple DES key of its own, counts its transactions and does its sums without the
-//! driver's codec. Sources: JR/T 0025 (ED/EP terminals), FMCOS PSAM manual.
+//! driver's codec. A MAC2 that is wrong three times in a row locks it for ever. Sources: JR/T 0025 (ED/EP terminals), FMCOS PSAM manual.
 
 use std::fmt;
 
@@ -13,7 +13,11 @@ const PURCHASE: u8 = 0x06;
 /// Identifier of its purchase application.
 const APPLICATION: [u8; 2] = [0x10, 0x01];
 
+/// Wrong answers of cards in a row until it locks itself.
+const TRIES: u8 = 3;
+
 /// A purchase SAM.
+#[derive(Clone)]
 pub struct Psam {
     master: [u8; 16],
     key_version: u8,
@@ -23,6 +27,8 @@ pub struct Psam {
     selected: bool,
     /// MAC2 a card will answer with, while a purchase is open.
     expected: Option<[u8; 4]>,
+    /// Wrong answers that it still takes.
+    tries: u8,
 }
 
 impl fmt::Debug for Psam {
@@ -35,7 +41,18 @@ impl Psam {
     /// With this purchase key, of this version, in this terminal.
     #[must_use]
     pub fn new(master: [u8; 16], key_version: u8, terminal: [u8; 6]) -> Self {
-        Self { master, key_version, terminal, sequence: 0, selected: false, expected: None }
+        Self { master, key_version, terminal, sequence: 0, selected: false, expected: None, tries: TRIES }
+    }
+
+    /// Wrong answers that it still takes.
+    #[must_use]
+    pub fn tries_left(&self) -> u8 {
+        self.tries
+    }
+
+    /// Power is gone: what was open is forgotten.
+    pub fn reset(&mut self) {
+        (self.selected, self.expected) = (false, None);
     }
 
     /// The answer to a command: data and status word.
@@ -47,12 +64,19 @@ impl Psam {
                 status(0x9000)
             }
             [0x00, 0xA4, ..] => status(0x6A82),
+            [0x80, ..] if self.tries == 0 => status(0x9303),
             [0x80, 0x70, ..] | [0x80, 0x72, ..] if !self.selected => status(0x6985),
             [0x80, 0x70, 0x00, 0x00, 0x1C, data @ .., 0x08] if data.len() == 0x1C => self.approve(data),
             [0x80, 0x72, 0x00, 0x00, 0x04, mac2 @ ..] if mac2.len() == 4 => match self.expected.take() {
                 None => status(0x6985),
-                Some(expected) if mac2 == expected => status(0x9000),
-                Some(_) => status(0x9302),
+                Some(expected) if mac2 == expected => {
+                    self.tries = TRIES;
+                    status(0x9000)
+                }
+                Some(_) => {
+                    self.tries -= 1;
+                    status(0x9302)
+                }
             },
             [0x80, 0x70 | 0x72, ..] => status(0x6700),
             _ => status(0x6D00),
@@ -90,7 +114,7 @@ fn status(word: u16) -> Vec<u8> {
     word.to_be_bytes().to_vec()
 }
 
-fn triple(key: &[u8], block: &[u8]) -> Vec<u8> {
+pub(super) fn triple(key: &[u8], block: &[u8]) -> Vec<u8> {
     let Ok(cipher) = TdesEde2::new_from_slice(key) else { return Vec::new() };
     let mut block: [u8; 8] = block.try_into().unwrap_or_default();
     cipher.encrypt_block((&mut block).into());
@@ -98,7 +122,7 @@ fn triple(key: &[u8], block: &[u8]) -> Vec<u8> {
 }
 
 /// Left half of a CBC-MAC with single DES; 80 and zeros always follow the message.
-fn mac(session: &[u8], message: &[u8]) -> [u8; 4] {
+pub(super) fn mac(session: &[u8], message: &[u8]) -> [u8; 4] {
     let Ok(cipher) = Des::new_from_slice(session) else { return [0; 4] };
     let mut message = [message, &[0x80]].concat();
     message.resize(message.len().next_multiple_of(8), 0);

@@ -1,0 +1,418 @@
+//! CPU cards at the counter: money comes off only against the card's proof, checked by the SAM,
+//! and goes on only with headquarters. Through the reader's service, cut at every command, and
+//! through the real pcscd with a SAM in its second slot.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "support/counter.rs"]
+mod counter;
+mod cut_shop;
+#[path = "support/pcscd.rs"]
+mod pcscd;
+#[path = "support/port.rs"]
+mod port;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use baygate::card::apdu::{Command, Response};
+use baygate::card::crypto::pboc;
+use baygate::card::crypto::tdes::TripleDesKey;
+use baygate::card::keys::psam::{Channel, ChannelError, Psam};
+use baygate::card::keys::sealed::SealedKeys;
+use baygate::card::keys::till_purse::{Headquarters, Load, Opener, TillPurse};
+use baygate::card::keys::{KeyError, KeyVersion, Purpose, PurseKeys};
+use baygate::card::member::{MemberPolicy, Members};
+use baygate::card::pcsc::open_sam;
+use baygate::event::ledger::{CardTransaction, Outcome, TransactionKind};
+use baygate::ident::CardNo;
+use baygate::money::{Fen, Holding};
+use baygate::sim::card::fmcos::Masters;
+use baygate::sim::card::psam::Psam as SimulatedPsam;
+use baygate::sim::card::{CardFault, CardProfile, CardSim, Chip, Technology as Sim};
+use baygate::store::ledger::{State, TransactionRow};
+use baygate::store::requests::RequestState;
+use counter::{Gateway, Running, pcsc_table, vpcd_table};
+use cut_shop::{FAULTS, STORE, Shop, members, number};
+use pcscd::Pcscd;
+use port::free_port;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+const PURCHASE: [u8; 16] = [6; 16];
+const LOAD: [u8; 16] = [0x47; 16];
+const TERMINAL: [u8; 6] = [0x00, 0x11, 0x22, 0x33, 0x44, 0x55];
+
+/// As its maker personalises it for the keys of `cut_shop::members`.
+fn personalised(n: u8) -> Chip {
+    let mut profile = CardProfile::new(Sim::Cpu);
+    *profile.uid.last_mut().unwrap() = n;
+    let masters = Masters { maintain: [7; 16], purchase: PURCHASE, load: LOAD, tac: [0x5A; 16] };
+    Chip::with_purse(profile, &masters)
+}
+
+/// A slot with the simulated SAM in it; it can fall silent just before it checks a card.
+#[derive(Debug, Clone)]
+struct Slot(Arc<Mutex<SimulatedPsam>>, Arc<AtomicBool>);
+
+impl Slot {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(SimulatedPsam::new(PURCHASE, 1, TERMINAL))), Arc::default())
+    }
+
+    fn opener(&self) -> Box<Opener> {
+        let slot = self.clone();
+        Box::new(move || -> Result<Box<dyn PurseKeys>, KeyError> {
+            Ok(Box::new(Psam::open(slot.clone(), [0x10, 0x01])?))
+        })
+    }
+
+    fn tries_left(&self) -> u8 {
+        self.0.lock().unwrap().tries_left()
+    }
+}
+
+impl Channel for Slot {
+    fn transmit(&mut self, command: &Command) -> Result<Response, ChannelError> {
+        let command = command.to_bytes();
+        if command.starts_with(&[0x80, 0x72]) && self.1.load(Ordering::Relaxed) {
+            return Err(ChannelError);
+        }
+        Response::parse(&self.0.lock().unwrap().apdu(&command)).map_err(|_| ChannelError)
+    }
+}
+
+/// A SAM that takes its time over an approval: it says so, and waits for a word.
+#[derive(Debug)]
+struct Slow(Slot, mpsc::Sender<()>, mpsc::Receiver<()>);
+
+impl Channel for Slow {
+    fn transmit(&mut self, command: &Command) -> Result<Response, ChannelError> {
+        if command.to_bytes().starts_with(&[0x80, 0x70]) {
+            self.1.send(()).map_err(|_| ChannelError)?;
+            self.2.recv_timeout(Duration::from_secs(20)).map_err(|_| ChannelError)?;
+        }
+        self.0.transmit(command)
+    }
+}
+
+/// Has the load key; agrees to every load whose MAC1 is right.
+#[derive(Debug)]
+struct Hq;
+
+impl Headquarters for Hq {
+    fn load_mac2(&self, load: &Load) -> Result<[u8; 4], KeyError> {
+        let key = TripleDesKey::new(Zeroizing::new(LOAD)).disperse(&load.serial);
+        let session = pboc::load_session(&key, load.random, load.online_sequence);
+        assert_eq!(pboc::load_mac1(&session, load.balance, &load.terms), load.mac1);
+        Ok(pboc::load_mac2(&session, &load.terms))
+    }
+}
+
+fn with_purse(purse: Option<TillPurse>) -> Option<Arc<Members>> {
+    let masters = Purpose::ALL.into_iter().enumerate().map(|(place, purpose)| {
+        ((KeyVersion(1), purpose), Zeroizing::new([1 + u8::try_from(place).unwrap(); 16]))
+    });
+    let keys = SealedKeys::new(STORE.parse().unwrap(), KeyVersion(1), masters.collect());
+    let keys = keys.with_purse(purse.map(Arc::new));
+    let policy = MemberPolicy::of(STORE.parse().unwrap(), &["own"], jiff::tz::TimeZone::UTC);
+    Some(Arc::new(Members { keys: Arc::new(keys), layouts: members().layouts.clone(), policy }))
+}
+
+fn till(opener: Box<Opener>) -> TillPurse {
+    TillPurse::new(opener, jiff::tz::TimeZone::UTC)
+}
+
+/// A counter at our own virtual reader, with a SAM and a line to headquarters.
+fn counter_with(slot: &Slot) -> (Shop, Running) {
+    let shop = Shop { gateway: Gateway::new(), port: free_port() };
+    let purse = till(slot.opener()).with_headquarters(Arc::new(Hq));
+    let service = shop.gateway.serve_members(vpcd_table("counter-1", shop.port), with_purse(Some(purse)));
+    (shop, service)
+}
+
+/// Issues a card, puts 50 yuan on it, and gives the chip and the commands of that.
+async fn issued(shop: &Shop, card_no: &CardNo, chip: &Chip) -> (Chip, Uuid, usize) {
+    let card = shop.lay(chip).await;
+    let issue = shop.issue(card_no).await;
+    let row = shop.answered(issue).await;
+    assert_eq!(row.state, RequestState::Done, "{:?}", row.outcome);
+    let begun = card.apdus().len();
+    let first = shop.deal(card_no, TransactionKind::Topup, 5_000).await;
+    let row = shop.answered(first).await;
+    assert_eq!(row.state, RequestState::Done, "{:?}", row.outcome);
+    let commands = card.apdus().len() - begun;
+    (shop.take_away(card).await, first, commands)
+}
+
+async fn transaction(shop: &Shop, id: Uuid) -> TransactionRow {
+    shop.gateway.store.read(move |r| r.transaction(id)).await.unwrap().unwrap()
+}
+
+/// Settled, or nobody here can settle it now.
+async fn at_rest(shop: &Shop, id: Uuid) -> State {
+    shop.until("an outcome", move |r| {
+        let state = r.transaction_state(id).unwrap();
+        state.filter(|state| *state != State::Intent)
+    })
+    .await
+}
+
+async fn held(shop: &Shop, card_no: &CardNo) -> Option<String> {
+    let card_no = card_no.clone();
+    shop.gateway.store.read(move |r| r.member_card(&card_no)).await.unwrap().unwrap().held
+}
+
+/// Every one of `commands` cut by each of `faults`, then a tap: the old or the new, and a purchase
+/// on the card is signed for and was checked.
+async fn cut(
+    shop: &Shop,
+    card_no: &CardNo,
+    mut chip: Chip,
+    commands: usize,
+    faults: &[CardFault],
+    kinds: &[TransactionKind],
+) -> (Chip, Vec<Uuid>) {
+    let (mut ours, mut became) = (Vec::new(), [0; 2]);
+    for at in 0..commands {
+        for (n, fault) in faults.iter().copied().enumerate() {
+            let kind = kinds[(at + n) % kinds.len()];
+            let what = format!("{kind:?} {fault:?} at command {at} of {commands}");
+            let card = shop.lay(&chip).await;
+            let before = shop.known(card_no).await.unwrap();
+            card.fault_after(at, fault);
+            let id = shop.deal(card_no, kind, 7).await;
+            shop.answered(id).await;
+            chip = shop.take_away(card).await;
+            // The next tap.
+            let card = shop.lay(&chip).await;
+            let (row, request) = (transaction(shop, id).await, shop.request(id).await);
+            let after = shop.known(card_no).await.unwrap();
+            match row.state {
+                State::Committed => {
+                    became[0] += 1;
+                    assert_eq!((request.state, &after), (RequestState::Done, &row.after), "{what}");
+                    let proof = row.fact.proof.as_ref().expect(&what);
+                    assert_eq!(proof.terminal_id, hex::encode_upper(TERMINAL), "{what}");
+                }
+                State::Aborted => {
+                    became[1] += 1;
+                    assert_eq!((request.state, &after), (RequestState::Failed, &before), "{what}");
+                }
+                other => panic!("{what}: {other:?}"),
+            }
+            chip = shop.take_away(card).await;
+            let fen = chip.purse().map(|(fen, ..)| i64::from(fen));
+            assert_eq!(after.balance(), fen.map(Fen), "{what}: record and purse are one");
+            ours.push(id);
+        }
+    }
+    assert!(became[0] > 0 && became[1] > 0, "{became:?}");
+    (chip, ours)
+}
+
+/// The card is the sum of what was told of it.
+async fn adds_up(shop: &Shop, card_no: &CardNo, ours: &[Uuid]) {
+    let told = shop.told().await;
+    let facts: Vec<CardTransaction> = told
+        .iter()
+        .filter(|(kind, _)| kind == "card.transaction")
+        .map(|(_, data)| serde_json::from_value(data.clone()).unwrap())
+        .collect();
+    let (mut fen, mut count) = (0, 0);
+    for id in ours {
+        let last = facts.iter().rfind(|fact| fact.transaction_id == *id).unwrap();
+        assert_ne!(last.outcome, Outcome::Unknown);
+        if last.outcome == Outcome::Committed {
+            (fen, count) = (fen + last.amount_fen.0, count + 1);
+        }
+    }
+    let holds: Holding = shop.known(card_no).await.unwrap();
+    assert_eq!((holds.balance(), holds.counter), (Some(Fen(fen)), count));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_on_a_cpu_card_is_cut_at_every_command() {
+    let slot = Slot::new();
+    let (shop, service) = counter_with(&slot);
+    let card_no = number(1);
+    let (chip, first, commands) = issued(&shop, &card_no, &personalised(1)).await;
+    assert!(commands >= 12, "{commands}");
+    let kinds = [TransactionKind::Topup, TransactionKind::Spend];
+    let (_, mut ours) = cut(&shop, &card_no, chip, commands, &FAULTS, &kinds).await;
+    ours.push(first);
+    adds_up(&shop, &card_no, &ours).await;
+    assert!(shop.gateway.store.read(|r| r.open_transactions()).await.unwrap().is_empty());
+    assert_eq!(slot.tries_left(), 3, "the SAM was shown nothing wrong");
+    service.stop().await;
+}
+
+/// It has a copied record and no purse keys: it takes the purchase and shows the new balance. It
+/// is held at once, or at its next tap where its answer was lost; nothing says that it paid.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_imitation_does_not_pay_and_is_held() {
+    for lost in [false, true] {
+        let slot = Slot::new();
+        let (shop, service) = counter_with(&slot);
+        let card_no = number(1);
+        let (mut chip, _, commands) = issued(&shop, &card_no, &personalised(1)).await;
+        chip.imitate();
+        let card = shop.lay(&chip).await;
+        if lost {
+            card.fault_after(commands - 1, CardFault::Pull);
+        }
+        let id = shop.deal(&card_no, TransactionKind::Spend, 700).await;
+        assert_eq!(at_rest(&shop, id).await, State::Unknown, "lost {lost}");
+        if !lost {
+            assert_eq!(held(&shop, &card_no).await.as_deref(), Some("imitation"));
+        }
+        let chip = shop.take_away(card).await;
+        for _ in 0..2 {
+            let card = shop.lay(&chip).await;
+            assert_eq!(held(&shop, &card_no).await.as_deref(), Some("imitation"), "lost {lost}");
+            assert_eq!(transaction(&shop, id).await.state, State::Unknown, "lost {lost}");
+            let next = shop.deal(&card_no, TransactionKind::Spend, 1).await;
+            let row = shop.answered(next).await;
+            assert_eq!(row.outcome.unwrap()["code"], "card-held", "lost {lost}");
+            shop.take_away(card).await;
+        }
+        let told = shop.told().await;
+        let alarms = told.iter().filter(|(_, data)| data["held"] == "imitation").count();
+        assert_eq!(alarms, 1, "lost {lost}: {told:?}");
+        let mut sales = told.iter().filter(|(_, data)| data["amount_fen"] == -700);
+        assert!(sales.all(|(_, data)| data["outcome"] == "unknown"), "lost {lost}: {told:?}");
+        service.stop().await;
+    }
+}
+
+/// Nobody could check the card's word: the SAM left in that moment, or the program was restarted.
+/// It is for headquarters then, by the card's signature where there is one; the card goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purchase_that_nobody_checked_is_for_headquarters() {
+    for restarted in [false, true] {
+        let slot = Slot::new();
+        let (shop, mut service) = counter_with(&slot);
+        let card_no = number(1);
+        let (mut chip, _, commands) = issued(&shop, &card_no, &personalised(1)).await;
+        let mut card = shop.lay(&chip).await;
+        if restarted {
+            card.fault_after(commands - 1, CardFault::Pull);
+        } else {
+            slot.1.store(true, Ordering::Relaxed);
+        }
+        let id = shop.deal(&card_no, TransactionKind::Spend, 700).await;
+        let state = at_rest(&shop, id).await;
+        if restarted {
+            assert_eq!(state, State::Unknown);
+            chip = shop.take_away(card).await;
+            service.stop().await;
+            let purse = till(slot.opener()).with_headquarters(Arc::new(Hq));
+            let table = vpcd_table("counter-1", shop.port);
+            service = shop.gateway.serve_members(table, with_purse(Some(purse)));
+            card = shop.lay(&chip).await;
+        }
+        slot.1.store(false, Ordering::Relaxed);
+        assert_eq!(transaction(&shop, id).await.state, State::Parked, "restarted {restarted}");
+        assert_eq!(shop.request(id).await.state, RequestState::Running);
+        let told = shop.told().await;
+        let last = told.iter().rfind(|(kind, _)| kind == "card.transaction").unwrap();
+        assert_eq!((&last.1["outcome"], last.1["proof"].is_object()), (&"unknown".into(), !restarted));
+        assert_eq!(shop.known(&card_no).await.unwrap().balance(), Some(Fen(4_300)));
+        let next = shop.deal(&card_no, TransactionKind::Spend, 300).await;
+        assert_eq!(shop.answered(next).await.state, RequestState::Done, "restarted {restarted}");
+        let (fen, ..) = shop.take_away(card).await.purse().unwrap();
+        assert_eq!(fen, 4_000);
+        service.stop().await;
+    }
+}
+
+/// The reader's service and everything else run on one thread here: it is not the one that waits.
+#[tokio::test]
+async fn a_slow_sam_holds_no_other_task_up() {
+    let (asked, is_asked) = mpsc::channel();
+    let (word, waits) = mpsc::channel();
+    let slow = Mutex::new(Some(Slow(Slot::new(), asked, waits)));
+    let open = move || -> Result<Box<dyn PurseKeys>, KeyError> {
+        let slow = slow.lock().unwrap().take().ok_or(KeyError::NoTerminal)?;
+        Ok(Box::new(Psam::open(slow, [0x10, 0x01])?))
+    };
+    let shop = Shop { gateway: Gateway::new(), port: free_port() };
+    let purse = till(Box::new(open)).with_headquarters(Arc::new(Hq));
+    let service = shop.gateway.serve_members(vpcd_table("counter-1", shop.port), with_purse(Some(purse)));
+    let card_no = number(1);
+    let (chip, ..) = issued(&shop, &card_no, &personalised(1)).await;
+    let card = shop.lay(&chip).await;
+    let sale = shop.deal(&card_no, TransactionKind::Spend, 100).await;
+    while is_asked.try_recv().is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(shop.request(sale).await.state, RequestState::Running);
+    word.send(()).unwrap();
+    let row = shop.answered(sale).await;
+    assert_eq!(row.state, RequestState::Done, "{:?}", row.outcome);
+    shop.take_away(card).await;
+    service.stop().await;
+}
+
+/// With neither line nor SAM: refused before anything is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_headquarters_or_a_sam_nothing_is_written() {
+    let slot = Slot::new();
+    let (shop, service) = counter_with(&slot);
+    let card_no = number(1);
+    let (chip, ..) = issued(&shop, &card_no, &personalised(1)).await;
+    service.stop().await;
+    for (purse, kind, code) in [
+        (Some(till(slot.opener())), TransactionKind::Topup, "needs-headquarters"),
+        (None, TransactionKind::Topup, "needs-headquarters"),
+        (None, TransactionKind::Spend, "key-missing"),
+    ] {
+        let service = shop.gateway.serve_members(vpcd_table("counter-1", shop.port), with_purse(purse));
+        let card = shop.lay(&chip).await;
+        let id = shop.deal(&card_no, kind, 100).await;
+        let row = shop.answered(id).await;
+        assert_eq!((row.state, &row.outcome.unwrap()["code"]), (RequestState::Failed, &code.into()));
+        assert_eq!(shop.gateway.store.read(move |r| r.transaction_state(id)).await.unwrap(), None);
+        assert_eq!(card.writes(), 0, "{kind:?} {code}");
+        shop.take_away(card).await;
+        service.stop().await;
+    }
+}
+
+/// The real pcscd: the card on its first slot, the SAM in its second. A top-up with a line to
+/// headquarters; without it refused; a sale, and one cut at each of its commands.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_through_the_real_pcscd_with_a_sam_in_a_slot() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let sam = Chip::sam(SimulatedPsam::new(PURCHASE, 1, TERMINAL));
+    let sam = CardSim::present(("127.0.0.1", pcscd.port + 1), sam).await.unwrap();
+    let shop = Shop { gateway: Gateway::new(), port: pcscd.port };
+    let table = || pcsc_table("counter-1", "Virtual PCD 00 00");
+    let opener = || -> Box<Opener> { Box::new(|| open_sam("Virtual PCD 00 01", [0x10, 0x01])) };
+    let purse = till(opener()).with_headquarters(Arc::new(Hq));
+    let service = shop.gateway.serve_members(table(), with_purse(Some(purse)));
+    let card_no = number(1);
+    let (chip, first, _) = issued(&shop, &card_no, &personalised(1)).await;
+    service.stop().await;
+
+    let service = shop.gateway.serve_members(table(), with_purse(Some(till(opener()))));
+    let card = shop.lay(&chip).await;
+    let topup = shop.deal(&card_no, TransactionKind::Topup, 100).await;
+    assert_eq!(shop.answered(topup).await.outcome.unwrap()["code"], "needs-headquarters");
+    let begun = card.apdus().len();
+    let sale = shop.deal(&card_no, TransactionKind::Spend, 1_234).await;
+    let row = shop.answered(sale).await;
+    assert_eq!(row.state, RequestState::Done, "{:?}", row.outcome);
+    let commands = card.apdus().len() - begun;
+    let fact = transaction(&shop, sale).await.fact;
+    let proof = fact.proof.unwrap();
+    assert_eq!((fact.outcome, proof.terminal_sequence, proof.tac.len()), (Outcome::Committed, 1, 8));
+    let chip = shop.take_away(card).await;
+    assert_eq!(chip.purse(), Some((3_766, 1, 1)));
+    let kinds = [TransactionKind::Spend];
+    let (_, mut ours) = cut(&shop, &card_no, chip, commands, &[CardFault::Pull], &kinds).await;
+    ours.extend([first, sale]);
+    adds_up(&shop, &card_no, &ours).await;
+    assert_eq!(sam.chip().sam_state().unwrap().1, 3, "the SAM was shown nothing wrong");
+    service.stop().await;
+}
