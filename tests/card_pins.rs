@@ -62,6 +62,14 @@ async fn five_wrong_ones_lock_it_also_across_a_restart() {
     tap(&served.store, &card).await;
     let (pin, sale) =
         (format!("/v1/cards/{}/pin", card.card_no), format!("/v1/cards/{}/transactions", card.card_no));
+    // Another store's card: its PIN is that store's, and none is set beside it.
+    let mut elsewhere = ledger_rows::card(2, CardType::Named);
+    elsewhere.issuing_store = "SH-0001".parse().unwrap();
+    tap(&served.store, &elsewhere).await;
+    let theirs = format!("/v1/cards/{}/pin", elsewhere.card_no);
+    for body in [json!({ "new_pin": RIGHT }), json!({ "remove": true })] {
+        assert_eq!(served.post(&manager, &theirs, &body).await.problem(), (409, "issued-elsewhere".into()));
+    }
     // (token, body, status, code)
     let cases = [
         (&cashier, json!({ "new_pin": RIGHT }), 403, "scope-missing"),

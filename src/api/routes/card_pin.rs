@@ -93,7 +93,7 @@ pub(super) struct PinView {
     responses((status = 200, description = "Done", body = PinView),
         (status = 403, description = "`pin-wrong`, `pin-locked`", body = Object),
         (status = 404, description = "`card-not-known`: it was never seen at this store", body = Object),
-        (status = 409, description = "`card-replaced`, `card-returned`, `pin-not-set`", body = Object)))]
+        (status = 409, description = "`card-replaced`, `card-returned`, `pin-not-set`, `issued-elsewhere`", body = Object)))]
 pub(super) async fn set(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Principal>,
@@ -132,6 +132,10 @@ pub(super) async fn set(
         CardStanding::Replaced => return Err(refused(Refusal::CardReplaced)),
         CardStanding::Returned => return Err(refused(Refusal::CardReturned)),
         CardStanding::Active | CardStanding::Blocked | CardStanding::Lost => {}
+    }
+    // Set here it would be another one than the holder's, known to nobody else.
+    if !has_one && row.seen.issuing_store != shared.shop().store {
+        return Err(issued_elsewhere());
     }
     if wish.remove && !has_one {
         return Err(not_set());
@@ -308,6 +312,15 @@ fn locked() -> Problem {
         "pin-locked",
         "卡密码错误次数过多，已锁定。请核实顾客身份后由有发卡权限的人员重设密码",
         "too many wrong PINs of this card; check who the customer is, then have somebody who may issue cards set a new one",
+    )
+}
+
+fn issued_elsewhere() -> Problem {
+    Problem::new(
+        StatusCode::CONFLICT,
+        "issued-elsewhere",
+        "此卡由其他门店发行，密码须在发卡门店设置",
+        "another store gave this card out: its PIN is set there",
     )
 }
 

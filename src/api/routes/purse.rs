@@ -317,17 +317,17 @@ pub(super) async fn answer(shared: &Shared, id: Uuid, stand: Stand) -> Result<Re
         Stage::Committed => Ok(([(header::LOCATION, location)], Answer(fact)).into_response()),
         Stage::Aborted => Err(not_written(shared, fact).await?),
         Stage::Parked => Err(parked(&fact)),
-        Stage::Intent | Stage::Unknown => Ok(counter::tap_again(id, &location)),
+        Stage::Intent | Stage::Unknown => Ok(counter::tap_again(id, Refusal::TapAgain, &location)),
     }
 }
 
-/// Nobody here will ever know: the card was replaced, or has gone on elsewhere, before it told.
+/// Nobody here will ever know: the card was replaced, or has gone on, before it told or proved it.
 fn parked(fact: &CardTransaction) -> Problem {
     Problem::new(
         StatusCode::CONFLICT,
         "parked",
-        "此交易未及确认，卡已补换或在别处用过，再刷卡也不能得知结果，由总部核实。请勿重复扣款；把交易号告知总部，按其结论办理",
-        "whether this came onto the card was not seen before the card was replaced or used elsewhere; no tap tells any more, headquarters settles it. Do not charge again: give headquarters the transaction's id and go by its answer",
+        "此交易未能确认（卡已补换、在别处用过，或其凭证无法核验），再刷卡也不能得知结果，由总部核实。请勿重复扣款；把交易号告知总部，按其结论办理",
+        "whether this came onto the card was not seen, or not proven, before the card was replaced or used on; no tap tells any more, headquarters settles it. Do not charge again: give headquarters the transaction's id and go by its answer",
     )
     .with("transaction", json!(fact))
 }

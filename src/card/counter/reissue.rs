@@ -198,7 +198,7 @@ pub async fn reissue(
         if open.fact.kind == TransactionKind::Transfer {
             return Ok(Err("a transfer of the card is not settled at this store".into()));
         }
-        batch = open.end(End::Parked)?;
+        batch = open.end(End::Parked(Evidence::default()))?;
     }
     let by = match DeviceId::new(HEADQUARTERS.to_owned()) {
         Ok(till) => By { operator: HEADQUARTERS.into(), till },
