@@ -349,7 +349,3 @@ pub(super) fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
 pub(super) fn from_json<T: DeserializeOwned>(text: &str) -> Result<T, StoreError> {
     serde_json::from_str(text).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
-
-#[cfg(test)]
-#[path = "ledger_tests.rs"]
-mod tests;

@@ -225,3 +225,7 @@ impl Reader<'_> {
             .transpose()
     }
 }
+
+#[cfg(test)]
+#[path = "ledger_rows_tests.rs"]
+mod tests;

@@ -54,7 +54,7 @@ fn open() -> (Shop, Running) {
 }
 
 impl World {
-    /// Three customers with a card each: one named, two anonymous.
+    /// Three customers with a card each, known at both gateways: one named, two anonymous.
     pub async fn open() -> Self {
         let mut world = Self {
             begun: judge::today(),
@@ -64,6 +64,10 @@ impl World {
         };
         for person in 0..3 {
             world.plain.people[person] = world.issue(person % 2, person, person == 0).await;
+            for gateway in 0..2 {
+                let deed = Deed::TopUp(1_000);
+                Box::pin(world.step(&Step { gateway, person, deed, who: 0, typed: true, cut: None })).await;
+            }
         }
         world
     }
@@ -199,7 +203,7 @@ impl World {
                 }
             }
             Deed::Give { to, amount } => {
-                let to = plain.people[to];
+                let to = plain.people[(person + to) % 3];
                 let takes = plain.known[at].contains_key(&to) && plain.active(at, to) && to != card;
                 let may = active && pin_fits && takes && amount <= plain.cards[card].money;
                 let wish = Deal {

@@ -181,11 +181,11 @@ impl Plain {
         self.drawer.push((at, card));
     }
 
-    /// The n-th of what is on its way, or was; whether it still is.
+    /// The n-th of what is on its way, or was, or the last of them; whether it still is.
     pub fn sent(&self, n: usize) -> Option<(Due, bool)> {
-        let due = self.due.iter().map(|due| (due, true));
-        let mut all = due.chain(self.gone.iter().rev().map(|due| (due, false)));
-        all.nth(n).map(|(due, waits)| (due.clone(), waits))
+        let due = self.due.iter().map(|due| (due.clone(), true));
+        let gone = self.gone.iter().rev().map(|due| (due.clone(), false));
+        due.chain(gone).take(n + 1).last()
     }
 
     /// It arrived, or came back.

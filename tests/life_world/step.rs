@@ -20,6 +20,7 @@ pub enum Deed {
         at: usize,
     },
     Give {
+        /// So many customers on.
         to: usize,
         amount: i64,
     },
