@@ -21,6 +21,7 @@ use super::card_pin;
 use super::card_records::TransferDue;
 use super::counter::{self, Stand};
 use crate::card::counter::{Adjustment, Deal, QUOTE, Quoted, TRANSACTION};
+use crate::card::purse::Refusal;
 use crate::card::purse::life::is_replacement;
 use crate::clock::UtcMillis;
 use crate::event::ledger::{CardTransaction, Item, Tender, TransactionKind};

@@ -22,7 +22,7 @@ use crate::event::card::Technology;
 use crate::event::ledger::{CardStanding, CardTransaction, CardType, ListedMember, TransactionKind};
 use crate::ident::{CardNo, CardUid, DeviceId, StoreId};
 use crate::money::{CouponId, Fen, Holding};
-use crate::store::ledger::{End, NewTransaction, TransactionRow};
+use crate::store::ledger::{End, Evidence, NewTransaction, TransactionRow};
 use crate::store::ledger_cards::{By, CardRow, SeenCard, seen};
 use crate::store::ledger_replaced::move_out;
 use crate::store::members::listed;
