@@ -74,18 +74,21 @@ fn probing(step: Step, members: Option<Arc<Members>>) -> TapStep {
             TapStep::Transmit(command, Tap { members, stage: Stage::Probing(probe) })
         }
         Step::Reset(probe) => TapStep::Reset(Tap { members, stage: Stage::Probing(probe) }),
+        // Its maker's bytes are the same on many: without keys it says nothing at all.
+        Step::Done(Verdict::Card(card))
+            if members.is_none()
+                && card.technology == Technology::Sle4442
+                && sle4442::is_nameless(&card.uid) =>
+        {
+            stands(card, Standing::Refused(Refusal::Unformatted))
+        }
         Step::Done(Verdict::Card(card)) => identified(card, members),
         Step::Done(verdict) => TapStep::Done(verdict),
     }
 }
 
 fn identified(card: CardIdentity, members: Option<Arc<Members>>) -> TapStep {
-    let Some(known) = &members else {
-        // Its maker's bytes are the same on many.
-        let nameless = card.technology == Technology::Sle4442 && sle4442::is_nameless(&card.uid);
-        let standing = if nameless { Standing::Refused(Refusal::Unformatted) } else { Standing::Identified };
-        return stands(card, standing);
-    };
+    let Some(known) = &members else { return stands(card, Standing::Identified) };
     if let Some(layout) = known.layout(card.technology) {
         let disturbed = probing_disturbs(&card);
         let step = Reading::start(card.uid.clone(), layout, Arc::clone(&known.keys), disturbed);

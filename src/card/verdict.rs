@@ -111,12 +111,12 @@ refusals! {
     WrongKey, "wrong-key", "It says it is ours, and our keys do not open it.",
         "此卡的密钥不符，可能属于其他商家或系复制卡。请勿使用，并联系总部。",
         "The keys of this card are not right: it may be another company's or a copy. Do not use it, and tell headquarters.";
-    KeyMissing, "key-missing", "The key store lacks the version it needs.",
-        "本店没有此卡所用版本的密钥。请联系总部下发新密钥。",
-        "This store does not have the keys of this card's version. Ask headquarters for the new keys.";
     TooFewTries, "too-few-tries", "Its code has one try left, or an empty card's has lost one.",
         "此卡的密码只剩最后一次尝试（空白卡则已被试错过），再错即永久锁死，本机不再尝试。请为顾客补卡，空白卡请换一张。",
         "One more wrong code would lock this card for ever, or somebody tried codes on an empty one: none is tried here. Replace the card, or take another empty one.";
+    KeyMissing, "key-missing", "The key store lacks the version it needs.",
+        "本店没有此卡所用版本的密钥。请联系总部下发新密钥。",
+        "This store does not have the keys of this card's version. Ask headquarters for the new keys.";
     UnknownFormat, "unknown-format", "Written by a later program.",
         "此卡由更新版本的程序写入。请先升级本机程序。",
         "This card was written by a newer version. Update this gateway first.";
@@ -177,8 +177,8 @@ impl Refusal {
             | Self::NotAMemberCard
             | Self::Unformatted
             | Self::WrongKey
-            | Self::KeyMissing
             | Self::TooFewTries
+            | Self::KeyMissing
             | Self::UnknownFormat
             | Self::DamagedRecord
             | Self::RecordConflict

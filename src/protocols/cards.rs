@@ -55,12 +55,12 @@ pub struct CardLayout {
 pub enum Places {
     /// Type 2 chips.
     Pages(PagePlaces),
+    /// Contact memory cards.
+    Contact(ContactPlaces),
     /// Classic cards.
     Blocks(BlockPlaces),
     /// DESFire and NTAG 424.
     Files(FilePlaces),
-    /// Contact memory cards.
-    Contact(ContactPlaces),
 }
 
 /// Places on a Type 2 chip.
@@ -139,10 +139,10 @@ struct File {
     technologies: Spanned<Vec<Technology>>,
     source: Spanned<String>,
     note: Text,
+    contact: Option<Spanned<ContactPlaces>>,
     pages: Option<Spanned<PagePlaces>>,
     blocks: Option<Spanned<BlockPlaces>>,
     files: Option<Spanned<FilePlaces>>,
-    contact: Option<Spanned<ContactPlaces>>,
     vectors: Spanned<Vec<PlaceVector>>,
 }
 

@@ -112,35 +112,6 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
     }
 }
 
-/// What it means that nothing was written to a card.
-fn untouched(outcome: PrepareOutcome) -> Option<(Shows, Refused)> {
-    let (shows, refused) = match outcome {
-        PrepareOutcome::NotBlank => (CardRefusal::NotAMemberCard, Refused::not_blank()),
-        PrepareOutcome::NotWritten => (CardRefusal::Unformatted, Refused::issue_not_begun()),
-        PrepareOutcome::TooFewTries => (CardRefusal::Unformatted, CardRefusal::TooFewTries.into()),
-        PrepareOutcome::Prepared | PrepareOutcome::Unfinished => return None,
-    };
-    Some((Shows::Refused(shows), refused))
-}
-
-/// Gives an SLE4442 its serial, behind which everything else is made. Nothing else is on it yet:
-/// a cut leaves it without one, or with one and empty.
-async fn name(desk: &Desk, card: &mut InField) -> Result<(), Refused> {
-    let serial = sle4442::new_serial().map_err(|error| Refused::cannot_be_issued(&error))?;
-    let step = Preparing::name(card.uid.clone(), serial);
-    match desk.errand(card, step.into()).await {
-        Some(Worked::Prepared(PrepareOutcome::Prepared)) => {
-            let (bytes, _) = serial.split_at(serial.len() / 2);
-            card.uid = CardUid::from_bytes(bytes).map_err(|error| Refused::cannot_be_issued(&error))?;
-            Ok(())
-        }
-        Some(Worked::Prepared(outcome)) => {
-            Err(untouched(outcome).map_or_else(Refused::issue_interrupted, |(_, refused)| refused))
-        }
-        _ => Err(Refused::issue_interrupted()),
-    }
-}
-
 async fn may_issue(desk: &Desk, id: Uuid, asked: &IssueAsked) -> Result<Result<(), Refused>, StoreError> {
     let (shop, card_no) = (desk.shop(), asked.card_no.clone());
     let (held, known) = desk
@@ -292,4 +263,33 @@ pub(super) async fn settle(
             batch.op(Op::Request(RequestOp::Settle { id: request.id, state: RequestState::Done, outcome }));
     }
     Ok(Some(batch))
+}
+
+/// What it means that nothing was written to a card.
+fn untouched(outcome: PrepareOutcome) -> Option<(Shows, Refused)> {
+    let (shows, refused) = match outcome {
+        PrepareOutcome::NotBlank => (CardRefusal::NotAMemberCard, Refused::not_blank()),
+        PrepareOutcome::NotWritten => (CardRefusal::Unformatted, Refused::issue_not_begun()),
+        PrepareOutcome::TooFewTries => (CardRefusal::Unformatted, CardRefusal::TooFewTries.into()),
+        PrepareOutcome::Prepared | PrepareOutcome::Unfinished => return None,
+    };
+    Some((Shows::Refused(shows), refused))
+}
+
+/// Gives an SLE4442 its serial, behind which everything else is made. Nothing else is on it yet:
+/// a cut leaves it without one, or with one and empty.
+async fn name(desk: &Desk, card: &mut InField) -> Result<(), Refused> {
+    let serial = sle4442::new_serial().map_err(|error| Refused::cannot_be_issued(&error))?;
+    let step = Preparing::name(card.uid.clone(), serial);
+    match desk.errand(card, step.into()).await {
+        Some(Worked::Prepared(PrepareOutcome::Prepared)) => {
+            let (bytes, _) = serial.split_at(serial.len() / 2);
+            card.uid = CardUid::from_bytes(bytes).map_err(|error| Refused::cannot_be_issued(&error))?;
+            Ok(())
+        }
+        Some(Worked::Prepared(outcome)) => {
+            Err(untouched(outcome).map_or_else(Refused::issue_interrupted, |(_, refused)| refused))
+        }
+        _ => Err(Refused::issue_interrupted()),
+    }
 }

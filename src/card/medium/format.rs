@@ -112,8 +112,9 @@ pub(super) fn format_steps(
             let commands = format_pages(technology, pages, &header_bytes, &writes, card, keys)?;
             Ok(commands.into_iter().map(FormatDeed::Write).collect())
         }
+        Places::Contact(_) => Err(FormatError::Conversation(technology)),
         Places::Blocks(blocks) => format_blocks(layout, blocks, &header_bytes, &writes, card, keys),
-        Places::Files(_) | Places::Contact(_) => Err(FormatError::Conversation(technology)),
+        Places::Files(_) => Err(FormatError::Conversation(technology)),
     }
 }
 

@@ -2,7 +2,7 @@
 //! a layout's places as commands (`place`), reading a card (`read`), writing its
 //! older slot (`write`), preparing an empty card (`format`, `preparing`) and moving one to newer
 //! keys (`moving`), all pure state machines or lists of commands; `desfire` has the same three for cards with files and
-//! transactions, `contact` for contact memory cards. What does not: the bytes of a record (`record`), keys (`keys`), and
+//! transactions. What does not: the bytes of a record (`record`), keys (`keys`), and
 //! whether a member may be served (`member`).
 //!
 //! ```text
@@ -11,6 +11,7 @@
 //!     │        └ no: unformatted, not-a-member-card
 //!     └ Classic: public key A; a card that refuses it is asked with the transport key
 //! ```
+//! Contact memory cards have theirs in `contact`.
 
 mod contact;
 mod desfire;

@@ -59,11 +59,11 @@ pub enum MoveOutcome {
 pub fn places(technology: Technology, layout: &CardLayout) -> Option<u8> {
     match &layout.places {
         Places::Pages(_) => config_page(technology).map(|_| 2),
+        // A code that may be torn is not changed on a card that has money on it.
+        Places::Contact(_) => None,
         Places::Blocks(blocks) => u8::try_from(sectors(blocks).len()).ok(),
         // Each key has its own change command and version there; not done yet.
         Places::Files(_) => None,
-        // A code that may be torn is not changed on a card that has money on it.
-        Places::Contact(_) => None,
     }
 }
 
@@ -129,8 +129,9 @@ impl Moving {
         let mut moving = Self { uid, doing: Deed::Reset, todo, open, closed };
         match &layout.places {
             Places::Pages(pages) => moving.pages(card, layout, pages, keys, torn)?,
+            Places::Contact(_) => return Err(FormatError::Technology(card.technology)),
             Places::Blocks(blocks) => moving.blocks(card, layout, blocks, keys, torn, fresh)?,
-            Places::Files(_) | Places::Contact(_) => return Err(FormatError::Technology(card.technology)),
+            Places::Files(_) => return Err(FormatError::Technology(card.technology)),
         }
         Ok(moving.go_on())
     }

@@ -46,9 +46,9 @@ fn piece(at: usize, len: usize) -> Piece {
 pub(super) fn header(places: &Places) -> Piece {
     match places {
         Places::Pages(pages) => piece(pages.header.into(), HEADER_BYTES),
+        Places::Contact(contact) => piece(contact.header.into(), HEADER_BYTES),
         Places::Blocks(blocks) => piece(blocks.header.into(), HEADER_BYTES),
         Places::Files(files) => piece(files.header.file.into(), HEADER_BYTES),
-        Places::Contact(contact) => piece(contact.header.into(), HEADER_BYTES),
     }
 }
 
@@ -63,11 +63,11 @@ pub(super) fn slot(places: &Places, which: Which) -> Vec<Piece> {
                 .map(|byte| piece(first + byte / PAGE_BYTES, chunk.min(SLOT_BYTES - byte)))
                 .collect()
         }
+        Places::Contact(_) => vec![contact_slot(places, which)],
         Places::Blocks(blocks) => {
             let blocks = of(&blocks.slots, which).map(Vec::as_slice).unwrap_or_default();
             blocks.iter().map(|block| piece((*block).into(), BLOCK_BYTES)).collect()
         }
-        Places::Contact(_) => vec![contact_slot(places, which)],
         Places::Files(_) => Vec::new(),
     }
 }
@@ -89,16 +89,16 @@ pub(super) fn slot_writes(places: &Places, which: Which, bytes: &[u8; SLOT_BYTES
             let pages = bytes.chunks(PAGE_BYTES).enumerate();
             pages.map(|(at, bytes)| (piece(first + at, PAGE_BYTES), bytes.to_vec())).collect()
         }
-        Places::Blocks(_) => {
-            let mut filled = bytes.to_vec();
-            filled.resize(SLOT_BYTES.next_multiple_of(BLOCK_BYTES), 0);
-            slot(places, which).into_iter().zip(filled.chunks(BLOCK_BYTES).map(<[u8]>::to_vec)).collect()
-        }
         Places::Contact(_) => {
             let first = usize::from(contact_slot(places, which).at);
             let parts = bytes.chunks(CONTACT_PART_BYTES).enumerate();
             let place = |n: usize, bytes: &[u8]| piece(first + n * CONTACT_PART_BYTES, bytes.len());
             parts.map(|(n, bytes)| (place(n, bytes), bytes.to_vec())).collect()
+        }
+        Places::Blocks(_) => {
+            let mut filled = bytes.to_vec();
+            filled.resize(SLOT_BYTES.next_multiple_of(BLOCK_BYTES), 0);
+            slot(places, which).into_iter().zip(filled.chunks(BLOCK_BYTES).map(<[u8]>::to_vec)).collect()
         }
         Places::Files(_) => Vec::new(),
     }

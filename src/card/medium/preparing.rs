@@ -66,7 +66,7 @@ pub struct Preparing {
     files: Option<Talk>,
 }
 
-/// A conversation with a card of files, or of contact memory.
+/// A conversation with a card of files.
 #[derive(Debug)]
 enum Talk {
     Files(FileFormatting),
@@ -121,6 +121,11 @@ impl Preparing {
         keys: &Arc<dyn KeyStore>,
         again: bool,
     ) -> Result<PrepareStep, FormatError> {
+        if let Places::Contact(contact) = &layout.places {
+            let (work, first) =
+                ContactFormatting::start(uid.clone(), layout, contact, record, &**keys, again)?;
+            return Ok(Self::contact(uid, Talk::Contact(Box::new(work)), first));
+        }
         let version = KeyVersion(record.key_version);
         let card = CardRef { uid: &uid, store: &record.issuing_store, version };
         let mut todo = VecDeque::from([Deed::Reset, Deed::SameUid]);
@@ -130,11 +135,6 @@ impl Preparing {
             todo.push_back(Deed::Files(first));
             let files = Some(Talk::Files(work));
             return Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files }.go_on());
-        }
-        if let Places::Contact(contact) = &layout.places {
-            let (work, first) =
-                ContactFormatting::start(uid.clone(), layout, contact, record, &**keys, again)?;
-            return Ok(Self::contact(uid, Talk::Contact(Box::new(work)), first));
         }
         if technology == Technology::Ultralight {
             todo.push_back(Deed::Chip);

@@ -60,9 +60,9 @@ pub struct Reading(Kind);
 
 #[derive(Debug)]
 enum Kind {
+    Contact(Box<ContactReading>),
     Memory(MemoryReading),
     Files(FileReading),
-    Contact(Box<ContactReading>),
 }
 
 impl Reading {
@@ -75,14 +75,14 @@ impl Reading {
         disturbed: bool,
     ) -> ReadStep {
         match &layout.places {
+            Places::Contact(_) => {
+                let (reading, select) = ContactReading::start(uid, layout, keys);
+                ReadStep::Transmit(select, Box::new(Self(Kind::Contact(Box::new(reading)))))
+            }
             Places::Files(files) => {
                 let files = files.clone();
                 let (reading, select) = FileReading::start(uid, layout, files, keys, KeyRole::Debit);
                 ReadStep::Transmit(select, Box::new(Self(Kind::Files(reading))))
-            }
-            Places::Contact(_) => {
-                let (reading, select) = ContactReading::start(uid, layout, keys);
-                ReadStep::Transmit(select, Box::new(Self(Kind::Contact(Box::new(reading)))))
             }
             Places::Pages(_) | Places::Blocks(_) => MemoryReading::start(uid, layout, keys, disturbed),
         }
@@ -93,15 +93,15 @@ impl Reading {
     pub fn answer(self, answer: &Answer) -> ReadStep {
         match self.0 {
             Kind::Memory(reading) => reading.answer(answer),
-            Kind::Files(mut reading) => match reading.answer(answer) {
-                FileStep::Transmit(command) => {
-                    ReadStep::Transmit(command, Box::new(Self(Kind::Files(reading))))
-                }
-                FileStep::Done(finding) => ReadStep::Done(finding),
-            },
             Kind::Contact(mut reading) => match reading.answer(answer) {
                 FileStep::Transmit(command) => {
                     ReadStep::Transmit(command, Box::new(Self(Kind::Contact(reading))))
+                }
+                FileStep::Done(finding) => ReadStep::Done(finding),
+            },
+            Kind::Files(mut reading) => match reading.answer(answer) {
+                FileStep::Transmit(command) => {
+                    ReadStep::Transmit(command, Box::new(Self(Kind::Files(reading))))
                 }
                 FileStep::Done(finding) => ReadStep::Done(finding),
             },
@@ -330,6 +330,7 @@ impl MemoryReading {
                         deeds.push_back(Deed::Open(PageLogin::of(pages, card, &*self.keys)?));
                     }
                 }
+                Places::Contact(_) => {}
                 Places::Blocks(_) => {
                     let sector = place::sector(piece.at);
                     if open.replace(sector) != Some(sector) {
@@ -337,7 +338,7 @@ impl MemoryReading {
                         deeds.extend([Deed::Load(login.load), Deed::LogIn(login.authenticate)]);
                     }
                 }
-                Places::Files(_) | Places::Contact(_) => {}
+                Places::Files(_) => {}
             }
             deeds.push_back(Deed::Read(piece));
         }
@@ -399,8 +400,8 @@ pub(super) fn finding(header: Header, slots: &[&[u8]], uid: &CardUid, keys: &dyn
 /// What a key store that does not act means for the card.
 pub(super) fn no_key(error: &KeyError) -> Refusal {
     match error {
-        KeyError::OtherStore { .. } => Refusal::StoreNotAccepted,
         KeyError::TooFewTries { .. } => Refusal::TooFewTries,
+        KeyError::OtherStore { .. } => Refusal::StoreNotAccepted,
         _ => Refusal::KeyMissing,
     }
 }

@@ -35,8 +35,9 @@ fn prepare(line: &mut Line<'_>, technology: Technology, again: bool) -> Option<P
 /// sector, and lock bits are only ever set.
 fn is_for_ever(technology: Technology, apdu: &[u8]) -> bool {
     match layout(technology).places {
-        Places::Files(_) | Places::Contact(_) => panic!("neither pages nor blocks"),
+        Places::Files(_) => panic!("keeps files"),
         Places::Blocks(_) => apdu[1] == 0xD6 && apdu[3] % 4 == 3,
+        Places::Contact(_) => panic!("has bytes"),
         Places::Pages(_) => apdu[1] == 0xD6 && apdu[3] == 2,
     }
 }
@@ -181,8 +182,9 @@ fn a_lifted_card_is_accused_of_nothing() {
 fn a_slot_that_cannot_be_read_is_a_slot_less() {
     for (sim, technology) in ALL {
         let (a, b) = match layout(technology).places {
-            Places::Files(_) | Places::Contact(_) => panic!("neither pages nor blocks"),
+            Places::Files(_) => panic!("keeps files"),
             Places::Blocks(_) => (4, 9),
+            Places::Contact(_) => panic!("has bytes"),
             Places::Pages(_) => (8, 22),
         };
         let mut chip = issue(sim, technology);

@@ -67,10 +67,10 @@ enum Stage {
     Uid,
     /// The same record?
     Reading(Box<Reading>),
-    /// A card with files, from its reading to the commit.
-    Files(Box<FileWriting>),
     /// A contact memory card, from its reading to what was read back.
     Contact(Box<ContactWriting>),
+    /// A card with files, from its reading to the commit.
+    Files(Box<FileWriting>),
     Deeds {
         doing: Deed,
         todo: VecDeque<Deed>,
@@ -136,16 +136,16 @@ impl Writing {
                 let step = reading.answer(answer);
                 self.reading(step)
             }
-            Stage::Files(mut writing) => match writing.answer(answer) {
+            Stage::Contact(mut writing) => match writing.answer(answer) {
                 FileStep::Transmit(command) => {
-                    self.stage = Stage::Files(writing);
+                    self.stage = Stage::Contact(writing);
                     WriteStep::Transmit(command, Box::new(self))
                 }
                 FileStep::Done(outcome) => WriteStep::Done(outcome),
             },
-            Stage::Contact(mut writing) => match writing.answer(answer) {
+            Stage::Files(mut writing) => match writing.answer(answer) {
                 FileStep::Transmit(command) => {
-                    self.stage = Stage::Contact(writing);
+                    self.stage = Stage::Files(writing);
                     WriteStep::Transmit(command, Box::new(self))
                 }
                 FileStep::Done(outcome) => WriteStep::Done(outcome),
@@ -155,20 +155,20 @@ impl Writing {
         }
     }
 
-    fn files(mut self, files: FilePlaces) -> WriteStep {
-        let (uid, layout, keys) = (self.uid.clone(), Arc::clone(&self.layout), Arc::clone(&self.keys));
-        let (expected, new) = (self.expected.clone(), self.new.clone());
-        let (writing, select) = FileWriting::start(uid, layout, files, keys, expected, new);
-        self.stage = Stage::Files(Box::new(writing));
-        WriteStep::Transmit(select, Box::new(self))
-    }
-
     /// Such a card has no UID that the reader knows of: its conversation begins with its serial.
     fn contact(mut self) -> WriteStep {
         let (uid, layout, keys) = (self.uid.clone(), Arc::clone(&self.layout), Arc::clone(&self.keys));
         let (expected, new) = (self.expected.clone(), self.new.clone());
         let (writing, select) = ContactWriting::start(uid, layout, keys, expected, new);
         self.stage = Stage::Contact(Box::new(writing));
+        WriteStep::Transmit(select, Box::new(self))
+    }
+
+    fn files(mut self, files: FilePlaces) -> WriteStep {
+        let (uid, layout, keys) = (self.uid.clone(), Arc::clone(&self.layout), Arc::clone(&self.keys));
+        let (expected, new) = (self.expected.clone(), self.new.clone());
+        let (writing, select) = FileWriting::start(uid, layout, files, keys, expected, new);
+        self.stage = Stage::Files(Box::new(writing));
         WriteStep::Transmit(select, Box::new(self))
     }
 
@@ -206,9 +206,10 @@ impl Writing {
         let writes = place::slot_writes(&self.layout.places, target, &bytes);
         let deeds = match self.layout.places {
             Places::Pages(ref pages) => self.page_deeds(pages, card, target, &writes, &bytes),
+            Places::Contact(_) => Err(KeyError::NoSuchKey),
             Places::Blocks(_) => self.block_deeds(card, &writes),
             // Has its own way from the beginning.
-            Places::Files(_) | Places::Contact(_) => Err(KeyError::NoSuchKey),
+            Places::Files(_) => Err(KeyError::NoSuchKey),
         };
         deeds.map_err(|error| WriteOutcome::Refused(no_key(&error)))
     }

@@ -53,13 +53,13 @@ pub fn wholeness(technology: Technology) -> Wholeness {
         T::Desfire => Wholeness::Commit,
         T::MifareClassic1k
         | T::MifareClassic4k
+        | T::Sle4442
         | T::Ntag213
         | T::Ntag215
         | T::Ntag216
         | T::Ntag424
         | T::Ultralight
-        | T::UltralightC
-        | T::Sle4442 => Wholeness::TwoSlots,
+        | T::UltralightC => Wholeness::TwoSlots,
         T::Cpu | T::Iso15693 | T::Em4100 | T::Magstripe | T::Barcode | T::Qr | T::Unknown => {
             Wholeness::Account
         }

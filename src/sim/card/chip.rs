@@ -20,11 +20,11 @@ const BLOCK: usize = 16;
 
 #[derive(Debug, Clone)]
 enum Memory {
+    Contact(Box<Sle4442>),
     Blocks(Classic),
     Pages(Tag),
     TripleDes(Box<UltralightC>),
     Files(Box<Desfire>),
-    Contact(Box<Sle4442>),
     /// The technology is only identified.
     None,
 }
@@ -51,11 +51,11 @@ impl Chip {
     /// The field was switched off or the card reset.
     pub fn reset(&mut self) {
         match &mut self.memory {
+            Memory::Contact(card) => card.reset(),
             Memory::Blocks(classic) => classic.reset(),
             Memory::Pages(tag) => tag.reset(),
             Memory::TripleDes(tag) => tag.reset(),
             Memory::Files(files) => files.reset(),
-            Memory::Contact(card) => card.reset(),
             Memory::None => {}
         }
     }
@@ -156,9 +156,6 @@ impl Chip {
     /// Answers one APDU.
     pub fn apdu(&mut self, apdu: &[u8]) -> Vec<u8> {
         let [class, ins, p1, p2, rest @ ..] = apdu else { return WRONG_LENGTH.to_vec() };
-        if let (0xFF, Memory::Contact(card)) = (class, &mut self.memory) {
-            return card.apdu(*ins, *p1, *p2, rest);
-        }
         match class {
             0xFF => self.reader(*ins, *p1, *p2, rest),
             0x00 => self.processor(*ins, *p1, rest),
@@ -172,6 +169,9 @@ impl Chip {
 
     /// Pseudo-APDUs (PC/SC part 3 §3.2.2; ACR122U API for the rest).
     fn reader(&mut self, ins: u8, p1: u8, p2: u8, rest: &[u8]) -> Vec<u8> {
+        if let Memory::Contact(card) = &mut self.memory {
+            return card.apdu(ins, p1, p2, rest);
+        }
         match (ins, p1, p2) {
             (0xCA, 0x00, 0x00) => cut(&self.profile.uid, rest),
             (0xCA, 0x01, 0x00) => match self.profile.answer_to_select() {
@@ -221,12 +221,13 @@ impl Chip {
     fn read(&mut self, address: usize, rest: &[u8]) -> Vec<u8> {
         let length = rest.first().map_or(BLOCK, |le| if *le == 0 { BLOCK } else { usize::from(*le) });
         let bytes = match &mut self.memory {
+            Memory::Contact(_) => return UNSUPPORTED.to_vec(),
             Memory::Blocks(classic) => classic.read(address, length),
             Memory::Pages(tag) => tag.read(address).and_then(|bytes| bytes.get(..length).map(<[u8]>::to_vec)),
             Memory::TripleDes(tag) => {
                 tag.read(address).and_then(|bytes| bytes.get(..length).map(<[u8]>::to_vec))
             }
-            Memory::Files(_) | Memory::Contact(_) | Memory::None => return UNSUPPORTED.to_vec(),
+            Memory::Files(_) | Memory::None => return UNSUPPORTED.to_vec(),
         };
         bytes.map_or(FAILED.to_vec(), |bytes| [bytes.as_slice(), &OK].concat())
     }
@@ -237,10 +238,11 @@ impl Chip {
             return WRONG_LENGTH.to_vec();
         };
         let written = match &mut self.memory {
+            Memory::Contact(_) => false,
             Memory::Blocks(classic) => classic.write(address, data),
             Memory::Pages(tag) => tag.write(address, data),
             Memory::TripleDes(tag) => tag.write(address, data),
-            Memory::Files(_) | Memory::Contact(_) | Memory::None => false,
+            Memory::Files(_) | Memory::None => false,
         };
         if written { OK.to_vec() } else { FAILED.to_vec() }
     }
