@@ -113,7 +113,9 @@ pub(super) fn format_steps(
     match &layout.places {
         Places::Pages(pages) => format_pages(technology, pages, &header_bytes, &writes, card, keys),
         Places::Blocks(blocks) => format_blocks(layout, blocks, &header_bytes, &writes, card, keys),
-        Places::Files(_) | Places::Contact(_) | Places::Purse(_) => Err(FormatError::Conversation(technology)),
+        Places::Files(_) | Places::Contact(_) | Places::Purse(_) => {
+            Err(FormatError::Conversation(technology))
+        }
     }
 }
 

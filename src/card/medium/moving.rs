@@ -61,9 +61,9 @@ pub fn places(technology: Technology, layout: &CardLayout) -> Option<u8> {
         Places::Pages(_) => config_page(technology).map(|_| 2),
         Places::Blocks(blocks) => u8::try_from(sectors(blocks).len()).ok(),
         // Each key has its own change command and version there; not done yet.
-            Places::Files(_) | Places::Purse(_) => None,
-            // A code that may be torn is not changed on a card that has money on it.
-            Places::Contact(_) => None,
+        Places::Files(_) | Places::Purse(_) => None,
+        // A code that may be torn is not changed on a card that has money on it.
+        Places::Contact(_) => None,
     }
 }
 

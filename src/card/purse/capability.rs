@@ -64,9 +64,7 @@ pub fn wholeness(technology: Technology) -> Wholeness {
         | T::UltralightC
         | T::Sle4442
         | T::Cpu => Wholeness::TwoSlots,
-        T::Iso15693 | T::Em4100 | T::Magstripe | T::Barcode | T::Qr | T::Unknown => {
-            Wholeness::Account
-        }
+        T::Iso15693 | T::Em4100 | T::Magstripe | T::Barcode | T::Qr | T::Unknown => Wholeness::Account,
     }
 }
 
