@@ -21,6 +21,7 @@ const EV_KEY: u16 = 0x01;
 const SYN_DROPPED: u16 = 3;
 const RELEASED: i32 = 0;
 const PRESSED: i32 = 1;
+const KEY_TAB: u16 = 15;
 const KEY_ENTER: u16 = 28;
 const KEY_KPENTER: u16 = 96;
 const KEY_CAPSLOCK: u16 = 58;
@@ -75,7 +76,7 @@ fn key(bytes: &[u8; EVENT_BYTES]) -> Option<Key> {
     }
 }
 
-/// Why what Enter ended is no scan.
+/// Why what Enter or Tab ended is no scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoScan {
     /// Keys were lost, or it is too long.
@@ -98,7 +99,7 @@ pub(super) struct Typing {
 }
 
 impl Typing {
-    /// Takes a key, and when it was; the text that Enter ended.
+    /// Takes a key, and when it was; the text that Enter or Tab ended: scanners are set to either.
     pub(super) fn key(&mut self, key: Key, at: Duration) -> Option<Result<String, NoScan>> {
         if matches!(key, Key::Down(_)) {
             let since = at.saturating_sub(std::mem::replace(&mut self.last, at));
@@ -114,7 +115,7 @@ impl Typing {
                 self.held = 0;
                 None
             }
-            Key::Down(KEY_ENTER | KEY_KPENTER) => {
+            Key::Down(KEY_ENTER | KEY_KPENTER | KEY_TAB) => {
                 let text = std::mem::take(&mut self.text);
                 let damaged = std::mem::take(&mut self.damaged);
                 if std::mem::take(&mut self.by_hand) {
@@ -148,7 +149,7 @@ impl Typing {
         self.damaged || !self.text.is_empty()
     }
 
-    /// Forgets what was typed without an end. A person may have paused: up to Enter it stays theirs.
+    /// Forgets what was typed without an end. A person may have paused: up to its end it stays theirs.
     pub(super) fn forget(&mut self) {
         self.text.zeroize();
         *self = Self { caps: self.caps, by_hand: self.by_hand, ..Self::default() };
@@ -307,6 +308,40 @@ pub(super) mod tests {
             ),
             ("number block", vec![Key::Down(79), Key::Down(82), Key::Down(96)], vec![text("10")]),
             ("Enter alone is no scan", vec![ENTER, ENTER], vec![]),
+            ("Tab", vec![Key::Down(a), Key::Down(15), Key::Down(one), ENTER], vec![text("a"), text("1")]),
+            (
+                "Tab and Enter, or carriage return and line feed",
+                [
+                    Key::Down(a),
+                    Key::Down(15),
+                    ENTER,
+                    Key::Down(a),
+                    ENTER,
+                    Key::Down(control),
+                    Key::Down(36),
+                    Key::Up(control),
+                ]
+                .into(),
+                vec![text("a"), text("a")],
+            ),
+            (
+                "a scanner that types capitals with caps lock, letter by letter",
+                vec![
+                    Key::Down(caps),
+                    Key::Up(caps),
+                    Key::Down(a),
+                    Key::Down(caps),
+                    Key::Up(caps),
+                    Key::Down(a),
+                    ENTER,
+                ],
+                vec![text("Aa")],
+            ),
+            (
+                "the number block, whole, whatever num lock says",
+                [69, 71, 72, 73, 74, 75, 76, 77, 78, 79, 80, 81, 82, 83, 98, 55, 96].map(Key::Down).into(),
+                vec![text("789-456+1230./*")],
+            ),
             (
                 "lost keys",
                 vec![Key::Down(a), Key::Lost, Key::Down(a), ENTER, Key::Down(a), ENTER],
