@@ -7,8 +7,9 @@ mod counter_shop;
 #[path = "support/daemon.rs"]
 mod daemon;
 mod mqtt;
-#[path = "support/port.rs"]
-mod port;
+mod port {
+    pub use crate::mqtt::free_port;
+}
 
 use std::path::Path;
 use std::time::Duration;

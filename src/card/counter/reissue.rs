@@ -214,12 +214,12 @@ pub async fn reissue(
     let out = move_out(new, reason)?;
     batch.ops.extend(out.ops);
     batch.events.extend(out.events);
-    if let Some(new_card_no) = record.new_card_no.as_ref().filter(|_| !new_taken) {
-        if new_listed != Some(member(record)) {
-            let one = listed(new_card_no, new_listed, member(record), "reissue", by)?;
-            batch.ops.extend(one.ops);
-            batch.events.extend(one.events);
-        }
+    if let Some(new_card_no) = record.new_card_no.as_ref().filter(|_| !new_taken)
+        && new_listed != Some(member(record))
+    {
+        let one = listed(new_card_no, new_listed, member(record), "reissue", by)?;
+        batch.ops.extend(one.ops);
+        batch.events.extend(one.events);
     }
     Ok(Ok(Reissue::Made(batch)))
 }

@@ -168,7 +168,7 @@ impl TillPurse {
     pub fn moment(&self) -> Moment {
         let time = jiff::Timestamp::from_millisecond(UtcMillis::now().0).unwrap_or_default();
         let time = time.to_zoned(self.timezone.clone());
-        let bcd = |number: i16| u8::try_from(number / 10 % 10 << 4 | number % 10).unwrap_or_default();
+        let bcd = |number: i16| u8::try_from(((number / 10 % 10) << 4) | (number % 10)).unwrap_or_default();
         let (year, second) = (time.year(), time.second());
         let date = [bcd(year / 100), bcd(year % 100), bcd(time.month().into()), bcd(time.day().into())];
         Moment { date, time: [bcd(time.hour().into()), bcd(time.minute().into()), bcd(second.into())] }

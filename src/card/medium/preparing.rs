@@ -70,10 +70,10 @@ pub struct Preparing {
 /// A conversation with a card of files, of contact memory, or with a purse.
 #[derive(Debug)]
 enum Talk {
-    Files(FileFormatting),
+    Files(Box<FileFormatting>),
     Contact(Box<ContactFormatting>),
     Naming(Naming),
-    Purse(PurseFormatting),
+    Purse(Box<PurseFormatting>),
 }
 
 impl Talk {
@@ -135,7 +135,7 @@ impl Preparing {
             let keys = Arc::clone(keys);
             let (work, first) = FileFormatting::start(uid.clone(), layout, files.clone(), record, keys)?;
             todo.push_back(Deed::Files(first));
-            let files = Some(Talk::Files(work));
+            let files = Some(Talk::Files(Box::new(work)));
             return Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files }.go_on());
         }
         if let Places::Contact(contact) = &layout.places {
@@ -147,7 +147,7 @@ impl Preparing {
             let (keys, purse) = (Arc::clone(keys), purse.clone());
             let (work, first) = PurseFormatting::start(uid.clone(), layout, purse, record, keys, again)?;
             todo.push_back(Deed::Files(first));
-            let files = Some(Talk::Purse(work));
+            let files = Some(Talk::Purse(Box::new(work)));
             return Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files }.go_on());
         }
         if technology == Technology::Ultralight {

@@ -56,10 +56,10 @@ fn a_card_cut_while_being_issued_is_empty_and_is_prepared_again() {
         assert_eq!(prepare(&mut all, technology, false), Some(PrepareOutcome::Prepared));
         let sent = std::mem::take(&mut all.sent);
         assert_eq!(current(&mut whole, technology), record(7), "{technology:?}");
-        for good in 0..sent.len() {
+        for (good, apdu) in sent.iter().enumerate() {
             for end in End::CUTS {
                 let is_torn = !matches!(end, End::Unheard | End::Lost);
-                if is_torn && is_for_ever(technology, &sent[good]) {
+                if is_torn && is_for_ever(technology, apdu) {
                     continue;
                 }
                 let name = format!("{technology:?}, cut at {good} of {}, {end:?}", sent.len());
@@ -105,10 +105,10 @@ fn the_key_of_a_closed_card_is_not_written_again() {
         assert_eq!(prepare(&mut second, technology, true), Some(PrepareOutcome::Prepared));
         let sent = std::mem::take(&mut second.sent);
         assert!(!sent.iter().any(writes_key), "{technology:?}");
-        for good in 0..sent.len() {
+        for (good, apdu) in sent.iter().enumerate() {
             for end in End::CUTS {
                 let is_torn = !matches!(end, End::Unheard | End::Lost);
-                if is_torn && is_for_ever(technology, &sent[good]) {
+                if is_torn && is_for_ever(technology, apdu) {
                     continue;
                 }
                 let mut cut = closed.clone();

@@ -244,9 +244,9 @@ fn an_issue_cut_anywhere_is_taken_up_again() {
     let (outcome, sent) = prepare(&mut named.clone(), false, None);
     assert_eq!(outcome, PrepareOutcome::Prepared);
     let change = sent.iter().position(|apdu| apdu[1] == 0xD2).unwrap();
-    for at in 0..sent.len() {
+    for (at, apdu) in sent.iter().enumerate() {
         for wrong in WRONGS {
-            let what = format!("{wrong:?} at {at}, {:02X}", sent[at][1]);
+            let what = format!("{wrong:?} at {at}, {:02X}", apdu[1]);
             let mut chip = named.clone();
             let (mut outcome, _) = prepare(&mut chip, false, Some((at, wrong)));
             let torn_code = at == change && matches!(wrong, Wrong::Torn(_));
