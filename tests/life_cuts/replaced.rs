@@ -1,12 +1,14 @@
 //! A card takes the place of another.
 
 use baygate::card::counter::Deal;
+use baygate::clock::UtcMillis;
 use baygate::event::card::Technology;
 use baygate::event::ledger::{CardStanding, CardType, TransactionKind};
 use baygate::ident::CardNo;
 use baygate::money::{Fen, Holding};
 use baygate::sim::card::{CardFault, Technology as Sim};
 use baygate::store::card_pins::{CardPinOp, PinDeed};
+use baygate::store::hotlist::HotlistOp;
 use baygate::store::ledger::State;
 use baygate::store::operators::PinHash;
 use baygate::store::requests::RequestState;
@@ -137,6 +139,28 @@ async fn a_new_card_that_breaks_is_replaced_in_turn() {
         shop.take_away(card).await;
     }
     assert!(ends.iter().all(|count| *count > 0), "{ends:?}");
+    service.stop().await;
+}
+
+/// Headquarters lists a card as soon as it hears of its replacement, which was cut: what left the old
+/// card still arrives on the new one. Of a card that has given nothing yet nothing is taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_that_was_cut_is_finished_though_the_old_card_is_listed() {
+    let (shop, service) = shop();
+    for n in [1, 3] {
+        issued(&shop, Sim::Ntag215, n, CardType::Named, 5_000).await;
+    }
+    let fresh = issued(&shop, Sim::Ntag215, 2, CardType::Named, 0).await;
+    let (fresh, committed, _) = cut(&shop, &fresh, 1, CardFault::Pull, replace(&number(1), &number(2))).await;
+    assert!(!committed && stands(&shop, &number(1)).await == CardStanding::Replaced);
+    let cards = [1, 3].map(number).to_vec();
+    let list = HotlistOp::Put { version: 1, as_of: UtcMillis::now(), cards };
+    shop.gateway.store.commit(Batch::new().op(Op::Hotlist(list))).await.unwrap();
+    let card = shop.lay(&fresh).await;
+    refused(&shop, &card, replace(&number(3), &number(2)), "card-hotlisted").await;
+    let fresh = shop.take_away(card).await;
+    whole(&shop, &fresh, replace(&number(1), &number(2))).await;
+    assert_eq!(shop.known(&number(2)).await.unwrap().balance(), Some(Fen(5_000)));
     service.stop().await;
 }
 

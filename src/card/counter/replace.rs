@@ -186,7 +186,8 @@ fn may(old: &Old, row: &CardRow, fresh: &MemberRecord, why: Why, rules: &PurseTa
     if old.by_headquarters() {
         return Ok(());
     }
-    if old.hotlisted {
+    // What has left it already arrives: headquarters may have listed it because it was replaced.
+    if old.hotlisted && old.giving.is_none() {
         return Err(Refusal::CardHotlisted.into());
     }
     if why == Why::Lost {
