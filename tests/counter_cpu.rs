@@ -313,7 +313,7 @@ async fn a_purchase_that_nobody_checked_is_for_headquarters() {
         }
         slot.1.store(false, Ordering::Relaxed);
         assert_eq!(transaction(&shop, id).await.state, State::Parked, "restarted {restarted}");
-        assert_eq!(shop.request(id).await.state, RequestState::Running);
+        assert_eq!(shop.request(id).await.state, RequestState::Failed, "no tap tells any more");
         let told = shop.told().await;
         let last = told.iter().rfind(|(kind, _)| kind == "card.transaction").unwrap();
         assert_eq!((&last.1["outcome"], last.1["proof"].is_object()), (&"unknown".into(), !restarted));
