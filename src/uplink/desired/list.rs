@@ -22,7 +22,7 @@ const CLOCKS_DIFFER_MS: i64 = 300_000;
 /// Headquarters has to publish another message.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
-    #[error("the message is not {{version, base, as_of, url, sha256, size}}: {0}")]
+    #[error("the message is not {{version, base, url, sha256, size, signature}}: {0}")]
     Message(String),
     #[error("version {wanted} is older than {here}, which is here; publish a newer one")]
     Older { wanted: u64, here: u64 },
@@ -53,8 +53,10 @@ pub(super) struct Wanted {
     pub(super) version: u64,
     #[serde(default)]
     base: Option<u64>,
-    /// A retained message comes again for months: without this nobody knew how old its list is.
-    as_of: UtcMillis,
+    /// A retained message comes again for months. Without this its list is as old as the moment
+    /// in which its version came first.
+    #[serde(default)]
+    as_of: Option<UtcMillis>,
     pub(super) url: String,
     sha256: String,
     pub(super) size: u64,
@@ -89,7 +91,9 @@ impl Wanted {
 
     /// Whether it says nothing new.
     pub(super) fn is_here(&self, here: Option<HotlistState>) -> bool {
-        here.is_some_and(|here| here.version == self.version && here.as_of >= self.as_of)
+        here.is_some_and(|here| {
+            here.version == self.version && self.as_of.is_none_or(|as_of| here.as_of >= as_of)
+        })
     }
 
     /// What is to be done where `here` is the list.
@@ -146,10 +150,10 @@ impl Wanted {
     }
 
     fn as_of(&self, now: UtcMillis) -> Result<UtcMillis, Refused> {
-        if self.as_of.0 > now.0.saturating_add(CLOCKS_DIFFER_MS) {
-            return Err(Refused::NotYet(self.as_of));
+        match self.as_of {
+            Some(as_of) if as_of.0 > now.0.saturating_add(CLOCKS_DIFFER_MS) => Err(Refused::NotYet(as_of)),
+            as_of => Ok(as_of.unwrap_or(now).min(now)),
         }
-        Ok(self.as_of.min(now))
     }
 }
 
@@ -216,6 +220,11 @@ mod tests {
         assert!(wanted(&message(7, None, -5, "")).is_here(here(7, -5)));
         assert!(!wanted(&message(7, None, -4, "")).is_here(here(7, -5)));
         assert!(!wanted(&message(7, None, -5, "")).is_here(None));
+        // As the contract has it: its age counts from when the version came first.
+        let mut bare = message(7, None, 0, "");
+        bare.as_object_mut().unwrap().remove("as_of");
+        assert!(wanted(&bare).is_here(here(7, -5)) && !wanted(&bare).is_here(here(6, -5)));
+        assert_eq!(wanted(&bare).as_of(NOW), Ok(NOW));
         match step(&message(7, None, -4, ""), here(7, -5)).unwrap() {
             Step::Renew(HotlistOp::Change { base: 7, version: 7, as_of, add, remove }) => {
                 assert_eq!((as_of.0, add.len() + remove.len()), (NOW.0 - 4, 0));
@@ -255,7 +264,8 @@ mod tests {
         }
         let mut undated = message(8, None, 0, whole);
         undated.as_object_mut().unwrap().remove("as_of");
-        Wanted::parse(undated.to_string().as_bytes()).unwrap_err();
+        let put = HotlistOp::Put { version: 8, as_of: NOW, cards: cards(&["1", "2"]) };
+        assert_eq!(read(&undated, whole), Ok(put));
     }
 
     proptest! {
