@@ -2,6 +2,8 @@
 //! of its own a batch that fails takes no other with it ([`batch`]); without one
 //! it is cheaper and may leave half of itself behind ([`unguarded`]).
 
+use std::sync::Arc;
+
 use rusqlite::{CachedStatement, Connection, params};
 use serde::de::IgnoredAny;
 use uuid::Uuid;
@@ -102,9 +104,8 @@ pub(super) struct Run {
     pub(super) start: Position,
 }
 
-/// What the log adds to an event: made of the new one only after the commit, with its
-/// strings moved, because memory that one thread asks for and another gives back is
-/// what callers and writer wait for each other most (docs/benchmarks.md).
+/// What the log adds to an event. The caller makes the event of it, with the strings of the
+/// new one moved.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     epoch: Epoch,
@@ -131,21 +132,40 @@ impl Place {
     }
 }
 
+/// A batch with room for its places: all its memory is the caller's. What one thread asks
+/// for and another gives back is what callers and writer wait for each other most (docs/benchmarks.md).
+pub(super) struct Placed {
+    pub(super) batch: CheckedBatch,
+    places: Vec<Place>,
+}
+
+impl Placed {
+    pub(super) fn new(batch: CheckedBatch) -> Self {
+        let places = Vec::with_capacity(batch.facts.len());
+        Self { batch, places }
+    }
+
+    /// The events of a batch that was committed.
+    pub(super) fn events(self) -> Vec<Arc<Event>> {
+        let facts = self.batch.facts.into_iter();
+        facts.zip(self.places).map(|(fact, place)| Arc::new(place.event(fact.new))).collect()
+    }
+}
+
 /// One batch in its own savepoint. The position is only moved when it succeeds.
 pub(super) fn batch(
     log: &mut Appender<'_>,
     position: &mut Position,
     run: &Run,
-    batch: &CheckedBatch,
-) -> Result<Vec<Place>, StoreError> {
+    placed: &mut Placed,
+) -> Result<(), StoreError> {
     let mut moved = *position;
     let mut tally = Tally::default();
     let tx = log.tx;
     tx.execute_batch("SAVEPOINT batch")?;
-    let result = unguarded(log, &mut moved, &mut tally, run, batch)
-        .and_then(|places| tally.write(tx, &moved).map(|()| places));
+    let result = unguarded(log, &mut moved, &mut tally, run, placed).and_then(|()| tally.write(tx, &moved));
     let ended = tx.execute_batch(match &result {
-        Ok(_) => "RELEASE batch",
+        Ok(()) => "RELEASE batch",
         Err(_) => "ROLLBACK TO batch; RELEASE batch",
     });
     if ended.is_err() && !tx.is_autocommit() {
@@ -155,11 +175,11 @@ pub(super) fn batch(
     // SQLite takes back the whole transaction by itself when the disk is full, and
     // with it the savepoint: the batch's own error says why.
     match (result, ended) {
-        (Ok(places), Ok(())) => {
+        (Ok(()), Ok(())) => {
             *position = moved;
-            Ok(places)
+            Ok(())
         }
-        (Ok(_), Err(error)) => Err(error.into()),
+        (Ok(()), Err(error)) => Err(error.into()),
         (Err(error), _) => Err(error),
     }
 }
@@ -172,9 +192,11 @@ pub(super) fn unguarded(
     position: &mut Position,
     tally: &mut Tally,
     run: &Run,
-    batch: &CheckedBatch,
-) -> Result<Vec<Place>, StoreError> {
+    Placed { batch, places }: &mut Placed,
+) -> Result<(), StoreError> {
     let tx = log.tx;
+    // An attempt before this one may have left some.
+    places.clear();
     for op in &batch.ops {
         match op {
             Op::Device(op) => op.apply(tx),
@@ -210,7 +232,10 @@ pub(super) fn unguarded(
             Op::Clock(op) => op.apply(tx),
         }?;
     }
-    batch.facts.iter().map(|fact| log.insert(position, tally, run.boot, fact)).collect()
+    for fact in &batch.facts {
+        places.push(log.insert(position, tally, run.boot, fact)?);
+    }
+    Ok(())
 }
 
 fn check(new: &NewEvent) -> Result<(), StoreError> {

@@ -60,7 +60,7 @@ impl Writer {
                 return fail(entries, &error);
             }
             let before = self.parts.position;
-            match self.attempt(&entries) {
+            match self.attempt(&mut entries) {
                 Ok(applied) => {
                     let rest = entries.split_off(applied.len());
                     self.publish(applied.iter().any(Result::is_ok));
@@ -90,7 +90,7 @@ impl Writer {
     }
 
     /// Tries a group; says what became of as many of its batches, from the first, as went into the transaction.
-    fn attempt(&mut self, entries: &[Entry]) -> Result<Vec<Applied>, Failure> {
+    fn attempt(&mut self, entries: &mut [Entry]) -> Result<Vec<Applied>, Failure> {
         let before = self.parts.position;
         match self.attempt_with(Guard::None, entries)? {
             Some(applied) => Ok(applied),
@@ -102,7 +102,7 @@ impl Writer {
     }
 
     /// `None`: a batch failed by itself, and nothing was committed.
-    fn attempt_with(&mut self, guard: Guard, entries: &[Entry]) -> Result<Option<Vec<Applied>>, Failure> {
+    fn attempt_with(&mut self, guard: Guard, entries: &mut [Entry]) -> Result<Option<Vec<Applied>>, Failure> {
         let parts = &mut self.parts;
         let tx =
             parts.conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(StoreError::from)?;
@@ -116,15 +116,15 @@ impl Writer {
             if !all.is_empty() && started.elapsed() > GROUP_WORK {
                 break;
             }
-            if !parts.space.admits(entry.batch.claim(), self.used) {
+            if !parts.space.admits(entry.placed.batch.claim(), self.used) {
                 refused = true;
                 all.push(Err(StoreError::Full));
                 continue;
             }
-            let (position, batch) = (&mut parts.position, &entry.batch);
+            let (position, placed) = (&mut parts.position, &mut entry.placed);
             let applied = match guard {
-                Guard::None => apply::unguarded(&mut log, position, &mut tally, &self.run, batch),
-                Guard::Savepoint => apply::batch(&mut log, position, &self.run, batch),
+                Guard::None => apply::unguarded(&mut log, position, &mut tally, &self.run, placed),
+                Guard::Savepoint => apply::batch(&mut log, position, &self.run, placed),
             };
             match applied {
                 // The transaction as a whole is lost, or will be: not this batch's own fault.
@@ -169,7 +169,7 @@ impl Writer {
         self.broken = true;
         let Some(applied) = failure.applied else { return fail(entries, &failure.error) };
         for (entry, own) in entries.into_iter().zip(applied) {
-            let told = own.and(Err(StoreError::Uncertain { what: what.clone() }));
+            let told = own.and_then(|()| Err(StoreError::Uncertain { what: what.clone() }));
             let _ = entry.reply.send(told);
         }
         if let Err(error) = self.reopen() {

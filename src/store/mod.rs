@@ -207,7 +207,7 @@ impl Store {
         let batch = CheckedBatch::new(batch)?;
         let (reply, answer) = oneshot::channel();
         self.writer.send(batch, reply).await?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        Ok(answer.await.map_err(|_| StoreError::Closed)??.events())
     }
 
     /// The transactions that somebody in this process is writing.

@@ -1,18 +1,16 @@
 //! The way to the writer: a bounded queue of batches, each with the place its answer goes to.
 
-use std::sync::Arc;
-
 use tokio::sync::{mpsc, oneshot};
 
-use super::apply::{CheckedBatch, Claim, Place};
+use super::apply::{CheckedBatch, Claim, Placed};
 use super::{ClassLimit, HistoryLimits, StoreError};
-use crate::event::{Class, Event};
+use crate::event::Class;
 
 /// Batches waiting for the writer, at most; beyond that callers wait.
 pub(super) const QUEUE: usize = 256;
 
-/// What a caller gets.
-pub(super) type Answer = Result<Vec<Arc<Event>>, StoreError>;
+/// What a caller gets back.
+pub(super) type Answer = Result<Placed, StoreError>;
 
 pub(super) enum Message {
     Commit(Entry),
@@ -24,7 +22,7 @@ pub(super) enum Message {
 
 /// A batch and its caller.
 pub(super) struct Entry {
-    pub(super) batch: CheckedBatch,
+    pub(super) placed: Placed,
     pub(super) reply: oneshot::Sender<Answer>,
 }
 
@@ -40,7 +38,8 @@ impl Handle {
         batch: CheckedBatch,
         reply: oneshot::Sender<Answer>,
     ) -> Result<(), StoreError> {
-        self.queue.send(Message::Commit(Entry { batch, reply })).await.map_err(|_| StoreError::Closed)
+        let entry = Entry { placed: Placed::new(batch), reply };
+        self.queue.send(Message::Commit(entry)).await.map_err(|_| StoreError::Closed)
     }
 
     pub(super) async fn limits(
@@ -65,16 +64,13 @@ impl Handle {
 }
 
 /// What became of a batch in its transaction.
-pub(super) type Applied = Result<Vec<Place>, StoreError>;
+pub(super) type Applied = Result<(), StoreError>;
 
 /// Answers each of a group.
 pub(super) fn answer(entries: Vec<Entry>, applied: Vec<Applied>) {
-    for (Entry { batch, reply }, applied) in entries.into_iter().zip(applied) {
-        let events = |places: Vec<Place>| {
-            batch.facts.into_iter().zip(places).map(|(fact, place)| Arc::new(place.event(fact.new))).collect()
-        };
+    for (Entry { placed, reply }, applied) in entries.into_iter().zip(applied) {
         // The caller may have gone; the fact stands all the same.
-        let _ = reply.send(applied.map(events));
+        let _ = reply.send(applied.map(|()| placed));
     }
 }
 
@@ -87,7 +83,8 @@ pub(super) fn fail(entries: Vec<Entry>, error: &StoreError) {
 
 /// Answers the ordinary batches of a group with `Full` and gives back the others.
 pub(super) fn refuse_ordinary(entries: Vec<Entry>) -> Vec<Entry> {
-    let (ordinary, rest) = entries.into_iter().partition(|entry| entry.batch.claim() == Claim::Ordinary);
+    let (ordinary, rest) =
+        entries.into_iter().partition(|entry| entry.placed.batch.claim() == Claim::Ordinary);
     fail(ordinary, &StoreError::Full);
     rest
 }

@@ -116,7 +116,7 @@ impl Writer {
             let mut close = None;
             while let Some(message) = next {
                 match message {
-                    Message::Commit(entry) if entry.batch.patient => held.push(entry),
+                    Message::Commit(entry) if entry.placed.batch.patient => held.push(entry),
                     Message::Commit(entry) => group.push(entry),
                     Message::Limits(max_bytes, classes) => self.take_limits(max_bytes, &classes),
                     Message::History(limits) => {
