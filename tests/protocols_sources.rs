@@ -1,12 +1,14 @@
 //! What the rows of the protocol data rest on: a standard and two public works each, or the word that it
-//! was one.
+//! was one; and a vector.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use baygate::protocols::Bundle;
+use baygate::event::vehicle::Readiness;
+use baygate::protocols::{Bundle, InfoForm};
+use baygate::vehicle::verify_vectors;
 
 fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols")
@@ -91,4 +93,77 @@ fn every_row_names_the_standard_and_two_works_or_says_that_there_is_one() {
     let readme = std::fs::read_to_string(shipped().join("README.md")).unwrap();
     let readme = readme.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(readme.contains(&said), "firmware-protocols/README.md should say: {said}");
+}
+
+/// `Oxygen sensor heater, bank 1 sensor 2` and `Secondary air 3` are of the kinds `Oxygen sensor heater` and
+/// `Secondary air`.
+fn kind(name: &str) -> &str {
+    let end = name.find([',', ':', '(']).unwrap_or(name.len());
+    name[..end].trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ')
+}
+
+#[test]
+fn each_kind_of_monitor_and_each_standard_test_has_a_vector() {
+    let bundle = Bundle::load(&shipped()).unwrap();
+    let tables = &bundle.monitor_tests;
+    let shown: Vec<_> = tables.vectors.iter().flat_map(|vector| &vector.tests).collect();
+    let on_can = |mid: u8| {
+        let on_can = tables.vectors.iter().filter(|vector| vector.service == 6);
+        on_can.flat_map(|vector| &vector.tests).any(|test| test.mid == format!("{mid:02X}"))
+    };
+    let kinds: BTreeSet<&str> = tables.monitors().map(|(_, name)| kind(&name.en)).collect();
+    assert_eq!(kinds.len(), 15, "{kinds:?}");
+    for wanted in kinds {
+        let of_kind = tables.monitors().filter(|(_, name)| kind(&name.en) == wanted);
+        assert!(of_kind.map(|(mid, _)| mid).any(on_can), "{wanted}: no monitor of the kind is in a vector");
+    }
+    for (tid, row) in tables.tests() {
+        let services = tables.vectors.iter().filter(|vector| {
+            vector
+                .tests
+                .iter()
+                .any(|test| test.tid == format!("{tid:02X}") && test.name.contains(&row.name.en))
+        });
+        let services: BTreeSet<u8> = services.map(|vector| vector.service).collect();
+        assert!(!services.is_empty(), "test {tid:02X}");
+        assert!(row.oxygen.is_none() || services.contains(&5), "test {tid:02X} of service 05");
+    }
+    assert!(shown.iter().any(|test| !test.passed) && shown.iter().any(|test| test.value < 0.0));
+    assert_eq!(verify_vectors(&bundle), []);
+}
+
+#[test]
+fn each_info_type_each_ratio_and_each_readiness_monitor_has_a_vector() {
+    let bundle = Bundle::load(&shipped()).unwrap();
+    let ratios = &bundle.in_use_ratios;
+    for (info, row) in bundle.info_types.iter() {
+        let shown = match row.form {
+            InfoForm::Counters => ratios.vectors.iter().any(|vector| vector.info == info),
+            _ => bundle.info_types.vectors.iter().any(|vector| vector.info == info),
+        };
+        assert!(shown, "info type {info:02X}");
+    }
+    for (info, rows) in [(0x08, &ratios.spark), (0x0B, &ratios.compression)] {
+        let shown: Vec<_> =
+            ratios.vectors.iter().filter(|v| v.info == info).flat_map(|v| &v.ratios).collect();
+        for row in rows {
+            let bank = row.bank.map(u64::from);
+            let same = |ratio: &&serde_json::Value| {
+                ratio["monitor"] == row.name.as_str() && ratio["bank"].as_u64() == bank
+            };
+            assert!(shown.iter().copied().any(|ratio| same(&ratio)), "{info:02X} {} {bank:?}", row.name);
+        }
+    }
+    let readiness = &bundle.readiness;
+    for (rows, compression) in [(&readiness.spark, 0), (&readiness.compression, 1)] {
+        for row in readiness.continuous.iter().chain(rows) {
+            for state in [Readiness::Complete, Readiness::Incomplete] {
+                // B3: compression ignition.
+                let of_ignition =
+                    readiness.vectors.iter().filter(|vector| vector.data[1] >> 3 & 1 == compression);
+                let shown = of_ignition.map(|vector| vector.readiness.get(&row.name));
+                assert!(shown.into_iter().any(|said| said == Some(&state)), "{} {state:?}", row.name);
+            }
+        }
+    }
 }
