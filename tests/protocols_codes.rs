@@ -94,7 +94,7 @@ fn a_code_says_what_where_and_how() {
 #[test]
 fn the_makers_of_cars_sold_in_china_are_known() {
     let bundle = shipped();
-    assert!(bundle.vin.wmi_count() >= 150, "{}", bundle.vin.wmi_count());
+    assert!(bundle.vin.wmi_count() >= 230, "{}", bundle.vin.wmi_count());
     for (wmi, brand) in [
         ("LFV", "vw"),
         ("LSV", "vw"),
@@ -118,6 +118,32 @@ fn the_makers_of_cars_sold_in_china_are_known() {
         ("LZW", "wuling"),
         ("LMG", "gac"),
         ("LSJ", "mg"),
+        ("LS4", "changan"),
+        ("LS5", "changan"),
+        ("LS6", "changan"),
+        ("LNB", "baic"),
+        ("LNA", "aion"),
+        ("LMW", "gac"),
+        ("LEF", "jmc"),
+        ("LVB", "foton"),
+        ("LSF", "maxus"),
+        ("LSK", "maxus"),
+        ("LNN", "chery"),
+        ("LVT", "chery"),
+        ("LB2", "geely"),
+        ("LFB", "faw"),
+        ("L1N", "xpeng"),
+        ("LW4", "li_auto"),
+        ("HLX", "li_auto"),
+        ("HJN", "nio"),
+        ("HXM", "xiaomi"),
+        ("LFZ", "leapmotor"),
+        ("LM8", "seres"),
+        ("LUZ", "hozon"),
+        ("LDP", "voyah"),
+        ("LL6", "mitsubishi"),
+        ("L2C", "land_rover"),
+        ("LB1", "mercedes"),
         ("WBA", "bmw"),
         ("WDD", "mercedes"),
         ("W1K", "mercedes"),
@@ -132,7 +158,7 @@ fn the_makers_of_cars_sold_in_china_are_known() {
         assert_eq!(maker.brand, brand, "{wmi}");
         let name = bundle.vin.brand(&maker.brand).unwrap();
         assert!(!maker.name.zh.is_empty() && !maker.name.en.is_empty() && !name.zh.is_empty(), "{wmi}");
-        if wmi.starts_with('L') {
+        if wmi.starts_with(['L', 'H']) {
             assert_eq!(bundle.vin.country(&vin).unwrap().id, "CN", "{wmi}");
         }
     }

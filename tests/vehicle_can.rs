@@ -5,6 +5,8 @@
 
 #[path = "vehicle_can/clearing.rs"]
 mod clearing;
+#[path = "vehicle_can/filters.rs"]
+mod filters;
 #[path = "vehicle_can/helper.rs"]
 mod helper;
 #[path = "vehicle_can/iso_tp.rs"]

@@ -4,10 +4,14 @@
 
 mod vehicle_bay;
 
+use std::time::Duration;
+
 use baygate::config::tables::Poll;
 use baygate::sim::vehicle::{Adapter, CarSpec, Drive, Engine, Profile, VehicleSim};
+use baygate::vehicle::Timing;
+use baygate::vehicle::polling::Pace;
 use serde_json::{Value, json};
-use vehicle_bay::{Bay, open_store};
+use vehicle_bay::{Bay, open_store, quick};
 
 const VIN: &str = "1M8GDM9AXKP042788";
 
@@ -41,7 +45,10 @@ async fn a_hybrid_from_arrival_to_departure() {
     let signals = [("speed".to_owned(), 30.0)].into();
     let (sim, link) =
         plugged(CarSpec { drive: Drive::Hybrid, engine: Engine::On, signals, ..CarSpec::default() }).await;
-    let bay = Bay::start(&store, "bay-1", &link, Poll::Auto);
+    // A car that stands with its engine off would be asked once in this test.
+    let hour = Duration::from_secs(3600);
+    let pace = Pace { engine_off: hour, engine_off_most: hour, ..quick().pace };
+    let bay = Bay::start_timed(&store, "bay-1", &link, Poll::Auto, Timing { pace, ..quick() });
     assert_eq!(bay.nth("vehicle.arrived", 1).await["vin"], VIN);
     let report = bay.nth("vehicle.report", 1).await;
     assert_eq!((&report["powertrain"], &report["engine_running"]), (&json!("hybrid"), &json!(false)));
@@ -51,6 +58,12 @@ async fn a_hybrid_from_arrival_to_departure() {
     signal(&bay, "hybrid_battery_remaining", |percent| (61.0..63.0).contains(&percent)).await;
     signal(&bay, "vehicle_speed", |kmh| kmh == 30.0).await;
     signal(&bay, "engine_speed", |rpm| rpm == 0.0).await;
+    let asked = || {
+        let speeds = |request: &&Vec<u8>| request[0] == 0x01 && request[1..].contains(&0x0D);
+        sim.requests().iter().filter(speeds).count()
+    };
+    let before = asked();
+    bay.until("asked at the pace of a running engine", |_| asked() >= before + 5).await;
     // The engine starts by itself.
     sim.engine(Engine::Running);
     signal(&bay, "engine_speed", |rpm| rpm > 400.0).await;

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use baygate::config::tables::Poll;
 use baygate::event::vehicle::{DtcEntry, DtcState, Readiness, VehicleReport};
-use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Engine, Profile, VehicleSim};
+use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Drive, Engine, Profile, VehicleSim};
 use baygate::vehicle::adapter::Adapter;
 use baygate::vehicle::{report, scan, uds};
+use serde_json::json;
 use vehicle_bay::{Bay, bundle, open_store};
 
 const VIN: &str = "1M8GDM9AXKP042788";
@@ -94,9 +95,78 @@ async fn a_car_of_j1979_2_gives_the_whole_report() {
     let groups: Vec<_> =
         unit.readiness_groups.iter().map(|(group, state)| (group.as_str(), *state)).collect();
     assert_eq!(groups, [("01", Readiness::Incomplete), ("02", Readiness::Complete)]);
+    // F6xx: every result of every monitor, as service 06 would have given them.
+    let results: Vec<_> = unit
+        .monitor_tests
+        .iter()
+        .map(|test| (test.mid.as_str(), test.tid.as_str(), test.value, test.max, test.unit.as_str()))
+        .collect();
+    assert_eq!(
+        results,
+        [
+            ("01", "01", 0.45018, 3.997574, "V"),
+            ("01", "05", 72.0, 250.0, "ms"),
+            ("21", "80", 0.19921875, 0.75, ""),
+            ("3C", "80", 0.00366, 0.02745, ""),
+            ("A1", "0B", 0.0, 65535.0, ""),
+            ("A1", "0C", 0.0, 65535.0, ""),
+            ("A2", "0C", 2.0, 150.0, ""),
+            ("A3", "0C", 1.0, 150.0, ""),
+            ("A4", "0C", 0.0, 150.0, ""),
+            ("A5", "0C", 3.0, 150.0, ""),
+        ]
+    );
+    assert!(unit.monitor_tests.iter().all(|test| test.passed));
+    // F808: 16 counters, from 100 on by threes.
+    let ratios: Vec<_> = unit.iupr.iter().map(|ratio| ratio["monitor"].as_str().unwrap()).collect();
+    assert_eq!(
+        ratios,
+        [
+            "general",
+            "catalyst",
+            "catalyst",
+            "oxygen_sensor",
+            "oxygen_sensor",
+            "egr_vvt",
+            "secondary_air",
+            "evap"
+        ]
+    );
+    assert_eq!(
+        unit.iupr[1],
+        json!({ "monitor": "catalyst", "bank": 1, "completed": 106, "conditions": 109, "ratio": 0.972477 })
+    );
     let frame = unit.freeze_frames.iter().find(|frame| frame.code == "P0420").unwrap();
     let rpm = frame.values.iter().find(|value| value.pid == "020C").unwrap();
     assert_eq!(rpm.value.as_f64(), Some(2400.0));
+}
+
+/// Compression ignition counts other monitors (F80B), in a report of J1979-2 and in one of J1979.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_diesel_gives_the_ratios_of_its_own_monitors() {
+    for (obd, j1979_2) in [(false, true), (true, false)] {
+        let car = CarSpec { obd, j1979_2, units: 1, drive: Drive::Diesel, ..CarSpec::default() };
+        let report = scanned(car).await.unwrap();
+        let unit = &report.ecus[0];
+        let ratios: Vec<_> = unit.iupr.iter().map(|ratio| ratio["monitor"].as_str().unwrap()).collect();
+        assert_eq!(
+            ratios,
+            [
+                "general",
+                "nmhc_catalyst",
+                "nox_aftertreatment",
+                "nox_adsorber",
+                "particulate_filter",
+                "exhaust_gas_sensor",
+                "egr_vvt",
+                "boost_pressure",
+                "fuel_system"
+            ]
+        );
+        assert_eq!(unit.iupr[8]["conditions"], 151);
+        assert_eq!(unit.readiness["particulate_filter"], Readiness::Complete);
+        assert_eq!(unit.readiness.get("catalyst"), None, "obd {obd}");
+    }
 }
 
 /// A car that answers UDS alone is asked one identifier at a time: the adapter, whose first answer

@@ -92,18 +92,18 @@ impl Air {
 
 #[test]
 fn two_dongles_at_one_address() {
-    let air = match Air::new() {
-        Ok(air) => air,
-        Err(error) => {
-            // Past the harness, which keeps what passing tests print.
-            let _ = std::io::Write::write_all(
-                &mut std::io::stderr(),
-                format!("two_dongles_at_one_address SKIPPED: no network namespaces here ({error})\n")
-                    .as_bytes(),
-            );
-            return;
-        }
-    };
+    if std::env::var_os("BAYGATE_WITHOUT_NETNS").is_some() {
+        // Past the harness, which keeps what passing tests print.
+        let said = b"two_dongles_at_one_address LEFT OUT: BAYGATE_WITHOUT_NETNS is set\n";
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), said);
+        return;
+    }
+    let air = Air::new().unwrap_or_else(|error| {
+        panic!(
+            "no network namespaces here ({error}): run as root with iproute2, or set \
+             BAYGATE_WITHOUT_NETNS=1 to leave this test out"
+        )
+    });
     // This very program once more, where the two interfaces are.
     let inside = Command::new("ip")
         .args(["netns", "exec", &air.gateway])

@@ -27,7 +27,7 @@ pub use monitor_tests::{
     MonitorExpectation, MonitorTestTable, MonitorVector, OxygenScaling, ScalingRow, TestRow,
 };
 pub use pids::{Maximum, PidRow, PidTable, SignalKind, SignalRow, Vector, VectorValue};
-pub use readiness::{MonitorRow, ReadinessTable};
+pub use readiness::{MonitorRow, ReadinessTable, ReadinessVector};
 pub use wmi::{Maker, Seat, VinTables};
 
 use std::collections::BTreeMap;

@@ -56,10 +56,12 @@ pub struct ScalingRow {
     pub vectors: Vec<(u16, f64)>,
 }
 
-/// A whole answer of service 06 on CAN (behind the 46) and its results.
+/// A whole answer of service 06 on CAN, or of service 05, and its results.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MonitorVector {
-    /// The bytes.
+    /// 05 or 06.
+    pub service: u8,
+    /// The bytes behind the 45 or 46.
     pub data: Vec<u8>,
     /// In order.
     pub tests: Vec<MonitorExpectation>,
@@ -72,6 +74,7 @@ pub struct MonitorVector {
 pub struct MonitorExpectation {
     pub mid: String,
     pub tid: String,
+    pub name: String,
     pub value: f64,
     pub min: f64,
     pub max: f64,
@@ -101,6 +104,16 @@ impl MonitorTestTable {
     /// All scalings by id.
     pub fn scalings(&self) -> impl Iterator<Item = &ScalingRow> {
         self.scalings.values()
+    }
+
+    /// All monitors by id.
+    pub fn monitors(&self) -> impl Iterator<Item = (u8, &Text)> {
+        self.monitors.iter().map(|(mid, name)| (*mid, name))
+    }
+
+    /// All standard tests by id.
+    pub fn tests(&self) -> impl Iterator<Item = (u8, &TestRow)> {
+        self.tests.iter().map(|(tid, row)| (*tid, row))
     }
 
     /// Every name, of monitors and of tests.
@@ -143,6 +156,8 @@ struct OxygenFile {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct VectorFile {
+    /// 06, unless it says 05.
+    service: Option<String>,
     data: String,
     tests: Vec<MonitorExpectation>,
 }
@@ -194,14 +209,15 @@ pub(super) fn load(files: &mut Files, tests: &str, scalings: &str) -> MonitorTes
         }
         for row in file.vector {
             let span = row.span();
-            let VectorFile { data, tests } = row.into_inner();
-            match hex::decode(&data) {
-                Ok(data) => table.vectors.push(MonitorVector { data, tests }),
-                Err(_) => files.error(
+            let VectorFile { service, data, tests } = row.into_inner();
+            let service = byte_id(service.as_deref().unwrap_or("06")).filter(|id| matches!(id, 5 | 6));
+            match (service, hex::decode(&data)) {
+                (Some(service), Ok(data)) => table.vectors.push(MonitorVector { service, data, tests }),
+                _ => files.error(
                     &place,
                     span,
-                    format!("data {data:?} is not hex"),
-                    "write the whole answer behind the 46",
+                    format!("data {data:?} is not hex, or the service neither 05 nor 06"),
+                    "write the whole answer behind the 46, or with service = \"05\" behind the 45",
                 ),
             }
         }

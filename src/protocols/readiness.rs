@@ -1,10 +1,13 @@
 //! `obd/readiness.toml`: which bit of PID 01 and 41 is which monitor.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::files::Files;
 use crate::event::Text;
+use crate::event::vehicle::Readiness;
 
 /// Bits of the four data bytes.
 const BITS: usize = 32;
@@ -18,6 +21,21 @@ pub struct ReadinessTable {
     pub spark: Vec<MonitorRow>,
     /// Compression ignition (B3 = 1): bytes C and D.
     pub compression: Vec<MonitorRow>,
+    /// Answers to PID 01 and what they say.
+    pub vectors: Vec<ReadinessVector>,
+}
+
+/// The four data bytes of PID 01 and what they say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadinessVector {
+    /// A to D.
+    pub data: [u8; 4],
+    /// The lamp is on.
+    pub mil: bool,
+    /// Confirmed codes.
+    pub dtc_count: u8,
+    /// Every monitor of the car's ignition, by name.
+    pub readiness: BTreeMap<String, Readiness>,
 }
 
 /// One monitor. Bits count from the most significant bit of the four data bytes A B C D.
@@ -44,14 +62,26 @@ struct File {
     spark: Vec<Spanned<MonitorRow>>,
     #[serde(default)]
     compression: Vec<Spanned<MonitorRow>>,
+    vector: Vec<Spanned<VectorFile>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VectorFile {
+    data: String,
+    mil: bool,
+    dtc_count: u8,
+    readiness: BTreeMap<String, Readiness>,
 }
 
 pub(super) fn load(files: &mut Files, name: &str) -> ReadinessTable {
-    let Some((File { source, continuous, spark, compression }, place)) = files.read::<File>(name) else {
+    let Some((File { source, continuous, spark, compression, vector }, place)) = files.read::<File>(name)
+    else {
         return ReadinessTable::default();
     };
-    if source.trim().is_empty() {
-        files.error(&place, 0..0, "source is empty", "name the standard and clause the bits come from");
+    if source.trim().is_empty() || vector.is_empty() {
+        let hint = "name the standard and clause the bits come from, and add at least one `[[vector]]`";
+        files.error(&place, 0..0, "there is no source or no vector", hint);
     }
     for row in continuous.iter().chain(&spark).chain(&compression) {
         let monitor = row.get_ref();
@@ -60,6 +90,23 @@ pub(super) fn load(files: &mut Files, name: &str) -> ReadinessTable {
             files.error(&place, row.span(), what, "bits count from 0 (A7) to 31 (D0)");
         }
     }
+    let mut vectors = Vec::new();
+    for row in vector {
+        let span = row.span();
+        let VectorFile { data, mil, dtc_count, readiness } = row.into_inner();
+        match <[u8; 4]>::try_from(hex::decode(&data).unwrap_or_default()) {
+            Ok(data) => vectors.push(ReadinessVector { data, mil, dtc_count, readiness }),
+            Err(_) => {
+                let what = format!("data {data:?} is not four bytes of hex");
+                files.error(&place, span, what, "write bytes A to D like \"81076504\"");
+            }
+        }
+    }
     let plain = |rows: Vec<Spanned<MonitorRow>>| rows.into_iter().map(Spanned::into_inner).collect();
-    ReadinessTable { continuous: plain(continuous), spark: plain(spark), compression: plain(compression) }
+    ReadinessTable {
+        continuous: plain(continuous),
+        spark: plain(spark),
+        compression: plain(compression),
+        vectors,
+    }
 }

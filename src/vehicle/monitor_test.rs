@@ -164,13 +164,17 @@ pub(super) fn vector_failures(bundle: &Bundle) -> Vec<VectorFailure> {
         }
     }
     for vector in &table.vectors {
-        let payload = [&[0x46], vector.data.as_slice()].concat();
-        let found = MonitorResults::from_can(&payload, bundle).tests;
+        let payload = [&[vector.service | 0x40], vector.data.as_slice()].concat();
+        let found = match vector.service {
+            0x05 => oxygen_sensor_result(&payload, bundle).into_iter().collect(),
+            _ => MonitorResults::from_can(&payload, bundle).tests,
+        };
         let same = found.len() == vector.tests.len()
             && found.iter().zip(&vector.tests).all(|(found, expected)| {
                 let near = |a: f64, b: f64| (a - b).abs() <= 1e-9;
                 found.mid == expected.mid
                     && found.tid == expected.tid
+                    && found.name == expected.name
                     && found.unit == expected.unit
                     && found.passed == expected.passed
                     && near(found.value, expected.value)

@@ -24,9 +24,29 @@ pub struct VectorFailure {
 pub fn verify_vectors(bundle: &Bundle) -> Vec<VectorFailure> {
     let mut failures = pids::vector_failures(&bundle.pids);
     failures.extend(monitor_test::vector_failures(bundle));
+    failures.extend(readiness_failures(bundle));
     failures.extend(ratio_failures(bundle));
     failures.extend(info_failures(bundle));
     failures
+}
+
+fn readiness_failures(bundle: &Bundle) -> Vec<VectorFailure> {
+    let table = &bundle.readiness;
+    let differs = |vector: &crate::protocols::ReadinessVector| {
+        let expected = obd::MonitorStatus {
+            mil: vector.mil,
+            dtc_count: vector.dtc_count,
+            readiness: vector.readiness.clone(),
+        };
+        let found = obd::MonitorStatus::read(vector.data, table);
+        (found != expected).then(|| VectorFailure {
+            file: "obd/readiness.toml",
+            what: format!("data {}", hex::encode_upper(vector.data)),
+            expected: format!("{expected:?}"),
+            found: format!("{found:?}"),
+        })
+    };
+    table.vectors.iter().filter_map(differs).collect()
 }
 
 fn ratio_failures(bundle: &Bundle) -> Vec<VectorFailure> {
@@ -67,12 +87,16 @@ mod tests {
         let bundle = Bundle::load(std::path::Path::new("firmware-protocols")).unwrap();
         assert_eq!(verify_vectors(&bundle), []);
         let mut wrong = bundle.clone();
+        wrong.readiness.vectors[0].data[2] ^= 1;
         wrong.in_use_ratios.vectors[0].data[0] ^= 1;
         wrong.info_types.vectors[0].data[0] ^= 1;
         wrong.monitor_tests.vectors[0].data[4] ^= 1;
         let found = verify_vectors(&wrong);
         let files: Vec<&str> = found.iter().map(|failure| failure.file).collect();
-        assert_eq!(files, ["obd/monitor-tests.toml", "obd/in-use-ratios.toml", "obd/info-types.toml"]);
-        assert!(found[2].to_string().contains("info 02, data 30"), "{}", found[2]);
+        assert_eq!(
+            files,
+            ["obd/monitor-tests.toml", "obd/readiness.toml", "obd/in-use-ratios.toml", "obd/info-types.toml"]
+        );
+        assert!(found[3].to_string().contains("info 02, data 30"), "{}", found[3]);
     }
 }

@@ -72,22 +72,30 @@ fn overheard(facts: &[(String, Value)]) -> bool {
     })
 }
 
-/// On one stream with the answers, and on a link that asks nothing at all.
+/// On one stream with the answers, and on a link that asks nothing at all; beside a garbled database.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_bus_says_unasked_joins_the_visits_telemetry() {
     let dir = tempfile::tempdir().unwrap();
     let store = open_store(dir.path());
-    let file = dir.path().join("car.dbc");
+    let [garbled, file] = ["garbled.dbc", "car.dbc"].map(|name| dir.path().join(name));
+    std::fs::write(&garbled, "VERSION \"\"\n\nBO_ x Engine: 8 ECM\n").unwrap();
     std::fs::write(&file, DATABASE).unwrap();
     let talks = SlcanProfile { chatter: true, ..SlcanProfile::default() };
     for (id, poll) in [("bay-1", Poll::Auto), ("bay-2", Poll::ListenOnly)] {
         let sim = on_tcp(talks, &car(6)).await;
         let link = format!("slcan+tcp://{}?bitrate=500000", sim.name());
-        let with_file = VehicleTable { dbc: vec![file.clone()], ..table(id, &link, poll) };
-        let bay = Bay::start_table(&store, with_file, quick());
+        let with_files = VehicleTable { dbc: vec![garbled.clone(), file.clone()], ..table(id, &link, poll) };
+        let bay = Bay::start_table(&store, with_files, quick());
         let facts = bay.until("a signal of the database", overheard).await;
         let arrived = facts.iter().find(|(kind, _)| kind == "vehicle.arrived").unwrap();
         assert_eq!(arrived.1["protocol"], "iso15765-4-11bit-500k");
+        // The garbled one is told with its place, and kept neither the other out nor the bay from work.
+        let troubles = bay.health.troubles();
+        let part = format!("link/{id}/files");
+        let trouble = troubles.iter().find(|trouble| trouble.part == part).unwrap();
+        assert!(trouble.text.en.contains("garbled.dbc:3:"), "{}", trouble.text.en);
+        assert!(trouble.text.zh.contains("garbled.dbc:3:") && !trouble.text.en.contains("car.dbc"));
+        assert!(!trouble.blocks_ready);
         if poll == Poll::ListenOnly {
             assert!(arrived.1.get("vin").is_none_or(Value::is_null), "{arrived:?}");
             sim.hush();

@@ -291,10 +291,12 @@ fn unit(spec: &CarSpec, index: u8) -> Ecu {
         } else {
             Vec::new()
         },
-        readiness: if engine && !bev {
-            Readiness { continuous: 0x07, supported: 0x65, incomplete: spec.incomplete & 0x65 }
-        } else {
-            Readiness { continuous: 0x04, supported: 0, incomplete: 0 }
+        readiness: match spec.drive {
+            _ if !engine || bev => Readiness { continuous: 0x04, supported: 0, incomplete: 0 },
+            Drive::Diesel => {
+                Readiness { continuous: 0x0F, supported: 0xEB, incomplete: spec.incomplete & 0xEB }
+            }
+            _ => Readiness { continuous: 0x07, supported: 0x65, incomplete: spec.incomplete & 0x65 },
         },
         calibrations: vec![if engine { "37805-5AA-C710".into() } else { format!("28101-5LJ-{index}020") }],
         cvns: vec![0x1791_BC82 ^ u32::from(index)],

@@ -261,9 +261,7 @@ impl Ecu {
             0x02 => self.vin.as_ref().map(|vin| (1, vin.clone().into_bytes())),
             0x04 => counted(self.calibrations.iter().map(|c| text(c, 16)).collect()),
             0x06 => counted(self.cvns.iter().map(|cvn| cvn.to_be_bytes().to_vec()).collect()),
-            0x08 if self.knows(8) => {
-                counted((0..16_u16).map(|n| (100 + 3 * n).to_be_bytes().to_vec()).collect())
-            }
+            0x08 | 0x0B if self.knows(kind) => counted(counters(kind)),
             0x0A => Some((1, text(&self.name, 20))),
             _ => None,
         }
@@ -277,16 +275,29 @@ impl Ecu {
         Ok(data.chunks(4).zip(1_u8..).map(|(four, n)| [&[0x49, kind, n], four].concat()).collect())
     }
 
-    fn knows(&self, kind: u8) -> bool {
+    /// The info types it has, on service 09 and on UDS alike.
+    pub(super) fn knows(&self, kind: u8) -> bool {
         match kind {
             0x02 => self.vin.is_some(),
             0x04 => !self.calibrations.is_empty(),
             0x06 => !self.cvns.is_empty(),
-            0x08 => self.readiness.continuous & 0x08 == 0 && self.vin.is_some(),
+            0x08 => !self.burns_diesel() && self.vin.is_some(),
+            0x0B => self.burns_diesel() && self.vin.is_some(),
             0x0A => true,
             _ => false,
         }
     }
+
+    /// Bit 3 of byte B: compression ignition.
+    fn burns_diesel(&self) -> bool {
+        self.readiness.continuous & 0x08 != 0
+    }
+}
+
+/// In-use counters: 16 of spark ignition (J1979 info type 08), 18 of compression ignition (0B).
+pub(super) fn counters(kind: u8) -> Vec<Vec<u8>> {
+    let count = if kind == 0x0B { 18 } else { 16_u16 };
+    (0..count).map(|n| (100 + 3 * n).to_be_bytes().to_vec()).collect()
 }
 
 /// Messages, or the code of the negative reply.

@@ -81,17 +81,18 @@ const OF_A_BATTERY_CAR: [u8; 7] = [0x0D, 0x1C, 0x42, 0x46, FUEL, DRIVE_BATTERY, 
 pub fn of(drive: Drive) -> Vec<u8> {
     let known = ROWS.iter().map(|row| row.pid).chain(FIXED.iter().map(|(pid, _)| *pid)).chain([FUEL]);
     let has = |pid: &u8| match drive {
-        Drive::Ice => *pid != DRIVE_BATTERY,
+        Drive::Ice | Drive::Diesel => *pid != DRIVE_BATTERY,
         Drive::Hybrid => true,
         Drive::Bev => OF_A_BATTERY_CAR.contains(pid),
     };
     known.filter(has).collect()
 }
 
-/// Fuel type (SAE J1979-DA, PID 51): petrol, petrol hybrid, electric.
+/// Fuel type (SAE J1979-DA, PID 51): petrol, diesel, petrol hybrid, electric.
 pub fn fuel(drive: Drive) -> u8 {
     match drive {
         Drive::Ice => 0x01,
+        Drive::Diesel => 0x04,
         Drive::Hybrid => 0x11,
         Drive::Bev => 0x08,
     }

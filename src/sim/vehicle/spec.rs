@@ -116,6 +116,8 @@ pub enum Drive {
     /// A petrol engine.
     #[default]
     Ice,
+    /// A diesel engine: other monitors and in-use ratios.
+    Diesel,
     /// A petrol engine and a drive battery.
     Hybrid,
     /// A drive battery alone. With `obd = false` it tells its values on UDS (identifiers F4xx).

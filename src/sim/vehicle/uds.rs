@@ -2,7 +2,7 @@
 //! UDS (SAE J1979-2): services 14, 19 and 22 in the default session. What does not live here:
 //! which unit is asked and how it is framed ([`super::car`]), and J1979 ([`super::ecu`]).
 
-use super::ecu::{Answer, Ecu, Moment, mask, text};
+use super::ecu::{Answer, Ecu, Moment, counters, mask, text};
 use super::spec::Dtc;
 
 /// Confirmed, with lamp, failed since clearing; in this cycle it has not failed.
@@ -181,9 +181,7 @@ impl Ecu {
                     .collect();
                 (!results.is_empty()).then_some(results)
             }
-            (0xF8, 0x00) if self.j1979_2 => {
-                mask(0, |id| matches!(id, 0x02 | 0x04 | 0x06 | 0x0A)).map(|mask| mask.to_vec())
-            }
+            (0xF8, 0x00) if self.j1979_2 => mask(0, |id| self.knows(id)).map(|mask| mask.to_vec()),
             (0xF8, 0x02) if self.j1979_2 => self.vin.clone().map(String::into_bytes),
             (0xF8, 0x04) if self.j1979_2 => {
                 Some(self.calibrations.iter().flat_map(|c| text(c, 16)).collect())
@@ -191,6 +189,7 @@ impl Ecu {
             (0xF8, 0x06) if self.j1979_2 => {
                 Some(self.cvns.iter().flat_map(|cvn| cvn.to_be_bytes()).collect())
             }
+            (0xF8, kind @ (0x08 | 0x0B)) if self.j1979_2 && self.knows(kind) => Some(counters(kind).concat()),
             (0xF8, 0x0A) if self.j1979_2 => Some(text(&self.name, 20)),
             _ => None,
         }
