@@ -33,6 +33,10 @@ pub struct Car {
     padding: u8,
     latency: Duration,
     since: Instant,
+    /// Frames from now on that no unit hears.
+    missed: u32,
+    /// The next answers come so much later.
+    late: Duration,
     /// Request payloads that reached the bus, for tests of what must not be sent.
     seen: Vec<Vec<u8>>,
 }
@@ -58,6 +62,8 @@ impl Car {
             padding: spec.padding,
             latency: spec.latency(),
             since: Instant::now(),
+            missed: 0,
+            late: Duration::ZERO,
             seen: Vec::new(),
         };
         for (name, value) in &spec.signals {
@@ -120,6 +126,16 @@ impl Car {
         }
     }
 
+    /// Its units miss the next requests, so many.
+    pub fn miss(&mut self, requests: u32) {
+        self.missed = requests;
+    }
+
+    /// The answers to the next request come so much later.
+    pub fn delay(&mut self, late: Duration) {
+        self.late = late;
+    }
+
     /// The number of `AT SP` this car speaks.
     #[must_use]
     pub fn protocol(&self) -> u8 {
@@ -160,9 +176,14 @@ impl Car {
         if !self.awake() {
             return sent;
         }
+        if self.missed > 0 {
+            self.missed -= 1;
+            return sent;
+        }
         if let Some(payload) = single(&frame.data) {
             self.remember(payload);
         }
+        let late = std::mem::take(&mut self.late);
         for index in 0..self.ecus.len() {
             let address = Address::of(index);
             let functional = frame.id == if frame.extended { 0x18DB_33F1 } else { 0x7DF };
@@ -178,7 +199,7 @@ impl Car {
                 for (message, turn) in messages.iter().zip(0_u32..) {
                     let first = ecu.waiting.start(message, self.padding);
                     let stagger = Duration::from_millis(2 * index as u64);
-                    sent.extend(first.map(|data| (self.latency * (turn + 1) + stagger, answer(data))));
+                    sent.extend(first.map(|data| (late + self.latency * (turn + 1) + stagger, answer(data))));
                 }
             } else if physical && let Some(ecu) = self.ecus.get_mut(index) {
                 let mut at = Duration::from_millis(1);
