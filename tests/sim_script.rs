@@ -52,6 +52,63 @@ async fn each_step_is_seen_on_the_wire() {
 }
 
 #[tokio::test]
+async fn faults_of_a_script_are_seen_on_the_wire() {
+    let spec = CarSpec { signals: [("coolant".to_owned(), 83.0)].into(), ..car() };
+    let mut sim =
+        VehicleSim::spawn_pty(Profile { car: Some(spec), ..Profile::default() }, None).await.unwrap();
+    let mut wire = Wire::serial(&sim.path(), 38_400);
+    wire.setup(&["ATE0", "ATS0", "ATH1", "ATSP6"]).await;
+    let well = "7E80341057B\r\r>";
+    for (action, sent, expected) in [
+        ("\"garble\"", "0105", "7*80341057B\r\r>"),
+        ("{ garble-every = 0 }", "0105", well),
+        ("{ garble-every = 1 }", "0105", "7*80341057B\r\r>"),
+        ("{ garble-every = 0 }", "0105", well),
+        // The first character of the first line.
+        ("{ lose-in-turn = 4 }", "ATRV", "?\r\r>"),
+        ("{ lose-in-turn = 0 }", "0105", well),
+    ] {
+        play(&mut sim, action).await;
+        assert_eq!(wire.ask(sent).await, expected, "{action}");
+    }
+    play(&mut sim, "\"nulls\"").await;
+    let told = wire.ask("0105").await;
+    assert!(told.contains('\0') && told.replace('\0', "") == well, "{told:?}");
+
+    // Half of it; none for a long while; an end of line that never arrived.
+    play(&mut sim, "\"half\"").await;
+    wire.send(b"0105\r").await;
+    assert_eq!(wire.exactly(7).await, "7E80341");
+    assert_eq!(wire.ask("").await, "STOPPED\r\r>");
+    play(&mut sim, "{ delay = \"10m\" }").await;
+    wire.send(b"0105\r").await;
+    assert!(wire.silent(Duration::from_millis(300)).await);
+    assert_eq!(wire.ask("").await, "STOPPED\r\r>");
+    play(&mut sim, "{ lose-ends = 1 }").await;
+    wire.send(b"0105\r").await;
+    assert!(wire.silent(Duration::from_millis(300)).await);
+    play(&mut sim, "{ lose-ends = 0 }").await;
+    assert_eq!(wire.ask("").await, well);
+
+    // A sensor that ages goes there by and by.
+    play(&mut sim, "{ drift = { signal = \"coolant\", to = 120, over = \"1s\" } }").await;
+    let mut told = vec![well.to_owned()];
+    while told.last().unwrap() != "7E8034105A0\r\r>" {
+        told.push(wire.ask("0105").await);
+    }
+    assert!(told.is_sorted());
+    told.dedup();
+    assert!(told.len() > 3, "not at once: {told:?}");
+
+    play(&mut sim, "\"brown-out\"").await;
+    assert!(wire.reply().await.contains("ELM327"));
+    assert!(wire.ask("ATE0").await.starts_with("ATE0"), "its settings are lost");
+    play(&mut sim, "\"freeze\"").await;
+    wire.send(b"ATI\r").await;
+    assert!(wire.silent(Duration::from_millis(300)).await);
+}
+
+#[tokio::test]
 async fn the_cable_is_pulled_and_comes_back() {
     let mut sim = VehicleSim::spawn_pty(Profile::default(), None).await.unwrap();
     let path = sim.path();
