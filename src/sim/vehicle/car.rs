@@ -32,6 +32,7 @@ pub struct Car {
     voltage: Option<f64>,
     padding: u8,
     latency: Duration,
+    pending_gap: Duration,
     since: Instant,
     /// Frames from now on that no unit hears.
     missed: u32,
@@ -61,6 +62,7 @@ impl Car {
             voltage: spec.voltage,
             padding: spec.padding,
             latency: spec.latency(),
+            pending_gap: Duration::from_millis(spec.pending_gap_ms),
             since: Instant::now(),
             missed: 0,
             late: Duration::ZERO,
@@ -199,7 +201,12 @@ impl Car {
                 for (message, turn) in messages.iter().zip(0_u32..) {
                     let first = ecu.waiting.start(message, self.padding);
                     let stagger = Duration::from_millis(2 * index as u64);
-                    sent.extend(first.map(|data| (late + self.latency * (turn + 1) + stagger, answer(data))));
+                    // On CAN what is not the first stands behind a "wait".
+                    let at = late + self.latency * (turn + 1) + self.pending_gap * turn + stagger;
+                    if turn > 0 && !self.pending_gap.is_zero() {
+                        ecu.busy_until = Some(Instant::now() + at);
+                    }
+                    sent.extend(first.map(|data| (at, answer(data))));
                 }
             } else if physical && let Some(ecu) = self.ecus.get_mut(index) {
                 let mut at = Duration::from_millis(1);
@@ -332,6 +339,8 @@ fn unit(spec: &CarSpec, index: u8) -> Ecu {
         failure_type: spec.failure_type,
         extended_data: spec.extended_data,
         pending_replies: 0,
+        busy_replies: if engine { spec.busy_replies } else { 0 },
+        busy_until: None,
         waiting: Waiting::default(),
     }
 }

@@ -182,6 +182,10 @@ pub struct CarSpec {
     pub drift: bool,
     /// From request to first answer.
     pub latency_ms: u64,
+    /// From each "wait" (`7F xx 78`) to what follows, on CAN; asked meanwhile the unit is busy (21).
+    pub pending_gap_ms: u64,
+    /// Busy (`7F xx 21`) for so many requests to the engine's unit.
+    pub busy_replies: u8,
     /// Units that speak J1939, instead of the car's or beside them.
     pub truck: Option<Truck>,
 }
@@ -214,6 +218,8 @@ impl Default for CarSpec {
             seed: 1,
             drift: true,
             latency_ms: 5,
+            pending_gap_ms: 0,
+            busy_replies: 0,
             truck: None,
         }
     }
