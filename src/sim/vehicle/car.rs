@@ -8,6 +8,8 @@ use super::isotp::{Waiting, single};
 use super::signals::{self, Signals};
 use super::spec::{CarSpec, Drive, Engine, SpecError, healthy_monitors};
 
+/// What the engine's unit measures itself.
+const MODULE_VOLTAGE: &str = "module_voltage";
 /// Requests kept for a test to look at.
 const SEEN: usize = 10_000;
 
@@ -68,6 +70,7 @@ impl Car {
             late: Duration::ZERO,
             seen: Vec::new(),
         };
+        car.battery(spec.voltage);
         for (name, value) in &spec.signals {
             car.set(name, *value)?;
         }
@@ -119,6 +122,12 @@ impl Car {
     /// Sets the battery's voltage; nothing: by the engine's state.
     pub fn battery(&mut self, volts: Option<f64>) {
         self.voltage = volts;
+        match volts {
+            Some(volts) => {
+                self.signals.set(MODULE_VOLTAGE, volts);
+            }
+            None => self.signals.release(MODULE_VOLTAGE),
+        }
     }
 
     /// Lets unit 0 send `7F xx 78` so many times before its next answer.
