@@ -5,20 +5,30 @@
 #[path = "support/wire.rs"]
 mod wire;
 
-use baygate::sim::vehicle::{CarSpec, Profile, Script, VehicleSim};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use baygate::sim::vehicle::{
+    CarSpec, Profile, Script, SlcanProfile, SlcanSim, SpecError, Stage, Truck, VehicleSim,
+};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use wire::Wire;
 
 /// Plays one step at once.
-async fn play(sim: &mut VehicleSim, action: &str) {
+async fn play(sim: impl Into<Stage<'_>>, action: &str) {
     let script = Script::from_toml(&format!("step = [{{ at = \"0s\", do = {action} }}]")).unwrap();
     script.play(sim).await.unwrap();
 }
 
+fn car() -> CarSpec {
+    CarSpec { drift: false, units: 1, ..CarSpec::default() }
+}
+
 #[tokio::test]
 async fn each_step_is_seen_on_the_wire() {
-    let car = CarSpec { drift: false, units: 1, ..CarSpec::default() };
     let mut sim =
-        VehicleSim::spawn_pty(Profile { car: Some(car), ..Profile::default() }, None).await.unwrap();
+        VehicleSim::spawn_pty(Profile { car: Some(car()), ..Profile::default() }, None).await.unwrap();
     let mut wire = Wire::serial(&sim.path(), 38_400);
     wire.setup(&["ATE0", "ATS0", "ATH1", "ATSP6"]).await;
     for (action, sent, expected) in [
@@ -42,6 +52,63 @@ async fn each_step_is_seen_on_the_wire() {
 }
 
 #[tokio::test]
+async fn faults_of_a_script_are_seen_on_the_wire() {
+    let spec = CarSpec { signals: [("coolant".to_owned(), 83.0)].into(), ..car() };
+    let mut sim =
+        VehicleSim::spawn_pty(Profile { car: Some(spec), ..Profile::default() }, None).await.unwrap();
+    let mut wire = Wire::serial(&sim.path(), 38_400);
+    wire.setup(&["ATE0", "ATS0", "ATH1", "ATSP6"]).await;
+    let well = "7E80341057B\r\r>";
+    for (action, sent, expected) in [
+        ("\"garble\"", "0105", "7*80341057B\r\r>"),
+        ("{ garble-every = 0 }", "0105", well),
+        ("{ garble-every = 1 }", "0105", "7*80341057B\r\r>"),
+        ("{ garble-every = 0 }", "0105", well),
+        // The first character of the first line.
+        ("{ lose-in-turn = 4 }", "ATRV", "?\r\r>"),
+        ("{ lose-in-turn = 0 }", "0105", well),
+    ] {
+        play(&mut sim, action).await;
+        assert_eq!(wire.ask(sent).await, expected, "{action}");
+    }
+    play(&mut sim, "\"nulls\"").await;
+    let told = wire.ask("0105").await;
+    assert!(told.contains('\0') && told.replace('\0', "") == well, "{told:?}");
+
+    // Half of it; none for a long while; an end of line that never arrived.
+    play(&mut sim, "\"half\"").await;
+    wire.send(b"0105\r").await;
+    assert_eq!(wire.exactly(7).await, "7E80341");
+    assert_eq!(wire.ask("").await, "STOPPED\r\r>");
+    play(&mut sim, "{ delay = \"10m\" }").await;
+    wire.send(b"0105\r").await;
+    assert!(wire.silent(Duration::from_millis(300)).await);
+    assert_eq!(wire.ask("").await, "STOPPED\r\r>");
+    play(&mut sim, "{ lose-ends = 1 }").await;
+    wire.send(b"0105\r").await;
+    assert!(wire.silent(Duration::from_millis(300)).await);
+    play(&mut sim, "{ lose-ends = 0 }").await;
+    assert_eq!(wire.ask("").await, well);
+
+    // A sensor that ages goes there by and by.
+    play(&mut sim, "{ drift = { signal = \"coolant\", to = 120, over = \"1s\" } }").await;
+    let mut told = vec![well.to_owned()];
+    while told.last().unwrap() != "7E8034105A0\r\r>" {
+        told.push(wire.ask("0105").await);
+    }
+    assert!(told.is_sorted());
+    told.dedup();
+    assert!(told.len() > 3, "not at once: {told:?}");
+
+    play(&mut sim, "\"brown-out\"").await;
+    assert!(wire.reply().await.contains("ELM327"));
+    assert!(wire.ask("ATE0").await.starts_with("ATE0"), "its settings are lost");
+    play(&mut sim, "\"freeze\"").await;
+    wire.send(b"ATI\r").await;
+    assert!(wire.silent(Duration::from_millis(300)).await);
+}
+
+#[tokio::test]
 async fn the_cable_is_pulled_and_comes_back() {
     let mut sim = VehicleSim::spawn_pty(Profile::default(), None).await.unwrap();
     let path = sim.path();
@@ -49,4 +116,155 @@ async fn the_cable_is_pulled_and_comes_back() {
     assert!(!path.exists());
     play(&mut sim, "\"return\"").await;
     assert!(sim.path().exists());
+}
+
+/// A frame goes out; what comes back, without the acknowledgement.
+async fn frame(wire: &mut Wire, data: &str) -> String {
+    wire.send(format!("t7DF8{data}\r").as_bytes()).await;
+    assert_eq!(wire.until(b'\r').await, "z\r");
+    wire.until(b'\r').await
+}
+
+/// The car and the cable on slcan; an adapter's faults are refused before anything happens.
+#[tokio::test]
+async fn a_script_plays_on_slcan() {
+    let mut sim =
+        SlcanSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), SlcanProfile::default(), &car()).await.unwrap();
+    let address = sim.name().parse().unwrap();
+    let mut wire = Wire::tcp(address).await;
+    for command in ["S6\r", "O\r"] {
+        wire.send(command.as_bytes()).await;
+        assert_eq!(wire.until(b'\r').await, "\r");
+    }
+    for (action, sent, expected) in [
+        ("{ set = { signal = \"rpm\", value = 1726 } }", "02010C0000000000", "t7E8804410C1AF8000000\r"),
+        (
+            "{ drift = { signal = \"coolant\", to = 83, over = \"0s\" } }",
+            "0201050000000000",
+            "t7E880341057B00000000\r",
+        ),
+        ("{ battery-v = 11.4 }", "0201420000000000", "t7E880441422C88000000\r"),
+        ("{ pending = 1 }", "02010C0000000000", "t7E88037F017800000000\r"),
+        ("{ engine = \"running\" }", "", "t7E8804410C1AF8000000\r"),
+        (
+            "{ swap = { drift = false, units = 1, signals = { rpm = 900 } } }",
+            "02010C0000000000",
+            "t7E8804410C0E10000000\r",
+        ),
+    ] {
+        play(&mut sim, action).await;
+        let told = if sent.is_empty() { wire.until(b'\r').await } else { frame(&mut wire, sent).await };
+        assert_eq!(told, expected, "{action}");
+    }
+    // Lost on the way, behind the key, out of the car: acknowledged by nobody or by others, not answered.
+    for action in ["\"drop\"", "{ engine = \"off\" }", "\"unplug\""] {
+        play(&mut sim, action).await;
+        wire.send(b"t7DF802010C0000000000\rV\r").await;
+        assert_eq!((wire.until(b'\r').await, wire.until(b'\r').await), ("z\r".into(), "V1013\r".into()));
+        play(&mut sim, "{ plug = { drift = false, units = 1 } }").await;
+        assert_eq!(frame(&mut wire, "0201050000000000").await, "t7E880341058200000000\r", "{action}");
+    }
+    play(&mut sim, "\"vanish\"").await;
+    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    play(&mut sim, "\"return\"").await;
+    drop(Wire::tcp(address).await);
+
+    let script = "step = [{ at = \"0s\", do = \"vanish\" }, { at = \"90s\", do = \"brown-out\" }]";
+    let refused = Script::from_toml(script).unwrap().play(&mut sim).await;
+    assert_eq!(refused, Err(SpecError::Step("1m 30s".into())));
+    drop(Wire::tcp(address).await);
+}
+
+/// A line the program says when its device is there, and the program.
+async fn simulated(args: &[&str]) -> (Value, tokio::process::Child) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_baygate"));
+    command.args(["simulate", "vehicle", "--json"]).args(args).kill_on_drop(true);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = tokio::time::timeout(Duration::from_secs(20), lines.next_line()).await;
+    (serde_json::from_str(&line.unwrap().unwrap().unwrap()).unwrap(), child)
+}
+
+#[tokio::test]
+async fn the_program_plays_a_script_and_is_a_truck() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("day.toml");
+    std::fs::write(
+        &path,
+        "step = [{ at = \"0s\", do = { swap = { units = 1, protocol = 8, drift = false } } }]",
+    )
+    .unwrap();
+    let path = path.to_str().unwrap();
+    // A car on another bus until the script begins.
+    let (said, _child) = simulated(&["--listen", "127.0.0.1:0", "--script", path]).await;
+    let mut wire = Wire::tcp(said["listening"].as_str().unwrap().parse().unwrap()).await;
+    wire.setup(&["ATE0", "ATS0", "ATH1", "ATSP8"]).await;
+    while wire.ask("0105").await != "7E803410582\r\r>" {}
+
+    let (said, _child) = simulated(&["--listen", "127.0.0.1:0", "--slcan", "--script", path]).await;
+    let mut wire = Wire::tcp(said["listening"].as_str().unwrap().parse().unwrap()).await;
+    wire.send(b"S5\rO\r").await;
+    loop {
+        wire.send(b"t7DF80201050000000000\r").await;
+        if wire.until_silent(Duration::from_millis(200)).await.ends_with("t7E880341058200000000\r") {
+            break;
+        }
+    }
+
+    let (said, _child) = simulated(&["--listen", "127.0.0.1:0", "--slcan", "--truck"]).await;
+    let link = said["link"].as_str().unwrap();
+    assert!(link.ends_with("bitrate=250000"), "{link}");
+    let mut wire = Wire::tcp(said["listening"].as_str().unwrap().parse().unwrap()).await;
+    wire.send(b"S5\rL\r").await;
+    let mut told = Vec::new();
+    // DM1 of the engine: its lamp, SPN 100 FMI 1.
+    while !told.contains(&"T18FECA00840FF64000101FFFF\r".to_owned()) {
+        assert!(told.len() < 1000, "{told:?}");
+        told.push(wire.until(b'\r').await);
+    }
+}
+
+#[test]
+fn what_cannot_be_played_there_is_refused_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("day.toml");
+    std::fs::write(&path, "step = [{ at = \"90s\", do = \"brown-out\" }]").unwrap();
+    let path = path.to_str().unwrap();
+    // (arguments, words in English, words in Chinese)
+    let cases: [(&[&str], &str, &str); 6] = [
+        (&["--slcan", "--pty", "--script", path], "1m 30s", "1m 30s 的步骤"),
+        (&["--can", "vcan-none", "--script", path], "1m 30s", "1m 30s 的步骤"),
+        (&["--pty", "--truck"], "--slcan or --can", "卡车"),
+        (&["--pty", "--slcan", "--garble-every", "3"], "--garble-every", "--garble-every"),
+        (&["--can", "vcan-none", "--garble-every", "3"], "--garble-every", "--garble-every"),
+        (&["--pty", "--replay", path, "--script", path], "--script", "--script"),
+    ];
+    for (args, en, zh) in cases {
+        for (locale, words) in [("en", en), ("zh-CN", zh)] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_baygate"));
+            command.args(["simulate", "vehicle", "--locale", locale, "--for", "1ms"]).args(args);
+            let output = command.stdin(Stdio::null()).output().unwrap();
+            let told = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(2), "{args:?} {told}");
+            assert!(told.contains(words), "{args:?} {locale}: {told}");
+        }
+    }
+}
+
+/// A car's file has its truck too; a script may bring one.
+#[tokio::test]
+async fn a_truck_stands_in_a_file_and_comes_by_script() {
+    let text = "protocol = 9\n[truck]\nobd = true\nvin = \"1XKDDB9X8YJ123456\"\n\
+                [[truck.units]]\nsource = 11\nactive = [[96, 4]]\nlamp = true\n";
+    let spec = CarSpec::from_toml(text).unwrap();
+    let unit = &spec.truck.as_ref().unwrap().units[0];
+    assert_eq!((unit.source, unit.active.as_slice(), unit.lamp), (11, &[(96, 4)][..], true));
+    let mut sim = VehicleSim::spawn_pty(Profile::default(), None).await.unwrap();
+    assert_eq!(sim.plug(&spec), Err(SpecError::Truck), "a dongle shows no broadcasts");
+    let swap =
+        "step = [{ at = \"0s\", do = { swap = { protocol = 9, truck = { units = [{ source = 0 }] } } } }]";
+    let script = Script::from_toml(swap).unwrap();
+    assert_eq!(script.play(&mut sim).await, Err(SpecError::Step("0s".into())));
+    let spec = CarSpec { truck: Some(Truck::usual(None)), ..CarSpec::default() };
+    assert_eq!(spec.bitrate(), 500_000, "as the file says it");
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod served;
+#[path = "vehicle_clear/uds.rs"]
+mod uds;
 mod vehicle_bay;
 
 use baygate::api::client::Method;
@@ -21,9 +23,9 @@ use vehicle_bay::clearing::{Granted, grant};
 const ASK: &str = "/v1/vehicles/bay-1/clear-dtcs";
 
 /// A shop with a car at bay-1, key on, engine off, one confirmed code.
-struct Shop {
+struct Shop<S = VehicleSim> {
     served: Served,
-    sim: VehicleSim,
+    sim: S,
     bay: Bay,
     /// A script's token.
     script: String,
@@ -37,11 +39,21 @@ fn car() -> CarSpec {
 
 impl Shop {
     async fn open(poll: Poll) -> Self {
-        let served = Setup::new().serve().await;
         let profile = Profile { adapter: Adapter::default(), car: Some(car()) };
         let sim = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile).await.unwrap();
         let link = format!("elm327+tcp://{}", sim.addr().unwrap());
-        let bay = Bay::start(&served.store, "bay-1", &link, poll);
+        Self::at(sim, &link, poll).await
+    }
+
+    fn clearings(&self) -> usize {
+        self.sim.requests().iter().filter(|request| matches!(request[0], 0x04 | 0x14)).count()
+    }
+}
+
+impl<S> Shop<S> {
+    async fn at(sim: S, link: &str, poll: Poll) -> Self {
+        let served = Setup::new().serve().await;
+        let bay = Bay::start(&served.store, "bay-1", link, poll);
         let script = served.token(&["vehicle", "read"]).await;
         let till = "bg_till-token-for-tests".to_owned();
         let create = TokenOp::Create {
@@ -53,10 +65,6 @@ impl Shop {
         };
         served.store.commit(Batch::new().op(Op::Token(create))).await.unwrap();
         Self { served, sim, bay, script, till }
-    }
-
-    fn clearings(&self) -> usize {
-        self.sim.requests().iter().filter(|request| matches!(request[0], 0x04 | 0x14)).count()
     }
 
     /// Asks and gives the confirmation's id.

@@ -472,8 +472,15 @@ async fn hostile_adapters() {
 /// With a person's word the clearing goes out once; before it, and after it, never.
 #[tokio::test(flavor = "multi_thread")]
 async fn clearing_goes_out_once_and_only_behind_a_confirmation() {
+    clearing_goes_out_once(CarSpec { engine: Engine::On, ..faulty() }, "010C", "04").await;
+    let only_uds = CarSpec { engine: Engine::On, obd: false, j1979_2: true, ..faulty() };
+    clearing_goes_out_once(only_uds, "22F40C", "14FFFFFF").await;
+}
+
+/// `before`: the last question, whether the engine stands.
+async fn clearing_goes_out_once(car: CarSpec, before: &str, clearing: &str) {
     let served = Setup::new().serve().await;
-    let (sim, tap) = tapped(SimAdapter::default(), Some(CarSpec { engine: Engine::On, ..faulty() })).await;
+    let (sim, tap) = tapped(SimAdapter::default(), Some(car)).await;
     let bay = Bay::start(&served.store, "bay-1", &tap.link(), Poll::Auto);
     bay.nth("vehicle.report", 1).await;
     let till = "bg_till-of-the-read-only-proof";
@@ -496,11 +503,12 @@ async fn clearing_goes_out_once_and_only_behind_a_confirmation() {
     assert_eq!(replies.iter().filter(|reply| reply.status == 200).count(), 1, "{replies:?}");
     bay.scan().await;
     bay.stop().await;
-    assert_eq!(judge("confirmed", &tap.heard()), ["04"]);
+    assert_eq!(judge("confirmed", &tap.heard()), [clearing]);
     // And the adapter cannot repeat it: another command stands between it and an empty line.
     let text = String::from_utf8(tap.heard()).unwrap();
-    let between = text.split("\r04\r").collect::<Vec<_>>();
+    let between = text.split(&format!("\r{clearing}\r")).collect::<Vec<_>>();
     assert_eq!(between.len(), 2, "the whole conversation: {text:?}");
-    assert!(between[0].ends_with("010C") && between[1].starts_with("XXXXXXXX\r"), "{text:?}");
-    assert_eq!(sim.requests().iter().filter(|request| request[0] == 0x04).count(), 1);
+    assert!(between[0].ends_with(before) && between[1].starts_with("XXXXXXXX\r"), "{text:?}");
+    let cleared = sim.requests().into_iter().filter(|request| matches!(request[0], 0x04 | 0x14));
+    assert_eq!(cleared.collect::<Vec<_>>(), [hex::decode(clearing).unwrap()]);
 }

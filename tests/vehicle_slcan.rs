@@ -5,6 +5,8 @@
 
 #[path = "vehicle_slcan/clearing.rs"]
 mod clearing;
+#[path = "vehicle_slcan/patience.rs"]
+mod patience;
 #[path = "vehicle_slcan/rates.rs"]
 mod rates;
 #[path = "vehicle_slcan/trucks.rs"]

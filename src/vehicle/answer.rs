@@ -2,6 +2,8 @@
 //! refusals, complaints. Pure. What does not live here: lines and frames (the
 //! drivers), and what the payloads mean (`obd`, `pids`).
 
+use std::time::Duration;
+
 use super::gate::Request;
 use super::protocol::EcuAddress;
 
@@ -139,6 +141,18 @@ const NEGATIVE: u8 = 0x7F;
 /// "Wait for the real answer."
 const RESPONSE_PENDING: u8 = 0x78;
 
+/// "Busy, repeat the request": ISO 14229-1 table A.1.
+const BUSY: u8 = 0x21;
+
+/// P2*: so long a unit may take after each "wait" (ISO 14229-2).
+pub const PENDING_WITHIN: Duration = Duration::from_secs(5);
+/// How often one unit may say "wait", for one question.
+pub const PENDING_ROUNDS: u8 = 5;
+/// How often a question is repeated to a unit that is busy.
+pub const BUSY_REPEATS: u8 = 3;
+/// Before that, time to get something done: as long as a unit at work usually needs to say "wait".
+pub const BUSY_PAUSE: Duration = Duration::from_millis(250);
+
 /// What came of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Answer {
@@ -170,6 +184,20 @@ impl Answer {
             && self.refusals.is_empty()
             && self.incomplete.is_empty()
             && self.complaints.iter().any(|complaint| complaint.is_silence())
+    }
+
+    /// Whether a unit is busy with something else and wants to be asked again.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.refusals.iter().any(|(_, code)| *code == BUSY)
+    }
+
+    /// Whether a unit has said its last word: "wait" and "busy" are none.
+    #[must_use]
+    pub fn is_final_of(&self, unit: &EcuAddress) -> bool {
+        self.messages.iter().any(|message| message.sender == *unit)
+            || self.refusals.iter().any(|(sender, code)| sender == unit && *code != BUSY)
+            || self.incomplete.contains(unit)
     }
 
     /// Whether asking once more may help: something came and was spoilt.

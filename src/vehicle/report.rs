@@ -204,7 +204,8 @@ fn maxima(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> Maxima {
     Maxima::of(&[0x4F, 0x50].into_iter().filter_map(of).flatten().collect::<Vec<_>>())
 }
 
-fn first_number(ecus: &[EcuReport], pid: &str) -> Option<f64> {
+/// The first value of a PID (service and PID, four hex digits) that is a number.
+pub(super) fn first_number(ecus: &[EcuReport], pid: &str) -> Option<f64> {
     ecus.iter().flat_map(|ecu| &ecu.values).filter(|value| value.pid == pid).find_map(|v| v.value.as_f64())
 }
 

@@ -31,11 +31,16 @@ impl Wire {
 
     /// Everything up to and including the prompt.
     pub async fn reply(&mut self) -> String {
+        self.until(b'>').await
+    }
+
+    /// Everything up to and including such a byte.
+    pub async fn until(&mut self, end: u8) -> String {
         let mut reply = Vec::new();
-        while reply.last() != Some(&b'>') {
+        while reply.last() != Some(&end) {
             let byte = tokio::time::timeout(DEADLINE, self.0.read_u8()).await;
             let so_far = String::from_utf8_lossy(&reply).into_owned();
-            reply.push(byte.unwrap_or_else(|_| panic!("no prompt after {so_far:?}")).unwrap());
+            reply.push(byte.unwrap_or_else(|_| panic!("no {} after {so_far:?}", char::from(end))).unwrap());
         }
         String::from_utf8_lossy(&reply).into_owned()
     }

@@ -1,5 +1,7 @@
 //! Visits on an slcan link: cars that come and go, links that only listen, databases.
 
+use std::time::Duration;
+
 use baygate::config::tables::{Poll, VehicleTable};
 use baygate::sim::vehicle::{CarSpec, Engine, SlcanProfile, SlcanSim};
 use baygate::store::requests::RequestState;
@@ -33,6 +35,40 @@ async fn visits_begin_and_end_and_a_pulled_adapter_comes_back() {
     // Another car; nothing measures a voltage here.
     sim.swap(&CarSpec { vin: Some("LSVAA4187E2123456".into()), ..car(6) }).unwrap();
     assert_eq!(bay.nth("vehicle.arrived", 2).await["vin"], "LSVAA4187E2123456");
+    bay.stop().await;
+}
+
+/// Nothing measures a voltage at the plug: the car's own word (PID 42) ends the background polling.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_weak_battery_is_left_alone_on_the_cars_own_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let weak = |volts| CarSpec { engine: Engine::On, voltage: Some(volts), ..car(6) };
+    let sim = on_tcp(SlcanProfile::default(), &weak(11.4)).await;
+    let mut timing = quick();
+    timing.pace.engine_off_most = Duration::from_secs(3600);
+    let link = format!("slcan+tcp://{}?bitrate=500000", sim.name());
+    let bay = Bay::start_timed(&store, "bay-1", &link, Poll::Auto, timing);
+    let state = bay.until_reason(Some("battery-low")).await.state;
+    assert!(state.detail.unwrap().contains("11.4 V"));
+    assert_eq!(bay.count("vehicle.report").await, 1, "it was known only by asking");
+    let asked = sim.requests().len();
+    // Several times as long as a standing car is else left alone.
+    tokio::time::sleep(timing.pace.engine_off * 6).await;
+    assert_eq!(sim.requests().len(), asked);
+    assert_eq!(bay.count("vehicle.departed").await, 0);
+    // A scan that somebody wants runs, and sees the charger.
+    sim.swap(&weak(12.7)).unwrap();
+    assert_eq!(bay.scan().await.state, RequestState::Done);
+    bay.until_reason(None).await;
+    bay.stop().await;
+
+    // Believed for as long as the longest pause: then it is asked again, and found gone.
+    sim.swap(&weak(11.4)).unwrap();
+    let bay = Bay::start(&store, "bay-2", &link, Poll::Auto);
+    bay.until_reason(Some("battery-low")).await;
+    sim.engine(Engine::Off);
+    bay.nth("vehicle.departed", 1).await;
     bay.stop().await;
 }
 

@@ -10,10 +10,11 @@ use serde_json::json;
 
 use super::super::{Exit, Global, packed};
 use super::{say, unplugged, until_told};
+use crate::config::values::Locale;
 use crate::ident::Vin;
 use crate::sim::vehicle::{
-    Adapter, BusSim, Car, CarSpec, Dtc, Engine, Fault, Profile, Recording, ReplaySim, Script, SlcanProfile,
-    SlcanSim, SpecError, VehicleSim,
+    Adapter, BusSim, Car, CarSpec, Dtc, Engine, Fault, Place, Profile, Recording, ReplaySim, Script,
+    SlcanProfile, SlcanSim, SpecError, Stage, Truck, VehicleSim,
 };
 
 /// Larger is no trace of a session: an hour has about 30 MiB.
@@ -37,17 +38,23 @@ pub(super) struct Args {
     #[arg(long, conflicts_with_all = ["adapter", "no_car", "replay"])]
     slcan: bool,
     /// Plays a trace of `baygate scan --trace` or a recording of the daemon (.zst) back instead / 回放记录
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["adapter", "no_car", "car", "vin", "dtc"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "adapter", "no_car", "car", "truck", "vin", "dtc", "pending", "permanent", "voltage", "engine",
+        "protocol", "signals", "latency_ms", "garble_every", "script",
+    ])]
     replay: Option<PathBuf>,
     /// Behaviour of the adapter, e.g. clone-v2-1; "list" prints all / 适配器类型，list 列出全部
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
     /// The adapter lies on the desk / 未插在车上
-    #[arg(long, conflicts_with_all = ["car", "vin", "dtc"])]
+    #[arg(long, conflicts_with_all = ["car", "truck", "vin", "dtc"])]
     no_car: bool,
     /// The car as TOML; the options below change it / 车辆文件 (TOML)
     #[arg(long, value_name = "FILE")]
     car: Option<PathBuf>,
+    /// A truck (SAE J1939) with the usual codes, on slcan or CAN / 卡车 (J1939)，用于 slcan 或 CAN
+    #[arg(long)]
+    truck: bool,
     /// Vehicle identification number / 车架号
     #[arg(long)]
     vin: Option<Vin>,
@@ -76,7 +83,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "MS")]
     latency_ms: Option<u64>,
     /// Every n-th answer has a wrong character / 每 n 个应答出错一次
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with_all = ["slcan", "can"])]
     garble_every: Option<u32>,
     /// What happens when: faults, key, other cars, ageing sensors / 脚本：故障、点火、换车、传感器漂移
     #[arg(long, value_name = "FILE")]
@@ -111,15 +118,16 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
     let (profile, script) = match profile(&args).and_then(|profile| Ok((profile, script(&args)?))) {
         Ok(both) => both,
         Err(error) => {
-            eprintln!("{error:#}");
+            let told = error.downcast_ref().and_then(|error| refusal(error, global.language()));
+            eprintln!("{}", told.unwrap_or_else(|| format!("{error:#}")));
             return Ok(Exit::Usage);
         }
     };
     if let Some(interface) = &args.can {
-        return on_interface(interface, profile, &args, global).await;
+        return on_interface(interface, profile, script, &args, global).await;
     }
     if args.slcan {
-        return on_slcan(profile, &args, global).await;
+        return on_slcan(profile, script, &args, global).await;
     }
     let place = args.listen;
     let sim = match place {
@@ -134,24 +142,51 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
         sim.fault(Fault::GarbleEvery(every));
     }
     announce(global, &sim.name(), place.is_some());
+    play(script, &mut sim, args.duration).await?;
+    sim.stop().await;
+    Ok(Exit::Done)
+}
+
+/// Plays the script, if any, until the time is over or somebody says stop.
+async fn play(
+    script: Option<Script>,
+    stage: impl Into<Stage<'_>>,
+    duration: Option<Duration>,
+) -> Result<(), SpecError> {
     let played = async {
-        if let Some(script) = &script {
-            script.play(&mut sim).await?;
+        if let Some(script) = script {
+            script.play(stage).await?;
         }
         std::future::pending::<Result<(), SpecError>>().await
     };
     tokio::select! {
-        () = until_told(args.duration) => {}
-        ended = played => ended?,
+        () = until_told(duration) => Ok(()),
+        ended = played => ended,
     }
-    sim.stop().await;
-    Ok(Exit::Done)
+}
+
+/// What was asked for and cannot be had there.
+fn refusal(error: &SpecError, locale: Locale) -> Option<String> {
+    let zh = match error {
+        SpecError::Truck => "卡车使用 J1939 (SAE)，需要总线：请加 --slcan 或 --can".to_owned(),
+        SpecError::Step(at) => {
+            format!("脚本在 {at} 的步骤在此处无法执行：哪些步骤需要 ELM327，见 docs/simulators.md")
+        }
+        _ => return None,
+    };
+    Some(locale.pick(&zh, &error.to_string()).to_owned())
 }
 
 fn script(args: &Args) -> anyhow::Result<Option<Script>> {
     let Some(path) = &args.script else { return Ok(None) };
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    Ok(Some(Script::from_toml(&text).with_context(|| path.display().to_string())?))
+    let script = Script::from_toml(&text).with_context(|| path.display().to_string())?;
+    script.suits(match (&args.can, args.slcan) {
+        (Some(_), _) => Place::Interface,
+        (None, true) => Place::Slcan,
+        (None, false) => Place::Elm327,
+    })?;
+    Ok(Some(script))
 }
 
 /// Prints the adapters that can be simulated.
@@ -166,34 +201,39 @@ fn list(global: &Global) -> anyhow::Result<Exit> {
 async fn on_interface(
     interface: &str,
     profile: Profile,
+    script: Option<Script>,
     args: &Args,
     global: &Global,
 ) -> anyhow::Result<Exit> {
-    let car = match BusSim::spawn(interface, &profile.car.unwrap_or_default()) {
+    let mut car = match BusSim::spawn(interface, &profile.car.unwrap_or_default()) {
         Ok(car) => car,
         Err(error) => return Ok(unplugged(&error)),
     };
     announce_link(global, interface, &format!("can://{interface}"));
-    until_told(args.duration).await;
+    play(script, &mut car, args.duration).await?;
     drop(car);
     Ok(Exit::Done)
 }
 
-async fn on_slcan(profile: Profile, args: &Args, global: &Global) -> anyhow::Result<Exit> {
+async fn on_slcan(
+    profile: Profile,
+    script: Option<Script>,
+    args: &Args,
+    global: &Global,
+) -> anyhow::Result<Exit> {
     let (behaviour, car) = (SlcanProfile::default(), profile.car.unwrap_or_default());
-    let bitrate = if car.protocol >= 8 { 250_000 } else { 500_000 };
     let sim = match args.listen {
         Some(address) => SlcanSim::spawn_tcp(address, behaviour, &car).await,
         None => SlcanSim::spawn_pty(behaviour, &car, args.link_to.clone()).await,
     };
-    let sim = match sim {
+    let mut sim = match sim {
         Ok(sim) => sim,
         Err(error) => return Ok(unplugged(&error)),
     };
     let name = sim.name();
     let scheme = if args.listen.is_some() { "tcp" } else { "serial" };
-    announce_link(global, &name, &format!("slcan+{scheme}://{name}?bitrate={bitrate}"));
-    until_told(args.duration).await;
+    announce_link(global, &name, &format!("slcan+{scheme}://{name}?bitrate={}", car.bitrate()));
+    play(script, &mut sim, args.duration).await?;
     sim.stop().await;
     Ok(Exit::Done)
 }
@@ -268,10 +308,18 @@ pub(super) fn profile(args: &Args) -> anyhow::Result<Profile> {
     car.permanent.extend(&args.permanent);
     car.voltage = args.voltage.or(car.voltage);
     car.engine = args.engine.unwrap_or(car.engine);
+    if args.truck {
+        // J1939-11: 250 kbit/s, 29 bit.
+        car.protocol = 9;
+        car.truck = Some(Truck::usual(car.vin.as_deref()));
+    }
     car.protocol = args.protocol.unwrap_or(car.protocol);
     car.latency_ms = args.latency_ms.unwrap_or(car.latency_ms);
     car.signals.extend(args.signals.iter().cloned());
     // Says what is wrong with the car before anything is plugged in.
     Car::new(&car)?;
+    if car.truck.is_some() && !args.slcan && args.can.is_none() {
+        return Err(SpecError::Truck.into());
+    }
     Ok(Profile { adapter, car: Some(car) })
 }

@@ -13,6 +13,8 @@ use tokio::time::Instant;
 use super::car::{Car, Frame};
 use super::spec::{CarSpec, Engine, SpecError};
 use super::task::lock_any;
+use super::truck::TICK;
+use super::units::Units;
 
 /// How long the thread that reads the bus may be deaf to the end.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -50,7 +52,7 @@ impl Schedule {
 /// A car on an interface of the kernel. Dropping it takes the car away.
 #[derive(Debug)]
 pub struct BusSim {
-    car: Arc<Mutex<Car>>,
+    units: Arc<Mutex<Units>>,
     stop: Arc<std::sync::atomic::AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -61,14 +63,15 @@ impl BusSim {
     /// # Errors
     /// There is no such interface, or the car is not right.
     pub fn spawn(interface: &str, spec: &CarSpec) -> io::Result<Self> {
-        let car = Arc::new(Mutex::new(Car::new(spec).map_err(io::Error::other)?));
+        let units = Arc::new(Mutex::new(Units::new(spec).map_err(io::Error::other)?));
         let socket = CanSocket::open(interface)?;
         socket.set_read_timeout(LOOK_EVERY)?;
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let (theirs, stopped) = (Arc::clone(&car), Arc::clone(&stop));
+        let (theirs, stopped) = (Arc::clone(&units), Arc::clone(&stop));
         let thread = std::thread::Builder::new().name("simulated-car".into()).spawn(move || {
+            let mut clock = Instant::now();
             while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-                if let Err(error) = turn(&socket, &theirs)
+                if let Err(error) = turn(&socket, &theirs, &mut clock)
                     && !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
                 {
                     // Down: the car is still there when the bus comes back.
@@ -76,32 +79,42 @@ impl BusSim {
                 }
             }
         })?;
-        Ok(Self { car, stop, thread: Some(thread) })
+        Ok(Self { units, stop, thread: Some(thread) })
+    }
+
+    /// Does something to the car, where there is one.
+    pub(super) fn with_car<T>(&self, act: impl FnOnce(&mut Car) -> T) -> Option<T> {
+        lock_any(&self.units).car.as_mut().map(act)
     }
 
     /// Turns the key to a position.
     pub fn engine(&self, engine: Engine) {
-        lock_any(&self.car).turn(engine);
+        self.with_car(|car| car.turn(engine));
     }
 
-    /// Another car on the same bus.
+    /// Another car, or truck, on the same bus.
     ///
     /// # Errors
     /// [`SpecError`] naming what is wrong with the car.
     pub fn swap(&self, spec: &CarSpec) -> Result<(), SpecError> {
-        *lock_any(&self.car) = Car::new(spec)?;
+        *lock_any(&self.units) = Units::new(spec)?;
         Ok(())
+    }
+
+    /// Takes the car off the bus.
+    pub fn unplug(&self) {
+        *lock_any(&self.units) = Units { car: None, truck: None };
     }
 
     /// Lets the engine's unit send `7F xx 78` so many times before its next answer.
     pub fn postpone(&self, times: u8) {
-        lock_any(&self.car).postpone(times);
+        self.with_car(|car| car.postpone(times));
     }
 
     /// Request payloads that reached the car, oldest first.
     #[must_use]
     pub fn requests(&self) -> Vec<Vec<u8>> {
-        lock_any(&self.car).seen().to_vec()
+        self.with_car(|car| car.seen().to_vec()).unwrap_or_default()
     }
 }
 
@@ -114,25 +127,40 @@ impl Drop for BusSim {
     }
 }
 
-/// One frame in, and the answers out at their times.
-fn turn(socket: &CanSocket, car: &Mutex<Car>) -> io::Result<()> {
+/// One frame in or none, and the answers and broadcasts out at their times. `clock`: when the
+/// units are next asked what they broadcast.
+fn turn(socket: &CanSocket, units: &Mutex<Units>, clock: &mut Instant) -> io::Result<()> {
     let mut waiting = Schedule::default();
-    if let Some(frame) = read(socket)? {
-        waiting.add(lock_any(car).on_frame(&frame));
+    match read(socket) {
+        Ok(Some(frame)) => waiting.add(lock_any(units).on_frame(&frame)),
+        Ok(None) => {}
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+        Err(error) => return Err(error),
     }
+    broadcast(units, clock, &mut waiting);
     while let Some(at) = waiting.next_at() {
-        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        // A long silence before an answer is no reason to be deaf, or dumb.
+        std::thread::sleep(at.saturating_duration_since(Instant::now()).min(LOOK_EVERY));
         while let Some(frame) = waiting.due() {
             write(socket, &frame)?;
         }
         // Flow control comes between, and what another unit is asked.
         socket.set_nonblocking(true)?;
         while let Ok(Some(frame)) = read(socket) {
-            waiting.add(lock_any(car).on_frame(&frame));
+            waiting.add(lock_any(units).on_frame(&frame));
         }
         socket.set_nonblocking(false)?;
+        broadcast(units, clock, &mut waiting);
     }
     Ok(())
+}
+
+fn broadcast(units: &Mutex<Units>, clock: &mut Instant, waiting: &mut Schedule) {
+    let now = Instant::now();
+    if *clock <= now {
+        *clock = now + TICK;
+        waiting.add(lock_any(units).tick());
+    }
 }
 
 fn read(socket: &CanSocket) -> io::Result<Option<Frame>> {

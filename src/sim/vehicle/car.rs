@@ -8,6 +8,8 @@ use super::isotp::{Waiting, single};
 use super::signals::{self, Signals};
 use super::spec::{CarSpec, Drive, Engine, SpecError, healthy_monitors};
 
+/// What the engine's unit measures itself.
+const MODULE_VOLTAGE: &str = "module_voltage";
 /// Requests kept for a test to look at.
 const SEEN: usize = 10_000;
 
@@ -32,7 +34,12 @@ pub struct Car {
     voltage: Option<f64>,
     padding: u8,
     latency: Duration,
+    pending_gap: Duration,
     since: Instant,
+    /// Frames from now on that no unit hears.
+    missed: u32,
+    /// The next answers come so much later.
+    late: Duration,
     /// Request payloads that reached the bus, for tests of what must not be sent.
     seen: Vec<Vec<u8>>,
 }
@@ -57,9 +64,13 @@ impl Car {
             voltage: spec.voltage,
             padding: spec.padding,
             latency: spec.latency(),
+            pending_gap: Duration::from_millis(spec.pending_gap_ms),
             since: Instant::now(),
+            missed: 0,
+            late: Duration::ZERO,
             seen: Vec::new(),
         };
+        car.battery(spec.voltage);
         for (name, value) in &spec.signals {
             car.set(name, *value)?;
         }
@@ -111,6 +122,12 @@ impl Car {
     /// Sets the battery's voltage; nothing: by the engine's state.
     pub fn battery(&mut self, volts: Option<f64>) {
         self.voltage = volts;
+        match volts {
+            Some(volts) => {
+                self.signals.set(MODULE_VOLTAGE, volts);
+            }
+            None => self.signals.release(MODULE_VOLTAGE),
+        }
     }
 
     /// Lets unit 0 send `7F xx 78` so many times before its next answer.
@@ -118,6 +135,16 @@ impl Car {
         if let Some(engine) = self.ecus.first_mut() {
             engine.pending_replies = times;
         }
+    }
+
+    /// Its units miss the next requests, so many.
+    pub fn miss(&mut self, requests: u32) {
+        self.missed = requests;
+    }
+
+    /// The answers to the next request come so much later.
+    pub fn delay(&mut self, late: Duration) {
+        self.late = late;
     }
 
     /// The number of `AT SP` this car speaks.
@@ -160,9 +187,14 @@ impl Car {
         if !self.awake() {
             return sent;
         }
+        if self.missed > 0 {
+            self.missed -= 1;
+            return sent;
+        }
         if let Some(payload) = single(&frame.data) {
             self.remember(payload);
         }
+        let late = std::mem::take(&mut self.late);
         for index in 0..self.ecus.len() {
             let address = Address::of(index);
             let functional = frame.id == if frame.extended { 0x18DB_33F1 } else { 0x7DF };
@@ -178,7 +210,12 @@ impl Car {
                 for (message, turn) in messages.iter().zip(0_u32..) {
                     let first = ecu.waiting.start(message, self.padding);
                     let stagger = Duration::from_millis(2 * index as u64);
-                    sent.extend(first.map(|data| (self.latency * (turn + 1) + stagger, answer(data))));
+                    // On CAN what is not the first stands behind a "wait".
+                    let at = late + self.latency * (turn + 1) + self.pending_gap * turn + stagger;
+                    if turn > 0 && !self.pending_gap.is_zero() {
+                        ecu.busy_until = Some(Instant::now() + at);
+                    }
+                    sent.extend(first.map(|data| (at, answer(data))));
                 }
             } else if physical && let Some(ecu) = self.ecus.get_mut(index) {
                 let mut at = Duration::from_millis(1);
@@ -313,6 +350,8 @@ fn unit(spec: &CarSpec, index: u8) -> Ecu {
         failure_type: spec.failure_type,
         extended_data: spec.extended_data,
         pending_replies: 0,
+        busy_replies: if engine { spec.busy_replies } else { 0 },
+        busy_until: None,
         waiting: Waiting::default(),
     }
 }

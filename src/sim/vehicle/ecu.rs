@@ -2,6 +2,7 @@
 //! not live here: framing (that is [`super::isotp`] and [`super::car`]).
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::isotp::Waiting;
 use super::older;
@@ -82,6 +83,10 @@ pub struct Ecu {
     pub extended_data: bool,
     /// `7F xx 78` sent before the next answer.
     pub pending_replies: u8,
+    /// `7F xx 21` instead of so many answers.
+    pub busy_replies: u8,
+    /// At work on a question until then: busy for another.
+    pub busy_until: Option<Instant>,
     /// Consecutive frames on hold.
     pub waiting: Waiting,
 }
@@ -90,6 +95,13 @@ impl Ecu {
     /// Answers one request: the messages to send, in order. Empty is silence.
     pub fn answer(&mut self, request: &[u8], now: &mut Moment<'_>) -> Vec<Vec<u8>> {
         let Some((&service, rest)) = request.split_first() else { return Vec::new() };
+        if self.busy_until.is_some_and(|until| Instant::now() < until) {
+            return vec![vec![0x7F, service, 0x21]];
+        }
+        if self.busy_replies > 0 {
+            self.busy_replies -= 1;
+            return vec![vec![0x7F, service, 0x21]];
+        }
         let answered = match service {
             0x01..=0x0A if !self.obd => Err(0x11),
             0x01 => self.live(rest, now),

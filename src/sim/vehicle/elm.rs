@@ -3,10 +3,10 @@
 //! What does not live here: requests to the car ([`super::request`]).
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::adapter::Adapter;
-use super::car::Car;
+use super::car::{Car, Frame};
 use super::fault::Fault;
 use super::settings::{Settings, protocol_name};
 
@@ -55,6 +55,8 @@ pub struct Elm {
     dice: u32,
     /// What the line to the adapter swallows.
     losses: Losses,
+    /// Frames that come on the bus when the chip has given up on them, unless it is asked on.
+    pub(super) late: Vec<(Instant, Frame)>,
 }
 
 /// A line that swallows characters, and where in the conversation it is.
@@ -105,6 +107,7 @@ impl Elm {
             requests: 0,
             dice: 1,
             losses: Losses::default(),
+            late: Vec::new(),
         }
     }
 

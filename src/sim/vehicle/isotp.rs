@@ -54,7 +54,10 @@ impl Waiting {
     pub fn start(&mut self, payload: &[u8], pad: u8) -> Option<Vec<u8>> {
         let mut frames: VecDeque<_> = segment(payload, pad).into();
         let first = frames.pop_front();
-        self.0 = frames;
+        // A short word in between ("busy") takes nothing back.
+        if !frames.is_empty() {
+            self.0 = frames;
+        }
         first
     }
 

@@ -21,9 +21,11 @@ mod settings;
 mod signals;
 mod slcan;
 mod spec;
+mod stage;
 mod task;
 mod truck;
 mod uds;
+mod units;
 
 use std::io;
 use std::net::SocketAddr;
@@ -41,6 +43,7 @@ pub use replay::{Recording, ReplaySim};
 pub use script::Script;
 pub use slcan::{SlcanProfile, SlcanSim};
 pub use spec::{CarSpec, Drive, Dtc, Engine, Monitor, SpecError, healthy_monitors};
+pub use stage::{Place, Stage};
 pub use truck::{Truck, TruckUnit};
 
 use crate::sim::presence::Presence;
@@ -82,7 +85,7 @@ impl VehicleSim {
     }
 
     async fn spawn(profile: Profile, address: Address) -> io::Result<Self> {
-        let car = profile.car.as_ref().map(Car::new).transpose().map_err(io::Error::other)?;
+        let car = profile.car.as_ref().map(behind_a_dongle).transpose().map_err(io::Error::other)?;
         let elm = elm::Elm::new(profile.adapter);
         let world = Arc::new(Mutex::new(World { elm, car, unasked: Vec::new() }));
         let wake = Arc::new(Notify::new());
@@ -113,7 +116,7 @@ impl VehicleSim {
     /// # Errors
     /// [`SpecError`] naming what is wrong with the car.
     pub fn plug(&self, car: &CarSpec) -> Result<(), SpecError> {
-        let car = Car::new(car)?;
+        let car = behind_a_dongle(car)?;
         let mut world = lock(&self.world);
         world.car = Some(car);
         Ok(())
@@ -209,4 +212,8 @@ impl VehicleSim {
     pub async fn stop(self) {
         self.presence.end().await;
     }
+}
+
+fn behind_a_dongle(spec: &CarSpec) -> Result<Car, SpecError> {
+    if spec.truck.is_some() { Err(SpecError::Truck) } else { Car::new(spec) }
 }

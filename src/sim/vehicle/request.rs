@@ -2,7 +2,7 @@
 //! control, collecting answers until the wait is over, and the faults on the way.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::adapter::Multi;
 use super::car::{Car, Frame};
@@ -159,9 +159,18 @@ impl Elm {
         data.resize(8, 0);
         let extended = is_wide(protocol);
         let sent = Frame { id: self.settings.request_id(protocol), extended, data };
-        let mut coming: VecDeque<(Duration, Frame)> = car.on_frame(&sent).into();
+        let now = Instant::now();
+        let earlier = std::mem::take(&mut self.late).into_iter();
+        let earlier = earlier.filter_map(|(due, frame)| Some((due.checked_duration_since(now)?, frame)));
+        let mut coming: VecDeque<(Duration, Frame)> = earlier.chain(car.on_frame(&sent)).collect();
+        coming.make_contiguous().sort_by_key(|(at, _)| *at);
         let mut timeline = Timeline::new();
         while let Some((at, frame)) = coming.pop_front() {
+            // Behind so long a silence nobody listens: a real chip's last word is its prompt.
+            if timeline.last().is_some_and(|(last, _)| at > *last + self.longest_wait()) {
+                self.late.push((now + at, frame));
+                continue;
+            }
             if !self.settings.shows(&frame) {
                 continue;
             }

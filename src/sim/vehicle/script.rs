@@ -1,6 +1,6 @@
 //! What happens to a simulated car and its adapter, and when: a file of steps.
-//! What lives here: the file's form, and playing it. What a fault does is the
-//! adapter's business ([`super::elm`]), what a value does the car's.
+//! What lives here: the file's form, and its times. Where a step is played is [`super::stage`]'s
+//! business, what a fault does the adapter's ([`super::elm`]), what a value does the car's.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use serde::{Deserialize, Deserializer};
 use tokio::time::{Instant, sleep_until};
 
 use super::adapter::Adapter;
-use super::fault::Fault;
+use super::car::Car;
 use super::spec::{CarSpec, Engine, SpecError};
-use super::{Car, VehicleSim};
+use super::stage::{Place, Stage};
 
 /// Steps in the order of their times.
 #[derive(Debug, Clone, Deserialize)]
@@ -35,7 +35,7 @@ struct Step {
 /// Something that happens.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-enum Action {
+pub(super) enum Action {
     /// The next answer is lost.
     Drop,
     /// The next answer has a wrong character.
@@ -85,22 +85,22 @@ enum Action {
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Held {
-    signal: String,
-    value: f64,
+pub(super) struct Held {
+    pub signal: String,
+    pub value: f64,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Drift {
-    signal: String,
-    to: f64,
-    over: Span,
+pub(super) struct Drift {
+    pub signal: String,
+    pub to: f64,
+    pub over: Span,
 }
 
 /// A time as people write it: `800ms`, `5m 30s`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Span(Duration);
+pub(super) struct Span(pub Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -137,70 +137,34 @@ impl Script {
         Ok(script)
     }
 
+    /// Looks whether every step can be done there, without doing one.
+    ///
+    /// # Errors
+    /// [`SpecError::Step`] with the time of the first that cannot.
+    pub fn suits(&self, place: Place) -> Result<(), SpecError> {
+        match self.steps.iter().find(|step| !place.can(&step.action)) {
+            Some(step) => Err(SpecError::Step(humantime::format_duration(step.at.0).to_string())),
+            None => Ok(()),
+        }
+    }
+
     /// Does the steps, each at its time; comes back after the last, or never when it repeats.
     ///
     /// # Errors
-    /// [`SpecError`] of a step that cannot be done.
-    pub async fn play(&self, sim: &mut VehicleSim) -> Result<(), SpecError> {
+    /// [`SpecError`] of a step that cannot be done; none is done when [`Self::suits`] says so.
+    pub async fn play(&self, stage: impl Into<Stage<'_>>) -> Result<(), SpecError> {
+        let mut stage = stage.into();
+        self.suits(stage.place())?;
         let mut begun = Instant::now();
         loop {
             for step in &self.steps {
                 sleep_until(begun + step.at.0).await;
                 tracing::debug!(action = ?step.action, "step");
-                step.action.happen(sim).await?;
+                stage.happen(&step.action).await?;
             }
             let Some(after) = self.repeat_after else { return Ok(()) };
             begun += after.0;
         }
-    }
-}
-
-impl Action {
-    async fn happen(&self, sim: &mut VehicleSim) -> Result<(), SpecError> {
-        let fault = match self {
-            Self::Drop => Fault::DropReply,
-            Self::Garble => Fault::Garble,
-            Self::GarbleEvery(every) => Fault::GarbleEvery(*every),
-            Self::Delay(span) => Fault::Delay(span.0),
-            Self::Half => Fault::HalfThenSilence,
-            Self::Nulls => Fault::Nulls,
-            Self::Say(text) => Fault::Say(text.clone()),
-            Self::LoseInTurn(span) => Fault::LoseInTurn { span: *span, from: 0 },
-            Self::LoseEnds(every) => Fault::LoseEnds(*every),
-            Self::Pending(times) => Fault::Pending(*times),
-            Self::BrownOut => Fault::BrownOut,
-            Self::Freeze => Fault::Freeze,
-            Self::Vanish => {
-                sim.vanish().await;
-                return Ok(());
-            }
-            Self::Return => {
-                sim.return_().await;
-                return Ok(());
-            }
-            Self::Adapter(name) => {
-                let adapter = Adapter::named(name).map_err(|error| SpecError::Script(error.to_string()))?;
-                sim.replace_adapter(adapter);
-                return Ok(());
-            }
-            Self::Unplug => {
-                sim.unplug();
-                return Ok(());
-            }
-            Self::Plug(car) | Self::Swap(car) => return sim.plug(car),
-            Self::Engine(engine) => {
-                sim.engine(*engine);
-                return Ok(());
-            }
-            Self::BatteryV(volts) => {
-                sim.battery(Some(*volts));
-                return Ok(());
-            }
-            Self::Set(held) => return sim.set(&held.signal, held.value),
-            Self::Drift(drift) => return sim.drift(&drift.signal, drift.to, drift.over.0),
-        };
-        sim.fault(fault);
-        Ok(())
     }
 }
 

@@ -146,6 +146,11 @@ impl Signals {
         })
     }
 
+    /// Lets a signal be what it is by itself.
+    pub fn release(&mut self, name: &str) {
+        self.set.retain(|pid, _| !ROWS.iter().any(|row| row.pid == *pid && row.name == name));
+    }
+
     /// Lets a signal go from where it is `now` (seconds after the car was made) to a value. False: no such name.
     pub fn drift(&mut self, name: &str, to: f64, now: f64, over: f64, running: bool) -> bool {
         let row = ROWS.iter().find(|row| row.name == name);

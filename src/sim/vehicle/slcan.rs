@@ -15,6 +15,7 @@ use super::car::{Car, Frame};
 use super::spec::{CarSpec, Engine, SpecError};
 use super::task::lock_any;
 use super::truck::{TICK, Truck};
+use super::units::Units;
 use crate::sim::presence::{Device, Presence};
 use crate::sim::transport::{Address, Endpoint, Input};
 
@@ -60,17 +61,15 @@ impl Default for SlcanProfile {
 #[derive(Debug)]
 struct World {
     profile: SlcanProfile,
-    car: Car,
-    /// Instead of the car's units, on the same bus and by the same key.
-    truck: Option<Truck>,
+    units: Units,
+    /// Of the car that stands there, or stood there last: bits a second.
+    bitrate: u32,
     /// `C`, `L`, `O`.
     mode: Mode,
     rate: Option<u32>,
     line: String,
     bus_error: bool,
     waiting: Schedule,
-    /// Requests that the car's units will miss.
-    missed: u32,
     /// Every command and how often a frame was sent at a wrong rate, for tests.
     heard: Vec<String>,
     sent_at_wrong_rate: u32,
@@ -110,14 +109,13 @@ impl SlcanSim {
     async fn spawn(profile: SlcanProfile, car: &CarSpec, address: Address) -> io::Result<Self> {
         let world = Arc::new(Mutex::new(World {
             profile,
-            car: Car::new(car).map_err(io::Error::other)?,
-            truck: None,
+            units: Units::new(car).map_err(io::Error::other)?,
+            bitrate: car.bitrate(),
             mode: Mode::Closed,
             rate: None,
             line: String::new(),
             bus_error: false,
             waiting: Schedule::default(),
-            missed: 0,
             heard: Vec::new(),
             sent_at_wrong_rate: 0,
         }));
@@ -135,7 +133,7 @@ impl SlcanSim {
     pub fn hush(&self) {
         let mut world = lock_any(&self.world);
         world.profile.chatter = false;
-        world.truck = None;
+        world.units.truck = None;
     }
 
     /// Units of the car talk.
@@ -145,37 +143,51 @@ impl SlcanSim {
 
     /// A truck's units take the place of the car's, or talk beside them ([`Truck::with_obd`]).
     pub fn truck(&self, truck: Truck) {
-        lock_any(&self.world).truck = Some(truck);
+        lock_any(&self.world).units.truck = Some(truck);
+    }
+
+    /// Does something to the car, where there is one.
+    pub(super) fn with_car<T>(&self, act: impl FnOnce(&mut Car) -> T) -> Option<T> {
+        lock_any(&self.world).units.car.as_mut().map(act)
     }
 
     /// The car's units miss the next requests, so many.
     pub fn miss(&self, requests: u32) {
-        lock_any(&self.world).missed = requests;
+        self.with_car(|car| car.miss(requests));
     }
 
     /// Turns the key to a position.
     pub fn engine(&self, engine: Engine) {
-        lock_any(&self.world).car.turn(engine);
+        self.with_car(|car| car.turn(engine));
     }
 
     /// Lets the engine's unit send `7F xx 78` so many times before its next answer.
     pub fn postpone(&self, times: u8) {
-        lock_any(&self.world).car.postpone(times);
+        self.with_car(|car| car.postpone(times));
     }
 
-    /// Another car on the same bus.
+    /// Another car, or truck, on the same bus.
     ///
     /// # Errors
     /// [`SpecError`] naming what is wrong with the car.
     pub fn swap(&self, spec: &CarSpec) -> Result<(), SpecError> {
-        lock_any(&self.world).car = Car::new(spec)?;
+        let units = Units::new(spec)?;
+        let mut world = lock_any(&self.world);
+        (world.units, world.bitrate) = (units, spec.bitrate());
         Ok(())
+    }
+
+    /// Pulls the adapter out of the car.
+    pub fn unplug(&self) {
+        let mut world = lock_any(&self.world);
+        world.units = Units { car: None, truck: None };
+        world.waiting.clear();
     }
 
     /// Request payloads that reached the car, oldest first.
     #[must_use]
     pub fn requests(&self) -> Vec<Vec<u8>> {
-        lock_any(&self.world).car.seen().to_vec()
+        self.with_car(|car| car.seen().to_vec()).unwrap_or_default()
     }
 
     /// Lines that came, oldest first.
@@ -316,12 +328,12 @@ impl World {
 
     /// Somebody speaks without being asked.
     fn talks(&self) -> bool {
-        self.profile.chatter || self.truck.is_some() && self.car.awake()
+        let by_itself = self.profile.chatter && self.units.car.is_some();
+        by_itself || self.units.truck.is_some() && self.units.awake()
     }
 
-    /// Protocols 6 and 7 are at 500 kbit/s, 8 and 9 at 250 (`AT SP` of the ELM327 data sheet).
     fn rate_is_right(&self) -> bool {
-        self.rate == Some(if self.car.protocol() >= 8 { 250_000 } else { 500_000 })
+        self.rate == Some(self.bitrate)
     }
 
     fn transmit(&mut self, wide: bool, text: &str) -> Vec<u8> {
@@ -329,13 +341,11 @@ impl World {
         if !self.rate_is_right() {
             self.bus_error = true;
             self.sent_at_wrong_rate += 1;
-        } else if !self.car.awake() {
+        } else if !self.units.awake() {
             // Nobody acknowledges.
             self.bus_error = true;
         } else {
-            let answers = self.truck.as_mut().map(|truck| truck.on_frame(&frame)).unwrap_or_default();
-            self.waiting.add(answers);
-            let answers = self.obd(&frame);
+            let answers = self.units.on_frame(&frame);
             self.waiting.add(answers);
         }
         match (self.profile.acknowledges, wide) {
@@ -343,32 +353,6 @@ impl World {
             (true, false) => b"z\r".to_vec(),
             (true, true) => b"Z\r".to_vec(),
         }
-    }
-
-    /// What the car's units say.
-    fn obd(&mut self, frame: &Frame) -> Vec<(Duration, Frame)> {
-        if self.truck.as_ref().is_some_and(|truck| !truck.obd) {
-            return Vec::new();
-        }
-        if self.missed > 0 {
-            self.missed -= 1;
-            return Vec::new();
-        }
-        if frame.id == 0x6F1 && !frame.extended { self.extended(frame) } else { self.car.on_frame(frame) }
-    }
-
-    /// Extended addressing as on BMW's buses: the first byte names the unit (12 is the engine's),
-    /// answers come on 600 and that, F1 in front. Short ones only.
-    fn extended(&mut self, frame: &Frame) -> Vec<(Duration, Frame)> {
-        let Some((0x12, rest)) = frame.data.split_first() else { return Vec::new() };
-        let asked = Frame { id: 0x7E0, extended: false, data: rest.to_vec() };
-        let answers = self.car.on_frame(&asked).into_iter();
-        let told = answers.map(|(after, answer)| {
-            let mut data = vec![0xF1];
-            data.extend(answer.data.iter().take(7));
-            (after, Frame { id: 0x612, extended: false, data })
-        });
-        told.collect()
     }
 
     /// Frames whose time has come, as lines.
@@ -389,8 +373,8 @@ impl World {
                 self.bus_error = true;
                 Vec::new()
             }
-            _ if self.truck.is_some() => {
-                let frames = self.truck.as_mut().map(Truck::tick).unwrap_or_default();
+            _ if self.units.truck.is_some() => {
+                let frames = self.units.tick();
                 self.waiting.add(frames);
                 self.due()
             }

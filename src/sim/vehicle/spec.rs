@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::truck::Truck;
+
 /// A car could not be made from what was given.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
@@ -28,6 +30,12 @@ pub enum SpecError {
     /// Too many units.
     #[error("a simulated car has 1 to 8 control units, not {0}")]
     Units(usize),
+    /// A dongle shows no broadcasts.
+    #[error("a truck speaks J1939 (SAE), which needs a bus: use --slcan or --can")]
+    Truck,
+    /// A step of a script that nothing there can do.
+    #[error("the step at {0} cannot be played there: docs/simulators.md says what needs an ELM327")]
+    Step(String),
     /// A script does not read, or asks for something that is not there.
     #[error("the script is not right: {0}")]
     Script(String),
@@ -176,6 +184,12 @@ pub struct CarSpec {
     pub drift: bool,
     /// From request to first answer.
     pub latency_ms: u64,
+    /// From each "wait" (`7F xx 78`) to what follows, on CAN; asked meanwhile the unit is busy (21).
+    pub pending_gap_ms: u64,
+    /// Busy (`7F xx 21`) for so many requests to the engine's unit.
+    pub busy_replies: u8,
+    /// Units that speak J1939, instead of the car's or beside them.
+    pub truck: Option<Truck>,
 }
 
 impl Default for CarSpec {
@@ -206,6 +220,9 @@ impl Default for CarSpec {
             seed: 1,
             drift: true,
             latency_ms: 5,
+            pending_gap_ms: 0,
+            busy_replies: 0,
+            truck: None,
         }
     }
 }
@@ -217,6 +234,13 @@ impl CarSpec {
     /// [`SpecError::File`] with line and column.
     pub fn from_toml(text: &str) -> Result<Self, SpecError> {
         toml::from_str(text).map_err(|error| SpecError::File(error.to_string()))
+    }
+
+    /// The car's bus, in bits a second: protocols 8 and 9 are at 250 kbit/s (`AT SP` of the ELM327
+    /// data sheet).
+    #[must_use]
+    pub fn bitrate(&self) -> u32 {
+        if self.protocol >= 8 { 250_000 } else { 500_000 }
     }
 
     /// From request to first answer.

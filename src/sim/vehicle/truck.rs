@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+
 use super::car::Frame;
 
 /// Between two calls of [`Truck::tick`].
@@ -15,7 +17,8 @@ const PACKET_GAP: Duration = Duration::from_millis(50);
 pub type Fault = (u32, u8);
 
 /// A control unit.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TruckUnit {
     /// Its source address.
     pub source: u8,
@@ -30,7 +33,8 @@ pub struct TruckUnit {
 }
 
 /// The bus of a truck.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Truck {
     /// Its units.
     pub units: Vec<TruckUnit>,
@@ -38,9 +42,11 @@ pub struct Truck {
     pub vin: Option<String>,
     /// The car's units answer OBD on the same bus.
     pub(super) obd: bool,
+    #[serde(skip)]
     ticks: u32,
     /// By source: until when it sends a message of several packets. A unit has one at a time
     /// (J1939-21 §5.10.2); the next one waits.
+    #[serde(skip)]
     busy: BTreeMap<u8, Instant>,
 }
 
@@ -49,6 +55,15 @@ impl Truck {
     #[must_use]
     pub fn new(units: Vec<TruckUnit>, vin: Option<&str>) -> Self {
         Self { units, vin: vin.map(str::to_owned), ..Self::default() }
+    }
+
+    /// An engine with low oil pressure now and a coolant that was too hot, and brakes without codes
+    /// (J1939-71: SPN 100, 110; J1939-73: FMI 1 and 0, addresses 00 and 0B).
+    #[must_use]
+    pub fn usual(vin: Option<&str>) -> Self {
+        let engine =
+            TruckUnit { active: vec![(100, 1)], before: vec![(110, 0)], lamp: true, ..TruckUnit::default() };
+        Self::new(vec![engine, TruckUnit { source: 0x0B, ..TruckUnit::default() }], vin)
     }
 
     /// The same, with units that answer OBD on the same bus.

@@ -32,10 +32,6 @@ use join::RATES;
 
 /// P2 on CAN is 50 ms (ISO 15765-4); gateways, slow adapters and a busy box take their share.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
-/// P2*: after "wait" (ISO 14229-2).
-const PENDING_WITHIN: Duration = Duration::from_secs(5);
-/// How often one unit may say "wait".
-const PENDING_ROUNDS: u8 = 5;
 /// All messages now coming, together: eight units with 4095 bytes each.
 const MOST_BYTES: usize = 32 * 1024;
 /// Messages of one answer.

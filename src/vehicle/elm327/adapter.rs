@@ -43,6 +43,8 @@ pub struct Adapter {
     pub(super) needs_set_up: bool,
     /// How it is told to wait now; `None`: not told since it was set up.
     pub(super) waits: Option<Waits>,
+    /// Told to wait as long as it can, for a unit that asked for patience: whether it knows how.
+    pub(super) waits_longest: Option<bool>,
     /// Whom its header addresses now.
     pub(super) addressed: Target,
     /// The header was changed since the protocol was chosen.
@@ -97,6 +99,7 @@ impl Adapter {
             restarts: 0,
             needs_set_up: false,
             waits: None,
+            waits_longest: None,
             addressed: Target::Functional,
             header_changed: false,
             echo_on: false,
@@ -250,6 +253,7 @@ impl Adapter {
             self.at(AtCommand::ReceiveUsual).await?;
         }
         (self.waits, self.addressed, self.header_changed) = (None, Target::Functional, false);
+        self.waits_longest = None;
         (self.echo_on, self.echo_tried) = (false, 0);
         self.forget_car();
         self.at(AtCommand::ProtocolAuto).await?;

@@ -2,26 +2,25 @@
 //! the repetitions that adapters and cars make necessary, each bounded, and what is learned
 //! on the way about an adapter that fails. What does not: set-up (`adapter`), trials (`probe`).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::adapter::Adapter;
 use super::answer::{data_lines, interpret};
 use super::frame;
 use crate::protocols::LongAnswers;
 use crate::vehicle::adapter::Waits;
-use crate::vehicle::answer::{Answer, Complaint};
+use crate::vehicle::answer::{Answer, BUSY_PAUSE, BUSY_REPEATS, Complaint, PENDING_ROUNDS, PENDING_WITHIN};
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::{AtCommand, Outgoing, Request, Target, UnitAddress};
-use crate::vehicle::protocol::Protocol;
+use crate::vehicle::protocol::{EcuAddress, Protocol};
 
-/// A request on a connected bus: P2* is 5 s after each "wait".
+/// A request on a connected bus: some chips listen on by themselves after a "wait".
 const ASK_LIMIT: Duration = Duration::from_secs(7);
 /// A search tries all protocols, the 5-baud starts among them.
 const SEARCH_LIMIT: Duration = Duration::from_secs(25);
-/// How often a car may say "wait" before it counts as not answering.
-const PENDING_ROUNDS: u32 = 5;
-/// Pause before asking again a car that said "wait".
-const PENDING_PAUSE: Duration = Duration::from_millis(250);
 /// Lines of an answer beyond those of a VIN: long.
 const LONG_LINES: usize = 4;
 /// Silences that an immediate repetition disproved; after so many it no longer gives up early.
@@ -29,10 +28,35 @@ const TOO_HASTY: u32 = 2;
 
 /// How often a request may yet be repeated, for each reason.
 struct Repeats {
-    waits: u32,
+    /// "Wait" that is yet believed.
+    waits: u8,
+    busy: u8,
     spoilt: u32,
     restarts: u32,
     reconnects: u32,
+    /// Who said "wait" and no more, and until when that is believed.
+    awaited: BTreeSet<EcuAddress>,
+    patience: Instant,
+}
+
+impl Repeats {
+    /// Whether to ask again for a unit's sake. The chip ends its listening long before P2* is
+    /// over; asked again it listens on, and what the unit says then to the first question is as
+    /// good (to the second it says "busy", ISO 14229-1 table A.1).
+    fn more_patience(&mut self, answer: &Answer) -> bool {
+        if !answer.pending.is_empty() && self.waits > 0 {
+            self.waits -= 1;
+            self.patience = Instant::now() + PENDING_WITHIN;
+        }
+        self.awaited.extend(answer.pending.iter().cloned());
+        self.awaited.retain(|unit| !answer.is_final_of(unit));
+        if !self.awaited.is_empty() {
+            return Instant::now() < self.patience;
+        }
+        let again = answer.is_busy() && self.busy > 0;
+        self.busy -= u8::from(again);
+        again
+    }
 }
 
 impl Adapter {
@@ -46,6 +70,9 @@ impl Adapter {
             return Ok(Answer { complaints: vec![complaint], ..Answer::default() });
         }
         let answer = self.ask_until_answered(request, lines).await;
+        if answer.is_ok() {
+            self.wait_as_usual().await?;
+        }
         match &answer {
             Ok(answer) => self.notice_haste(request, answer),
             // Nothing was sent: the line loses characters.
@@ -66,8 +93,16 @@ impl Adapter {
         request: Request,
         lines: Option<u8>,
     ) -> Result<Answer, AdapterError> {
-        let counted = lines.filter(|_| self.capabilities.response_count == Some(true));
-        let mut left = Repeats { waits: PENDING_ROUNDS, spoilt: 1, restarts: 1, reconnects: 1 };
+        let mut counted = lines.filter(|_| self.capabilities.response_count == Some(true));
+        let mut left = Repeats {
+            waits: PENDING_ROUNDS,
+            busy: BUSY_REPEATS,
+            spoilt: 1,
+            restarts: 1,
+            reconnects: 1,
+            awaited: BTreeSet::new(),
+            patience: Instant::now(),
+        };
         loop {
             if let Some(complaint) = self.address(request.target()).await? {
                 return Ok(Answer { complaints: vec![complaint], ..Answer::default() });
@@ -97,9 +132,12 @@ impl Adapter {
                 }
             } else if answer.is_spoilt() && left.spoilt > 0 {
                 left.spoilt -= 1;
-            } else if !answer.pending.is_empty() && left.waits > 0 {
-                left.waits -= 1;
-                tokio::time::sleep(PENDING_PAUSE).await;
+            } else if left.more_patience(&answer) {
+                // A "wait" is a line too: counted, it would end the listening.
+                counted = None;
+                if left.awaited.is_empty() || !self.wait_longest().await? {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                }
             } else {
                 self.doubt_assumption(&answer).await?;
                 if self.lines_told >= LONG_LINES && !answer.messages.is_empty() && self.may_grow() {

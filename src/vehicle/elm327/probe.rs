@@ -54,7 +54,31 @@ impl Adapter {
     }
 
     /// Tells it to wait as was learned, if it is not told yet.
+    /// For a unit that asked for patience: the longest wait there is. False: it knows no such.
+    pub(super) async fn wait_longest(&mut self) -> Result<bool, AdapterError> {
+        if let Some(works) = self.waits_longest {
+            return Ok(works);
+        }
+        let works =
+            self.accepts(AtCommand::FixedTiming).await? & self.accepts(AtCommand::LongestWait).await?;
+        self.waits_longest = Some(works);
+        Ok(works)
+    }
+
+    /// Back from [`Self::wait_longest`]; what was learned is told before the next question.
+    pub(super) async fn wait_as_usual(&mut self) -> Result<(), AdapterError> {
+        if self.waits_longest.take().is_some() {
+            self.at(AtCommand::UsualWait).await?;
+            self.at(AtCommand::AdaptiveTiming).await?;
+            self.waits = None;
+        }
+        Ok(())
+    }
+
     pub(super) async fn wait_as_learned(&mut self) -> Result<(), AdapterError> {
+        if self.waits_longest.is_some() {
+            return Ok(());
+        }
         let wanted = self.capabilities.waits.unwrap_or(Waits::Adaptive);
         if self.waits != Some(wanted) {
             self.tell_waits(wanted).await?;

@@ -20,6 +20,8 @@ pub enum AtCommand {
     SpacesOff,
     /// `ATH1`: headers on.
     HeadersOn,
+    /// `ATAT0`: waits as `ATST` says, whatever the car's habits.
+    FixedTiming,
     /// `ATAT1`: adaptive timing, the default.
     AdaptiveTiming,
     /// `ATAT2`: adaptive timing that waits less.
@@ -28,6 +30,8 @@ pub enum AtCommand {
     ShortWait,
     /// `ATST32`: waits 200 ms, the default.
     UsualWait,
+    /// `ATSTFF`: waits 1.02 s, the longest there is.
+    LongestWait,
     /// `ATSP0`: find the protocol by yourself.
     ProtocolAuto,
     /// `ATSPn`: this protocol.
@@ -69,10 +73,12 @@ impl AtCommand {
             Self::LinefeedsOff => "ATL0",
             Self::SpacesOff => "ATS0",
             Self::HeadersOn => "ATH1",
+            Self::FixedTiming => "ATAT0",
             Self::AdaptiveTiming => "ATAT1",
             Self::AggressiveTiming => "ATAT2",
             Self::ShortWait => "ATST19",
             Self::UsualWait => "ATST32",
+            Self::LongestWait => "ATSTFF",
             Self::ProtocolAuto => "ATSP0",
             Self::Protocol(protocol) => return format!("ATSP{:X}", protocol.number()),
             Self::ProtocolNumber => "ATDPN",

@@ -14,7 +14,7 @@ use crate::event::vehicle::{
 };
 use crate::vehicle::adapter::Adapter;
 use crate::vehicle::batch::Promises;
-use crate::vehicle::battery::CAR_VOLTS;
+use crate::vehicle::battery::{CAR_VOLTS, Level};
 use crate::vehicle::error::{AdapterError, VehicleError};
 use crate::vehicle::obd::VinReading;
 use crate::vehicle::pids::decode_pid;
@@ -31,6 +31,8 @@ const GOOD_LOOKS: u32 = 3;
 const SPOILT_IN_A_ROW: u32 = 3;
 /// Above this the car moves, km/h: a standing one may show one.
 const MOVING_KMH: f64 = 2.0;
+/// Control module voltage (SAE J1979-DA, PID 42).
+const MODULE_VOLTAGE: u8 = 0x42;
 
 /// What can end a look: the log (the task ends) or the adapter (it is opened anew).
 enum LookError {
@@ -107,29 +109,32 @@ impl Service {
     }
 
     async fn look(&mut self, adapter: &mut Adapter, plug: &mut Plug) -> Result<(), LookError> {
-        let volts = adapter.voltage().await?;
+        let measured = adapter.voltage().await?;
+        // No bus carries it; the car's own measure is as good for its battery, not for the plug.
+        let volts = measured.or(self.module_volts.map(|(_, volts)| volts));
         if adapter.stirred() && self.visit.is_none() {
             // Asked at once, however long the pause after silence had become.
             self.polling = Polling::default();
         }
-        let powered = plug.blind || volts.is_none_or(|volts| volts >= CAR_VOLTS);
+        let powered = plug.blind || measured.is_none_or(|volts| volts >= CAR_VOLTS);
         let running = self.engine_running || self.moving;
         let level = self.battery.look(self.now(), volts, running, self.timing.pace.low_for);
         self.keep_rest().await?;
+        let low = self.table.poll == Poll::Auto && level == Level::Low;
         let decision = if self.table.poll == Poll::Auto {
             let situation = Situation {
                 now: self.now(),
-                volts,
+                volts: measured,
                 visit: self.visit.is_some(),
                 running,
-                battery: level,
+                battery: if measured.is_none() { self.level_told(level) } else { level },
                 traffic: adapter.traffic(),
             };
             self.polling.decide(situation, &self.timing.pace)
         } else {
             Decision::Wait
         };
-        self.say_battery(decision == Decision::BatteryLow, volts).await?;
+        self.say_battery(low, volts).await?;
         if decision != Decision::Ask {
             let seen = match (powered, self.bus_silent) {
                 (false, _) => Seen::NoCar,
@@ -146,12 +151,12 @@ impl Service {
             Contact::Answers(protocol, units) => {
                 // Asked again: the dongle may have been plugged in since the first reading, and an
                 // adapter taken for blind would call every unplugging an ignition turned off.
-                if volts.is_some_and(|volts| volts < CAR_VOLTS) {
+                if measured.is_some_and(|volts| volts < CAR_VOLTS) {
                     plug.blind |= adapter.voltage().await?.is_some_and(|volts| volts < CAR_VOLTS);
                 }
                 let restarted =
                     std::mem::replace(&mut plug.restarts, adapter.restarts()) != adapter.restarts();
-                self.car_answers(adapter, (protocol, units), volts, restarted).await
+                self.car_answers(adapter, (protocol, units), measured, restarted).await
             }
             Contact::Silent(why) => {
                 self.bus_silent = true;
@@ -166,6 +171,16 @@ impl Service {
                 Ok(adapter.close_protocol().await?)
             }
         }
+    }
+
+    /// What the car told of its battery was true when it was asked. Below the limit it is asked
+    /// again, for it may have been the starter; low, it is left alone, and asked as rarely as any
+    /// standing car whether it is still there and still low.
+    fn level_told(&self, level: Level) -> Level {
+        let old = self.module_volts.is_none_or(|(told_at, _)| {
+            self.now().saturating_sub(told_at) >= self.timing.pace.engine_off_most
+        });
+        if level == Level::Doubtful || old { Level::Fine } else { level }
     }
 
     async fn car_answers(
@@ -237,6 +252,8 @@ impl Service {
         }
         self.compare_with_last_visit(&mut report).await?;
         self.engine_running = report.engine_running == Some(true);
+        let volts = report::first_number(&report.ecus, "0142");
+        self.module_volts = volts.map(|volts| (self.now(), volts));
         self.powertrain = report.powertrain;
         self.make_agenda(report.vin.as_ref());
         if record.protocol != Protocol::J1939
@@ -256,8 +273,12 @@ impl Service {
             self.window.add_number("adapter_voltage", "V", volts, time);
         }
         let bundle = std::sync::Arc::clone(&self.bundle);
-        let wanted = powertrain::live_pids(self.powertrain);
-        for outcome in self.sampling.ask(adapter, &bundle.pids, wanted).await? {
+        let mut wanted = powertrain::live_pids(self.powertrain).to_vec();
+        if matches!(adapter, Adapter::Can(_)) {
+            // Nothing is typed there: of 0142 no lost character makes 04.
+            wanted.push(MODULE_VOLTAGE);
+        }
+        for outcome in self.sampling.ask(adapter, &bundle.pids, &wanted).await? {
             let Some(row) = bundle.pids.get(0x01, outcome.pid) else { continue };
             self.count_garbage(outcome.garbage);
             // Of several ECUs the first by address, the engine's.
@@ -286,6 +307,7 @@ impl Service {
                 self.engine_running = powertrain::engine_running(self.powertrain, rpm) == Some(true);
             }
             (0x0D, Some(kmh)) => self.moving = kmh >= MOVING_KMH,
+            (MODULE_VOLTAGE, Some(volts)) => self.module_volts = Some((self.now(), volts)),
             _ => {}
         }
     }

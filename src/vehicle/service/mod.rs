@@ -142,6 +142,8 @@ struct Service {
     /// By the last report.
     powertrain: Powertrain,
     battery: Battery,
+    /// What the car itself last told of its voltage, and when: for links that measure none.
+    module_volts: Option<(Duration, f64)>,
     /// The battery is too low for background polling, and that was told.
     battery_low: bool,
     /// What the battery rested at was written down for this visit.
@@ -194,6 +196,7 @@ impl Service {
             moving: false,
             powertrain: Powertrain::Unknown,
             battery: Battery::default(),
+            module_volts: None,
             battery_low: false,
             rest_kept: false,
             sources: Sources::default(),

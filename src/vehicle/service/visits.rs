@@ -113,6 +113,7 @@ impl Service {
         self.powertrain = Powertrain::Unknown;
         self.rest_kept = false;
         self.battery = Battery::default();
+        self.module_volts = None;
         self.battery_low = false;
         self.agenda_for = None;
         self.agenda = Agenda::default();

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
-use super::{MOST_MESSAGES, PENDING_ROUNDS, PENDING_WITHIN};
+use super::MOST_MESSAGES;
 use crate::link::can::Id;
-use crate::vehicle::answer::{Assembled, Broken, Message};
+use crate::vehicle::answer::{Assembled, Broken, Message, PENDING_ROUNDS, PENDING_WITHIN};
 use crate::vehicle::can::address;
 use crate::vehicle::can::isotp::Event;
 use crate::vehicle::gate::{Request, Target};

@@ -11,7 +11,7 @@ use super::asking::Asking;
 use super::join::{FirstSound, LISTEN};
 use super::{ANSWER_WITHIN, Node};
 use crate::link::can::{Frame, Heard};
-use crate::vehicle::answer::{Answer, Complaint};
+use crate::vehicle::answer::{Answer, BUSY_PAUSE, BUSY_REPEATS, Complaint};
 use crate::vehicle::can::address::{self, Width};
 use crate::vehicle::can::bus::Join;
 use crate::vehicle::can::isotp::{Next, Output, Sender};
@@ -83,6 +83,13 @@ impl Node {
         let mut answer = Answer::default();
         for width in widths {
             answer = self.ask_on(width, request, lines).await?;
+            for _ in 0..BUSY_REPEATS {
+                if !answer.is_busy() {
+                    break;
+                }
+                tokio::time::sleep(BUSY_PAUSE).await;
+                answer = self.ask_on(width, request, lines).await?;
+            }
             if answer.is_spoilt() {
                 // A frame was lost: once more, as a dongle's driver does.
                 answer = self.ask_on(width, request, None).await?;
