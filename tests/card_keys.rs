@@ -9,8 +9,8 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use baygate::card::crypto::aes128::AesKey;
-use baygate::card::crypto::ev2;
 use baygate::card::crypto::pboc::Moment;
+use baygate::card::crypto::{ev1, ev2};
 use baygate::card::keys::purse::{Opening, Purchase, SealedTerminal};
 use baygate::card::keys::{CardRef, Earlier, KeyRole, KeyStore, KeyVersion, PurseKeys, credential};
 use baygate::config::credentials::Credentials;
@@ -159,6 +159,16 @@ fn everything_asked(secrets: &mut Secrets) {
         }
         let refused = keys.ev2_key(&session, older, role, number, Earlier::Factory, true).unwrap_err();
         tracing::trace!(?refused, login = ?keys.ev2_login_within(session, card, role, number).unwrap(), "EV2");
+        let login = keys.ev1_login(card, role, number).unwrap();
+        tracing::trace!(?login, frame = ?login.frame(), "EV1");
+        let mut session = ev1_session(login, &key, secrets);
+        tracing::trace!(?session, "EV1");
+        for (earlier, own) in [(Earlier::Factory, false), (Earlier::Ours(KeyVersion(1)), true)] {
+            let frame = keys.ev1_key(&mut session, card, role, number, earlier, own).unwrap();
+            tracing::trace!(?session, frame = hex::encode(frame), "EV1 key");
+        }
+        let refused = keys.ev1_key(&mut session, older, role, number, Earlier::Factory, true).unwrap_err();
+        tracing::trace!(?refused, "EV1");
     }
     let psc = keys.psc(card, 3).unwrap();
     secrets.add("PSC", &psc.to_bytes()[5..8]);
@@ -186,6 +196,24 @@ fn everything_asked(secrets: &mut Secrets) {
         let error = credential::parse(broken.as_bytes(), &store).unwrap_err();
         tracing::error!(%error, ?error, "credential");
     }
+}
+
+/// What a DESFire EV1 with that key makes of a login.
+fn ev1_session(login: ev1::Login, key: &[u8; 16], secrets: &mut Secrets) -> ev1::Session {
+    let key = AesKey::new(zeroize::Zeroizing::new(*key));
+    let mut challenge = [[7; 16]];
+    key.encrypt_chain(&[0; 16], &mut challenge);
+    let (challenged, frame) = login.challenged(&challenge[0]);
+    let mut proof: Vec<[u8; 16]> = frame[1..].as_chunks::<16>().0.to_vec();
+    let last = proof[1];
+    key.decrypt_chain(&challenge[0], &mut proof);
+    let nonce = proof[0];
+    secrets.add("EV1 session key", &[&nonce[..4], &[7; 4], &nonce[12..], &[7; 4]].concat());
+    let mut answer = [nonce];
+    answer[0].rotate_left(1);
+    key.encrypt_chain(&last, &mut answer);
+    tracing::trace!(?challenged, "EV1");
+    challenged.proven(&answer[0]).unwrap()
 }
 
 /// What a card with that key makes of a login (NTAG 424 DNA data sheet rev. 3.0 §9.1.5).

@@ -34,7 +34,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 const STORE: &str = "SH-0042";
-const ALL: [(Sim, Technology, &str); 10] = [
+const ALL: [(Sim, Technology, &str); 11] = [
     (Sim::Classic1k, Technology::MifareClassic1k, "mifare-classic-1k"),
     (Sim::Classic4k, Technology::MifareClassic4k, "mifare-classic-4k"),
     (Sim::Ntag213, Technology::Ntag213, "ntag213"),
@@ -43,6 +43,7 @@ const ALL: [(Sim, Technology, &str); 10] = [
     (Sim::UltralightEv1Large, Technology::Ultralight, "ultralight"),
     (Sim::UltralightC, Technology::UltralightC, "ultralight-c"),
     (Sim::Desfire, Technology::Desfire, "desfire"),
+    (Sim::DesfireEv1, Technology::Desfire, "desfire"),
     (Sim::Ntag424, Technology::Ntag424, "ntag424"),
     (Sim::Sle4442, Technology::Sle4442, "sle4442"),
 ];
@@ -470,11 +471,20 @@ async fn a_write_cut_anywhere_leaves_the_old_record_or_the_new() {
 /// the old record until CommitTransaction was heard, and nothing is ever torn.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_desfire_pulled_at_any_command_has_committed_or_not() {
+    committed_or_not(Sim::Desfire).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_desfire_ev1_pulled_at_any_command_has_committed_or_not() {
+    committed_or_not(Sim::DesfireEv1).await;
+}
+
+async fn committed_or_not(sim: Sim) {
     let Some(pcscd) = Pcscd::start() else { return };
     let gateway = Gateway::new();
     let service = gateway.serve_members(pcsc_table("counter-1", "Virtual PCD 00 00"), Some(members()));
     gateway.expect_state("counter-1", Ready, None).await;
-    let issued = issue(Sim::Desfire, Technology::Desfire, &record());
+    let issued = issue(sim, Technology::Desfire, &record());
     let uid = uid(&issued);
     let new = MemberRecord { counter: 13, principal_fen: 40_000, ..record() };
     let on_second_reader = |chip: Chip, fault: Option<(usize, CardFault)>, new: MemberRecord, uid: String| async move {

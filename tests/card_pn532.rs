@@ -21,7 +21,7 @@ use counter::{Gateway, vpcd_table};
 use counter_shop::{Shop, blank};
 use serde_json::json;
 
-const ALL: [(Sim, Technology); 10] = [
+const ALL: [(Sim, Technology); 11] = [
     (Sim::Classic1k, Technology::MifareClassic1k),
     (Sim::Classic4k, Technology::MifareClassic4k),
     (Sim::UltralightEv1, Technology::Ultralight),
@@ -29,6 +29,7 @@ const ALL: [(Sim, Technology); 10] = [
     (Sim::Ntag215, Technology::Ntag215),
     (Sim::Ntag216, Technology::Ntag216),
     (Sim::Desfire, Technology::Desfire),
+    (Sim::DesfireEv1, Technology::Desfire),
     (Sim::Ntag424, Technology::Ntag424),
     (Sim::Cpu, Technology::Cpu),
     (Sim::Bank, Technology::Cpu),

@@ -118,6 +118,11 @@ async fn money_on_a_desfire_is_cut_at_every_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn money_on_a_desfire_ev1_is_cut_at_every_command() {
+    money_is_cut(shop(), Sim::DesfireEv1, &FAULTS, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn money_on_a_ntag_424_is_cut_at_every_command() {
     money_is_cut(shop(), Sim::Ntag424, &FAULTS, 1).await;
 }
@@ -225,6 +230,11 @@ async fn the_issue_of_a_classic_is_cut_at_every_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_issue_of_a_desfire_is_cut_at_every_command() {
     issue_is_cut(Sim::Desfire).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_issue_of_a_desfire_ev1_is_cut_at_every_command() {
+    issue_is_cut(Sim::DesfireEv1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

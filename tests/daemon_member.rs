@@ -127,6 +127,7 @@ async fn a_tap_tells_the_member_and_no_key() {
         (Sim::Ntag215, Technology::Ntag215),
         (Sim::Classic1k, Technology::MifareClassic1k),
         (Sim::Desfire, Technology::Desfire),
+        (Sim::DesfireEv1, Technology::Desfire),
         (Sim::Ntag424, Technology::Ntag424),
     ] {
         let chip = issued(sim, technology, &keys);

@@ -27,6 +27,7 @@ pub(crate) const ALL_ON_NTAG: Cuts = Cuts { sim: Sim::Ntag215, faults: &FAULTS, 
 pub(crate) const CLASSIC: Cuts =
     Cuts { sim: Sim::Classic1k, faults: &[CardFault::PullUnheard, CardFault::Status(0x6300)], step: 1 };
 pub(crate) const DESFIRE: Cuts = Cuts { sim: Sim::Desfire, faults: &FAULTS, step: 1 };
+pub(crate) const DESFIRE_EV1: Cuts = Cuts { sim: Sim::DesfireEv1, faults: &FAULTS, step: 1 };
 pub(crate) const NTAG_424: Cuts = Cuts { sim: Sim::Ntag424, faults: &FAULTS, step: 1 };
 pub(crate) const SLE4442: Cuts = Cuts { sim: Sim::Sle4442, faults: &FAULTS, step: 1 };
 pub(crate) const PCSCD: Cuts = Cuts { sim: Sim::Classic1k, faults: &[CardFault::Pull], step: 7 };

@@ -17,8 +17,8 @@ use jiff::civil::{Date, date};
 use crate::counter::Running;
 use crate::cut_shop::{self, Shop, blank, deal, members, number, shop};
 use crate::cuts::{
-    ALL_ON_NTAG, Cuts, DESFIRE, NTAG_424, SLE4442, ask, cut, every, give_back, issued, life, refused, stands,
-    state, whole,
+    ALL_ON_NTAG, Cuts, DESFIRE, DESFIRE_EV1, NTAG_424, SLE4442, ask, cut, every, give_back, issued, life,
+    refused, stands, state, whole,
 };
 
 /// One card that goes on living, with another last day each time.
@@ -134,6 +134,11 @@ async fn an_expired_card_is_extended_or_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_extension_of_a_desfire_is_cut_at_every_command() {
     extensions_are_cut(shop(), DESFIRE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_extension_of_a_desfire_ev1_is_cut_at_every_command() {
+    extensions_are_cut(shop(), DESFIRE_EV1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,8 +18,8 @@ use serde_json::json;
 use crate::counter::Running;
 use crate::cut_shop::{self, Shop, deal, number, shop};
 use crate::cuts::{
-    ALL_ON_NTAG, CLASSIC, Cuts, DESFIRE, NTAG_424, SLE4442, ask, cut, every, issued, refused, replace,
-    stands, state, whole,
+    ALL_ON_NTAG, CLASSIC, Cuts, DESFIRE, DESFIRE_EV1, NTAG_424, SLE4442, ask, cut, every, issued, refused,
+    replace, stands, state, whole,
 };
 
 /// A balance goes from card to card: each takes the place of the one before.
@@ -190,6 +190,11 @@ async fn a_replaced_card_that_was_used_elsewhere_is_an_alarm() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_replacement_of_a_desfire_is_cut_at_every_command() {
     replacements_are_cut(shop(), DESFIRE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_replacement_of_a_desfire_ev1_is_cut_at_every_command() {
+    replacements_are_cut(shop(), DESFIRE_EV1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,8 +6,8 @@ use baygate::money::{Fen, Holding};
 use crate::counter::Running;
 use crate::cut_shop::{Shop, deal, number, shop};
 use crate::cuts::{
-    ALL_ON_NTAG, CLASSIC, Cuts, DESFIRE, NTAG_424, SLE4442, cut, every, give_back, issued, refused, stands,
-    whole,
+    ALL_ON_NTAG, CLASSIC, Cuts, DESFIRE, DESFIRE_EV1, NTAG_424, SLE4442, cut, every, give_back, issued,
+    refused, stands, whole,
 };
 
 pub(crate) async fn returns_are_cut((shop, service): (Shop, Running), cuts: Cuts) {
@@ -69,6 +69,11 @@ async fn the_return_of_a_classic_is_cut_at_every_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_return_of_a_desfire_is_cut_at_every_command() {
     returns_are_cut(shop(), DESFIRE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_return_of_a_desfire_ev1_is_cut_at_every_command() {
+    returns_are_cut(shop(), DESFIRE_EV1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -61,10 +61,16 @@ impl AesKey {
     /// CMAC (NIST SP 800-38B §6.2, RFC 4493).
     #[must_use]
     pub fn cmac(&self, message: &[u8]) -> Block {
+        self.cmac_from([0; 16], message)
+    }
+
+    /// A CMAC whose chain begins at `iv`, as a DESFire EV1 has it.
+    #[must_use]
+    pub(super) fn cmac_from(&self, iv: Block, message: &[u8]) -> Block {
         let (whole, rest) = message.as_chunks::<16>();
         match (rest, whole.split_last()) {
-            ([], Some((last, before))) => self.cmac_end(before, last, true),
-            _ => self.cmac_end(whole, &padded(rest), false),
+            ([], Some((last, before))) => self.cmac_end(iv, before, last, true),
+            _ => self.cmac_end(iv, whole, &padded(rest), false),
         }
     }
 
@@ -87,11 +93,11 @@ impl AesKey {
             *byte = *from;
         }
         let [first, last] = blocks;
-        Self(Zeroizing::new(self.cmac_end(&[first], &last, N == 31)))
+        Self(Zeroizing::new(self.cmac_end([0; 16], &[first], &last, N == 31)))
     }
 
     /// The end of a CMAC: `last` is a whole block of the message, or was padded.
-    fn cmac_end(&self, before: &[Block], last: &Block, whole: bool) -> Block {
+    fn cmac_end(&self, iv: Block, before: &[Block], last: &Block, whole: bool) -> Block {
         let cipher = self.cipher();
         let mut subkey = Zeroizing::new([0; 16]);
         cipher.encrypt_block((&mut *subkey).into());
@@ -99,7 +105,7 @@ impl AesKey {
         if !whole {
             double(&mut subkey);
         }
-        let mut state = [0; 16];
+        let mut state = iv;
         for block in before {
             state = xor(&state, block);
             cipher.encrypt_block((&mut state).into());

@@ -157,7 +157,7 @@ fn vector(label: [u8; 2], a: &Block, b: &Block) -> Zeroizing<[u8; 32]> {
 }
 
 /// IEEE 802.3 without the final complement (data sheet §10.6.1).
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ ((crc & 1) * 0xEDB8_8320))
     })

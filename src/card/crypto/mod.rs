@@ -1,11 +1,12 @@
 //! The cryptography that card technologies ask for, as pure functions on bytes.
 //! What lives here: AES-CMAC and AN10922 (`aes128`), two-key triple DES (`tdes`),
-//! the purse of Chinese CPU cards (`pboc`), the logins and sessions of DESFire and
-//! NTAG 424 (`ev2`) and of Ultralight C (`ultralight_c`), the check of an NTAG 424's
-//! address (`sun`). What does not: whose key it is and who may ask (`keys`), and how
+//! the purse of Chinese CPU cards (`pboc`), the logins and sessions of DESFire EV2, EV3 and
+//! NTAG 424 (`ev2`), of DESFire EV1 (`ev1`) and of Ultralight C (`ultralight_c`), the check
+//! of an NTAG 424's address (`sun`). What does not: whose key it is and who may ask (`keys`), and how
 //! bytes reach a card. Keys are wiped when dropped, and `Debug` prints none of them.
 
 pub mod aes128;
+pub mod ev1;
 pub mod ev2;
 pub mod pboc;
 pub mod sun;

@@ -30,7 +30,7 @@ pub use login::{ClassicLogin, TagLogin};
 pub use purse::PurseKeys;
 
 use super::apdu::Command;
-use super::crypto::{ev2, sun, ultralight_c};
+use super::crypto::{ev1, ev2, sun, ultralight_c};
 use crate::ident::{CardUid, StoreId};
 
 /// A generation of master keys, as cards tell it; 0 and 255 (empty memory) are cards that have none of ours.
@@ -231,6 +231,28 @@ pub trait KeyStore: fmt::Debug + Send + Sync {
         earlier: Earlier,
         own: bool,
     ) -> Result<Vec<u8>, KeyError>;
+
+    /// As [`ev2_key`](Self::ev2_key), on a DESFire EV1. The frame must then be sent: the session
+    /// goes on from it.
+    ///
+    /// # Errors
+    /// [`KeyError`]; the session is then as it was.
+    fn ev1_key(
+        &self,
+        session: &mut ev1::Session,
+        card: CardRef<'_>,
+        role: KeyRole,
+        number: u8,
+        earlier: Earlier,
+        own: bool,
+    ) -> Result<Vec<u8>, KeyError>;
+
+    /// AES login of a DESFire EV1, with the card's key `number`: the same key that a later chip
+    /// has.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    fn ev1_login(&self, card: CardRef<'_>, role: KeyRole, number: u8) -> Result<ev1::Login, KeyError>;
 
     /// First AES login of a DESFire or NTAG 424, with the card's key `number`.
     ///

@@ -18,7 +18,7 @@ use super::{
 use crate::card::apdu::{ClassicKeyType, Command};
 use crate::card::crypto::aes128::AesKey;
 use crate::card::crypto::tdes::TripleDesKey;
-use crate::card::crypto::{ev2, sun, ultralight_c};
+use crate::card::crypto::{ev1, ev2, sun, ultralight_c};
 use crate::ident::{CardUid, StoreId};
 use crate::protocols::cards::access_is_ours;
 
@@ -125,6 +125,22 @@ impl SealedKeys {
     fn sun_meta_key(&self, store: &StoreId, version: KeyVersion) -> Result<AesKey, KeyError> {
         let master = self.master(store, version, Purpose::Sun)?;
         Ok(of_card(&master, Use::SunMeta, 0, &self.store, None))
+    }
+
+    /// A DESFire application's or NTAG 424's key, and the one that stands there.
+    fn key_change(
+        &self,
+        card: CardRef<'_>,
+        role: KeyRole,
+        number: u8,
+        earlier: Earlier,
+    ) -> Result<[AesKey; 2], KeyError> {
+        let new = self.ev2_key_of(card, role, number)?;
+        let earlier = match earlier {
+            Earlier::Factory => AesKey::new(Zeroizing::new(transport::EV2)),
+            Earlier::Ours(version) => self.ev2_key_of(CardRef { version, ..card }, role, number)?,
+        };
+        Ok([new, earlier])
     }
 
     fn psc_bytes(&self, card: CardRef<'_>) -> Result<Zeroizing<[u8; 3]>, KeyError> {
@@ -250,6 +266,23 @@ impl KeyStore for SealedKeys {
         Ok(ultralight_c::Login::new(TripleDesKey::new(key))?)
     }
 
+    fn ev1_login(&self, card: CardRef<'_>, role: KeyRole, number: u8) -> Result<ev1::Login, KeyError> {
+        Ok(ev1::Login::new(self.ev2_key_of(card, role, number)?, number)?)
+    }
+
+    fn ev1_key(
+        &self,
+        session: &mut ev1::Session,
+        card: CardRef<'_>,
+        role: KeyRole,
+        number: u8,
+        earlier: Earlier,
+        own: bool,
+    ) -> Result<Vec<u8>, KeyError> {
+        let [new, earlier] = self.key_change(card, role, number, earlier)?;
+        Ok(session.change_key(number, &new, card.version.0, (!own).then_some(&earlier)))
+    }
+
     fn ev2_login(&self, card: CardRef<'_>, role: KeyRole, number: u8) -> Result<ev2::Login, KeyError> {
         Ok(ev2::Login::first(self.ev2_key_of(card, role, number)?, number)?)
     }
@@ -273,11 +306,7 @@ impl KeyStore for SealedKeys {
         earlier: Earlier,
         own: bool,
     ) -> Result<Vec<u8>, KeyError> {
-        let new = self.ev2_key_of(card, role, number)?;
-        let earlier = match earlier {
-            Earlier::Factory => AesKey::new(Zeroizing::new(transport::EV2)),
-            Earlier::Ours(version) => self.ev2_key_of(CardRef { version, ..card }, role, number)?,
-        };
+        let [new, earlier] = self.key_change(card, role, number, earlier)?;
         Ok(session.change_key(number, &new, card.version.0, (!own).then_some(&earlier)))
     }
 

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::ClassicLogin;
 use crate::card::apdu::{ClassicKeyType, Command};
-use crate::card::crypto::{NoRandom, aes128::AesKey, ev2, tdes::TripleDesKey, ultralight_c};
+use crate::card::crypto::{NoRandom, aes128::AesKey, ev1, ev2, tdes::TripleDesKey, ultralight_c};
 
 /// A public key of a Classic sector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,14 @@ pub fn classic_login(nth: usize, key: ClassicKeyType, block: u8) -> Option<Class
 /// [`NoRandom`].
 pub fn ev2_login(number: u8) -> Result<ev2::Login, NoRandom> {
     ev2::Login::first(AesKey::factory(), number)
+}
+
+/// The same on a DESFire EV1.
+///
+/// # Errors
+/// [`NoRandom`].
+pub fn ev1_login(number: u8) -> Result<ev1::Login, NoRandom> {
+    ev1::Login::new(AesKey::factory(), number)
 }
 
 /// Login to an Ultralight C as delivered.

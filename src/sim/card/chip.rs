@@ -355,7 +355,9 @@ impl Chip {
             (Technology::Cpu, 0xA4, 0x00) if matches!(name, [] | [0x3F, 0x00]) => select(b"1PAY.SYS.DDF01"),
             (Technology::Cpu, 0xA4, 0x04) if name == b"1PAY.SYS.DDF01" => select(name),
             (Technology::Bank, 0xA4, 0x04) if name == b"2PAY.SYS.DDF01" => select(name),
-            (Technology::Cpu | Technology::Bank | Technology::Desfire, 0xA4, _) => NOT_FOUND.to_vec(),
+            (Technology::Cpu | Technology::Bank | Technology::Desfire | Technology::DesfireEv1, 0xA4, _) => {
+                NOT_FOUND.to_vec()
+            }
             (Technology::Cpu, 0x84, 0x00) => match rest {
                 [length @ (4 | 8)] => self.challenge(usize::from(*length)),
                 _ => WRONG_LENGTH.to_vec(),
@@ -403,6 +405,9 @@ fn memory(profile: &CardProfile) -> Memory {
         }
         Technology::Desfire => {
             return Memory::Files(Box::new(Desfire::as_delivered(&profile.uid)));
+        }
+        Technology::DesfireEv1 => {
+            return Memory::Files(Box::new(Desfire::ev1_as_delivered(&profile.uid)));
         }
         Technology::UltralightC => {
             return Memory::TripleDes(Box::new(UltralightC::as_delivered(&profile.uid)));

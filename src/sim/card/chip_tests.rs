@@ -8,7 +8,7 @@ fn ask(chip: &mut Chip, apdu: &str) -> String {
 
 #[test]
 fn cards_answer_as_their_datasheets_say() {
-    use Technology::{Classic1k, Cpu, Desfire, Ntag215, UltralightEv1};
+    use Technology::{Classic1k, Cpu, Desfire, DesfireEv1, Ntag215, UltralightEv1};
     for (technology, apdu, expected) in [
         (Ntag215, "FFCA000000", "04A1B2C3D45E809000"),
         (Ntag215, "FFCA000007", "04A1B2C3D45E809000"),
@@ -26,6 +26,7 @@ fn cards_answer_as_their_datasheets_say() {
         (Classic1k, "FF00480000", "6A81"),
         (Desfire, "FFCA010000", "067577810280" /* ATS of every DESFire */),
         (Desfire, "9060000000", "0401011200180591AF"),
+        (DesfireEv1, "9060000000", "0401010100180591AF"),
         (Desfire, "905A00000301020300", "91A0"),
         (Cpu, "0084000003", "6700"),
         (Cpu, "00A40000023F00", "6F10840E315041592E5359532E44444630319000"),
@@ -112,6 +113,7 @@ proptest::proptest! {
             Technology::Classic4k,
             Technology::Ntag216,
             Technology::Desfire,
+            Technology::DesfireEv1,
             Technology::Ntag424,
             Technology::Bank,
         ] {

@@ -70,6 +70,11 @@ pub(super) fn decrypt(key: &Block, iv: Block, message: &[u8]) -> Vec<u8> {
 
 /// NIST SP 800-38B, a bit at a time.
 pub(super) fn cmac(key: &Block, message: &[u8]) -> Block {
+    cmac_from(key, [0; 16], message)
+}
+
+/// The same, chained to what came before.
+pub(super) fn cmac_from(key: &Block, iv: Block, message: &[u8]) -> Block {
     let twice = |block: &[u8]| -> Vec<u8> {
         let next = block.iter().skip(1).chain(&[0]);
         let mut shifted: Vec<u8> = block.iter().zip(next).map(|(a, b)| a << 1 | b >> 7).collect();
@@ -89,7 +94,7 @@ pub(super) fn cmac(key: &Block, message: &[u8]) -> Block {
     for (byte, with) in padded.iter_mut().skip(begin).zip(subkey) {
         *byte ^= with;
     }
-    encrypt(key, [0; 16], &padded).last_chunk().copied().unwrap_or_default()
+    encrypt(key, iv, &padded).last_chunk().copied().unwrap_or_default()
 }
 
 /// Every second byte of a CMAC.
@@ -110,8 +115,20 @@ fn unpad(padded: &[u8]) -> Option<Vec<u8>> {
         .then(|| padded.iter().take(end).copied().collect())
 }
 
-fn left_turned(block: &[u8]) -> Vec<u8> {
+pub(super) fn left_turned(block: &[u8]) -> Vec<u8> {
     block.iter().skip(1).chain(block.first()).copied().collect()
+}
+
+/// CRC-32 as DESFire has it: not complemented at the end.
+pub(super) fn crc_of(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 };
+        }
+    }
+    crc
 }
 
 /// A login that waits for the terminal's proof.

@@ -3,7 +3,8 @@
 //! (file types, access rights) and the NTAG 424 DNA data sheet rev. 3.0 §8.2.3. What does not
 //! live here: commands and sessions (`desfire`).
 
-use super::ev2::{Channel, Mode};
+use super::ev2::Mode;
+use super::session::Channel;
 
 /// A status a card ends a command with.
 pub(super) type Status = u8;

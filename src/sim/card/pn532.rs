@@ -461,7 +461,7 @@ fn activation(technology: Technology) -> Option<([u8; 2], u8)> {
     Some(match technology {
         Technology::Classic1k => ([0x00, 0x04], 0x08),
         Technology::Classic4k => ([0x00, 0x02], 0x18),
-        Technology::Desfire | Technology::Ntag424 => ([0x03, 0x44], 0x20),
+        Technology::Desfire | Technology::DesfireEv1 | Technology::Ntag424 => ([0x03, 0x44], 0x20),
         Technology::Cpu => ([0x00, 0x08], 0x28),
         Technology::Bank => ([0x00, 0x04], 0x20),
         Technology::Icode | Technology::Sle4442 => return None,

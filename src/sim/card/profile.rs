@@ -28,6 +28,9 @@ pub enum Technology {
     /// MIFARE DESFire EV2.
     #[value(name = "desfire")]
     Desfire,
+    /// MIFARE DESFire EV1.
+    #[value(name = "desfire-ev1")]
+    DesfireEv1,
     /// NTAG 424 DNA.
     Ntag424,
     /// A processor card of the FMCOS kind (FM1208).
@@ -101,7 +104,11 @@ impl CardProfile {
             Technology::UltralightC => storage_atr(0x03, 0x003A),
             Technology::Sle4442 => vec![0x3B, 0x04, 0xA2, 0x13, 0x10, 0x91],
             Technology::Icode => storage_atr(0x0B, 0x0014),
-            Technology::Desfire | Technology::Ntag424 | Technology::Cpu | Technology::Bank => {
+            Technology::Desfire
+            | Technology::DesfireEv1
+            | Technology::Ntag424
+            | Technology::Cpu
+            | Technology::Bank => {
                 let historical = self.historical();
                 let length = u8::try_from(historical.len()).unwrap_or(15) & 0x0F;
                 with_check([&[0x3B, 0x80 | length, 0x80, 0x01], historical.as_slice()].concat())
@@ -113,7 +120,7 @@ impl CardProfile {
     #[must_use]
     pub fn answer_to_select(&self) -> Option<Vec<u8>> {
         let interface: &[u8] = match self.technology {
-            Technology::Desfire => &[0x75, 0x77, 0x81, 0x02],
+            Technology::Desfire | Technology::DesfireEv1 => &[0x75, 0x77, 0x81, 0x02],
             Technology::Ntag424 => &[0x77, 0x77, 0x71, 0x02],
             Technology::Cpu | Technology::Bank => &[0x78, 0x80, 0x90, 0x02],
             _ => return None,
@@ -125,7 +132,7 @@ impl CardProfile {
 
     fn historical(&self) -> Vec<u8> {
         match self.technology {
-            Technology::Desfire | Technology::Ntag424 => vec![0x80],
+            Technology::Desfire | Technology::DesfireEv1 | Technology::Ntag424 => vec![0x80],
             // FM1208: issuer bytes, then the serial number.
             Technology::Cpu => {
                 let serial = self.uid.get(..8).unwrap_or(&self.uid);

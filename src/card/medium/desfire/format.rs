@@ -4,7 +4,7 @@
 //! comes last: until then the card counts as empty.
 //!
 //! ```text
-//!  application? ─ create ─ header? ─ key versions ─ log in (manage) ─ files? ─ create
+//!  application? ─ create ─ header? ─ key versions ─ EV1? ─ log in (manage) ─ files? ─ create
 //!     ─ change keys, the session's own last ─ log in (credit) ─ record ─ commit ─ header
 //!  NTAG 424: the files are there and get their rights; the address comes before the record
 //! ```
@@ -13,13 +13,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::address::{self, Address};
+use super::channel::{Chip, GET_VERSION, Login, Messaging, chip};
 use super::read::{FileStep, NO_APPLICATION, NO_FILE};
 use super::talk::{Fault, Heard, Talk};
 use super::write::COMMIT;
 use super::{commits, number, read_and_write, span};
 use crate::card::apdu::Command;
 use crate::card::crypto::ev2::Protection;
-use crate::card::keys::{CardRef, Earlier, KeyError, KeyRole, KeyStore, KeyVersion, transport};
+use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, KeyVersion};
 use crate::card::medium::format::FormatError;
 use crate::card::medium::preparing::PrepareOutcome;
 use crate::card::probe::Answer;
@@ -68,6 +69,7 @@ pub(in crate::card::medium) struct FileFormatting {
     /// Keys of the application and, once asked, their versions.
     roles: &'static [KeyRole],
     versions: Vec<u8>,
+    messaging: Messaging,
     todo: VecDeque<Deed>,
 }
 
@@ -79,6 +81,7 @@ enum At {
     Created,
     Header,
     Version(KeyRole),
+    Chip,
     LogIn,
     List,
     Deed,
@@ -131,7 +134,7 @@ impl FileFormatting {
         let mut talk = Talk::new();
         let select = talk.select(&files.application);
         let (versions, todo) = (Vec::new(), VecDeque::new());
-        let at = At::Application;
+        let (at, messaging) = (At::Application, Messaging::Ev2);
         let formatting = Self {
             uid,
             files,
@@ -144,6 +147,7 @@ impl FileFormatting {
             address,
             roles,
             versions,
+            messaging,
             todo,
         };
         Ok((formatting, select))
@@ -184,6 +188,14 @@ impl FileFormatting {
                 }
                 _ => FileStep::Done(PrepareOutcome::NotBlank),
             },
+            (At::Chip, Ok(version)) => match chip(&version) {
+                Some(Chip::Speaks(messaging)) => {
+                    self.messaging = messaging;
+                    self.log_in_to_manage()
+                }
+                Some(Chip::TooOld) => FileStep::Done(PrepareOutcome::NotBlank),
+                None => FileStep::Done(PrepareOutcome::Unfinished),
+            },
             (At::LogIn, Ok(_)) if self.files.is_desfire() => {
                 self.ask(At::List, Protection::Mac, LIST_FILES, &[])
             }
@@ -214,14 +226,22 @@ impl FileFormatting {
         self.ask(At::Header, Protection::Plain, read, &span)
     }
 
-    /// Asks for the next key's version; then logs in with the master key that stands there.
+    /// Asks for the next key's version; then logs in.
     fn next_version(&mut self) -> FileStep<PrepareOutcome> {
         if let Some(role) = self.roles.get(self.versions.len()) {
             let number = number(&self.files, *role);
             return self.ask(At::Version(*role), Protection::Plain, KEY_VERSION, &[number]);
         }
+        if self.files.is_desfire() {
+            return self.ask(At::Chip, Protection::Plain, GET_VERSION, &[]);
+        }
+        self.log_in_to_manage()
+    }
+
+    /// Logs in with the master key that stands there.
+    fn log_in_to_manage(&mut self) -> FileStep<PrepareOutcome> {
         let login = match self.version(KeyRole::Manage) {
-            0 => transport::ev2_login(number(&self.files, KeyRole::Manage)).map_err(KeyError::from),
+            0 => self.messaging.delivered_login(number(&self.files, KeyRole::Manage)),
             _ => self.login(KeyRole::Manage),
         };
         match login {
@@ -242,8 +262,8 @@ impl FileFormatting {
         CardRef { uid: &self.uid, store: &self.header.store, version: self.header.key_version }
     }
 
-    fn login(&self, role: KeyRole) -> Result<crate::card::crypto::ev2::Login, KeyError> {
-        self.keys.ev2_login(self.card(), role, number(&self.files, role))
+    fn login(&self, role: KeyRole) -> Result<Login, KeyError> {
+        self.messaging.login(&*self.keys, self.card(), role, number(&self.files, role))
     }
 
     /// The session's own key is the last thing it changes.
@@ -338,7 +358,7 @@ impl FileFormatting {
         let number = number(&self.files, role);
         let card = CardRef { uid: &self.uid, store: &self.header.store, version: self.header.key_version };
         let Some(session) = self.talk.session() else { return Err(KeyError::NoSuchKey) };
-        let frame = self.keys.ev2_key(session, card, role, number, Earlier::Factory, own)?;
+        let frame = session.change_key(&*self.keys, card, role, number, own)?;
         Ok(self.talk.change_key(&frame, own))
     }
 }

@@ -1,16 +1,18 @@
-//! The member record in files: MIFARE DESFire EV2 and EV3, and NTAG 424 DNA. What lives
-//! here: the conversation under a session (`talk`), reading (`read`), writing (`write`) and
-//! preparing an empty card (`format`), and the address of an NTAG 424 (`address`), all
-//! without I/O. What does not: the session's cryptography (`crypto::ev2`), its keys
-//! (`keys`), and where the files are (`firmware-protocols/cards/`).
+//! The member record in files: MIFARE DESFire EV1 to EV3, and NTAG 424 DNA. What lives
+//! here: the conversation under a session (`talk`), which secure messaging a chip speaks
+//! (`channel`), reading (`read`), writing (`write`) and preparing an empty card (`format`), and
+//! the address of an NTAG 424 (`address`), all without I/O. What does not: the session's
+//! cryptography (`crypto::ev1`, `crypto::ev2`), its keys (`keys`), and where the files are
+//! (`firmware-protocols/cards/`).
 //!
 //! ```text
-//!  select ─ header, open ─ ours? its check right? ─ log in ─ record ─► Pair
+//!  select ─ header, open ─ ours? its check right? ─ EV1? ─ log in ─ record ─► Pair
 //!                                            writing: ─ new record ─ CommitTransaction ─► written
 //!                                            the card forgets what was not committed
 //! ```
 
 mod address;
+mod channel;
 mod format;
 mod read;
 mod talk;

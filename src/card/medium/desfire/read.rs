@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::channel::{Chip, GET_VERSION, Messaging, chip};
 use super::talk::{Fault, Heard, Talk};
 use super::{address, number, read_and_write, span};
 use crate::card::apdu::Command;
@@ -60,6 +61,7 @@ enum At {
     Card,
     List,
     Header,
+    Version,
     LogIn,
     Slot,
 }
@@ -107,6 +109,11 @@ impl FileReading {
             // Our application, and its issue was not finished.
             (At::Header, Err(Fault::Status(NO_FILE))) => refused(Refusal::Unformatted),
             (At::Header, Ok(bytes)) => self.header_read(&bytes),
+            (At::Version, Ok(version)) => match chip(&version) {
+                Some(Chip::Speaks(messaging)) => self.log_in(messaging),
+                Some(Chip::TooOld) => refused(Refusal::NotAMemberCard),
+                None => FileStep::Done(Finding::ReaderError),
+            },
             (At::Application | At::Card | At::List | At::Header, _) => refused(Refusal::NotAMemberCard),
             (At::LogIn, Ok(_)) => self.next_slot(),
             (At::LogIn, Err(_)) => refused(Refusal::WrongKey),
@@ -118,7 +125,7 @@ impl FileReading {
             (At::Slot, Err(Fault::Status(NO_FILE | NOT_ALLOWED | NO_RIGHT | TOO_SHORT))) => {
                 refused(Refusal::DamagedRecord)
             }
-            (At::Slot, Err(_)) => FileStep::Done(Finding::ReaderError),
+            (At::Version | At::Slot, Err(_)) => FileStep::Done(Finding::ReaderError),
         }
     }
 
@@ -144,12 +151,21 @@ impl FileReading {
         if let Err(refusal) = self.address_proves(address, &header) {
             return refused(refusal);
         }
+        self.header = Some(header);
+        if self.files.is_desfire() {
+            return self.ask(At::Version, Protection::Plain, GET_VERSION, &[]);
+        }
+        self.log_in(Messaging::Ev2)
+    }
+
+    fn log_in(&mut self, messaging: Messaging) -> FileStep<Finding> {
+        let Some(header) = &self.header else { return FileStep::Done(Finding::ReaderError) };
         let card = CardRef { uid: &self.uid, store: &header.store, version: header.key_version };
-        let login = match self.keys.ev2_login(card, self.role, number(&self.files, self.role)) {
+        let number = number(&self.files, self.role);
+        let login = match messaging.login(&*self.keys, card, self.role, number) {
             Ok(login) => login,
             Err(error) => return refused(no_key(&error)),
         };
-        self.header = Some(header);
         self.at = At::LogIn;
         FileStep::Transmit(self.talk.log_in(login))
     }

@@ -10,8 +10,9 @@
 
 use zeroize::Zeroizing;
 
+use super::channel::{Challenged, Login, Session};
 use crate::card::apdu::{Command, Response};
-use crate::card::crypto::ev2::{Challenged, Login, Protection, Session};
+use crate::card::crypto::ev2::Protection;
 use crate::card::probe::Answer;
 
 /// AdditionalFrame.
@@ -97,7 +98,7 @@ impl Talk {
 
     /// Sends a command; `header` is never enciphered. Without a session all is plain.
     pub(super) fn command(&mut self, protection: Protection, ins: u8, header: &[u8], data: &[u8]) -> Command {
-        let frame = match &self.session {
+        let frame = match &mut self.session {
             Some(session) => session.command(protection, ins, header, data),
             None => [&[ins], header, data].concat(),
         };
@@ -117,8 +118,8 @@ impl Talk {
     }
 
     /// The session, for a key store that makes a frame of it.
-    pub(super) fn session(&self) -> Option<&Session> {
-        self.session.as_ref()
+    pub(super) fn session(&mut self) -> Option<&mut Session> {
+        self.session.as_mut()
     }
 
     fn native(&mut self, frame: &[u8], doing: Doing) -> Command {

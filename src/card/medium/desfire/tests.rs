@@ -21,8 +21,10 @@ use crate::protocols::Bundle;
 use crate::protocols::cards::CardLayout;
 use crate::sim::card::{CardProfile, Chip, Technology as Sim};
 
-const ALL: [(Sim, Technology); 2] =
-    [(Sim::Desfire, Technology::Desfire), (Sim::Ntag424, Technology::Ntag424)];
+const EV2: (Sim, Technology) = (Sim::Desfire, Technology::Desfire);
+const EV1: (Sim, Technology) = (Sim::DesfireEv1, Technology::Desfire);
+const NTAG_424: (Sim, Technology) = (Sim::Ntag424, Technology::Ntag424);
+const ALL: [(Sim, Technology); 3] = [EV2, EV1, NTAG_424];
 
 fn layout(technology: Technology) -> Arc<CardLayout> {
     static SHIPPED: OnceLock<Vec<CardLayout>> = OnceLock::new();
@@ -132,7 +134,7 @@ fn format(
 fn issue_with(sim: Sim, technology: Technology, record: &MemberRecord, keys: Arc<dyn KeyStore>) -> Chip {
     let mut chip = empty(sim);
     let outcome = format(&mut line(&mut chip, None), technology, record, keys);
-    assert_eq!(outcome, Some(PrepareOutcome::Prepared), "{technology:?}");
+    assert_eq!(outcome, Some(PrepareOutcome::Prepared), "{sim:?}");
     chip.reset();
     chip
 }
@@ -198,6 +200,25 @@ fn spent(old: &MemberRecord) -> MemberRecord {
     MemberRecord { counter: old.counter + 1, principal_fen: old.principal_fen - 1_234, ..old.clone() }
 }
 
+/// Each chip is logged in to as it can, by what it says of itself: none is asked in vain.
+#[test]
+fn a_chip_is_spoken_to_as_it_understands() {
+    for ((sim, technology), login) in [(EV2, 0x71), (EV1, 0xAA), (NTAG_424, 0x71)] {
+        let mut chip = empty(sim);
+        let mut issued = line(&mut chip, None);
+        format(&mut issued, technology, &record(7), Arc::new(keys())).unwrap();
+        let sent = std::mem::take(&mut issued.sent);
+        let logins = |sent: &[Vec<u8>]| -> Vec<u8> {
+            let known = |ins: &u8| [0x0A, 0x1A, 0xAA, 0x71, 0x77].contains(ins);
+            sent.iter().filter(|apdu| apdu[0] == 0x90).map(|apdu| apdu[1]).filter(known).collect()
+        };
+        assert_eq!(logins(&sent), [login; 2], "{sim:?}");
+        let mut read = line(&mut chip, None);
+        read_on(&mut read, technology).unwrap();
+        assert_eq!(logins(&read.sent), [login], "{sim:?}");
+    }
+}
+
 #[test]
 fn an_issued_card_shows_its_member_and_goes_on() {
     for (sim, technology) in ALL {
@@ -207,7 +228,7 @@ fn an_issued_card_shows_its_member_and_goes_on() {
         for _ in 0..4 {
             let (uid, new) = (uid(&chip), spent(&old));
             let outcome = write(&mut line(&mut chip, None), technology, &uid, &old, &new);
-            assert_eq!(outcome, Some(WriteOutcome::Written), "{technology:?}");
+            assert_eq!(outcome, Some(WriteOutcome::Written), "{sim:?}");
             assert_eq!(current(&mut chip, technology), new);
             old = new;
         }
@@ -218,7 +239,12 @@ fn an_issued_card_shows_its_member_and_goes_on() {
 /// The simulator guards what the layout says is guarded: else the tests here prove nothing.
 #[test]
 fn a_stranger_reads_the_header_and_no_more() {
-    let mut chip = issue(Sim::Desfire, Technology::Desfire);
+    for (sim, technology) in [EV2, EV1] {
+        is_guarded(issue(sim, technology));
+    }
+}
+
+fn is_guarded(mut chip: Chip) {
     let ask = |chip: &mut Chip, apdu: &str| hex::encode_upper(chip.apdu(&hex::decode(apdu).unwrap()));
     assert_eq!(ask(&mut chip, "905A00000301474200"), "9100");
     assert!(ask(&mut chip, "90BD0000070100000010000000").starts_with("4247"));
@@ -242,7 +268,7 @@ fn a_stranger_reads_the_header_and_no_more() {
 /// An NTAG 424 whose address is another's, or an older one's with a changed digit: no login is tried.
 #[test]
 fn a_wrong_address_is_refused() {
-    let (sim, technology) = ALL[1];
+    let (sim, technology) = NTAG_424;
     let issued = issue(sim, technology);
     let mut chip = issued.clone();
     chip.apdu(&hex::decode("00A4040C07D2760000850101").unwrap());
@@ -275,7 +301,12 @@ fn a_wrong_address_is_refused() {
 
 #[test]
 fn bad_cards_are_refused_each_for_its_reason() {
-    let (sim, technology) = ALL[0];
+    for (sim, technology) in [EV2, EV1] {
+        bad_cards_are_refused(sim, technology);
+    }
+}
+
+fn bad_cards_are_refused(sim: Sim, technology: Technology) {
     let ask = |chip: &mut Chip, apdu: &str| {
         assert_eq!(chip.apdu(&hex::decode(apdu.replace(' ', "")).unwrap()), [0x91, 0x00], "{apdu}");
     };

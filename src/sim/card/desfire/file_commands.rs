@@ -96,7 +96,7 @@ impl Desfire {
         let [_, option, low, high, dynamic @ ..] = clear.as_slice() else { return Err(LENGTH) };
         let is_dynamic = option & 0x40 != 0;
         let known = is_dynamic != dynamic.is_empty() && ntag424::takes(dynamic);
-        if !known || is_dynamic && self.kind == Kind::Desfire {
+        if !known || is_dynamic && self.kind != Kind::Ntag424 {
             return Err(PARAMETER);
         }
         let mode = Mode::of_settings(option & !0x40).ok_or(PARAMETER)?;

@@ -1,7 +1,7 @@
 //! Tests of the module beside it: the terminal here is a dozen lines, and takes the session
 //! keys from the card.
 
-use super::super::ev2::decrypt;
+use super::super::ev2::{decrypt, encrypt};
 use super::*;
 
 /// An application "BG" with three keys, a standard, a backup and a value file.
@@ -198,4 +198,56 @@ fn a_later_login_keeps_name_and_counter() {
     assert_eq!(log_in(&mut card, 0x77, 2, [0; 16]), "9100");
     assert_eq!(mac(&mut card, 0x3D, "02 000000 010000 55"), "9100");
     assert_eq!(mac(&mut card, 0xC7, ""), "9100");
+}
+
+/// With the chain that an EV1 begins at its challenge.
+fn log_in_to_ev1(card: &mut Desfire, number: u8, key: Block) -> String {
+    let challenge = hex::decode(send(card, 0xAA, &format!("{number:02X}"))).unwrap();
+    let Some(challenge) = challenge.strip_suffix(&[0x91, 0xAF]) else { return hex::encode_upper(challenge) };
+    let theirs = decrypt(&key, [0; 16], challenge);
+    let both = [[0x33; 16].as_slice(), &theirs[1..], &theirs[..1]].concat();
+    let proof = encrypt(&key, challenge.try_into().unwrap(), &both);
+    let answer = send(card, MORE, &hex::encode(proof));
+    answer[answer.len() - 4..].to_owned()
+}
+
+fn ev1() -> Desfire {
+    let mut card = Desfire::ev1_as_delivered(&[0x04, 0xA1, 0xB2, 0xC3, 0xD4, 0x5E, 0x80]);
+    assert_eq!(send(&mut card, 0xCA, &format!("{AID} 0B 83")), "9100");
+    assert_eq!(send(&mut card, 0x5A, AID), "9100");
+    card
+}
+
+#[test]
+fn an_ev1_knows_its_own_login_alone() {
+    assert_eq!(send(&mut ev1(), 0x71, "00 00"), "911C");
+    assert_eq!(send(&mut ev1(), 0x77, "00"), "911C");
+    assert_eq!(send(&mut prepared(), 0xAA, "00"), "911C");
+    assert_eq!(send(&mut ev1(), 0xAA, "05"), "9140");
+    let mut card = ev1();
+    assert_eq!(log_in_to_ev1(&mut card, 0, [7; 16]), "91AE");
+    assert_eq!(card.failed_logins(), 1);
+    assert!(!card.has_session());
+    assert_eq!(log_in_to_ev1(&mut card, 0, [0; 16]), "9100");
+}
+
+#[test]
+fn an_ev1_wants_a_mac_of_what_is_written_alone() {
+    let mut card = ev1();
+    log_in_to_ev1(&mut card, 0, [0; 16]);
+    // A MAC behind the data of every answer.
+    assert_eq!(send(&mut card, 0xCD, "01 01 F0E2 100000").len(), 16 + 4);
+    assert_eq!(send(&mut card, 0xCB, "02 03 201F 400000").len(), 16 + 4);
+    let files = send(&mut card, 0x6F, "");
+    assert!(files.starts_with("0102") && files.len() == 4 + 16 + 4, "{files}");
+    assert_eq!(log_in_to_ev1(&mut card, 2, [0; 16]), "9100");
+    let write = "01 000000 020000 BEEF";
+    assert_eq!(send(&mut card.clone(), 0x3D, write), "91AF", "its MAC is missing");
+    assert_eq!(send(&mut card.clone(), 0x3D, &format!("{write} 0011223344556677")), "911E");
+    assert_eq!(send(&mut card.clone(), 0x3D, &format!("02 000000 020000 {}", "5A".repeat(16))), "911E");
+    assert_eq!(send(&mut card.clone(), 0x3D, "02 000000 020000 BEEF 00"), "91AF");
+    let read = send(&mut card, 0xBD, "02 000000 0C0000");
+    assert_eq!(read.len(), 32 + 4, "12 bytes and their CRC, enciphered");
+    assert_ne!(send(&mut card.clone(), 0xBD, "02 000000 0C0000"), read, "one chain");
+    assert_eq!(send(&mut card, 0xC4, &format!("02 {}", "00".repeat(32))), "911E", "no CRC");
 }
