@@ -7,13 +7,16 @@
 //!  tag      place 0: header cleared · AUTH0 FF, read back        the card is open, its password is the old one
 //!           place 1: password, PACK · log in · AUTH0 · header    closed means: it has the new one
 //!  Classic  a sector each, the last first: log in · trailer; with sector 0 the header
+//!  files    place 0: all keys, each of which says its version (`desfire`)
 //! ```
 //! A tag is opened before its password changes because a password of which nobody knows whether
 //! it was written would have to be guessed, and a torn one would lock the chip for ever. While it
 //! is open it says `unformatted` and no gateway logs in to it; its slots are sealed as ever.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use super::desfire::{FileMoving, FileStep};
 use super::format::{FormatError, STRONG_MODULATION, access_of, config_page, with_public_key_a};
 use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
@@ -60,8 +63,9 @@ pub fn places(technology: Technology, layout: &CardLayout) -> Option<u8> {
     match &layout.places {
         Places::Pages(_) => config_page(technology).map(|_| 2),
         Places::Blocks(blocks) => u8::try_from(sectors(blocks).len()).ok(),
-        // Each key has its own change command and version there; not done yet.
-        Places::Files(_) | Places::Purse(_) => None,
+        Places::Files(_) => Some(1),
+        // Its keys are its maker's to change.
+        Places::Purse(_) => None,
         // A code that may be torn is not changed on a card that has money on it.
         Places::Contact(_) => None,
     }
@@ -87,6 +91,8 @@ pub struct Moving {
     /// Where a tag turns out to be open, and where closed.
     open: VecDeque<Deed>,
     closed: VecDeque<Deed>,
+    /// Of a card of files.
+    files: Option<Box<FileMoving>>,
 }
 
 #[derive(Debug)]
@@ -107,6 +113,8 @@ enum Deed {
     Write(Command),
     /// AUTH0 must say that nothing is guarded.
     IsOpen(Piece),
+    /// A command of the conversation with a card of files.
+    Files(Command),
     /// A login failed: the same card must still be there.
     Refused,
 }
@@ -119,18 +127,23 @@ impl Moving {
     pub fn start(
         card: &Card<'_>,
         layout: &CardLayout,
-        keys: &dyn KeyStore,
+        keys: &Arc<dyn KeyStore>,
         torn: Move,
         fresh: bool,
     ) -> Result<MoveStep, FormatError> {
         let uid = card.uid.clone();
         let todo = VecDeque::from([Deed::Reset, Deed::SameUid]);
         let (open, closed) = (VecDeque::new(), VecDeque::new());
-        let mut moving = Self { uid, doing: Deed::Reset, todo, open, closed };
+        let mut moving = Self { uid, doing: Deed::Reset, todo, open, closed, files: None };
         match &layout.places {
-            Places::Pages(pages) => moving.pages(card, layout, pages, keys, torn)?,
-            Places::Blocks(blocks) => moving.blocks(card, layout, blocks, keys, torn, fresh)?,
-            Places::Files(_) | Places::Contact(_) | Places::Purse(_) => {
+            Places::Pages(pages) => moving.pages(card, layout, pages, &**keys, torn)?,
+            Places::Blocks(blocks) => moving.blocks(card, layout, blocks, &**keys, torn, fresh)?,
+            Places::Files(files) => {
+                let (work, first) = FileMoving::start(card.uid, card.store, layout, files, keys, torn)?;
+                moving.files = Some(Box::new(work));
+                moving.todo.push_back(Deed::Files(first));
+            }
+            Places::Contact(_) | Places::Purse(_) => {
                 return Err(FormatError::Technology(card.technology));
             }
         }
@@ -215,6 +228,7 @@ impl Moving {
         let response: &Response = match (&self.doing, answer) {
             (Deed::Reset, Answer::Reset) => return self.go_on(),
             (Deed::Reset, _) | (_, Answer::Reset | Answer::NotTransmitted) => return CUT,
+            (Deed::Files(_), Answer::Response(_)) => return self.files_answer(answer),
             (_, Answer::Response(response)) => response,
         };
         let told = response.ok();
@@ -259,6 +273,18 @@ impl Moving {
         self.go_on()
     }
 
+    fn files_answer(mut self, answer: &Answer) -> MoveStep {
+        match self.files.as_mut().map(|files| files.answer(answer)) {
+            Some(FileStep::Transmit(command)) => {
+                self.todo.push_back(Deed::Files(command));
+                self.go_on()
+            }
+            Some(FileStep::Done(MoveOutcome::Refused)) => self.still_there(),
+            Some(FileStep::Done(outcome)) => MoveStep::Done(outcome),
+            None => CUT,
+        }
+    }
+
     fn still_there(mut self) -> MoveStep {
         self.todo = VecDeque::from([Deed::Reset, Deed::Refused]);
         self.go_on()
@@ -279,7 +305,9 @@ impl Moving {
             Deed::Probe { config, .. } => Piece { at: *config, len: CONFIG_BYTES }.read(),
             Deed::There(piece) | Deed::IsOpen(piece) => piece.read(),
             Deed::Password(login) => login.through_pn53x(),
-            Deed::Load(command) | Deed::LogIn(command, _) | Deed::Write(command) => command.clone(),
+            Deed::Load(command) | Deed::LogIn(command, _) | Deed::Write(command) | Deed::Files(command) => {
+                command.clone()
+            }
         };
         self.doing = deed;
         MoveStep::Transmit(command, Box::new(self))

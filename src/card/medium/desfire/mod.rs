@@ -1,7 +1,7 @@
 //! The member record in files: MIFARE DESFire EV2 and EV3, and NTAG 424 DNA. What lives
-//! here: the conversation under a session (`talk`), reading (`read`), writing (`write`) and
-//! preparing an empty card (`format`), and the address of an NTAG 424 (`address`), all
-//! without I/O. What does not: the session's cryptography (`crypto::ev2`), its keys
+//! here: the conversation under a session (`talk`), reading (`read`), writing (`write`),
+//! preparing an empty card (`format`) and moving one to newer keys (`moving`), and the address
+//! of an NTAG 424 (`address`), all without I/O. What does not: the session's cryptography (`crypto::ev2`), its keys
 //! (`keys`), and where the files are (`firmware-protocols/cards/`).
 //!
 //! ```text
@@ -12,11 +12,13 @@
 
 mod address;
 mod format;
+mod moving;
 mod read;
 mod talk;
 mod write;
 
 pub(super) use format::FileFormatting;
+pub(super) use moving::FileMoving;
 pub(super) use read::{FileReading, FileStep};
 pub(super) use write::FileWriting;
 
