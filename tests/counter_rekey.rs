@@ -351,6 +351,11 @@ async fn a_ntag_moves_to_newer_keys_cut_at_every_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_ultralight_c_moves_to_newer_keys_cut_at_every_command() {
+    is_cut_everywhere(Sim::UltralightC).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_desfire_moves_to_newer_keys_cut_at_every_command() {
     is_cut_everywhere(Sim::Desfire).await;
 }
@@ -388,7 +393,7 @@ async fn keeps_its_keys(sim: Sim, held: fn(u8, Purpose) -> bool) {
 /// Cards whose keys are not moved go on with the ones they have.
 #[tokio::test(flavor = "multi_thread")]
 async fn cards_of_other_kinds_keep_their_keys() {
-    keeps_its_keys(Sim::UltralightC, |_, _| true).await;
+    keeps_its_keys(Sim::Sle4442, |_, _| true).await;
 }
 
 /// A card that could not be moved to the end is not touched, and is no worse for it.
