@@ -1,5 +1,5 @@
 //! A card is moved to newer keys behind a till operation, cut at every command, and finished by
-//! its next tap: balance and counter stay what they are, no password is ever tried in vain, and
+//! its next tap: balance and counter stay what they are, no key is ever tried in vain, and
 //! in the end the new keys alone open it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -33,8 +33,8 @@ use zeroize::Zeroizing;
 const STORE: &str = "SH-0042";
 const CARD_NO: &str = "8800000042";
 
-/// Keys of these versions; the last is the current one.
-fn members(versions: std::ops::RangeInclusive<u8>) -> Arc<Members> {
+/// Keys of these versions, as far as they are held; the last version is the current one.
+fn members(versions: std::ops::RangeInclusive<u8>, held: fn(u8, Purpose) -> bool) -> Arc<Members> {
     static LAYOUTS: OnceLock<Vec<Arc<CardLayout>>> = OnceLock::new();
     let layouts = LAYOUTS.get_or_init(|| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols");
@@ -42,7 +42,8 @@ fn members(versions: std::ops::RangeInclusive<u8>) -> Arc<Members> {
     });
     let current = KeyVersion(*versions.end());
     let masters = versions.flat_map(|version| {
-        Purpose::ALL.into_iter().enumerate().map(move |(place, purpose)| {
+        let of_all = Purpose::ALL.into_iter().enumerate();
+        of_all.filter(move |(_, purpose)| held(version, *purpose)).map(move |(place, purpose)| {
             let mut key = [version; 16];
             key[0] = u8::try_from(place).unwrap() + 1;
             ((KeyVersion(version), purpose), Zeroizing::new(key))
@@ -66,11 +67,19 @@ impl Shop {
 
     /// From now on with these keys.
     async fn with_keys(&mut self, versions: std::ops::RangeInclusive<u8>) {
+        self.with_keys_held(versions, |_, _| true).await;
+    }
+
+    async fn with_keys_held(
+        &mut self,
+        versions: std::ops::RangeInclusive<u8>,
+        held: fn(u8, Purpose) -> bool,
+    ) {
         if let Some(service) = self.service.take() {
             service.stop().await;
         }
         let table = vpcd_table("counter-1", self.port);
-        self.service = Some(self.gateway.serve_members(table, Some(members(versions))));
+        self.service = Some(self.gateway.serve_members(table, Some(members(versions, held))));
     }
 
     async fn until<T, F>(&self, what: &str, find: F) -> T
@@ -213,6 +222,11 @@ fn blank(sim: Sim) -> Chip {
     Chip::new(profile)
 }
 
+/// Passwords and logins that the card refused.
+fn tried_in_vain(chip: &Chip) -> u32 {
+    u32::from(chip.wrong_passwords()) + chip.failed_logins()
+}
+
 /// What becomes of the command at the cut.
 const FAULTS: [CardFault; 5] = [
     CardFault::PullUnheard,
@@ -245,7 +259,12 @@ async fn is_cut_everywhere(sim: Sim) {
     .await;
     shop.moved("at first").await;
     let commands = card.apdus()[begun + deal..].to_vec();
+    let old_keys = chip.application_keys();
     chip = shop.take_away(card).await;
+    assert!(old_keys.iter().zip(chip.application_keys()).all(|(old, new)| *old != new), "a key was left");
+    // Of a card of files: what comes before the record is sealed anew.
+    let is_uid = |command: &Vec<u8>| command.starts_with(&[0xFF, 0xCA, 0x00, 0x00]);
+    let move_of_files = if old_keys.is_empty() { 0 } else { commands.iter().rposition(is_uid).unwrap() };
     let told = shop.gateway.told().await;
     let (_, status) = told.iter().rfind(|(kind, _)| kind == "card.status").unwrap();
     assert_eq!(
@@ -259,12 +278,14 @@ async fn is_cut_everywhere(sim: Sim) {
             // A trailer whose half is ones locks its sector for ever: such a card is replaced. Half a
             // password reaches no card; the simulated one would count it.
             let is_trailer = command[1] == 0xD6 && command.len() == 21 && command[3] % 4 == 3;
-            let is_login = command[1] == 0x00;
+            let answers_challenge =
+                command.starts_with(&[0x90, 0xAF]) && at > 0 && commands[at - 1].starts_with(&[0x90, 0x71]);
+            let is_login = command[1] == 0x00 || answers_challenge;
             if fault == CardFault::PullTorn && (is_trailer || is_login) {
                 continue;
             }
             // Reading and writing a record are cut in all ways in `counter_cuts`.
-            let is_move = command[1] == 0xD6 && at < 30 || is_login;
+            let is_move = command[1] == 0xD6 && at < 30 || is_login || at < move_of_files;
             if !is_move && (at + n) % 5 > 1 {
                 continue;
             }
@@ -300,13 +321,13 @@ async fn is_cut_everywhere(sim: Sim) {
             })
             .await;
             chip = shop.take_away(card).await;
-            assert_eq!(chip.wrong_passwords(), 0, "{what}: a password was guessed");
+            assert_eq!(tried_in_vain(&chip), 0, "{what}: a key was guessed");
             // The next tap finishes it.
             let card = shop.lay(&chip).await;
             shop.moved(&what).await;
             assert_eq!(shop.holds().await, (Some(Fen(sum.into())), sum), "{what}");
             chip = shop.take_away(card).await;
-            assert_eq!(chip.wrong_passwords(), 0, "{what}: a password was guessed");
+            assert_eq!(tried_in_vain(&chip), 0, "{what}: a key was guessed");
             version += 1;
             let card = shop.lay(&chip).await;
             assert_eq!(shop.member().await["key_version"], version, "{what}");
@@ -330,25 +351,60 @@ async fn a_ntag_moves_to_newer_keys_cut_at_every_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_ultralight_c_moves_to_newer_keys_cut_at_every_command() {
+    is_cut_everywhere(Sim::UltralightC).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_desfire_moves_to_newer_keys_cut_at_every_command() {
+    is_cut_everywhere(Sim::Desfire).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ntag424_moves_to_newer_keys_cut_at_every_command() {
+    is_cut_everywhere(Sim::Ntag424).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_classic_moves_to_newer_keys_cut_at_every_command() {
     is_cut_everywhere(Sim::Classic1k).await;
 }
 
-/// Cards whose keys are not moved yet go on with the ones they have.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_desfire_keeps_its_keys() {
+/// Sells with the card under the keys of versions 1 and 2, twice in one tap, and finds it as it was.
+async fn keeps_its_keys(sim: Sim, held: fn(u8, Purpose) -> bool) {
     let mut shop = Shop::new();
     shop.with_keys(1..=1).await;
-    let card = shop.lay(&blank(Sim::Desfire)).await;
+    let card = shop.lay(&blank(sim)).await;
     shop.issue().await;
     let chip = shop.take_away(card).await;
-    shop.with_keys(1..=2).await;
+    shop.with_keys_held(1..=2, held).await;
     let card = shop.lay(&chip).await;
+    shop.top_up(5).await;
     shop.top_up(5).await;
     let chip = shop.take_away(card).await;
     let card = shop.lay(&chip).await;
-    assert_eq!(shop.member().await["key_version"], 1);
-    assert!(shop.gateway.store.read(|r| r.open_requests(REKEY, None)).await.unwrap().is_empty());
+    assert_eq!(shop.member().await["key_version"], 1, "{sim:?}");
+    assert_eq!(shop.holds().await, (Some(Fen(10)), 2), "{sim:?}");
+    assert!(shop.gateway.store.read(|r| r.open_requests(REKEY, None)).await.unwrap().is_empty(), "{sim:?}");
     shop.take_away(card).await;
     shop.service.take().unwrap().stop().await;
+}
+
+/// Cards whose keys are not moved go on with the ones they have.
+#[tokio::test(flavor = "multi_thread")]
+async fn cards_of_other_kinds_keep_their_keys() {
+    keeps_its_keys(Sim::Sle4442, |_, _| true).await;
+}
+
+/// A card that could not be moved to the end is not touched, and is no worse for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_all_newer_keys_a_card_keeps_its_old_ones() {
+    let cases: [(Sim, fn(u8, Purpose) -> bool); 3] = [
+        (Sim::Desfire, |version, purpose| version == 1 || purpose != Purpose::Manage),
+        (Sim::Ntag424, |version, purpose| version == 1 || purpose != Purpose::Sun),
+        (Sim::Ntag215, |version, purpose| version == 1 || purpose != Purpose::Debit),
+    ];
+    for (sim, held) in cases {
+        keeps_its_keys(sim, held).await;
+    }
 }

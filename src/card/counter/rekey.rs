@@ -10,21 +10,26 @@
 //! again. The record is sealed anew last of all: as long as it names the old version, the move
 //! is not over.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::asked::By;
 use super::desk::{Desk, InField, Shows};
-use crate::card::keys::KeyVersion;
 use crate::card::keys::rekey::{Decision, Move, decide};
-use crate::card::medium::{self, Finding, MoveOutcome, Moving, Opened, Reading, WriteOutcome, Writing};
+use crate::card::keys::{KeyStore, KeyVersion};
+use crate::card::medium::{
+    self, Finding, MoveOutcome, Moving, MovingCard, Opened, Reading, WriteOutcome, Writing,
+};
 use crate::card::member::told;
 use crate::card::record::MemberRecord;
 use crate::card::stops;
 use crate::card::verdict::Standing;
 use crate::card::work::Worked;
 use crate::ident::{CardNo, CardUid, StoreId};
+use crate::protocols::cards::CardLayout;
 use crate::store::ledger::State;
 use crate::store::ledger_cards;
 use crate::store::requests::{NewRequest, RequestOp, RequestRow, RequestState};
@@ -99,7 +104,8 @@ async fn begin(desk: &Desk, request: &RequestRow, card: &mut InField) -> Result<
     let id = request.id;
     let state = desk.store.read(move |r| r.transaction_state(id)).await?;
     let ours = record.issuing_store == desk.shop().store;
-    if !ours || state != Some(State::Committed) || medium::places(card.technology, &layout).is_none() {
+    let Some(places) = medium::places(card.technology, &layout) else { return Ok(()) };
+    if !ours || state != Some(State::Committed) {
         return Ok(());
     }
     let Ok(by) = serde_json::from_value::<By>(request.body.get("by").cloned().unwrap_or_default()) else {
@@ -123,10 +129,33 @@ async fn begin(desk: &Desk, request: &RequestRow, card: &mut InField) -> Result<
         refusals: 0,
         by,
     };
+    if !can_be_moved(card, &layout, &keys, &journal, places) {
+        return Ok(());
+    }
     tracing::info!(from = journal.from, to = journal.to, "moving a card to newer keys");
     let (row, insert) = inserted(&card.uid, &journal);
     desk.store.commit(Batch::new().op(insert)).await?;
     run(desk, card, Entry { row, journal }, true).await
+}
+
+/// Whether all keys are there that it takes. Else the card goes on with those it has.
+fn can_be_moved(
+    card: &InField,
+    layout: &CardLayout,
+    keys: &Arc<dyn KeyStore>,
+    journal: &Journal,
+    places: u8,
+) -> bool {
+    let chip = MovingCard { uid: &card.uid, technology: card.technology, store: &journal.store };
+    let steps = (journal.done..places)
+        .map(|done| Moving::start(&chip, layout, keys, Move { done, ..journal.as_move() }, true));
+    match steps.filter_map(Result::err).next() {
+        None => true,
+        Some(error) => {
+            tracing::error!(%error, from = journal.from, to = journal.to, "a card keeps its older keys");
+            false
+        }
+    }
 }
 
 fn is_behind(desk: &Desk, record: &MemberRecord) -> bool {
@@ -182,14 +211,17 @@ async fn run(desk: &Desk, card: &mut InField, mut entry: Entry, fresh: bool) -> 
                 desk.store.commit(settled(entry.row, RequestState::Done, Value::Null)).await?;
                 return show(desk, card, *opened).await;
             }
+            // Keys were taken out of the store meanwhile; it still has all its old ones.
+            Some(Finding::Opened(opened)) if !can_be_moved(card, &layout, &keys, &entry.journal, places) => {
+                return show(desk, card, *opened).await;
+            }
             Some(Finding::ReaderError) | None => return Ok(()),
             Some(Finding::Opened(_) | Finding::Refused(_)) => {}
         }
     }
     while entry.journal.done < places {
-        let chip =
-            medium::MovingCard { uid: &card.uid, technology: card.technology, store: &entry.journal.store };
-        let step = match Moving::start(&chip, &layout, &*keys, entry.journal.as_move(), fresh) {
+        let chip = MovingCard { uid: &card.uid, technology: card.technology, store: &entry.journal.store };
+        let step = match Moving::start(&chip, &layout, &keys, entry.journal.as_move(), fresh) {
             Ok(step) => step,
             Err(error) => {
                 tracing::error!(%error, "a card cannot be moved to newer keys");

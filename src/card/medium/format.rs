@@ -3,31 +3,21 @@
 //! leaves a card that counts as empty and can be prepared again (`preparing`). What does not
 //! live here: the journal of an issue.
 
+use super::guard::Guard;
 use super::{place, public};
 use crate::card::apdu::Command;
 use crate::card::keys::{CardRef, KeyError, KeyStore, KeyVersion};
 use crate::card::record::{EncodeError, Header, HeaderError, MemberRecord, Which, encode};
 use crate::event::card::Technology;
 use crate::ident::CardUid;
-use crate::protocols::cards::{
-    BLOCK_BYTES, BlockPlaces, CardLayout, PAGE_BYTES, PageLogin, PagePlaces, Places,
-};
+use crate::protocols::cards::{BLOCK_BYTES, BlockPlaces, CardLayout, PAGE_BYTES, PagePlaces, Places};
 
-/// PROT: the password is needed for reading, too (NTAG213/215/216 data sheet rev. 3.2 table 10).
-const PROT: u8 = 0x80;
-/// MIRROR byte as delivered: no mirror, strong modulation (NTAG213/215/216 data sheet rev. 3.2 table 9).
-pub(super) const STRONG_MODULATION: u8 = 0x04;
 /// The page whose last two bytes lock pages 3 to 15 for ever. Its first two are the maker's, and
 /// its bits are only ever set (NTAG213/215/216 data sheet rev. 3.2 §8.5.2; MF0ULx1 rev. 3.3 §8.5.2).
 const LOCK_PAGE: u8 = 2;
 /// Sets the three block-locking bits, so that the lock bits stay as they are: AUTH0 does not
 /// guard this page, and whoever has a telephone could lock the slots against us.
 const NO_MORE_LOCKS: [u8; PAGE_BYTES] = [0x00, 0x00, 0x07, 0x00];
-/// Ultralight C: the first closed page, and what is closed (MF0ICU2 data sheet rev. 3.5 §7.5.8).
-const AUTH0_PAGE: u8 = 0x2A;
-const AUTH1_PAGE: u8 = 0x2B;
-/// AUTH1: reading needs the key as writing does.
-const READING_TOO: u8 = 0x00;
 /// General purpose byte of a trailer: ours says nothing.
 const GENERAL_PURPOSE: u8 = 0x00;
 
@@ -134,34 +124,12 @@ fn format_pages(
     deeds.extend(writes.iter().map(|(page, data)| write(*page, data)));
     deeds.push(write(LOCK_PAGE, &NO_MORE_LOCKS));
     // AUTH0, which closes the card but for the header, comes behind the key.
-    match pages.login {
-        PageLogin::Password => {
-            let config = config_page(technology).ok_or(FormatError::Technology(technology))?;
-            deeds.extend(keys.tag_password(card, config + 2)?.into_iter().map(FormatDeed::WriteKey));
-            deeds.push(write(config + 1, &[PROT | pages.attempts, 0, 0, 0]));
-            deeds.push(write(config, &[STRONG_MODULATION, 0, 0, pages.protect_from]));
-        }
-        PageLogin::TripleDes => {
-            deeds.extend(keys.ultralight_c_key(card)?.into_iter().map(FormatDeed::WriteKey));
-            deeds.push(write(AUTH1_PAGE, &[READING_TOO, 0, 0, 0]));
-            deeds.push(write(AUTH0_PAGE, &[pages.protect_from, 0, 0, 0]));
-        }
-    }
+    let guard = Guard::of(technology, pages).ok_or(FormatError::Technology(technology))?;
+    deeds.extend(guard.key(card, keys)?.into_iter().map(FormatDeed::WriteKey));
+    deeds.extend([guard.access(pages.attempts), guard.from(pages.protect_from)].map(FormatDeed::Write));
     let header: Vec<_> = header.chunks(PAGE_BYTES).zip(0..).collect();
     deeds.extend(header.into_iter().rev().map(|(data, n)| write(pages.header.saturating_add(n), data)));
     Ok(deeds)
-}
-
-/// The first of the four configuration pages: MIRROR and AUTH0, ACCESS, PWD, PACK
-/// (NTAG213/215/216 data sheet rev. 3.2 tables 5 to 7; MF0ULx1 rev. 3.3 table 5, the MF0UL21).
-pub(super) fn config_page(technology: Technology) -> Option<u8> {
-    match technology {
-        Technology::Ntag213 => Some(0x29),
-        Technology::Ntag215 => Some(0x83),
-        Technology::Ntag216 => Some(0xE3),
-        Technology::Ultralight => Some(0x25),
-        _ => None,
-    }
 }
 
 fn format_blocks(

@@ -1,7 +1,7 @@
 //! How a record lies on each technology, and how it is reached. What lives here:
 //! a layout's places as commands (`place`), reading a card (`read`), writing its
-//! older slot (`write`), preparing an empty card (`format`, `preparing`) and moving one to newer
-//! keys (`moving`), all pure state machines or lists of commands; `desfire` has the same three for
+//! older slot (`write`), preparing an empty card (`format`, `preparing`), moving one to newer
+//! keys (`moving`) and what closes a tag (`guard`), all pure state machines or lists of commands; `desfire` has the same three for
 //! cards with files and transactions, `contact` for contact memory cards, `purse_card` for cards
 //! with a purse beside the record. What does not: the bytes of a record (`record`), keys (`keys`), and
 //! whether a member may be served (`member`).
@@ -16,6 +16,7 @@
 mod contact;
 mod desfire;
 mod format;
+mod guard;
 mod moving;
 mod page_login;
 mod place;

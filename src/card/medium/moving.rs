@@ -4,33 +4,32 @@
 //! journal, and the record under its new seal, which is a write like any other (`write`).
 //!
 //! ```text
-//!  tag      place 0: header cleared · AUTH0 FF, read back        the card is open, its password is the old one
-//!           place 1: password, PACK · log in · AUTH0 · header    closed means: it has the new one
+//!  tag      place 0: header cleared · AUTH0 open, read back     the card is open, its key is the old one
+//!           place 1: its key · log in · AUTH0 · header           closed means: it has the new one
 //!  Classic  a sector each, the last first: log in · trailer; with sector 0 the header
+//!  files    place 0: all keys, each of which says its version (`desfire`)
 //! ```
-//! A tag is opened before its password changes because a password of which nobody knows whether
-//! it was written would have to be guessed, and a torn one would lock the chip for ever. While it
-//! is open it says `unformatted` and no gateway logs in to it; its slots are sealed as ever.
+//! A tag is opened before its key changes (password and PACK, or an Ultralight C's triple DES
+//! key) because a key of which nobody knows whether it was written would have to be guessed, and
+//! a torn one would lock the chip for ever. While it is open it says `unformatted` and no gateway
+//! logs in to it; its slots are sealed as ever.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use super::format::{FormatError, STRONG_MODULATION, access_of, config_page, with_public_key_a};
+use super::desfire::{FileMoving, FileStep};
+use super::format::{FormatError, access_of, with_public_key_a};
+use super::guard::Guard;
 use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
 use crate::card::apdu::{Command, Response};
 use crate::card::keys::rekey::{Move, Opens};
-use crate::card::keys::{CardRef, KeyRole, KeyStore, KeyVersion, TagLogin};
+use crate::card::keys::{CardRef, KeyRole, KeyStore, KeyVersion};
 use crate::card::probe::Answer;
 use crate::card::record::{HEADER_BYTES, Header};
 use crate::event::card::Technology;
 use crate::ident::{CardUid, StoreId};
-use crate::protocols::cards::{BlockPlaces, CardLayout, PAGE_BYTES, PagePlaces, Places};
-
-/// AUTH0 that guards nothing (NTAG213/215/216 data sheet rev. 3.2 §8.5.7: beyond the last page).
-const GUARDS_NOTHING: u8 = 0xFF;
-/// The four configuration pages in one READ; AUTH0 is the last byte of the first.
-const CONFIG_BYTES: u8 = 16;
-const AUTH0: usize = 3;
+use crate::protocols::cards::{self, BlockPlaces, CardLayout, PAGE_BYTES, PagePlaces, Places};
 
 /// What to do next.
 #[derive(Debug)]
@@ -58,10 +57,11 @@ pub enum MoveOutcome {
 #[must_use]
 pub fn places(technology: Technology, layout: &CardLayout) -> Option<u8> {
     match &layout.places {
-        Places::Pages(_) => config_page(technology).map(|_| 2),
+        Places::Pages(pages) => Guard::of(technology, pages).map(|_| 2),
         Places::Blocks(blocks) => u8::try_from(sectors(blocks).len()).ok(),
-        // Each key has its own change command and version there; not done yet.
-        Places::Files(_) | Places::Purse(_) => None,
+        Places::Files(_) => Some(1),
+        // Its keys are its maker's to change.
+        Places::Purse(_) => None,
         // A code that may be torn is not changed on a card that has money on it.
         Places::Contact(_) => None,
     }
@@ -87,6 +87,8 @@ pub struct Moving {
     /// Where a tag turns out to be open, and where closed.
     open: VecDeque<Deed>,
     closed: VecDeque<Deed>,
+    /// Of a card of files.
+    files: Option<Box<FileMoving>>,
 }
 
 #[derive(Debug)]
@@ -95,18 +97,20 @@ enum Deed {
     SameUid,
     /// Is the tag open? Asked twice before it counts as closed: once may be chance.
     Probe {
-        config: u8,
+        guard: Guard,
         again: bool,
     },
     /// Anything that can be read shows that the card is there.
     There(Piece),
-    Password(TagLogin),
+    Open(PageLogin),
     Load(Command),
     /// Logs in to a sector; where that fails, with the other key (load, log in).
     LogIn(Command, Option<[Command; 2]>),
     Write(Command),
     /// AUTH0 must say that nothing is guarded.
-    IsOpen(Piece),
+    IsOpen(Guard),
+    /// A command of the conversation with a card of files.
+    Files(Command),
     /// A login failed: the same card must still be there.
     Refused,
 }
@@ -119,18 +123,23 @@ impl Moving {
     pub fn start(
         card: &Card<'_>,
         layout: &CardLayout,
-        keys: &dyn KeyStore,
+        keys: &Arc<dyn KeyStore>,
         torn: Move,
         fresh: bool,
     ) -> Result<MoveStep, FormatError> {
         let uid = card.uid.clone();
         let todo = VecDeque::from([Deed::Reset, Deed::SameUid]);
         let (open, closed) = (VecDeque::new(), VecDeque::new());
-        let mut moving = Self { uid, doing: Deed::Reset, todo, open, closed };
+        let mut moving = Self { uid, doing: Deed::Reset, todo, open, closed, files: None };
         match &layout.places {
-            Places::Pages(pages) => moving.pages(card, layout, pages, keys, torn)?,
-            Places::Blocks(blocks) => moving.blocks(card, layout, blocks, keys, torn, fresh)?,
-            Places::Files(_) | Places::Contact(_) | Places::Purse(_) => {
+            Places::Pages(pages) => moving.pages(card, layout, pages, &**keys, torn)?,
+            Places::Blocks(blocks) => moving.blocks(card, layout, blocks, &**keys, torn, fresh)?,
+            Places::Files(files) => {
+                let (work, first) = FileMoving::start(card.uid, card.store, layout, files, keys, torn)?;
+                moving.files = Some(Box::new(work));
+                moving.todo.push_back(Deed::Files(first));
+            }
+            Places::Contact(_) | Places::Purse(_) => {
                 return Err(FormatError::Technology(card.technology));
             }
         }
@@ -145,21 +154,23 @@ impl Moving {
         keys: &dyn KeyStore,
         torn: Move,
     ) -> Result<(), FormatError> {
-        let config = config_page(card.technology).ok_or(FormatError::Technology(card.technology))?;
-        let guards = |from| Deed::Write(place::update(config, &[STRONG_MODULATION, 0, 0, from]));
+        let guard = Guard::of(card.technology, pages).ok_or(FormatError::Technology(card.technology))?;
+        let log_in = |version| PageLogin::of(pages, of(card, version), keys).map(Deed::Open);
         if torn.done == 0 {
             let clear = || Deed::Write(place::update(pages.header, &[0; PAGE_BYTES]));
-            let shows = || Deed::IsOpen(Piece { at: config, len: CONFIG_BYTES });
-            self.open.extend([clear(), guards(GUARDS_NOTHING), shows()]);
-            let old = keys.tag_login(of(card, torn.from))?;
-            self.closed.extend([Deed::Password(old), clear(), guards(GUARDS_NOTHING), shows()]);
+            let open = || [clear(), Deed::Write(guard.nothing()), Deed::IsOpen(guard)];
+            self.open.extend(open());
+            self.closed.push_back(log_in(torn.from)?);
+            self.closed.extend(open());
         } else {
-            let new = || keys.tag_login(of(card, torn.to)).map(Deed::Password);
-            let password = keys.tag_password(of(card, torn.to), config.saturating_add(2))?;
-            self.open.extend(password.map(Deed::Write));
+            self.open.extend(guard.key(of(card, torn.to), keys)?.into_iter().map(Deed::Write));
+            if pages.login == cards::PageLogin::TripleDes {
+                // Whether such a chip takes its new key over at once or at its next power-up.
+                self.open.extend([Deed::Reset, Deed::SameUid]);
+            }
             for deeds in [&mut self.open, &mut self.closed] {
-                // The proof that it took the password, before it is closed for good.
-                deeds.extend([new()?, guards(pages.protect_from)]);
+                // The proof that it took the key, before it is closed for good.
+                deeds.extend([log_in(torn.to)?, Deed::Write(guard.from(pages.protect_from))]);
                 let header = header(card, layout, keys, torn.to)?;
                 let header: Vec<_> = header.chunks(PAGE_BYTES).zip(0..).collect();
                 deeds.extend(
@@ -171,7 +182,7 @@ impl Moving {
             }
         }
         self.todo.push_back(Deed::There(place::header(&layout.places)));
-        self.todo.push_back(Deed::Probe { config, again: false });
+        self.todo.push_back(Deed::Probe { guard, again: false });
         Ok(())
     }
 
@@ -215,6 +226,7 @@ impl Moving {
         let response: &Response = match (&self.doing, answer) {
             (Deed::Reset, Answer::Reset) => return self.go_on(),
             (Deed::Reset, _) | (_, Answer::Reset | Answer::NotTransmitted) => return CUT,
+            (Deed::Files(_), Answer::Response(_)) => return self.files_answer(answer),
             (_, Answer::Response(response)) => response,
         };
         let told = response.ok();
@@ -225,9 +237,13 @@ impl Moving {
                 CUT
             }
             Deed::Refused => MoveStep::Done(MoveOutcome::Refused),
-            Deed::Password(login) => match PageLogin::Password(login).answer(response) {
+            Deed::Open(login) => match login.answer(response) {
                 LoggedIn::Yes => self.go_on(),
-                LoggedIn::More(_) | LoggedIn::No(_) => self.still_there(),
+                LoggedIn::More(login) => {
+                    self.todo.push_front(Deed::Open(login));
+                    self.go_on()
+                }
+                LoggedIn::No(_) => self.still_there(),
             },
             Deed::LogIn(_, Some([load, log_in])) if told.is_none() => {
                 // A failed login halts the card.
@@ -235,28 +251,37 @@ impl Moving {
                 self.go_on()
             }
             Deed::LogIn(_, None) if told.is_none() => self.still_there(),
-            Deed::Probe { config, again } => self.probed(config, again, told),
-            Deed::IsOpen(_) if told.and_then(|bytes| bytes.get(AUTH0)) != Some(&GUARDS_NOTHING) => CUT,
+            Deed::Probe { guard, again } => self.probed(guard, again, told),
+            Deed::IsOpen(guard) if !told.is_some_and(|bytes| guard.is_off(bytes)) => CUT,
             _ if told.is_none() => CUT,
             _ => self.go_on(),
         }
     }
 
-    fn probed(mut self, config: u8, again: bool, told: Option<&[u8]>) -> MoveStep {
-        let whole = told.filter(|bytes| bytes.len() == usize::from(CONFIG_BYTES));
-        // Password and PACK lie behind it: what guards them, too, is closed.
-        let open = whole.and_then(|bytes| bytes.get(AUTH0)).is_some_and(|auth0| *auth0 > config + 3);
-        if open {
+    fn probed(mut self, guard: Guard, again: bool, told: Option<&[u8]>) -> MoveStep {
+        if told.is_some_and(|bytes| guard.spares_the_key(bytes)) {
             self.todo = std::mem::take(&mut self.open);
         } else if again {
             self.todo = std::mem::take(&mut self.closed);
             self.first([Deed::Reset, Deed::SameUid]);
         } else {
             // A refused READ puts the chip to sleep.
-            self.todo.push_back(Deed::Probe { config, again: true });
+            self.todo.push_back(Deed::Probe { guard, again: true });
             self.first([Deed::Reset, Deed::SameUid]);
         }
         self.go_on()
+    }
+
+    fn files_answer(mut self, answer: &Answer) -> MoveStep {
+        match self.files.as_mut().map(|files| files.answer(answer)) {
+            Some(FileStep::Transmit(command)) => {
+                self.todo.push_back(Deed::Files(command));
+                self.go_on()
+            }
+            Some(FileStep::Done(MoveOutcome::Refused)) => self.still_there(),
+            Some(FileStep::Done(outcome)) => MoveStep::Done(outcome),
+            None => CUT,
+        }
     }
 
     fn still_there(mut self) -> MoveStep {
@@ -276,10 +301,12 @@ impl Moving {
                 return MoveStep::Reset(Box::new(self));
             }
             Deed::SameUid | Deed::Refused => Command::get_uid(),
-            Deed::Probe { config, .. } => Piece { at: *config, len: CONFIG_BYTES }.read(),
-            Deed::There(piece) | Deed::IsOpen(piece) => piece.read(),
-            Deed::Password(login) => login.through_pn53x(),
-            Deed::Load(command) | Deed::LogIn(command, _) | Deed::Write(command) => command.clone(),
+            Deed::Probe { guard, .. } | Deed::IsOpen(guard) => guard.piece().read(),
+            Deed::There(piece) => piece.read(),
+            Deed::Open(login) => login.command(),
+            Deed::Load(command) | Deed::LogIn(command, _) | Deed::Write(command) | Deed::Files(command) => {
+                command.clone()
+            }
         };
         self.doing = deed;
         MoveStep::Transmit(command, Box::new(self))

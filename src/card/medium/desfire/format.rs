@@ -39,7 +39,7 @@ const CREATE_BACKUP: u8 = 0xCB;
 /// GetFileIDs.
 const LIST_FILES: u8 = 0x6F;
 /// GetKeyVersion.
-const KEY_VERSION: u8 = 0x64;
+pub(super) const KEY_VERSION: u8 = 0x64;
 /// The card itself, above its applications.
 const CARD: [u8; 3] = [0; 3];
 /// Everybody may list the files; creating and deleting them, keys and settings need the
@@ -51,7 +51,7 @@ const AES_KEYS: u8 = 0x80;
 const MAC: u8 = 0x01;
 const FULL: u8 = 0x03;
 /// ChangeFileSettings.
-const CHANGE_SETTINGS: u8 = 0x5F;
+pub(super) const CHANGE_SETTINGS: u8 = 0x5F;
 
 /// A card being prepared.
 #[derive(Debug)]
@@ -364,7 +364,7 @@ impl FileFormatting {
 }
 
 /// The roles that have a key in the application, the session's own last.
-fn roles(files: &FilePlaces) -> &'static [KeyRole] {
+pub(super) fn roles(files: &FilePlaces) -> &'static [KeyRole] {
     use KeyRole::{Credit, Debit, Manage, SunFile, SunMeta};
     if files.sun.is_some() { &[Debit, Credit, SunMeta, SunFile, Manage] } else { &[Debit, Credit, Manage] }
 }

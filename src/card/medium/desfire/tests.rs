@@ -1,6 +1,8 @@
 //! Member cards of files against the simulator's chips, which share no code with the
-//! driver: reading and every bad card; what goes wrong in the middle is in `trouble`.
+//! driver: reading and every bad card; what goes wrong in the middle is in `trouble`, and newer
+//! keys are in `moving`.
 
+mod moving;
 mod trouble;
 
 use std::path::Path;
