@@ -128,6 +128,7 @@ pub const TABLE: &[Rule] = &[
     rule(Method::GET, "/v1/cards/{card_no}/transactions", Access::OneOf(&[Scope::Read])),
     rule(Method::POST, "/v1/cards/{card_no}/block", Access::OneOf(&[Scope::Issue])),
     rule(Method::POST, "/v1/cards/{card_no}/unblock", Access::OneOf(&[Scope::Issue])),
+    rule(Method::POST, "/v1/cards/{card_no}/release", Access::OneOf(&[Scope::Issue])),
     // Pays out of the drawer: needs `spend` as well (`routes::card_life`).
     rule(Method::POST, "/v1/cards/{card_no}/return", Access::OneOf(&[Scope::Issue])),
     rule(Method::POST, "/v1/cards/{card_no}/replace", Access::OneOf(&[Scope::Issue])),

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant as Moment, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::counter::{Desk, InField, Shop, Shows, Signs};
+use super::counter::{Desk, InField, Looked, Shop, Shows, Signs};
 use super::feedback::Sign;
 use super::member::{Members, told};
 use super::record::{Current, MemberRecord, Which};
@@ -173,15 +173,15 @@ impl Counter {
     async fn tapped(&mut self, slot: String, card: CardIdentity, seen: Instant) -> Result<(), CardError> {
         let CardIdentity { uid, technology, atr, code, standing, opened } = self.sure(&slot, card).await?;
         let standing = stops::judged(&self.store, standing).await?;
-        let shows = match (&standing, &opened) {
-            (Standing::Refused(Refusal::Expired), Some(record)) => Shows::Expired(record.clone()),
-            (Standing::Refused(refusal), _) => Shows::Refused(*refusal),
-            (Standing::Member(_), Some(record)) => Shows::Record(record.clone()),
-            _ => Shows::Number,
-        };
         // A card that cannot be read now, or not here, tells nothing of what was open on it.
-        let tells = opened.is_some() || matches!(shows, Shows::Refused(why) if why.proves_unfinished());
-        let ledger = if tells { self.look(&uid, technology, opened.as_deref()).await? } else { Batch::new() };
+        let tells =
+            opened.is_some() || matches!(&standing, Standing::Refused(why) if why.proves_unfinished());
+        let looked =
+            if tells { self.look(&uid, technology, opened.as_deref()).await? } else { Looked::default() };
+        let Looked { batch: ledger, held } = looked;
+        // Also at the tap that raises the alarm.
+        let standing = stops::or_held(standing, held);
+        let shows = Shows::of(&standing, opened.as_deref());
         let in_field = InField { slot: slot.clone(), uid: uid.clone(), technology, shows, seen };
         let row = CardInField {
             reader: self.reader.clone(),
@@ -292,13 +292,13 @@ impl Counter {
         uid: &CardUid,
         technology: Technology,
         record: Option<&MemberRecord>,
-    ) -> Result<Batch, CardError> {
+    ) -> Result<Looked, CardError> {
         match self.desk.look(uid, technology, record).await {
-            Ok(batch) => Ok(batch),
+            Ok(looked) => Ok(looked),
             Err(error) if error.is_damage() => {
                 self.store.note_damage(&error);
                 tracing::error!(reader = %self.reader, %error, "a card's row cannot be read");
-                Ok(Batch::new())
+                Ok(Looked::default())
             }
             Err(error) => Err(error.into()),
         }

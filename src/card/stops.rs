@@ -1,5 +1,5 @@
-//! What the store itself has against a card that is genuine: headquarters' list, and how the
-//! card stands here, also when it was reported before it was ever seen. Asked at every tap, after the card was read and before anybody is told, so
+//! What the store itself has against a card that is genuine: headquarters' list, how the card
+//! stands here, also when it was reported before it was ever seen, and that it is held. Asked at every tap, after the card was read and before anybody is told, so
 //! that what was committed before the tap counts at the tap. Nothing is written to the card.
 
 use super::purse::policy::Hotlist;
@@ -39,6 +39,16 @@ fn against(r: &Reader<'_>, card_no: &CardNo) -> Result<Option<Refusal>, StoreErr
         CardStanding::Replaced => Some(Refusal::Replaced),
         CardStanding::Returned => Some(Refusal::Returned),
     }))
+}
+
+/// The verdict of the tap on a card that the ledger holds, since this tap or an earlier one: it is
+/// greeted as nobody's member. Whatever else ends it is told instead, but for its last day, behind
+/// which it could still be extended.
+pub(super) fn or_held(standing: Standing, held: bool) -> Standing {
+    match standing {
+        Standing::Member(_) | Standing::Refused(Refusal::Expired) if held => Standing::Refused(Refusal::Held),
+        standing => standing,
+    }
 }
 
 /// The hotlist as the purse needs it for one card: its version and age, and of its cards at

@@ -147,6 +147,9 @@ refusals! {
     Hotlisted, "hotlisted", "Headquarters' list says so.",
         "此卡在总部黑名单上。请扣留此卡并联系总部。",
         "This card is on headquarters' list of stopped cards. Keep the card and tell headquarters.";
+    Held, "held", "It does not agree with what was seen of it here: an old image, a copy or an imitation.",
+        "此卡的计数或内容与本店记录不符，可能是复制卡，已暂停使用。请勿收款，留下此卡并请主管核对。",
+        "This card does not agree with what was seen of it here: it may be a copy, and is held. Take nothing from it, keep it and have a supervisor compare it.";
 }
 
 impl Refusal {
@@ -191,7 +194,8 @@ impl Refusal {
             | Self::Replaced
             | Self::Expired
             | Self::StoreNotAccepted
-            | Self::Hotlisted => None,
+            | Self::Hotlisted
+            | Self::Held => None,
         }
     }
 }

@@ -352,13 +352,16 @@ pub struct CardStatus {
     /// `used-after-its-end`, `imitation`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
-    /// With `held`: the counter that was expected at least.
+    /// With `held`, and at the release: the counter that was expected at least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter_expected: Option<u32>,
-    /// With `held`: the counter that the card showed.
+    /// With `held`, and at the release: the counter that the card showed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counter_seen: Option<u32>,
-    /// With `held` = `uid-differs`: the chip that showed this card's number.
+    /// At the release: the balance that the card showed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance_seen_fen: Option<Fen>,
+    /// With `held` = `uid-differs`, and at the release of such a card: the chip that showed this card's number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid_seen: Option<CardUid>,
     /// What was done with its PIN.

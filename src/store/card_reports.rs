@@ -43,6 +43,7 @@ pub fn stands(
         held: None,
         counter_expected: None,
         counter_seen: None,
+        balance_seen_fen: None,
         uid_seen: None,
         pin: None,
         listed: None,

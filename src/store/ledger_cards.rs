@@ -161,7 +161,7 @@ impl CardRow {
     }
 
     /// A person has looked: what the card shows is taken for true from now on, and it may be
-    /// written again. An open transaction of it has to be parked before, in the same batch:
+    /// written again. One that was replaced or given back keeps what it held at its end. An open transaction of it has to be parked before, in the same batch:
     /// committing fails with [`StoreError::LedgerRefused`] otherwise.
     ///
     /// # Errors
@@ -172,11 +172,18 @@ impl CardRow {
                 what: "this is another card than the one that is held".into(),
             });
         }
-        let counters = (Some(self.seen.holding.counter), Some(shows.holding.counter));
-        let mut event = CardStatus { reason, ..self.event(Some(by)) };
-        (event.counter_expected, event.counter_seen) = counters;
+        let event = CardStatus {
+            counter_expected: Some(self.seen.holding.counter),
+            counter_seen: Some(shows.holding.counter),
+            balance_seen_fen: shows.holding.balance(),
+            uid_seen: (shows.uid != self.seen.uid).then(|| shows.uid.clone()),
+            reason,
+            ..self.event(Some(by))
+        };
         let event = about(&self.seen.card_no, &event)?;
-        Ok(Batch::new().op(Op::Card(CardOp(Change::Release(Box::new(shows))))).event(event))
+        let is_over = matches!(self.status, CardStanding::Replaced | CardStanding::Returned);
+        let becomes = if is_over { self.seen.clone() } else { shows };
+        Ok(Batch::new().op(Op::Card(CardOp(Change::Release(Box::new(becomes))))).event(event))
     }
 
     fn event(&self, by: Option<By>) -> CardStatus {
@@ -189,6 +196,7 @@ impl CardRow {
             held: None,
             counter_expected: None,
             counter_seen: None,
+            balance_seen_fen: None,
             uid_seen: None,
             pin: None,
             listed: None,
@@ -233,11 +241,13 @@ impl CardOp {
                         what: "a transaction of this card is not settled; park it with the release".into(),
                     });
                 }
-                tx.prepare_cached(
-                    "UPDATE member_card SET held = NULL, uid = ?2 WHERE card_no = ?1 AND held IS NOT NULL",
-                )?
-                .execute(params![shows.card_no.as_str(), shows.uid.as_str()])?;
-                (&shows.card_no, refresh(tx, shows)?)
+                let freed = tx
+                    .prepare_cached(
+                        "UPDATE member_card SET held = NULL, uid = ?2 WHERE card_no = ?1 AND held IS NOT NULL",
+                    )?
+                    .execute(params![shows.card_no.as_str(), shows.uid.as_str()])?;
+                // Of two that lie on two readers the first is taken.
+                (&shows.card_no, if freed == 0 { 0 } else { refresh(tx, shows)? })
             }
         };
         if changed == 0 {
@@ -320,6 +330,7 @@ pub(super) fn told(
         held: None,
         counter_expected: None,
         counter_seen: None,
+        balance_seen_fen: None,
         uid_seen: None,
         pin: None,
         listed: None,

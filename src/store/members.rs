@@ -44,6 +44,7 @@ pub fn listed(
         held: None,
         counter_expected: None,
         counter_seen: None,
+        balance_seen_fen: None,
         uid_seen: None,
         pin: None,
         listed: Some(member),

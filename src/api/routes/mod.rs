@@ -7,6 +7,7 @@ mod batch;
 mod card_life;
 mod card_pin;
 mod card_records;
+mod card_release;
 mod card_standing;
 mod cards;
 mod confirmations;
@@ -66,6 +67,7 @@ pub(super) fn described() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(card_records::transactions))
         .routes(routes!(card_standing::block))
         .routes(routes!(card_standing::unblock))
+        .routes(routes!(card_release::release))
         .routes(routes!(card_life::give_back))
         .routes(routes!(card_life::replace))
         .routes(routes!(card_life::extend))

@@ -12,9 +12,10 @@ use uuid::Uuid;
 
 use super::asked::{ISSUE, QUOTE, TRANSACTION, wait_of};
 use super::refused::Refused;
+use super::release::RELEASE;
 use super::shop::Shop;
 use super::signs::Signs;
-use super::{holder, issue, rekey, transaction};
+use super::{holder, issue, rekey, release, transaction};
 use crate::card::CardError;
 use crate::card::feedback::Sign;
 use crate::card::keys::till_purse::{Leaves, Word};
@@ -23,7 +24,7 @@ use crate::card::medium::Finding;
 use crate::card::member::Members;
 use crate::card::purse::journal::{Journal, Signed};
 use crate::card::record::MemberRecord;
-use crate::card::verdict::Refusal;
+use crate::card::verdict::{Refusal, Standing};
 use crate::card::work::{WorkStep, Worked};
 use crate::clock::UtcMillis;
 use crate::event::card::{MemberStatus, Technology};
@@ -50,6 +51,17 @@ pub(crate) enum Shows {
 }
 
 impl Shows {
+    /// What a card shows, by the verdict on it and its record.
+    pub(in crate::card) fn of(standing: &Standing, record: Option<&MemberRecord>) -> Self {
+        let record = record.cloned().map(Box::new);
+        match (standing, record) {
+            (Standing::Refused(Refusal::Expired), Some(record)) => Self::Expired(record),
+            (Standing::Refused(refusal), _) => Self::Refused(*refusal),
+            (Standing::Member(_), Some(record)) => Self::Record(record),
+            _ => Self::Number,
+        }
+    }
+
     /// What a card with this record shows after it was written or read again.
     pub(super) fn record(record: MemberRecord) -> Self {
         match record.status {
@@ -74,6 +86,21 @@ pub(crate) struct InField {
     pub(crate) shows: Shows,
     /// When this tap was seen: tells it from the next one of the same card.
     pub(crate) seen: std::time::Instant,
+}
+
+/// What a tap came to in the ledger.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    /// To be committed with the tap.
+    pub(crate) batch: Batch,
+    /// Nothing is done with the card until a person has compared it.
+    pub(crate) held: bool,
+}
+
+impl From<Batch> for Looked {
+    fn from(batch: Batch) -> Self {
+        Self { batch, held: false }
+    }
 }
 
 /// How a request went.
@@ -151,28 +178,28 @@ impl Desk {
         uid: &CardUid,
         technology: Technology,
         record: Option<&MemberRecord>,
-    ) -> Result<Batch, StoreError> {
+    ) -> Result<Looked, StoreError> {
         if let Some(batch) = issue::settle(self, uid, technology, record).await? {
-            return Ok(batch);
+            return Ok(batch.into());
         }
-        let Some(record) = record else { return Ok(Batch::new()) };
+        let Some(record) = record else { return Ok(Looked::default()) };
         let seen = holder::seen(uid, technology, record, &self.shop().timezone);
         let card_no = seen.card_no.clone();
         let (tap, batch) = match self.journal.look(seen, holder::mark(record), self.signed(uid, record)).await
         {
             Err(StoreError::LedgerRefused { what }) => {
                 tracing::warn!(reader = %self.reader, %card_no, what, "this tap settles nothing");
-                return Ok(Batch::new());
+                return Ok(Looked::default());
             }
             looked => looked?,
         };
         if let Some((id, became)) = tap.settled {
             tracing::info!(reader = %self.reader, transaction = %id, ?became, "a tap settled a transaction");
         }
-        if let Err(why) = tap.standing {
+        if let Err(why) = &tap.standing {
             tracing::warn!(reader = %self.reader, %card_no, why, "card held");
         }
-        Ok(batch)
+        Ok(Looked { batch, held: tap.standing.is_err() })
     }
 
     /// What a card says that showed that it is no member card, where its issue waits for that:
@@ -203,7 +230,7 @@ impl Desk {
         self.waiting.retain(|id, _| open.iter().any(|request| request.id == *id));
         let batch = open.iter().find(|request| request.kind == batches::KIND).cloned();
         for request in open {
-            let ours = matches!(request.kind.as_str(), TRANSACTION | QUOTE | ISSUE);
+            let ours = matches!(request.kind.as_str(), TRANSACTION | QUOTE | ISSUE | RELEASE);
             if !ours || request.state != RequestState::Pending {
                 continue;
             }
@@ -249,10 +276,10 @@ impl Desk {
         if self.members.is_none() {
             return Ok(Refused::no_keys().into());
         }
-        let went = if request.kind == ISSUE {
-            issue::issue(self, request, card).await
-        } else {
-            transaction::deal(self, request, card).await
+        let went = match request.kind.as_str() {
+            ISSUE => issue::issue(self, request, card).await,
+            RELEASE => release::release(self, request, card).await,
+            _ => transaction::deal(self, request, card).await,
         };
         if matches!(went, Ok(Went::Told)) && request.kind == TRANSACTION {
             rekey::after(self, request, card).await;

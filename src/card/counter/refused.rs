@@ -227,6 +227,25 @@ impl Refused {
         )
     }
 
+    pub(super) fn not_held() -> Self {
+        Self::new(
+            "card-not-held",
+            CONFLICT,
+            "此卡没有被暂停使用，无需解除。",
+            "This card is not held: there is nothing to release.",
+        )
+    }
+
+    /// Beside it stands what is known and what the card shows.
+    pub(super) fn card_differs() -> Self {
+        Self::new(
+            "card-differs",
+            CONFLICT,
+            "此卡所示与本店记录不符，未解除。请逐项核对（known 为本店所知，shows 为卡上所示）；确认以此卡为准的，用新的 Idempotency-Key 再次提交，并把 shows 原样放入 takes。",
+            "This card does not agree with what is known of it and stays held. Compare the two (known, shows); if this card is to be taken as it is, ask again with a new Idempotency-Key and with shows, as it stands, in takes.",
+        )
+    }
+
     pub(super) fn too_long() -> Self {
         Self::new(
             "request-invalid",
@@ -267,6 +286,10 @@ impl From<PurseRefusal> for Refused {
 
 impl From<CardRefusal> for Refused {
     fn from(refusal: CardRefusal) -> Self {
+        // What the purse says of it, and said before taps did.
+        if refusal == CardRefusal::Held {
+            return PurseRefusal::CardHeld.into();
+        }
         Self { code: refusal.code().into(), text: refusal.text(), status: CONFLICT }
     }
 }

@@ -17,16 +17,16 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::asked::By;
-use super::desk::{Desk, InField, Shows};
+use super::desk::{Desk, InField, Looked, Shows};
+use super::release;
 use crate::card::keys::rekey::{Decision, Move, decide};
 use crate::card::keys::{KeyStore, KeyVersion};
 use crate::card::medium::{
     self, Finding, MoveOutcome, Moving, MovingCard, Opened, Reading, WriteOutcome, Writing,
 };
-use crate::card::member::told;
 use crate::card::record::MemberRecord;
 use crate::card::stops;
-use crate::card::verdict::Standing;
+use crate::card::verdict::Refusal;
 use crate::card::work::Worked;
 use crate::ident::{CardNo, CardUid, StoreId};
 use crate::protocols::cards::CardLayout;
@@ -76,9 +76,10 @@ pub(super) async fn after(desk: &Desk, request: &RequestRow, card: &mut InField)
 }
 
 /// At a tap: takes up what was cut, or closes what nobody heard of. A house that never changed
-/// its keys has moved no card.
+/// its keys has moved no card, and to one that is held nothing is written.
 pub(super) async fn resume(desk: &Desk, card: &mut InField) {
-    if desk.members.as_ref().is_none_or(|members| members.keys.current() <= FIRST) {
+    let held = matches!(card.shows, Shows::Refused(Refusal::Held));
+    if held || desk.members.as_ref().is_none_or(|members| members.keys.current() <= FIRST) {
         return;
     }
     let gone_on = match open_entry(desk, &card.uid).await {
@@ -315,23 +316,15 @@ async fn seal(desk: &Desk, card: &mut InField, entry: &Entry, mut opened: Opened
 
 /// What the card shows now is judged as at a tap.
 async fn show(desk: &Desk, card: &mut InField, opened: Opened) -> Result<(), StoreError> {
-    let Some(members) = &desk.members else { return Ok(()) };
+    let standing = release::standing(desk, &opened).await?;
     let record = &opened.current.record;
-    let standing = match members.policy.judge(record, members.policy.today()) {
-        Ok(()) => Standing::Member(Box::new(told(&opened.current))),
-        Err(refusal) => Standing::Refused(refusal),
-    };
-    let standing = stops::judged(&desk.store, standing).await?;
-    let looked = desk.look(&card.uid, card.technology, Some(record)).await?;
-    if !looked.ops.is_empty() {
-        match desk.store.commit(looked).await {
+    let Looked { batch, held } = desk.look(&card.uid, card.technology, Some(record)).await?;
+    if !batch.ops.is_empty() {
+        match desk.store.commit(batch).await {
             Err(StoreError::LedgerRefused { .. } | StoreError::NotFound { .. }) => return Ok(()),
             committed => drop(committed?),
         }
     }
-    card.shows = match standing {
-        Standing::Refused(refusal) => Shows::Refused(refusal),
-        _ => Shows::Record(Box::new(opened.current.record)),
-    };
+    card.shows = Shows::of(&stops::or_held(standing, held), Some(record));
     Ok(())
 }

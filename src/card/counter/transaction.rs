@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::asked::{Deal, Life, QUOTE};
-use super::desk::{Desk, InField, Shows, Went};
+use super::desk::{Desk, InField, Looked, Shows, Went};
 use super::holder;
 use super::refused::Refused;
 use super::replace::{self, Moving};
@@ -25,6 +25,7 @@ use crate::card::purse::settle::Mark;
 use crate::card::purse::{Caps, Context, Plan, Refusal};
 use crate::card::record::{COUPON_SLOTS, MemberRecord};
 use crate::card::stops::hotlist_for;
+use crate::card::verdict::Refusal as CardRefusal;
 use crate::card::work::Worked;
 use crate::clock::{self, UtcMillis};
 use crate::config::purse::MAX_FEN;
@@ -153,7 +154,7 @@ fn beyond_the_till(desk: &Desk, made: &Made, card: &InField) -> Option<Refused> 
     match (made.after.balance().cmp(&made.before.balance()), keys.purse()) {
         (Ordering::Greater, None) => Some(Refusal::NeedsHeadquarters.into()),
         (Ordering::Greater, Some(purse)) if !purse.can_load() => Some(Refusal::NeedsHeadquarters.into()),
-        (Ordering::Less, None) => Some(crate::card::verdict::Refusal::KeyMissing.into()),
+        (Ordering::Less, None) => Some(CardRefusal::KeyMissing.into()),
         _ => None,
     }
 }
@@ -388,6 +389,7 @@ async fn write(
             tracing::error!(transaction = %id, "the card is an imitation: it is held");
             let shows = holder::seen(&card.uid, card.technology, &new, &desk.shop().timezone);
             desk.journal.imitation(id, shows).await?;
+            card.shows = Shows::Refused(CardRefusal::Held);
         }
         WriteOutcome::NotWritten | WriteOutcome::Refused(_) | WriteOutcome::Changed => {
             tracing::warn!(transaction = %id, ?outcome, "card not written");
@@ -416,7 +418,7 @@ async fn ask_again(desk: &Desk, card: &mut InField) -> Result<bool, StoreError> 
         return Ok(false);
     };
     let record = opened.current.record;
-    let batch = desk.look(&card.uid, card.technology, Some(&record)).await?;
+    let Looked { batch, held } = desk.look(&card.uid, card.technology, Some(&record)).await?;
     if !batch.ops.is_empty() {
         match desk.store.commit(batch).await {
             // Another reader was faster, or the card is to be held: its next tap tells.
@@ -424,7 +426,7 @@ async fn ask_again(desk: &Desk, card: &mut InField) -> Result<bool, StoreError> 
             committed => drop(committed?),
         }
     }
-    card.shows = Shows::record(record);
+    card.shows = if held { Shows::Refused(CardRefusal::Held) } else { Shows::record(record) };
     Ok(true)
 }
 

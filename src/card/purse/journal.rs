@@ -10,15 +10,18 @@ use uuid::Uuid;
 use super::settle::{Became, Mark, Open, Shown, Standing, observe, settle};
 use crate::event::card::Technology;
 use crate::event::ledger::{CardStanding, CardTransaction};
+use crate::ident::CardNo;
 use crate::money::Holding;
 use crate::store::hands::InHand;
 use crate::store::ledger::{End, Evidence, NewTransaction, TransactionRow, intend};
 use crate::store::ledger_cards::{Alarm, CardRow, SeenCard, seen};
 use crate::store::requests::{RequestOp, RequestRow, RequestState};
-use crate::store::{Batch, Op, Store, StoreError};
+use crate::store::{Batch, Op, Reader, Store, StoreError};
 
 /// Why a card is held whose proof of a purchase was wrong.
-const IMITATION: &str = "imitation";
+pub(super) const IMITATION: &str = "imitation";
+/// And one whose number stands on another chip than it did.
+const OTHER_CHIP: &str = "uid-differs";
 
 /// The ledger as the purse uses it.
 #[derive(Clone)]
@@ -60,6 +63,22 @@ impl Default for Signed {
 /// proves it, and whoever imitates a card can show any record.
 fn has_to_be_proven(open: &TransactionRow) -> bool {
     open.technology == Technology::Cpu && open.fact.amount_fen.0 < 0
+}
+
+/// What the ledger knows of a card.
+pub(super) struct Known {
+    pub(super) row: Option<CardRow>,
+    /// What its next tap has to settle.
+    pub(super) open: Option<TransactionRow>,
+}
+
+/// What a card that agrees with what is known of it shows.
+pub(super) struct Verdict {
+    standing: Standing,
+    /// What became of what was open, and how that is to end.
+    pub(super) ended: Option<(Became, End)>,
+    /// It is replaced or given back: what it held at its end stays.
+    is_over: bool,
 }
 
 /// What a tap came to.
@@ -109,59 +128,80 @@ impl Journal {
         last: Option<Mark>,
         signed: Signed,
     ) -> Result<(Tap, Batch), StoreError> {
-        let card_no = card.card_no.clone();
-        let (known, open) =
-            self.store.read(move |r| Ok((r.member_card(&card_no)?, r.open_transaction(&card_no)?))).await?;
-        let held = |why: &str| Tap { standing: Err(why.to_owned()), settled: None };
-        if let Some(why) = known.as_ref().and_then(|known| known.held.as_ref()) {
-            return Ok((held(why), Batch::new()));
+        let Known { row, open } = self.known(&card.card_no).await?;
+        if let Some(why) = row.as_ref().and_then(|row| row.held.clone()) {
+            return Ok((Tap { standing: Err(why), settled: None }, Batch::new()));
         }
-        if let Some(used) = known.as_ref().and_then(|known| used_after_its_end(known, &card.holding)) {
+        let Verdict { standing, ended, is_over } =
+            match self.judged(row.as_ref(), open.as_ref(), &card, last, signed)? {
+                Ok(verdict) => verdict,
+                Err(code) => return self.hold(row, card, code).await,
+            };
+        let settled =
+            open.as_ref().zip(ended.as_ref()).map(|(open, (became, _))| (open.fact.transaction_id, *became));
+        let mut batch = match open.zip(ended) {
+            Some((open, (_, how))) => self.ending(&open, how).await?,
+            None => Batch::new(),
+        };
+        if !is_over {
+            batch = batch.op(seen(card));
+        }
+        Ok((Tap { standing: Ok(standing), settled }, batch))
+    }
+
+    pub(super) async fn known(&self, card_no: &CardNo) -> Result<Known, StoreError> {
+        let card_no = card_no.clone();
+        let read = move |r: &Reader<'_>| {
+            Ok(Known { row: r.member_card(&card_no)?, open: r.open_transaction(&card_no)? })
+        };
+        self.store.read(read).await
+    }
+
+    /// What a card shows, against what is known of it, whether it is held or not; the code of the
+    /// alarm where it does not agree.
+    ///
+    /// # Errors
+    /// [`StoreError::LedgerRefused`] while its open transaction is being written.
+    pub(super) fn judged(
+        &self,
+        known: Option<&CardRow>,
+        open: Option<&TransactionRow>,
+        card: &SeenCard,
+        last: Option<Mark>,
+        signed: Signed,
+    ) -> Result<Result<Verdict, &'static str>, StoreError> {
+        let stands = |standing, is_over| Ok(Ok(Verdict { standing, ended: None, is_over }));
+        if let Some(used) = known.and_then(|known| used_after_its_end(known, &card.holding)) {
             // It shows what it held before that was moved or paid out: no alarm. Of another store's
             // hand it shows more: then somebody has spent it a second time.
-            return if used {
-                self.hold(known, card, "used-after-its-end").await
-            } else {
-                Ok((Tap { standing: Ok(Standing::Same), settled: None }, Batch::new()))
-            };
+            return if used { Ok(Err("used-after-its-end")) } else { stands(Standing::Same, true) };
         }
-        if known.as_ref().is_some_and(|known| known.seen.uid != card.uid) {
-            return self.hold(known, card, "uid-differs").await;
+        if known.is_some_and(|known| known.seen.uid != card.uid) {
+            return Ok(Err(OTHER_CHIP));
         }
         let Some(open) = open else {
-            let first = Ok(Standing::Ahead);
-            let standing = known.as_ref().map_or(first, |known| observe(&known.seen.holding, &card.holding));
-            return match standing {
-                Ok(standing) => {
-                    Ok((Tap { standing: Ok(standing), settled: None }, Batch::new().op(seen(card))))
-                }
-                Err(wrong) => self.hold(known, card, wrong.code()).await,
-            };
+            let observed = known.map_or(Ok(Standing::Ahead), |row| observe(&row.seen.holding, &card.holding));
+            return observed.map_or_else(|wrong| Ok(Err(wrong.code())), |standing| stands(standing, false));
         };
         if open.fact.uid != card.uid {
-            return self.hold(known, card, "uid-differs").await;
+            return Ok(Err(OTHER_CHIP));
         }
-        let id = open.fact.transaction_id;
-        if self.store.hands().have(id) {
-            // What lies here may be back at the other reader before its write.
-            return Err(StoreError::LedgerRefused {
-                what: "this card is being written at another reader".into(),
-            });
-        }
-        let waits = Open { mark: Mark::of(id), before: &open.before, after: &open.after };
+        self.not_in_hand(open)?;
+        let waits =
+            Open { mark: Mark::of(open.fact.transaction_id), before: &open.before, after: &open.after };
         let shown = Shown { holding: card.holding.clone(), last };
         let became = match settle(&waits, &shown) {
             Ok(became) => became,
-            Err(wrong) => return self.hold(known, card, wrong.code()).await,
+            Err(wrong) => return Ok(Err(wrong.code())),
         };
         let left = if became == Became::Committed { &open.after } else { &open.before };
         let standing = if shown.holding == *left { Standing::Same } else { Standing::Ahead };
-        let (became, how) = match (became, signed) {
+        let ended = match (became, signed) {
             (Became::Aborted, _) => (became, End::Aborted),
             (Became::Parked, _) => (became, End::Parked(Evidence::default())),
-            (Became::Committed, Signed::Wrong) => return self.hold(known, card, IMITATION).await,
+            (Became::Committed, Signed::Wrong) => return Ok(Err(IMITATION)),
             (Became::Committed, Signed::Right(evidence) | Signed::Unchecked(evidence))
-                if !has_to_be_proven(&open) =>
+                if !has_to_be_proven(open) =>
             {
                 (became, End::Committed(evidence))
             }
@@ -173,8 +213,18 @@ impl Journal {
                 (Became::Parked, End::Parked(evidence))
             }
         };
-        let batch = self.ending(&open, how).await?.op(seen(card));
-        Ok((Tap { standing: Ok(standing), settled: Some((id, became)) }, batch))
+        Ok(Ok(Verdict { standing, ended: Some(ended), is_over: false }))
+    }
+
+    /// What lies here may be back at the other reader before its write.
+    ///
+    /// # Errors
+    /// [`StoreError::LedgerRefused`] while it is being written.
+    pub(super) fn not_in_hand(&self, open: &TransactionRow) -> Result<(), StoreError> {
+        if !self.store.hands().have(open.fact.transaction_id) {
+            return Ok(());
+        }
+        Err(StoreError::LedgerRefused { what: "this card is being written at another reader".into() })
     }
 
     async fn hold(

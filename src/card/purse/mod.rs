@@ -20,6 +20,7 @@ pub mod policy;
 pub mod quote;
 pub mod refund;
 pub mod refusal;
+pub mod release;
 pub mod settle;
 
 #[cfg(test)]

@@ -100,7 +100,17 @@ impl Desk {
     }
 
     /// Asks, and follows until it is settled.
-    pub(super) async fn post(&self, path: &str, mut body: Value, key: Option<&str>) -> anyhow::Result<Value> {
+    pub(super) async fn post(&self, path: &str, body: Value, key: Option<&str>) -> anyhow::Result<Value> {
+        Ok(self.answer(path, body, key).await?.accepted()?)
+    }
+
+    /// As [`Self::post`], with the whole answer, also of a refusal.
+    pub(super) async fn answer(
+        &self,
+        path: &str,
+        mut body: Value,
+        key: Option<&str>,
+    ) -> anyhow::Result<Answer> {
         if let Some(members) = body.as_object_mut() {
             members.retain(|_, value| !value.is_null());
             members.extend(self.at.reader.as_ref().map(|reader| ("reader".into(), json!(reader))));
@@ -125,7 +135,7 @@ impl Desk {
                 None => self.client.request(Method::GET, &location, None).await?,
             };
         }
-        Ok(answer.accepted()?)
+        Ok(answer)
     }
 
     /// Ends an issue whose card does not come back.

@@ -9,6 +9,7 @@ mod csv;
 mod figures;
 mod import;
 mod life;
+mod release;
 mod show;
 
 use serde_json::{Map, Value, json};
@@ -149,6 +150,11 @@ enum Command {
         #[command(flatten)]
         once: Once,
     },
+    /// Lets the held card on the reader be used again, once a person has compared it / 核对后解除暂停
+    #[command(
+        after_help = "Example:\n  baygate card release --card 8800000042 --operator li.wei --reason 复制卡已扣留\n  baygate card release --card 8800000042 --take 12"
+    )]
+    Release(release::Args),
     #[command(flatten)]
     Life(Life),
     #[command(flatten)]
@@ -259,6 +265,7 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             show::issued(&issued, global);
         }
         Command::Batch(args) => batch::act(args, global).await?,
+        Command::Release(args) => release::act(args, global).await?,
         Command::Import(args) => return import::act(args, global).await,
         Command::Quote { sale, at } => {
             let desk = ask::Desk::open(at, global).await?;

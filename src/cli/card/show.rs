@@ -118,6 +118,58 @@ pub(super) fn transaction(fact: &Value, global: &Global) {
     });
 }
 
+/// A held card as it is known and as it shows itself, to standard error: the answer is a refusal.
+pub(super) fn compared(refused: &Value, global: &Global) {
+    let say = |zh: &'static str, en: &'static str| global.language().pick(zh, en);
+    eprintln!("{}: {}", say("暂停原因", "held"), text(refused, "/held"));
+    for (name, words) in
+        [("known", say("本店所知", "known here")), ("shows", say("卡上所示", "the card shows"))]
+    {
+        eprintln!(
+            "{words}  {}",
+            refused.get(name).map(|content| of_content(content, global)).unwrap_or_default()
+        );
+    }
+}
+
+pub(super) fn released(released: &Value, global: &Global) {
+    let say = |zh: &'static str, en: &'static str| global.language().pick(zh, en);
+    told(released, global, || {
+        let shows = released.get("shows").map(|content| of_content(content, global)).unwrap_or_default();
+        let mut lines = vec![format!(
+            "{} {}  ({})  {shows}",
+            say("已解除暂停", "used again"),
+            text(released, "/card_no"),
+            text(released, "/released"),
+        )];
+        if released.pointer("/ended/state").is_some() {
+            lines.push(format!(
+                "{} {}  {}",
+                say("交易号", "transaction"),
+                text(released, "/ended/transaction_id"),
+                text(released, "/ended/state")
+            ));
+        }
+        lines
+    });
+}
+
+fn of_content(content: &Value, global: &Global) -> String {
+    let say = |zh: &'static str, en: &'static str| global.language().pick(zh, en);
+    format!(
+        "UID {}  {} {}  {} {}  {} {}  {} {}",
+        text(content, "/uid"),
+        say("本金", "principal"),
+        fen(content, "principal_fen"),
+        say("赠送", "bonus"),
+        fen(content, "bonus_fen"),
+        say("积分", "points"),
+        number(content, "points"),
+        say("计数", "counter"),
+        number(content, "counter"),
+    )
+}
+
 fn calculation(value: &Value, member: &str, global: &Global) -> Vec<String> {
     let lines = value.get(member).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let words = global.language().pick("/text/zh", "/text/en");

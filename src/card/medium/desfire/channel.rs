@@ -142,18 +142,19 @@ impl Session {
         }
     }
 
-    /// The frame that changes the delivered key `number` to the card's own.
+    /// The frame that changes key `number` from what it was to the card's own.
     pub(super) fn change_key(
         &mut self,
         keys: &dyn KeyStore,
         card: CardRef<'_>,
         role: KeyRole,
         number: u8,
+        earlier: Earlier,
         own: bool,
     ) -> Result<Vec<u8>, KeyError> {
         match self {
-            Self::Ev1(session) => keys.ev1_key(session, card, role, number, Earlier::Factory, own),
-            Self::Ev2(session) => keys.ev2_key(session, card, role, number, Earlier::Factory, own),
+            Self::Ev1(session) => keys.ev1_key(session, card, role, number, earlier, own),
+            Self::Ev2(session) => keys.ev2_key(session, card, role, number, earlier, own),
         }
     }
 }

@@ -358,7 +358,7 @@ impl FileFormatting {
         let number = number(&self.files, role);
         let card = CardRef { uid: &self.uid, store: &self.header.store, version: self.header.key_version };
         let Some(session) = self.talk.session() else { return Err(KeyError::NoSuchKey) };
-        let frame = session.change_key(&*self.keys, card, role, number, own)?;
+        let frame = session.change_key(&*self.keys, card, role, number, Earlier::Factory, own)?;
         Ok(self.talk.change_key(&frame, own))
     }
 }

@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::address::{self, Address};
+use super::channel::{Chip, GET_VERSION, Messaging, chip};
 use super::format::{CHANGE_SETTINGS, KEY_VERSION, roles};
 use super::read::FileStep;
 use super::talk::{Fault, Heard, Talk};
@@ -43,6 +44,7 @@ pub(in crate::card::medium) struct FileMoving {
     /// Of an NTAG 424, as it will be.
     address: Option<Address>,
     talk: Talk,
+    messaging: Messaging,
     at: At,
     /// Of the keys, once asked, in the order of `roles`.
     versions: Vec<KeyVersion>,
@@ -52,6 +54,7 @@ pub(in crate::card::medium) struct FileMoving {
 #[derive(Debug, Clone, Copy)]
 enum At {
     Application,
+    Chip,
     Version,
     Deed,
 }
@@ -104,6 +107,7 @@ impl FileMoving {
             header_bytes,
             address,
             talk,
+            messaging: Messaging::Ev2,
             at: At::Application,
             versions: Vec::new(),
             todo: VecDeque::new(),
@@ -123,7 +127,19 @@ impl FileMoving {
             }
         };
         match (self.at, heard.as_slice()) {
+            (At::Application, _) if self.files.is_desfire() => {
+                self.at = At::Chip;
+                FileStep::Transmit(self.talk.command(Protection::Plain, GET_VERSION, &[], &[]))
+            }
             (At::Application, _) => self.next_version(),
+            (At::Chip, version) => match chip(version) {
+                Some(Chip::Speaks(messaging)) => {
+                    self.messaging = messaging;
+                    self.next_version()
+                }
+                Some(Chip::TooOld) => FileStep::Done(MoveOutcome::Refused),
+                None => FileStep::Done(MoveOutcome::Cut),
+            },
             (At::Version, [version]) => {
                 let version = KeyVersion(*version);
                 if ![self.from, self.header.key_version].contains(&version) {
@@ -185,7 +201,7 @@ impl FileMoving {
         let command = match deed {
             Deed::LogIn(role, version) => {
                 let card = CardRef { uid: &self.uid, store: &self.header.store, version };
-                let login = self.keys.ev2_login(card, role, number(&self.files, role))?;
+                let login = self.messaging.login(&*self.keys, card, role, number(&self.files, role))?;
                 self.talk.log_in(login)
             }
             Deed::ClearHeader | Deed::WriteHeader => {
@@ -206,7 +222,8 @@ impl FileMoving {
                 let version = self.header.key_version;
                 let card = CardRef { uid: &self.uid, store: &self.header.store, version };
                 let session = self.talk.session().ok_or(KeyError::NoSuchKey)?;
-                let frame = self.keys.ev2_key(session, card, role, number, Earlier::Ours(earlier), own)?;
+                let earlier = Earlier::Ours(earlier);
+                let frame = session.change_key(&*self.keys, card, role, number, earlier, own)?;
                 self.talk.change_key(&frame, own)
             }
             Deed::WriteAddress => {
