@@ -1,10 +1,11 @@
-//! Principal sent to another card: in two taps, and back where it came from when the other card breaks.
+//! Principal sent to another card: in two taps, back where it came from when the other card breaks,
+//! and what becomes of a receiving half, of a transfer or a replacement, that nobody can tell.
 
 use baygate::api::client::Answer;
-use baygate::sim::card::{CardFault, Technology as Sim};
+use baygate::sim::card::{CardFault, Chip, Technology as Sim};
 use serde_json::{Value, json};
 
-use super::{NEW, OLD, RULES, away, old_card, path};
+use super::{NEW, OLD, RULES, away, old_card, path, replace, topup};
 use crate::counter_shop::{Shop, blank_with_uid};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -132,6 +133,98 @@ async fn a_transfer_to_a_card_that_broke_comes_back() {
     for card in [OLD, NEW, "/v1/cards/8800000044"] {
         assert_eq!(shop.get(card).await.body.get("transfers_due"), None, "{card}");
     }
+    away(card).await;
+    shop.close().await;
+}
+
+/// At another gateway of the store, twice: no tap tells any more what was written to it before.
+async fn used_elsewhere(chip: Chip) -> Chip {
+    let elsewhere = Shop::open(RULES).await;
+    let card = elsewhere.lay(chip).await;
+    elsewhere.member().await;
+    for key in ["t-1", "t-2"] {
+        elsewhere.done(&path(NEW, "transactions"), topup(100), key).await;
+    }
+    let chip = away(card).await;
+    elsewhere.close().await;
+    chip
+}
+
+/// Nobody here can tell whether the receiving card has it: the answers do not send anybody to tap,
+/// to replace or to void, but to headquarters.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_whose_receiver_went_on_elsewhere_is_for_headquarters() {
+    let shop = Shop::open(RULES).await;
+    let (old, _) = old_card(&shop).await;
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 9)).await;
+    shop.issue("8800000043", "i-2").await;
+    let new = away(card).await;
+    let card = shop.lay(old).await;
+    shop.member().await;
+    let deals = path(OLD, "transactions");
+    let give = json!({ "kind": "transfer", "amount_fen": 4_000, "to_card_no": "8800000043" });
+    let given = shop.done(&deals, give, "g-1").await["transaction_id"].clone();
+    let old = away(card).await;
+    let receive = json!({ "kind": "transfer", "original_transaction_id": given });
+    let card = shop.lay(new).await;
+    shop.member().await;
+    card.fault_after(12, CardFault::Pull);
+    let cut = shop.post(&path(NEW, "transactions"), receive.clone(), "h-1").await;
+    assert_eq!((cut.status, &cut.body["code"]), (202, &json!("tap-again")), "{cut:?}");
+
+    let card = shop.lay(used_elsewhere(away(card).await).await).await;
+    shop.member().await;
+    let over = shop.post(&path(NEW, "transactions"), receive.clone(), "h-1").await;
+    assert_eq!((over.status, &over.body["code"]), (409, &json!("parked")), "{over:?}");
+    told(&over, "en", "neither received again nor voided");
+    told(&over, "zh", "把交易号告知总部");
+    let again = shop.refused(&path(NEW, "transactions"), receive, "h-2").await;
+    assert_eq!(again, (422, "transfer-not-allowed".into()));
+    away(card).await;
+    let card = shop.lay(old).await;
+    shop.member().await;
+    let writes = card.writes();
+    let undo = json!({ "kind": "void", "original_transaction_id": given });
+    let void = shop.post(&deals, undo, "v-1").await;
+    assert_eq!((void.status, &void.body["code"]), (409, &json!("transfer-parked")), "{void:?}");
+    told(&void, "en", "no tap and no replacement tells any more");
+    told(&void, "zh", "把交易号告知总部");
+    assert_eq!(card.writes(), writes);
+    away(card).await;
+    shop.close().await;
+}
+
+/// As before with the card that takes another one's place. What a replacement gave is not voided,
+/// neither while the new card may still tell nor afterwards: nobody is told to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replacement_whose_new_card_went_on_elsewhere_is_for_headquarters() {
+    let shop = Shop::open(RULES).await;
+    old_card(&shop).await;
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 9)).await;
+    shop.issue("8800000043", "i-2").await;
+    card.fault_after(12, CardFault::Pull);
+    let cut = shop.post(&path(OLD, "replace"), replace(), "r-1").await;
+    assert_eq!((cut.status, &cut.body["code"]), (202, &json!("tap-again")), "{cut:?}");
+
+    let card = shop.lay(used_elsewhere(away(card).await).await).await;
+    shop.member().await;
+    let over = shop.post(&path(OLD, "replace"), replace(), "r-1").await;
+    assert_eq!((over.status, &over.body["code"]), (409, &json!("parked")), "{over:?}");
+    told(&over, "en", "neither received again nor voided");
+    let given = over.body["transaction"]["original_transaction_id"].clone();
+    assert!(given.is_string(), "{over:?}");
+    let undo = json!({ "kind": "void", "original_transaction_id": given });
+    let void = shop.refused(&path(NEW, "transactions"), undo, "v-1").await;
+    assert_eq!(void, (409, "other-card".into()));
+    away(card).await;
+    // No other card receives it, and the new one goes on with what it shows.
+    let card = shop.lay(blank_with_uid(Sim::Ntag215, 10)).await;
+    shop.issue("8800000044", "i-3").await;
+    let other = json!({ "new_card_no": "8800000044" });
+    assert_eq!(shop.refused(&path(OLD, "replace"), other.clone(), "r-2").await.1, "card-replaced");
+    let shown = shop.get(NEW).await.body["balance_fen"].clone();
+    let moved = shop.done(&path(NEW, "replace"), other, "r-3").await;
+    assert_eq!(moved["balance_after_fen"], shown);
     away(card).await;
     shop.close().await;
 }
