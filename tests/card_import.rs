@@ -138,9 +138,11 @@ async fn a_file_that_cannot_be_read_says_how_to_save_it() {
 async fn a_kill_in_the_middle_loses_nobody_and_doubles_nobody() {
     const MEMBERS: usize = 1800;
     let mut shop = Shop::open("").await;
-    let lines: String = (0..MEMBERS).map(|n| format!("{},named,{}\n", 8_800_000_000 + n, n % 200)).collect();
-    let path = file(&shop, "members.csv", format!("card_no,type,tier\n{lines}"));
-    let mut running = command(&shop, &[&path]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let lines: String = (0..MEMBERS).map(|n| format!("{},{}\n", 8_800_000_000 + n, n % 200)).collect();
+    // Without the type: as the words say.
+    let path = file(&shop, "members.csv", format!("card_no,tier\n{lines}"));
+    let path = [path.as_str(), "--type", "anonymous", "--valid-until", "2099-12-31"];
+    let mut running = command(&shop, &path).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let begun = std::time::Instant::now();
     // One of the second part is there: the import is under way.
     while shop.get("/v1/cards/8800000600").await.body["code"] != "card-not-given-out" {
@@ -148,7 +150,7 @@ async fn a_kill_in_the_middle_loses_nobody_and_doubles_nobody() {
     }
     shop.kill_and_restart().await;
     tokio::task::spawn_blocking(move || running.wait().unwrap()).await.unwrap();
-    let (status, out, err) = import(&shop, &[&path, "--json"]).await;
+    let (status, out, err) = import(&shop, &[&path[..], &["--json"][..]].concat()).await;
     assert_eq!(status, 0, "{out}{err}");
     let told: Value = serde_json::from_str(&out).unwrap();
     let count = |name: &str| usize::try_from(told[name].as_u64().unwrap()).unwrap();
@@ -158,4 +160,28 @@ async fn a_kill_in_the_middle_loses_nobody_and_doubles_nobody() {
     let told = listed(&told);
     assert_eq!(told.len(), MEMBERS);
     assert!(told.values().all(|events| events.len() == 1));
+    let last = &told["8800001799"][0]["listed"];
+    let named =
+        json!({ "type": "anonymous", "tier": 1799 % 200, "discount_class": 0, "valid_until": "2099-12-31" });
+    assert_eq!(last, &named);
+}
+
+/// A long file goes over in parts: what is wrong in a later one is told by its line in the file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_keeps_its_number_in_a_long_file() {
+    let shop = Shop::open("").await;
+    let member = |n: u64| match n {
+        // Only the daemon knows that this cannot be; the command alone sees that.
+        900 => "8800000900,named,2040-12-31\n".to_owned(),
+        901 => "8800000899,named,\n".to_owned(),
+        n => format!("{},named,\n", 8_800_000_000 + n),
+    };
+    let lines: String = (2..=1100).map(member).collect();
+    let path = file(&shop, "members.csv", format!("card_no,type,valid_until\n{lines}"));
+    let (status, out, err) = import(&shop, &[&path, "--json"]).await;
+    assert_eq!(status, 1, "{out}{err}");
+    let told: Value = serde_json::from_str(&out).unwrap();
+    let lines: Vec<_> = told["faults"].as_array().unwrap().iter().map(|fault| &fault["line"]).collect();
+    assert_eq!((lines, &told["imported"]), (vec![&json!(900), &json!(901)], &json!(1097)), "{out}");
+    shop.close().await;
 }

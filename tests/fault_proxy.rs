@@ -6,6 +6,8 @@
 //! counted twice. The last run does it with the real program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/authority.rs"]
+mod authority;
 mod bad_line;
 #[path = "support/daemon.rs"]
 mod daemon;
@@ -18,6 +20,7 @@ mod mqtt;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use authority::Authority;
 use bad_line::fault::Fault;
 use bad_line::feeder::Feeder;
 use bad_line::hq::Hq;
@@ -133,18 +136,14 @@ async fn garbled_bytes_under_tls_cost_only_connections() {
         let name = format!("garbled, {version:?}");
         let mut dice = Dice::throw(&name);
         let (encrypted, folder) = (free_port(), tempfile::tempdir().unwrap());
-        let ca = certificates(folder.path());
-        let at = folder.path().display();
-        let broker = Mosquitto::start(&format!(
-            "listener {encrypted} 127.0.0.1\ncafile {at}/ca.pem\ncertfile {at}/cert.pem\nkeyfile {at}/key.pem"
-        ))
-        .await;
+        let with = Authority::new().mosquitto(folder.path(), "127.0.0.1");
+        let broker = Mosquitto::start(&format!("listener {encrypted} 127.0.0.1\n{with}")).await;
         let proxy = FaultProxy::start_opaque(encrypted, dice.fork());
         let hq = Hq::start(broker.port, confirm);
         let mut shop = Shop::open();
         let mut setup = table(proxy.port, version);
         setup.url = format!("mqtts://127.0.0.1:{}", proxy.port).parse().unwrap();
-        setup.ca_file = Some(ca);
+        setup.ca_file = Some(folder.path().join("ca.pem"));
         setup.confirm = confirm;
         setup.confirm_timeout = Duration::from_secs(2);
         let feeder = Feeder::start(&shop.store, dice.fork());
@@ -206,25 +205,6 @@ async fn garbled_bytes_in_plain_text_are_survived() {
         println!("{name}: {garbled} pieces garbled over {} connections", proxy.accepted());
         shop.stop().await;
     }
-}
-
-/// Writes `ca.pem`, `cert.pem`, `key.pem` for 127.0.0.1; gives the path of the first.
-fn certificates(folder: &std::path::Path) -> std::path::PathBuf {
-    let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
-    params.distinguished_name.push(rcgen::DnType::CommonName, "test CA");
-    let ca = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    params.distinguished_name.push(rcgen::DnType::CommonName, "test");
-    let certificate = params.signed_by(&key, &ca).unwrap();
-    for (name, text) in
-        [("ca.pem", ca.pem()), ("cert.pem", certificate.pem()), ("key.pem", key.serialize_pem())]
-    {
-        std::fs::write(folder.join(name), text).unwrap();
-    }
-    folder.join("ca.pem")
 }
 
 /// The real program: cards are tapped, headquarters asks, the line is bad.

@@ -219,6 +219,7 @@ async fn plan(shop: &Shop, card: &FakeCard, other: &CardNo, wish: Wish) -> Optio
             let of = refund::Original {
                 fact: &fact,
                 earlier: &earlier,
+                parked: false,
                 card_no: &card.card_no,
                 predecessors: &[],
             };

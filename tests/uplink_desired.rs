@@ -1,18 +1,28 @@
 //! The list of stopped cards as headquarters wants it, retained on a real Mosquitto
-//! (`desired/hotlist`): in the message itself or as a file at an address, whole or as a change.
+//! (`desired/hotlist`): in the message itself or as a file at an address, also over TLS, whole or as
+//! a change.
 //! What is older or damaged is refused with a reason in `state`, the list that is here stays, and
 //! a restart forgets nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/authority.rs"]
+mod authority;
 mod mqtt;
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
+use authority::Authority;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use baygate::clock::{TimeQuality, UtcMillis};
 use baygate::config::tables::MqttVersion;
 use mqtt::{BASE, Listener, Mosquitto, Shop, publish, table, until};
+use rustls::{ServerConfig, ServerConnection};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -59,27 +69,50 @@ async fn listed(shop: &Shop) -> Vec<String> {
     cards
 }
 
-/// Answers one request after the other with these, each `(status line, body)`; what was asked for.
-fn file_server(answers: Vec<(&'static str, String)>) -> (u16, std::thread::JoinHandle<Vec<String>>) {
+/// Answers one connection after the other with these, each `(status line, body)`; what was asked
+/// for, or why nothing was.
+fn file_server(answers: Vec<(&'static str, String)>) -> (u16, JoinHandle<Vec<String>>) {
+    served(answers, |stream| stream)
+}
+
+fn file_server_tls(
+    tls: ServerConfig,
+    answers: Vec<(&'static str, String)>,
+) -> (u16, JoinHandle<Vec<String>>) {
+    let tls = Arc::new(tls);
+    served(answers, move |stream| {
+        rustls::StreamOwned::new(ServerConnection::new(Arc::clone(&tls)).unwrap(), stream)
+    })
+}
+
+fn served<S: Read + Write>(
+    answers: Vec<(&'static str, String)>,
+    over: impl Fn(TcpStream) -> S + Send + 'static,
+) -> (u16, JoinHandle<Vec<String>>) {
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
     let serve = move || {
-        let mut asked = Vec::new();
-        for (status, body) in answers {
-            let (mut stream, _) = server.accept().unwrap();
-            let (mut request, mut some) = (Vec::new(), [0; 512]);
-            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-                let n = stream.read(&mut some).unwrap();
-                assert!(n > 0, "the gateway hung up");
-                request.extend_from_slice(&some[..n]);
-            }
-            asked.push(String::from_utf8(request).unwrap().lines().next().unwrap().to_owned());
-            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", body.len());
-            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-        }
-        asked
+        let answered = answers.into_iter().map(|(status, body)| {
+            let stream = over(server.accept().unwrap().0);
+            answer(stream, status, &body).unwrap_or_else(|error| error.to_string())
+        });
+        answered.collect()
     };
     (port, std::thread::spawn(serve))
+}
+
+fn answer(mut stream: impl Read + Write, status: &str, body: &str) -> std::io::Result<String> {
+    let (mut request, mut some) = (Vec::new(), [0; 512]);
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut some)? {
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            n => request.extend_from_slice(&some[..n]),
+        }
+    }
+    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{body}").as_bytes())?;
+    stream.flush()?;
+    Ok(String::from_utf8(request).unwrap().lines().next().unwrap().to_owned())
 }
 
 async fn story(version: MqttVersion) {
@@ -183,6 +216,57 @@ async fn a_file_is_fetched_and_asked_for_again() {
     hq.wants(&message(5, None, 0, &json!({ "cards": ["1"] }), None)).await;
     hq.told(Some("5"), None).await;
     assert_eq!(listed(&shop).await, ["1"]);
+    shop.stop().await;
+}
+
+/// A file server with this certificate.
+fn tls((certificate, key): (String, String)) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    builder.with_single_cert(vec![certificate], key).unwrap()
+}
+
+/// Over TLS the file comes from whom `[mqtt]` trusts, under the name in its certificate. Of another one nothing is asked, the reason says what to do, the old list stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_over_tls_comes_from_whom_the_gateway_trusts() {
+    const HOST: &str = "127.0.0.1";
+    let broker = Mosquitto::start("").await;
+    let state = Listener::start(broker.port, "5", &format!("{BASE}/state")).await;
+    let mut hq = Headquarters { port: broker.port, state };
+    let mut shop = Shop::open();
+    let (ours, foreign) = (Authority::new(), Authority::new());
+    let mut table = table(broker.port, MqttVersion::V5);
+    table.ca_file = Some(ours.write(&shop.folder()));
+    shop.start(table);
+
+    let file = json!({ "cards": ["4711"] });
+    let wants = |version, file: &Value, port| {
+        message(version, None, 0, file, Some(format!("https://{HOST}:{port}/h.json?ticket=77")))
+    };
+    let answers = |file: &Value| vec![("200 OK", file.to_string())];
+    let (port, server) = file_server_tls(tls(ours.issue(HOST)), answers(&file));
+    hq.wants(&wants(1, &file, port)).await;
+    hq.told(Some("1"), None).await;
+    assert_eq!(server.join().unwrap(), ["GET /h.json?ticket=77 HTTP/1.1"]);
+    assert_eq!(listed(&shop).await, ["4711"]);
+
+    let emptied = json!({ "cards": [] });
+    let past = |params: &mut rcgen::CertificateParams| params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    for (version, certificate, why) in [
+        (2, foreign.issue(HOST), "signed by nobody we trust; add its CA to mqtt.ca_file"),
+        (3, ours.issue("files.example.com"), "for another name"),
+        (4, ours.issue_with(HOST, past), "not valid now"),
+    ] {
+        let (port, server) = file_server_tls(tls(certificate), answers(&emptied));
+        hq.wants(&wants(version, &emptied, port)).await;
+        hq.told(Some("1"), Some(why)).await;
+        let asked = server.join().unwrap();
+        assert!(!asked[0].starts_with("GET"), "{why}: {asked:?}");
+        assert_eq!(listed(&shop).await, ["4711"], "{why}");
+    }
     shop.stop().await;
 }
 

@@ -2,57 +2,26 @@
 //! state and will, commands, headquarters' word.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/authority.rs"]
+mod authority;
 mod mqtt;
 
 use std::time::Duration;
 
-use baygate::config::tables::{Confirm, MqttVersion};
+use authority::Authority;
+use baygate::config::tables::{Confirm, MqttTable, MqttVersion};
 use baygate::event::Class;
 use mqtt::{BASE, Listener, Money, Mosquitto, Shop, Signals, Tap, publish, table, until};
 
-/// Certificates for 127.0.0.1, and a Mosquitto that uses them.
-struct Pki {
-    ca: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
+async fn broker(pki: &Authority, name: &str, extra: &str) -> Mosquitto {
+    let dir = tempfile::tempdir().unwrap().keep();
+    Mosquitto::start(&(pki.mosquitto(&dir, name) + extra)).await
 }
 
-impl Pki {
-    fn new() -> Self {
-        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(rcgen::DnType::CommonName, "test CA");
-        let ca = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
-        Self { ca }
-    }
-
-    /// (certificate, key) as PEM.
-    fn issue(&self, name: &str) -> (String, String) {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, "test");
-        (params.signed_by(&key, &self.ca).unwrap().pem(), key.serialize_pem())
-    }
-
-    async fn broker(&self, name: &str, extra: &str) -> Mosquitto {
-        let dir = tempfile::tempdir().unwrap().keep();
-        let (certificate, key) = self.issue(name);
-        std::fs::write(dir.join("ca.pem"), self.ca.pem()).unwrap();
-        std::fs::write(dir.join("cert.pem"), certificate).unwrap();
-        std::fs::write(dir.join("key.pem"), key).unwrap();
-        let at = dir.display();
-        Mosquitto::start(&format!(
-            "cafile {at}/ca.pem\ncertfile {at}/cert.pem\nkeyfile {at}/key.pem\n{extra}"
-        ))
-        .await
-    }
-}
-
-fn tls_table(shop: &Shop, pki: &Pki, port: u16, version: MqttVersion) -> baygate::config::tables::MqttTable {
-    let ca = shop.folder().join("ca.pem");
-    std::fs::write(&ca, pki.ca.pem()).unwrap();
+fn tls_table(shop: &Shop, pki: &Authority, port: u16, version: MqttVersion) -> MqttTable {
     let mut table = table(port, version);
     table.url = format!("mqtts://127.0.0.1:{port}").parse().unwrap();
-    table.ca_file = Some(ca);
+    table.ca_file = Some(pki.write(&shop.folder()));
     table
 }
 
@@ -104,9 +73,9 @@ async fn the_will_speaks_when_we_cannot() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_in_both_versions_with_a_client_certificate() {
-    let pki = Pki::new();
+    let pki = Authority::new();
     for version in [MqttVersion::V5, MqttVersion::V311] {
-        let broker = pki.broker("127.0.0.1", "require_certificate true").await;
+        let broker = broker(&pki, "127.0.0.1", "require_certificate true").await;
         let mut shop = Shop::open();
         let mut table = tls_table(&shop, &pki, broker.port, version);
         let (certificate, key) = pki.issue("gw-1");
@@ -129,14 +98,14 @@ async fn tls_in_both_versions_with_a_client_certificate() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_certificates_are_named() {
-    let (pki, other) = (Pki::new(), Pki::new());
+    let (pki, other) = (Authority::new(), Authority::new());
     // (name, certificate is for, CA we trust, expected code)
     for (name, host, trusted, code) in [
         ("wrong CA", "127.0.0.1", &other, "certificate-unknown-issuer"),
         ("wrong host", "mqtt.example.com", &pki, "certificate-wrong-name"),
     ] {
         for version in [MqttVersion::V5, MqttVersion::V311] {
-            let broker = pki.broker(host, "").await;
+            let broker = broker(&pki, host, "").await;
             let mut shop = Shop::open();
             shop.start(tls_table(&shop, trusted, broker.port, version));
             let trouble = shop.await_trouble(code).await;
@@ -145,7 +114,7 @@ async fn wrong_certificates_are_named() {
         }
     }
     // A client certificate is asked for and we have none.
-    let broker = pki.broker("127.0.0.1", "require_certificate true").await;
+    let broker = broker(&pki, "127.0.0.1", "require_certificate true").await;
     let mut shop = Shop::open();
     shop.start(tls_table(&shop, &pki, broker.port, MqttVersion::V5));
     shop.await_trouble("client-certificate-refused").await;

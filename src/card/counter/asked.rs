@@ -17,9 +17,7 @@ use crate::card::purse::refund::{Original, refund, void};
 use crate::card::purse::{Plan, Refusal};
 use crate::card::record::MemberRecord;
 use crate::config::purse::PurseTable;
-use crate::event::ledger::{
-    CardTransaction, CardType, Category, Item, Tender, TenderKind, TransactionKind, Validity,
-};
+use crate::event::ledger::{CardType, Category, Item, Tender, TenderKind, TransactionKind, Validity};
 use crate::ident::{CardNo, DeviceId};
 use crate::money::{CouponId, Fen, Holding};
 
@@ -182,17 +180,13 @@ impl Deal {
         &self,
         record: &MemberRecord,
         holding: &Holding,
-        original: Option<(&CardTransaction, &[CardTransaction])>,
-        predecessors: &[CardNo],
+        original: Option<Original<'_>>,
         inflows: &[(Fen, Fen)],
         house: (&PurseTable, &TimeZone),
     ) -> Result<Plan, Refusal> {
         let (rules, timezone) = house;
         let (amount, points) = (self.amount_fen.unwrap_or_default(), self.points.unwrap_or_default());
-        let original = || {
-            let (fact, earlier) = original.ok_or(Refusal::NotRefundable)?;
-            Ok(Original { fact, earlier, card_no: &record.card_no, predecessors })
-        };
+        let original = || original.ok_or(Refusal::NotRefundable);
         match &self.life {
             None => {}
             Some(Life::Return { tender }) => return give_back(holding, *tender, inflows),

@@ -17,6 +17,7 @@ mod holder;
 pub mod import;
 mod issue;
 pub mod new_cards;
+mod original;
 mod refused;
 pub mod reissue;
 mod rekey;

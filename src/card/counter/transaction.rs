@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::asked::{Deal, Life, QUOTE};
 use super::desk::{Desk, InField, Looked, Shows, Went};
 use super::holder;
+use super::original::{Before, is_parked};
 use super::refused::Refused;
 use super::replace::{self, Moving};
 use super::shop::Shop;
@@ -30,11 +31,11 @@ use crate::card::work::Worked;
 use crate::clock::{self, UtcMillis};
 use crate::config::purse::MAX_FEN;
 use crate::event::card::{MemberStatus, Technology};
-use crate::event::ledger::{CardStanding, CardTransaction};
+use crate::event::ledger::CardStanding;
 use crate::ident::CardNo;
 use crate::money::{Fen, Holding};
 use crate::store::hands::InHand;
-use crate::store::ledger::{End, Evidence, NewTransaction, State, TransactionRow};
+use crate::store::ledger::{End, Evidence, NewTransaction, State};
 use crate::store::ledger_cards::CardRow;
 use crate::store::requests::RequestRow;
 use crate::store::{Batch, Reader, StoreError};
@@ -49,7 +50,7 @@ struct Known {
     writes_held: bool,
     spent: (i64, i64),
     hotlist: Hotlist,
-    original: Option<(CardTransaction, Vec<CardTransaction>)>,
+    original: Option<Before>,
     predecessors: Vec<CardNo>,
     /// What came onto it, where principal is to leave it (`Reader::inflows`).
     inflows: Vec<(Fen, Fen)>,
@@ -182,7 +183,7 @@ async fn make(
     let day = business_day(now, &shop.timezone, shop.business_day_start).to_string();
     let mut known = known(desk, asked, record, card, &day).await?;
     if let Some(giving) = moving.and_then(Moving::to_come) {
-        known.original = Some((giving.clone(), Vec::new()));
+        known.original = Some(Before::to_come(giving.clone()));
     }
     let own_only = matches!(asked.life, Some(Life::Return { .. } | Life::Extend { .. }));
     if own_only && record.issuing_store != shop.store {
@@ -198,10 +199,9 @@ async fn make(
     let offline = desk.is_offline();
     let life = asked.life.as_ref();
     let judged = || {
-        let original = known.original.as_ref().map(|(fact, earlier)| (fact, earlier.as_slice()));
         let rules = (&shop.rules, &shop.timezone);
-        let Known { predecessors, inflows, .. } = &known;
-        let plan = asked.plan(record, &before, original, predecessors, inflows, rules)?;
+        let original = known.original.as_ref().map(|it| it.seen_from(&record.card_no, &known.predecessors));
+        let plan = asked.plan(record, &before, original, &known.inflows, rules)?;
         if let Some(validity) = plan.validity {
             may_follow(known.card.as_ref().and_then(|row| row.seen.valid_until), validity.until)?;
             may_be_valid_until(record.member_type, validity.until, now, &shop.rules)?;
@@ -235,7 +235,7 @@ async fn make(
     };
     Ok(judged().map_err(|refusal: Refusal| Refused::from(refusal)).map(
         |(plan, after, takes_fen, day_cap)| {
-            let earlier = known.original.iter().flat_map(|(_, earlier)| earlier);
+            let earlier = known.original.iter().flat_map(|before| &before.earlier);
             let earlier = earlier.map(|fact| fact.transaction_id).collect();
             let takes_off = plan.effect.takes_off(shop.rules.points.worth_fen) != Some(false);
             let has_to = known.has_pin || type_rule(&shop.rules, record.member_type).pin_required;
@@ -289,12 +289,8 @@ async fn known(
     let principal = Fen(record.principal_fen.into());
     desk.store
         .read(move |r| {
-            let facts = |rows: Vec<TransactionRow>| rows.iter().map(TransactionRow::current).collect();
             let found = original.map(|id| r.transaction(id)).transpose()?.flatten();
-            let original = match found {
-                Some(row) => Some((row.current(), facts(r.following(row.fact.transaction_id)?))),
-                None => None,
-            };
+            let original = found.map(|row| Before::of(r, &row)).transpose()?;
             let receiver = to.map(|to| r.member_card(&to)).transpose()?;
             let takes = |row: &CardRow| {
                 row.status == CardStanding::Active && row.held.is_none() && row.seen.issuing_store == store
@@ -302,7 +298,7 @@ async fn known(
             let predecessors = r.predecessors(&card_no)?;
             let mut given = predecessors.clone();
             given.push(card_no.clone());
-            let mut unsettled = r.unsettled_of(&card_no)?.iter().any(|row| row.state == State::Parked);
+            let mut unsettled = r.unsettled_of(&card_no)?.iter().any(is_parked);
             for giver in given.iter().filter(|_| returns) {
                 unsettled |= gave(r, giver)?;
             }

@@ -1,7 +1,7 @@
 //! The address that an NTAG 424 DNA makes anew at every reading ("SUN", secure
 //! dynamic messaging): which tag it was, and its reading counter (NTAG 424 DNA data
-//! sheet §9.3, AN12196 rev. 2.0 §3.4). What does not live here: the address itself,
-//! and the last counter seen of a tag.
+//! sheet §9.3, AN12196 rev. 2.0 §3.4). What does not live here: the address itself. The
+//! last counter seen of a tag is kept nowhere: a login follows, and proves more (docs/cards.md).
 
 use subtle::ConstantTimeEq;
 
@@ -15,18 +15,8 @@ const UID_AND_COUNTER: u8 = 0xC7;
 pub struct Reading {
     /// The tag.
     pub uid: [u8; 7],
-    /// How often it was read, this time included. A value that is not above the
-    /// last one seen is an old address shown again.
+    /// How often it was read, this time included, by whomever.
     pub counter: u32,
-}
-
-impl Reading {
-    /// Whether the tag was read again since its counter stood at `last`; if not, the
-    /// address is a copy.
-    #[must_use]
-    pub fn is_newer_than(&self, last: u32) -> bool {
-        self.counter > last
-    }
 }
 
 /// Deciphers the PICC data; nothing of it is proven yet.

@@ -20,6 +20,8 @@ pub struct Original<'a> {
     pub fact: &'a CardTransaction,
     /// What followed it and was not aborted ([`crate::store::Reader::following`]).
     pub earlier: &'a [CardTransaction],
+    /// What of that is not settled no tap will settle: only headquarters can tell.
+    pub parked: bool,
     /// The card in hand.
     pub card_no: &'a CardNo,
     /// Cards whose place it took: what they paid comes back to it.
@@ -246,16 +248,18 @@ fn sale_back(
 pub fn void(original: &Original<'_>) -> Result<Plan, Refusal> {
     let mut plan = original.plan(TransactionKind::Void)?;
     let fact = original.fact;
+    // A validity is not on the purse's account, and what moved to another card is not undone,
+    // whatever became of its receiving half.
+    if fact.validity.is_some() || is_replacement(fact) {
+        return Err(Refusal::NotRefundable);
+    }
     if let [first, ..] = original.earlier {
         return Err(match (fact.kind, first.outcome) {
+            (TransactionKind::Transfer, Outcome::Unknown) if original.parked => Refusal::TransferParked,
             (TransactionKind::Transfer, Outcome::Unknown) => Refusal::TransferUnsettled,
             (TransactionKind::Transfer, _) => Refusal::NotRefundable,
             _ => Refusal::RefundedAlready,
         });
-    }
-    // A validity is not on the purse's account, and what moved to another card is not undone.
-    if fact.validity.is_some() || is_replacement(fact) {
-        return Err(Refusal::NotRefundable);
     }
     let (take, give) = match fact.kind {
         TransactionKind::Spend => (None, fact.coupon),

@@ -21,7 +21,7 @@ use crate::config::values::Period;
 use crate::event::Text;
 use crate::event::card::Technology;
 use crate::event::ledger::{
-    CardStanding, CardTransaction, CardType, Category, Item, Tender, TenderKind, TransactionKind,
+    CardStanding, CardTransaction, CardType, Category, Item, Outcome, Tender, TenderKind, TransactionKind,
 };
 use crate::ident::{CardNo, StoreId};
 use crate::money::{CouponId, Fen, Holding};
@@ -254,8 +254,14 @@ fn transfers_have_two_halves() {
     // Where the other card cannot take it, it goes back; never both.
     let no = card_no();
     let undo = |fact: &CardTransaction, earlier: &[CardTransaction]| {
-        void(&Original { fact, earlier, card_no: &no, predecessors: &[] })
+        void(&Original { fact, earlier, parked: false, card_no: &no, predecessors: &[] })
     };
+    let torn = |parked| {
+        let half = CardTransaction { outcome: Outcome::Unknown, ..fact(&receiving) };
+        void(&Original { fact: &giving, earlier: &[half], parked, card_no: &no, predecessors: &[] })
+    };
+    assert_eq!(torn(false), Err(Refusal::TransferUnsettled), "its tap tells");
+    assert_eq!(torn(true), Err(Refusal::TransferParked), "nothing here tells");
     let back = undo(&giving, &[]).unwrap();
     assert_eq!((back.effect.principal_fen, back.original), (Fen(700), Some(giving.transaction_id)));
     assert_eq!(undo(&giving, &[fact(&receiving)]), Err(Refusal::NotRefundable), "received");
@@ -289,7 +295,8 @@ fn voids_undo_to_the_fen() {
         let after = plan.after(&before, &CAPS).unwrap();
         let original = fact(&plan);
         let no = card_no();
-        let of = |earlier| Original { fact: &original, earlier, card_no: &no, predecessors: &[] };
+        let of =
+            |earlier| Original { fact: &original, earlier, parked: false, card_no: &no, predecessors: &[] };
         let undone = void(&of(&[])).unwrap();
         let back = undone.after(&after, &CAPS).unwrap();
         assert_eq!(Holding { counter: before.counter, ..back }, before, "{:?}", plan.kind);
@@ -311,7 +318,7 @@ fn a_reward_that_is_spent_is_not_forgiven() {
     let original = fact(&top_up(Fen(100_000), &[tender(TenderKind::Cash, 100_000)], &rules).unwrap());
     let no = card_no();
     let back = |fen: i64, bonus: i64, earlier: &[CardTransaction]| {
-        let of = Original { fact: &original, earlier, card_no: &no, predecessors: &[] };
+        let of = Original { fact: &original, earlier, parked: false, card_no: &no, predecessors: &[] };
         refund(&of, Fen(fen), &holding(100_000, bonus, 0, &[]))
     };
     // (given back, bonus on the card, refusal)
@@ -344,7 +351,8 @@ fn points_go_back_with_what_earned_them() {
     let mut earlier = Vec::new();
     // (given back, points taken back): principal, half of the bonus, its rest and cash, the rest.
     for (fen, points) in [(10_000, 100), (5_000, 0), (7_500, 25), (2_500, 25)] {
-        let of = Original { fact: &original, earlier: &earlier, card_no: &no, predecessors: &[] };
+        let of =
+            Original { fact: &original, earlier: &earlier, parked: false, card_no: &no, predecessors: &[] };
         let plan = refund(&of, Fen(fen), &card).unwrap();
         assert_eq!(-plan.points_earned, points, "{fen}");
         card = plan.after(&card, &CAPS).unwrap();

@@ -2,6 +2,8 @@
 //! server, over TLS with the roots and the certificate of `[mqtt]`. What they are worth is not
 //! judged here: size and digest are (`list`).
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -19,6 +21,7 @@ use url::Url;
 
 use super::Trouble;
 use super::list::{MOST_BYTES, Refused};
+use crate::uplink::fault::Fault;
 use crate::uplink::{Setup, tls};
 
 /// How a message carries its own file.
@@ -50,9 +53,8 @@ pub(super) async fn get(url: &str, size: u64, setup: &Setup) -> Result<Bytes, Tr
         }
         let config = tls::client(&setup.table, &setup.credentials).map_err(|fault| failed(&host, &fault))?;
         let name = ServerName::try_from(bare).map_err(|error| failed(&host, &error))?;
-        let stream =
-            TlsConnector::from(config).connect(name, stream).await.map_err(|error| failed(&host, &error))?;
-        read(stream, url, &host, size).await
+        let stream = TlsConnector::from(config).connect(name, stream).await;
+        read(stream.map_err(|error| failed(&host, &tls_fault(&error)))?, url, &host, size).await
     };
     tokio::time::timeout(PATIENCE, exchange)
         .await
@@ -72,7 +74,7 @@ where
     let request =
         Request::get(path).header(HOST, named).header(CONNECTION, "close").body(Empty::<Bytes>::new());
     let answer = sender.send_request(request.map_err(|error| failed(host, &error))?).await;
-    let answer = answer.map_err(|error| failed(host, &error))?;
+    let answer = answer.map_err(|error| failed(host, &answer_fault(&error)))?;
     if !answer.status().is_success() {
         line.abort();
         return Err(failed(host, &format!("it answers {}", answer.status())));
@@ -81,6 +83,33 @@ where
     let body = Limited::new(answer.into_body(), most).collect().await;
     line.abort();
     body.map(|body| body.to_bytes()).map_err(|error| failed(host, &error))
+}
+
+/// Under TLS 1.3 a server refuses our certificate only when it is asked for something.
+fn answer_fault(error: &hyper::Error) -> String {
+    match error.source().and_then(|cause| cause.downcast_ref()) {
+        Some(cause) => tls_fault(cause),
+        None => error.to_string(),
+    }
+}
+
+/// What is wrong under TLS, and who puts it right. The texts of [`Fault`] speak of the broker.
+fn tls_fault(error: &io::Error) -> String {
+    match Fault::from_io(error) {
+        Fault::UnknownIssuer => {
+            "its certificate is signed by nobody we trust; add its CA to mqtt.ca_file".to_owned()
+        }
+        Fault::WrongName(detail) => {
+            format!("its certificate is for another name; `url` must use the one in it: {detail}")
+        }
+        Fault::CertificateTime => {
+            "its certificate is not valid now; renew it, or correct this box's clock".to_owned()
+        }
+        Fault::OurCertificate(detail) => format!(
+            "it does not let us in: {detail}; check mqtt.client_cert_file and the credential mqtt-client-key"
+        ),
+        _ => error.to_string(),
+    }
 }
 
 /// Which host, and no more of the address: it may carry a ticket.

@@ -61,13 +61,15 @@ enum Wrong {
     Instead(&'static str),
 }
 
-const WRONGS: [Wrong; 6] = [
+const WRONGS: [Wrong; 7] = [
     Wrong::Unheard,
     Wrong::Lost,
     Wrong::Torn(0xFF),
     Wrong::Torn(0x00),
     Wrong::Instead("6300"),
     Wrong::Instead("A5A5A5"),
+    // A reader of ACS says so whether the card did it or not.
+    Wrong::Instead("9000"),
 ];
 
 /// A conversation to its end, with something wrong behind so many commands; what was sent.
@@ -164,6 +166,20 @@ fn issued() -> Chip {
     chip
 }
 
+/// The serial is there for ever, for who knows the code, too.
+fn keeps_its_serial(chip: &mut Chip) -> bool {
+    let (code, _) = chip.code().unwrap();
+    let was = uid(chip);
+    for apdu in [
+        vec![0xFF, 0xA4, 0, 0, 1, 6],
+        [&[0xFF, 0x20, 0, 0, 3], &code[..]].concat(),
+        vec![0xFF, 0xD0, 0, 8, 1, 0x00],
+    ] {
+        chip.apdu(&apdu);
+    }
+    uid(chip) == was
+}
+
 #[test]
 fn a_card_is_named_issued_and_written() {
     let mut chip = delivered();
@@ -177,14 +193,7 @@ fn a_card_is_named_issued_and_written() {
         assert_eq!(write(&mut chip, counter, None).0, WriteOutcome::Written);
         assert_eq!(shown(&mut chip), record(counter + 1));
     }
-    // The serial is there for ever, for who knows the code, too.
-    let (code, _) = chip.code().unwrap();
-    for apdu in [vec![0xFF, 0xA4, 0, 0, 1, 6], [&[0xFF, 0x20, 0, 0, 3], &code[..]].concat()] {
-        chip.apdu(&apdu);
-    }
-    let was = uid(&chip);
-    chip.apdu(&[0xFF, 0xD0, 0, 8, 1, 0x00]);
-    assert_eq!(uid(&chip), was);
+    assert!(keeps_its_serial(&mut chip));
     // A card that is given out is not empty.
     assert_eq!(prepare(&mut chip, false, None).0, PrepareOutcome::NotBlank);
     assert_eq!(write(&mut chip, 7, None).0, WriteOutcome::Changed);
@@ -210,6 +219,8 @@ fn a_write_cut_anywhere_leaves_the_old_record_or_the_new() {
                 WriteOutcome::Written => assert_eq!(now, record(1), "{what}"),
                 WriteOutcome::NotWritten => assert_eq!(now, record(0), "{what}"),
                 WriteOutcome::Unknown => {}
+                // The reader says of a code that it is wrong, and the card never heard it.
+                WriteOutcome::Refused(Refusal::WrongKey) => assert_eq!(now, record(0), "{what}"),
                 other => panic!("{what}: {other:?}"),
             }
             assert_eq!(write(&mut chip, now.counter, None).0, WriteOutcome::Written, "{what}");
@@ -226,8 +237,9 @@ fn an_issue_cut_anywhere_is_taken_up_again() {
         for wrong in WRONGS {
             let what = format!("naming: {wrong:?} at {at}");
             let mut chip = delivered();
-            name(&mut chip, Some((at, wrong)));
+            let (outcome, _) = name(&mut chip, Some((at, wrong)));
             if sle4442::is_nameless(&uid(&chip)) {
+                assert_ne!(outcome, PrepareOutcome::Prepared, "{what}");
                 // Half a code is a wrong one: a card that nobody tried has three.
                 let may =
                     if tries(&chip) == 3 { PrepareOutcome::Prepared } else { PrepareOutcome::TooFewTries };
@@ -236,6 +248,7 @@ fn an_issue_cut_anywhere_is_taken_up_again() {
             if tries(&chip) == 3 {
                 assert_eq!(prepare(&mut chip, false, None).0, PrepareOutcome::Prepared, "{what}");
                 assert_eq!(shown(&mut chip), record(0), "{what}");
+                assert!(keeps_its_serial(&mut chip), "{what}");
             }
         }
     }
@@ -249,14 +262,20 @@ fn an_issue_cut_anywhere_is_taken_up_again() {
             let what = format!("{wrong:?} at {at}, {:02X}", apdu[1]);
             let mut chip = named.clone();
             let (mut outcome, _) = prepare(&mut chip, false, Some((at, wrong)));
-            let torn_code = at == change && matches!(wrong, Wrong::Torn(_));
+            let opens = matches!(read_with(&mut chip, ours()), Finding::Opened(_));
+            assert!(
+                !opens || chip.code() != delivered().code(),
+                "{what}: a member's, and anybody may write it"
+            );
+            // Torn, or told as done and never heard.
+            let lost_code = at == change && matches!(wrong, Wrong::Torn(_) | Wrong::Instead("9000"));
             let mut actions = 0;
             while outcome != PrepareOutcome::Prepared && actions < 3 {
                 actions += 1;
                 outcome = prepare(&mut chip, true, None).0;
             }
-            if torn_code {
-                // Nobody's code: such a card is thrown away, but never locked by us.
+            if lost_code {
+                // Not the code that we must take it for: such a card is thrown away, but never locked by us.
                 assert_eq!((outcome, tries(&chip)), (PrepareOutcome::TooFewTries, 1), "{what}");
                 continue;
             }
@@ -274,6 +293,11 @@ fn an_issue_cut_anywhere_is_taken_up_again() {
 fn a_wrong_code_is_presented_once_an_action_and_never_last() {
     let mut chip = issued();
     chip.set_code([0x12, 0x34, 0x56]);
+    // Another card lies there when it is looked at again: nothing is said of the one that was meant.
+    let (_, sent) = write(&mut chip.clone(), 0, None);
+    let head = "A2131091FFFF8115FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF9000";
+    let last = Some((sent.len() - 1, Wrong::Instead(head)));
+    assert_eq!(write(&mut chip.clone(), 0, last).0, WriteOutcome::NotWritten);
     assert_eq!(write(&mut chip, 0, None).0, WriteOutcome::Refused(Refusal::WrongKey));
     assert_eq!(tries(&chip), 2);
     assert_eq!(write(&mut chip, 0, None).0, WriteOutcome::Refused(Refusal::WrongKey));

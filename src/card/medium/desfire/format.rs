@@ -20,7 +20,7 @@ use super::write::COMMIT;
 use super::{commits, number, read_and_write, span};
 use crate::card::apdu::Command;
 use crate::card::crypto::ev2::Protection;
-use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, KeyVersion};
+use crate::card::keys::{CardRef, Earlier, KeyError, KeyRole, KeyStore, KeyVersion};
 use crate::card::medium::format::FormatError;
 use crate::card::medium::preparing::PrepareOutcome;
 use crate::card::probe::Answer;

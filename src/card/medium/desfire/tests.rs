@@ -154,13 +154,28 @@ fn writes(sent: &[Vec<u8>]) -> usize {
 }
 
 fn read_on(line: &mut Line<'_>, technology: Technology) -> Option<Finding> {
+    read_through(line, technology, |_, _| ())
+}
+
+/// `between` has each answer in its hands before the driver, and which one it is.
+fn read_through(
+    line: &mut Line<'_>,
+    technology: Technology,
+    mut between: impl FnMut(usize, &mut Response),
+) -> Option<Finding> {
     let mut step = Reading::start(uid(line.chip), layout(technology), Arc::new(keys()), false);
     loop {
         assert!(line.sent.len() < 30, "endless");
         step = match step {
             ReadStep::Done(finding) => return Some(finding),
             ReadStep::Reset(_) => panic!("such a card needs no reset"),
-            ReadStep::Transmit(command, reading) => reading.answer(&line.transmit(&command)?),
+            ReadStep::Transmit(command, reading) => {
+                let mut answer = line.transmit(&command)?;
+                if let Answer::Response(response) = &mut answer {
+                    between(line.sent.len() - 1, response);
+                }
+                reading.answer(&answer)
+            }
         };
     }
 }
@@ -280,25 +295,42 @@ fn a_wrong_address_is_refused() {
     for at in [picc, picc + 31, behind(b"&m="), behind(b"&m=") + 15] {
         let mut chip = issued.clone();
         let mut line = line(&mut chip, None);
-        let mut step = Reading::start(uid(line.chip), layout(technology), Arc::new(keys()), false);
-        let finding = loop {
-            step = match step {
-                ReadStep::Done(finding) => break finding,
-                ReadStep::Reset(_) => panic!("such a card needs no reset"),
-                ReadStep::Transmit(command, reading) => {
-                    let mut answer = line.transmit(&command).unwrap();
-                    if let (Answer::Response(response), 2) = (&mut answer, line.sent.len()) {
-                        let digit = &mut response.data[at];
-                        *digit = if *digit == b'0' { b'1' } else { b'0' };
-                    }
-                    reading.answer(&answer)
-                }
-            };
-        };
-        assert_eq!(finding, Finding::Refused(Refusal::WrongKey), "digit {at}");
+        let finding = read_through(&mut line, technology, |which, response| {
+            if which == 1 {
+                let digit = &mut response.data[at];
+                *digit = if *digit == b'0' { b'1' } else { b'0' };
+            }
+        });
+        assert_eq!(finding, Some(Finding::Refused(Refusal::WrongKey)), "digit {at}");
         assert_eq!(line.sent.len(), 2, "and no login tried");
     }
     assert_eq!(current(&mut chip, technology), record(7));
+}
+
+/// An address is right for ever. Whoever shows a copy of it, or plays back all that the tag once
+/// answered, fails at the login: that is why its reading counter is not kept.
+#[test]
+fn a_copied_address_opens_nothing() {
+    let (sim, technology) = ALL[1];
+    let mut tag = issue(sim, technology);
+    let mut heard = Vec::new();
+    let mut own = line(&mut tag, None);
+    let found = read_through(&mut own, technology, |_, response| heard.push(response.clone()));
+    assert!(matches!(found, Some(Finding::Opened(_))));
+    // The same UID without our keys.
+    let copy = issue_with(sim, technology, &record(7), Arc::new(other_keys("SH-0042")));
+    for (name, until) in [("the address and header", 2), ("the whole conversation", heard.len())] {
+        let mut copy = copy.clone();
+        let mut line = line(&mut copy, None);
+        let found = read_through(&mut line, technology, |which, response| {
+            if which < until {
+                response.clone_from(&heard[which]);
+            }
+        });
+        assert_eq!(found, Some(Finding::Refused(Refusal::WrongKey)), "{name}");
+        assert!(line.sent.len() > 2, "{name}: the address was believed");
+        assert_eq!(writes(&line.sent), 0, "{name}");
+    }
 }
 
 #[test]

@@ -111,7 +111,9 @@ proptest! {
         let mut left = whole;
         for cut in cuts.into_iter().chain([i64::MAX]) {
             let amount = if cut == i64::MAX { left } else { cut };
-            let of = Original { fact: &original, earlier: &earlier, card_no: &card_no(), predecessors: &[] };
+            let no = card_no();
+            let of =
+                Original { fact: &original, earlier: &earlier, parked: false, card_no: &no, predecessors: &[] };
             let refunded = refund(&of, Fen(amount), &card);
             if amount > left || amount == 0 {
                 prop_assert!(refunded.is_err());
@@ -154,7 +156,9 @@ proptest! {
         card.points -= spent.min(card.points);
         let mut earlier: Vec<CardTransaction> = Vec::new();
         for cut in cuts {
-            let of = Original { fact: &original, earlier: &earlier, card_no: &card_no(), predecessors: &[] };
+            let no = card_no();
+            let of =
+                Original { fact: &original, earlier: &earlier, parked: false, card_no: &no, predecessors: &[] };
             let back: i64 = earlier.iter().map(|refund| total(&refund.tenders)).sum();
             let due = original.points_earned * (back + cut) / price;
             let clawed: i64 = earlier.iter().map(|refund| -refund.points_earned).sum();

@@ -37,7 +37,11 @@ proptest! {
         prop_assert_eq!(there, Holding { counter: 1, ..holds });
         // Not by half: as a transfer only its principal would arrive.
         prop_assert_eq!(transfer_in(&giving, 0, &new), Err(Refusal::TransferNotAllowed));
-        prop_assert_eq!(undone(&giving), Err(Refusal::NotRefundable));
+        // Nor undone, whatever is known of the receiving half.
+        let torn = CardTransaction { outcome: Outcome::Unknown, ..fact(&receiving) };
+        for earlier in [&[][..], &[fact(&receiving)], &[torn]] {
+            prop_assert_eq!(undone(&giving, earlier), Err(Refusal::NotRefundable));
+        }
         prop_assert_eq!(replace_in(&giving, 1), Err(Refusal::TransferNotAllowed));
         prop_assert_eq!(replace_in(&fact(&receiving), 0), Err(Refusal::TransferNotAllowed));
         let open = CardTransaction { outcome: Outcome::Unknown, ..giving };
@@ -62,12 +66,12 @@ fn what_cannot_be() {
     assert_eq!(give_back(&holds, TenderKind::Purse, &[]), Err(Refusal::TendersDoNotAddUp));
     assert_eq!(replace_out(&holds, &card_no(), &card_no()), Err(Refusal::TransferNotAllowed));
     let later = extend(Validity { until: Some(UtcMillis(0)) }).unwrap();
-    assert_eq!(undone(&fact(&later)), Err(Refusal::NotRefundable), "a validity is not undone");
+    assert_eq!(undone(&fact(&later), &[]), Err(Refusal::NotRefundable), "a validity is not undone");
     assert_eq!(later.after(&holds, &CAPS).unwrap(), Holding { counter: 10, ..holds });
 }
 
-fn undone(fact: &CardTransaction) -> Result<Plan, Refusal> {
-    void(&Original { fact, earlier: &[], card_no: &card_no(), predecessors: &[] })
+fn undone(fact: &CardTransaction, earlier: &[CardTransaction]) -> Result<Plan, Refusal> {
+    void(&Original { fact, earlier, parked: false, card_no: &card_no(), predecessors: &[] })
 }
 
 /// Reward goes with the principal it was given for: ¥1000 bring ¥100, here and at another card.

@@ -122,28 +122,19 @@ fn changed_are_not_believed(sim: Sim, technology: Technology) {
         for bit in (0..).step_by(7) {
             let mut chip = issued.clone();
             let mut line = line(&mut chip, None);
-            let mut step = Reading::start(uid(line.chip), layout(technology), Arc::new(keys()), false);
             let mut inside = true;
-            let finding = loop {
-                step = match step {
-                    ReadStep::Done(finding) => break finding,
-                    ReadStep::Reset(_) => panic!("such a card needs no reset"),
-                    ReadStep::Transmit(command, reading) => {
-                        let mut answer = line.transmit(&command).unwrap();
-                        if let (Answer::Response(response), true) = (&mut answer, line.sent.len() == at + 1) {
-                            match response.data.get_mut(bit / 8) {
-                                Some(byte) => *byte ^= 1 << (bit % 8),
-                                None => inside = false,
-                            }
-                        }
-                        reading.answer(&answer)
+            let finding = read_through(&mut line, technology, |which, response| {
+                if which == at {
+                    match response.data.get_mut(bit / 8) {
+                        Some(byte) => *byte ^= 1 << (bit % 8),
+                        None => inside = false,
                     }
-                };
-            };
+                }
+            });
             if !inside {
                 break;
             }
-            assert!(!matches!(finding, Finding::Opened(_)), "{sim:?}, command {at}, bit {bit}");
+            assert!(!matches!(finding, Some(Finding::Opened(_))), "{sim:?}, command {at}, bit {bit}");
         }
     }
 }
