@@ -132,6 +132,26 @@ async fn money_on_a_sle4442_is_cut_at_every_command() {
     money_is_cut(shop(), Sim::Sle4442, &FAULTS, 1).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn money_on_an_ultralight_is_cut_at_every_command() {
+    money_is_cut(shop(), Sim::UltralightEv1Large, &FAULTS, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_on_an_ultralight_c_is_cut_at_every_command() {
+    money_is_cut(shop(), Sim::UltralightC, &FAULTS, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_on_a_classic_4k_is_cut_at_every_command() {
+    money_is_cut(shop(), Sim::Classic4k, &FAULTS, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_on_a_ntag_216_is_cut_at_every_command() {
+    money_is_cut(shop(), Sim::Ntag216, &FAULTS, 1).await;
+}
+
 /// The same through the real pcscd, at every fifth command: there a card that leaves takes its time.
 #[tokio::test(flavor = "multi_thread")]
 async fn money_through_the_real_pcscd_is_cut() {
@@ -245,6 +265,16 @@ async fn the_issue_of_a_ntag_424_is_cut_at_every_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_issue_of_a_sle4442_is_cut_at_every_command() {
     issue_is_cut(Sim::Sle4442).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_issue_of_an_ultralight_is_cut_at_every_command() {
+    issue_is_cut(Sim::UltralightEv1Large).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_issue_of_an_ultralight_c_is_cut_at_every_command() {
+    issue_is_cut(Sim::UltralightC).await;
 }
 
 /// A card that was written whole and left before it was proven: what cannot read it says nothing

@@ -10,7 +10,7 @@ mod daemon;
 mod port;
 
 use baygate::event::ledger::{CardTransaction, Outcome};
-use baygate::sim::card::{CardFault, Technology as Sim};
+use baygate::sim::card::{CardFault, CardSim, Technology as Sim};
 use counter_shop::{Shop, blank, blank_with_uid};
 use serde_json::{Value, json};
 
@@ -286,19 +286,66 @@ async fn held_writes_are_refused() {
     assert_eq!(card.writes(), 0);
 }
 
+/// Without headquarters a sale above a limit is refused: of one transaction, of one card and of all
+/// such cards on a business day. Nothing is written, to card or ledger.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_above_an_offline_limit_is_refused_before_anything_is_written() {
+    let limits = "[[purse.limit]]\ntechnologies = [\"ntag215\"]\n\
+        per_transaction_fen = 300\nper_card_fen = 500\nper_day_fen = 700\n";
+    let shop = Shop::open(&format!("{RULES}{limits}")).await;
+    let spend = |fen: i64| json!({ "kind": "spend", "amount_fen": fen });
+    // (card, its technology, fen, why not)
+    let cases = [
+        (42, Sim::Ntag215, 301, Some("offline-transaction-limit")),
+        (42, Sim::Ntag215, 300, None),
+        (42, Sim::Ntag215, 201, Some("offline-card-limit")),
+        (42, Sim::Ntag215, 200, None),
+        (42, Sim::Ntag215, 1, Some("offline-card-limit")),
+        (43, Sim::Ntag215, 201, Some("offline-day-limit")),
+        (43, Sim::Ntag215, 200, None),
+        (43, Sim::Ntag215, 1, Some("offline-day-limit")),
+        // The built-in limits are for each other technology.
+        (44, Sim::Classic1k, 50_001, Some("offline-transaction-limit")),
+        (44, Sim::Classic1k, 50_000, None),
+        (44, Sim::Classic1k, 50_000, None),
+        (44, Sim::Classic1k, 1, Some("offline-card-limit")),
+    ];
+    let mut lies: Option<(u8, CardSim)> = None;
+    for (n, (last, sim, fen, why)) in cases.into_iter().enumerate() {
+        let path = format!("/v1/cards/88000000{last}/transactions");
+        if lies.as_ref().is_none_or(|(there, _)| *there != last) {
+            if let Some((_, card)) = lies.take() {
+                card.remove().await;
+            }
+            lies = Some((last, shop.lay(blank_with_uid(sim, last)).await));
+            shop.issue(&format!("88000000{last}"), &format!("i-{last}")).await;
+            shop.done(&path, topup(200_000), &format!("t-{last}")).await;
+        }
+        let (_, card) = lies.as_ref().unwrap();
+        let (writes, key) = (card.writes(), format!("s-{n}"));
+        match why {
+            None => drop(shop.done(&path, spend(fen), &key).await),
+            Some(why) => {
+                assert_eq!(shop.refused(&path, spend(fen), &key).await, (409, why.into()), "case {n}");
+                assert_eq!(card.writes(), writes, "case {n}: nothing is written");
+            }
+        }
+    }
+    if let Some((_, card)) = lies.take() {
+        card.remove().await;
+    }
+    let (facts, told) = shop.close().await;
+    let sales = |data: &&(String, Value)| data.1["kind"] == "spend";
+    assert_eq!(told.iter().filter(sales).count(), 5, "what was refused is in no ledger");
+    assert!(told.iter().filter(sales).all(|(_, data)| data["offline"] == true));
+    assert_eq!(facts.len(), 3, "a top-up and two sales");
+}
+
 /// The commands of `baygate card`, with their exit statuses.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_from_a_terminal() {
     let shop = Shop::open(RULES).await;
-    let config = shop.desk.config();
-    let run = async |args: &[&str]| {
-        let mut command = daemon::program();
-        command.arg("card").args(args).arg("--json").arg("--config").arg(&config).env_remove("BAYGATE_LOG");
-        let done = command.output().await.unwrap();
-        let said = String::from_utf8(done.stdout).unwrap();
-        let told = String::from_utf8(done.stderr).unwrap();
-        (done.status.code().unwrap(), serde_json::from_str::<Value>(&said).unwrap_or_default(), told)
-    };
+    let run = async |args: &[&str]| shop.terminal(args).await;
     let (exit, _, told) = run(&["read", "--wait", "1"]).await;
     assert_eq!(exit, 3, "{told}");
     let card = shop.lay(blank(Sim::Classic1k)).await;

@@ -118,6 +118,16 @@ impl Shop {
         answer.body["member"].clone()
     }
 
+    /// `baygate card` as somebody types it: exit status, what it said as JSON, what it complained of.
+    pub async fn terminal(&self, args: &[&str]) -> (i32, Value, String) {
+        let mut command = crate::daemon::program();
+        command.arg("card").args(args).arg("--json").arg("--config").arg(self.desk.config());
+        let done = command.env_remove("BAYGATE_LOG").output().await.unwrap();
+        let said = String::from_utf8(done.stdout).unwrap();
+        let told = String::from_utf8(done.stderr).unwrap();
+        (done.status.code().unwrap(), serde_json::from_str(&said).unwrap_or_default(), told)
+    }
+
     pub async fn issue(&self, card_no: &str, key: &str) -> Value {
         self.done("/v1/cards", json!({ "card_no": card_no, "type": "named" }), key).await
     }

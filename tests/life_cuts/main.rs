@@ -8,6 +8,7 @@ mod counter;
 #[path = "../cut_shop/mod.rs"]
 mod cut_shop;
 mod cuts;
+mod deeds;
 mod elsewhere;
 mod extended;
 #[path = "../support/pcscd.rs"]
@@ -16,6 +17,7 @@ mod pcscd;
 mod port;
 mod replaced;
 mod returned;
+mod silent;
 mod transferred;
 
 use baygate::event::ledger::{CardStanding, CardType};

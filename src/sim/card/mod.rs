@@ -64,6 +64,10 @@ pub enum CardFault {
     PullUnheard,
     /// The card is pulled in the middle of a write: the second half of the data is ones.
     PullTorn,
+    /// The card lies there and answers no more, though it did what was asked.
+    Mute,
+    /// The card lies there and answers no more; the command did not reach it.
+    MuteUnheard,
 }
 
 #[derive(Debug)]
@@ -157,18 +161,14 @@ impl CardSim {
     /// How many commands of those in [`apdus`](Self::apdus) would change a card.
     #[must_use]
     pub fn writes(&self) -> usize {
+        lock(&self.state).seen.iter().filter(|apdu| changes(apdu)).count()
+    }
+
+    /// Which of those in [`apdus`](Self::apdus) would change a card.
+    #[must_use]
+    pub fn writes_at(&self) -> Vec<usize> {
         let state = lock(&self.state);
-        let writes = state.seen.iter().filter(|apdu| {
-            matches!(
-                apdu.as_slice(),
-                [0xFF, 0xD0..=0xD7, ..] | [0xFF, 0, 0, 0, _, 0xD4, 0x42, 0xA2 | 0xA5, ..]
-                    // CPU card: files, load, purchase.
-                    | [0x00, 0xD6, ..] | [0x80, 0x52 | 0x54, ..]
-                    // DESFire: write, credit, debit, commit, and all that creates, deletes or changes.
-                    | [0x90, 0x3D | 0x8D | 0x0C | 0xDC | 0xC4 | 0xC7 | 0xCA..=0xCD | 0xDA | 0xDF | 0x5F, ..]
-            )
-        });
-        writes.count()
+        state.seen.iter().enumerate().filter(|(_, apdu)| changes(apdu)).map(|(at, _)| at).collect()
     }
 
     /// APDUs the card was sent, oldest first: for tests of what must not be written.
@@ -186,6 +186,18 @@ impl Drop for CardSim {
 
 fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a command would change a card.
+fn changes(apdu: &[u8]) -> bool {
+    matches!(
+        apdu,
+        [0xFF, 0xD0..=0xD7, ..] | [0xFF, 0, 0, 0, _, 0xD4, 0x42, 0xA2 | 0xA5, ..]
+            // CPU card: files, load, purchase.
+            | [0x00, 0xD6, ..] | [0x80, 0x52 | 0x54, ..]
+            // DESFire: write, credit, debit, commit, and all that creates, deletes or changes.
+            | [0x90, 0x3D | 0x8D | 0x0C | 0xDC | 0xC4 | 0xC7 | 0xCA..=0xCD | 0xDA | 0xDF | 0x5F, ..]
+    )
 }
 
 async fn serve(
@@ -220,6 +232,9 @@ async fn serve(
         if stop.run_until_cancelled(tokio::time::sleep(delay)).await.is_none() {
             return Ok(());
         }
+        if lock(&state).mute {
+            continue;
+        }
         let length = u16::try_from(answer.len()).unwrap_or(u16::MAX);
         stream.write_all(&[&length.to_be_bytes(), answer.as_slice()].concat()).await?;
     }
@@ -247,6 +262,14 @@ fn respond(state: &Mutex<State>, apdu: &[u8]) -> Option<Vec<u8>> {
         Some(CardFault::Pull) => {
             state.chip.apdu(apdu);
             return None;
+        }
+        Some(CardFault::Mute) => {
+            state.mute = true;
+            state.chip.apdu(apdu)
+        }
+        Some(CardFault::MuteUnheard) => {
+            state.mute = true;
+            Vec::new()
         }
         None => state.chip.apdu(apdu),
     };
