@@ -11,7 +11,7 @@ use crate::protocols::LongAnswers;
 use crate::vehicle::adapter::Waits;
 use crate::vehicle::answer::{Answer, Complaint};
 use crate::vehicle::error::AdapterError;
-use crate::vehicle::gate::{AtCommand, Outgoing, Request, Target, UnitAddress};
+use crate::vehicle::gate::{AtCommand, Outgoing, Request, UnitAddress};
 use crate::vehicle::protocol::Protocol;
 
 /// A request on a connected bus: P2* is 5 s after each "wait".
@@ -178,9 +178,7 @@ impl Adapter {
         // Without data the header form does not matter.
         let protocol = self.protocol.unwrap_or(Protocol::Can11At500);
         let mut answer = interpret(&reply, request, protocol);
-        if let Target::Unit(address) = request.target()
-            && let Some(unit) = UnitAddress::on(protocol, address)
-        {
+        if let Some(unit) = UnitAddress::of(protocol, request.target()) {
             // Adapters without a filter print what others say meanwhile.
             let asked = unit.answers_as();
             answer.messages.retain(|message| message.sender == asked);
