@@ -110,8 +110,7 @@ impl Adapter {
     async fn assume(&mut self, target: Target) -> Result<Option<Protocol>, AdapterError> {
         let wide = target.request_id().is_some_and(|id| id > 0x7FF);
         let protocol = if wide { Protocol::Can29At500 } else { Protocol::Can11At500 };
-        if UnitAddress::of(protocol, target).is_none()
-            || !self.accepts(AtCommand::Protocol(protocol)).await?
+        if UnitAddress::of(protocol, target).is_none() || !self.accepts(AtCommand::Protocol(protocol)).await?
         {
             return Ok(None);
         }
