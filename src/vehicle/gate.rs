@@ -14,12 +14,14 @@ mod command;
 mod extended;
 mod fragile;
 pub mod group;
+mod paired;
 mod request;
 mod unit;
 
 use clear::ClearBytes;
 pub use command::AtCommand;
 pub use extended::ExtendedAddress;
+pub use paired::PairedAddress;
 pub use request::{Refused, Request};
 pub use unit::{Target, UnitAddress};
 

@@ -3,7 +3,7 @@
 
 use super::isotp::Form;
 use crate::link::can::{Id, Pass};
-use crate::vehicle::gate::Target;
+use crate::vehicle::gate::{Target, UnitAddress};
 use crate::vehicle::j1939::listener;
 use crate::vehicle::protocol::Protocol;
 
@@ -38,12 +38,11 @@ impl Width {
 
 /// Where a request goes.
 pub(super) fn request_id(width: Width, target: Target) -> Id {
-    match (target, width) {
-        (Target::Functional, Width::Eleven) => FUNCTIONAL_11,
-        (Target::Functional, Width::TwentyNine) => FUNCTIONAL_29,
-        (Target::Unit(id), Width::Eleven) => Id::standard(id),
-        (Target::Unit(id), Width::TwentyNine) => Id::extended(id),
-        (Target::Extended(address), _) => Id::standard(address.request_id()),
+    match (target.request_id(), width) {
+        (None, Width::Eleven) => FUNCTIONAL_11,
+        (None, Width::TwentyNine) => FUNCTIONAL_29,
+        (Some(id), Width::Eleven) => Id::standard(id),
+        (Some(id), Width::TwentyNine) => Id::extended(id),
     }
 }
 
@@ -60,26 +59,25 @@ pub(super) fn unit_of(answer: Id) -> Option<Id> {
 /// How frames to and from `target` are written.
 pub(super) fn form(target: Target) -> Form {
     match target {
-        Target::Functional | Target::Unit(_) => Form::default(),
+        Target::Functional | Target::Unit(_) | Target::Paired(_) => Form::default(),
         Target::Extended(address) => Form::extended(address.unit(), address.tester()),
     }
 }
 
-/// What a unit answers with when asked by `request`: 8 more on 11 bits, source and target
-/// swapped on 29.
-pub(super) fn answer_id(request: Id) -> Option<Id> {
-    let number = request.number();
-    if !request.is_extended() {
-        return Some(Id::standard(number + 8)).filter(|_| number + 8 <= 0x7FF);
+/// What the one unit of `target` answers with. `None`: everybody is asked, or no unit of diagnosis.
+pub(super) fn answer_id(width: Width, target: Target) -> Option<Id> {
+    if let Target::Extended(address) = target {
+        return Some(Id::standard(address.answer_id()));
     }
-    let (target, source) = (number >> 8 & 0xFF, number & 0xFF);
-    Some(Id::extended(number & 0x1FFF_0000 | source << 8 | target))
+    let answer = UnitAddress::of(width.protocol(), target)?.answer_id();
+    Some(if width == Width::Eleven { Id::standard(answer) } else { Id::extended(answer) })
 }
 
 /// The kernel's filters while nothing is asked: what units answer, of whichever length, and
 /// what shows that the bus speaks J1939.
 pub(super) fn answers() -> Vec<Pass> {
-    let answers = [FUNCTIONAL_11, FUNCTIONAL_29].into_iter().flat_map(|to| passes(to, Target::Functional));
+    let widths = [Width::Eleven, Width::TwentyNine].into_iter();
+    let answers = widths.flat_map(|width| passes(width, Target::Functional));
     answers.chain(listener::BROADCASTS.into_iter().map(group)).collect()
 }
 
@@ -95,16 +93,15 @@ fn group(group: u32) -> Pass {
     Pass { id: Id::extended(group << 8), mask }
 }
 
-/// The kernel's filters while a request to `to` is open.
-pub(super) fn passes(to: Id, target: Target) -> Vec<Pass> {
-    match (target, to.is_extended()) {
-        (Target::Functional, false) => vec![Pass { id: Id::standard(0x7E8), mask: 0x7F8 }],
-        (Target::Functional, true) => {
+/// The kernel's filters while a request to `target` is open.
+pub(super) fn passes(width: Width, target: Target) -> Vec<Pass> {
+    match (target, width) {
+        (Target::Functional, Width::Eleven) => vec![Pass { id: Id::standard(0x7E8), mask: 0x7F8 }],
+        (Target::Functional, Width::TwentyNine) => {
             vec![Pass { id: Id::extended(PHYSICAL_29 | TESTER << 8), mask: 0x1FFF_FF00 }]
         }
-        (Target::Unit(_), _) => answer_id(to).map(|id| Pass { id, mask: 0x1FFF_FFFF }).into_iter().collect(),
-        (Target::Extended(address), _) => {
-            vec![Pass { id: Id::standard(address.answer_id()), mask: 0x1FFF_FFFF }]
+        (Target::Unit(_) | Target::Paired(_) | Target::Extended(_), _) => {
+            answer_id(width, target).map(|id| Pass { id, mask: 0x1FFF_FFFF }).into_iter().collect()
         }
     }
 }
@@ -144,9 +141,14 @@ mod tests {
         ] {
             assert_eq!(unit_of(answer), unit, "{answer}");
             if let Some(unit) = unit {
-                assert_eq!(answer_id(unit), Some(answer));
+                let target = Target::Unit(unit.number());
+                assert_eq!(answer_id(Width::of(unit.number()), target), Some(answer));
             }
         }
-        assert_eq!(answer_id(Id::standard(0x7F9)), None);
+        assert_eq!(answer_id(Width::Eleven, Target::Unit(0x7F9)), None);
+        let paired = Target::answering_on(0x710, 0x77A).unwrap();
+        let only = Pass { id: Id::standard(0x77A), mask: 0x1FFF_FFFF };
+        assert_eq!(passes(Width::Eleven, paired), [only]);
+        assert_eq!(request_id(Width::Eleven, paired), Id::standard(0x710));
     }
 }

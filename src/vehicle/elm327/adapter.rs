@@ -59,6 +59,8 @@ pub struct Adapter {
     pub(super) assumed: bool,
     /// How many PIDs in a request the car at hand takes.
     car_takes: usize,
+    /// What was set for one unit beside header and filter, and is set back before another is asked.
+    pub(super) to_take_back: Vec<AtCommand>,
     /// The last request, when the car kept silent on it.
     pub(super) silent_on: Option<Request>,
     pub(super) too_hasty: u32,
@@ -102,6 +104,7 @@ impl Adapter {
             waits_longest: None,
             addressed: Target::Functional,
             header_changed: false,
+            to_take_back: Vec::new(),
             echo_on: false,
             echo_tried: 0,
             echoed_unasked: false,
@@ -252,6 +255,7 @@ impl Adapter {
         if self.header_changed {
             self.at(AtCommand::ReceiveUsual).await?;
         }
+        self.take_back().await?;
         (self.waits, self.addressed, self.header_changed) = (None, Target::Functional, false);
         self.waits_longest = None;
         (self.echo_on, self.echo_tried) = (false, 0);

@@ -16,20 +16,20 @@ impl Adapter {
             return Ok(None);
         }
         self.address_all().await?;
-        let address = match target {
+        match target {
             Target::Functional => return Ok(None),
-            Target::Unit(address) => address,
+            Target::Unit(_) | Target::Paired(_) => {}
             // `ATCEA` is not sent: many clones do not know it, and print half of such answers.
             Target::Extended(_) => return Ok(Some(Complaint::NoAddress)),
-        };
+        }
         let protocol = match self.protocol {
             Some(protocol) => protocol,
-            None => match self.assume(address).await? {
+            None => match self.assume(target).await? {
                 Some(protocol) => protocol,
                 None => return Ok(Some(Complaint::NoAddress)),
             },
         };
-        let Some(unit) = UnitAddress::on(protocol, address) else { return Ok(Some(Complaint::NoAddress)) };
+        let Some(unit) = UnitAddress::of(protocol, target) else { return Ok(Some(Complaint::NoAddress)) };
         self.header_changed = true;
         self.addressed = target;
         let told = self.tell_unit(protocol, unit).await;
@@ -39,19 +39,41 @@ impl Adapter {
         Ok(if told? { None } else { Some(Complaint::NoAddress) })
     }
 
-    /// Header and filter of one unit. False: it does not take the header.
+    /// Header, filter and flow control of one unit. False: it does not take the header, or would
+    /// not print the answers.
     async fn tell_unit(&mut self, protocol: Protocol, unit: UnitAddress) -> Result<bool, AdapterError> {
-        if protocol.header() == HeaderForm::Can29 {
-            self.at(AtCommand::Priority).await?;
+        if protocol.header() == HeaderForm::Can29 && !self.tell_priority(unit).await? {
+            return Ok(false);
         }
         if !self.accepts(AtCommand::Header(unit)).await? {
             return Ok(false);
         }
-        if protocol.is_can() {
-            // Where this is not known, the usual answers are printed: enough for 7E0–7E7.
-            self.at(AtCommand::ReceiveOnly(unit)).await?;
+        if unit.answers_as_usual() {
+            if protocol.is_can() {
+                // Where this is not known, the usual answers are printed: enough for 7E0–7E7.
+                self.at(AtCommand::ReceiveOnly(unit)).await?;
+            }
+            return Ok(true);
+        }
+        if !self.accepts(AtCommand::ReceiveOnly(unit)).await? {
+            return Ok(false);
+        }
+        // Without these, answers of one frame come nevertheless.
+        if self.accepts(AtCommand::FlowHeader(unit)).await? && self.accepts(AtCommand::FlowData).await? {
+            self.to_take_back.push(AtCommand::FlowUsual);
+            self.at(AtCommand::FlowToUnit).await?;
         }
         Ok(true)
+    }
+
+    /// The first byte of 29-bit identifiers. False: it does not take one that is not the usual.
+    async fn tell_priority(&mut self, unit: UnitAddress) -> Result<bool, AdapterError> {
+        let told = AtCommand::PriorityOf(unit);
+        if told.text() == AtCommand::Priority.text() {
+            return self.at(AtCommand::Priority).await.map(|_| true);
+        }
+        self.to_take_back.push(AtCommand::Priority);
+        self.accepts(told).await
     }
 
     /// Requests go to all units again.
@@ -61,6 +83,7 @@ impl Adapter {
         }
         let protocol = self.protocol;
         let done = async {
+            self.take_back().await?;
             if let Some(protocol) = protocol {
                 self.at(AtCommand::FunctionalHeader(protocol)).await?;
             }
@@ -73,12 +96,21 @@ impl Adapter {
         done
     }
 
+    /// Settings for one unit that would spoil the next question become the usual ones.
+    pub(super) async fn take_back(&mut self) -> Result<(), AdapterError> {
+        while let Some(command) = self.to_take_back.last().copied() {
+            self.at(command).await?;
+            self.to_take_back.pop();
+        }
+        Ok(())
+    }
+
     /// A car that is silent on 0100 (a battery car) has no known protocol, and the search for one
     /// asks 0100: CAN at the usual rate is taken, with identifiers as wide as the address.
-    async fn assume(&mut self, address: u32) -> Result<Option<Protocol>, AdapterError> {
-        let protocol = if address > 0x7FF { Protocol::Can29At500 } else { Protocol::Can11At500 };
-        if UnitAddress::on(protocol, address).is_none()
-            || !self.accepts(AtCommand::Protocol(protocol)).await?
+    async fn assume(&mut self, target: Target) -> Result<Option<Protocol>, AdapterError> {
+        let wide = target.request_id().is_some_and(|id| id > 0x7FF);
+        let protocol = if wide { Protocol::Can29At500 } else { Protocol::Can11At500 };
+        if UnitAddress::of(protocol, target).is_none() || !self.accepts(AtCommand::Protocol(protocol)).await?
         {
             return Ok(None);
         }

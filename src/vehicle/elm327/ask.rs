@@ -14,7 +14,7 @@ use crate::protocols::LongAnswers;
 use crate::vehicle::adapter::Waits;
 use crate::vehicle::answer::{Answer, BUSY_PAUSE, BUSY_REPEATS, Complaint, PENDING_ROUNDS, PENDING_WITHIN};
 use crate::vehicle::error::AdapterError;
-use crate::vehicle::gate::{AtCommand, Outgoing, Request, Target, UnitAddress};
+use crate::vehicle::gate::{AtCommand, Outgoing, Request, UnitAddress};
 use crate::vehicle::protocol::{EcuAddress, Protocol};
 
 /// A request on a connected bus: some chips listen on by themselves after a "wait".
@@ -216,9 +216,7 @@ impl Adapter {
         // Without data the header form does not matter.
         let protocol = self.protocol.unwrap_or(Protocol::Can11At500);
         let mut answer = interpret(&reply, request, protocol);
-        if let Target::Unit(address) = request.target()
-            && let Some(unit) = UnitAddress::on(protocol, address)
-        {
+        if let Some(unit) = UnitAddress::of(protocol, request.target()) {
             // Adapters without a filter print what others say meanwhile.
             let asked = unit.answers_as();
             answer.messages.retain(|message| message.sender == asked);

@@ -4,8 +4,8 @@ use super::UnitAddress;
 use crate::vehicle::protocol::{HeaderForm, Protocol};
 
 /// Adapter commands that may be sent (ELM327 v1.x/2.x data sheet). None of them
-/// changes what the adapter sends to the car by itself, or its stored settings
-/// beyond the protocol memory of `AT SP`.
+/// changes what the adapter sends to the car by itself, but whom its flow control
+/// goes to, or its stored settings beyond the protocol memory of `AT SP`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AtCommand {
     /// `ATZ`: reset all.
@@ -56,10 +56,21 @@ pub enum AtCommand {
     FunctionalHeader(Protocol),
     /// `ATCP18`: the first byte of 29-bit ids (ISO 15765-4).
     Priority,
+    /// `ATCP…`: the first byte of this unit's.
+    PriorityOf(UnitAddress),
     /// `ATCRA…`: only what this unit answers is printed.
     ReceiveOnly(UnitAddress),
     /// `ATAR`: the usual answers are printed again.
     ReceiveUsual,
+    /// `ATFCSH…`: whom flow control goes to, where the answer's id does not tell.
+    FlowHeader(UnitAddress),
+    /// `ATFCSD300000`: send on, all of it, without pauses (ISO 15765-2 §9.6.5); what the adapter
+    /// sends by itself, too. A unit with address bytes reads a frame of no bytes.
+    FlowData,
+    /// `ATFCSM1`: flow control as these two say.
+    FlowToUnit,
+    /// `ATFCSM0`: flow control by the adapter's own rule again.
+    FlowUsual,
 }
 
 impl AtCommand {
@@ -96,8 +107,13 @@ impl AtCommand {
                 HeaderForm::ThreeBytes { .. } => "ATSHC033F1",
             },
             Self::Priority => "ATCP18",
+            Self::PriorityOf(unit) => return format!("ATCP{:02X}", unit.priority()),
             Self::ReceiveOnly(unit) => return format!("ATCRA{}", unit.answers_as()),
             Self::ReceiveUsual => "ATAR",
+            Self::FlowHeader(unit) => return format!("ATFCSH{}", unit.flow_header()),
+            Self::FlowData => "ATFCSD300000",
+            Self::FlowToUnit => "ATFCSM1",
+            Self::FlowUsual => "ATFCSM0",
         };
         fixed.into()
     }

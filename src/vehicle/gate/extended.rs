@@ -1,6 +1,6 @@
 //! Units behind an address byte (ISO 15765-2 §10.3.4). What lives here: which of them exist.
 
-use super::UnitAddress;
+use super::{UnitAddress, unit};
 use crate::vehicle::protocol::Protocol;
 
 /// A unit that is asked with extended addressing. Only identifiers of diagnosis exist: 6F1,
@@ -15,6 +15,7 @@ use crate::vehicle::protocol::Protocol;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ExtendedAddress {
     request: u16,
+    answer: u16,
     unit: u8,
     tester: u8,
 }
@@ -27,8 +28,8 @@ const NO_SINGLE_FRAME: u8 = 0x10;
 const NORMAL: std::ops::RangeInclusive<u32> = 0x7E0..=0x7E7;
 
 impl ExtendedAddress {
-    /// The unit `unit`, asked on the arbitration ID `request`, that answers to `tester`. `None`:
-    /// no address of diagnosis.
+    /// The unit `unit`, asked on the arbitration ID `request`, that answers to `tester`: on BMW's
+    /// buses on 600 and its address, elsewhere 8 above. `None`: no address of diagnosis.
     #[must_use]
     pub fn new(request: u32, unit: u8, tester: u8) -> Option<Self> {
         let bmw = request == u32::from(BMW_TESTER) && unit < 0xF1;
@@ -37,7 +38,16 @@ impl ExtendedAddress {
             && UnitAddress::on(Protocol::Can11At500, request).is_some();
         let known = bmw || maker;
         let request = u16::try_from(request).ok().filter(|_| known)?;
-        Some(Self { request, unit, tester })
+        let answer =
+            if bmw { 0x600 | u16::from(unit) } else { u16::try_from(unit::usual_answer(request)).ok()? };
+        Some(Self { request, answer, unit, tester })
+    }
+
+    /// The same unit, but its answers carry the arbitration ID `answer`. `None`: no other node's ID.
+    #[must_use]
+    pub fn answering_on(self, answer: u32) -> Option<Self> {
+        let answer = u16::try_from(answer).ok().filter(|id| *id <= 0x7FF && *id != self.request)?;
+        Some(Self { answer, ..self })
     }
 
     /// The arbitration ID of requests.
@@ -49,7 +59,7 @@ impl ExtendedAddress {
     /// The arbitration ID of answers.
     #[must_use]
     pub fn answer_id(self) -> u32 {
-        if self.request == BMW_TESTER { 0x600 | u32::from(self.unit) } else { u32::from(self.request) + 8 }
+        self.answer.into()
     }
 
     /// The first byte of the frames it is sent, …
@@ -76,6 +86,10 @@ mod tests {
         {
             let address = ExtendedAddress::new(request, unit, 0xF1);
             assert_eq!(address.map(ExtendedAddress::answer_id), answers, "{request:X}");
+            let told = address.and_then(|address| address.answering_on(0x77A));
+            assert_eq!(told.map(ExtendedAddress::answer_id), answers.map(|_| 0x77A), "{request:X}");
+            assert_eq!(address.and_then(|address| address.answering_on(request)), None);
+            assert_eq!(address.and_then(|address| address.answering_on(0x800)), None);
         }
         for nobody in [0x7DF, 0x7E8, 0x123, 0x18DA_10F1] {
             assert_eq!(ExtendedAddress::new(nobody, 0x10, 0xF1), None, "{nobody:X}");

@@ -338,6 +338,8 @@ mod tests {
             At::Voltage,
             At::Priority,
             At::ReceiveUsual,
+            At::FlowToUnit,
+            At::FlowUsual,
             At::FunctionalHeader(Protocol::Can11At500),
             At::FunctionalHeader(Protocol::Can29At500),
             At::FunctionalHeader(Protocol::KwpFast),
@@ -352,5 +354,9 @@ mod tests {
         // `04 F1`, when all before it is lost.
         let unit = UnitAddress::on(Protocol::Can29At500, 0x18DA_04F1).unwrap();
         assert!(Outgoing::At(At::Header(unit)).is_fragile());
+        // `14`, and `30 00 00`.
+        let unit = UnitAddress::on(Protocol::Can29At500, 0x14DA_10F1).unwrap();
+        assert!(Outgoing::At(At::PriorityOf(unit)).is_fragile());
+        assert!(Outgoing::At(At::FlowData).is_fragile());
     }
 }

@@ -46,6 +46,7 @@ impl Request {
     pub const fn to(self, target: Target) -> Option<Self> {
         let doubtful = match target {
             Target::Unit(address) => unit::is_makers_own(address),
+            Target::Paired(pair) => unit::is_makers_own(pair.request_id()),
             Target::Functional | Target::Extended(_) => false,
         };
         if doubtful && self.service < 0x10 { None } else { Some(Self { target, ..self }) }
@@ -282,6 +283,9 @@ mod tests {
         let mut asked = 0;
         for request in every {
             for address in 0x700..0x800 {
+                if let Some(pair) = Target::answering_on(address, 0x7F9) {
+                    assert_eq!(request.to(pair).is_some(), request.to(Target::Unit(address)).is_some());
+                }
                 let Some(request) = request.to(Target::Unit(address)) else {
                     assert!(!(0x7E0..=0x7E7).contains(&address) && request.service() < 0x10, "{request}");
                     continue;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::MOST_MESSAGES;
 use crate::link::can::Id;
 use crate::vehicle::answer::{Assembled, Broken, Message, PENDING_ROUNDS, PENDING_WITHIN};
-use crate::vehicle::can::address;
+use crate::vehicle::can::address::{self, Width};
 use crate::vehicle::can::isotp::Event;
 use crate::vehicle::gate::{Request, Target};
 use crate::vehicle::protocol::EcuAddress;
@@ -51,8 +51,10 @@ impl Asking {
             Target::Functional => {
                 address::unit_of(sender).filter(|unit| unit.is_extended() == self.to.is_extended())
             }
-            Target::Unit(_) => (address::answer_id(self.to) == Some(sender)).then_some(self.to),
-            Target::Extended(unit) => (sender == Id::standard(unit.answer_id())).then_some(self.to),
+            target @ (Target::Unit(_) | Target::Paired(_) | Target::Extended(_)) => {
+                let width = Width::of(self.to.number());
+                (address::answer_id(width, target) == Some(sender)).then_some(self.to)
+            }
         }
     }
 
@@ -68,7 +70,7 @@ impl Asking {
             return false;
         }
         match (self.request.target(), self.wanted) {
-            (Target::Unit(_) | Target::Extended(_), _) => !self.answered.is_empty(),
+            (Target::Unit(_) | Target::Paired(_) | Target::Extended(_), _) => !self.answered.is_empty(),
             (Target::Functional, Some(wanted)) => self.frames >= wanted,
             (Target::Functional, None) => !self.known.is_empty() && self.known.is_subset(&self.answered),
         }

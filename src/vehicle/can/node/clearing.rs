@@ -76,7 +76,7 @@ impl Node {
             return Ok(ClearAnswer::without_answer(Delivery::NotSent, "not sent: it fits no frame"));
         };
         let own = Pass { id: to, mask: 0x1FFF_FFFF };
-        self.bus.pass(&[address::passes(to, Target::Functional), vec![own]].concat());
+        self.bus.pass(&[address::passes(width, Target::Functional), vec![own]].concat());
         self.bus.hear_own(true);
         let answer = self.clear_by(&frame, way).await;
         self.bus.hear_own(false);

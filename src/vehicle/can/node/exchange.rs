@@ -60,11 +60,11 @@ impl Node {
     ) -> Result<Answer, AdapterError> {
         let both = [Width::Eleven, Width::TwentyNine];
         let widths = match (request.target(), self.width) {
-            (Target::Unit(id), known) => {
+            (target @ (Target::Unit(_) | Target::Paired(_)), known) => {
                 // Data (signal sets) may name units; which addresses there are is the gate's.
-                let width = Width::of(id);
+                let width = Width::of(target.request_id().unwrap_or_default());
                 let here = known.is_none_or(|known| known == width);
-                if !here || UnitAddress::on(width.protocol(), id).is_none() {
+                if !here || UnitAddress::of(width.protocol(), target).is_none() {
                     return Ok(Answer { complaints: vec![Complaint::NoAddress], ..Answer::default() });
                 }
                 vec![width]
@@ -118,7 +118,7 @@ impl Node {
         self.tally.begin_question();
         self.conversations.clear();
         let to = address::request_id(width, request.target());
-        self.bus.pass(&address::passes(to, request.target()));
+        self.bus.pass(&address::passes(width, request.target()));
         let mut asking = Asking::new(to, request, lines, &self.known);
         let mut sender = Sender::new(address::form(request.target()), request.payload()).ok();
         let mut sent = false;
