@@ -34,7 +34,7 @@ const STORE: &str = "SH-0042";
 const CARD_NO: &str = "8800000042";
 
 /// Keys of these versions, as far as they are held; the last version is the current one.
-fn members(versions: std::ops::RangeInclusive<u8>, held: fn(u8, Purpose) -> bool) -> Arc<Members> {
+fn members(versions: std::ops::RangeInclusive<u8>, held: Held) -> Arc<Members> {
     static LAYOUTS: OnceLock<Vec<Arc<CardLayout>>> = OnceLock::new();
     let layouts = LAYOUTS.get_or_init(|| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols");
@@ -70,11 +70,7 @@ impl Shop {
         self.with_keys_held(versions, |_, _| true).await;
     }
 
-    async fn with_keys_held(
-        &mut self,
-        versions: std::ops::RangeInclusive<u8>,
-        held: fn(u8, Purpose) -> bool,
-    ) {
+    async fn with_keys_held(&mut self, versions: std::ops::RangeInclusive<u8>, held: Held) {
         if let Some(service) = self.service.take() {
             service.stop().await;
         }
@@ -201,12 +197,27 @@ impl Shop {
         data["member"].clone()
     }
 
+    /// Why the card that lies there was refused.
+    async fn refusal(&self) -> Value {
+        let head = self.gateway.store.head();
+        self.until("the card is refused", move |r| {
+            let from = (head.borrow().last.0 - 20).max(0);
+            let last = r.events_after(Offset(from), 100).unwrap().pop()?;
+            let data: Value = serde_json::from_str(last.event.data.get()).unwrap();
+            (last.event.kind == "card.refused").then(|| data["reason"].clone())
+        })
+        .await
+    }
+
     async fn holds(&self) -> (Option<Fen>, u32) {
         let row = self.gateway.store.read(|r| r.member_card(&number())).await.unwrap().unwrap();
         assert_eq!(row.held, None);
         (row.seen.holding.balance(), row.seen.holding.counter)
     }
 }
+
+/// Whether the store holds a key: by version and purpose.
+type Held = fn(u8, Purpose) -> bool;
 
 fn number() -> CardNo {
     CARD_NO.parse().unwrap()
@@ -342,6 +353,10 @@ async fn is_cut_everywhere(sim: Sim) {
     assert_eq!(shop.holds().await, (Some(Fen((sum + 1).into())), sum + 1));
     shop.take_away(card).await;
     // And the old ones do not.
+    shop.with_keys(version - 1..=version - 1).await;
+    let card = shop.lay(&chip).await;
+    assert_eq!(shop.refusal().await, "key-missing");
+    shop.take_away(card).await;
     shop.service.take().unwrap().stop().await;
 }
 
@@ -371,7 +386,7 @@ async fn a_classic_moves_to_newer_keys_cut_at_every_command() {
 }
 
 /// Sells with the card under the keys of versions 1 and 2, twice in one tap, and finds it as it was.
-async fn keeps_its_keys(sim: Sim, held: fn(u8, Purpose) -> bool) {
+async fn keeps_its_keys(sim: Sim, held: Held) {
     let mut shop = Shop::new();
     shop.with_keys(1..=1).await;
     let card = shop.lay(&blank(sim)).await;
@@ -399,7 +414,7 @@ async fn cards_of_other_kinds_keep_their_keys() {
 /// A card that could not be moved to the end is not touched, and is no worse for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_all_newer_keys_a_card_keeps_its_old_ones() {
-    let cases: [(Sim, fn(u8, Purpose) -> bool); 3] = [
+    let cases: [(Sim, Held); 3] = [
         (Sim::Desfire, |version, purpose| version == 1 || purpose != Purpose::Manage),
         (Sim::Ntag424, |version, purpose| version == 1 || purpose != Purpose::Sun),
         (Sim::Ntag215, |version, purpose| version == 1 || purpose != Purpose::Debit),

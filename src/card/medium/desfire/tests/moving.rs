@@ -42,7 +42,7 @@ fn shown(chip: &mut Chip, technology: Technology) -> Result<KeyVersion, Refusal>
 }
 
 fn is_proof_of_login(sent: &[Vec<u8>], at: usize) -> bool {
-    at > 0 && sent[at].starts_with(&[0x90, 0xAF]) && sent[at - 1].starts_with(&[0x90, 0x71])
+    at > 0 && sent[at].starts_with(&[0x90, 0xAF]) && [0x71, 0xAA].contains(&sent[at - 1][1])
 }
 
 #[test]
