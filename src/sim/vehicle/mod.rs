@@ -40,7 +40,7 @@ pub use fault::Fault;
 pub use replay::{Recording, ReplaySim};
 pub use script::Script;
 pub use slcan::{SlcanProfile, SlcanSim};
-pub use spec::{CarSpec, Drive, Dtc, Engine, Monitor, SpecError, healthy_monitors};
+pub use spec::{CarSpec, Drive, Dtc, Engine, MakersUnit, Monitor, SpecError, healthy_monitors};
 pub use truck::{Truck, TruckUnit};
 
 use crate::sim::presence::Presence;
