@@ -235,7 +235,8 @@ impl Command {
             _ => return Err(unknown()),
         };
         if UnitAddress::on_can(address).is_none() {
-            return Err(NotAsked::Unit(format!("{address:03X}")));
+            let digits = if self.is_11_bit() { 3 } else { 8 };
+            return Err(NotAsked::Unit(format!("{address:0digits$X}")));
         }
         let target = match answer {
             Some(answer) => Target::answering_on(address, answer).ok_or_else(|| self.cannot_answer())?,
