@@ -213,8 +213,8 @@ async fn a_truck_is_heard() {
     assert_eq!(report.ecus[0].dtcs[0].code, "SPN100-1");
 }
 
-/// A unit of a maker, played by the kernel's ISO-TP: asked with an address byte in front, and
-/// answering in many frames.
+/// A unit of a maker, played by the kernel's ISO-TP: asked with an address byte in front or
+/// answering on an ID of its own, in many frames.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "make can"]
 async fn a_unit_with_an_extended_address_and_one_of_fd_alone() {
@@ -227,6 +227,7 @@ async fn a_unit_with_an_extended_address_and_one_of_fd_alone() {
             0x612,
             Options { addresses: Some((0xF1, 0x12)), ..Options::default() },
         ),
+        (Target::answering_on(0x710, 0x77A).unwrap(), 0x710, 0x77A, Options::default()),
         (Target::Unit(0x7E0), 0x7E0, 0x7E8, Options { frame_bytes: 64, ..Options::default() }),
     ] {
         let is_fd = options.frame_bytes > 8;

@@ -8,10 +8,10 @@ mod vehicle_bay;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use baygate::config::tables::Poll;
+use baygate::config::tables::{Poll, VehicleTable};
 use baygate::vehicle::gate::group::GroupRequest;
 use vehicle_bay::dongle::{Dongle, good};
-use vehicle_bay::{Bay, open_store};
+use vehicle_bay::{Bay, open_store, quick, table};
 
 /// Commands of the adapter that cannot change a car.
 const AT: [&str; 19] = [
@@ -127,6 +127,61 @@ async fn every_byte_of_a_day_belongs_to_the_list() {
         assert!(allowed, "{command:?} is not on the list");
     }
     assert!(!commands[..commands.len() - 1].contains(&""), "a lone CR would repeat the last command");
+}
+
+/// A set may say where a unit answers, never whom else to ask: the header stays one of diagnosis,
+/// flow control goes to who was asked and says "send on", and all is set back afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_that_says_where_units_answer_adds_no_byte_to_the_car() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let set = dir.path().join("set.json");
+    let command = |head: &str| format!(r#"{{"hdr":{head},"freq":1,"signals":[]}}"#);
+    let commands: Vec<_> = [
+        r#""710","rax":"77A","cmd":{"22":"F187"}"#,
+        r#""745","rax":"100","cmd":{"21":"01"}"#,
+        r#""710","rax":"77A","cmd":{"2E":"F18700"}"#,
+        r#""710","rax":"77A","cmd":{"01":"0C"}"#,
+        r#""7E8","rax":"77A","cmd":{"22":"F187"}"#,
+        r#""100","rax":"77A","cmd":{"22":"F187"}"#,
+    ]
+    .map(command)
+    .into();
+    std::fs::write(&set, format!(r#"{{"commands":[{}]}}"#, commands.join(","))).unwrap();
+    let dongle = Dongle::echoing_on_tcp(Arc::new(|command: &str| good(command).into_bytes())).await;
+    let table = VehicleTable { signals: vec![set], ..table("bay-1", &dongle.link, Poll::Auto) };
+    let bay = Bay::start_table(&store, table, quick());
+    bay.nth("vehicle.report", 1).await;
+    bay.scan().await;
+    bay.stop().await;
+    let heard = dongle.heard_text();
+    let commands: Vec<&str> = heard.split_terminator('\r').collect();
+    for command in &commands {
+        let paired = [
+            "ATSH710",
+            "ATCRA77A",
+            "ATFCSH710",
+            "ATSH745",
+            "ATCRA100",
+            "ATFCSH745",
+            "ATFCSD300000",
+            "ATFCSM1",
+            "ATFCSM0",
+            "2101",
+        ];
+        let allowed = ["\u{7F}\u{7F}", "\u{7F}XXXXXXXX", "XXXXXXXX"].contains(command)
+            || AT.contains(command)
+            || addresses(command)
+            || paired.contains(command)
+            || is_read_only(command);
+        assert!(allowed, "{command:?} is not on the list");
+    }
+    // Between a question to such a unit and the next to everybody the adapter is set back.
+    let asked = commands.iter().position(|command| *command == "ATFCSM1").expect("the unit is asked");
+    let later = &commands[asked..];
+    let back = later.iter().position(|command| *command == "ATFCSM0").expect("set back");
+    let others = later.iter().position(|command| command.starts_with('0')).unwrap_or(usize::MAX);
+    assert!(back < others, "{later:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

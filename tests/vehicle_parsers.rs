@@ -83,6 +83,35 @@ fn read_without_addresses(frame: &[u8]) -> &[u8] {
     }
 }
 
+/// `rax` says where to listen, and changes neither whom nor what is asked.
+#[test]
+fn where_a_unit_answers_changes_no_question() {
+    let question = |header: &str, service: &str, rax: &str| {
+        let id = if service == "22" { "F187" } else { "0C" };
+        let text = format!(
+            r#"{{"commands":[{{"hdr":"{header}"{rax},"cmd":{{"{service}":"{id}"}},"signals":[]}}]}}"#
+        );
+        SignalSet::from_json(text.as_bytes()).unwrap().commands()[0].question()
+    };
+    let mut asked = 0;
+    for header in
+        (0x6F0..=0x7FF).map(|id| format!("{id:03X}")).chain(["DA10", "DB33", "DAFF"].map(str::to_owned))
+    {
+        for service in ["01", "09", "21", "22", "2E", "04"] {
+            let plain = question(&header, service, "");
+            for rax in ["000", "100", "6F1", "77A", "7E0", "7E8", "7FF", "800", "10", "1EC60E80", "FFFFFFFF"]
+            {
+                let Ok(paired) = question(&header, service, &format!(r#","rax":"{rax}""#)) else { continue };
+                let plain = plain.as_ref().expect("asked without it, too");
+                assert_eq!(paired.payload(), plain.payload());
+                assert_eq!(paired.target().request_id(), plain.target().request_id());
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 1000, "{asked}");
+}
+
 /// Whatever header and address a file names: no unit of any kind reads more than a question.
 #[test]
 fn no_set_makes_a_clearing_of_a_read() {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use baygate::config::tables::{Poll, VehicleTable};
+use baygate::sim::vehicle::{Adapter, CarSpec, MakersUnit, Profile, SlcanProfile, SlcanSim, VehicleSim};
 use baygate::store::requests::RequestState;
 use serde_json::{Value, json};
 use vehicle_bay::dongle::{Dongle, good};
@@ -117,4 +118,99 @@ async fn a_car_is_asked_what_fits_it_and_nothing_else() {
     for never in ["222018", "220101", "2E1E12", "2E"] {
         assert!(!heard.split('\r').any(|line| line.starts_with(never)), "{never} was sent");
     }
+}
+
+/// A unit on 710 that answers on 77A, as makers pair them; the second command does not say where.
+const PAIRED: &str = r#"{"commands":[
+ {"hdr":"710","rax":"77A","cmd":{"22":"F187"},"freq":1,"signals":[
+  {"id":"PART_FIRST","name":"Part","fmt":{"len":8,"max":255,"unit":"scalar"}},
+  {"id":"PART_LAST","name":"Part","fmt":{"bix":104,"len":8,"max":255,"unit":"scalar"}}]},
+ {"hdr":"710","rax":"77A","cmd":{"22":"F191"},"freq":1,"signals":[
+  {"id":"HARDWARE","name":"Hardware","fmt":{"bix":24,"len":8,"max":255,"unit":"scalar"}}]},
+ {"hdr":"710","cmd":{"22":"F189"},"freq":1,"signals":[]},
+ {"hdr":"6F5","cmd":{"22":"F191"},"freq":1,"signals":[]},
+ {"hdr":"710","rax":"77A","cmd":{"22":"F191"},"din":"03","freq":1,"signals":[]}
+]}"#;
+/// The same with 29 bits and a priority of the maker's.
+const PRIORITY: &str = r#"{"commands":[
+ {"hdr":"DA17","rax":"17","pri":"14","cmd":{"22":"F187"},"freq":1,"signals":[
+  {"id":"PART_FIRST","name":"Part","fmt":{"len":8,"max":255,"unit":"scalar"}},
+  {"id":"PART_LAST","name":"Part","fmt":{"bix":104,"len":8,"max":255,"unit":"scalar"}}]},
+ {"hdr":"DA17","pri":"14","cmd":{"22":"F191"},"freq":1,"signals":[
+  {"id":"HARDWARE","name":"Hardware","fmt":{"bix":24,"len":8,"max":255,"unit":"scalar"}}]}
+]}"#;
+
+fn car(protocol: u8, request: u32, answer: u32) -> CarSpec {
+    CarSpec { protocol, makers_unit: Some(MakersUnit { request, answer }), ..CarSpec::default() }
+}
+
+/// What the unit says of itself: `28101-5LJ-2020` in three frames, `HW02` in one.
+fn told_by_the_maker(report: &Value, address: &str) {
+    let told = values(report, address);
+    for expected in [
+        ("PART_FIRST", &json!(f64::from(b'2')), "scalar"),
+        ("PART_LAST", &json!(f64::from(b'0')), "scalar"),
+        ("HARDWARE", &json!(f64::from(b'2')), "scalar"),
+    ] {
+        assert!(told.contains(&expected), "{expected:?} in {told:?}");
+    }
+    // And the others are asked as ever afterwards.
+    assert_eq!(report["vin"], "1M8GDM9AXKP042788");
+}
+
+async fn asks_a_makers_unit(link: &str, set: &str, address: &str) -> Value {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let bay = Bay::start_table(&store, with_files(dir.path(), link, &[("set.json", set)]), quick());
+    let report = bay.nth("vehicle.report", 1).await;
+    told_by_the_maker(&report, address);
+    told_by_the_maker(&bay.scan().await.outcome.unwrap(), address);
+    bay.stop().await;
+    report
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_unit_answers_where_the_set_says() {
+    for (set, protocol, request, answer) in
+        [(PAIRED, 6, 0x710, 0x77A), (PRIORITY, 7, 0x14DA_17F1, 0x14DA_F117)]
+    {
+        let car = car(protocol, request, answer);
+        let address = if protocol == 6 { "77A" } else { "14DAF117" };
+        let profile = || Profile { adapter: Adapter::default(), car: Some(car.clone()) };
+        let dongle = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile()).await.unwrap();
+        let report = asks_a_makers_unit(&format!("elm327+tcp://{}", dongle.name()), set, address).await;
+        if set == PAIRED {
+            what_was_not_asked_is_said(&report);
+        }
+
+        let dongle = VehicleSim::spawn_pty(profile(), None).await.unwrap();
+        asks_a_makers_unit(&format!("elm327+serial://{}?baud=38400", dongle.name()), set, address).await;
+
+        let bus = SlcanSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), SlcanProfile::default(), &car);
+        let bus = bus.await.unwrap();
+        let link = format!("slcan+tcp://{}?bitrate=500000", bus.name());
+        let report = asks_a_makers_unit(&link, set, address).await;
+        if set == PAIRED {
+            what_was_not_asked_is_said(&report);
+            let control = "t71083000000000000000".to_owned();
+            assert!(bus.heard().contains(&control), "flow control goes to who was asked");
+        }
+    }
+}
+
+/// Nothing vanishes: neither what is never asked nor who was listened to in vain.
+fn what_was_not_asked_is_said(report: &Value) {
+    let errors = report["errors"].as_array().unwrap();
+    let said = |request: &str, words: &str| {
+        errors
+            .iter()
+            .any(|error| error["request"] == request && error["error"].as_str().unwrap().contains(words))
+    };
+    assert!(
+        said("22F189", "on 718; if the unit answers elsewhere, the file must name it in `rax`"),
+        "{errors:?}"
+    );
+    assert!(said("6F5.22F191", "set.json: never asked: 6F5 is no address of diagnosis"), "{errors:?}");
+    assert!(said("710.77A.22F191", "set.json: never asked: it needs other requests around it"), "{errors:?}");
+    assert_eq!(errors.iter().filter(|e| e["error"].as_str().unwrap().contains("never asked")).count(), 2);
 }

@@ -1,11 +1,12 @@
 //! Which of the makers' own commands a car is asked, and which is due. Pure: the
-//! service asks. A command that gets no answer a few times is left out for the visit.
+//! service asks. A command that gets no answer a few times is left out for the visit; one that
+//! can never be asked is kept with the reason.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::gate::Request;
-use super::signal_set::{Command, SignalSet, model_year};
+use super::signal_set::{Command, NotAsked, SignalSet, model_year};
 use crate::ident::Vin;
 
 /// Commands of all sets for one car, at most.
@@ -17,6 +18,18 @@ const MISSES: u8 = 3;
 #[derive(Debug, Clone, Default)]
 pub struct Agenda {
     items: Vec<Item>,
+    never_asked: Vec<NeverAsked>,
+}
+
+/// A command that fits the car and is never asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeverAsked {
+    /// The set's file.
+    pub file: String,
+    /// Its name in the set.
+    pub command: String,
+    /// Why.
+    pub why: NotAsked,
 }
 
 #[derive(Debug, Clone)]
@@ -51,14 +64,37 @@ impl Agenda {
     #[must_use]
     pub fn for_car(sets: &[Arc<SignalSet>], vin: Option<&Vin>, latest: u16) -> Self {
         let year = vin.and_then(|vin| model_year(vin, latest));
-        let fitting = sets.iter().filter(|set| set.is_for(vin)).flat_map(|set| {
+        let mut agenda = Self::default();
+        for set in sets.iter().filter(|set| set.is_for(vin)) {
             let commands = set.commands().iter().enumerate();
-            commands.filter(|(_, command)| command.years().fit(year)).filter_map(|(place, command)| {
-                let request = command.question().ok()?;
-                Some(Item { set: Arc::clone(set), command: place, request, due: Duration::ZERO, misses: 0 })
-            })
-        });
-        Self { items: fitting.take(MOST_COMMANDS).collect() }
+            for (place, command) in commands.filter(|(_, command)| command.years().fit(year)) {
+                let room = agenda.items.len() < MOST_COMMANDS;
+                match command
+                    .question()
+                    .and_then(|q| room.then_some(q).ok_or(NotAsked::TooMany(MOST_COMMANDS)))
+                {
+                    Ok(request) => agenda.items.push(Item {
+                        set: Arc::clone(set),
+                        command: place,
+                        request,
+                        due: Duration::ZERO,
+                        misses: 0,
+                    }),
+                    Err(why) => agenda.never_asked.push(NeverAsked {
+                        file: set.file().to_owned(),
+                        command: command.to_string(),
+                        why,
+                    }),
+                }
+            }
+        }
+        agenda
+    }
+
+    /// The commands that fit the car and are never asked, in the order of the files.
+    #[must_use]
+    pub fn never_asked(&self) -> &[NeverAsked] {
+        &self.never_asked
     }
 
     /// How many commands are not left out.
@@ -132,6 +168,12 @@ mod tests {
         let everybodys = set(&format!(r#"{{"commands":[{commands}]}}"#));
         let theirs = set(&format!(r#"{{"vin":["KMH*"],"commands":[{}]}}"#, command("7E4", "0101", 1, "")));
         let sets = [everybodys, theirs];
+        let never = Agenda::for_car(&sets, None, 2027).never_asked;
+        let never: Vec<_> = never.iter().map(|one| (one.command.as_str(), one.why.to_string())).collect();
+        assert!(
+            matches!(never.as_slice(), [("7E0.2E000101", why)] if why.contains("never sent")),
+            "{never:?}"
+        );
         for (vin, expected) in [
             (None, vec!["220001"]),
             (Some("LSVAG2186E2100001"), vec!["220001", "220002"]), // E: 2014
@@ -141,6 +183,16 @@ mod tests {
             let vin: Option<Vin> = vin.map(|vin| vin.parse().unwrap());
             assert_eq!(texts(&Agenda::for_car(&sets, vin.as_ref(), 2027), 0), expected, "{vin:?}");
         }
+    }
+
+    #[test]
+    fn what_is_more_than_a_car_is_asked_is_said() {
+        let commands: Vec<_> = (0..300).map(|did| command("7E0", &format!("{did:04X}"), 1, "")).collect();
+        let sets = [set(&format!(r#"{{"commands":[{}]}}"#, commands.join(",")))];
+        let agenda = Agenda::for_car(&sets, None, 2027);
+        assert_eq!((agenda.len(), agenda.never_asked().len()), (MOST_COMMANDS, 300 - MOST_COMMANDS));
+        assert_eq!(agenda.never_asked()[0].command, "7E0.220100");
+        assert_eq!(agenda.never_asked()[0].why, NotAsked::TooMany(MOST_COMMANDS));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::ecu::{Ecu, Moment, Readiness};
 use super::isotp::{Waiting, single};
 use super::signals::{self, Signals};
-use super::spec::{CarSpec, Drive, Engine, SpecError, healthy_monitors};
+use super::spec::{CarSpec, Drive, Engine, MakersUnit, SpecError, healthy_monitors};
 
 /// What the engine's unit measures itself.
 const MODULE_VOLTAGE: &str = "module_voltage";
@@ -28,6 +28,8 @@ pub struct Frame {
 #[derive(Debug, Clone)]
 pub struct Car {
     ecus: Vec<Ecu>,
+    /// The address of the last of them, where it is the maker's own.
+    makers_unit: Option<MakersUnit>,
     signals: Signals,
     protocol: u8,
     engine: Engine,
@@ -56,8 +58,10 @@ impl Car {
         if !(1..=8).contains(&spec.units) {
             return Err(SpecError::Units(spec.units.into()));
         }
+        let makers = spec.makers_unit.map(|_| makers_own(unit(spec, spec.units)));
         let mut car = Self {
-            ecus: (0..spec.units).map(|index| unit(spec, index)).collect(),
+            ecus: (0..spec.units).map(|index| unit(spec, index)).chain(makers).collect(),
+            makers_unit: spec.makers_unit,
             signals: Signals::new(spec.seed, spec.drift),
             protocol: spec.protocol,
             engine: spec.engine,
@@ -196,13 +200,14 @@ impl Car {
         }
         let late = std::mem::take(&mut self.late);
         for index in 0..self.ecus.len() {
+            let own = self.makers_unit.filter(|_| index + 1 == self.ecus.len());
             let address = Address::of(index);
-            let functional = frame.id == if frame.extended { 0x18DB_33F1 } else { 0x7DF };
-            let physical = frame.id == address.request(frame.extended);
+            let functional = own.is_none() && frame.id == if frame.extended { 0x18DB_33F1 } else { 0x7DF };
+            let physical = frame.id == own.map_or(address.request(frame.extended), |own| own.request);
             if frame.extended != self.wide() || !(functional || physical) {
                 continue;
             }
-            let id = address.answer(frame.extended);
+            let id = own.map_or(address.answer(frame.extended), |own| own.answer);
             let answer = |data| Frame { id, extended: frame.extended, data };
             if let Some(payload) = single(&frame.data) {
                 let messages = self.ask(index, payload, functional, true);
@@ -236,7 +241,8 @@ impl Car {
             return sent;
         }
         self.remember(payload);
-        for index in 0..self.ecus.len() {
+        // A maker's own unit has an arbitration ID, and none on these buses.
+        for index in 0..self.ecus.len() - usize::from(self.makers_unit.is_some()) {
             let source = Address::of(index).node;
             let stagger = Duration::from_millis(2 * index as u64);
             for (message, turn) in self.ask(index, payload, true, false).into_iter().zip(1_u32..) {
@@ -354,6 +360,11 @@ fn unit(spec: &CarSpec, index: u8) -> Ecu {
         busy_until: None,
         waiting: Waiting::default(),
     }
+}
+
+/// Nothing of J1979, and no codes: a unit of comfort, which tells what it is.
+fn makers_own(ecu: Ecu) -> Ecu {
+    Ecu { name: "GWY\0".into(), obd: false, parameters_on_uds: false, ..ecu }
 }
 
 /// Sum of all bytes (ISO 14230-2 §4.4, ISO 9141-2).

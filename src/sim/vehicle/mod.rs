@@ -42,7 +42,7 @@ pub use fault::Fault;
 pub use replay::{Recording, ReplaySim};
 pub use script::Script;
 pub use slcan::{SlcanProfile, SlcanSim};
-pub use spec::{CarSpec, Drive, Dtc, Engine, Monitor, SpecError, healthy_monitors};
+pub use spec::{CarSpec, Drive, Dtc, Engine, MakersUnit, Monitor, SpecError, healthy_monitors};
 pub use stage::{Place, Stage};
 pub use truck::{Truck, TruckUnit};
 

@@ -132,6 +132,16 @@ pub enum Drive {
     Bev,
 }
 
+/// A unit on identifiers of its maker's choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MakersUnit {
+    /// The arbitration ID on which it is asked, and takes flow control.
+    pub request: u32,
+    /// The arbitration ID of its answers.
+    pub answer: u32,
+}
+
 /// A car to simulate. Every field has a default: `CarSpec::default()` is a warm, healthy petrol car.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -158,6 +168,8 @@ pub struct CarSpec {
     pub monitors: Option<Vec<Monitor>>,
     /// Number of control units, 1 to 8.
     pub units: u8,
+    /// A maker's own unit beside them, which answers UDS alone.
+    pub makers_unit: Option<MakersUnit>,
     /// What drives it.
     pub drive: Drive,
     /// Answers J1979. False: only UDS, as some battery cars.
@@ -207,6 +219,7 @@ impl Default for CarSpec {
             signals: BTreeMap::new(),
             monitors: None,
             units: 2,
+            makers_unit: None,
             drive: Drive::Ice,
             obd: true,
             uds: true,

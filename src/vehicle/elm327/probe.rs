@@ -53,7 +53,6 @@ impl Adapter {
         Ok(())
     }
 
-    /// Tells it to wait as was learned, if it is not told yet.
     /// For a unit that asked for patience: the longest wait there is. False: it knows no such.
     pub(super) async fn wait_longest(&mut self) -> Result<bool, AdapterError> {
         if let Some(works) = self.waits_longest {
@@ -75,6 +74,7 @@ impl Adapter {
         Ok(())
     }
 
+    /// Tells it to wait as was learned, if it is not told yet.
     pub(super) async fn wait_as_learned(&mut self) -> Result<(), AdapterError> {
         if self.waits_longest.is_some() {
             return Ok(());

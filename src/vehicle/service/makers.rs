@@ -13,7 +13,7 @@ use crate::event::vehicle::{EcuReport, PidValue, RequestError, VehicleReport};
 use crate::health::Trouble;
 use crate::ident::Vin;
 use crate::vehicle::adapter::Adapter;
-use crate::vehicle::agenda::{Agenda, Due};
+use crate::vehicle::agenda::{Agenda, Due, NeverAsked};
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::report;
 use crate::vehicle::signal_set::Value;
@@ -23,6 +23,8 @@ use crate::vehicle::sources;
 const AT_A_LOOK: usize = 6;
 /// How long a report waits for makers' signals.
 const FOR_A_REPORT: Duration = Duration::from_secs(4);
+/// Commands that are never asked, named in a report one by one.
+const NEVER_ASKED_NAMED: usize = 20;
 /// This program was not written before this year: a clock before it is wrong.
 const THIS_YEAR: u16 = 2026;
 
@@ -72,6 +74,13 @@ impl Service {
         self.agenda = Agenda::for_car(&self.sources.sets, vin, latest_model_year());
         self.agenda_for = Some(vin.cloned());
         tracing::debug!(link = %self.table.id, commands = self.agenda.len(), "makers' commands for this car");
+        for never in self.agenda.never_asked().chunk_by(|one, next| one.file == next.file) {
+            let Some(first) = never.first() else { continue };
+            tracing::warn!(
+                link = %self.table.id, file = first.file, never_asked = never.len(),
+                first = first.command, why = %first.why, "commands that this car is never asked"
+            );
+        }
     }
 
     /// Asks what is due, into the window.
@@ -92,7 +101,9 @@ impl Service {
         adapter: &mut Adapter,
         report: &mut VehicleReport,
     ) -> Result<(), AdapterError> {
+        report.errors.extend(never_asked(self.agenda.never_asked()));
         if self.agenda.is_empty() {
+            report::fit(report);
             return Ok(());
         }
         self.agenda.all_due();
@@ -123,9 +134,21 @@ impl Service {
     async fn ask_maker(&mut self, adapter: &mut Adapter, due: &Due) -> Result<Asked, AdapterError> {
         let answer = adapter.ask(due.request, None).await?;
         self.count_garbage(answer.garbage);
-        let failed = answer.trouble();
+        let mut failed = answer.trouble();
         let Some(command) = due.command() else { return Ok((Vec::new(), failed)) };
+        let silent = answer.is_silence();
         let messages = command.of_its_unit(answer.messages);
+        match (&failed, command.presumed_answer_id()) {
+            (Some(why), Some(listened)) if silent => {
+                failed = Some(format!(
+                    "{why} on {listened}; if the unit answers elsewhere, the file must name it in `rax`"
+                ));
+            }
+            (None, _) if messages.is_empty() => {
+                failed = Some("only units that were not meant answered; see `rax` in the file".to_owned());
+            }
+            _ => {}
+        }
         let now = self.now();
         self.agenda.asked(due, now, !messages.is_empty());
         let mut answers: Vec<(String, Vec<PidValue>)> = Vec::new();
@@ -149,6 +172,20 @@ impl Service {
         }
         Ok((answers, failed))
     }
+}
+
+/// The commands that are never asked, for `errors`: the first ones by name, the others by number.
+fn never_asked(all: &[NeverAsked]) -> impl Iterator<Item = RequestError> + '_ {
+    let more = all.len().saturating_sub(NEVER_ASKED_NAMED);
+    let named = all.iter().take(NEVER_ASKED_NAMED).map(|NeverAsked { file, command, why }| RequestError {
+        request: command.clone(),
+        error: format!("{file}: never asked: {why}"),
+    });
+    let others = (more > 0).then(|| RequestError {
+        request: "signals".into(),
+        error: format!("{more} more commands are never asked; the log names their files"),
+    });
+    named.chain(others)
 }
 
 type Asked = (Vec<(String, Vec<PidValue>)>, Option<String>);

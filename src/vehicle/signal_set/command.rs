@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::format::Format;
 use super::years::Years;
-use crate::vehicle::gate::{ExtendedAddress, Refused, Request, Target};
+use crate::vehicle::gate::{ExtendedAddress, Refused, Request, Target, UnitAddress};
+use crate::vehicle::protocol::EcuAddress;
 
 /// A command is asked at most so often, whatever `freq` says, …
 const MOST_OFTEN: Duration = Duration::from_secs(1);
@@ -36,6 +37,20 @@ pub enum NotAsked {
     /// `hdr` is none of an 11-bit or 29-bit CAN bus.
     #[error("its header {0} is none of a CAN bus")]
     Header(String),
+    /// `hdr`, with `pri`, is an address that the gate does not have.
+    #[error("{0} is no address of diagnosis (700 to 7DE, 7E0 to 7E7, 7F0 to 7F7, DAxx with `pri` 18 or 14)")]
+    Unit(String),
+    /// `rax` is an identifier of another width, or the request's own.
+    #[error("no unit that is asked on `hdr` {header} can answer on `rax` {rax}")]
+    AnswersOn {
+        /// `hdr`.
+        header: String,
+        /// `rax`.
+        rax: String,
+    },
+    /// Before it in the files are as many as a car is asked.
+    #[error("a car is asked {0} commands at most; leave out files or commands that this car does not need")]
+    TooMany(usize),
 }
 
 /// A request and the signals in its answer.
@@ -43,18 +58,19 @@ pub enum NotAsked {
 #[serde(try_from = "Written")]
 pub struct Command {
     /// Request header: 3 digits on 11-bit CAN, 4 digits elsewhere.
-    header: String,
+    pub(super) header: String,
     /// `rax` as written.
-    answers_on: Option<String>,
-    /// Service and identifier, hex.
-    request: Vec<u8>,
+    pub(super) answers_on: Option<String>,
+    /// Service and identifier.
+    pub(super) request: Vec<u8>,
     extended_address: Option<u8>,
     priority: u32,
     tester: u8,
     needs_others: bool,
     every: Duration,
     years: Years,
-    options: Vec<(String, String)>,
+    /// What stands behind its name.
+    pub(super) options: Vec<(String, String)>,
     signals: Vec<Signal>,
 }
 
@@ -166,57 +182,11 @@ fn every(seconds: Option<f64>) -> Duration {
     wanted.clamp(MOST_OFTEN, MOST_RARELY)
 }
 
-/// A command's name, taken apart: `HDR[.RAX].CMD[|options]`.
-#[derive(Debug)]
-pub struct Name<'a> {
-    header: &'a str,
-    answers_on: Option<&'a str>,
-    request: Vec<u8>,
-    options: Vec<(&'a str, &'a str)>,
-}
-
-impl<'a> Name<'a> {
-    /// `None` when the text is no name.
-    pub fn parse(text: &'a str) -> Option<Self> {
-        let (path, options) = text.split_once('|').unwrap_or((text, ""));
-        let parts: Vec<&str> = path.split('.').collect();
-        let (header, answers_on, request) = match parts.as_slice() {
-            [header, request] => (*header, None, *request),
-            [header, answers_on, request] => (*header, Some(*answers_on), *request),
-            _ => return None,
-        };
-        let options = options.split(',').filter_map(|option| option.split_once('=')).collect();
-        Some(Self { header, answers_on, request: hex::decode(request).ok()?, options })
-    }
-}
-
 impl Command {
     /// Its signals.
     #[must_use]
     pub fn signals(&self) -> &[Signal] {
         &self.signals
-    }
-
-    /// Whether the name without its options is this command's.
-    pub fn is_named(&self, name: &Name<'_>) -> bool {
-        let same = |ours: Option<&str>, theirs: Option<&str>| match (ours, theirs) {
-            (Some(ours), Some(theirs)) => ours.eq_ignore_ascii_case(theirs),
-            (None, None) => true,
-            _ => false,
-        };
-        self.header.eq_ignore_ascii_case(name.header)
-            && same(self.answers_on.as_deref(), name.answers_on)
-            && self.request == name.request
-    }
-
-    /// Options that both have, less those that only one has: the higher, the better.
-    pub fn likeness(&self, name: &Name<'_>) -> i32 {
-        let both = |key: &str, value: &str| {
-            name.options.iter().any(|(k, v)| *k == key && v.eq_ignore_ascii_case(value))
-        };
-        let shared = self.options.iter().filter(|(key, value)| both(key, value)).count();
-        let all = self.options.len() + name.options.len();
-        i32::try_from(3 * shared).unwrap_or(i32::MAX) - i32::try_from(all).unwrap_or(i32::MAX)
     }
 
     /// The model years it is for.
@@ -242,24 +212,50 @@ impl Command {
         }
         let unknown = || NotAsked::Header(self.header.clone());
         let header = u32::from_str_radix(&self.header, 16).map_err(|_| unknown())?;
+        let answer = self.answer_number()?;
         if let Some(unit) = self.extended_address {
             let address = ExtendedAddress::new(header, unit, self.tester).filter(|_| self.is_11_bit());
+            let address = match (address, answer) {
+                (Some(address), Some(answer)) => {
+                    Some(address.answering_on(answer).ok_or_else(|| self.cannot_answer())?)
+                }
+                (address, _) => address,
+            };
             let target = address.map(Target::Extended).ok_or(NotAsked::Addresses)?;
             return request.to(target).ok_or(NotAsked::Addresses);
         }
         if self.tester != TESTER {
             return Err(NotAsked::Addresses);
         }
-        Ok(match (self.header.len(), header) {
+        let address = match (self.header.len(), header) {
             // ISO 15765-4: everybody, on 11 bits and on 29.
-            (3, 0x7DF) | (4, 0xDB33) => request,
-            (3, 0..=0x7FF) => request.to(Target::Unit(header)).ok_or(NotAsked::Doubtful)?,
-            (4, 0xDA00..=0xDAFF) => {
-                let address = self.priority << 24 | header << 8 | u32::from(TESTER);
-                request.to(Target::Unit(address)).ok_or(NotAsked::Doubtful)?
-            }
+            (3, 0x7DF) | (4, 0xDB33) => return Ok(request),
+            (3, 0..=0x7FF) => header,
+            (4, 0xDA00..=0xDAFF) => self.priority << 24 | header << 8 | u32::from(TESTER),
             _ => return Err(unknown()),
-        })
+        };
+        if UnitAddress::on_can(address).is_none() {
+            let digits = if self.is_11_bit() { 3 } else { 8 };
+            return Err(NotAsked::Unit(format!("{address:0digits$X}")));
+        }
+        let target = match answer {
+            Some(answer) => Target::answering_on(address, answer).ok_or_else(|| self.cannot_answer())?,
+            None => Target::Unit(address),
+        };
+        request.to(target).ok_or(NotAsked::Doubtful)
+    }
+
+    fn cannot_answer(&self) -> NotAsked {
+        let rax = self.answers_on.clone().unwrap_or_default();
+        NotAsked::AnswersOn { header: self.header.clone(), rax }
+    }
+
+    /// `rax` as a number; an 11-bit identifier has three digits, a 29-bit one has not.
+    fn answer_number(&self) -> Result<Option<u32>, NotAsked> {
+        let Some(rax) = &self.answers_on else { return Ok(None) };
+        let fits = (rax.len() == 3) == self.is_11_bit();
+        let id = self.answer_id().filter(|_| fits).and_then(|id| u32::from_str_radix(&id, 16).ok());
+        id.map(Some).ok_or_else(|| self.cannot_answer())
     }
 
     /// Whether its frames carry an address byte before ISO-TP's own.
@@ -305,6 +301,15 @@ impl Command {
             }
             _ => None,
         }
+    }
+
+    /// Where a maker's own unit is listened to though nothing says that it answers there: OBDb's
+    /// form has `rax` for it, and no rule for sets without. As many makers have it: 8 above.
+    #[must_use]
+    pub fn presumed_answer_id(&self) -> Option<EcuAddress> {
+        let told = self.answers_on.is_some() || self.usual_answer_id().is_some();
+        let header = u32::from_str_radix(&self.header, 16).ok().filter(|_| !told && self.is_11_bit())?;
+        UnitAddress::on_can(header).map(UnitAddress::answers_as)
     }
 
     /// The data of an answer behind service and identifier; `None` when it answers something else.

@@ -5,6 +5,7 @@
 
 mod command;
 mod format;
+mod name;
 mod years;
 
 use std::collections::HashMap;
@@ -16,7 +17,7 @@ pub use command::{Command, NotAsked, Signal};
 pub use format::{Format, Value};
 pub use years::{Years, model_year};
 
-use command::Name;
+use name::Name;
 
 use super::answer::Message;
 use super::elm327::frame::{self, Frame};
@@ -36,6 +37,9 @@ pub struct SignalSet {
     /// Ours: patterns of the VINs the set is for, `*` and `?` as in file names.
     #[serde(default)]
     vin: Vec<String>,
+    /// The file's name.
+    #[serde(skip)]
+    file: String,
 }
 
 impl SignalSet {
@@ -52,9 +56,17 @@ impl SignalSet {
     /// # Errors
     /// One line for people.
     pub fn from_file(path: &std::path::Path, bytes: &[u8]) -> Result<Self, String> {
-        Self::from_json(bytes).map_err(|SignalSetError(error)| {
+        let set = Self::from_json(bytes).map_err(|SignalSetError(error)| {
             format!("{}:{}:{}: {error}", path.display(), error.line(), error.column())
-        })
+        })?;
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { file, ..set })
+    }
+
+    /// The name of the file it is from; nothing when it is from none.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        &self.file
     }
 
     /// Whether a car is one of those it is for. Without patterns it is for every car on

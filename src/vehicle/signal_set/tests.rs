@@ -57,6 +57,25 @@ fn years_choose_among_commands_of_one_name() {
     assert_eq!(decode("7E0.7E8.221E12|f=-2017", "7E804621E1201"), gear("GEAR_OLD"));
 }
 
+/// `c=` is what OBDb's tool writes, `p=` what the contract has; `p=` is OBDb's word for a protocol.
+#[test]
+fn a_priority_has_two_letters_and_a_protocol_keeps_its_own() {
+    let command = |more: &str, id: &str| {
+        format!(
+            r#"{{"hdr":"DA10","cmd":{{"01":"0C"}},"freq":1{more},"signals":[{{"id":"{id}","name":"","fmt":{{"len":8,"max":255,"unit":"scalar"}}}}]}}"#
+        )
+    };
+    let commands =
+        [command("", "USUAL"), command(r#","pri":"14""#, "LOW"), command(r#","proto":"9141-2""#, "KLINE")];
+    let set = SignalSet::from_json(format!(r#"{{"commands":[{}]}}"#, commands.join(",")).as_bytes()).unwrap();
+    for (options, id) in [("", "USUAL"), ("|c=14", "LOW"), ("|p=14", "LOW"), ("|p=9141-2", "KLINE")] {
+        let found = set.command(&format!("DA10.010C{options}")).unwrap();
+        assert_eq!(found.signals()[0].id, id, "{options}");
+    }
+    let names: Vec<_> = set.commands().iter().map(Command::to_string).collect();
+    assert_eq!(names, ["DA10.010C", "DA10.010C|c=14", "DA10.010C|p=9141-2"]);
+}
+
 #[test]
 fn long_answers_interleave() {
     let response = "7EC100F620101000102\n7ED100F620101FFFFFF\n7EC2103040506070809\n7ED21FFFFFFFFFFFFFF\n7EC220AFFFFFFFFFFFF";
@@ -71,6 +90,7 @@ fn long_answers_interleave() {
 fn wide_and_extended_addresses() {
     assert_eq!(decode("DA10.10.22DA2C|c=14", "14DAF1100662DA2C001234"), number("P", 4660.0));
     assert_eq!(decode("DA10.10.22DA2C|c=14", "18DAF1100662DA2C001234"), Some(vec![]), "another priority");
+    assert_eq!(decode("DA10.10.22DA2C|p=14", "14DAF1100662DA2C001234"), number("P", 4660.0));
     assert_eq!(
         decode("6F1.607.22DDBC|e=07,ta=F1,fc=1", "607F1100762DDBC01F4\n607F12103E8"),
         Some(vec![("SOC".into(), Value::Number(50.0)), ("SOC_MAX".into(), Value::Number(100.0))])
@@ -108,10 +128,11 @@ fn every_key_is_kept() {
 
 #[test]
 fn only_what_the_gate_lets_through_is_asked() {
-    use crate::vehicle::gate::{ExtendedAddress, Target};
+    use crate::vehicle::gate::{ExtendedAddress, PairedAddress, Target};
     let extended = |request: u32, unit: u8, tester: u8| {
         Target::Extended(ExtendedAddress::new(request, unit, tester).unwrap())
     };
+    let paired = |request: u32, answer: u32| Target::Paired(PairedAddress::new(request, answer).unwrap());
     // (command, what is asked of whom, or why not)
     for (command, expected) in [
         (r#""hdr":"7E0","cmd":{"22":"1E12"}"#, Ok(("221E12", Target::Unit(0x7E0)))),
@@ -119,6 +140,27 @@ fn only_what_the_gate_lets_through_is_asked() {
         (r#""hdr":"7e4","cmd":{"21":"01"}"#, Ok(("2101", Target::Unit(0x7E4)))),
         (r#""hdr":"DA10","cmd":{"22":"F190"}"#, Ok(("22F190", Target::Unit(0x18DA_10F1)))),
         (r#""hdr":"DA10","pri":"14","cmd":{"22":"F190"}"#, Ok(("22F190", Target::Unit(0x14DA_10F1)))),
+        (r#""hdr":"DA10","pri":"17","cmd":{"22":"F190"}"#, Err("17DA10F1 is no address of diagnosis")),
+        (r#""hdr":"DA10","pri":"00","cmd":{"22":"F190"}"#, Err("00DA10F1 is no address of diagnosis")),
+        (r#""hdr":"6F5","cmd":{"22":"F190"}"#, Err("6F5 is no address of diagnosis")),
+        (r#""hdr":"7E8","cmd":{"22":"F190"}"#, Err("7E8 is no address of diagnosis")),
+        (r#""hdr":"710","cmd":{"22":"2A0A"}"#, Ok(("222A0A", Target::Unit(0x710)))),
+        (r#""hdr":"710","rax":"718","cmd":{"22":"2A0A"}"#, Ok(("222A0A", Target::Unit(0x710)))),
+        (r#""hdr":"710","rax":"77A","cmd":{"22":"2A0A"}"#, Ok(("222A0A", paired(0x710, 0x77A)))),
+        (r#""hdr":"745","rax":"765","cmd":{"21":"01"}"#, Ok(("2101", paired(0x745, 0x765)))),
+        (r#""hdr":"DA10","rax":"10","cmd":{"22":"F190"}"#, Ok(("22F190", Target::Unit(0x18DA_10F1)))),
+        (
+            r#""hdr":"DA10","rax":"55","pri":"14","cmd":{"22":"F190"}"#,
+            Ok(("22F190", paired(0x14DA_10F1, 0x14DA_F155))),
+        ),
+        (
+            r#""hdr":"DA10","rax":"1EC60E80","cmd":{"22":"F190"}"#,
+            Ok(("22F190", paired(0x18DA_10F1, 0x1EC6_0E80))),
+        ),
+        (r#""hdr":"710","rax":"77A","cmd":{"01":"0C"}"#, Err("give `eax`")),
+        (r#""hdr":"710","rax":"710","cmd":{"22":"2A0A"}"#, Err("can answer on `rax` 710")),
+        (r#""hdr":"710","rax":"7A","cmd":{"22":"2A0A"}"#, Err("can answer on `rax` 7A")),
+        (r#""hdr":"DA10","rax":"77A","cmd":{"22":"2A0A"}"#, Err("can answer on `rax` 77A")),
         (r#""hdr":"DB33","cmd":{"01":"0C"}"#, Ok(("010C", Target::Functional))),
         (r#""hdr":"7E0","cmd":{"04":""}"#, Err("never sent")),
         (r#""hdr":"7E0","cmd":{"2E":"F19000"}"#, Err("never sent")),
@@ -127,6 +169,10 @@ fn only_what_the_gate_lets_through_is_asked() {
         (r#""hdr":"7E0","cmd":{"10":"03"}"#, Err("never sent")),
         (r#""hdr":"7E0","cmd":{"22":"F1"}"#, Err("byte(s)")),
         (r#""hdr":"6F1","eax":"07","cmd":{"22":"DDBC"}"#, Ok(("22DDBC", extended(0x6F1, 0x07, 0xF1)))),
+        (
+            r#""hdr":"6F1","eax":"07","rax":"607","cmd":{"22":"DDBC"}"#,
+            Ok(("22DDBC", extended(0x6F1, 0x07, 0xF1))),
+        ),
         (r#""hdr":"750","eax":"2A","tst":"2A","cmd":{"21":"30"}"#, Ok(("2130", extended(0x750, 0x2A, 0x2A)))),
         (r#""hdr":"123","eax":"07","cmd":{"22":"DDBC"}"#, Err("extended addresses")),
         (r#""hdr":"DA10","eax":"07","cmd":{"22":"DDBC"}"#, Err("extended addresses")),
