@@ -156,13 +156,21 @@ async fn a_tap_tells_the_member_on_every_technology() {
     let service = gateway.serve_members(pcsc_table("counter-1", "Virtual PCD 00 00"), Some(members()));
     gateway.expect_state("counter-1", Ready, None).await;
     let mut expected = Vec::new();
-    let cards = ALL.map(|(sim, technology, name)| (issue(sim, technology, &record()), name));
+    // One number on two chips would be a copy.
+    let numbered = |n: usize| {
+        let card_no = format!("88000001{n:02}").parse().unwrap();
+        MemberRecord { card_no, ..record() }
+    };
+    let cards = ALL
+        .into_iter()
+        .enumerate()
+        .map(|(n, (sim, technology, name))| (issue(sim, technology, &numbered(n)), name, numbered(n)));
     // A reader that calls every Type 2 chip by one name.
-    let chip = issue(Sim::UltralightC, Technology::UltralightC, &record());
+    let chip = issue(Sim::UltralightC, Technology::UltralightC, &numbered(ALL.len()));
     let mut profile = CardProfile::new(Sim::UltralightC).misnamed();
     profile.direct_transmit = true;
-    let misnamed = (chip.in_another_reader(profile), "ultralight-c");
-    for (chip, name) in cards.into_iter().chain([misnamed]) {
+    let misnamed = (chip.in_another_reader(profile), "ultralight-c", numbered(ALL.len()));
+    for (chip, name, holds) in cards.chain([misnamed]) {
         let card = present(pcscd.port, chip).await;
         let uid = uid(&card.chip());
         expected.push(format!("tapped {uid}"));
@@ -172,7 +180,7 @@ async fn a_tap_tells_the_member_on_every_technology() {
         assert_eq!(
             told["member"],
             json!({
-                "card_no": "8800000042", "type": "named", "status": "active", "tier": 3,
+                "card_no": holds.card_no, "type": "named", "status": "active", "tier": 3,
                 "issuing_store": STORE, "principal_fen": 50_000, "bonus_fen": 2_500, "balance_fen": 52_500,
                 "points": 300, "coupons": [{ "kind": 7, "left": 5 }], "counter": 12, "key_version": 1,
                 "authentic": true,
