@@ -44,8 +44,9 @@ impl Repeats {
     /// over; asked again it listens on, and what the unit says then to the first question is as
     /// good (to the second it says "busy", ISO 14229-1 table A.1).
     fn more_patience(&mut self, answer: &Answer) -> bool {
-        if !answer.pending.is_empty() && self.waits > 0 {
-            self.waits -= 1;
+        if !answer.pending.is_empty() {
+            let Some(left) = self.waits.checked_sub(1) else { return false };
+            self.waits = left;
             self.patience = Instant::now() + PENDING_WITHIN;
         }
         self.awaited.extend(answer.pending.iter().cloned());
@@ -112,6 +113,7 @@ impl Adapter {
                 Ok(command) => command,
                 Err(complaint) => return Ok(Answer { complaints: vec![complaint], ..Answer::default() }),
             };
+            let asked = Instant::now();
             let answer = self.ask_once(command, request).await?;
             if answer.restarted || answer.settings_lost {
                 let long = self.lines_told + 1 >= LONG_LINES;
@@ -135,9 +137,10 @@ impl Adapter {
             } else if left.more_patience(&answer) {
                 // A "wait" is a line too: counted, it would end the listening.
                 counted = None;
-                if left.awaited.is_empty() || !self.wait_longest().await? {
-                    tokio::time::sleep(BUSY_PAUSE).await;
-                }
+                let listened = !left.awaited.is_empty() && self.wait_longest().await?;
+                // A chip may only say that it listens longer: the car is not asked at its pace.
+                let since = if listened { asked } else { Instant::now() };
+                tokio::time::sleep_until(since + BUSY_PAUSE).await;
             } else {
                 self.doubt_assumption(&answer).await?;
                 if self.lines_told >= LONG_LINES && !answer.messages.is_empty() && self.may_grow() {
