@@ -14,9 +14,9 @@ use vehicle_bay::dongle::{Dongle, good};
 use vehicle_bay::{Bay, open_store, quick, table};
 
 /// Commands of the adapter that cannot change a car.
-const AT: [&str; 19] = [
-    "ATZ", "ATE0", "ATE1", "ATL0", "ATS0", "ATH1", "ATAT1", "ATAT2", "ATST19", "ATST32", "ATSP0", "ATDPN",
-    "ATPC", "ATFE", "ATI", "AT@1", "STDI", "ATRV", "ATAR",
+const AT: [&str; 21] = [
+    "ATZ", "ATE0", "ATE1", "ATL0", "ATS0", "ATH1", "ATAT0", "ATAT1", "ATAT2", "ATST19", "ATST32", "ATSTFF",
+    "ATSP0", "ATDPN", "ATPC", "ATFE", "ATI", "AT@1", "STDI", "ATRV", "ATAR",
 ];
 
 /// Commands of the adapter that choose the bus and the unit asked: a battery car is looked for
