@@ -10,7 +10,7 @@ use std::path::Path;
 use baygate::event::Class;
 use baygate::event::gateway::EpochReason;
 use baygate::health::Health;
-use baygate::store::{Store, StoreError, backup};
+use baygate::store::{Store, StoreError, backup, inspect};
 use store_setup::{child, fact, options, positions, until};
 use tokio_util::sync::CancellationToken;
 
@@ -41,6 +41,32 @@ async fn a_second_daemon_is_refused_by_name() {
     holder.kill().unwrap();
     holder.wait().unwrap();
     Store::open(&options(dir.path())).unwrap();
+}
+
+/// Power cut in the very first write, found by `make power-cut`: one page, and a journal that takes it
+/// back (SQLite "Database File Format" §3: magic, no pages, sector 512, page 4096).
+#[tokio::test]
+async fn a_file_cut_while_it_was_made_is_blank_and_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("baygate.db");
+    drop(rusqlite::Connection::open(&file).unwrap().pragma_update(None, "journal_mode", "wal"));
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), 4096);
+    let mut journal = [0; 512];
+    journal[..8].copy_from_slice(&[0xD9, 0xD5, 0x05, 0xF9, 0x20, 0xA1, 0x63, 0xD7]);
+    journal[22] = 2;
+    journal[26] = 0x10;
+    std::fs::write(dir.path().join("baygate.db-journal"), journal).unwrap();
+    let verdict = inspect::verify(dir.path(), &mut |_| {}).unwrap();
+    assert!(verdict.sound && verdict.rows == 0, "{verdict:?}");
+    assert_eq!(std::fs::metadata(&file).unwrap().len(), 0, "taken back");
+    let (store, opened) = Store::open(&options(dir.path())).unwrap();
+    assert_eq!(opened.new_epoch, Some(EpochReason::Created));
+    store.close().await;
+    // What is empty but has a WAL had been more.
+    std::fs::write(dir.path().join("baygate.db-wal"), [1; 64]).unwrap();
+    std::fs::write(&file, "").unwrap();
+    assert!(!inspect::verify(dir.path(), &mut |_| {}).unwrap().sound);
+    assert_eq!(std::fs::metadata(dir.path().join("baygate.db-wal")).unwrap().len(), 64, "not thrown away");
 }
 
 #[tokio::test]

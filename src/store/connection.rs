@@ -8,6 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::StoreError;
+use super::mark::beside;
 
 /// Schema versions, oldest first. Never edit one that was released: add the next.
 const MIGRATIONS: &[&str] = &[
@@ -47,15 +48,21 @@ pub(super) const SCHEMA: &str = "schema";
 const HEADER: [(usize, &[u8]); 4] =
     [(0, b"SQLite format 3\0"), (16, &[0x10, 0]), (20, &[0, 64, 32, 32]), (52, &[0; 4])];
 
-/// Looks at the header before SQLite does. A file that is empty or not there is a new one.
+/// Looks at the header before SQLite does. A file that is empty or not there is a new one, unless
+/// it has a WAL: SQLite would throw that away, whoever opens the file.
 pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
     let mut header = Vec::with_capacity(100);
     let read = std::fs::File::open(path).and_then(|file| file.take(100).read_to_end(&mut header));
-    match read {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+    let blank = match read {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
         Err(source) => return Err(StoreError::File { path: path.to_owned(), source }),
-        Ok(0) => return Ok(()),
-        Ok(_) => {}
+        Ok(read) => read == 0,
+    };
+    if blank {
+        // 32 bytes: the WAL's own header.
+        let wal_bytes = std::fs::metadata(beside(path, "-wal")).map_or(0, |file| file.len());
+        let what = "the file is empty, its WAL is not".into();
+        return if wal_bytes > 32 { Err(StoreError::Damaged { what }) } else { Ok(()) };
     }
     let as_ever = |(at, bytes): &(usize, &[u8])| header.get(*at..*at + bytes.len()) == Some(*bytes);
     let version = |at: usize| matches!(header.get(at), Some(1 | 2));
@@ -184,18 +191,31 @@ pub(super) fn check_schema_version(conn: &Connection) -> Result<(), StoreError> 
     if found > known { Err(StoreError::TooNew { found, known }) } else { Ok(()) }
 }
 
-/// Brings the schema up to this program's version, one transaction a step.
+/// Brings the schema up to this program's version, in one transaction: a cut leaves the old one.
 pub(super) fn migrate(conn: &mut Connection) -> Result<(), StoreError> {
     check_schema_version(conn)?;
-    let found = found_version(conn)?;
-    for (version, sql) in (1_i64..).zip(MIGRATIONS).skip(usize::try_from(found).unwrap_or(0)) {
-        let tx = conn.transaction()?;
-        tx.execute_batch(sql)?;
-        tx.pragma_update(None, "user_version", version)?;
-        super::epoch::set_meta(&tx, SCHEMA, &version.to_string())?;
-        tx.commit()?;
+    let (found, known) = (found_version(conn)?, known_version());
+    if found == known {
+        return Ok(());
     }
-    Ok(())
+    let tx = conn.transaction()?;
+    for sql in MIGRATIONS.iter().skip(usize::try_from(found).unwrap_or(0)) {
+        tx.execute_batch(sql)?;
+    }
+    tx.pragma_update(None, "user_version", known)?;
+    super::epoch::set_meta(&tx, SCHEMA, &known.to_string())?;
+    Ok(tx.commit()?)
+}
+
+/// Lets SQLite take back what a cut left of the making of the file, before it had its WAL: a
+/// connection that cannot write is not let in before.
+pub(super) fn take_back(path: &Path) -> Result<(), StoreError> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.busy_timeout(Duration::from_secs(5))?;
+    Ok(conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?)
 }
 
 /// Tables and indexes of this program's schema: names and statements.

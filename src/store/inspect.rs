@@ -28,7 +28,10 @@ pub struct Inspection {
 /// # Errors
 /// What keeps the file from being looked at: none there, of a later version, not readable for this user.
 pub fn verify(place: &Path, progress: &mut dyn FnMut(u64)) -> Result<Verdict, StoreError> {
-    match Inspection::open(place).and_then(|inspection| inspection.verify(progress)) {
+    let verified = Inspection::open(place).and_then(|inspection| {
+        if inspection.is_blank()? { Ok(Verdict::blank()) } else { inspection.verify(progress) }
+    });
+    match verified {
         Err(error) if error.is_damage() => Ok(Inspection::unreadable(&error)),
         other => other,
     }
@@ -111,6 +114,12 @@ pub struct Verdict {
     pub missing: Vec<Missing>,
 }
 
+impl Verdict {
+    fn blank() -> Self {
+        Self { sound: true, rows: 0, problems: Vec::new(), missing: Vec::new() }
+    }
+}
+
 impl Inspection {
     /// Opens the database of a data folder, or a backup file.
     ///
@@ -120,6 +129,9 @@ impl Inspection {
         let path = if place.is_dir() { place.join(FILE) } else { place.to_owned() };
         std::fs::metadata(&path).map_err(|source| StoreError::File { path: path.clone(), source })?;
         connection::check_header(&path)?;
+        if mark::beside(&path, "-journal").exists() {
+            connection::take_back(&path)?;
+        }
         let conn = connection::reader(&path)?;
         connection::check_schema_version(&conn)?;
         Ok(Self { path, conn })
@@ -184,6 +196,13 @@ impl Inspection {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the first start was cut before it had made anything: the next one begins anew.
+    fn is_blank(&self) -> Result<bool, StoreError> {
+        let number = |sql: &str| self.conn.query_row(sql, [], |row| row.get::<_, i64>(0));
+        let tables = number("SELECT count(*) FROM sqlite_schema")?;
+        Ok(tables == 0 && number("PRAGMA page_count")? <= 1)
     }
 
     fn wal_damage(&self) -> Result<Option<String>, StoreError> {

@@ -171,11 +171,6 @@ fn salvage_if_marked(folder: &Path) -> Result<Option<Salvaged>, StoreError> {
 
 /// Opens the file for writing, up to date and looked at.
 fn open_sound(path: &Path) -> Result<Connection, StoreError> {
-    // SQLite would take an empty file for a new one and throw its WAL away.
-    let length = |suffix| std::fs::metadata(mark::beside(path, suffix)).map_or(0, |file| file.len());
-    if length("") == 0 && length("-wal") > 32 {
-        return Err(StoreError::Damaged { what: "the file is empty, its WAL is not".into() });
-    }
     let wal =
         Wal::read(path).map_err(|source| StoreError::File { path: mark::beside(path, "-wal"), source })?;
     if let Some(what) = wal.damaged {
