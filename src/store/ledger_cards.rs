@@ -161,18 +161,26 @@ impl CardRow {
     }
 
     /// A person has looked: what the card shows is taken for true from now on, and it may be
-    /// written again. One that was replaced or given back keeps what it held at its end. An open transaction of it has to be parked before, in the same batch:
-    /// committing fails with [`StoreError::LedgerRefused`] otherwise.
+    /// written again. One that was replaced or given back keeps what it held at its end. An open
+    /// transaction of it has to be ended before, in the same batch: committing fails with
+    /// [`StoreError::LedgerRefused`] otherwise. `becomes`: the standing that end gave it.
     ///
     /// # Errors
     /// [`StoreError::LedgerRefused`] when another card is shown; as [`CardRow::stands`].
-    pub fn release(&self, shows: SeenCard, reason: Option<String>, by: By) -> Result<Batch, StoreError> {
+    pub fn release(
+        &self,
+        shows: SeenCard,
+        becomes: Option<CardStanding>,
+        reason: Option<String>,
+        by: By,
+    ) -> Result<Batch, StoreError> {
         if shows.card_no != self.seen.card_no {
             return Err(StoreError::LedgerRefused {
                 what: "this is another card than the one that is held".into(),
             });
         }
         let event = CardStatus {
+            status: becomes.unwrap_or(self.status),
             counter_expected: Some(self.seen.holding.counter),
             counter_seen: Some(shows.holding.counter),
             balance_seen_fen: shows.holding.balance(),

@@ -133,7 +133,8 @@ impl Preparing {
         let mut todo = VecDeque::from([Deed::Reset, Deed::SameUid]);
         if let Places::Files(files) = &layout.places {
             let keys = Arc::clone(keys);
-            let (work, first) = FileFormatting::start(uid.clone(), layout, files.clone(), record, keys)?;
+            let (work, first) =
+                FileFormatting::start(uid.clone(), layout, files.clone(), record, keys, again)?;
             todo.push_back(Deed::Files(first));
             let files = Some(Talk::Files(Box::new(work)));
             return Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files }.go_on());

@@ -71,8 +71,14 @@ impl Adapter {
             return Ok(Answer { complaints: vec![complaint], ..Answer::default() });
         }
         let answer = self.ask_until_answered(request, lines).await;
-        if answer.is_ok() {
-            self.wait_as_usual().await?;
+        if answer.is_ok()
+            && let Err(error) = self.wait_as_usual().await
+        {
+            // The answer is none the worse for it, and the adapter is set up anew before the next.
+            self.needs_set_up = true;
+            if error.is_fatal() {
+                return Err(error);
+            }
         }
         match &answer {
             Ok(answer) => self.notice_haste(request, answer),
@@ -114,7 +120,7 @@ impl Adapter {
                 Err(complaint) => return Ok(Answer { complaints: vec![complaint], ..Answer::default() }),
             };
             let asked = Instant::now();
-            let answer = self.ask_once(command, request).await?;
+            let mut answer = self.ask_once(command, request).await?;
             if answer.restarted || answer.settings_lost {
                 let long = self.lines_told + 1 >= LONG_LINES;
                 self.set_up_again(answer.settings_lost).await?;
@@ -142,6 +148,9 @@ impl Adapter {
                 let since = if listened { asked } else { Instant::now() };
                 tokio::time::sleep_until(since + BUSY_PAUSE).await;
             } else {
+                // Who said "wait" is not silent, though the last listening heard nothing.
+                left.awaited.retain(|unit| !answer.pending.contains(unit));
+                answer.pending.extend(std::mem::take(&mut left.awaited));
                 self.doubt_assumption(&answer).await?;
                 if self.lines_told >= LONG_LINES && !answer.messages.is_empty() && self.may_grow() {
                     self.capabilities.long_answers.get_or_insert(true);

@@ -67,9 +67,9 @@ impl Adapter {
     /// Back from [`Self::wait_longest`]; what was learned is told before the next question.
     pub(super) async fn wait_as_usual(&mut self) -> Result<(), AdapterError> {
         if self.waits_longest.take().is_some() {
+            self.waits = None;
             self.at(AtCommand::UsualWait).await?;
             self.at(AtCommand::AdaptiveTiming).await?;
-            self.waits = None;
         }
         Ok(())
     }

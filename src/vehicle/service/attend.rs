@@ -111,14 +111,18 @@ impl Service {
     async fn look(&mut self, adapter: &mut Adapter, plug: &mut Plug) -> Result<(), LookError> {
         let measured = adapter.voltage().await?;
         // No bus carries it; the car's own measure is as good for its battery, not for the plug.
-        let volts = measured.or(self.module_volts.map(|(_, volts)| volts));
+        // However often it is looked at, it is one measure, of then.
+        let (measured_at, volts) = match (measured, self.module_volts) {
+            (None, Some((told_at, volts))) => (told_at, Some(volts)),
+            _ => (self.now(), measured),
+        };
         if adapter.stirred() && self.visit.is_none() {
             // Asked at once, however long the pause after silence had become.
             self.polling = Polling::default();
         }
         let powered = plug.blind || measured.is_none_or(|volts| volts >= CAR_VOLTS);
         let running = self.engine_running || self.moving;
-        let level = self.battery.look(self.now(), volts, running, self.timing.pace.low_for);
+        let level = self.battery.look(measured_at, volts, running, self.timing.pace.low_for);
         self.keep_rest().await?;
         let low = self.table.poll == Poll::Auto && level == Level::Low;
         let decision = if self.table.poll == Poll::Auto {
