@@ -6,6 +6,7 @@ mod clearing;
 
 use std::time::Duration;
 
+use super::ask::Unknown;
 use super::contact::contact;
 use super::port::{Port, PortError, Reply};
 use super::reply::{Line, classify, parse_voltage};
@@ -61,6 +62,8 @@ pub struct Adapter {
     /// The last request, when the car kept silent on it.
     pub(super) silent_on: Option<Request>,
     pub(super) too_hasty: u32,
+    /// What it was taken to understand and does not.
+    pub(super) unknown: Unknown,
     /// Data lines of the last reply.
     pub(super) lines_told: usize,
 }
@@ -98,6 +101,7 @@ impl Adapter {
             car_takes: MOST_PIDS,
             silent_on: None,
             too_hasty: 0,
+            unknown: Unknown::default(),
             lines_told: 0,
         };
         let reset = match adapter.exchange(Outgoing::At(AtCommand::Reset), RESET_LIMIT).await {
