@@ -57,6 +57,8 @@ pub struct Adapter {
     pub flow_modes: bool,
     /// Understands the digit after a request that ends the wait early.
     pub count_digit: bool,
+    /// Answers `?` to a request that ends in such a digit.
+    pub refuses_count: bool,
     /// Error of `ATRV` in volts.
     pub voltage_offset: f64,
     /// No voltage pin: `ATRV` says 0.0V.
@@ -102,6 +104,7 @@ impl Default for Adapter {
             prompt_late_ms: 0,
             flow_modes: true,
             count_digit: true,
+            refuses_count: false,
             voltage_offset: 0.0,
             no_voltage: false,
             linefeeds: false,

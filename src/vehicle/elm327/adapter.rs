@@ -6,12 +6,12 @@ mod clearing;
 
 use std::time::Duration;
 
-use super::baud::{ProbeError, open_probing};
+use super::ask::Unknown;
+use super::contact::contact;
 use super::port::{Port, PortError, Reply};
 use super::reply::{Line, classify, parse_voltage};
 use super::trace::Trace;
 use crate::config::values::Transport;
-use crate::link;
 use crate::protocols::{AdapterProfile, Bundle};
 use crate::vehicle::adapter::{Capabilities, Identity, Waits};
 use crate::vehicle::batch::MOST_PIDS;
@@ -23,8 +23,6 @@ use crate::vehicle::protocol::Protocol;
 pub(super) const AT_LIMIT: Duration = Duration::from_secs(2);
 /// `AT Z` blinks all lamps first.
 const RESET_LIMIT: Duration = Duration::from_secs(4);
-/// Attempts at the first prompt while a Bluetooth serial port connects.
-const BLUETOOTH_ATTEMPTS: u32 = 4;
 /// Bytes of two printed CAN frames: an adapter that died behind them died of a long answer.
 const LONG_BYTES: usize = 40;
 /// PIDs in a request when the adapter dies of long answers: service, and two with two bytes, in one frame.
@@ -64,6 +62,8 @@ pub struct Adapter {
     /// The last request, when the car kept silent on it.
     pub(super) silent_on: Option<Request>,
     pub(super) too_hasty: u32,
+    /// What it was taken to understand and does not.
+    pub(super) unknown: Unknown,
     /// Data lines of the last reply.
     pub(super) lines_told: usize,
 }
@@ -79,18 +79,7 @@ impl Adapter {
         remembered_baud: Option<u32>,
         trace: Option<Trace>,
     ) -> Result<Self, AdapterError> {
-        let (port, baud) = match transport {
-            // A Bluetooth serial port has no rate, and each opening dials the adapter anew.
-            Transport::Serial { baud: None, .. } if !is_bluetooth(transport) => {
-                let (port, rate) = open_probing(transport, remembered_baud, trace).await.map_err(unprobed)?;
-                (port, Some(rate))
-            }
-            _ => {
-                let mut port = Port::new(link::open(transport, None).await?, trace);
-                first_contact(&mut port, is_bluetooth(transport)).await?;
-                (port, None)
-            }
-        };
+        let (port, baud) = contact(transport, remembered_baud, trace).await?;
         let mut adapter = Self {
             port,
             identity: Identity::default(),
@@ -112,6 +101,7 @@ impl Adapter {
             car_takes: MOST_PIDS,
             silent_on: None,
             too_hasty: 0,
+            unknown: Unknown::default(),
             lines_told: 0,
         };
         let reset = match adapter.exchange(Outgoing::At(AtCommand::Reset), RESET_LIMIT).await {
@@ -381,43 +371,4 @@ fn lost_settings(command: Outgoing, reply: &Reply) -> bool {
     );
     !may_say_its_name
         && reply.lines.iter().any(|line| matches!(classify(line), Line::Banner(_) | Line::SettingsLost))
-}
-
-fn unprobed(error: ProbeError) -> AdapterError {
-    match error {
-        ProbeError::Link(link) => AdapterError::Link(link),
-        ProbeError::NoRate { bytes_seen: 0 } => AdapterError::Silent,
-        ProbeError::NoRate { bytes_seen } => {
-            AdapterError::Garbled(format!("{bytes_seen} byte(s) at six rates, none with a prompt"))
-        }
-    }
-}
-
-/// `/dev/rfcomm*` (BlueZ): opens at once and connects within some seconds.
-fn is_bluetooth(transport: &Transport) -> bool {
-    let Transport::Serial { path, .. } = transport else { return false };
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("rfcomm"))
-}
-
-/// Waits for the first prompt. Each attempt takes two to three seconds.
-async fn first_contact(port: &mut Port, dials_first: bool) -> Result<(), AdapterError> {
-    let attempts = if dials_first { BLUETOOTH_ATTEMPTS } else { 1 };
-    for _ in 1..attempts {
-        match port.resync().await {
-            Ok(()) => return Ok(()),
-            Err(PortError::NoPrompt { bytes: 0, .. }) => {}
-            Err(error) => return Err(no_first_contact(&error)),
-        }
-    }
-    port.resync().await.map_err(|error| no_first_contact(&error))
-}
-
-fn no_first_contact(error: &PortError) -> AdapterError {
-    match error {
-        PortError::Gone(error) => AdapterError::Gone(error.to_string()),
-        PortError::NoPrompt { bytes: 0, .. } => AdapterError::Silent,
-        PortError::NoPrompt { .. } | PortError::Flood | PortError::Restarted | PortError::Misheard => {
-            AdapterError::Garbled(error.to_string())
-        }
-    }
 }

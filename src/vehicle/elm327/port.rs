@@ -210,11 +210,11 @@ impl Port {
     /// Reads without ever writing (poll = "listen-only"). Returns the number of bytes, which nobody keeps.
     ///
     /// # Errors
-    /// [`PortError::Gone`].
+    /// [`PortError::Gone`], [`PortError::Restarted`].
     pub async fn listen(&mut self) -> Result<usize, PortError> {
         let bytes = self.receive().await?;
-        self.waiting.clear();
-        Ok(bytes)
+        self.forget_waiting();
+        if std::mem::take(&mut self.restarted) { Err(PortError::Restarted) } else { Ok(bytes) }
     }
 
     async fn send(&mut self, command: Outgoing, limit: Duration) -> Result<(), PortError> {

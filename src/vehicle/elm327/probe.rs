@@ -126,8 +126,11 @@ impl Adapter {
         if let (Some(lines), true, true) = (lines, may, echoes) {
             // The digit is written only where it is said to work.
             self.capabilities.response_count = Some(true);
+            self.unknown.digit = 0;
             let works = self.repeats(request, first, Some(lines)).await;
-            self.capabilities.response_count = Some(matches!(works, Ok(true)));
+            // After a `?` the question is put again without it, and answered.
+            let known = self.unknown.digit == 0;
+            self.capabilities.response_count = Some(known && matches!(works, Ok(true)));
             works?;
         }
         Ok(())

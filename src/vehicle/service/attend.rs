@@ -235,7 +235,7 @@ impl Service {
         let link = self.table.id.clone();
         let scanned =
             scan::run_within(self.timing.scan, adapter, &bundle, Uuid::nil(), link, &mut |_| {}).await;
-        self.remember_capabilities(adapter.identity().key(), adapter.capabilities()).await?;
+        self.remember_capabilities(adapter.remembered_as(&self.table.link), adapter.capabilities()).await?;
         let mut record = match scanned {
             Ok(record) => record,
             Err(error) => return Ok(Err(error)),

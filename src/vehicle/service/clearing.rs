@@ -125,14 +125,18 @@ impl Service {
         metrics::counter!("baygate_vehicle_clearings_total", "link" => self.table.id.to_string())
             .increment(1);
         // Whatever becomes of this process: that it may wait in the controller is on the disk first.
-        self.remember_capabilities(adapter.identity().key(), adapter.capabilities_while_clearing()).await?;
+        self.remember_capabilities(
+            adapter.remembered_as(&self.table.link),
+            adapter.capabilities_while_clearing(),
+        )
+        .await?;
         let told = adapter.clear(clearing).await;
         let (answer, error) = match told {
             Ok(answer) => (answer, None),
             Err(error) => (ClearAnswer::default(), Some(error)),
         };
         // It left or was taken back, or it may still wait there.
-        self.remember_capabilities(adapter.identity().key(), adapter.capabilities()).await?;
+        self.remember_capabilities(adapter.remembered_as(&self.table.link), adapter.capabilities()).await?;
         let codes = clear::codes(&report);
         self.settle_clearing(request, confirmation, &body, &granted, codes, &answer).await?;
         if error.is_some() {

@@ -256,7 +256,7 @@ impl Service {
         let error = self.attend(&mut adapter).await?;
         adapter.ended_by(&error);
         // It may have died of a trial: not to be tried again.
-        self.remember_capabilities(adapter.identity().key(), adapter.capabilities()).await?;
+        self.remember_capabilities(adapter.remembered_as(&self.table.link), adapter.capabilities()).await?;
         Ok(error)
     }
 
