@@ -152,7 +152,7 @@ enum Command {
     },
     /// Lets the held card on the reader be used again, once a person has compared it / 核对后解除暂停
     #[command(
-        after_help = "Example:\n  baygate card release --card 8800000042 --operator li.wei --reason 复制卡已扣留\n  baygate card release --card 8800000042 --take 12"
+        after_help = "Example:\n  baygate card release --card 8800000042 --operator li.wei --reason 复制卡已扣留\n  baygate card release --card 8800000042 --take 12\n  baygate card release --card 8800000042 --without-card lost --reason 客户丢卡"
     )]
     Release(release::Args),
     #[command(flatten)]
