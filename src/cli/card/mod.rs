@@ -9,6 +9,7 @@ mod csv;
 mod figures;
 mod import;
 mod life;
+mod read;
 mod release;
 mod show;
 
@@ -36,8 +37,10 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// The card now on the reader / 读卡
-    #[command(after_help = "Example:\n  baygate card read --reader counter-1 --json")]
-    Read(At),
+    #[command(
+        after_help = "Example:\n  baygate card read --reader counter-1 --json\n  baygate card read --reader 'ACS ACR122U*'\n\nWhere no daemon runs the reader is opened by this command; nothing is written to the card."
+    )]
+    Read(read::Args),
     /// Makes the empty card on the reader a member's / 发卡
     #[command(
         after_help = "Example:\n  baygate card issue 8800000042 --type named --tier 2\n  baygate card issue --give-up 0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3"
@@ -247,10 +250,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
 
 async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
     match command {
-        Command::Read(at) => {
-            let card = ask::Desk::open(at, global).await?.card().await?;
-            show::card(&card, global);
-        }
+        Command::Read(args) => read::act(args, global).await?,
         Command::Issue { give_up: Some(issue), at, .. } => {
             let over = ask::Desk::open(at, global).await?.give_up(issue).await?;
             show::given_up(&over, global);
