@@ -9,6 +9,7 @@ mod csv;
 mod figures;
 mod import;
 mod life;
+mod points;
 mod read;
 mod release;
 mod show;
@@ -153,6 +154,15 @@ enum Command {
         #[command(flatten)]
         once: Once,
     },
+    /// Points earned, redeemed for gifts, put right / 积分
+    #[command(subcommand)]
+    Points(points::Points),
+    /// Coupons / 优惠券
+    #[command(subcommand)]
+    Coupon(points::Coupon),
+    /// Puts the money on the card right by hand; headquarters has to be reached / 人工调整余额（须联网）
+    #[command(after_help = "Example:\n  baygate card adjust --principal -5.00 --order K-4")]
+    Adjust(points::Money),
     /// Lets the held card on the reader be used again, once a person has compared it / 核对后解除暂停
     #[command(
         after_help = "Example:\n  baygate card release --card 8800000042 --operator li.wei --reason 复制卡已扣留\n  baygate card release --card 8800000042 --take 12\n  baygate card release --card 8800000042 --without-card lost --reason 客户丢卡"
@@ -296,6 +306,9 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(Some(transaction), body, &once.key()).await?, global);
         }
+        Command::Points(deed) => points::points(deed, global).await?,
+        Command::Coupon(deed) => points::coupon(deed, global).await?,
+        Command::Adjust(args) => points::money(args, global).await?,
         Command::Life(command) => life::act(command, global).await?,
         Command::Figures(command) => figures::act(command, global).await?,
     }
