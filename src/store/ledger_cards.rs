@@ -80,6 +80,7 @@ enum Change {
     Stands { card_no: CardNo, was: CardStanding, status: CardStanding },
     Hold { card_no: CardNo, held: &'static str },
     Release(Box<SeenCard>),
+    LetGo { card_no: CardNo, was: CardStanding },
 }
 
 /// A card was tapped and its counter is not behind. Goes into the batch of `card.tapped`.
@@ -194,6 +195,23 @@ impl CardRow {
         Ok(Batch::new().op(Op::Card(CardOp(Change::Release(Box::new(becomes))))).event(event))
     }
 
+    /// What holds it is over without a look at the card, which is lost or broken: what is known of it
+    /// stays as it is, so that every later tap is compared with that again.
+    #[must_use]
+    pub fn let_go(&self) -> Op {
+        Op::Card(CardOp(Change::LetGo { card_no: self.seen.card_no.clone(), was: self.status }))
+    }
+
+    /// The event of [`CardRow::let_go`], where it goes with no other.
+    ///
+    /// # Errors
+    /// As [`CardRow::stands`].
+    pub fn was_let_go(&self, reason: String, by: By) -> Result<NewEvent, StoreError> {
+        let counter_expected = Some(self.seen.holding.counter);
+        let event = CardStatus { counter_expected, reason: Some(reason), ..self.event(Some(by)) };
+        about(&self.seen.card_no, &event)
+    }
+
     fn event(&self, by: Option<By>) -> CardStatus {
         let (operator, till) = by.map(|by| (by.operator, by.till)).unzip();
         CardStatus {
@@ -257,6 +275,13 @@ impl CardOp {
                 // Of two that lie on two readers the first is taken.
                 (&shows.card_no, if freed == 0 { 0 } else { refresh(tx, shows)? })
             }
+            Change::LetGo { card_no, was } => (
+                card_no,
+                tx.prepare_cached(
+                    "UPDATE member_card SET held = NULL WHERE card_no = ?1 AND status = ?2 AND held IS NOT NULL",
+                )?
+                .execute(params![card_no.as_str(), enum_text(was)?])?,
+            ),
         };
         if changed == 0 {
             return Err(StoreError::NotFound { what: format!("card {card_no} in that standing") });

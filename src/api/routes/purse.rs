@@ -256,7 +256,7 @@ pub(super) async fn transact(
                 Some(quote_id) => quoted(&shared, &caller, &card_no, wanted, quote_id, key.clone()).await?,
                 None => wanted.deal(&caller, card_no, key.clone())?,
             };
-            deal.pin_checked = card_pin::checked(&shared, &deal, pin).await?;
+            deal.pin_checked = card_pin::checked(&shared, &deal, pin, &reader).await?;
             counter::commit(&shared, &caller, TRANSACTION, &reader, Some(key), asked, json!(deal)).await?
         }
     };
