@@ -32,7 +32,7 @@ const SPOILT_IN_A_ROW: u32 = 3;
 /// Above this the car moves, km/h: a standing one may show one.
 const MOVING_KMH: f64 = 2.0;
 /// Control module voltage (SAE J1979-DA, PID 42).
-const MODULE_VOLTAGE: u8 = 0x42;
+pub(super) const MODULE_VOLTAGE: u8 = 0x42;
 
 /// What can end a look: the log (the task ends) or the adapter (it is opened anew).
 enum LookError {
@@ -120,6 +120,7 @@ impl Service {
             // Asked at once, however long the pause after silence had become.
             self.polling = Polling::default();
         }
+        plug.blind |= std::mem::take(&mut self.scanned_unpowered);
         let powered = plug.blind || measured.is_none_or(|volts| volts >= CAR_VOLTS);
         let running = self.engine_running || self.moving;
         let level = self.battery.look(measured_at, volts, running, self.timing.pace.low_for);
@@ -244,6 +245,7 @@ impl Service {
         // The scan may be the first to meet this car, or may have met another one than before.
         self.bus_silent = false;
         self.vin_read_at = self.now();
+        self.scanned_unpowered = record.adapter.voltage_v.is_some_and(|volts| volts < CAR_VOLTS);
         let met = surroundings(adapter, record.protocol, record.adapter.voltage_v);
         self.saw(Seen::Car(seen_vin(record.vin())), Some(met)).await?;
         record.visit = self.visit.as_ref().map_or_else(Uuid::now_v7, |visit| visit.id);

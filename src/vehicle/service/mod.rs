@@ -142,6 +142,8 @@ struct Service {
     /// By the last report.
     powertrain: Powertrain,
     battery: Battery,
+    /// A scan was answered where the adapter measured less than a car's voltage.
+    scanned_unpowered: bool,
     /// What the car itself last told of its voltage, and when: for links that measure none.
     module_volts: Option<(Duration, f64)>,
     /// The battery is too low for background polling, and that was told.
@@ -196,6 +198,7 @@ impl Service {
             moving: false,
             powertrain: Powertrain::Unknown,
             battery: Battery::default(),
+            scanned_unpowered: false,
             module_volts: None,
             battery_low: false,
             rest_kept: false,
