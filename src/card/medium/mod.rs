@@ -10,7 +10,7 @@
 //!  header ─ ours? ─ its check right? ─ log in with the version it names ─ slots ─► Pair
 //!     │        │            └ no: wrong-key, and no login is tried
 //!     │        └ no: unformatted, not-a-member-card
-//!     └ Classic: public key A; a card that refuses it is asked with the transport key
+//!     └ Classic: public key A; a card that refuses it is asked with the keys it may be delivered with
 //! ```
 
 mod contact;
@@ -24,6 +24,7 @@ mod preparing;
 mod public;
 mod purse_card;
 mod read;
+mod sector_login;
 mod write;
 
 pub use format::{FormatError, format_commands};
@@ -33,6 +34,8 @@ pub use preparing::{PrepareOutcome, PrepareStep, Preparing};
 pub use read::{Finding, Opened, ReadStep, Reading};
 pub use write::{WriteOutcome, WriteStep, Writing};
 
+#[cfg(test)]
+mod delivered_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use super::place::{self, Piece};
 use super::public;
 use super::purse_card::PurseReading;
 use crate::card::apdu::Command;
+use crate::card::keys::transport::{CLASSIC, ClassicKey};
 use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore};
 use crate::card::probe::Answer;
 use crate::card::record::{
@@ -180,8 +181,8 @@ struct MemoryReading {
 enum Phase {
     /// Reads the header.
     Header,
-    /// A Classic that refused the public key: is it as delivered?
-    Blank,
+    /// A Classic that refused the public key: is it as delivered? Keys that are left to ask.
+    Blank(&'static [ClassicKey]),
     /// Logs in and reads the next slot; `again`: the first reading failed.
     Slot { header: Header, again: bool },
     /// That slot cannot be read. Or is the card gone?
@@ -281,24 +282,29 @@ impl MemoryReading {
     }
 
     /// A failed login halts a Classic card.
-    fn login_failed(mut self) -> ReadStep {
+    fn login_failed(self) -> ReadStep {
         match self.phase {
-            Phase::Header => {
-                let header = place::header(&self.layout.places);
-                let [load, log_in] = public::delivered_login(header.at);
-                self.phase = Phase::Blank;
-                self.todo = VecDeque::from([
-                    Deed::Reset,
-                    Deed::SameUid,
-                    Deed::Load(load),
-                    Deed::LogIn(log_in),
-                    Deed::Read(header),
-                ]);
-                self.go_on()
-            }
-            Phase::Blank => self.if_still_there(Phase::Refusing(Refusal::NotAMemberCard)),
+            Phase::Header => self.as_delivered(CLASSIC),
+            Phase::Blank(left) => self.as_delivered(left),
             _ => self.if_still_there(Phase::Refusing(Refusal::WrongKey)),
         }
+    }
+
+    /// Asks with the first of these keys, and then with the others: a Classic counts no failures.
+    fn as_delivered(mut self, keys: &'static [ClassicKey]) -> ReadStep {
+        let Some((key, left)) = keys.split_first() else {
+            return self.if_still_there(Phase::Refusing(Refusal::NotAMemberCard));
+        };
+        if public::reads_headers(key) {
+            // The first that was asked.
+            return self.as_delivered(left);
+        }
+        let header = place::header(&self.layout.places);
+        let [load, log_in] = public::login(key, header.at);
+        let asked = [Deed::Load(load), Deed::LogIn(log_in), Deed::Read(header)];
+        self.phase = Phase::Blank(left);
+        self.todo = [Deed::Reset, Deed::SameUid].into_iter().chain(asked).collect();
+        self.go_on()
     }
 
     fn read_failed(mut self) -> ReadStep {
@@ -331,7 +337,7 @@ impl MemoryReading {
                 Some(bytes) => self.header_read(bytes),
                 None => DONE_READER_ERROR,
             },
-            Phase::Blank => refused(match got.first_chunk().map(read_header) {
+            Phase::Blank(_) => refused(match got.first_chunk().map(read_header) {
                 // Ours, and its sector not closed yet: the issue was cut off.
                 Some(HeaderReading::Blank | HeaderReading::Ours(_)) => Refusal::Unformatted,
                 _ => Refusal::NotAMemberCard,
