@@ -1,11 +1,13 @@
 //! Disks that fail otherwise than by being full, under the real program: one that the
 //! kernel turns read-only while it runs, and one that has no inodes left. What was
 //! answered is kept, what cannot be kept is refused with a word, and the next start
-//! needs nobody. Where nothing may be mounted the tests say so and end.
+//! needs nobody. Where nothing may be mounted the tests fail and say so.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/mount.rs"]
+mod mount;
 #[path = "support/until.rs"]
 mod until;
 
@@ -34,19 +36,15 @@ fn done(command: &mut Command) -> bool {
 
 impl Mounted {
     /// `what`: of the mount command, before the place.
-    fn mount(desk: Desk, what: &[&str]) -> Option<Self> {
+    fn mount(desk: Desk, what: &[&str]) -> Self {
         std::fs::create_dir(desk.path("data")).unwrap();
         let printer = desk.path("faces");
         desk.write(&format!(
             "[[printer]]\nid = \"face-1\"\nkind = \"png\"\nlink = \"file://{}\"\n",
             printer.display()
         ));
-        let mounted = Self { desk };
-        if mounted.again(what) {
-            return Some(mounted);
-        }
-        println!("skipped: this disk cannot be mounted here");
-        None
+        mount::mount(what, &desk.path("data"));
+        Self { desk }
     }
 
     fn again(&self, what: &[&str]) -> bool {
@@ -77,7 +75,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.data()).status();
+        mount::unmount(&self.data());
     }
 }
 
@@ -88,12 +86,15 @@ async fn ends_orderly(mut daemon: Daemon) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_turns_read_only_loses_nothing_that_was_answered() {
+    if mount::left_out() {
+        return;
+    }
     let desk = Desk::new();
     let image = desk.path("image").display().to_string();
     std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
     assert!(done(Command::new("mkfs.ext4").args(["-q", &image])));
     let what = ["-o", "loop,errors=remount-ro", &image];
-    let Some(disk) = Mounted::mount(desk, &what) else { return };
+    let disk = Mounted::mount(desk, &what);
     let daemon = Daemon::start(&disk.desk.config()).await;
     let mut jobs = Vec::new();
     for n in 1..=20 {
@@ -106,7 +107,7 @@ async fn a_disk_that_turns_read_only_loses_nothing_that_was_answered() {
     let device = Command::new("findmnt").args(["-no", "SOURCE"]).arg(disk.data()).output().unwrap();
     let device = String::from_utf8(device.stdout).unwrap().trim().replace("/dev/", "");
     if std::fs::write(format!("/sys/fs/ext4/{device}/trigger_fs_error"), "1").is_err() {
-        return println!("skipped: {device} cannot be broken here");
+        mount::refused(&format!("{device} cannot be broken"));
     }
     for n in 21..=25 {
         let answer = disk.print(n).await;
@@ -146,8 +147,11 @@ async fn a_disk_that_turns_read_only_loses_nothing_that_was_answered() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_inodes_it_goes_on_and_a_start_says_what_to_do() {
+    if mount::left_out() {
+        return;
+    }
     let what = ["-t", "tmpfs", "-o", "size=64m,nr_inodes=40", "tmpfs"];
-    let Some(disk) = Mounted::mount(Desk::new(), &what) else { return };
+    let disk = Mounted::mount(Desk::new(), &what);
     let daemon = Daemon::start(&disk.desk.config()).await;
     let small = |n: usize| disk.data().join(format!("small-{n}"));
     let fill = || (0..200).take_while(|n| std::fs::File::create(small(*n)).is_ok()).count();

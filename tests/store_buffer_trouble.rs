@@ -155,48 +155,6 @@ async fn what_is_no_backup_is_refused_with_a_word_and_touches_nothing() {
     assert_eq!(store.read(|r| r.card_writes_held()).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn a_full_disk_leaves_no_half_copy() {
-    let dir = tempfile::tempdir().unwrap();
-    let data = dir.path().join("data");
-    grown(&data, 3000).await;
-    let small = dir.path().join("small");
-    std::fs::create_dir(&small).unwrap();
-    let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=512k", "tmpfs"]).arg(&small).output().unwrap();
-    if !mounted.status.success() {
-        println!("skipped: no small disk can be mounted here: {}", String::from_utf8_lossy(&mounted.stderr));
-        return;
-    }
-    let before = std::fs::read(data.join("baygate.db")).unwrap();
-    let mut results = Vec::new();
-    for words in [vec!["backup"], vec!["export", "--output"]] {
-        let target = small.join("copy");
-        let words = [words, vec![target.to_str().unwrap()]].concat();
-        let (code, said) = run(&data, &words);
-        let left: Vec<_> = std::fs::read_dir(&small).unwrap().map(|entry| entry.unwrap().path()).collect();
-        results.push((words.join(" "), code, said, left));
-    }
-    Command::new("umount").arg("-l").arg(&small).status().unwrap();
-    for (words, code, said, left) in results {
-        assert_eq!(code, 1, "{words}: {said}");
-        assert!(left.is_empty(), "{words} left {left:?}");
-        assert!(said.contains("full") || said.contains("space"), "{words}: {said}");
-    }
-    assert!(std::fs::read(data.join("baygate.db")).unwrap() == before);
-    let (code, said) = {
-        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let done = Command::new(env!("CARGO_BIN_EXE_baygate"))
-            .args(["buffer", "export", "--data-dir"])
-            .arg(&data)
-            .stdout(full)
-            .output()
-            .unwrap();
-        (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
-    };
-    assert_eq!(code, Some(1), "{said}");
-}
-
 /// Runs a command under strace with a kill at the `n`th of a system call; false when there are not so many.
 fn killed(dir: &Path, words: &[&str], call: &str, n: usize) -> bool {
     let done = Command::new("strace")

@@ -57,7 +57,7 @@ async fn a_file_cut_while_it_was_made_is_blank_and_begun_anew() {
     journal[26] = 0x10;
     std::fs::write(dir.path().join("baygate.db-journal"), journal).unwrap();
     let verdict = inspect::verify(dir.path(), &mut |_| {}).unwrap();
-    assert!(verdict.sound && verdict.rows == 0, "{verdict:?}");
+    assert!(verdict.sound && verdict.empty && verdict.rows == 0, "{verdict:?}");
     assert_eq!(std::fs::metadata(&file).unwrap().len(), 0, "taken back");
     let (store, opened) = Store::open(&options(dir.path())).unwrap();
     assert_eq!(opened.new_epoch, Some(EpochReason::Created));

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/mount.rs"]
+mod mount;
 mod store_setup;
 
 use std::path::Path;
@@ -72,39 +74,29 @@ async fn the_limit_refuses_facts_and_keeps_the_ledger_going() {
     verify(dir.path());
 }
 
-/// A file system of `mib` MiB, or the reason why there is none.
+/// A file system of `mib` MiB.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    fn mount(mib: u32) -> Result<Self, String> {
+    fn mount(mib: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let done = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={mib}m"), "tmpfs"])
-            .arg(dir.path())
-            .output();
-        match done {
-            Ok(done) if done.status.success() => Ok(Self(dir)),
-            Ok(done) => Err(String::from_utf8_lossy(&done.stderr).into_owned()),
-            Err(error) => Err(error.to_string()),
-        }
+        mount::small(1024 * mib, dir.path());
+        Self(dir)
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+        mount::unmount(self.0.path());
     }
 }
 
 #[tokio::test]
 async fn a_full_disk_is_survived_on_the_reserve() {
-    let disk = match SmallDisk::mount(24) {
-        Ok(disk) => disk,
-        Err(reason) => {
-            println!("skipped: no small disk can be mounted here: {reason}");
-            return;
-        }
-    };
+    if mount::left_out() {
+        return;
+    }
+    let disk = SmallDisk::mount(24);
     let dir = disk.0.path().join("data");
     let mut options = options(&dir);
     options.max_bytes = 256 << 20; // the disk ends long before

@@ -401,6 +401,23 @@ fn the_class_at_which_the_broker_hangs_up_waits_ever_longer_and_the_others_go_fi
     assert!(waits.is_sorted() && waits[7] >= waits[4] * 3, "{waits:?}");
 }
 
+/// Found by the property test below: what the connection before took says nothing of this one's.
+#[test]
+fn connected_anew_with_rows_under_way_nothing_is_claimed_and_nothing_lost() {
+    let mut rig = Rig::new(policy(Confirm::Broker));
+    rig.connect();
+    rig.commit(Class::ALL[1], &[10]);
+    rig.commit(Class::ALL[0], &[10]);
+    rig.connect();
+    rig.connect();
+    // The answers of the connection before come late.
+    rig.settle(0, Outcome::Accepted);
+    rig.settle(0, Outcome::Accepted);
+    assert!(rig.delivered.is_empty(), "{:?}", rig.delivered);
+    rig.accept_all();
+    assert_eq!(rig.delivered, BTreeMap::from([(Class::ALL[0], 1), (Class::ALL[1], 1)]));
+}
+
 /// What a broker, a line and a headquarters may do next.
 #[derive(Debug, Clone)]
 enum Deed {

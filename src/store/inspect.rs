@@ -23,13 +23,15 @@ pub struct Inspection {
     conn: Connection,
 }
 
-/// Verifies a database wherever it is, also one that does not open.
+/// Verifies a database wherever it is, also one that does not open. A data folder in which
+/// nothing was made yet is well; a file that was named and holds nothing had been more, as a
+/// copy that a full disk cut.
 ///
 /// # Errors
 /// What keeps the file from being looked at: none there, of a later version, not readable for this user.
 pub fn verify(place: &Path, progress: &mut dyn FnMut(u64)) -> Result<Verdict, StoreError> {
     let verified = Inspection::open(place).and_then(|inspection| {
-        if inspection.is_blank()? { Ok(Verdict::blank()) } else { inspection.verify(progress) }
+        if inspection.is_blank()? { Ok(Verdict::blank(place)) } else { inspection.verify(progress) }
     });
     match verified {
         Err(error) if error.is_damage() => Ok(Inspection::unreadable(&error)),
@@ -106,6 +108,8 @@ impl Drop for Scratch {
 pub struct Verdict {
     /// Whether nothing is wrong.
     pub sound: bool,
+    /// Whether nothing was ever made in it.
+    pub empty: bool,
     /// Rows read.
     pub rows: u64,
     /// What is wrong with the file.
@@ -115,8 +119,11 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    fn blank() -> Self {
-        Self { sound: true, rows: 0, problems: Vec::new(), missing: Vec::new() }
+    fn blank(place: &Path) -> Self {
+        let sound = place.is_dir();
+        let problem = "the file holds no database: a copy that was cut short? make another".to_owned();
+        let problems = if sound { Vec::new() } else { vec![problem] };
+        Self { sound, empty: true, rows: 0, problems, missing: Vec::new() }
     }
 }
 
@@ -242,12 +249,13 @@ impl Inspection {
             Err(error) => problems.push(error.to_string()),
         }
         let sound = problems.is_empty() && missing.is_empty();
-        Ok(Verdict { sound, rows: check.rows(), problems, missing })
+        Ok(Verdict { sound, empty: false, rows: check.rows(), problems, missing })
     }
 
     /// The verdict on a file that SQLite does not even open.
     fn unreadable(error: &StoreError) -> Verdict {
-        Verdict { sound: false, rows: 0, problems: vec![error.to_string()], missing: Vec::new() }
+        let problems = vec![error.to_string()];
+        Verdict { sound: false, empty: false, rows: 0, problems, missing: Vec::new() }
     }
 
     fn integrity(&self) -> Result<Vec<String>, StoreError> {

@@ -20,7 +20,11 @@ impl Output {
         let mut lines = vec![format!(
             "{}: {} ({} {})",
             place.display(),
-            if verdict.sound { self.pick("完好", "sound") } else { self.pick("有问题", "not sound") },
+            match (verdict.sound, verdict.empty) {
+                (true, false) => self.pick("完好", "sound"),
+                (true, true) => self.pick("空的,尚未创建任何内容", "empty, nothing made yet"),
+                (false, _) => self.pick("有问题", "not sound"),
+            },
             verdict.rows,
             self.pick("行", "rows")
         )];
@@ -35,7 +39,8 @@ impl Output {
                 missing.epoch_no
             )
         }));
-        if !verdict.problems.is_empty() {
+        // A folder's file is salvaged at the next start; a copy that is nothing is not.
+        if !verdict.problems.is_empty() && !verdict.empty {
             lines.push(
                 self.pick(
                     "请备份数据目录后重启服务:启动时逐行抢救",
