@@ -238,6 +238,10 @@ fn what_cannot_be_played_there_is_refused_in_words() {
         (&["--pty", "--slcan", "--garble-every", "3"], "--garble-every", "--garble-every"),
         (&["--can", "vcan-none", "--garble-every", "3"], "--garble-every", "--garble-every"),
         (&["--pty", "--replay", path, "--script", path], "--script", "--script"),
+        (&["--pty", "--slcan", "--line-ms", "50"], "--line-ms", "--line-ms"),
+        (&["--can", "vcan-none", "--line-ms", "50"], "--line-ms", "--line-ms"),
+        (&["--pty", "--replay", path, "--line-ms", "50"], "--line-ms", "--line-ms"),
+        (&["--pty", "--line-ms", "60000"], "0..=5000", "0..=5000"),
     ];
     for (args, en, zh) in cases {
         for (locale, words) in [("en", en), ("zh-CN", zh)] {

@@ -46,7 +46,12 @@ fn is_read_only(command: &str) -> bool {
     command.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
         && match command.get(..2) {
             Some("01") => (4..=15).contains(&digits),
-            Some("06" | "09") => digits == 4 || digits == 5,
+            Some("06" | "09") if digits <= 5 => digits >= 4,
+            // Masks of monitors, up to six.
+            Some("06") => {
+                let masks = &command.as_bytes()[2..digits & !1];
+                digits <= 15 && masks.chunks(2).all(|mask| b"02468ACE".contains(&mask[0]) && mask[1] == b'0')
+            }
             // A PID and its frame's number, up to three times.
             Some("02") => [6, 10, 14].contains(&(digits & !1)),
             // Which controls there are: the masks, and nothing that controls.

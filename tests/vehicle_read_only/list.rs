@@ -96,6 +96,8 @@ pub fn is_reading(command: &str) -> bool {
                 && command.len().is_multiple_of(2)
         }
         0x03 | 0x07 | 0x0A => rest.is_empty(),
+        // A monitor, or up to six masks of them.
+        0x06 if rest.len() > 1 => rest.len() <= 6 && rest.iter().all(|mask| mask.is_multiple_of(0x20)),
         0x06 | 0x09 | 0x21 => rest.len() == 1,
         0x22 => rest.len() == 2,
         0x19 => matches!(

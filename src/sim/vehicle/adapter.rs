@@ -79,6 +79,9 @@ pub struct Adapter {
     pub baud: u32,
     /// From `ATZ` to the banner.
     pub reset_ms: u64,
+    /// What it writes is so long under way to the host, whatever the car does: a radio link, the
+    /// latency timer of a USB converter.
+    pub line_ms: u64,
     /// How long it waits for more answers with adaptive timing, in percent of the usual.
     pub quiet_percent: u32,
     /// Answer to `STDI`: an STN chip.
@@ -115,6 +118,7 @@ impl Default for Adapter {
             split_ms: 1,
             baud: 0,
             reset_ms: 20,
+            line_ms: 0,
             quiet_percent: 100,
             stn: None,
         }

@@ -53,6 +53,10 @@ pub struct Adapter {
     pub(super) echo_tried: u32,
     /// It echoed a line while it was set up, before anybody asked whether it does.
     pub(super) echoed_unasked: bool,
+    /// It echoed a line since it was opened.
+    pub(super) echoes_lines: bool,
+    /// The digit itself is on trial: it is sent whatever it costs.
+    pub(super) tries_digit: bool,
     /// The protocol was assumed, nobody answered on it yet.
     pub(super) assumed: bool,
     /// How many PIDs in a request the car at hand takes.
@@ -97,6 +101,8 @@ impl Adapter {
             echo_on: false,
             echo_tried: 0,
             echoed_unasked: false,
+            echoes_lines: false,
+            tries_digit: false,
             assumed: false,
             car_takes: MOST_PIDS,
             silent_on: None,
@@ -110,8 +116,8 @@ impl Adapter {
             other => other?,
         };
         adapter.needs_set_up = false;
-        adapter.identify(bundle, &reset).await?;
-        adapter.set_up().await?;
+        let is_quiet = adapter.identify(bundle, &reset).await?;
+        adapter.set_up(is_quiet).await?;
         Ok(adapter)
     }
 
@@ -212,15 +218,20 @@ impl Adapter {
         self.silent_on = None;
     }
 
-    async fn identify(&mut self, bundle: &Bundle, reset: &Reply) -> Result<(), AdapterError> {
+    /// Whether it took the end of its echo.
+    async fn identify(&mut self, bundle: &Bundle, reset: &Reply) -> Result<bool, AdapterError> {
         let banner = reset.lines.iter().find_map(|line| match classify(line) {
             Line::Banner(_) => Some(line.clone()),
             _ => None,
         });
-        self.at(AtCommand::EchoOff).await?;
-        self.echoed_unasked |= self.port_echoed();
-        let told = text_line(&self.at(AtCommand::Identity).await?);
-        self.identity.name = told.or(banner).unwrap_or_else(|| "unknown".into());
+        let is_quiet = self.accepts(AtCommand::EchoOff).await?;
+        self.notice_echo();
+        // The banner is what it would say again.
+        let told = match banner {
+            Some(banner) => Some(banner),
+            None => text_line(&self.at(AtCommand::Identity).await?),
+        };
+        self.identity.name = told.unwrap_or_else(|| "unknown".into());
         self.profile = bundle.adapter(&self.identity.name).cloned();
         self.identity.firmware = text_line(&self.at(AtCommand::StnIdentity).await?);
         // STN chips call themselves ELM327 too: what they say of themselves as STN counts more.
@@ -228,13 +239,26 @@ impl Adapter {
             self.profile = Some(known.clone());
         }
         self.identity.description = text_line(&self.at(AtCommand::Description).await?);
-        Ok(())
+        Ok(is_quiet)
     }
 
-    async fn set_up(&mut self) -> Result<(), AdapterError> {
-        for command in [AtCommand::EchoOff, AtCommand::LinefeedsOff, AtCommand::SpacesOff] {
+    fn notice_echo(&mut self) {
+        self.echoed_unasked |= self.port_echoed();
+        self.echoes_lines |= self.port_echoed();
+    }
+
+    /// After a reset. `is_quiet`: its echo was turned off since.
+    async fn set_up(&mut self, is_quiet: bool) -> Result<(), AdapterError> {
+        let linefeeds = self.port.linefeeds();
+        let wanted = [
+            (AtCommand::EchoOff, !is_quiet),
+            // Off after a reset, but for those that were heard to send them.
+            (AtCommand::LinefeedsOff, linefeeds),
+            (AtCommand::SpacesOff, true),
+        ];
+        for (command, _) in wanted.into_iter().filter(|(_, wanted)| *wanted) {
             self.at(command).await?;
-            self.echoed_unasked |= self.port_echoed();
+            self.notice_echo();
         }
         let headers = self.at(AtCommand::HeadersOn).await?;
         // Without headers nothing can be attributed to an ECU.
@@ -262,7 +286,7 @@ impl Adapter {
         if search_blocked {
             self.at(AtCommand::ForgetEvents).await?;
         }
-        self.set_up().await
+        self.set_up(false).await
     }
 
     /// One local command; what the adapter's profile says to skip is answered with nothing.

@@ -76,7 +76,8 @@ impl Adapter {
 
     /// Tells it to wait as was learned, if it is not told yet.
     pub(super) async fn wait_as_learned(&mut self) -> Result<(), AdapterError> {
-        if self.waits_longest.is_some() {
+        // Until something was learned it waits as after a reset, which is adaptive (data sheet).
+        if self.waits_longest.is_some() || self.waits.is_none() && self.capabilities.waits.is_none() {
             return Ok(());
         }
         let wanted = self.capabilities.waits.unwrap_or(Waits::Adaptive);
@@ -127,7 +128,9 @@ impl Adapter {
             // The digit is written only where it is said to work.
             self.capabilities.response_count = Some(true);
             self.unknown.digit = 0;
+            self.tries_digit = true;
             let works = self.repeats(request, first, Some(lines)).await;
+            self.tries_digit = false;
             // After a `?` the question is put again without it, and answered.
             let known = self.unknown.digit == 0;
             self.capabilities.response_count = Some(known && matches!(works, Ok(true)));

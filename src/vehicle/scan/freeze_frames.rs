@@ -11,7 +11,7 @@
 
 use super::{BrokeOff, FREEZE_FRAME_PIDS, FREEZE_FRAMES, MOST_LINES, Scan};
 use crate::vehicle::answer::{Answer, Message};
-use crate::vehicle::batch::may_read_as_clearing;
+use crate::vehicle::batch::{by_care, may_read_as_clearing};
 use crate::vehicle::gate::Request;
 use crate::vehicle::parts::{Of, line_count, split};
 use crate::vehicle::protocol::EcuAddress;
@@ -20,9 +20,6 @@ use crate::vehicle::report::Told;
 /// PIDs with their frame's number in one request: service and three pairs fill a single frame
 /// (ISO 15031-5 §8.2).
 pub(super) const MOST_FRAME_PIDS: usize = 3;
-/// Lines of an answer that every adapter survives: those of a VIN.
-const SURE_LINES: usize = 3;
-
 impl Scan<'_> {
     /// Every frame that has a code.
     pub(super) async fn freeze_frames(&mut self) -> Result<(), BrokeOff> {
@@ -56,6 +53,7 @@ impl Scan<'_> {
                 .take(room)
                 .collect();
             room -= wanted.len();
+            wanted = by_care(&wanted);
             self.planned += wanted.len().div_ceil(self.frame_pids.max(1));
             while !wanted.is_empty() {
                 let later = wanted.split_off(self.at_once(&wanted, frame, &ecus));
@@ -73,8 +71,7 @@ impl Scan<'_> {
 
     /// How many of `pids`, from the first, one question asks.
     fn at_once(&self, pids: &[u8], frame: u8, ecus: &[EcuAddress]) -> usize {
-        let long = self.adapter.capabilities().long_answers == Some(true);
-        let most_lines = if long { usize::from(MOST_LINES) } else { SURE_LINES };
+        let most_lines = self.most_lines();
         let fits = |count: &usize| {
             let lines = pids.get(..*count).and_then(|pids| self.lines(pids, frame, ecus));
             lines.is_some_and(|lines| lines <= most_lines)
