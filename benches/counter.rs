@@ -55,7 +55,8 @@ fn main() {
         let answer = runtime.block_on(client.request_with_key(Method::POST, path, Some(&body), Some(&key)));
         answer.unwrap().accepted().unwrap_or_else(|error| panic!("{error}\n{}", site.log()))
     };
-    let (told, seen, bare_seen) = (listen(&site), watch(OURS), watch(BARE));
+    let (told, sold) = (listen(&site, "card", "card.tapped"), listen(&site, "ledger", "card.transaction"));
+    let (seen, bare_seen) = (watch(OURS), watch(BARE));
     let mut one_row = OneRow::new(&site);
     let card = MemberCard::blank();
     let laid = card.lay(pcscd.port);
@@ -63,6 +64,7 @@ fn main() {
     post("/v1/cards", json!({ "card_no": "8800000042", "type": "named" }), "issue".into());
     let topup = json!({ "kind": "topup", "amount_fen": 50_000, "tenders": [{ "kind": "cash", "amount_fen": 50_000 }] });
     post("/v1/cards/8800000042/transactions", topup, "topup".into());
+    sold.recv_timeout(LONG).expect("the top-up at the till");
 
     let bare = |tape: &Tape| {
         let card = lay_tape(pcscd.port + 1, tape);
@@ -74,6 +76,7 @@ fn main() {
         took
     };
     let (mut debits, mut bare_debits, mut syncs) = (Vec::new(), Vec::new(), Vec::new());
+    let mut at_the_till = Vec::new();
     let mut said = 0;
     for n in 0..rounds {
         card.tape();
@@ -82,6 +85,8 @@ fn main() {
         let done = post("/v1/cards/8800000042/transactions", body, format!("spend-{n}"));
         debits.push(ms(began.elapsed()));
         assert_eq!(done["outcome"], "committed", "{done}");
+        let (line, told_at) = sold.recv_timeout(LONG).expect("the sale at the till");
+        at_the_till.push(since_made(&line, told_at));
         let tape = card.tape();
         said = tape.len();
         bare_debits.push(bare(&tape));
@@ -148,6 +153,15 @@ fn main() {
     figure.peer =
         format!("{} ms bare APDUs + {} ms sync + {GRACE_MS} ms", digits(late_bare), digits(late_sync));
     found.figures.push(figure);
+    let late_sync = quantile(&syncs, 0.99);
+    let mut figure = Figure::limit(
+        "card.transaction made, committed and at the till, p99",
+        "ms",
+        quantile(&at_the_till, 0.99),
+        late_sync + GRACE_MS,
+    );
+    figure.peer = format!("{} ms sync + {GRACE_MS} ms", digits(late_sync));
+    found.figures.push(figure);
     found.figures.push(Figure::told(
         "the same card by nfc-pcsc, which keeps nothing, p50",
         format!("{} ms", digits(half(&taps))),
@@ -158,6 +172,15 @@ fn main() {
         tape.len()
     ));
     found.keep("counter");
+}
+
+/// From the moment that an event says it was made, which is before its commit, till it was here: the
+/// wait behind the commit is less.
+fn since_made(line: &str, at: Instant) -> f64 {
+    let event: Value = serde_json::from_str(line.trim_start_matches("data:")).unwrap();
+    let made: jiff::Timestamp = event["time"].as_str().unwrap().parse().unwrap();
+    let here = jiff::Timestamp::now().as_millisecond() as f64 - ms(at.elapsed());
+    (here - made.as_millisecond() as f64).max(0.0)
 }
 
 /// Ours against a multiple of the bare work; the ratio is to the bare work itself.
