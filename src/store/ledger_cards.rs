@@ -161,8 +161,9 @@ impl CardRow {
     }
 
     /// A person has looked: what the card shows is taken for true from now on, and it may be
-    /// written again. One that was replaced or given back keeps what it held at its end. An open transaction of it has to be parked before, in the same batch:
-    /// committing fails with [`StoreError::LedgerRefused`] otherwise.
+    /// written again. One that was replaced or given back keeps what it held at its end. An open
+    /// transaction of it has to be parked before, in the same batch: committing fails with
+    /// [`StoreError::LedgerRefused`] otherwise.
     ///
     /// # Errors
     /// [`StoreError::LedgerRefused`] when another card is shown; as [`CardRow::stands`].
