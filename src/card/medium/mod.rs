@@ -1,9 +1,9 @@
 //! How a record lies on each technology, and how it is reached. What lives here:
 //! a layout's places as commands (`place`), reading a card (`read`), writing its
 //! older slot (`write`), preparing an empty card (`format`, `preparing`), moving one to newer
-//! keys (`moving`) and what closes a tag (`guard`), all pure state machines or lists of commands; `desfire` has the same three for
-//! cards with files and transactions, `contact` for contact memory cards, `purse_card` for cards
-//! with a purse beside the record. What does not: the bytes of a record (`record`), keys (`keys`), and
+//! keys (`moving`) and what closes a tag (`guard`), all pure state machines or lists of commands;
+//! `desfire` has the same three for cards with files and transactions, `contact` for contact memory
+//! cards, `purse_card` for cards with a purse beside the record. What does not: the bytes of a record (`record`), keys (`keys`), and
 //! whether a member may be served (`member`).
 //!
 //! ```text
@@ -17,6 +17,7 @@ mod contact;
 mod desfire;
 mod format;
 mod guard;
+mod memory_reading;
 mod moving;
 mod page_login;
 mod place;
@@ -40,3 +41,5 @@ mod delivered_tests;
 mod tests;
 #[cfg(test)]
 mod trouble_tests;
+#[cfg(test)]
+mod write_tests;

@@ -3,6 +3,7 @@
 
 // The simulator's names come from there, too.
 use super::tests::*;
+use super::write_tests::{spent, write};
 use super::*;
 use crate::card::keys::{CardRef, KeyRole, KeyStore, KeyVersion};
 use crate::card::probe::Answer;
