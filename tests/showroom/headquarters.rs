@@ -23,6 +23,8 @@ pub struct Entry {
     pub class_sequence: u64,
     pub id: Uuid,
     pub sequence: u64,
+    /// Of its body as it came.
+    pub sha256: String,
 }
 
 /// The whole lines of a journal; a torn last one was never acknowledged.
@@ -33,7 +35,7 @@ pub fn read_journal(path: &Path) -> Vec<Entry> {
         .lines()
         .map(|line| {
             let words: Vec<&str> = line.split(' ').collect();
-            let [source, epoch, class, class_sequence, id, sequence] = words[..] else {
+            let [source, epoch, class, class_sequence, id, sequence, sha256] = words[..] else {
                 panic!("no line of a journal: {line:?}")
             };
             Entry {
@@ -43,6 +45,7 @@ pub fn read_journal(path: &Path) -> Vec<Entry> {
                 class_sequence: class_sequence.parse().unwrap(),
                 id: id.parse().unwrap(),
                 sequence: sequence.parse().unwrap(),
+                sha256: sha256.into(),
             }
         })
         .collect()

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::Showroom;
@@ -22,6 +23,8 @@ pub struct Logged {
     pub class_sequence: u64,
     pub kind: String,
     pub data: Value,
+    /// Of the whole envelope.
+    pub sha256: String,
 }
 
 async fn buffer(desk: &Desk, args: &[&str]) -> String {
@@ -47,6 +50,7 @@ pub async fn log(desk: &Desk) -> Vec<Logged> {
                 class_sequence: text(&event, "classsequence").parse().unwrap(),
                 kind: text(&event, "type").trim_start_matches("baygate.").to_owned(),
                 data: event["data"].clone(),
+                sha256: hex::encode(Sha256::digest(line)),
             }
         })
         .collect()
@@ -70,8 +74,8 @@ pub fn assert_log_is_whole(log: &[Logged]) {
     assert_eq!(ids.len(), log.len(), "an id stands twice in the log");
 }
 
-/// Everything that headquarters has is in the log under the same numbers and id, once,
-/// and came in order within its class.
+/// Everything that headquarters has is in the log under the same numbers and id, byte for byte
+/// and once, and came in order within its class.
 pub fn assert_journal_agrees(log: &[Logged], journal: &[Entry], without_holes: bool) {
     let logged: BTreeMap<u64, &Logged> = log.iter().map(|event| (event.sequence, event)).collect();
     let mut keys = BTreeSet::new();
@@ -80,8 +84,8 @@ pub fn assert_journal_agrees(log: &[Logged], journal: &[Entry], without_holes: b
         assert!(keys.insert((&entry.source, entry.epoch, entry.sequence)), "twice: {entry:?}");
         let event = logged.get(&entry.sequence).unwrap_or_else(|| panic!("not in the log: {entry:?}"));
         assert_eq!(
-            (&entry.source, entry.epoch, &entry.class, entry.class_sequence, entry.id),
-            (&event.source, event.epoch, &event.class, event.class_sequence, event.id),
+            (&entry.source, entry.epoch, &entry.class, entry.class_sequence, entry.id, &entry.sha256),
+            (&event.source, event.epoch, &event.class, event.class_sequence, event.id, &event.sha256),
             "headquarters and the log disagree"
         );
         let last = arrived.insert(&entry.class, entry.class_sequence).unwrap_or(0);
