@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
@@ -12,7 +12,7 @@ use tokio::process::Child;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::daemon::program;
+use crate::daemon::{LONG, program};
 
 /// One event in headquarters' journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,10 +113,17 @@ impl Headquarters {
         self.child.as_ref().and_then(Child::id).map(|pid| i32::try_from(pid).unwrap())
     }
 
-    pub async fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().await.unwrap();
-        }
+    /// How it ended; nothing when it was dead.
+    pub async fn kill(&mut self) -> Option<ExitStatus> {
+        let mut child = self.child.take()?;
+        child.start_kill().unwrap();
+        Some(child.wait().await.unwrap())
+    }
+
+    /// It was told to stop.
+    pub async fn ended(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        tokio::time::timeout(LONG, child.wait()).await.expect("headquarters ends").unwrap();
     }
 
     pub fn verdicts(&self, verdict: &str) -> u64 {

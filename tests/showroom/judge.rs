@@ -121,7 +121,8 @@ pub fn assert_told_is_kept(room: &Showroom, log: &[Logged]) {
         let told = (scan.settled["visit"].as_str().unwrap(), scan.settled["started_at"].as_str().unwrap());
         assert!(reports.contains(&told), "reported and lost: {scan:?}");
     }
-    let taps: BTreeSet<&str> = of("card.tapped").filter_map(|data| data["uid"].as_str()).collect();
+    let shown = of("card.tapped").chain(of("card.refused"));
+    let taps: BTreeSet<&str> = shown.filter_map(|data| data["uid"].as_str()).collect();
     for uid in answers.cards.lock().unwrap().iter() {
         assert!(taps.contains(uid.as_str()), "shown to a till and lost: {uid}");
     }
@@ -139,7 +140,11 @@ pub fn assert_stories_are_whole(room: &Showroom, log: &[Logged]) {
         match kind.as_str() {
             "printer.job" => jobs.entry(text("job")).or_default().push(text("state")),
             "vehicle.arrived" | "vehicle.departed" => visits.entry(text("visit")).or_default().push(kind),
-            "card.tapped" | "card.removed" => cards.entry(text("uid")).or_default().push(kind),
+            // A card that leaves before it was known has no UID, and no removal.
+            "card.refused" if data["uid"].is_null() => {}
+            "card.tapped" | "card.refused" | "card.removed" => {
+                cards.entry(text("uid")).or_default().push(kind)
+            }
             "maintenance.warning" | "maintenance.cleared" => {
                 warnings.entry(text("warning_id")).or_default().push(kind);
             }
@@ -159,7 +164,15 @@ pub fn assert_stories_are_whole(room: &Showroom, log: &[Logged]) {
         assert_eq!(story, ["vehicle.arrived", "vehicle.departed"], "visit {visit}");
     }
     for (uid, story) in cards {
-        assert_eq!(story, ["card.tapped", "card.removed"], "card {uid}");
+        for stay in story.split_inclusive(|kind| *kind == "card.removed") {
+            let whole = match stay {
+                ["card.tapped" | "card.refused", "card.removed"] => true,
+                // Given out while it lay there.
+                ["card.refused", "card.tapped", "card.removed"] => true,
+                _ => false,
+            };
+            assert!(whole, "card {uid}: {stay:?} in {story:?}");
+        }
     }
     for (warning, story) in warnings {
         let raised = story.iter().filter(|kind| **kind == "maintenance.warning").count();
