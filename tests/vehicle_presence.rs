@@ -137,6 +137,16 @@ async fn cars_are_asked_as_they_stand_and_are_seen_to_leave() {
 
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.ended().await.success());
+    let log = daemon.log();
+    for vin in [
+        "1D4GP00R55B123456",
+        "LSVAA4187E2123456",
+        "1M8GDM9AXKP042788",
+        "LSVAG2186E2100001",
+        "LFV2A21K5D4100002",
+    ] {
+        assert!(!log.contains(vin), "whose car it was stands in the log:\n{log}");
+    }
     let store = open_store(&desk.path("data"));
     let mut told = Vec::new();
     for id in ["runs", "stands", "weak", "bus"] {
