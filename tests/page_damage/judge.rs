@@ -11,10 +11,12 @@ use baygate::event::{Class, EventData};
 use baygate::health::Health;
 use baygate::ident::CardNo;
 use baygate::store::ledger::State;
-use baygate::store::{Batch, Opened, Store, StoreError, inspect};
+use baygate::store::{Batch, Offset, Opened, Store, StoreError, inspect};
 use tokio_util::sync::CancellationToken;
 
-use super::truth::{DELIVERED, EVENTS, LARGE, REQUESTS, TRANSACTIONS, Truth, all, assert_kept, exported};
+use super::truth::{
+    ASIDE, DELIVERED, EVENTS, LARGE, REQUESTS, TRANSACTIONS, Truth, all, assert_kept, exported,
+};
 use crate::buffer_command::command;
 use crate::store_setup::{event, options};
 
@@ -44,8 +46,35 @@ async fn look(case: &str, truth: &Truth, dir: &Path, excused: &BTreeSet<i64>) ->
     assert_eq!(backup.is_ok(), dir.join("copy.db").exists(), "{case}: {backup:?}");
     assert!(missing == 0 || backup.is_err(), "{case}: a backup of a damaged file was called good");
     assert!(!dir.join("copy.db.part").exists(), "{case}");
+    for words in [["quarantine", "list"], ["quarantine", "dump"]] {
+        // To its end, or to a word of what cannot be read.
+        let aside = command(dir, &words).await;
+        let damaged = !verdict.sound && aside.as_ref().is_err_and(|said| !said.is_empty());
+        assert!(aside == Ok(Exit::Done) || damaged, "{case}: {words:?}: {aside:?}");
+    }
     assert!(std::fs::read(dir.join("baygate.db")).unwrap() == before, "{case}: looking changed the file");
     verdict.sound
+}
+
+/// A good backup over a harmed file: it is all there again, and what lay there is kept as it was.
+async fn restored(case: &str, truth: &Truth, harmed: &[u8]) {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, good) = (dir.path().join("data"), dir.path().join("good.db"));
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("baygate.db"), harmed).unwrap();
+    std::fs::write(&good, &truth.backup).unwrap();
+    assert_eq!(command(&data, &["restore", good.to_str().unwrap()]).await, Ok(Exit::Done), "{case}");
+    let names = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
+    let aside: Vec<_> = names.filter(|path| path.to_str().unwrap().contains(".before-restore-")).collect();
+    assert!(aside.len() == 1 && std::fs::read(&aside[0]).unwrap() == harmed, "{case}: {aside:?}");
+    assert!(std::fs::read(&good).unwrap() == truth.backup, "{case}: the backup changed");
+    let (store, opened) = Store::open(&options(&data)).unwrap_or_else(|error| panic!("{case}: {error}"));
+    assert_eq!(opened.new_epoch, Some(EpochReason::Restored), "{case}");
+    let found = all(&store).await;
+    assert!(truth.events.iter().all(|(at, event)| found.get(at) == Some(event)), "{case}");
+    let aside = store.read(|r| r.quarantined(Offset(0), 1000)).await.unwrap();
+    assert_eq!(aside.len() as u64, ASIDE, "{case}");
+    store.close().await;
 }
 
 /// Opens a harmed file, as the daemon would, until it is salvaged where it has to be. True when
@@ -167,6 +196,7 @@ pub async fn run_all(cases: Vec<(String, Vec<u8>, BTreeSet<i64>, bool)>, truth: 
                 std::fs::write(dir.path().join("baygate.db"), &bytes).unwrap();
                 let sound = look(&case, &truth, dir.path(), &excused).await;
                 assert!(!sound || !must_be_seen, "{case}: verify saw nothing");
+                restored(&case, &truth, &bytes).await;
                 judge(&case, &truth, dir.path(), &bytes, &excused, sound).await;
             };
             tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(|_| panic!("{case} hangs"));

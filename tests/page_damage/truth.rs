@@ -13,9 +13,9 @@ use baygate::event::ledger::CardType;
 use baygate::money::{Fen, Holding};
 use baygate::store::ledger::{End, Evidence, NewTransaction};
 use baygate::store::ledger_cards::SeenCard;
-use baygate::store::outbox::ClassCursor;
+use baygate::store::outbox::{ClassCursor, OutboxOp};
 use baygate::store::requests::{NewRequest, RequestOp};
-use baygate::store::{Batch, Op, Opened, Store};
+use baygate::store::{Batch, Offset, Op, Opened, Store, backup};
 
 use crate::sqlite_pages::{Format, Kind};
 use crate::store_setup::{delivered, event, options};
@@ -24,6 +24,8 @@ use crate::store_setup::{delivered, event, options};
 pub const EVENTS: u64 = 500;
 pub const LARGE: u64 = 12;
 pub const REQUESTS: u64 = 60;
+/// Events set aside.
+pub const ASIDE: u64 = 40;
 /// Transactions on one card, committed.
 pub const TRANSACTIONS: u32 = 40;
 /// Delivered of class card, in the first epoch.
@@ -36,6 +38,8 @@ pub struct Truth {
     pub format: Format,
     pub events: BTreeMap<i64, (Class, u64, Identity)>,
     pub first: Opened,
+    /// A backup of it, made before the harm.
+    pub backup: Vec<u8>,
 }
 
 fn identity(event: &baygate::event::Event) -> Identity {
@@ -136,6 +140,11 @@ pub async fn grown(dir: &Path) -> Truth {
         store.commit(request(n)).await.unwrap();
     }
     store.commit(delivered(Class::Card, 1, DELIVERED)).await.unwrap();
+    for n in 1..=ASIDE {
+        let envelope = serde_json::json!({ "n": n, "note": "x".repeat(300) }).to_string();
+        let aside = OutboxOp::SetAside { offset: Offset(n.cast_signed()), reason: "0x99".into(), envelope };
+        store.commit(Batch::new().op(Op::Outbox(aside))).await.unwrap();
+    }
     spend(&store, TRANSACTIONS).await;
     let events = all(&store).await;
     store.close().await;
@@ -150,7 +159,10 @@ pub async fn grown(dir: &Path) -> Truth {
     )
     .unwrap();
     drop(raw);
-    Truth { format: Format::read(&dir.join("baygate.db")), events, first }
+    let good = dir.join("good.db");
+    backup::backup(dir, &good, &mut |_, _| {}).unwrap();
+    let format = Format::read(&dir.join("baygate.db"));
+    Truth { format, events, first, backup: std::fs::read(good).unwrap() }
 }
 
 /// What the truth allows to be missing: rows that touch a harmed page.
