@@ -147,20 +147,20 @@ impl MemoryReading {
     /// A failed login halts a Classic card.
     fn login_failed(self) -> ReadStep {
         match self.phase {
-            Phase::Header => self.as_delivered(CLASSIC),
-            Phase::Blank(left) => self.as_delivered(left),
+            Phase::Header => self.ask_as_delivered(CLASSIC),
+            Phase::Blank(left) => self.ask_as_delivered(left),
             _ => self.if_still_there(Phase::Refusing(Refusal::WrongKey)),
         }
     }
 
     /// Asks with the first of these keys, and then with the others: a Classic counts no failures.
-    fn as_delivered(mut self, keys: &'static [ClassicKey]) -> ReadStep {
+    fn ask_as_delivered(mut self, keys: &'static [ClassicKey]) -> ReadStep {
         let Some((key, left)) = keys.split_first() else {
             return self.if_still_there(Phase::Refusing(Refusal::NotAMemberCard));
         };
         if public::reads_headers(key) {
             // The first that was asked.
-            return self.as_delivered(left);
+            return self.ask_as_delivered(left);
         }
         let header = place::header(&self.layout.places);
         let [load, log_in] = public::login(key, header.at);
