@@ -231,7 +231,7 @@ fn what_cannot_be_played_there_is_refused_in_words() {
     std::fs::write(&path, "step = [{ at = \"90s\", do = \"brown-out\" }]").unwrap();
     let path = path.to_str().unwrap();
     // (arguments, words in English, words in Chinese)
-    let cases: [(&[&str], &str, &str); 6] = [
+    let cases: [(&[&str], &str, &str); 10] = [
         (&["--slcan", "--pty", "--script", path], "1m 30s", "1m 30s 的步骤"),
         (&["--can", "vcan-none", "--script", path], "1m 30s", "1m 30s 的步骤"),
         (&["--pty", "--truck"], "--slcan or --can", "卡车"),

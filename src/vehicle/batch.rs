@@ -317,11 +317,16 @@ fn plan(pids: &[u8], most: usize, most_lines: usize, table: &PidTable, promises:
 
 /// A fragile line is typed and heard before it is ended, another way there and back over the line:
 /// PIDs whose digits make it so come last, and together. A 4 always does (behind the service's 0
-/// it is a clearing, should the rest be lost), a 3 often (30 to 3D).
-pub(super) fn by_care(pids: &[u8]) -> Vec<u8> {
+/// it is a clearing, should the rest be lost), a 3 often (30 to 3D). 04 itself keeps its place, where
+/// there are others to stand around it.
+fn by_care(pids: &[u8]) -> Vec<u8> {
     let has = |pid: u8, digit: u8| pid >> 4 == digit || pid & 0x0F == digit;
     let mut pids = pids.to_vec();
-    pids.sort_by_key(|pid| if has(*pid, 4) { 2 } else { u8::from(has(*pid, 3)) });
+    pids.sort_by_key(|pid| match *pid {
+        CLEARS_ELSEWHERE => 0,
+        pid if has(pid, 4) => 2,
+        pid => u8::from(has(pid, 3)),
+    });
     pids
 }
 

@@ -11,7 +11,7 @@
 
 use super::{BrokeOff, FREEZE_FRAME_PIDS, FREEZE_FRAMES, MOST_LINES, Scan};
 use crate::vehicle::answer::{Answer, Message};
-use crate::vehicle::batch::{by_care, may_read_as_clearing};
+use crate::vehicle::batch::may_read_as_clearing;
 use crate::vehicle::gate::Request;
 use crate::vehicle::parts::{Of, line_count, split};
 use crate::vehicle::protocol::EcuAddress;
@@ -53,7 +53,6 @@ impl Scan<'_> {
                 .take(room)
                 .collect();
             room -= wanted.len();
-            wanted = by_care(&wanted);
             self.planned += wanted.len().div_ceil(self.frame_pids.max(1));
             while !wanted.is_empty() {
                 let later = wanted.split_off(self.at_once(&wanted, frame, &ecus));
