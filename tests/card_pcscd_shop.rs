@@ -1,5 +1,6 @@
 //! A shop behind the real pcscd: every technology from blank to a sale, what the reader shows,
-//! other programs at the card, a pcscd that dies in the middle of a sale. CPU cards, with the SAM in a slot, are in `counter_cpu`; cuts are in `counter_cuts`, `life_cuts`.
+//! other programs at the card, a pcscd that dies in the middle of a sale. CPU cards, with the SAM
+//! in a slot, are in `counter_cpu`; cuts are in `counter_cuts`, `life_cuts`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "support/counter.rs"]
