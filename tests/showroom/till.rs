@@ -146,7 +146,7 @@ impl Till {
         let (laid, answer) = laid.settle(path, &body, &key).await;
         let deed = Deed { key, path: path.to_owned(), body, status: answer.status, answer: answer.body };
         let code = deed.answer["code"].as_str().unwrap_or("none");
-        if deed.status >= 300 && !NOTHING_HAPPENED.contains(&code) {
+        if !matches!(deed.status, 200 | 201) && !NOTHING_HAPPENED.contains(&code) {
             self.shop.answers.odd(format!("till: {deed:?}"));
         }
         takings.deeds.lock().unwrap().push(deed.clone());

@@ -119,11 +119,14 @@ impl Laid {
     }
 
     /// Asks with one key until it is settled, as docs/pos.md has it: the same again when no
-    /// answer came; a card that left is put back, and tapped anew where nobody knows.
+    /// answer came; a card that left is put back, and tapped anew where nobody knows. A card that
+    /// is held no tap settles.
     pub async fn settle(mut self, path: &str, body: &Value, key: &str) -> (Self, Answer) {
         loop {
             match self.ask(path, body, key).await {
-                Some(answer) if answer.status != 202 => return (self, answer),
+                Some(answer) if answer.status != 202 || answer.body["code"] == "card-held" => {
+                    return (self, answer);
+                }
                 Some(answer) if answer.body["code"] == "tap-again" => {
                     let place = Arc::clone(&self.place);
                     self = Self::lay(&place, self.take().await).await;
