@@ -307,7 +307,7 @@ async fn a_recorded_session_is_played_back() {
     let recording = Recording::read(trace).unwrap();
     let sim = ReplaySim::spawn_tcp("127.0.0.1:0".parse().unwrap(), recording).await.unwrap();
     let mut wire = Wire::tcp(sim.name().parse().unwrap()).await;
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     assert_eq!(wire.ask("0105").await, "41057B\r\r>");
     assert!(begin.elapsed() >= Duration::from_millis(30), "with the pause of then");
     assert_eq!(wire.ask("010C").await, "NO DATA\r\r>");
