@@ -24,6 +24,8 @@ use store_setup::options;
 const MOST_KB: u64 = 64 * 1024;
 /// Far more than any of it takes: what is longer hangs.
 const DEADLINE: Duration = Duration::from_secs(300);
+/// Events set aside (10,000 are kept).
+const ASIDE: i64 = 9_000;
 
 /// The seal of the schema: SHA-256 over the numbers, the boot with its length, and the SHA-256 over
 /// what the event says, each with its length.
@@ -74,17 +76,36 @@ async fn grown(dir: &Path, events: i64) {
         [events, total],
     )
     .unwrap();
+    // So many were set aside: nearly as many as are kept.
+    tx.execute(
+        "INSERT INTO quarantine SELECT event_offset, class, '0x99', time, data FROM event WHERE event_offset <= ?1",
+        [ASIDE],
+    )
+    .unwrap();
     tx.commit().unwrap();
     let _: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).unwrap();
 }
 
-/// Runs a command; its exit status, its last line, and the memory it took at most, in kB.
-fn run(dir: &Path, words: &[&str]) -> (i32, String, u64) {
+/// What a command said on standard output, and how it ended.
+struct Said {
+    code: i32,
+    lines: usize,
+    last: String,
+    errors: String,
+}
+
+/// Runs a command, in flat memory.
+fn run(dir: &Path, words: &[&str]) -> Said {
     let run = measured(dir, words, DEADLINE);
     println!("{:<12} {:>8.1?} {:>7} kB", words[0], run.took, run.most_kb);
+    assert!(run.most_kb < MOST_KB, "{words:?} took {} kB", run.most_kb);
     let said = String::from_utf8(run.output.stdout).unwrap();
-    let last = said.lines().last().unwrap_or_default().to_owned();
-    (run.output.status.code().unwrap_or(-1), last, run.most_kb)
+    Said {
+        code: run.output.status.code().unwrap_or(-1),
+        lines: said.lines().count(),
+        last: said.lines().last().unwrap_or_default().to_owned(),
+        errors: String::from_utf8_lossy(&run.output.stderr).into_owned(),
+    }
 }
 
 fn lines(path: &Path) -> u64 {
@@ -105,21 +126,32 @@ async fn every_command_ends_in_flat_memory() {
     let (out_text, copy_text) = (out.to_str().unwrap(), copy.to_str().unwrap());
     for words in [
         vec!["status", "--json"],
+        vec!["verify", "--json"],
         vec!["quarantine", "list"],
+        vec!["quarantine", "dump"],
         vec!["export", "--output", out_text],
         // Copies, and reads the copy in full, as `verify` does.
         vec!["backup", copy_text],
         vec!["restore", copy_text],
     ] {
-        let (code, last, most) = run(&data, &words);
-        assert_eq!(code, 0, "{words:?}: {last}");
-        assert!(most < MOST_KB, "{words:?} took {most} kB");
+        let said = run(&data, &words);
+        assert_eq!(said.code, 0, "{words:?}: {} {}", said.last, said.errors);
+        match words[0] {
+            "verify" => {
+                let rows = format!("\"rows\":{}", events + ASIDE.min(events));
+                assert!(said.last.contains("\"sound\":true") && said.last.contains(&rows), "{}", said.last);
+            }
+            "quarantine" => assert_eq!(said.lines as i64, ASIDE.min(events), "{words:?}"),
+            _ => {}
+        }
     }
     assert_eq!(lines(&out), events as u64);
     // A damaged one is copied row by row before it is exported: a fifth of the size will do.
     let events = events / 5;
     let data = dir.path().join("damaged");
     grown(&data, events).await;
+    let (good, refused) = (dir.path().join("good.db"), dir.path().join("refused.db"));
+    assert_eq!(run(&data, &["backup", good.to_str().unwrap()]).code, 0);
     let path = data.join("baygate.db");
     let bytes = std::fs::metadata(&path).unwrap().len();
     let file = std::fs::File::options().read(true).write(true).open(&path).unwrap();
@@ -134,14 +166,33 @@ async fn every_command_ends_in_flat_memory() {
     let rows = u64::from(u16::from_be_bytes([page[3], page[4]]));
     file.write_all_at(&[0; 4096], at).unwrap();
     drop(file);
-    let (code, last, most) = run(&data, &["verify", "--json"]);
-    assert_eq!(code, 1, "{last}");
-    assert!(last.contains("\"sound\":false") && most < MOST_KB, "{last}: {most} kB");
-    let (code, last, most) = run(&data, &["export", "--output", out_text]);
-    assert_eq!(code, 1, "{last}");
+    let said = run(&data, &["verify", "--json"]);
+    assert!(said.code == 1 && said.last.contains("\"sound\":false"), "{}", said.last);
+    let said = run(&data, &["export", "--output", out_text]);
+    assert_eq!(said.code, 1, "{}", said.errors);
     assert_eq!(lines(&out), events as u64 - rows);
-    assert!(most < MOST_KB, "export of a damaged file took {most} kB");
-    let left: Vec<_> =
+    for words in [["quarantine", "list"], ["quarantine", "dump"]] {
+        let said = run(&data, &words);
+        assert_eq!((said.code, said.lines as i64), (0, ASIDE.min(events)), "{words:?}: {}", said.errors);
+    }
+    // What is damaged is not copied as if it were good, and leaves no half copy.
+    let said = run(&data, &["backup", refused.to_str().unwrap()]);
+    assert!(said.code == 1 && said.errors.contains("damaged"), "{}", said.errors);
+    let mut left: Vec<_> =
         std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(left.len(), 4, "{left:?}");
+    left.sort();
+    assert_eq!(left, ["copy.db", "damaged", "data", "good.db", "out.jsonl"]);
+    // A good one comes back over it; the damaged one is kept, whole.
+    let damaged = Sha256::digest(std::fs::read(&path).unwrap());
+    let said = run(&data, &["restore", good.to_str().unwrap()]);
+    assert_eq!(said.code, 0, "{}", said.errors);
+    let names = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().path());
+    let aside = |path: &std::path::PathBuf| {
+        let name = path.to_str().unwrap();
+        name.contains(".before-restore-") && !name.ends_with("-wal") && !name.ends_with("-shm")
+    };
+    let aside: Vec<_> = names.filter(aside).collect();
+    assert!(aside.len() == 1 && Sha256::digest(std::fs::read(&aside[0]).unwrap()) == damaged, "{aside:?}");
+    let said = run(&data, &["verify", "--json"]);
+    assert!(said.code == 0 && said.last.contains("\"sound\":true"), "{}", said.last);
 }

@@ -79,7 +79,7 @@ pub struct Pace {
     pub backoff_first: Duration,
     /// Longest wait before a reconnect.
     pub backoff_most: Duration,
-    /// A connection that lived this long was healthy: the next wait is short again.
+    /// A connection that proved itself and lived this long was healthy: the next wait is short again.
     pub healthy_after: Duration,
     /// Delivered positions are committed this often, at most.
     pub commit_every: Duration,

@@ -93,6 +93,11 @@ impl Voice {
         }
     }
 
+    /// Whether the connection did, or no other went before it.
+    pub(super) fn has_proven(&self) -> bool {
+        self.line.is_none()
+    }
+
     /// Subscriptions were not granted.
     pub(super) fn unsubscribed(&mut self, fault: Fault) {
         if let Some(left_out) = self.may_say(fault.code()) {

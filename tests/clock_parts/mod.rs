@@ -3,6 +3,9 @@
 //! headquarters, which notes when each event really came.
 #![allow(dead_code)]
 
+#[path = "../support/faketime.rs"]
+mod faketime;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -76,7 +79,7 @@ impl BoxClock {
             let file = self.file.clone();
             let daemon = Daemon::spawn_with(config, |command| {
                 command
-                    .env("LD_PRELOAD", library())
+                    .env("LD_PRELOAD", faketime::library())
                     .env("FAKETIME_TIMESTAMP_FILE", file)
                     .env("FAKETIME_NO_CACHE", "1")
                     .env("FAKETIME_DONT_FAKE_MONOTONIC", "1")
@@ -93,15 +96,6 @@ impl BoxClock {
         }
         panic!("the daemon does not start");
     }
-}
-
-fn library() -> PathBuf {
-    let lib = Path::new("/usr/lib");
-    let folders = std::fs::read_dir(lib).unwrap().flatten().map(|entry| entry.path().join("faketime"));
-    folders
-        .map(|folder| folder.join("libfaketime.so.1"))
-        .find(|path| path.exists())
-        .expect("libfaketime must be installed (make deps-test)")
 }
 
 /// Headquarters, with the real time at which each event came.

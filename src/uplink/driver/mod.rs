@@ -190,7 +190,9 @@ impl Driver {
                 Ended::Closed(error) => return Err(error.into()),
                 Ended::Lost(fault) => fault,
             };
-            if began.elapsed() >= self.setup.pace.healthy_after && fault != Fault::TakenOver {
+            // Who accepts and says nothing holds the line for long, too.
+            let healthy = self.voice.has_proven() && began.elapsed() >= self.setup.pace.healthy_after;
+            if healthy && fault != Fault::TakenOver {
                 self.backoff.reset();
             }
             let wait = self.backoff.wait();
