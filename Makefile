@@ -2,7 +2,7 @@
 # Installation needs root (directly or by sudo); building and running do not.
 
 PACKAGES_BUILD := build-essential pkg-config libpcsclite-dev
-PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd openssl iproute2 procps socat strace faketime libfaketime e2fsprogs \
+PACKAGES_TEST  := mosquitto mosquitto-clients pcscd vsmartcard-vpcd systemd openssl iproute2 procps socat strace faketime libfaketime e2fsprogs curl jq python3 \
 	mono-mcs mono-runtime libmono-system-net-http4.0-cil libmono-system-runtime-serialization4.0-cil libmono-system-xml-linq4.0-cil
 # A virtual machine: tests/lab.
 PACKAGES_LAB   := qemu-system-x86 busybox-static cpio kmod xz-utils e2fsprogs
@@ -47,8 +47,9 @@ demo: deps-build
 	$(CARGO) build --release --locked
 	./target/release/baygate demo $(DEMO_ARGS)
 
+# `cargo test --test NAME` runs one file alone; all of them one after the other take half as long again.
 test: deps-test
-	$(CARGO) test --locked
+	CARGO=$(CARGO) tests/side_by_side.py --locked
 
 # Half an hour at a hundred times the rate of a store (tests/soak.rs). SOAK_MINUTES=1 RATE=100 for a short one.
 soak: deps-test

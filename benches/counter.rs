@@ -21,7 +21,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use baygate::api::client::{Client, Method};
-use member_card::{MemberCard, Tape, ask, lay_tape};
+use baygate::sim::card::Technology;
+use member_card::{MemberCard, Tape, ask};
 use pcscd::Pcscd;
 use reader_watch::{listen, ms, next, watch};
 use serde_json::{Value, json};
@@ -41,8 +42,35 @@ const SYNCS: f64 = 2.0;
 /// What a till may wait for a tap beyond the bare work, p99.
 const GRACE_MS: f64 = 20.0;
 
+/// What is measured with, and where.
+struct Counter<'a> {
+    rounds: usize,
+    port: u16,
+    site: &'a Site,
+    runtime: &'a tokio::runtime::Runtime,
+    client: &'a Client,
+    told: Receiver<(String, Instant)>,
+    sold: Receiver<(String, Instant)>,
+    seen: Receiver<(bool, Instant)>,
+    bare_seen: Receiver<(bool, Instant)>,
+    one_row: OneRow,
+}
+
+/// Milliseconds of each, and what was said.
+struct Measured {
+    debits: Vec<f64>,
+    bare_debits: Vec<f64>,
+    taps: Vec<f64>,
+    bare_taps: Vec<f64>,
+    syncs: Vec<f64>,
+    at_the_till: Vec<f64>,
+    /// Commands of a debit.
+    said: usize,
+    /// The last tap.
+    tape: Tape,
+}
+
 fn main() {
-    let rounds = number("BAYGATE_BENCH_DEBITS", 100);
     let pcscd = Pcscd::start().expect("the machine's own pcscd is in the way");
     let broker = Broker::start();
     let site = Site::new(&["--no-car"]);
@@ -51,113 +79,155 @@ fn main() {
     let daemon = site.start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let client = runtime.block_on(async { Client::connect(site.control_socket()).await }).unwrap();
-    let post = |path: &str, body: Value, key: String| {
-        let answer = runtime.block_on(client.request_with_key(Method::POST, path, Some(&body), Some(&key)));
-        answer.unwrap().accepted().unwrap_or_else(|error| panic!("{error}\n{}", site.log()))
+    let mut counter = Counter {
+        rounds: number("BAYGATE_BENCH_DEBITS", 100),
+        port: pcscd.port,
+        site: &site,
+        runtime: &runtime,
+        client: &client,
+        told: listen(&site, "card", "card.tapped"),
+        sold: listen(&site, "ledger", "card.transaction"),
+        seen: watch(OURS),
+        bare_seen: watch(BARE),
+        one_row: OneRow::new(&site),
     };
-    let (told, seen, bare_seen) = (listen(&site), watch(OURS), watch(BARE));
-    let mut one_row = OneRow::new(&site);
-    let card = MemberCard::blank();
-    let laid = card.lay(pcscd.port);
-    next(&seen, true);
-    post("/v1/cards", json!({ "card_no": "8800000042", "type": "named" }), "issue".into());
-    let topup = json!({ "kind": "topup", "amount_fen": 50_000, "tenders": [{ "kind": "cash", "amount_fen": 50_000 }] });
-    post("/v1/cards/8800000042/transactions", topup, "topup".into());
-
-    let bare = |tape: &Tape| {
-        let card = lay_tape(pcscd.port + 1, tape);
-        let at = next(&bare_seen, true);
-        ask(BARE, tape);
-        let took = ms(at.elapsed());
-        drop(card);
-        next(&bare_seen, false);
-        took
-    };
-    let (mut debits, mut bare_debits, mut syncs) = (Vec::new(), Vec::new(), Vec::new());
-    let mut said = 0;
-    for n in 0..rounds {
-        card.tape();
-        let began = Instant::now();
-        let body = json!({ "kind": "spend", "amount_fen": 1, "order": format!("A-{n}") });
-        let done = post("/v1/cards/8800000042/transactions", body, format!("spend-{n}"));
-        debits.push(ms(began.elapsed()));
-        assert_eq!(done["outcome"], "committed", "{done}");
-        let tape = card.tape();
-        said = tape.len();
-        bare_debits.push(bare(&tape));
-        syncs.push(one_row.commit(n));
-    }
-    drop(laid);
-    next(&seen, false);
-
-    let (mut taps, mut bare_taps) = (Vec::new(), Vec::new());
-    let mut tape = Tape::new();
-    while told.try_recv().is_ok() {}
-    for _ in 0..rounds {
-        card.tape();
-        let laid = card.lay(pcscd.port);
-        let at = next(&seen, true);
-        let (line, told_at) = told.recv_timeout(LONG).unwrap_or_else(|_| panic!("no tap:\n{}", site.log()));
-        assert!(line.contains("8800000042"), "{line}");
-        taps.push(ms(told_at.saturating_duration_since(at)));
-        drop(laid);
-        next(&seen, false);
-        tape = card.tape();
-        bare_taps.push(bare(&tape));
-    }
-    daemon.stop();
-
-    let mut nfc_pcsc = NfcPcsc::start(&tape);
-    let peer: Vec<f64> = (0..rounds)
-        .map(|_| {
-            let card = lay_tape(pcscd.port + 1, &tape);
-            let at = next(&bare_seen, true);
-            let took = ms(nfc_pcsc.read().saturating_duration_since(at));
-            drop(card);
-            next(&bare_seen, false);
-            took
-        })
-        .collect();
-
     let mut found = Found::default();
+    let ntag = MemberCard::blank(Technology::Ntag215);
+    let of_ntag = counter.measure(&ntag, "8800000042");
+    let of_desfire = counter.measure(&MemberCard::blank(Technology::Desfire), "8800000043");
+    daemon.stop();
+    let peer = counter.nfc_pcsc(&ntag, &of_ntag.tape);
     let half = |of: &[f64]| quantile(of, 0.5);
-    let bound = half(&bare_debits) + SYNCS * half(&syncs);
-    found.figures.push(beside(
-        "a debit over HTTP, p50",
-        half(&debits),
-        bound * MOST,
-        format!("{} ms bare APDUs + {SYNCS} × {} ms sync", digits(half(&bare_debits)), digits(half(&syncs))),
-        bound,
-    ));
-    let bound = half(&bare_taps) + half(&syncs);
-    found.figures.push(beside(
-        "member card seen to card.tapped at the till, p50",
-        half(&taps),
-        bound * MOST,
-        format!("{} ms bare APDUs + {} ms sync", digits(half(&bare_taps)), digits(half(&syncs))),
-        bound,
-    ));
-    let (late, late_bare, late_sync) =
-        (quantile(&taps, 0.99), quantile(&bare_taps, 0.99), quantile(&syncs, 0.99));
-    let mut figure = Figure::limit(
-        "member card seen to card.tapped at the till, p99",
-        "ms",
-        late,
-        late_bare + late_sync + GRACE_MS,
-    );
-    figure.peer =
-        format!("{} ms bare APDUs + {} ms sync + {GRACE_MS} ms", digits(late_bare), digits(late_sync));
+
+    for (card, of) in [("", &of_ntag), (", DESFire EV2", &of_desfire)] {
+        let (bare, sync) = (half(&of.bare_debits), half(&of.syncs));
+        let parts = format!("{} ms bare APDUs + {SYNCS} × {} ms sync", digits(bare), digits(sync));
+        let bound = bare + SYNCS * sync;
+        let figure = format!("a debit over HTTP{card}, p50");
+        found.figures.push(beside(&figure, half(&of.debits), bound * MOST, parts, bound));
+        let bare = half(&of.bare_taps);
+        let parts = format!("{} ms bare APDUs + {} ms sync", digits(bare), digits(sync));
+        let bound = bare + sync;
+        let figure = format!("member card{card} seen to card.tapped at the till, p50");
+        found.figures.push(beside(&figure, half(&of.taps), bound * MOST, parts, bound));
+        let late = [&of.taps, &of.bare_taps, &of.syncs].map(|of| quantile(of, 0.99));
+        let [late, late_bare, late_sync] = late;
+        let figure = format!("member card{card} seen to card.tapped at the till, p99");
+        let mut figure = Figure::limit(&figure, "ms", late, late_bare + late_sync + GRACE_MS);
+        figure.peer =
+            format!("{} ms bare APDUs + {} ms sync + {GRACE_MS} ms", digits(late_bare), digits(late_sync));
+        found.figures.push(figure);
+    }
+    let sync = quantile(&of_ntag.syncs, 0.99);
+    let sold = quantile(&of_ntag.at_the_till, 0.99);
+    let name = "card.transaction made, committed and at the till, p99";
+    let mut figure = Figure::limit(name, "ms", sold, sync + GRACE_MS);
+    figure.peer = format!("{} ms sync + {GRACE_MS} ms", digits(sync));
     found.figures.push(figure);
     found.figures.push(Figure::told(
         "the same card by nfc-pcsc, which keeps nothing, p50",
-        format!("{} ms", digits(half(&taps))),
+        format!("{} ms", digits(half(&of_ntag.taps))),
         format!("{} ms", digits(half(&peer))),
     ));
     found.notes.push(format!(
-        "counter: an NTAG215 member card at 106 kbit/s, {rounds} debits of {said} commands, {rounds} taps of {} commands; peer nfc-pcsc 0.8.1",
-        tape.len()
+        "counter: member cards at 106 kbit/s, {rounds} debits and {rounds} taps each: of an NTAG215 {} and {} commands, \
+         of a DESFire EV2 {} and {}; peer nfc-pcsc 0.8.1 with the NTAG215",
+        of_ntag.said,
+        of_ntag.tape.len(),
+        of_desfire.said,
+        of_desfire.tape.len(),
+        rounds = counter.rounds,
     ));
     found.keep("counter");
+}
+
+/// From the moment that an event says it was made, which is before its commit, till it was here: the
+/// wait behind the commit is less.
+fn since_made(line: &str, at: Instant) -> f64 {
+    let event: Value = serde_json::from_str(line.trim_start_matches("data:")).unwrap();
+    let made: jiff::Timestamp = event["time"].as_str().unwrap().parse().unwrap();
+    let here = jiff::Timestamp::now().as_millisecond() as f64 - ms(at.elapsed());
+    (here - made.as_millisecond() as f64).max(0.0)
+}
+
+impl Counter<'_> {
+    fn post(&self, path: &str, body: &Value, key: &str) -> Value {
+        let asked = self.client.request_with_key(Method::POST, path, Some(body), Some(key));
+        let answer = self.runtime.block_on(asked).unwrap();
+        answer.accepted().unwrap_or_else(|error| panic!("{error}\n{}", self.site.log()))
+    }
+
+    /// The daemon's own commands, from a bare program.
+    fn bare(&self, card: &MemberCard, tape: &Tape) -> f64 {
+        let card = card.lay_tape(self.port + 1, tape);
+        let at = next(&self.bare_seen, true);
+        ask(BARE, tape);
+        let took = ms(at.elapsed());
+        drop(card);
+        next(&self.bare_seen, false);
+        took
+    }
+
+    /// A card is issued and charged; then debits, then taps, each beside the bare work.
+    fn measure(&mut self, card: &MemberCard, card_no: &str) -> Measured {
+        let deal = format!("/v1/cards/{card_no}/transactions");
+        let laid = card.lay(self.port);
+        next(&self.seen, true);
+        self.post("/v1/cards", &json!({ "card_no": card_no, "type": "named" }), &format!("issue-{card_no}"));
+        let cash = json!([{ "kind": "cash", "amount_fen": 50_000 }]);
+        let topup = json!({ "kind": "topup", "amount_fen": 50_000, "tenders": cash });
+        self.post(&deal, &topup, &format!("topup-{card_no}"));
+        self.sold.recv_timeout(LONG).expect("the top-up at the till");
+        let (mut debits, mut bare_debits, mut syncs, mut said) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        let mut at_the_till = Vec::new();
+        for n in 0..self.rounds {
+            card.tape();
+            let began = Instant::now();
+            let body = json!({ "kind": "spend", "amount_fen": 1, "order": format!("A-{n}") });
+            let done = self.post(&deal, &body, &format!("spend-{card_no}-{n}"));
+            debits.push(ms(began.elapsed()));
+            assert_eq!(done["outcome"], "committed", "{done}");
+            let (line, told_at) = self.sold.recv_timeout(LONG).expect("the sale at the till");
+            at_the_till.push(since_made(&line, told_at));
+            let tape = card.tape();
+            said = tape.len();
+            bare_debits.push(self.bare(card, &tape));
+            syncs.push(self.one_row.commit(n));
+        }
+        drop(laid);
+        next(&self.seen, false);
+
+        let (mut taps, mut bare_taps, mut tape) = (Vec::new(), Vec::new(), Tape::new());
+        while self.told.try_recv().is_ok() {}
+        for _ in 0..self.rounds {
+            card.tape();
+            let laid = card.lay(self.port);
+            let at = next(&self.seen, true);
+            let told = self.told.recv_timeout(LONG);
+            let (line, told_at) = told.unwrap_or_else(|_| panic!("no tap:\n{}", self.site.log()));
+            assert!(line.contains(card_no), "{line}");
+            taps.push(ms(told_at.saturating_duration_since(at)));
+            drop(laid);
+            next(&self.seen, false);
+            tape = card.tape();
+            bare_taps.push(self.bare(card, &tape));
+        }
+        Measured { debits, bare_debits, taps, bare_taps, syncs, at_the_till, said, tape }
+    }
+
+    /// The peer's time for the same tap.
+    fn nfc_pcsc(&self, card: &MemberCard, tape: &Tape) -> Vec<f64> {
+        let mut nfc_pcsc = NfcPcsc::start(tape);
+        let mut took = Vec::new();
+        for _ in 0..self.rounds {
+            let laid = card.lay_tape(self.port + 1, tape);
+            let at = next(&self.bare_seen, true);
+            took.push(ms(nfc_pcsc.read().saturating_duration_since(at)));
+            drop(laid);
+            next(&self.bare_seen, false);
+        }
+        took
+    }
 }
 
 /// Ours against a multiple of the bare work; the ratio is to the bare work itself.

@@ -38,7 +38,7 @@ fn main() {
     let site = Site::new(&["--no-car"]);
     site.write(broker.port, "kind = \"pcsc\"\nname = \"Virtual PCD 00 00\"");
     let daemon = site.start();
-    let told = listen(&site);
+    let told = listen(&site, "card", "card.tapped");
     let seen = watch("Virtual PCD 00 00");
     let bare_seen = watch("Virtual PCD 00 01");
     let mut one_row = OneRow::new(&site);

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod ledger_rows;
 mod served;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use baygate::api::client::{ClientError, Method};
 use baygate::api::sse::SseEvent;
 use baygate::event::NewEvent;
 use baygate::event::card::{CardTapped, Technology};
+use baygate::event::ledger::CardType;
 use futures_util::{Stream, StreamExt as _};
 use serde_json::{Value, json};
 use served::{PATIENCE, Served, Setup, commit, fact, head_of, until};
@@ -102,6 +104,29 @@ async fn from_now_in_order_and_filtered() {
     assert_eq!((sequence(&card), card.event.as_str()), (7, "baygate.card.tapped"));
     let refused = client.events("class=cards").await.err().unwrap();
     assert!(matches!(refused, ClientError::Refused { status: 400, .. }), "{refused}");
+    served.stop().await;
+}
+
+/// Each sale is told by its own commit: nothing is committed behind it, and no timer of the stream's
+/// ends within the test. How soon is measured (`make bench`, `counter`).
+#[tokio::test]
+async fn a_sale_is_told_by_its_commit() {
+    let mut setup = Setup::new();
+    setup.limits.keep_alive = Duration::from_secs(86_400);
+    let served = setup.serve().await;
+    let client = served.client().await;
+    let mut till = Box::pin(client.events("class=ledger,card").await.unwrap());
+    let mut card = ledger_rows::card(1, CardType::Named);
+    ledger_rows::tap(&served.store, &card).await;
+    for n in 0..10 {
+        let deed = if n == 0 { ledger_rows::top_up(5_000) } else { ledger_rows::spend(100) };
+        let id = ledger_rows::done(&served.store, &mut card, &deed).await;
+        let told = next(&mut till).await;
+        let data: Value = serde_json::from_str(&told.data).unwrap();
+        let (kind, transaction) = (told.event.as_str(), &data["data"]["transaction_id"]);
+        assert_eq!((kind, transaction), ("baygate.card.transaction", &json!(id)), "sale {n}");
+        assert_eq!(data["data"]["outcome"], "committed");
+    }
     served.stop().await;
 }
 

@@ -11,16 +11,18 @@ mod showroom;
 #[path = "support/until.rs"]
 mod until;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use baygate::api::client::Method;
-use daemon::{Daemon, LONG};
+use daemon::LONG;
 use showroom::broker::Broker;
 use showroom::dice::{Dice, rounds};
-use showroom::faults::{Moment, Round, Victim, strike, wait_for};
+use showroom::faults::{self, Moment, Round, Victim, kill_one, strike, wait_for};
 use showroom::snapshot::count;
 use showroom::tap::Tap;
-use showroom::{Showroom, callers, judge};
+use showroom::till::Deed;
+use showroom::{Showroom, callers, judge, money};
 use until::until_ok;
 
 /// The log forgets a token that was taken back behind the newest 1,000, and a quick machine makes
@@ -72,7 +74,15 @@ async fn assert_answers_stand(room: &Showroom) {
     for scan in scans.iter().step_by(some(scans.len())) {
         callers::assert_same_scan(&room.shop, scan).await;
     }
+    let deeds = room.shop.answers.till.done();
+    for deed in deeds.iter().step_by(some(deeds.len())) {
+        money::assert_same_deed(&room.shop, deed).await;
+    }
     let keys = "SELECT count(*) FROM request WHERE idempotency_key IS NOT NULL AND kind";
+    assert_eq!(
+        count(&room.desk, &format!("{keys} IN ('card.issue', 'card.transaction')")),
+        deeds.len() as u64
+    );
     assert_eq!(count(&room.desk, &format!("{keys} = 'print.job'")), prints.len() as u64);
     assert_eq!(count(&room.desk, "SELECT count(*) FROM print_job"), prints.len() as u64);
     assert_eq!(count(&room.desk, &format!("{keys} = 'vehicle.scan'")), scans.len() as u64);
@@ -103,21 +113,34 @@ async fn assert_answers_stand(room: &Showroom) {
 /// What a run must have seen to prove anything.
 fn assert_it_was_a_campaign(room: &Showroom, log: &[judge::Logged], rounds: u64) {
     let of = |class: &str| log.iter().filter(|event| event.class == class).count();
-    for class in ["gateway", "card", "vehicle", "maintenance", "device", "telemetry"] {
+    for class in ["ledger", "gateway", "card", "vehicle", "maintenance", "device", "telemetry"] {
         assert!(of(class) > 0, "no event of class {class}");
     }
     let answers = &room.shop.answers;
     let reported =
         answers.scans.lock().unwrap().iter().filter(|scan| scan.settled["failed"].is_null()).count();
+    let deeds = answers.till.done();
+    let done = deeds.iter().filter(|deed| deed.status < 300).count() as u64;
+    let torn = deeds.iter().filter(|deed| deed.answer["code"] == "not-written").count();
+    let cut_off = room.shop.till_place.cut_off.load(Ordering::Relaxed);
     let told = format!(
-        "{rounds} rounds: {} events, {} prints, {reported} scans, {} tokens, {} commands; headquarters: {:?}",
+        "{rounds} rounds: {} events, {} prints, {reported} scans, {} tokens, {} commands, {done} of {} deeds \
+         on {} members' cards ({cut_off} times without an answer, {torn} not written); killed: {:?}; headquarters: {:?}",
         log.len(),
         answers.prints.lock().unwrap().len(),
         answers.tokens.lock().unwrap().len(),
         room.orders.given.lock().unwrap().len(),
+        deeds.len(),
+        answers.till.members.lock().unwrap().len(),
+        room.killed,
         room.headquarters.said.lock().unwrap().verdicts
     );
     println!("{told}");
+    for kind in ["card.issue", "topup", "spend"] {
+        let of = |deed: &&Deed| deed.body["kind"].as_str().unwrap_or("card.issue") == kind;
+        assert!(deeds.iter().filter(of).any(|deed| deed.status < 300), "no {kind}: {told}");
+    }
+    assert!(done > rounds / 2 && cut_off > 0, "{told}");
     assert!(log.len() as u64 > 5 * rounds, "{told}");
     assert!(answers.prints.lock().unwrap().len() as u64 > rounds / 4 && reported > 0, "{told}");
     assert!(room.headquarters.verdicts("duplicate") > 0, "nothing was ever sent again: {told}");
@@ -133,13 +156,10 @@ async fn whatever_is_killed_nothing_is_lost_doubled_or_reordered() {
     let mut room = Showroom::open(&mut dice, broker, uplink, mqtt, true).await;
     room.command(&mut dice, false);
     let began = Instant::now();
-    for number in 1..=rounds {
-        let round = match rounds - number {
-            0 => Round::near_the_end(&[Victim::Broker, Victim::Headquarters]),
-            1 => Round::near_the_end(&[Victim::Daemon, Victim::Broker, Victim::Headquarters]),
-            _ => Round::draw(&mut dice),
-        };
-        if number + 1 == rounds {
+    let mut number = 0;
+    for round in faults::plan(&mut dice, rounds) {
+        number += u64::from(round.kills());
+        if round.kills() && number + 1 == rounds {
             every_source_has_spoken(&room).await;
         }
         println!("{:>6.1} s, round {number}: {round:?}", began.elapsed().as_secs_f64());
@@ -148,9 +168,14 @@ async fn whatever_is_killed_nothing_is_lost_doubled_or_reordered() {
         tokio::time::sleep(round.late).await;
         strike(&mut room, &mut dice, &round).await;
     }
+    assert_eq!(number, rounds);
+    for (victim, least) in faults::least(rounds) {
+        assert!(room.killed.get(&victim) >= Some(&least), "{victim:?}: {:?}", room.killed);
+    }
     room.close().await;
     println!("{:>6.1} s, the load has ended", began.elapsed().as_secs_f64());
     assert_answers_stand(&room).await;
+    println!("{:>6.1} s, asked again", began.elapsed().as_secs_f64());
     let log = drained(&mut room).await;
     println!("{:>6.1} s, drained", began.elapsed().as_secs_f64());
     judge::assert_log_is_whole(&log);
@@ -161,6 +186,7 @@ async fn whatever_is_killed_nothing_is_lost_doubled_or_reordered() {
     assert_eq!(room.headquarters.said.lock().unwrap().forks, Vec::<String>::new());
     judge::assert_told_is_kept(&room, &log);
     judge::assert_stories_are_whole(&room, &log);
+    money::assert_the_money_adds_up(&room, &log).await;
     room.assert_no_panic();
     assert_it_was_a_campaign(&room, &log, rounds);
 }
@@ -250,12 +276,12 @@ async fn with_the_brokers_word_each_event_has_its_puback_and_counts_once() {
             break_line(&tap, &mut dice).await;
         }
         if broker {
-            room.broker.kill();
+            kill_one(&mut room, Victim::Broker).await;
         }
         if dies {
-            room.kill_daemon().await;
+            kill_one(&mut room, Victim::Daemon).await;
             assert_delivered_had_its_puback(&room, &tap);
-            room.daemon = Some(Daemon::spawn(&room.desk.config()));
+            room.start_daemon();
         }
         if broker {
             room.broker.up().await;
@@ -263,9 +289,9 @@ async fn with_the_brokers_word_each_event_has_its_puback_and_counts_once() {
     }
     every_source_has_spoken(&room).await;
     // The last daemon lives to the end and loses its line only: what it counts, it counts once.
-    room.kill_daemon().await;
+    kill_one(&mut room, Victim::Daemon).await;
     assert_delivered_had_its_puback(&room, &tap);
-    room.daemon = Some(Daemon::spawn(&room.desk.config()));
+    room.start_daemon();
     for _ in 0..3 {
         wait_for(&room, Moment::Kept(5)).await;
         break_line(&tap, &mut dice).await;
@@ -273,12 +299,18 @@ async fn with_the_brokers_word_each_event_has_its_puback_and_counts_once() {
     room.close().await;
     println!("{:>6.1} s, the load has ended", began.elapsed().as_secs_f64());
     assert_answers_stand(&room).await;
+    println!("{:>6.1} s, asked again", began.elapsed().as_secs_f64());
     let log = drained(&mut room).await;
     println!("{:>6.1} s, drained", began.elapsed().as_secs_f64());
     judge::assert_log_is_whole(&log);
-    let seen = tap.seen();
+    let (seen, bodies) = (tap.seen(), tap.bodies());
     for event in &log {
         assert!(seen.get(&event.id).is_some_and(|(_, pubacks)| *pubacks > 0), "no PUBACK: {event:?}");
+        assert_eq!(
+            bodies.get(&event.id),
+            Some(&event.sha256),
+            "published otherwise than it stands: {event:?}"
+        );
     }
     assert_eq!(seen.len(), log.len(), "published, and not in the log");
     assert!(seen.values().any(|(published, _)| *published > 1), "nothing was ever sent again");
@@ -287,11 +319,15 @@ async fn with_the_brokers_word_each_event_has_its_puback_and_counts_once() {
         assert_eq!(class["rows"], class["last"], "{class}");
     }
     assert_each_counted_once(&room).await;
+    for (victim, least) in [(Victim::Daemon, rounds / 4), (Victim::Broker, rounds / 10)] {
+        assert!(room.killed.get(&victim) >= Some(&least), "{victim:?}: {:?}", room.killed);
+    }
     let journal = showroom::headquarters::read_journal(&room.headquarters.journal);
     judge::assert_journal_agrees(&log, &journal, false);
     assert_eq!(room.headquarters.said.lock().unwrap().forks, Vec::<String>::new());
     judge::assert_told_is_kept(&room, &log);
     judge::assert_stories_are_whole(&room, &log);
+    money::assert_the_money_adds_up(&room, &log).await;
     room.assert_no_panic();
     assert_it_was_a_campaign(&room, &log, rounds);
 }

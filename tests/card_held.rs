@@ -9,8 +9,8 @@ mod cut_shop;
 #[path = "support/port.rs"]
 mod port;
 
-use baygate::card::counter::{RELEASE, ReleaseAsked};
-use baygate::event::ledger::TransactionKind;
+use baygate::card::counter::{Deal, Life, RELEASE, ReleaseAsked, TRANSACTION};
+use baygate::event::ledger::{TenderKind, TransactionKind};
 use baygate::ident::CardNo;
 use baygate::money::Fen;
 use baygate::sim::card::{CardFault, CardSim, Chip, Technology as Sim};
@@ -226,4 +226,45 @@ async fn what_is_open_ends_with_the_release() {
         shop.take_away(card).await;
         service.stop().await;
     }
+}
+
+/// A card was paid out and left in its last moment. Released, it is told as given back, and the
+/// word after that is no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_back_is_released_as_given_back() {
+    let (shop, service) = shop();
+    let (real, old) = spent(&shop, Sim::Ntag215).await;
+    let deal = Deal {
+        life: Some(Life::Return { tender: TenderKind::Cash }),
+        ..cut_shop::deal(&number(1), TransactionKind::Refund)
+    };
+    // How many commands it takes, from another shop's card.
+    let (elsewhere, other) = cut_shop::shop();
+    let card = elsewhere.lay(&real).await;
+    let begun = card.apdus().len();
+    let row = elsewhere.answered(elsewhere.ask(TRANSACTION, json!(deal)).await).await;
+    assert_eq!(row.state, RequestState::Done, "{:?}", row.outcome);
+    let last = card.apdus()[begun..].iter().rposition(|apdu| apdu[..2] == [0xFF, 0xD6]).unwrap();
+    elsewhere.take_away(card).await;
+    other.stop().await;
+
+    let card = shop.lay(&real).await;
+    card.fault_after(last, CardFault::Pull);
+    let back = shop.ask(TRANSACTION, json!(deal)).await;
+    let state = shop.until("it is unknown", move |r| {
+        r.transaction_state(back).unwrap().filter(|state| *state != State::Intent)
+    });
+    assert_eq!(state.await, State::Unknown);
+    let real = shop.take_away(card).await;
+    is_refused(&shop, &old, "a copy").await;
+    let card = shop.lay(&real).await;
+    let row = release(&shop, &card, None).await;
+    assert_eq!(row.state, RequestState::Done, "{:?}", row.outcome);
+    let state = shop.until("its end", move |r| r.transaction_state(back).unwrap()).await;
+    assert_eq!(state, State::Committed);
+    let told: Vec<_> = statuses(&shop).await.iter().map(|told| told["status"].clone()).collect();
+    assert_eq!(told.last(), Some(&json!("returned")), "{told:?}");
+    assert_eq!(told.iter().filter(|status| **status == json!("returned")).count(), 2, "{told:?}");
+    shop.take_away(card).await;
+    service.stop().await;
 }

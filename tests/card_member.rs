@@ -1,39 +1,35 @@
-//! Member cards on the real pcscd: what a tap tells of each technology, each bad card's
-//! own refusal without one write, and a write that is cut off.
+//! Member cards on the real pcscd: what a tap tells of each technology, and each bad card's own
+//! refusal without one write.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "support/counter.rs"]
 mod counter;
+mod member_cards;
 #[path = "support/pcscd.rs"]
 mod pcscd;
 
-use std::path::Path;
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::Arc;
 
-use baygate::card::apdu::{Command, Response};
 use baygate::card::keys::sealed::SealedKeys;
 use baygate::card::keys::{CardRef, KeyStore, KeyVersion, Purpose};
-use baygate::card::medium::{PrepareOutcome, PrepareStep, Preparing, WriteOutcome, WriteStep, Writing};
-use baygate::card::member::{MemberPolicy, Members};
-use baygate::card::probe::Answer;
-use baygate::card::record::{Coupon, Header, MemberRecord, encode};
+use baygate::card::record::{Header, MemberRecord, encode};
 use baygate::clock::UtcMillis;
 use baygate::event::card::{MemberStatus, Technology};
 use baygate::event::device::DeviceStatus::Ready;
-use baygate::event::ledger::CardType;
 use baygate::ident::CardUid;
-use baygate::protocols::Bundle;
 use baygate::sim::card::fmcos::Masters;
-use baygate::sim::card::{CardFault, CardProfile, CardSim, Chip, Technology as Sim};
+use baygate::sim::card::{CardFault, CardProfile, Chip, Technology as Sim};
 use baygate::store::hotlist::HotlistOp;
 use baygate::store::{Batch, Op};
-use counter::{Gateway, PATIENCE, pcsc_table};
+use counter::{Gateway, pcsc_table};
+use member_cards::{
+    STORE, cpu_card, empty, issue, issue_with, keys, last, members, personalised, prepared, present, record,
+    uid,
+};
 use pcscd::Pcscd;
-use serde_json::{Value, json};
+use serde_json::json;
 use zeroize::Zeroizing;
 
-const STORE: &str = "SH-0042";
 const ALL: [(Sim, Technology, &str); 11] = [
     (Sim::Classic1k, Technology::MifareClassic1k, "mifare-classic-1k"),
     (Sim::Classic4k, Technology::MifareClassic4k, "mifare-classic-4k"),
@@ -47,107 +43,6 @@ const ALL: [(Sim, Technology, &str); 11] = [
     (Sim::Ntag424, Technology::Ntag424, "ntag424"),
     (Sim::Sle4442, Technology::Sle4442, "sle4442"),
 ];
-
-fn keys(from: u8) -> Arc<SealedKeys> {
-    let masters = Purpose::ALL.into_iter().enumerate().map(|(place, purpose)| {
-        ((KeyVersion(1), purpose), Zeroizing::new([from + u8::try_from(place).unwrap(); 16]))
-    });
-    Arc::new(SealedKeys::new(STORE.parse().unwrap(), KeyVersion(1), masters.collect()))
-}
-
-/// The shipped layouts are read once.
-fn members() -> Arc<Members> {
-    static MEMBERS: OnceLock<Arc<Members>> = OnceLock::new();
-    Arc::clone(MEMBERS.get_or_init(load_members))
-}
-
-fn load_members() -> Arc<Members> {
-    let bundle = Bundle::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols")).unwrap();
-    let policy = MemberPolicy::of(STORE.parse().unwrap(), &["own"], jiff::tz::TimeZone::UTC);
-    Arc::new(Members { keys: keys(1), layouts: bundle.cards.into_iter().map(Arc::new).collect(), policy })
-}
-
-fn record() -> MemberRecord {
-    MemberRecord {
-        card_no: "8800000042".parse().unwrap(),
-        member_type: CardType::Named,
-        status: MemberStatus::Active,
-        issuing_store: STORE.parse().unwrap(),
-        tier: 3,
-        discount_class: 0,
-        valid_until: None,
-        principal_fen: 50_000,
-        bonus_fen: 2_500,
-        points: 300,
-        coupons: [Coupon { kind: 7, left: 5 }, Coupon::default(), Coupon::default(), Coupon::default()],
-        counter: 12,
-        last: None,
-        key_version: 1,
-    }
-}
-
-fn empty(sim: Sim) -> Chip {
-    let mut profile = CardProfile::new(sim);
-    profile.direct_transmit = true;
-    Chip::new(profile).named()
-}
-
-fn uid(chip: &Chip) -> String {
-    hex::encode_upper(chip.shown())
-}
-
-fn issue_with(sim: Sim, technology: Technology, record: &MemberRecord, keys: Arc<SealedKeys>) -> Chip {
-    prepared(empty(sim), technology, record, keys)
-}
-
-/// A CPU card as its maker personalises it for the tests' keys, given out.
-fn cpu_card() -> Chip {
-    let record = MemberRecord { principal_fen: 0, bonus_fen: 0, ..record() };
-    prepared(personalised(), Technology::Cpu, &record, keys(1))
-}
-
-fn personalised() -> Chip {
-    let masters = Masters { maintain: [7; 16], purchase: [6; 16], load: [0x47; 16], tac: [0x5A; 16] };
-    Chip::with_purse(CardProfile::new(Sim::Cpu), &masters)
-}
-
-fn prepared(mut chip: Chip, technology: Technology, record: &MemberRecord, keys: Arc<SealedKeys>) -> Chip {
-    let layout = members().layout(technology).unwrap();
-    let uid: CardUid = uid(&chip).parse().unwrap();
-    let keys: Arc<dyn KeyStore> = keys;
-    let mut step = Preparing::start(uid, technology, &layout, record, &keys, false).unwrap();
-    loop {
-        step = match step {
-            PrepareStep::Done(outcome) => {
-                assert_eq!(outcome, PrepareOutcome::Prepared, "{technology:?}");
-                break;
-            }
-            PrepareStep::Reset(preparing) => {
-                chip.reset();
-                preparing.answer(&Answer::Reset)
-            }
-            PrepareStep::Transmit(command, preparing) => {
-                let answer = Response::parse(&chip.apdu(&command.to_bytes())).unwrap();
-                preparing.answer(&Answer::Response(answer))
-            }
-        };
-    }
-    chip.reset();
-    chip
-}
-
-fn issue(sim: Sim, technology: Technology, record: &MemberRecord) -> Chip {
-    issue_with(sim, technology, record, keys(1))
-}
-
-async fn present(port: u16, chip: Chip) -> CardSim {
-    CardSim::present(("127.0.0.1", port), chip).await.unwrap()
-}
-
-/// The last event of that type.
-async fn last(gateway: &Gateway, kind: &str) -> Value {
-    gateway.told().await.into_iter().rfind(|(told, _)| told == kind).unwrap().1
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tap_tells_the_member_on_every_technology() {
@@ -388,148 +283,5 @@ async fn a_password_is_sent_once_a_tap() {
     assert_eq!(last(&gateway, "card.refused").await["reason"], "reader-error");
     assert_eq!(card.apdus().iter().filter(|apdu| is_password(apdu)).count(), 1);
     drop(card);
-    service.stop().await;
-}
-
-/// Writes through pcscd as the purse will; nothing when the card left.
-fn write(
-    reader: &std::ffi::CStr,
-    technology: Technology,
-    uid: &str,
-    new: &MemberRecord,
-) -> Option<WriteOutcome> {
-    let context = pcsc::Context::establish(pcsc::Scope::User).unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    let mut card = loop {
-        match context.connect(reader, pcsc::ShareMode::Shared, pcsc::Protocols::ANY) {
-            Ok(card) => break card,
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-        std::thread::yield_now();
-    };
-    let transaction = card.transaction().unwrap();
-    let transmit = |command: &Command| {
-        let mut buffer = [0; 258];
-        let bytes = transaction.transmit(&command.to_bytes(), &mut buffer).ok()?;
-        Some(Answer::Response(Response::parse(bytes).ok()?))
-    };
-    let members = members();
-    let layout = members.layout(technology).unwrap();
-    let mut step =
-        Writing::start(uid.parse().unwrap(), layout, Arc::clone(&members.keys), record(), new.clone());
-    loop {
-        step = match step {
-            WriteStep::Done(outcome) => return Some(outcome),
-            WriteStep::Reset(_) => panic!("a right card needs no reset"),
-            WriteStep::Transmit(command, writing) => writing.answer(&transmit(&command)?),
-        };
-    }
-}
-
-/// Every command of a write is cut once, through pcscd; then the card is tapped.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_write_cut_anywhere_leaves_the_old_record_or_the_new() {
-    let Some(pcscd) = Pcscd::start() else { return };
-    let gateway = Gateway::new();
-    let service = gateway.serve_members(pcsc_table("counter-1", "Virtual PCD 00 00"), Some(members()));
-    gateway.expect_state("counter-1", Ready, None).await;
-    let issued = issue(Sim::Classic1k, Technology::MifareClassic1k, &record());
-    let uid = uid(&issued);
-    let new = MemberRecord { counter: 13, principal_fen: 40_000, ..record() };
-    let on_second_reader = |chip: Chip, cut: Option<usize>, new: MemberRecord, uid: String| async move {
-        let sim = present(pcscd.port + 1, chip).await;
-        if let Some(good) = cut {
-            sim.fault_after(good, CardFault::PullTorn);
-        }
-        let write = move || write(c"Virtual PCD 00 01", Technology::MifareClassic1k, &uid, &new);
-        let outcome = tokio::task::spawn_blocking(write).await.unwrap();
-        let (chip, commands) = (sim.chip(), sim.apdus());
-        sim.remove().await;
-        (outcome, chip, commands)
-    };
-    let whole = on_second_reader(issued.clone(), None, new.clone(), uid.clone()).await;
-    assert_eq!(whole.0, Some(WriteOutcome::Written));
-    let first = whole.2.iter().position(|apdu| apdu[1] == 0xD6).unwrap();
-    let last_write = whole.2.iter().rposition(|apdu| apdu[1] == 0xD6).unwrap();
-    let mut expected = Vec::new();
-    for cut in first - 1..=last_write + 1 {
-        let (outcome, mut chip, _) =
-            on_second_reader(issued.clone(), Some(cut), new.clone(), uid.clone()).await;
-        assert_eq!(outcome, None, "cut at {cut}");
-        chip.reset();
-        let card = present(pcscd.port, chip).await;
-        expected.push(format!("tapped {uid}"));
-        gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
-        let member = last(&gateway, "card.tapped").await["member"].clone();
-        let shown = (member["counter"].as_u64(), member["principal_fen"].as_u64());
-        // The last block is filling from its middle on: half of it is all of the record.
-        let is_new = cut >= last_write;
-        let right = if is_new { (Some(13), Some(40_000)) } else { (Some(12), Some(50_000)) };
-        assert_eq!(shown, right, "cut at {cut}");
-        // Half a write is seen, and is no reason to refuse.
-        assert_eq!(member["torn"] == true, cut >= first && !is_new, "cut at {cut}: {member}");
-        card.remove().await;
-        expected.push(format!("removed {uid}"));
-        gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    }
-    service.stop().await;
-}
-
-/// The same on a card that keeps transactions: pulled before or after each command, it has
-/// the old record until CommitTransaction was heard, and nothing is ever torn.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_desfire_pulled_at_any_command_has_committed_or_not() {
-    committed_or_not(Sim::Desfire).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_desfire_ev1_pulled_at_any_command_has_committed_or_not() {
-    committed_or_not(Sim::DesfireEv1).await;
-}
-
-async fn committed_or_not(sim: Sim) {
-    let Some(pcscd) = Pcscd::start() else { return };
-    let gateway = Gateway::new();
-    let service = gateway.serve_members(pcsc_table("counter-1", "Virtual PCD 00 00"), Some(members()));
-    gateway.expect_state("counter-1", Ready, None).await;
-    let issued = issue(sim, Technology::Desfire, &record());
-    let uid = uid(&issued);
-    let new = MemberRecord { counter: 13, principal_fen: 40_000, ..record() };
-    let on_second_reader = |chip: Chip, fault: Option<(usize, CardFault)>, new: MemberRecord, uid: String| async move {
-        let sim = present(pcscd.port + 1, chip).await;
-        if let Some((good, fault)) = fault {
-            sim.fault_after(good, fault);
-        }
-        let write = move || write(c"Virtual PCD 00 01", Technology::Desfire, &uid, &new);
-        let outcome = tokio::task::spawn_blocking(write).await.unwrap();
-        let (chip, commands) = (sim.chip(), sim.apdus());
-        sim.remove().await;
-        (outcome, chip, commands)
-    };
-    let whole = on_second_reader(issued.clone(), None, new.clone(), uid.clone()).await;
-    assert_eq!(whole.0, Some(WriteOutcome::Written));
-    let commit = whole.2.iter().position(|apdu| apdu[1] == 0xC7).unwrap();
-    assert_eq!(commit, whole.2.len() - 1, "CommitTransaction is the last command");
-    let mut expected = Vec::new();
-    for (cut, fault) in
-        (0..=commit).flat_map(|cut| [CardFault::PullUnheard, CardFault::Pull].map(|fault| (cut, fault)))
-    {
-        let (outcome, mut chip, _) =
-            on_second_reader(issued.clone(), Some((cut, fault)), new.clone(), uid.clone()).await;
-        assert_eq!(outcome, None, "{fault:?} at {cut}");
-        chip.reset();
-        let card = present(pcscd.port, chip).await;
-        expected.push(format!("tapped {uid}"));
-        gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
-        let member = last(&gateway, "card.tapped").await["member"].clone();
-        let shown = (member["counter"].as_u64(), member["principal_fen"].as_u64());
-        let committed = cut == commit && fault == CardFault::Pull;
-        let right = if committed { (Some(13), Some(40_000)) } else { (Some(12), Some(50_000)) };
-        assert_eq!(shown, right, "{fault:?} at {cut}");
-        assert_ne!(member["torn"], true, "{fault:?} at {cut}");
-        card.remove().await;
-        expected.push(format!("removed {uid}"));
-        gateway.expect_cards("counter-1", &expected.iter().map(String::as_str).collect::<Vec<_>>()).await;
-    }
     service.stop().await;
 }

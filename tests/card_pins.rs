@@ -199,6 +199,7 @@ async fn a_sale_with_a_pin_through_the_real_program() {
     let (exit, _, told) = run(&["spend", "--amount", "1", "--pin"], WRONG).await;
     assert_eq!(exit, 4, "{told}");
     assert_eq!(card.writes(), writes, "nothing was written");
+    assert_eq!(shop.member().await["card_no"], "8800000042", "the PIN was refused, not the card");
     let (exit, spent, told) = run(&["spend", "--amount", "1", "--pin"], RIGHT).await;
     assert_eq!((exit, &spent["amount_fen"]), (0, &json!(-100)), "{told}");
     // A repeat needs none: it acts no more. A kill forgets no wrong one.
@@ -222,6 +223,15 @@ async fn a_sale_with_a_pin_through_the_real_program() {
     card.remove().await;
     let log = shop.daemon.as_ref().unwrap().log();
     let (_, told) = shop.close().await;
+    let refused = told.iter().filter(|(kind, _)| kind == "card.refused").map(|(_, data)| data);
+    let of_pins: Vec<&Value> =
+        refused.filter(|data| data["reason"].as_str().unwrap().starts_with("pin-")).collect();
+    let reasons: Vec<&str> = of_pins.iter().map(|data| data["reason"].as_str().unwrap()).collect();
+    // One at the terminal, five behind it; the try at a locked card is no news.
+    assert_eq!(reasons, [["pin-wrong"; 5].as_slice(), &["pin-locked"]].concat());
+    assert!(of_pins.iter().all(|data| data["reader"] == "counter-1" && data["uid"] == "04A1B2C3D45E80"));
+    assert_eq!(of_pins[4]["text"]["en"], "the card's PIN is wrong, and nothing was done; 1 more tries");
+    assert!(of_pins[5]["text"]["zh"].as_str().unwrap().contains("已锁定"));
     let told = json!(told).to_string();
     for pin in [RIGHT, WRONG] {
         assert!(!log.contains(pin) && !told.contains(pin));

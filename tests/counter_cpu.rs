@@ -5,82 +5,35 @@
 
 #[path = "support/counter.rs"]
 mod counter;
+mod cpu_shop;
 mod cut_shop;
 #[path = "support/pcscd.rs"]
 mod pcscd;
 #[path = "support/port.rs"]
 mod port;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use baygate::card::apdu::{Command, Response};
-use baygate::card::crypto::pboc;
-use baygate::card::crypto::tdes::TripleDesKey;
 use baygate::card::keys::psam::{Channel, ChannelError, Psam};
-use baygate::card::keys::sealed::SealedKeys;
-use baygate::card::keys::till_purse::{Headquarters, Load, Opener, TillPurse};
-use baygate::card::keys::{KeyError, KeyVersion, Purpose, PurseKeys};
-use baygate::card::member::{MemberPolicy, Members};
+use baygate::card::keys::till_purse::Opener;
+use baygate::card::keys::{KeyError, PurseKeys};
 use baygate::card::pcsc::open_sam;
 use baygate::event::ledger::{CardTransaction, Outcome, TransactionKind};
 use baygate::ident::CardNo;
 use baygate::money::{Fen, Holding};
-use baygate::sim::card::fmcos::Masters;
 use baygate::sim::card::psam::Psam as SimulatedPsam;
-use baygate::sim::card::{CardFault, CardProfile, CardSim, Chip, Technology as Sim};
+use baygate::sim::card::{CardFault, CardSim, Chip, Technology as Sim};
 use baygate::store::ledger::{State, TransactionRow};
 use baygate::store::requests::RequestState;
-use counter::{Gateway, Running, pcsc_table, vpcd_table};
-use cut_shop::{FAULTS, STORE, Shop, members, number};
+use counter::{Gateway, pcsc_table, vpcd_table};
+use cpu_shop::{Hq, Slot, TERMINAL, counter_with, till, with_purse};
+use cut_shop::{FAULTS, PURCHASE, Shop, blank, number};
 use pcscd::Pcscd;
 use port::free_port;
 use uuid::Uuid;
-use zeroize::Zeroizing;
-
-const PURCHASE: [u8; 16] = [6; 16];
-const LOAD: [u8; 16] = [0x47; 16];
-const TERMINAL: [u8; 6] = [0x00, 0x11, 0x22, 0x33, 0x44, 0x55];
-
-/// As its maker personalises it for the keys of `cut_shop::members`.
-fn personalised(n: u8) -> Chip {
-    let mut profile = CardProfile::new(Sim::Cpu);
-    *profile.uid.last_mut().unwrap() = n;
-    let masters = Masters { maintain: [7; 16], purchase: PURCHASE, load: LOAD, tac: [0x5A; 16] };
-    Chip::with_purse(profile, &masters)
-}
-
-/// A slot with the simulated SAM in it; it can fall silent just before it checks a card.
-#[derive(Debug, Clone)]
-struct Slot(Arc<Mutex<SimulatedPsam>>, Arc<AtomicBool>);
-
-impl Slot {
-    fn new() -> Self {
-        Self(Arc::new(Mutex::new(SimulatedPsam::new(PURCHASE, 1, TERMINAL))), Arc::default())
-    }
-
-    fn opener(&self) -> Box<Opener> {
-        let slot = self.clone();
-        Box::new(move || -> Result<Box<dyn PurseKeys>, KeyError> {
-            Ok(Box::new(Psam::open(slot.clone(), [0x10, 0x01])?))
-        })
-    }
-
-    fn tries_left(&self) -> u8 {
-        self.0.lock().unwrap().tries_left()
-    }
-}
-
-impl Channel for Slot {
-    fn transmit(&mut self, command: &Command) -> Result<Response, ChannelError> {
-        let command = command.to_bytes();
-        if command.starts_with(&[0x80, 0x72]) && self.1.load(Ordering::Relaxed) {
-            return Err(ChannelError);
-        }
-        Response::parse(&self.0.lock().unwrap().apdu(&command)).map_err(|_| ChannelError)
-    }
-}
 
 /// A SAM that takes its time over an approval: it says so, and waits for a word.
 #[derive(Debug)]
@@ -94,41 +47,6 @@ impl Channel for Slow {
         }
         self.0.transmit(command)
     }
-}
-
-/// Has the load key; agrees to every load whose MAC1 is right.
-#[derive(Debug)]
-struct Hq;
-
-impl Headquarters for Hq {
-    fn load_mac2(&self, load: &Load) -> Result<[u8; 4], KeyError> {
-        let key = TripleDesKey::new(Zeroizing::new(LOAD)).disperse(&load.serial);
-        let session = pboc::load_session(&key, load.random, load.online_sequence);
-        assert_eq!(pboc::load_mac1(&session, load.balance, &load.terms), load.mac1);
-        Ok(pboc::load_mac2(&session, &load.terms))
-    }
-}
-
-fn with_purse(purse: Option<TillPurse>) -> Option<Arc<Members>> {
-    let masters = Purpose::ALL.into_iter().enumerate().map(|(place, purpose)| {
-        ((KeyVersion(1), purpose), Zeroizing::new([1 + u8::try_from(place).unwrap(); 16]))
-    });
-    let keys = SealedKeys::new(STORE.parse().unwrap(), KeyVersion(1), masters.collect());
-    let keys = keys.with_purse(purse.map(Arc::new));
-    let policy = MemberPolicy::of(STORE.parse().unwrap(), &["own"], jiff::tz::TimeZone::UTC);
-    Some(Arc::new(Members { keys: Arc::new(keys), layouts: members().layouts.clone(), policy }))
-}
-
-fn till(opener: Box<Opener>) -> TillPurse {
-    TillPurse::new(opener, jiff::tz::TimeZone::UTC)
-}
-
-/// A counter at our own virtual reader, with a SAM and a line to headquarters.
-fn counter_with(slot: &Slot) -> (Shop, Running) {
-    let shop = Shop { gateway: Gateway::new(), port: free_port() };
-    let purse = till(slot.opener()).with_headquarters(Arc::new(Hq));
-    let service = shop.gateway.serve_members(vpcd_table("counter-1", shop.port), with_purse(Some(purse)));
-    (shop, service)
 }
 
 /// Issues a card, puts 50 yuan on it, and gives the chip and the commands of that.
@@ -236,7 +154,7 @@ async fn money_on_a_cpu_card_is_cut_at_every_command() {
     let slot = Slot::new();
     let (shop, service) = counter_with(&slot);
     let card_no = number(1);
-    let (chip, first, commands) = issued(&shop, &card_no, &personalised(1)).await;
+    let (chip, first, commands) = issued(&shop, &card_no, &blank(Sim::Cpu, 1)).await;
     assert!(commands >= 12, "{commands}");
     let kinds = [TransactionKind::Topup, TransactionKind::Spend];
     let (_, mut ours) = cut(&shop, &card_no, chip, commands, &FAULTS, &kinds).await;
@@ -255,7 +173,7 @@ async fn an_imitation_does_not_pay_and_is_held() {
         let slot = Slot::new();
         let (shop, service) = counter_with(&slot);
         let card_no = number(1);
-        let (mut chip, _, commands) = issued(&shop, &card_no, &personalised(1)).await;
+        let (mut chip, _, commands) = issued(&shop, &card_no, &blank(Sim::Cpu, 1)).await;
         chip.imitate();
         let card = shop.lay(&chip).await;
         if lost {
@@ -293,7 +211,7 @@ async fn a_purchase_that_nobody_checked_is_for_headquarters() {
         let slot = Slot::new();
         let (shop, mut service) = counter_with(&slot);
         let card_no = number(1);
-        let (mut chip, _, commands) = issued(&shop, &card_no, &personalised(1)).await;
+        let (mut chip, _, commands) = issued(&shop, &card_no, &blank(Sim::Cpu, 1)).await;
         let mut card = shop.lay(&chip).await;
         if restarted {
             card.fault_after(commands - 1, CardFault::Pull);
@@ -340,7 +258,7 @@ async fn a_slow_sam_holds_no_other_task_up() {
     let purse = till(Box::new(open)).with_headquarters(Arc::new(Hq));
     let service = shop.gateway.serve_members(vpcd_table("counter-1", shop.port), with_purse(Some(purse)));
     let card_no = number(1);
-    let (chip, ..) = issued(&shop, &card_no, &personalised(1)).await;
+    let (chip, ..) = issued(&shop, &card_no, &blank(Sim::Cpu, 1)).await;
     let card = shop.lay(&chip).await;
     let sale = shop.deal(&card_no, TransactionKind::Spend, 100).await;
     while is_asked.try_recv().is_err() {
@@ -360,7 +278,7 @@ async fn without_headquarters_or_a_sam_nothing_is_written() {
     let slot = Slot::new();
     let (shop, service) = counter_with(&slot);
     let card_no = number(1);
-    let (chip, ..) = issued(&shop, &card_no, &personalised(1)).await;
+    let (chip, ..) = issued(&shop, &card_no, &blank(Sim::Cpu, 1)).await;
     service.stop().await;
     for (purse, kind, code) in [
         (Some(till(slot.opener())), TransactionKind::Topup, "needs-headquarters"),
@@ -392,7 +310,7 @@ async fn a_sale_through_the_real_pcscd_with_a_sam_in_a_slot() {
     let purse = till(opener()).with_headquarters(Arc::new(Hq));
     let service = shop.gateway.serve_members(table(), with_purse(Some(purse)));
     let card_no = number(1);
-    let (chip, first, _) = issued(&shop, &card_no, &personalised(1)).await;
+    let (chip, first, _) = issued(&shop, &card_no, &blank(Sim::Cpu, 1)).await;
     service.stop().await;
 
     let service = shop.gateway.serve_members(table(), with_purse(Some(till(opener()))));

@@ -26,13 +26,14 @@ use baygate::store::requests::RequestState;
 use counter::{Gateway, pcsc_table, vpcd_table};
 use cut_shop::{FAULTS, STORE, Shop, blank, by, members, number, shop};
 use pcscd::Pcscd;
+use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 /// Every command of a top-up and of a sale, in turn, on one card that goes on living.
 async fn money_is_cut(
     (shop, service): (Shop, counter::Running),
     sim: Sim,
-    faults: &[CardFault],
+    faults: &'static [CardFault],
     step: usize,
 ) {
     let card_no = number(1);
@@ -102,54 +103,25 @@ async fn money_is_cut(
     service.stop().await;
 }
 
+/// All at once: what takes its time is the disk, which syncs for all of them.
 #[tokio::test(flavor = "multi_thread")]
-async fn money_on_a_ntag_is_cut_at_every_command() {
-    money_is_cut(shop(), Sim::Ntag215, &FAULTS, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn money_on_a_classic_is_cut_at_every_command() {
-    money_is_cut(shop(), Sim::Classic1k, &FAULTS, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn money_on_a_desfire_is_cut_at_every_command() {
-    money_is_cut(shop(), Sim::Desfire, &FAULTS, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn money_on_a_desfire_ev1_is_cut_at_every_command() {
-    money_is_cut(shop(), Sim::DesfireEv1, &FAULTS, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn money_on_a_ntag_424_is_cut_at_every_command() {
-    money_is_cut(shop(), Sim::Ntag424, &FAULTS, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn money_on_a_sle4442_is_cut_at_every_command() {
-    money_is_cut(shop(), Sim::Sle4442, &FAULTS, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn money_on_an_ultralight_is_cut_at_every_command() {
-    money_is_cut(shop(), Sim::UltralightEv1Large, &FAULTS, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn money_on_an_ultralight_c_is_cut_at_every_command() {
-    money_is_cut(shop(), Sim::UltralightC, &FAULTS, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn money_on_a_classic_4k_is_cut_at_every_command() {
-    money_is_cut(shop(), Sim::Classic4k, &FAULTS, 1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn money_on_a_ntag_216_is_cut_at_every_command() {
-    money_is_cut(shop(), Sim::Ntag216, &FAULTS, 1).await;
+async fn money_is_cut_at_every_command() {
+    let mut all = JoinSet::new();
+    for sim in [
+        Sim::Ntag215,
+        Sim::Ntag216,
+        Sim::Classic1k,
+        Sim::Classic4k,
+        Sim::Desfire,
+        Sim::DesfireEv1,
+        Sim::Ntag424,
+        Sim::Sle4442,
+        Sim::UltralightEv1Large,
+        Sim::UltralightC,
+    ] {
+        all.spawn(money_is_cut(shop(), sim, &FAULTS, 1));
+    }
+    all.join_all().await;
 }
 
 /// The same through the real pcscd, at every fifth command: there a card that leaves takes its time.
@@ -238,43 +210,21 @@ async fn issue_is_cut(sim: Sim) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_issue_of_a_ntag_is_cut_at_every_command() {
-    issue_is_cut(Sim::Ntag215).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_issue_of_a_classic_is_cut_at_every_command() {
-    issue_is_cut(Sim::Classic1k).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_issue_of_a_desfire_is_cut_at_every_command() {
-    issue_is_cut(Sim::Desfire).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_issue_of_a_desfire_ev1_is_cut_at_every_command() {
-    issue_is_cut(Sim::DesfireEv1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_issue_of_a_ntag_424_is_cut_at_every_command() {
-    issue_is_cut(Sim::Ntag424).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_issue_of_a_sle4442_is_cut_at_every_command() {
-    issue_is_cut(Sim::Sle4442).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_issue_of_an_ultralight_is_cut_at_every_command() {
-    issue_is_cut(Sim::UltralightEv1Large).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_issue_of_an_ultralight_c_is_cut_at_every_command() {
-    issue_is_cut(Sim::UltralightC).await;
+async fn an_issue_is_cut_at_every_command() {
+    let mut all = JoinSet::new();
+    for sim in [
+        Sim::Ntag215,
+        Sim::Classic1k,
+        Sim::Desfire,
+        Sim::DesfireEv1,
+        Sim::Ntag424,
+        Sim::Sle4442,
+        Sim::UltralightEv1Large,
+        Sim::UltralightC,
+    ] {
+        all.spawn(issue_is_cut(sim));
+    }
+    all.join_all().await;
 }
 
 /// A card that was written whole and left before it was proven: what cannot read it says nothing

@@ -160,6 +160,7 @@ async fn a_tap_tells_the_member_and_no_key() {
             }
         }
         assert_eq!(card.writes(), 0);
+        assert!(!daemon.log().contains(&uid), "who was here stands in the log:\n{}", daemon.log());
         card.remove().await;
     }
 

@@ -70,9 +70,13 @@ impl Process {
 }
 
 async fn send(port: u16, sequence: u64) {
+    send_with(port, sequence, json!({})).await;
+}
+
+async fn send_with(port: u16, sequence: u64, data: Value) {
     let event = json!({ "id": Uuid::from_u128(u128::from(sequence)), "source": "/stores/SH-0042/gateways/gw-1",
         "type": "baygate.card.tapped", "epoch": EPOCH, "sequence": format!("{sequence:020}"),
-        "classsequence": format!("{sequence:020}"), "class": "card", "data": {} });
+        "classsequence": format!("{sequence:020}"), "class": "card", "data": data });
     publish(port, &format!("{BASE}/event/card/card.tapped"), &event.to_string(), false).await;
 }
 
@@ -128,6 +132,8 @@ async fn what_it_acknowledged_it_knows_after_a_kill() {
     std::fs::write(&journal, torn).unwrap();
     let mut headquarters = Process::start(&[], broker.port, &journal, &[]).await;
     assert_eq!(headquarters.gets(broker.port, 1).await, "duplicate");
+    send_with(broker.port, 1, json!({ "uid": "04A1B2" })).await;
+    assert_eq!(headquarters.next().await["verdict"], "fork", "the same id, and another body");
     assert_eq!(headquarters.gets(broker.port, 2).await, "fresh", "the torn line was never acknowledged");
     while acks.on("/ack").await["classes"]["card"] != 2 {}
     assert_eq!(std::fs::read_to_string(&journal).unwrap().lines().count(), 2);

@@ -334,3 +334,42 @@ async fn a_record_that_does_not_fit_is_refused() {
     assert_eq!(house.shop.refused("/v1/cards/8800000042/unblock", json!({}), "u-1").await.1, "card-replaced");
     house.shop.close().await;
 }
+
+/// A held card that is gone for good: headquarters' record clears it, and only what fits its counter.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_card_is_issued_anew() {
+    let mut house = House::open().await;
+    let card = house.shop.lay(blank_with_uid(Sim::Ntag215, 1)).await;
+    let issued = house.shop.issue("8800000042", "i-1").await;
+    let mut copy = card.chip();
+    copy.reset();
+    let topup =
+        json!({ "kind": "topup", "amount_fen": 500, "tenders": [{ "kind": "cash", "amount_fen": 500 }] });
+    house.shop.done("/v1/cards/8800000042/transactions", topup, "t-1").await;
+    away(card).await;
+    let card = house.shop.lay(copy).await;
+    let told = house.shop.get("/v1/readers/counter-1/card?wait=20").await.body;
+    assert_eq!(told["refused"]["reason"], "held", "{told}");
+    away(card).await;
+    let ours = |counter: u32, fen: i64| {
+        with(|record| {
+            (record["uid"], record["counter"]) = (issued["uid"].clone(), json!(counter));
+            (record["principal_fen"], record["bonus_fen"]) = (json!(fen), json!(0));
+            (record["points"], record["coupons"]) = (json!(0), json!([]));
+        })
+    };
+    // What the copy shows is not what it held.
+    house.refused(&ours(0, 0), "at counter 1").await;
+    house.refused(&ours(1, 999), "another content").await;
+    assert_eq!(house.shop.get(OLD).await.body["held"], "counter-behind");
+    let done = house.order(&ours(1, 500)).await;
+    assert_eq!(done["outcome"], "done", "{done}");
+    let old = house.shop.get(OLD).await.body;
+    assert_eq!((&old["status"], &old["held"]), (&json!("replaced"), &Value::Null), "{old}");
+    let card = house.shop.lay(blank_with_uid(Sim::Ntag215, 9)).await;
+    house.shop.done("/v1/cards", json!({ "card_no": "8800000043" }), "i-2").await;
+    let moved = house.shop.done(REPLACE, wish("8800000043"), "p-1").await;
+    assert_eq!(moved["balance_after_fen"], 500, "{moved}");
+    away(card).await;
+    house.shop.close().await;
+}

@@ -152,7 +152,10 @@ async fn cards_that_are_not_what_they_were_are_held() {
         let card_no = card.card_no.clone();
         let row = shop.store().read(move |r| r.member_card(&card_no)).await.unwrap().unwrap();
         let by = By { operator: "zhao".into(), till: "till-1".parse().unwrap() };
-        shop.store().commit(row.release(other.seen(), Some("compared".into()), by).unwrap()).await.unwrap();
+        shop.store()
+            .commit(row.release(other.seen(), None, Some("compared".into()), by).unwrap())
+            .await
+            .unwrap();
         assert_eq!(shop.tap(&other).await.standing, Ok(Standing::Same), "{what}");
         done(&shop, &mut other, 1).await;
     }
@@ -170,9 +173,9 @@ async fn a_release_leaves_nothing_open() {
     let card_no = card.card_no.clone();
     let row = shop.store().read(move |r| r.member_card(&card_no)).await.unwrap().unwrap();
     let by = || By { operator: "zhao".into(), till: "till-1".parse().unwrap() };
-    let another = row.release(FakeCard::new(2).seen(), None, by());
+    let another = row.release(FakeCard::new(2).seen(), None, None, by());
     assert!(matches!(another, Err(StoreError::LedgerRefused { .. })), "{another:?}");
-    let release = || row.release(copy.seen(), None, by()).unwrap();
+    let release = || row.release(copy.seen(), None, None, by()).unwrap();
     let early = shop.store().commit(release()).await;
     assert!(matches!(early, Err(StoreError::LedgerRefused { .. })), "{early:?}");
     let open = shop.open_of(&card).await.unwrap();

@@ -231,13 +231,17 @@ fn what_cannot_be_played_there_is_refused_in_words() {
     std::fs::write(&path, "step = [{ at = \"90s\", do = \"brown-out\" }]").unwrap();
     let path = path.to_str().unwrap();
     // (arguments, words in English, words in Chinese)
-    let cases: [(&[&str], &str, &str); 6] = [
+    let cases: [(&[&str], &str, &str); 10] = [
         (&["--slcan", "--pty", "--script", path], "1m 30s", "1m 30s 的步骤"),
         (&["--can", "vcan-none", "--script", path], "1m 30s", "1m 30s 的步骤"),
         (&["--pty", "--truck"], "--slcan or --can", "卡车"),
         (&["--pty", "--slcan", "--garble-every", "3"], "--garble-every", "--garble-every"),
         (&["--can", "vcan-none", "--garble-every", "3"], "--garble-every", "--garble-every"),
         (&["--pty", "--replay", path, "--script", path], "--script", "--script"),
+        (&["--pty", "--slcan", "--line-ms", "50"], "--line-ms", "--line-ms"),
+        (&["--can", "vcan-none", "--line-ms", "50"], "--line-ms", "--line-ms"),
+        (&["--pty", "--replay", path, "--line-ms", "50"], "--line-ms", "--line-ms"),
+        (&["--pty", "--line-ms", "60000"], "0..=5000", "0..=5000"),
     ];
     for (args, en, zh) in cases {
         for (locale, words) in [("en", en), ("zh-CN", zh)] {

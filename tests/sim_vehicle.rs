@@ -5,7 +5,7 @@
 #[path = "support/wire.rs"]
 mod wire;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baygate::sim::vehicle::{Adapter, CarSpec, Engine, Fault, Profile, Recording, ReplaySim, VehicleSim};
 use wire::Wire;
@@ -234,6 +234,30 @@ async fn over_tcp_one_client_follows_another() {
     assert_eq!(wire.ask("ATI").await, "ATI\rELM327 v1.4b\r\r>");
 }
 
+/// The chip hears each byte at once and its answers are late by the line, all by the same.
+#[tokio::test]
+async fn a_slow_line_delays_what_is_written_and_nothing_else() {
+    let line = Duration::from_millis(400);
+    let slow = Adapter { banner: "ELM327 v1.4b".into(), line_ms: 400, ..Adapter::default() };
+    let (sim, mut wire) = pty(Profile { adapter: slow, car: Some(steady()) }).await;
+    let begun = Instant::now();
+    wire.send(b"AT").await;
+    assert_eq!(wire.exactly(2).await, "AT");
+    assert!(begun.elapsed() >= line, "an echo too is under way");
+    wire.send(b"I\r").await;
+    assert_eq!(wire.reply().await, "I\rELM327 v1.4b\r\r>");
+    assert!(begun.elapsed() >= line * 2);
+    // Eight characters at once: none is lost, and none waits for the echo of the one before.
+    let begun = Instant::now();
+    assert_eq!(wire.ask("AT DPN").await, "AT DPN\rA0\r\r>");
+    assert!((line..line * 4).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    // What stands at the end of the line may change, the line does not.
+    sim.replace_adapter(Adapter::default());
+    let begun = Instant::now();
+    assert_eq!(wire.ask("ATI").await, "ATI\rELM327 v1.5\r\r>");
+    assert!(begun.elapsed() >= line);
+}
+
 #[tokio::test]
 async fn the_wrong_rate_reads_garbage() {
     let profile = Profile { adapter: Adapter::named("clone-9600").unwrap(), car: Some(steady()) };
@@ -283,7 +307,7 @@ async fn a_recorded_session_is_played_back() {
     let recording = Recording::read(trace).unwrap();
     let sim = ReplaySim::spawn_tcp("127.0.0.1:0".parse().unwrap(), recording).await.unwrap();
     let mut wire = Wire::tcp(sim.name().parse().unwrap()).await;
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     assert_eq!(wire.ask("0105").await, "41057B\r\r>");
     assert!(begin.elapsed() >= Duration::from_millis(30), "with the pause of then");
     assert_eq!(wire.ask("010C").await, "NO DATA\r\r>");

@@ -1,18 +1,23 @@
 //! A soak: the real daemon with a real Mosquitto, headquarters and all simulated
 //! devices at many times the rate of a store (`soak_parts/load.rs` says what that is).
-//! Memory, threads, handles and the file stay flat, and everything that was committed
-//! is at headquarters exactly once. Not in CI: `make soak`.
+//! Memory, threads, handles and the log stay flat, the file grows by no more than what has to
+//! stay, everything that was committed is at headquarters exactly once, members' cards hold what
+//! headquarters counts, and the load really came. Not in CI: `make soak`.
 //!
 //! `SOAK_MINUTES` (30), `RATE` (100), `BAYGATE_SEED`, `BAYGATE_BIN` (another build of the program).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::cast_precision_loss)]
 
+#[path = "support/card_keys.rs"]
+mod card_keys;
 #[path = "support/dice.rs"]
 mod dice;
 mod mqtt;
 mod soak_parts;
 #[path = "support/daemon.rs"]
 mod support;
+#[path = "support/till_reader.rs"]
+mod till_reader;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,7 +27,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use baygate::api::client::Client;
+use baygate::api::client::{Client, Method};
 use baygate::sim::headquarters::{self, Options};
 use baygate::sim::printer::{PrinterProfile, PrinterSim};
 use baygate::sim::vehicle::{Profile, VehicleSim};
@@ -30,10 +35,11 @@ use dice::Dice;
 use mqtt::{BASE, Mosquitto, free_port, until, until_ok};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use soak_parts::gauge::{Sample, verdict};
+use soak_parts::gauge::{Sample, too_few, verdict};
 use soak_parts::hq::{self, Books};
-use soak_parts::load::{self, Done, Rates, Shop};
+use soak_parts::load::{self, Done, Rates, Shop, an_hour};
 use support::Desk;
+use till_reader::Place;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
@@ -56,11 +62,12 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(config: &Path) -> Self {
+    fn start(desk: &Desk) -> Self {
         let program = std::env::var_os("BAYGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_baygate").into());
         let mut child = Command::new(program)
             .args(["run", "--config"])
-            .arg(config)
+            .arg(desk.config())
+            .env("CREDENTIALS_DIRECTORY", desk.path("credentials"))
             .env_remove("NOTIFY_SOCKET")
             .env("BAYGATE_LOG", "info")
             // As the unit sets it.
@@ -99,7 +106,7 @@ impl Daemon {
 fn configuration(
     desk: &Desk,
     broker: u16,
-    reader: u16,
+    [reader, till]: [u16; 2],
     api: u16,
     star: &str,
     links: &[(String, String)],
@@ -117,9 +124,11 @@ fn configuration(
          [buffer]\nmax_bytes = \"64MiB\"\n[buffer.classes]\n{classes}\
          [buffer.history]\nvisits = 50\nwarnings = 100\nprint_jobs = 50\nrequests = 100\ncommands = 50\n\
          [[reader]]\nid = \"counter-1\"\nkind = \"vpcd\"\nlisten = \"127.0.0.1:{reader}\"\n\
+         [[reader]]\nid = \"{}\"\nkind = \"vpcd\"\nlisten = \"127.0.0.1:{till}\"\n\
          [[printer]]\nid = \"face-1\"\nkind = \"png\"\nlink = \"file://{dir}/faces\"\n\
          [[printer]]\nid = \"star-1\"\nkind = \"star-tcp300\"\nlink = \"tcp://{star}\"\n{vehicles}",
-        support::share()
+        support::share(),
+        till_reader::READER
     )
 }
 
@@ -186,10 +195,13 @@ async fn everything_stays_flat_and_arrives_once() {
         links.push((format!("still-{still}"), format!("elm327+tcp://{}", sim.addr().unwrap())));
         standing.push(sim);
     }
-    let (reader, api) = (free_port(), free_port());
-    let text = configuration(&desk, broker.port, reader, api, &star.addr().unwrap().to_string(), &links);
+    let (reader, till_port, api) = (free_port(), free_port(), free_port());
+    std::fs::create_dir(desk.path("credentials")).unwrap();
+    std::fs::write(desk.path("credentials").join("card-keys"), card_keys::credential()).unwrap();
+    let readers = [reader, till_port];
+    let text = configuration(&desk, broker.port, readers, api, &star.addr().unwrap().to_string(), &links);
     std::fs::write(desk.config(), &text).unwrap();
-    let mut daemon = Daemon::start(&desk.config());
+    let mut daemon = Daemon::start(&desk);
     let socket = desk.path("control.sock");
     let client = until("the daemon answers", async || Client::connect(&socket).await.ok()).await;
     let pid = daemon.pid();
@@ -209,13 +221,16 @@ async fn everything_stays_flat_and_arrives_once() {
         tokio::spawn(load::streams(shop.clone())),
         tokio::spawn(load::commands(shop.clone(), broker.port, BASE)),
     ];
+    let sales = tokio::spawn(load::sales(shop.clone(), Place::new(socket, till_port)));
     work.extend(bays.iter().map(|sim| tokio::spawn(load::bay(shop.clone(), Arc::clone(sim), BAYS))));
 
     let began = Instant::now();
     let length = WARM_UP + Duration::from_secs_f64(minutes * 60.0);
-    let disturb_every = shop.rates.every(0.2).min(length / 3);
+    let disturb_every = shop.rates.every(an_hour::OUTAGES).min(length / 3);
     let mut samples: Vec<Sample> = Vec::new();
     let (mut disturb_at, mut broker_back, mut told_at) = (disturb_every / 2, None, Duration::ZERO);
+    let done = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let (mut rows, mut telemetry_rows) = (0, 0);
     let mut ticks = tokio::time::interval(SAMPLE_EVERY);
     while began.elapsed() < length {
         ticks.tick().await;
@@ -228,7 +243,10 @@ async fn everything_stays_flat_and_arrives_once() {
         let taken = Sample::take(pid, &data);
         let sample = taken.unwrap_or_else(|| panic!("the daemon is gone:\n{}", daemon.last_words()));
         if at >= WARM_UP {
-            samples.push(Sample { at, backlog, log_kib, ..sample });
+            (rows, telemetry_rows) = rows_of_the_log(&shop.client).await.unwrap_or((rows, telemetry_rows));
+            let (reports, sales) = (done(&shop.done.reports), done(&shop.done.sales));
+            let counted = Sample { rows, telemetry_rows, reports, sales, ..sample };
+            samples.push(Sample { at, backlog, log_kib, ..counted });
         }
         clear_pictures(&desk.path("faces"));
         if told_at <= at {
@@ -252,7 +270,7 @@ async fn everything_stays_flat_and_arrives_once() {
             shop.done.outages.fetch_add(1, Ordering::Relaxed);
             // Another reader comes, or goes.
             let more = format!(
-                "[[reader]]\nid = \"counter-2\"\nkind = \"vpcd\"\nlisten = \"127.0.0.1:{}\"\n",
+                "[[reader]]\nid = \"counter-9\"\nkind = \"vpcd\"\nlisten = \"127.0.0.1:{}\"\n",
                 free_port()
             );
             let odd = shop.done.reloads.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
@@ -264,10 +282,12 @@ async fn everything_stays_flat_and_arrives_once() {
     if broker_back.is_some() {
         broker.up().await;
     }
+    let worked = began.elapsed();
     shop.stop.cancel();
     for task in work {
         task.await.unwrap();
     }
+    let members = sales.await.unwrap();
     settle(&books, &shop, &daemon).await;
     kill(Pid::from_raw(pid), Signal::SIGTERM).unwrap();
     let ended = tokio::time::timeout(mqtt::LONG, daemon.child.wait()).await.expect("ends").unwrap();
@@ -291,10 +311,10 @@ async fn everything_stays_flat_and_arrives_once() {
     if books.fresh != committed(&data) {
         wrong.push(format!("committed {:?}, arrived {:?}", committed(&data), books.fresh));
     }
-    let done = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     for (what, did, came) in [
-        ("cards", done(&shop.done.taps), books.kind("card.tapped")),
-        ("faces", done(&shop.done.faces), books.states.get("baygate.printer.job done").copied().unwrap_or(0)),
+        ("cards", done(&shop.done.taps), books.state("card.tapped", "counter-1")),
+        ("sales", done(&shop.done.sales), books.state("card.transaction", "committed")),
+        ("faces", done(&shop.done.faces), books.state("printer.job", "done")),
         ("commands", done(&shop.done.commands), books.kind("command.result") + 2 * done(&shop.done.outages)),
     ] {
         // A command may be lost with the broker's memory; everything else arrives.
@@ -303,6 +323,33 @@ async fn everything_stays_flat_and_arrives_once() {
             wrong.push(format!("{what}: {did} done, {came} arrived"));
         }
     }
+    for load::Member { card_no, shows } in &members {
+        let card = (shows["balance_fen"].as_i64().unwrap(), shows["counter"].as_u64().unwrap());
+        if books.purses.get(card_no) != Some(&card) {
+            wrong
+                .push(format!("card {card_no} holds {shows}, headquarters: {:?}", books.purses.get(card_no)));
+        }
+    }
+    let planned = |an_hour: f64| worked.as_secs_f64() / shop.rates.every(an_hour).as_secs_f64();
+    let windows = f64::from(STANDING) * worked.as_secs_f64() / 10.0;
+    let disturbances = worked.as_secs_f64() / disturb_every.as_secs_f64();
+    for (what, did, planned) in [
+        ("cards", done(&shop.done.taps), planned(an_hour::TAPS)),
+        ("sales", done(&shop.done.sales), planned(an_hour::SALES)),
+        ("faces", done(&shop.done.faces), planned(an_hour::FACES)),
+        ("cars", done(&shop.done.cars), planned(an_hour::CARS)),
+        ("cars that arrived", books.kind("vehicle.arrived"), f64::from(STANDING) + planned(an_hour::CARS)),
+        ("looks", done(&shop.done.looks), planned(an_hour::LOOKS)),
+        ("scans", done(&shop.done.scans), planned(an_hour::SCANS)),
+        ("commands", done(&shop.done.commands), planned(an_hour::COMMANDS)),
+        ("streams", done(&shop.done.streams), planned(an_hour::STREAMS)),
+        ("outages", done(&shop.done.outages), disturbances),
+        ("reloads", done(&shop.done.reloads), disturbances),
+        ("telemetry windows", books.fresh.get("telemetry").copied().unwrap_or(0), windows),
+    ] {
+        println!("load: {what} {did} of {planned:.0} planned");
+        wrong.extend(too_few(what, did, planned));
+    }
     if books.kind("vehicle.report") == 0 || books.kind("vehicle.departed") == 0 {
         wrong.push("no car was reported".into());
     }
@@ -310,11 +357,22 @@ async fn everything_stays_flat_and_arrives_once() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Events that stand in the log, and how many of them are telemetry. `None`: a reload closed the line.
+async fn rows_of_the_log(client: &Client) -> Option<(u64, u64)> {
+    let answer = client.request(Method::GET, "/metrics", None).await.ok()?;
+    let rows = |of: &str| -> u64 {
+        let lines = answer.body.as_str().unwrap_or_default().lines();
+        let mine = lines.filter(|line| line.starts_with(of)).filter_map(|line| line.rsplit(' ').next());
+        mine.filter_map(|number| number.parse::<u64>().ok()).sum()
+    };
+    Some((rows("baygate_store_rows{"), rows("baygate_store_rows{class=\"telemetry\"")))
+}
+
 /// Waits until every job is printed and headquarters has everything.
 async fn settle(books: &Mutex<Books>, shop: &Shop, daemon: &Daemon) {
     let faces = shop.done.faces.load(Ordering::Relaxed);
     until_ok(2 * mqtt::LONG, Duration::from_millis(200), async || {
-        let printed = books.lock().unwrap().states.get("baygate.printer.job done").copied().unwrap_or(0);
+        let printed = books.lock().unwrap().state("printer.job", "done");
         let all = (printed >= faces).then_some(());
         all.ok_or_else(|| format!("{printed} of {faces} faces printed:\n{}", daemon.last_words()))
     })

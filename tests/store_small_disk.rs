@@ -127,7 +127,7 @@ async fn a_restore_that_does_not_fit_leaves_everything_as_it_was() {
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("full") || said.contains("space"), "{said}");
     assert!(std::fs::read(disk.data().join("baygate.db")).unwrap() == bytes, "the database changed");
-    assert_eq!(disk.names("baygate.db."), [PathBuf::new(); 0], "left behind");
+    assert_eq!(disk.names("baygate.db."), Vec::<PathBuf>::new(), "left behind");
     assert!(inspect::verify(&good, &mut |_| {}).unwrap().sound);
     // With room it is done, and what was there is kept.
     disk.grow(kib * 4);

@@ -182,6 +182,7 @@ async fn every_adapter_of_the_table() {
         ("genuine-v2-2", Capabilities { multi_pid: yes, long_requests: yes, ..learned["genuine-v2-2"] }),
         ("stn1110", Capabilities { stn: yes, multi_pid: yes, response_count: yes, ..learned["stn1110"] }),
         ("clone-no-count", Capabilities { response_count: no, ..learned["clone-no-count"] }),
+        ("clone-refuses-count", Capabilities { response_count: no, ..learned["clone-refuses-count"] }),
         ("clone-first-of-multi", Capabilities { multi_pid: no, ..learned["clone-first-of-multi"] }),
         ("clone-refuses-multi", Capabilities { multi_pid: no, ..learned["clone-refuses-multi"] }),
         (
@@ -196,6 +197,26 @@ async fn every_adapter_of_the_table() {
         ),
     ] {
         assert_eq!(learned[name], expected, "{name}");
+    }
+}
+
+/// Another adapter of the same name took the place of one that could more, on the same link: it is
+/// believed no longer than it takes to disprove it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_adapter_could_is_taken_back() {
+    let genuine = Profile { adapter: SimAdapter::default(), car: Some(spec(6)) };
+    let sim = VehicleSim::spawn_pty(genuine, None).await.unwrap();
+    let link = |sim: &VehicleSim| format!("elm327+serial://{}?baud=38400", sim.path().display());
+    let (_, could) = scan_knowing(&link(&sim), Capabilities::default()).await;
+    assert_eq!((could.response_count, could.multi_pid), (Some(true), Some(true)));
+    for (name, response_count, multi_pid) in
+        [("clone-refuses-count", Some(false), Some(true)), ("clone-refuses-multi", Some(true), Some(false))]
+    {
+        let profile = Profile { adapter: SimAdapter::named(name).unwrap(), car: Some(spec(6)) };
+        let sim = VehicleSim::spawn_pty(profile, None).await.unwrap();
+        let (report, learned) = scan_knowing(&link(&sim), could).await;
+        assert_report(&report.unwrap(), name, true);
+        assert_eq!(learned, Capabilities { response_count, multi_pid, ..could }, "{name}");
     }
 }
 

@@ -2,6 +2,8 @@
 //! only when everything still holds. Over the real HTTP, the real service, a simulated car.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "vehicle_clear/battery.rs"]
+mod battery;
 mod served;
 #[path = "vehicle_clear/uds.rs"]
 mod uds;

@@ -46,7 +46,12 @@ fn is_read_only(command: &str) -> bool {
     command.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
         && match command.get(..2) {
             Some("01") => (4..=15).contains(&digits),
-            Some("06" | "09") => digits == 4 || digits == 5,
+            Some("06" | "09") if digits <= 5 => digits >= 4,
+            // Masks of monitors, up to six.
+            Some("06") => {
+                let masks = &command.as_bytes()[2..digits & !1];
+                digits <= 15 && masks.chunks(2).all(|mask| b"02468ACE".contains(&mask[0]) && mask[1] == b'0')
+            }
             // A PID and its frame's number, up to three times.
             Some("02") => [6, 10, 14].contains(&(digits & !1)),
             // Which controls there are: the masks, and nothing that controls.
@@ -184,8 +189,11 @@ async fn a_set_that_says_where_units_answer_adds_no_byte_to_the_car() {
     assert!(back < others, "{later:?}");
 }
 
+/// What is said before the first prompt, and the one command that makes a dongle silent.
+const SILENCED: &str = "\u{7F}XXXXXXXX\rATCSM1\r";
+
 #[tokio::test(flavor = "multi_thread")]
-async fn listen_only_sends_nothing_at_all() {
+async fn listen_only_silences_the_dongle_and_sends_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let store = open_store(dir.path());
     let dongle = Dongle::on_tcp(Arc::new(|command: &str| good(command).into_bytes())).await;
@@ -193,7 +201,26 @@ async fn listen_only_sends_nothing_at_all() {
     bay.until_reason(Some("listen-only")).await;
     bay.scan().await;
     bay.stop().await;
-    assert_eq!(dongle.heard_text(), "");
+    assert_eq!(dongle.heard_text(), SILENCED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dongle_that_does_not_say_that_it_is_silent_is_not_listened_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let answer = |command: &str| match command {
+        "ATCSM1" => b"?\r\r>".to_vec(),
+        _ => good(command).into_bytes(),
+    };
+    let dongle = Dongle::on_tcp(Arc::new(answer)).await;
+    let bay = Bay::start(&store, "bay-1", &dongle.link, Poll::ListenOnly);
+    let row = bay.until_reason(Some("not-listen-only")).await;
+    assert!(row.state.detail.unwrap().contains("ATCSM1"));
+    bay.stop().await;
+    // Tried again after each pause, with the same words.
+    let heard = dongle.heard_text();
+    assert!(SILENCED.repeat(heard.len() / SILENCED.len() + 1).starts_with(&heard), "{heard:?}");
+    assert!(heard.len() >= SILENCED.len());
 }
 
 /// Groups of J1939 that only tell: DM2 (FECB) and the vehicle's number (FEEC), from the address

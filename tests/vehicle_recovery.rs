@@ -319,7 +319,7 @@ async fn half_a_reply_is_an_error_and_no_end() {
 }
 
 /// A clone that dies of several PIDs in one request dies of it once: the verdict is remembered by
-/// its identity, through the store, and the next session reports without it.
+/// its identity and link, through the store, and the next session reports without it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadly_trial_is_made_once() {
     let dir = tempfile::tempdir().unwrap();
@@ -343,7 +343,9 @@ async fn a_deadly_trial_is_made_once() {
     bay.until_reason(None).await;
     let several = sim.requests().iter().filter(|r| r[0] == 1 && r.len() > 2).count();
     assert_eq!(several, 0, "it never reached the car, and was not tried again");
-    let stored = store.read(|r| r.adapter("ELM327 v1.5")).await.unwrap().unwrap();
+    // Under the link, too: most clones have this name.
+    let remembered_as = format!("ELM327 v1.5 @ {link}");
+    let stored = store.read(move |r| r.adapter(&remembered_as)).await.unwrap().unwrap();
     assert!(stored.contains("\"multi_pid\":false"), "{stored}");
     bay.stop().await;
 }

@@ -8,10 +8,11 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use baygate::config::tables::Poll;
-use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Drive, Profile, VehicleSim};
+use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Drive, Multi, Profile, VehicleSim};
 use baygate::vehicle::adapter::Adapter;
 use baygate::vehicle::batch::Outcome;
 use baygate::vehicle::elm327::Trace;
+use baygate::vehicle::report;
 use baygate::vehicle::sampling::Sampling;
 use baygate::vehicle::scan::{self, Contact};
 use serde_json::Value;
@@ -136,6 +137,68 @@ async fn a_liar_is_believed_no_more() {
         assert_eq!(units(&outcomes), [(0x05, 1), (0x0D, 2)]);
         let asked = ear.commands();
         assert_eq!(asked.len() > 1, round < 3, "{round}: {asked:?}");
+    }
+}
+
+/// One scan of a car: what the adapter was sent, what reached the car, and what came of it.
+async fn scanned(adapter: SimAdapter, car: CarSpec) -> (Vec<String>, Vec<Vec<u8>>, Value) {
+    let sim = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), Profile { adapter, car: Some(car) })
+        .await
+        .unwrap();
+    let link = format!("elm327+tcp://{}", sim.addr().unwrap());
+    let (bundle, ear) = (bundle(), Ear::default());
+    let trace = Trace::begin(Box::new(ear.clone()), &link);
+    let mut adapter = Adapter::open(&link.parse().unwrap(), &bundle, None, Some(trace)).await.unwrap();
+    let record =
+        scan::run(&mut adapter, &bundle, Uuid::nil(), "bay-1".parse().unwrap(), &mut |_| {}).await.unwrap();
+    assert_eq!(adapter.capabilities().response_count, Some(true));
+    let report = serde_json::to_value(report::build(&record, &bundle)).unwrap();
+    assert_eq!(report["errors"], serde_json::json!([]));
+    (ear.commands(), sim.requests(), report)
+}
+
+/// Masks go together where adapter and car take that, and the report is the same where they do not.
+#[tokio::test(flavor = "multi_thread")]
+async fn masks_go_together_or_alone() {
+    let cases = [
+        ("good", Multi::Whole, 6, true),
+        ("an adapter that takes one", Multi::Error, 6, false),
+        // It takes two, as is tried out, and no three.
+        ("a car that takes two", Multi::Whole, 2, false),
+    ];
+    let mut reports = Vec::new();
+    for (name, multi, most_parameters, together) in cases {
+        let car = CarSpec { drift: false, most_parameters, latency_ms: 1, ..CarSpec::default() };
+        let (_, requests, report) = scanned(SimAdapter { multi, ..SimAdapter::default() }, car).await;
+        let asked = |request: &[u8]| requests.iter().any(|seen| seen == request);
+        assert_eq!(asked(&[0x01, 0x40]), !together, "{name}");
+        assert_eq!(asked(&[0x06, 0x20, 0x40, 0x60]), multi == Multi::Whole, "{name}");
+        assert_eq!(asked(&[0x06, 0x40]), multi != Multi::Whole, "{name}");
+        let names = |list: &str, of: &str| -> Vec<Value> {
+            let ecus = report["ecus"].as_array().unwrap().iter();
+            ecus.flat_map(|ecu| ecu[list].as_array().unwrap()).map(|item| item[of].clone()).collect()
+        };
+        reports.push((name, names("values", "pid"), names("monitor_tests", "mid")));
+    }
+    let (_, values, tests) = &reports[0];
+    assert!(values.len() > 40 && tests.len() > 8, "{values:?} {tests:?}");
+    for (name, others, their_tests) in &reports {
+        assert_eq!((others, their_tests), (values, tests), "{name}");
+    }
+}
+
+/// Where the way to the adapter is long and its wait short, no line is typed with care for its
+/// digit alone; the digit itself was tried all the same. Two units are addressed one after the
+/// other without going back to all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_line_is_not_gone_twice_for_a_digit() {
+    for (line_ms, latency_ms, counted) in [(0, 60, true), (120, 1, false)] {
+        let adapter = SimAdapter { line_ms, ..SimAdapter::default() };
+        let (commands, ..) = scanned(adapter, CarSpec { latency_ms, ..CarSpec::default() }).await;
+        let said = |text: &str| commands.iter().any(|command| command == text);
+        assert!(said("01002"), "{commands:?}");
+        assert_eq!((said("01012"), said("0101")), (counted, !counted), "{commands:?}");
+        assert!(said("ATSH7E0") && said("ATSH7E1") && !said("ATAR"), "{commands:?}");
     }
 }
 

@@ -7,7 +7,7 @@ mod dice;
 mod vehicle_bay;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baygate::config::tables::Poll;
 use baygate::sim::vehicle::{Adapter, CarSpec, Profile, VehicleSim};
@@ -20,7 +20,9 @@ use vehicle_bay::{Bay, UNHURRIED, open_store};
 
 /// How much faster than in a workshop the day passes.
 const FASTER: u32 = 720;
-/// How often the link drops.
+/// A day in the workshop.
+const DAY: Duration = Duration::from_secs(8 * 3600);
+/// So often the link drops, at least.
 const DROPS: u32 = 16;
 /// Opening an adapter takes as long as ever, on a slow machine too; a link away for longer than
 /// this ends a visit.
@@ -90,8 +92,10 @@ async fn a_day_of_a_link_that_comes_and_goes() {
     let runtime = tokio::runtime::Handle::current().metrics();
     let (tasks, files) = (runtime.num_alive_tasks(), open_files());
 
-    let mut long_drops = 0;
-    for _ in 0..DROPS {
+    let (mut drops, mut long_drops) = (0, 0);
+    let begun = Instant::now();
+    while drops < DROPS || begun.elapsed() < DAY / FASTER {
+        drops += 1;
         let settled = dice.chance(700);
         let before = if settled {
             Some(of_kind(&bay.until("the link to be well", is_settled).await, "vehicle.departed").len())
@@ -146,7 +150,12 @@ async fn a_day_of_a_link_that_comes_and_goes() {
     }
     assert!(reports.values().all(|count| *count == 1), "one whole report a visit: {reports:?}");
     assert!(open.is_some());
-    println!("{DROPS} drops, {long_drops} of them long, {} visits, {} reports", visits.len(), reports.len());
+    println!(
+        "{:.1} h, {drops} drops, {long_drops} of them long, {} visits, {} reports",
+        (begun.elapsed() * FASTER).as_secs_f64() / 3600.0,
+        visits.len(),
+        reports.len()
+    );
 
     // Nothing was left behind: the telemetry on its way, and the store's readers, may differ.
     let (tasks_now, files_now) = (runtime.num_alive_tasks(), open_files());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use baygate::sim::card::{CardProfile, Chip, Technology};
 use pcsc::{Context, Disposition, Protocols, Scope, ShareMode};
 
-use crate::vpcd_card::{DOUBTFUL_ATR, Reply, TestCard};
+use crate::vpcd_card::{Reply, TestCard};
 
 /// A byte with its parity bit, at fc/128 (ISO/IEC 14443-3, 6.2.3.1 and 14443-2, 8.1.1).
 const BYTE_US: f64 = 9.0 * 128.0 / 13.56;
@@ -21,26 +21,40 @@ pub type Tape = Vec<(Vec<u8>, Vec<u8>)>;
 /// The card, and what was said to it.
 #[derive(Clone)]
 pub struct MemberCard {
+    /// Answer to reset, in hex.
+    atr: String,
     chip: Arc<Mutex<Chip>>,
     tape: Arc<Mutex<Tape>>,
 }
 
 impl MemberCard {
-    /// An NTAG215 as delivered.
-    pub fn blank() -> Self {
-        let mut profile = CardProfile::new(Technology::Ntag215);
+    /// As delivered.
+    pub fn blank(technology: Technology) -> Self {
+        let mut profile = CardProfile::new(technology);
         profile.direct_transmit = true;
-        Self { chip: Arc::new(Mutex::new(Chip::new(profile))), tape: Arc::default() }
+        let atr = hex::encode_upper(profile.answer_to_reset());
+        Self { atr, chip: Arc::new(Mutex::new(Chip::new(profile))), tape: Arc::default() }
     }
 
     /// Lays it on the reader.
     pub fn lay(&self, port: u16) -> TestCard {
         self.chip.lock().unwrap().reset();
         let (chip, tape) = (Arc::clone(&self.chip), Arc::clone(&self.tape));
-        TestCard::insert(port, DOUBTFUL_ATR, move |apdu| {
+        TestCard::insert(port, &self.atr, move |apdu| {
             let answer = chip.lock().unwrap().apdu(apdu);
             on_air(apdu, &answer);
             tape.lock().unwrap().push((apdu.to_vec(), answer.clone()));
+            Reply::Bytes(answer)
+        })
+    }
+
+    /// A card that gives the answers of the tape, as late.
+    pub fn lay_tape(&self, port: u16, tape: &Tape) -> TestCard {
+        let mut left: VecDeque<_> = tape.clone().into();
+        TestCard::insert(port, &self.atr, move |apdu| {
+            let (asked, answer) = left.pop_front().expect("no more is asked than by the daemon");
+            assert_eq!(asked, apdu, "the same is asked as by the daemon");
+            on_air(apdu, &answer);
             Reply::Bytes(answer)
         })
     }
@@ -49,17 +63,6 @@ impl MemberCard {
     pub fn tape(&self) -> Tape {
         std::mem::take(&mut self.tape.lock().unwrap())
     }
-}
-
-/// A card that gives the answers of the tape, as late.
-pub fn lay_tape(port: u16, tape: &Tape) -> TestCard {
-    let mut left: VecDeque<_> = tape.clone().into();
-    TestCard::insert(port, DOUBTFUL_ATR, move |apdu| {
-        let (asked, answer) = left.pop_front().expect("no more is asked than by the daemon");
-        assert_eq!(asked, apdu, "the same is asked as by the daemon");
-        on_air(apdu, &answer);
-        Reply::Bytes(answer)
-    })
 }
 
 /// The time that the bytes of both take: no less than the bytes themselves, and nothing for

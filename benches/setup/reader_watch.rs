@@ -47,10 +47,10 @@ pub fn next(seen: &Receiver<(bool, Instant)>, present: bool) -> Instant {
     at
 }
 
-/// An HTTP client on the event stream: each `card.tapped` with the time of its last byte.
-pub fn listen(site: &Site) -> Receiver<(String, Instant)> {
+/// An HTTP client on the event stream: each event of this class and type with the time of its last byte.
+pub fn listen(site: &Site, class: &str, kind: &str) -> Receiver<(String, Instant)> {
     let made = program()
-        .args(["token", "create", "--name", "bench", "--scopes", "read", "--json", "--config"])
+        .args(["token", "create", "--name", class, "--scopes", "read", "--json", "--config"])
         .arg(site.config())
         .output()
         .unwrap();
@@ -58,7 +58,7 @@ pub fn listen(site: &Site) -> Receiver<(String, Instant)> {
     let token = made["token"].as_str().unwrap().to_owned();
     let line = site.says("baygate is running");
     let address = line.split("api=").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
-    let answer = ureq::get(format!("http://{address}/v1/events?class=card"))
+    let answer = ureq::get(format!("http://{address}/v1/events?class={class}"))
         .header("Authorization", format!("Bearer {token}"))
         .call()
         .unwrap();
@@ -66,9 +66,10 @@ pub fn listen(site: &Site) -> Receiver<(String, Instant)> {
     // The first line comes at once: the stream is open.
     lines.next().unwrap().unwrap();
     let (tell, told) = channel();
+    let kind = format!("\"baygate.{kind}\"");
     std::thread::spawn(move || {
         for line in lines.map_while(Result::ok) {
-            if line.starts_with("data:") && line.contains("baygate.card.tapped") {
+            if line.starts_with("data:") && line.contains(&kind) {
                 let _ = tell.send((line, Instant::now()));
             }
         }

@@ -11,6 +11,7 @@
 //!               └──────── work (an errand: read, write, prepare) ◄── counter ◄───┘ └─ requests
 //! ```
 
+pub mod alone;
 pub mod apdu;
 pub mod atr;
 mod backoff;

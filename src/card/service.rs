@@ -64,7 +64,8 @@ pub async fn serve_reader(
     Ok(())
 }
 
-async fn drive(
+/// The driver of a table's kind, until `stop`.
+pub(super) async fn drive(
     table: ReaderTable,
     members: Option<Arc<Members>>,
     reports: Reports,

@@ -1,6 +1,7 @@
 //! What the store itself has against a card that is genuine: headquarters' list, how the card
-//! stands here, also when it was reported before it was ever seen, and that it is held. Asked at every tap, after the card was read and before anybody is told, so
-//! that what was committed before the tap counts at the tap. Nothing is written to the card.
+//! stands here, also when it was reported before it was ever seen, and that it is held. Asked at
+//! every tap, after the card was read and before anybody is told, so that what was committed before
+//! the tap counts at the tap. Nothing is written to the card.
 
 use super::purse::policy::Hotlist;
 use super::verdict::{Refusal, Standing};

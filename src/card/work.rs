@@ -1,7 +1,7 @@
 //! Work with the card in a field that somebody asked for: reading it again, writing its
-//! record, preparing an empty one, moving one to newer keys. What lives here: the one form in which every such
-//! conversation reaches a driver ([`Errand`]). What does not: the conversations themselves
-//! (`medium`), and what they are for (`counter`).
+//! record, preparing an empty one, moving one to newer keys. What lives here: the one form in which
+//! every such conversation reaches a driver ([`Errand`]). What does not: the conversations
+//! themselves (`medium`), and what they are for (`counter`).
 
 use tokio::sync::oneshot;
 use tokio::task;

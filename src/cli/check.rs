@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::{Exit, Global};
+use crate::config::pushed::Pushed;
 use crate::config::{self, Config};
 use crate::gateway::assets::{self, Assets};
 
@@ -13,11 +14,11 @@ use crate::gateway::assets::{self, Assets};
 pub struct Args {}
 
 pub async fn run(_: Args, global: &Global) -> anyhow::Result<Exit> {
-    let findings = match config::load(&global.config) {
-        Ok(config) => check_assets(&config),
-        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    let (findings, pushed) = match config::load(&global.config) {
+        Ok(config) => (check_assets(&config), Pushed::read(&config.gateway.data_dir).ok().flatten()),
+        Err(errors) => (errors.iter().map(ToString::to_string).collect(), None),
     };
-    report(&global.config, &findings, global);
+    report(&global.config, &findings, pushed.map(|pushed| pushed.version), global);
     Ok(if findings.is_empty() { Exit::Done } else { Exit::Usage })
 }
 
@@ -28,15 +29,23 @@ fn check_assets(config: &Config) -> Vec<String> {
     }
 }
 
-fn report(path: &Path, findings: &[String], global: &Global) {
+/// `pushed`: the version of headquarters' rules that are in it.
+fn report(path: &Path, findings: &[String], pushed: Option<u64>, global: &Global) {
     if global.json {
-        println!("{}", serde_json::json!({"config": path, "ok": findings.is_empty(), "errors": findings}));
+        let mut report = serde_json::json!({"config": path, "ok": findings.is_empty(), "errors": findings});
+        if let (Some(members), Some(version)) = (report.as_object_mut(), pushed) {
+            members.insert("headquarters_version".into(), version.into());
+        }
+        println!("{report}");
         return;
     }
     for finding in findings {
         println!("{finding}");
     }
     let locale = global.language();
+    if let Some(version) = pushed {
+        println!("{} {version}", locale.pick("含总部下发的规则，版本", "with headquarters' rules, version"));
+    }
     if findings.is_empty() {
         println!("{}: {}", path.display(), locale.pick("没有发现错误", "no errors found"));
     } else {

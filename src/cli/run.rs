@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Global};
-use crate::config;
+use crate::config::{self, pushed::Pushed};
 use crate::gateway::{Gateway, GatewayError};
 
 /// Run the daemon / 运行守护进程
@@ -58,6 +58,7 @@ pub async fn run(_: Args, global: &Global) -> anyhow::Result<Exit> {
         stopping.cancel();
     });
     let path = global.config.clone();
-    gateway.run(move || config::load(&path), reloads, stop).await?;
+    let reload = move |pushed: Option<&Pushed>| config::load_with(&path, pushed);
+    gateway.run(reload, reloads, stop).await?;
     Ok(Exit::Done)
 }

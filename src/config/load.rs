@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 
 use super::purse::PurseTable;
+use super::pushed::Pushed;
 use super::suggest::explain;
 use super::tables::{
     ApiFile, BufferFile, File, GatewayFile, MqttFile, PrinterTable, ReaderTable, TillTable, VehicleTable,
@@ -64,6 +65,14 @@ pub fn locale(path: &Path) -> Option<Locale> {
 /// # Errors
 /// Every error found, each with its place and a hint.
 pub fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
+    load_with(path, None)
+}
+
+/// As [`load`], with other rules of headquarters than those that are kept: what would become of them.
+///
+/// # Errors
+/// Every error found.
+pub fn load_with(path: &Path, pushed: Option<&Pushed>) -> Result<Config, Vec<ConfigError>> {
     let mut merge = Merge::default();
     let metadata = std::fs::metadata(path).map_err(|error| {
         vec![ConfigError::whole(
@@ -75,7 +84,7 @@ pub fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
         )]
     })?;
     if metadata.is_dir() {
-        merge.read_folder(path);
+        merge.read_folder(path, None);
         if merge.texts.is_empty() && merge.errors.is_empty() {
             merge.errors.push(ConfigError::whole(
                 path,
@@ -86,9 +95,11 @@ pub fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
     } else {
         merge.read_file(path);
     }
-    let pushed = merge.gateway.data_dir.clone().unwrap_or_else(default_data_dir).join("config.d");
-    if pushed.is_dir() {
-        merge.read_folder(&pushed);
+    let data_dir = merge.gateway.data_dir.clone().unwrap_or_else(default_data_dir);
+    let folder = data_dir.join("config.d");
+    let instead = pushed.map(|pushed| (Pushed::path(&data_dir), pushed.file_text()));
+    if folder.is_dir() || instead.is_some() {
+        merge.read_folder(&folder, instead);
     }
     merge.finish()
 }
@@ -148,21 +159,30 @@ fn merge_tables<T>(
 }
 
 impl Merge {
-    fn read_folder(&mut self, folder: &Path) {
+    /// Every `*.toml` in name order, one of them with this text instead of its own.
+    fn read_folder(&mut self, folder: &Path, instead: Option<(PathBuf, String)>) {
         let entries = match std::fs::read_dir(folder) {
-            Ok(entries) => entries,
+            Ok(entries) => Some(entries),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && instead.is_some() => None,
             Err(error) => {
                 self.errors.push(ConfigError::whole(folder, format!("cannot be read: {error}"), None));
                 return;
             }
         };
         let mut files: Vec<PathBuf> = entries
+            .into_iter()
+            .flatten()
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
             .collect();
+        files.extend(instead.as_ref().map(|(path, _)| path.clone()));
         files.sort();
+        files.dedup();
         for file in files {
-            self.read_file(&file);
+            match &instead {
+                Some((path, text)) if *path == file => self.read_text(file, text.clone()),
+                _ => self.read_file(&file),
+            }
         }
     }
 

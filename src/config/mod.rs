@@ -8,12 +8,13 @@ pub mod credentials;
 mod error;
 mod load;
 pub mod purse;
+pub mod pushed;
 mod suggest;
 pub mod tables;
 pub mod values;
 
 pub use error::ConfigError;
-pub use load::{load, locale, parse, read_toml};
+pub use load::{load, load_with, locale, parse, read_toml};
 
 use std::path::PathBuf;
 use std::time::Duration;

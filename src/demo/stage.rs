@@ -17,7 +17,8 @@ use super::member::{self, Issuer};
 use super::story::Story;
 use super::{Options, files, script};
 use crate::api::client::{Client, Method};
-use crate::config::{self, Config};
+use crate::config::pushed::Pushed;
+use crate::config::{self, Config, ConfigError};
 use crate::event::Class;
 use crate::gateway::Gateway;
 use crate::ident::{Epoch, Seq};
@@ -117,8 +118,11 @@ impl Stage {
         let gateway_stop = CancellationToken::new();
         let (_keep, reloads) = mpsc::channel(1);
         let unchanged = self.config.clone();
-        let mut running =
-            tokio::spawn(gateway.run(move || Ok(unchanged.clone()), reloads, gateway_stop.clone()));
+        let reload = move |pushed: Option<&Pushed>| match pushed {
+            None => Ok(unchanged.clone()),
+            Some(_) => Err(vec![ConfigError::whole("demo", "the demo keeps its own rules", None)]),
+        };
+        let mut running = tokio::spawn(gateway.run(reload, reloads, gateway_stop.clone()));
         let client = Client::connect(control).await?;
         let open = store.read(|reader| reader.open_visits()).await?;
         let still_here = open.into_iter().find_map(|visit| visit.vin);

@@ -145,6 +145,11 @@ impl EventData for CardRemoved {
     const CLASS: Class = Class::Card;
 }
 
+/// Reason of a [`CardRefused`]: the PIN that was typed is not the card's.
+pub const PIN_WRONG: &str = "pin-wrong";
+/// Reason of a [`CardRefused`]: one wrong PIN too many.
+pub const PIN_LOCKED: &str = "pin-locked";
+
 /// `card.refused`: a card was presented that this gateway will not serve.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CardRefused {
@@ -157,6 +162,13 @@ pub struct CardRefused {
     pub reason: String,
     /// For the cashier.
     pub text: Text,
+}
+impl CardRefused {
+    /// Whether a PIN was refused, and not the card that lies there.
+    #[must_use]
+    pub fn is_of_a_pin(&self) -> bool {
+        matches!(self.reason.as_str(), PIN_WRONG | PIN_LOCKED)
+    }
 }
 impl EventData for CardRefused {
     const TYPE: &'static str = "card.refused";

@@ -4,7 +4,7 @@
 //! ```text
 //!  Config ─► Assets (rules, faces, protocol data) ─► Gateway::build: store opened, API bound
 //!         ─► Gateway::run: gateway.started ─► one supervised task a service ─► READY=1
-//!            SIGHUP ─► new plan − old plan ─► stop / start only what changed
+//!            SIGHUP, config.put ─► new plan − old plan ─► stop / start only what changed
 //!            SIGTERM ─► gateway.stopping ─► uplink last ─► store closed
 //! ```
 
@@ -13,6 +13,8 @@ pub mod clock_watch;
 mod member_keys;
 pub mod notify;
 pub mod plan;
+mod pushed;
+mod reload;
 mod services;
 pub mod supervise;
 
@@ -27,17 +29,18 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
+use crate::config::pushed::Pushed;
 use crate::config::{Config, ConfigError, HistoryCounts};
-use crate::event::device::DeviceKind;
-use crate::event::gateway::{GatewayConfig, GatewayStarted, GatewayStopping};
+use crate::event::gateway::{GatewayStarted, GatewayStopping};
 use crate::event::{Class, EventData, NewEvent};
 use crate::health::Health;
-use crate::ident::{DeviceId, Seq};
-use crate::store::devices::DeviceOp;
-use crate::store::{Batch, ClassLimit, HistoryLimits, Op, Opened, Store, StoreError, StoreOptions};
+use crate::ident::Seq;
+use crate::store::{Batch, ClassLimit, HistoryLimits, Opened, Store, StoreError, StoreOptions};
 
 use assets::Assets;
-use plan::{Plan, Service, difference, frozen_changes, plan};
+use plan::{Service, plan};
+use pushed::{Judged, Outcome};
+use reload::{Now, take_config};
 use supervise::Supervised;
 
 /// How often hanging reader threads are counted (architecture invariant 7).
@@ -131,7 +134,8 @@ impl Gateway {
         self.services.store.clone()
     }
 
-    /// Runs until `stop`. `reload` gives the configuration anew whenever `reloads` asks.
+    /// Runs until `stop`. `reload` gives the configuration anew whenever `reloads` asks, or
+    /// headquarters, with its new rules in it.
     ///
     /// # Errors
     /// [`GatewayError`] when the start or the stop could not be committed.
@@ -142,7 +146,7 @@ impl Gateway {
         stop: CancellationToken,
     ) -> Result<(), GatewayError>
     where
-        F: Fn() -> Result<Config, Vec<ConfigError>> + Send + 'static,
+        F: Fn(Option<&Pushed>) -> Result<Config, Vec<ConfigError>> + Send + 'static,
     {
         let Self { config, opened, services, mut bound, api_addr } = self;
         let store = services.store.clone();
@@ -151,7 +155,9 @@ impl Gateway {
         let background = CancellationToken::new();
         let inner = CancellationToken::new();
         services.start_background(first, &background).await;
-        let mut plan = plan(&config);
+        let (asked, mut puts) = mpsc::channel(1);
+        tokio::spawn(pushed::listen(store.clone(), asked, background.clone()));
+        let plan = plan(&config);
         let mut running = BTreeMap::new();
         for (name, service) in &plan {
             running
@@ -160,7 +166,7 @@ impl Gateway {
         notify::tell(&[NotifyState::Ready, NotifyState::Status("running")]);
         tracing::info!(store = %config.gateway.source, api = %api_addr, epoch = %opened.epoch, "baygate is running");
 
-        let mut current = config;
+        let mut now = Now { config, plan, running };
         let mut look = tokio::time::interval(LOOK_AFTER_THREADS);
         let mut restart = false;
         loop {
@@ -174,22 +180,34 @@ impl Gateway {
                 asked = reloads.recv() => match asked {
                     Some(()) => {
                         notify::tell(&[NotifyState::Reloading]);
-                        let taken =
-                            take_config(reload(), &mut current, &mut plan, &mut running, &services, &inner);
+                        let taken = take_config(reload(None), None, &mut now, &services, &inner);
                         // A reload that waits for somebody who hangs does not hold up the end.
-                        tokio::select! { () = taken => {}, () = stop.cancelled() => break }
+                        tokio::select! { _ = taken => {}, () = stop.cancelled() => break }
                         notify::tell(&[NotifyState::Ready]);
                     }
                     // Nobody can ask any more: wait for the end only.
                     None => { stop.cancelled().await; break }
                 },
+                Some(request) = puts.recv() => {
+                    let outcome = match pushed::judge(&request.body, &now.config.gateway.data_dir) {
+                        Judged::Over(outcome) => outcome,
+                        Judged::Take(new) => {
+                            let taken = take_config(reload(Some(&new)), Some(&new), &mut now, &services, &inner);
+                            tokio::select! {
+                                taken = taken => Outcome::of(&new, &taken),
+                                () = stop.cancelled() => break,
+                            }
+                        }
+                    };
+                    outcome.commit(&request, &store).await;
+                }
             }
         }
 
         notify::tell(&[NotifyState::Stopping]);
         tracing::info!("stopping");
         let reason = if restart { "reader-threads-hang" } else { "signal" };
-        wind_up(&store, &current, running, reason).await;
+        wind_up(&store, &now.config, now.running, reason).await;
         background.cancel();
         if restart { Err(GatewayError::RestartWanted) } else { Ok(()) }
     }
@@ -303,96 +321,4 @@ async fn hear_out(store: &Store, last: Seq) {
     };
     // In vain when the line is down, which is no reason to wait any longer.
     let _ = timeout(LAST_WORDS, delivered).await;
-}
-
-/// One reload: refuse and go on, or stop and start only what changed.
-async fn take_config(
-    loaded: Result<Config, Vec<ConfigError>>,
-    current: &mut Config,
-    plan_now: &mut Plan,
-    running: &mut BTreeMap<String, Supervised>,
-    services: &services::Services,
-    stop: &CancellationToken,
-) {
-    let accepted = loaded
-        .map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())
-        .and_then(|config| match frozen_changes(current, &config).as_slice() {
-            [] => Ok(config),
-            frozen => {
-                Err(vec![format!("{} cannot change while the daemon runs; restart it", frozen.join(", "))])
-            }
-        })
-        .and_then(|config| Assets::load(&config).map(|assets| (config, assets)));
-    let outcome = match accepted {
-        Err(errors) => {
-            for error in &errors {
-                tracing::error!(%error, "configuration refused; the running one goes on");
-            }
-            GatewayConfig {
-                outcome: "refused".into(),
-                version: None,
-                error: Some(errors.join("\n")),
-                changed: vec![],
-            }
-        }
-        Ok((config, assets)) => {
-            services.adopt(&config, assets);
-            clock::trust(&config.gateway.time_sync_file);
-            let buffer_changed = current.buffer != config.buffer;
-            if buffer_changed {
-                let StoreOptions { max_bytes, limits, .. } = store_options(&config);
-                let taken = async {
-                    services.store.set_limits(max_bytes, limits).await?;
-                    services.store.set_history(history_limits(&config)).await
-                };
-                if let Err(error) = taken.await {
-                    tracing::error!(%error, "the new [buffer] was not taken");
-                }
-            }
-            let next = plan(&config);
-            let changes = difference(plan_now, &next);
-            // Together: one that hangs costs its own time, not that of each after it.
-            let ending = changes.stop.iter().filter_map(|name| running.remove(name));
-            all(&mut ending.map(Supervised::stop).collect()).await;
-            for name in changes.stop.iter().filter(|name| !next.contains_key(*name)) {
-                forget(&services.store, name).await;
-            }
-            for name in &changes.start {
-                if let Some(service) = next.get(name) {
-                    running.insert(name.clone(), services.start(name, service, stop, None));
-                }
-            }
-            let mut changed = changes.stop;
-            changed.extend(changes.start);
-            changed.extend(buffer_changed.then(|| "buffer".to_owned()));
-            changed.sort();
-            changed.dedup();
-            tracing::info!(?changed, version = %config.version, "configuration applied");
-            let version = Some(config.version.clone());
-            *plan_now = next;
-            *current = config;
-            GatewayConfig { outcome: "applied".into(), version, error: None, changed }
-        }
-    };
-    if let Err(error) = commit(&services.store, current, &outcome).await {
-        tracing::error!(%error, "gateway.config could not be committed");
-    }
-}
-
-/// A device that left the configuration leaves the list of devices too.
-async fn forget(store: &Store, name: &str) {
-    let device = name.split_once('/').and_then(|(kind, id)| {
-        let kind = match kind {
-            "reader" => DeviceKind::Reader,
-            "printer" => DeviceKind::Printer,
-            "link" => DeviceKind::Link,
-            _ => return None,
-        };
-        Some((kind, id.parse::<DeviceId>().ok()?))
-    });
-    if let Some((kind, id)) = device
-        && let Err(error) = store.commit(Batch::new().op(Op::Device(DeviceOp::Forget { kind, id }))).await
-    {
-        tracing::warn!(%error, "a removed device could not be forgotten");
-    }
 }

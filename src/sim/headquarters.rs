@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, PublishOptions, QoS};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -25,7 +26,7 @@ use journal::Journal;
 const ACK_EVERY: Duration = Duration::from_millis(50);
 /// Between two tries to reach the broker.
 const RETRY: Duration = Duration::from_millis(200);
-/// Event ids remembered a gateway epoch, for the fork alarm.
+/// Events remembered a gateway epoch, for the fork alarm.
 const REMEMBERED: usize = 100_000;
 
 /// What headquarters needs to know.
@@ -46,9 +47,10 @@ pub enum Verdict {
     Fresh,
     /// Others of its class before it are missing. Taken only where nothing is sent again.
     AheadOfOrder,
-    /// Seen before, same id.
+    /// Seen before, same id, same body.
     Duplicate,
-    /// Seen before under another id: two gateways speak in one name.
+    /// Seen before under another id, or with another body: two gateways speak in one name, or
+    /// what was told once is told otherwise.
     Fork,
 }
 
@@ -75,13 +77,17 @@ struct Envelope {
     sequence: Option<String>,
 }
 
+/// SHA-256 of an event's body.
+type Digest = [u8; 32];
+
 /// By source and epoch.
 type Lives = BTreeMap<(String, Uuid), Life>;
 
 /// One epoch of one gateway.
 #[derive(Default)]
 struct Life {
-    ids: HashMap<(String, u64), Uuid>,
+    /// By class and class sequence: id and body, where a journal of an earlier version knows it.
+    known: HashMap<(String, u64), (Uuid, Option<Digest>)>,
     /// By class: everything up to here is in.
     up_to: BTreeMap<String, u64>,
     /// By class: in, but beyond a hole.
@@ -89,15 +95,16 @@ struct Life {
 }
 
 impl Life {
-    fn take(&mut self, class: &str, sequence: u64, id: Uuid, in_order: bool) -> Verdict {
+    fn take(&mut self, class: &str, sequence: u64, event: (Uuid, Option<Digest>), in_order: bool) -> Verdict {
         if in_order && self.up_to.get(class).is_none_or(|up_to| sequence > *up_to + 1) && sequence > 1 {
             return Verdict::AheadOfOrder;
         }
-        if let Some(known) = self.ids.get(&(class.to_owned(), sequence)) {
-            return if *known == id { Verdict::Duplicate } else { Verdict::Fork };
+        if let Some((id, body)) = self.known.get(&(class.to_owned(), sequence)) {
+            let same_body = body.is_none() || *body == event.1;
+            return if *id == event.0 && same_body { Verdict::Duplicate } else { Verdict::Fork };
         }
-        if self.ids.len() < REMEMBERED {
-            self.ids.insert((class.to_owned(), sequence), id);
+        if self.known.len() < REMEMBERED {
+            self.known.insert((class.to_owned(), sequence), event);
         }
         let up_to = self.up_to.entry(class.to_owned()).or_default();
         if sequence <= *up_to {
@@ -224,11 +231,13 @@ impl Desk {
         let envelope = Envelope::deserialize(&event).ok()?;
         let sequence: u64 = envelope.classsequence.parse().ok()?;
         let life = self.lives.entry((envelope.source.clone(), envelope.epoch)).or_default();
-        let verdict = life.take(&envelope.class, sequence, envelope.id, self.options.acknowledge);
+        let body: Digest = Sha256::digest(payload).into();
+        let told = (envelope.id, Some(body));
+        let verdict = life.take(&envelope.class, sequence, told, self.options.acknowledge);
         let kept = verdict == Verdict::Fresh || verdict == Verdict::AheadOfOrder && !self.options.acknowledge;
         if kept {
             if let Some(journal) = &mut self.journal {
-                journal.note(&envelope, sequence);
+                journal.note(&envelope, sequence, body);
             }
             if event.get("type").and_then(|kind| kind.as_str()) == Some("baygate.gateway.gap") {
                 self.note_gap(&envelope, &event);
@@ -290,17 +299,19 @@ mod tests {
     fn duplicates_holes_and_forks_are_told_apart() {
         let (a, b) = (Uuid::new_v4(), Uuid::new_v4());
         let mut life = Life::default();
-        let verdicts: Vec<Verdict> = [(1, a), (1, a), (1, b), (3, a), (2, a), (4, a)]
-            .into_iter()
-            .map(|(sequence, id)| life.take("card", sequence, id, false))
-            .collect();
+        let (x, y) = (Some([1; 32]), Some([2; 32]));
+        let verdicts: Vec<Verdict> =
+            [(1, a, x), (1, a, x), (1, b, x), (1, a, y), (3, a, x), (2, a, None), (2, a, y), (4, a, x)]
+                .into_iter()
+                .map(|(sequence, id, body)| life.take("card", sequence, (id, body), false))
+                .collect();
         use Verdict::{AheadOfOrder, Duplicate, Fork, Fresh};
-        assert_eq!(verdicts, [Fresh, Duplicate, Fork, AheadOfOrder, Fresh, Fresh]);
+        assert_eq!(verdicts, [Fresh, Duplicate, Fork, Fork, AheadOfOrder, Fresh, Duplicate, Fresh]);
         assert_eq!(life.up_to["card"], 4);
         life.skip("card", 5, 6);
-        assert_eq!(life.take("card", 7, a, false), Fresh);
-        assert_eq!(life.take("card", 9, a, true), AheadOfOrder);
-        assert_eq!(life.take("card", 8, a, true), Fresh);
-        assert_eq!(life.take("card", 9, a, true), Fresh);
+        assert_eq!(life.take("card", 7, (a, x), false), Fresh);
+        assert_eq!(life.take("card", 9, (a, x), true), AheadOfOrder);
+        assert_eq!(life.take("card", 8, (a, x), true), Fresh);
+        assert_eq!(life.take("card", 9, (a, x), true), Fresh);
     }
 }

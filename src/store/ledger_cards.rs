@@ -80,6 +80,7 @@ enum Change {
     Stands { card_no: CardNo, was: CardStanding, status: CardStanding },
     Hold { card_no: CardNo, held: &'static str },
     Release(Box<SeenCard>),
+    LetGo { card_no: CardNo, was: CardStanding },
 }
 
 /// A card was tapped and its counter is not behind. Goes into the batch of `card.tapped`.
@@ -161,18 +162,26 @@ impl CardRow {
     }
 
     /// A person has looked: what the card shows is taken for true from now on, and it may be
-    /// written again. One that was replaced or given back keeps what it held at its end. An open transaction of it has to be parked before, in the same batch:
-    /// committing fails with [`StoreError::LedgerRefused`] otherwise.
+    /// written again. One that was replaced or given back keeps what it held at its end. An open
+    /// transaction of it has to be ended before, in the same batch: committing fails with
+    /// [`StoreError::LedgerRefused`] otherwise. `becomes`: the standing that end gave it.
     ///
     /// # Errors
     /// [`StoreError::LedgerRefused`] when another card is shown; as [`CardRow::stands`].
-    pub fn release(&self, shows: SeenCard, reason: Option<String>, by: By) -> Result<Batch, StoreError> {
+    pub fn release(
+        &self,
+        shows: SeenCard,
+        becomes: Option<CardStanding>,
+        reason: Option<String>,
+        by: By,
+    ) -> Result<Batch, StoreError> {
         if shows.card_no != self.seen.card_no {
             return Err(StoreError::LedgerRefused {
                 what: "this is another card than the one that is held".into(),
             });
         }
         let event = CardStatus {
+            status: becomes.unwrap_or(self.status),
             counter_expected: Some(self.seen.holding.counter),
             counter_seen: Some(shows.holding.counter),
             balance_seen_fen: shows.holding.balance(),
@@ -184,6 +193,23 @@ impl CardRow {
         let is_over = matches!(self.status, CardStanding::Replaced | CardStanding::Returned);
         let becomes = if is_over { self.seen.clone() } else { shows };
         Ok(Batch::new().op(Op::Card(CardOp(Change::Release(Box::new(becomes))))).event(event))
+    }
+
+    /// What holds it is over without a look at the card, which is lost or broken: what is known of it
+    /// stays as it is, so that every later tap is compared with that again.
+    #[must_use]
+    pub fn let_go(&self) -> Op {
+        Op::Card(CardOp(Change::LetGo { card_no: self.seen.card_no.clone(), was: self.status }))
+    }
+
+    /// The event of [`CardRow::let_go`], where it goes with no other.
+    ///
+    /// # Errors
+    /// As [`CardRow::stands`].
+    pub fn was_let_go(&self, reason: String, by: By) -> Result<NewEvent, StoreError> {
+        let counter_expected = Some(self.seen.holding.counter);
+        let event = CardStatus { counter_expected, reason: Some(reason), ..self.event(Some(by)) };
+        about(&self.seen.card_no, &event)
     }
 
     fn event(&self, by: Option<By>) -> CardStatus {
@@ -249,6 +275,13 @@ impl CardOp {
                 // Of two that lie on two readers the first is taken.
                 (&shows.card_no, if freed == 0 { 0 } else { refresh(tx, shows)? })
             }
+            Change::LetGo { card_no, was } => (
+                card_no,
+                tx.prepare_cached(
+                    "UPDATE member_card SET held = NULL WHERE card_no = ?1 AND status = ?2 AND held IS NOT NULL",
+                )?
+                .execute(params![card_no.as_str(), enum_text(was)?])?,
+            ),
         };
         if changed == 0 {
             return Err(StoreError::NotFound { what: format!("card {card_no} in that standing") });

@@ -237,7 +237,10 @@ fn verdict(asked: Option<&RequestRow>, waited: Duration) -> Option<Verdict> {
         (RequestState::Failed, outcome) => {
             let code = |key| outcome.as_ref().and_then(|outcome| outcome.get(key)).and_then(Value::as_str);
             let error = code("error").or_else(|| code("code")).unwrap_or("failed");
-            let kind = if error.contains("interrupted") || code("code") == Some("interrupted") {
+            let refused = outcome.as_ref().and_then(|outcome| outcome.get("refused"));
+            let kind = if refused == Some(&Value::Bool(true)) {
+                CommandOutcome::Refused
+            } else if error.contains("interrupted") || code("code") == Some("interrupted") {
                 CommandOutcome::Interrupted
             } else {
                 CommandOutcome::Failed

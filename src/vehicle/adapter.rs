@@ -29,7 +29,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Under which what was learned of the adapter is remembered.
+    /// All of it in one line.
     #[must_use]
     pub fn key(&self) -> String {
         [Some(&self.name), self.firmware.as_ref(), self.description.as_ref()]
@@ -41,7 +41,8 @@ impl Identity {
     }
 }
 
-/// What an adapter proved to be able to do; tried once, remembered by [`Identity::key`].
+/// What an adapter proved to be able to do; tried once, remembered by
+/// [`Adapter::remembered_as`].
 /// `None`: not tried yet, or what came proved nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -122,6 +123,17 @@ impl Adapter {
         match self {
             Self::Elm327(adapter) => adapter.identity(),
             Self::Can(node) => node.identity(),
+        }
+    }
+
+    /// Under which what was learned of it on this link is remembered. Many clones have one name and
+    /// differ in what they can do, so of a dongle the link counts, too.
+    #[must_use]
+    pub fn remembered_as(&self, link: &VehicleLink) -> String {
+        let key = self.identity().key();
+        match self {
+            Self::Elm327(_) => format!("{key} @ {link}"),
+            Self::Can(_) => key,
         }
     }
 

@@ -182,6 +182,7 @@ impl Answer {
     pub fn is_silence(&self) -> bool {
         self.messages.is_empty()
             && self.refusals.is_empty()
+            && self.pending.is_empty()
             && self.incomplete.is_empty()
             && self.complaints.iter().any(|complaint| complaint.is_silence())
     }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::adapter::Adapter;
 use super::answer::{Answer, Message};
 use super::error::AdapterError;
-use super::gate::Request;
+use super::gate::{Outgoing, Request};
 use super::parts::{self, Of, line_count};
 use super::protocol::EcuAddress;
 use crate::protocols::PidTable;
@@ -89,7 +89,9 @@ impl Batch<'_> {
         Ok(pids.iter().filter_map(|pid| round.outcomes.remove(pid)).collect())
     }
 
-    fn plan(&self, adapter: &Adapter, pids: &[u8]) -> Vec<Vec<u8>> {
+    /// The PIDs of each request, as [`Self::ask`] would ask them now.
+    #[must_use]
+    pub fn plan(&self, adapter: &Adapter, pids: &[u8]) -> Vec<Vec<u8>> {
         let lines = if adapter.capabilities().long_answers == Some(true) { MOST_LINES } else { SURE_LINES };
         plan(pids, adapter.most_pids(), lines, self.table, self.promises)
     }
@@ -279,7 +281,7 @@ fn length(pid: u8, table: &PidTable) -> Option<usize> {
 fn plan(pids: &[u8], most: usize, most_lines: usize, table: &PidTable, promises: &Promises) -> Vec<Vec<u8>> {
     let mut chunks: Vec<Vec<u8>> = Vec::new();
     let mut alone = Vec::new();
-    for &pid in pids {
+    for pid in by_care(pids) {
         if length(pid, table).is_none() {
             alone.push(vec![pid]);
             continue;
@@ -304,9 +306,43 @@ fn plan(pids: &[u8], most: usize, most_lines: usize, table: &PidTable, promises:
         if let Some(place) = chunk.iter().position(|pid| !may_read_as_clearing(*pid)) {
             chunk.rotate_left(place);
         }
+        let lines = lines(chunk, table, promises);
+        if let Some(easy) = easily_typed(chunk, lines).or_else(|| easily_typed(chunk, None)) {
+            *chunk = easy;
+        }
     }
     chunks.extend(alone);
     chunks
+}
+
+/// A fragile line is typed and heard before it is ended, another way there and back over the line:
+/// PIDs whose digits make it so come last, and together. A 4 always does (behind the service's 0
+/// it is a clearing, should the rest be lost), a 3 often (30 to 3D). 04 itself keeps its place, where
+/// there are others to stand around it.
+fn by_care(pids: &[u8]) -> Vec<u8> {
+    let has = |pid: u8, digit: u8| pid >> 4 == digit || pid & 0x0F == digit;
+    let mut pids = pids.to_vec();
+    pids.sort_by_key(|pid| match *pid {
+        CLEARS_ELSEWHERE => 0,
+        pid if has(pid, 4) => 2,
+        pid => u8::from(has(pid, 3)),
+    });
+    pids
+}
+
+/// The same PIDs in an order that need not be typed with care, asked for so many lines.
+fn easily_typed(chunk: &[u8], lines: Option<u8>) -> Option<Vec<u8>> {
+    let turned = (0..chunk.len()).map(|by| {
+        let mut turned = chunk.to_vec();
+        turned.rotate_left(by);
+        turned
+    });
+    let is_easy = |pids: &Vec<u8>| {
+        let plain = Request::current_many(pids).map(Outgoing::Obd);
+        let counted = Request::current_many(pids).zip(lines).map(|(r, n)| Outgoing::ObdCounted(r, n));
+        ![plain, counted].into_iter().flatten().any(Outgoing::is_fragile)
+    };
+    turned.into_iter().find(is_easy)
 }
 
 /// Whether `01` (or `02`) and this PID, one character lost on the way, begin with 04.

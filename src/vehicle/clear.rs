@@ -20,7 +20,7 @@ use crate::clock::UtcMillis;
 use crate::event::Text;
 use crate::event::vehicle::{ClearOutcome, Powertrain, Readiness, VehicleReport};
 use crate::vehicle::answer::{Assembled, Message};
-use crate::vehicle::battery::Battery;
+use crate::vehicle::battery::{Battery, Chemistry};
 use crate::vehicle::gate::clear::Way;
 
 /// What a confirmation for it is for, and the kind of the request that carries it out.
@@ -126,8 +126,10 @@ pub fn may_ask(report: &VehicleReport, now: UtcMillis) -> Result<(), Refusal> {
 /// What was read just before, afresh.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Before {
-    /// At the plug; `None`: the adapter cannot tell.
+    /// At the plug, or by the car's own word; `None`: neither tells.
     pub volts: Option<f64>,
+    /// What the car's battery is taken for.
+    pub chemistry: Chemistry,
     /// Engine speed of every unit that told one, 1/min.
     pub rpm: Vec<f64>,
     /// Road speed, asked of cars that may drive with a standing engine, km/h.
@@ -141,7 +143,9 @@ pub struct Before {
 /// # Errors
 /// [`Refusal`].
 pub fn may_clear(before: &Before) -> Result<(), Refusal> {
-    if let Some(volts) = before.volts.filter(|_| Battery::default().is_below(before.volts, false)) {
+    let mut battery = Battery::default();
+    battery.learn(before.chemistry);
+    if let Some(volts) = before.volts.filter(|_| battery.is_below(before.volts, false)) {
         return Err(Refusal::BatteryLow(volts));
     }
     if let Some(rpm) = before.rpm.iter().copied().find(|rpm| *rpm > 0.0) {

@@ -81,7 +81,7 @@ pub enum AdapterError {
     BusOff(String),
     /// What is to listen only might send.
     #[error(
-        "listen-only cannot be proven ({0}); nothing is opened: use another adapter, or poll = \"on-request\""
+        "listen-only cannot be proven ({0}); the link stays closed: use another adapter, or poll = \"on-request\""
     )]
     NotListenOnly(String),
     /// Not an slcan adapter.
@@ -192,7 +192,7 @@ impl AdapterError {
                 "{bus} 因错误过多已脱离总线（bus-off）；请检查速率和接线；link 中写有 bitrate= 时自动恢复，否则请执行：ip link set {bus} type can restart"
             ),
             Self::NotListenOnly(why) => {
-                format!("无法证实只听模式（{why}），未打开；请更换适配器或改为 poll = \"on-request\"")
+                format!("无法证实只听模式（{why}），链路保持关闭；请更换适配器或改为 poll = \"on-request\"")
             }
             Self::NotSlcan(why) => {
                 format!("该设备不是可用的 slcan 适配器（{why}）；请检查地址和适配器固件")

@@ -116,6 +116,10 @@ pub fn foresee(
     if since.is_short() {
         notes.push("codes-cleared-recently".into());
     }
+    if powertrain == Powertrain::Bev {
+        // Both standards are about exhaust: what would keep another car out is only worth knowing.
+        notes.append(&mut blocking);
+    }
     Inspection { ready: blocking.is_empty(), blocking, notes }
 }
 
@@ -131,7 +135,12 @@ pub fn compare_calibrations(earlier: &[EcuReport], report: &mut VehicleReport) {
         let same_id = !ecu.calibration_ids.is_empty() && before.calibration_ids == ecu.calibration_ids;
         match (same_id, before.cvns == ecu.cvns) {
             (true, true) => {}
-            (true, false) => report.inspection.blocking.push(format!("cvn-changed:{}", ecu.address)),
+            (true, false) => {
+                let is_checked = report.powertrain != Powertrain::Bev;
+                let Inspection { blocking, notes, .. } = &mut report.inspection;
+                let list = if is_checked { blocking } else { notes };
+                list.push(format!("cvn-changed:{}", ecu.address));
+            }
             (false, _) => report.inspection.notes.push(format!("calibration-changed:{}", ecu.address)),
         }
     }

@@ -25,6 +25,7 @@ pub mod inspection;
 pub mod j1939;
 pub mod monitor_test;
 pub mod obd;
+pub mod overheard;
 pub mod parts;
 pub mod passive;
 pub mod pids;

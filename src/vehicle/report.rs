@@ -179,19 +179,22 @@ fn values(
     let maxima = maxima(record, ecu, bundle);
     let mut seen = BTreeSet::new();
     let of_ecu = record.told.iter().filter(|told| told.ecu == *ecu && told.request.service() == service);
-    let told = of_ecu.filter(|told| wanted(told));
-    told.filter_map(|told| {
-        let row = bundle.pids.get(service, told.request.id()?)?;
-        // One value a PID: a second answer of the same ECU repeats the first.
-        seen.insert(row.pid).then_some(())?;
-        decode_pid_within(row, told.payload.get(skip..)?, &maxima).ok()
-    })
-    .flatten()
-    .map(|value| PidValue {
-        pid: format!("{service:02X}{}", value.pid.get(2..).unwrap_or_default()),
-        ..value
-    })
-    .collect()
+    // By number: they were asked as it suits the line.
+    let mut told: Vec<&Told> = of_ecu.filter(|told| wanted(told)).collect();
+    told.sort_by_key(|told| told.request.id());
+    told.into_iter()
+        .filter_map(|told| {
+            let row = bundle.pids.get(service, told.request.id()?)?;
+            // One value a PID: a second answer of the same ECU repeats the first.
+            seen.insert(row.pid).then_some(())?;
+            decode_pid_within(row, told.payload.get(skip..)?, &maxima).ok()
+        })
+        .flatten()
+        .map(|value| PidValue {
+            pid: format!("{service:02X}{}", value.pid.get(2..).unwrap_or_default()),
+            ..value
+        })
+        .collect()
 }
 
 /// The full scales this ECU gave in PIDs 4F and 50, for its other values.

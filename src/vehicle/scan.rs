@@ -9,6 +9,7 @@ mod asking;
 mod budget;
 mod contact;
 mod freeze_frames;
+mod masks;
 mod self_tests;
 
 use std::collections::BTreeSet;
@@ -33,6 +34,7 @@ use crate::protocols::Bundle;
 use asking::BROKEN_IN_A_ROW;
 pub use budget::Budget;
 pub use contact::{Contact, contact, read_vin};
+use masks::Masks;
 
 /// Freeze-frame PIDs asked for at most, over all frames.
 const FREEZE_FRAME_PIDS: usize = 24;
@@ -40,6 +42,8 @@ const FREEZE_FRAME_PIDS: usize = 24;
 const FREEZE_FRAMES: u8 = 8;
 /// The digit behind a request counts so many lines at most.
 const MOST_LINES: u8 = 15;
+/// Lines of an answer that every adapter survives: those of a VIN.
+const SURE_LINES: usize = 3;
 /// PIDs asked before it is looked at whether the car still answers.
 const PIDS_A_BATCH: usize = 12;
 
@@ -262,10 +266,7 @@ impl Scan<'_> {
 
     /// Masks, then every promised PID that the table can decode and that was not asked before.
     async fn current_data(&mut self) -> Result<(), BrokeOff> {
-        for base in (0x20..=0xE0_u8).step_by(0x20) {
-            let Some(lines) = self.responders(base) else { break };
-            self.ask(Request::current(base), lines).await?;
-        }
+        self.masks(Masks::Current).await?;
         let wanted: Vec<u8> = self
             .record
             .ecus()
@@ -278,7 +279,14 @@ impl Scan<'_> {
         let promises = self.record.promises();
         let batch = Batch { table: &self.bundle.pids, promises: &promises, broken_in_a_row: BROKEN_IN_A_ROW };
         self.planned += wanted.len().div_ceil(self.adapter.most_pids());
-        for pids in wanted.chunks(PIDS_A_BATCH) {
+        let mut batches: Vec<Vec<u8>> = Vec::new();
+        for request in batch.plan(self.adapter, &wanted) {
+            match batches.last_mut().filter(|pids| pids.len() + request.len() <= PIDS_A_BATCH) {
+                Some(pids) => pids.extend(request),
+                None => batches.push(request),
+            }
+        }
+        for pids in &batches {
             let (done, planned, progress) = (&mut self.done, &mut self.planned, &mut *self.progress);
             let mut last = Request::current(0x00);
             let mut before = |request| {
@@ -358,12 +366,10 @@ impl Scan<'_> {
         self.record.ecus().iter().filter(|ecu| self.record.supported(ecu).contains(&pid)).count()
     }
 
-    /// Of a mask that somebody promises: how many single lines answer it.
-    fn responders(&self, base: u8) -> Option<Option<u8>> {
-        match self.promised(base) {
-            0 => None,
-            count => Some(u8::try_from(count).ok().filter(|n| (1..=15).contains(n))),
-        }
+    /// Lines of an answer that the adapter is asked for.
+    fn most_lines(&self) -> usize {
+        let long = self.adapter.capabilities().long_answers == Some(true);
+        if long { usize::from(MOST_LINES) } else { SURE_LINES }
     }
 
     /// How many lines the answer to a PID has, when that is certain.

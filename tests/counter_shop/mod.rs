@@ -1,6 +1,9 @@
 //! A shop with the real daemon, a virtual reader, and cards that keep what was done to them.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../support/card_keys.rs"]
+mod card_keys;
+
 use baygate::api::client::{Answer, Client, Method};
 use baygate::event::Source;
 use baygate::event::ledger::CardTransaction;
@@ -10,19 +13,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, Desk};
 use crate::port::free_port;
-
-pub const STORE: &str = "SH-0042";
-
-/// The credential as docs/card-keys.md has it made.
-pub fn credential() -> String {
-    let mut text = format!("store {STORE}\ncurrent 1\n");
-    for (place, purpose) in (1_u8..).zip(["record", "debit", "credit", "manage", "sun"]) {
-        let key: [u8; 16] =
-            std::array::from_fn(|i| (i as u8).wrapping_mul(73).wrapping_add(place * 41) ^ 0x5A);
-        text.push_str(&format!("1 {purpose} {}\n", hex::encode(key)));
-    }
-    text
-}
+pub use card_keys::{STORE, credential};
 
 /// A card as delivered.
 pub fn blank(sim: Sim) -> Chip {

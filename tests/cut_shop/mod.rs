@@ -13,6 +13,7 @@ use baygate::event::ledger::{CardType, Tender, TenderKind, TransactionKind};
 use baygate::ident::CardNo;
 use baygate::money::{Fen, Holding};
 use baygate::protocols::Bundle;
+use baygate::sim::card::fmcos::Masters;
 use baygate::sim::card::{CardFault, CardProfile, CardSim, Chip, Technology as Sim};
 use baygate::store::ledger::State;
 use baygate::store::outbox::ClassCursor;
@@ -42,12 +43,21 @@ pub fn members() -> Arc<Members> {
     Arc::clone(MEMBERS.get_or_init(load))
 }
 
+/// Keys of the CPU cards' purses; the SAM of `cpu_shop` has the first, its headquarters the second.
+pub const PURCHASE: [u8; 16] = [6; 16];
+pub const LOAD: [u8; 16] = [0x47; 16];
+
+/// As delivered, or as the maker of a CPU card personalises it for the keys of `members`.
 pub fn blank(sim: Sim, n: usize) -> Chip {
     let mut profile = CardProfile::new(sim);
     let [high, low] = u16::try_from(n).unwrap().to_be_bytes();
     let last = profile.uid.len();
     profile.uid[last - 2..].copy_from_slice(&[high, low]);
     profile.direct_transmit = true;
+    if sim == Sim::Cpu {
+        let masters = Masters { maintain: [7; 16], purchase: PURCHASE, load: LOAD, tac: [0x5A; 16] };
+        return Chip::with_purse(profile, &masters);
+    }
     Chip::new(profile)
 }
 

@@ -11,7 +11,8 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::counter::{Gateway, Running, pcsc_table};
-use crate::cut_shop::{FAULTS, Shop, blank, by, deal, members, number};
+use crate::cpu_shop::{Slot, counter_with};
+use crate::cut_shop::{self, FAULTS, Shop, blank, by, deal, members, number};
 use crate::pcscd::Pcscd;
 
 /// How thoroughly.
@@ -26,11 +27,24 @@ pub(crate) struct Cuts {
 pub(crate) const ALL_ON_NTAG: Cuts = Cuts { sim: Sim::Ntag215, faults: &FAULTS, step: 1 };
 pub(crate) const CLASSIC: Cuts =
     Cuts { sim: Sim::Classic1k, faults: &[CardFault::PullUnheard, CardFault::Status(0x6300)], step: 1 };
-pub(crate) const DESFIRE: Cuts = Cuts { sim: Sim::Desfire, faults: &FAULTS, step: 1 };
-pub(crate) const DESFIRE_EV1: Cuts = Cuts { sim: Sim::DesfireEv1, faults: &FAULTS, step: 1 };
-pub(crate) const NTAG_424: Cuts = Cuts { sim: Sim::Ntag424, faults: &FAULTS, step: 1 };
-pub(crate) const SLE4442: Cuts = Cuts { sim: Sim::Sle4442, faults: &FAULTS, step: 1 };
+/// A CPU card with a purchase SAM, and headquarters for what goes on it.
+pub(crate) const ALL: [Cuts; 7] = [
+    ALL_ON_NTAG,
+    CLASSIC,
+    Cuts { sim: Sim::Desfire, ..ALL_ON_NTAG },
+    Cuts { sim: Sim::DesfireEv1, ..ALL_ON_NTAG },
+    Cuts { sim: Sim::Ntag424, ..ALL_ON_NTAG },
+    Cuts { sim: Sim::Sle4442, ..ALL_ON_NTAG },
+    Cuts { sim: Sim::Cpu, ..ALL_ON_NTAG },
+];
 pub(crate) const PCSCD: Cuts = Cuts { sim: Sim::Classic1k, faults: &[CardFault::Pull], step: 7 };
+
+impl Cuts {
+    /// A shop for such cards, at our own virtual reader.
+    pub(crate) fn shop(self) -> (Shop, Running) {
+        if self.sim == Sim::Cpu { counter_with(&Slot::new()) } else { cut_shop::shop() }
+    }
+}
 
 /// Shop at the real pcscd; `None` where it must be left out.
 pub(crate) fn real() -> Option<(Pcscd, (Shop, Running))> {

@@ -8,6 +8,7 @@ use baygate::event::ledger::{CardTransaction, CardType, Outcome, TransactionKind
 use baygate::money::{CouponId, Fen, Holding};
 use baygate::sim::card::Chip;
 use serde_json::json;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::counter::{self, Gateway, Running, vpcd_table};
@@ -120,11 +121,10 @@ async fn adds_up(shop: &Shop, chip: &Chip) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_deed_with_a_ntag_is_cut_at_every_command() {
-    deeds_are_cut(open(), ALL_ON_NTAG).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_deed_with_a_classic_is_cut_at_every_command() {
-    deeds_are_cut(open(), CLASSIC).await;
+async fn every_deed_is_cut_at_every_command() {
+    let mut all = JoinSet::new();
+    for cuts in [ALL_ON_NTAG, CLASSIC] {
+        all.spawn(deeds_are_cut(open(), cuts));
+    }
+    all.join_all().await;
 }

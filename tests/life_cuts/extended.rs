@@ -16,10 +16,7 @@ use jiff::civil::{Date, date};
 
 use crate::counter::Running;
 use crate::cut_shop::{self, Shop, blank, deal, members, number, shop};
-use crate::cuts::{
-    ALL_ON_NTAG, Cuts, DESFIRE, DESFIRE_EV1, NTAG_424, SLE4442, ask, cut, every, give_back, issued, life,
-    refused, stands, state, whole,
-};
+use crate::cuts::{Cuts, ask, cut, every, give_back, issued, life, refused, stands, state, whole};
 
 /// One card that goes on living, with another last day each time.
 pub(crate) async fn extensions_are_cut((shop, service): (Shop, Running), cuts: Cuts) {
@@ -46,11 +43,6 @@ pub(crate) async fn extensions_are_cut((shop, service): (Shop, Running), cuts: C
     }
     assert!(became.iter().all(|count| *count > 0), "{became:?}");
     service.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_extension_of_a_ntag_is_cut_at_every_command() {
-    extensions_are_cut(shop(), ALL_ON_NTAG).await;
 }
 
 /// A card whose last day was in 2020, with ¥3 on it.
@@ -129,24 +121,4 @@ async fn an_expired_card_is_extended_or_given_back() {
     assert_eq!(state(&shop, id).await, Some(State::Committed));
     assert_eq!(stands(&shop, &number(2)).await, CardStanding::Returned);
     service.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_extension_of_a_desfire_is_cut_at_every_command() {
-    extensions_are_cut(shop(), DESFIRE).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_extension_of_a_desfire_ev1_is_cut_at_every_command() {
-    extensions_are_cut(shop(), DESFIRE_EV1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_extension_of_a_ntag_424_is_cut_at_every_command() {
-    extensions_are_cut(shop(), NTAG_424).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_extension_of_a_sle4442_is_cut_at_every_command() {
-    extensions_are_cut(shop(), SLE4442).await;
 }

@@ -5,6 +5,8 @@
 
 #[path = "../support/counter.rs"]
 mod counter;
+#[path = "../cpu_shop/mod.rs"]
+mod cpu_shop;
 #[path = "../cut_shop/mod.rs"]
 mod cut_shop;
 mod cuts;
@@ -24,10 +26,11 @@ use baygate::event::ledger::{CardStanding, CardType};
 use baygate::sim::card::Technology as Sim;
 use baygate::store::{card_reports, ledger_cards};
 use cut_shop::{number, shop};
-use cuts::{PCSCD, give_back, issued, real, refused, stands};
+use cuts::{ALL, PCSCD, give_back, issued, real, refused, stands};
 use extended::extensions_are_cut;
 use replaced::replacements_are_cut;
 use returned::returns_are_cut;
+use tokio::task::JoinSet;
 use transferred::transfers_are_cut;
 
 /// Somebody called before the card was ever here.
@@ -48,6 +51,29 @@ async fn a_card_that_was_reported_before_it_was_seen_is_refused_at_its_first_tap
     shop.take_away(card).await;
     service.stop().await;
     other.stop().await;
+}
+
+/// Given back and replaced, all technologies at once: what takes its time is the disk, which syncs for
+/// all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_ends_is_cut_at_every_command() {
+    let mut all = JoinSet::new();
+    for cuts in ALL {
+        all.spawn(returns_are_cut(cuts.shop(), cuts));
+        all.spawn(replacements_are_cut(cuts.shop(), cuts));
+    }
+    all.join_all().await;
+}
+
+/// Extended, and sending principal to each other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_goes_on_is_cut_at_every_command() {
+    let mut all = JoinSet::new();
+    for cuts in ALL {
+        all.spawn(extensions_are_cut(cuts.shop(), cuts));
+        all.spawn(transfers_are_cut(cuts.shop(), cuts));
+    }
+    all.join_all().await;
 }
 
 /// All of it through the real pcscd, cut here and there: there a card that leaves takes its time.

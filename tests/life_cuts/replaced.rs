@@ -17,10 +17,7 @@ use serde_json::json;
 
 use crate::counter::Running;
 use crate::cut_shop::{self, Shop, deal, number, shop};
-use crate::cuts::{
-    ALL_ON_NTAG, CLASSIC, Cuts, DESFIRE, DESFIRE_EV1, NTAG_424, SLE4442, ask, cut, every, issued, refused,
-    replace, stands, state, whole,
-};
+use crate::cuts::{Cuts, ask, cut, every, issued, refused, replace, stands, state, whole};
 
 /// A balance goes from card to card: each takes the place of the one before.
 pub(crate) async fn replacements_are_cut((shop, service): (Shop, Running), cuts: Cuts) {
@@ -66,16 +63,6 @@ pub(crate) async fn replacements_are_cut((shop, service): (Shop, Running), cuts:
     let held = told.iter().filter(|(_, data)| data.get("held").is_some()).count();
     assert_eq!(held, 0);
     service.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_replacement_of_a_ntag_is_cut_at_every_command() {
-    replacements_are_cut(shop(), ALL_ON_NTAG).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_replacement_of_a_classic_is_cut_at_every_command() {
-    replacements_are_cut(shop(), CLASSIC).await;
 }
 
 /// The card that takes a lost one's place breaks while it is written, with or without the balance
@@ -185,24 +172,4 @@ async fn a_replaced_card_that_was_used_elsewhere_is_an_alarm() {
     assert_eq!((alarms.len(), &alarms[0].1["counter_seen"]), (1, &json!(2)));
     service.stop().await;
     other.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_replacement_of_a_desfire_is_cut_at_every_command() {
-    replacements_are_cut(shop(), DESFIRE).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_replacement_of_a_desfire_ev1_is_cut_at_every_command() {
-    replacements_are_cut(shop(), DESFIRE_EV1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_replacement_of_a_ntag_424_is_cut_at_every_command() {
-    replacements_are_cut(shop(), NTAG_424).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_replacement_of_a_sle4442_is_cut_at_every_command() {
-    replacements_are_cut(shop(), SLE4442).await;
 }

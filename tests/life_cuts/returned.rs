@@ -4,11 +4,8 @@ use baygate::event::ledger::{CardStanding, CardType, TransactionKind};
 use baygate::money::{Fen, Holding};
 
 use crate::counter::Running;
-use crate::cut_shop::{Shop, deal, number, shop};
-use crate::cuts::{
-    ALL_ON_NTAG, CLASSIC, Cuts, DESFIRE, DESFIRE_EV1, NTAG_424, SLE4442, cut, every, give_back, issued,
-    refused, stands, whole,
-};
+use crate::cut_shop::{Shop, deal, number};
+use crate::cuts::{Cuts, cut, every, give_back, issued, refused, stands, whole};
 
 pub(crate) async fn returns_are_cut((shop, service): (Shop, Running), cuts: Cuts) {
     let mut n = 1;
@@ -54,34 +51,4 @@ pub(crate) async fn returns_are_cut((shop, service): (Shop, Running), cuts: Cuts
         told.iter().filter(|(kind, data)| kind == "card.status" && data["status"] == "returned").count();
     assert_eq!(i64::try_from(dead).unwrap(), 1 + (paid - 5_000) / 100, "each is told once");
     service.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_return_of_a_ntag_is_cut_at_every_command() {
-    returns_are_cut(shop(), ALL_ON_NTAG).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_return_of_a_classic_is_cut_at_every_command() {
-    returns_are_cut(shop(), CLASSIC).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_return_of_a_desfire_is_cut_at_every_command() {
-    returns_are_cut(shop(), DESFIRE).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_return_of_a_desfire_ev1_is_cut_at_every_command() {
-    returns_are_cut(shop(), DESFIRE_EV1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_return_of_a_ntag_424_is_cut_at_every_command() {
-    returns_are_cut(shop(), NTAG_424).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_return_of_a_sle4442_is_cut_at_every_command() {
-    returns_are_cut(shop(), SLE4442).await;
 }

@@ -6,10 +6,8 @@ use baygate::ident::CardNo;
 use baygate::money::{Fen, Holding};
 
 use crate::counter::Running;
-use crate::cut_shop::{Shop, deal, number, shop};
-use crate::cuts::{
-    ALL_ON_NTAG, Cuts, DESFIRE, DESFIRE_EV1, NTAG_424, SLE4442, cut, every, issued, refused, whole,
-};
+use crate::cut_shop::{Shop, deal, number};
+use crate::cuts::{Cuts, cut, every, issued, refused, whole};
 
 /// Two cards send principal to each other; what is neither here nor there is listed.
 pub(crate) async fn transfers_are_cut((shop, service): (Shop, Running), cuts: Cuts) {
@@ -68,29 +66,4 @@ pub(crate) async fn transfers_are_cut((shop, service): (Shop, Running), cuts: Cu
     }
     assert!(halves.iter().all(|count| *count > 0), "{halves:?}");
     service.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_transfer_between_ntags_is_cut_at_every_command() {
-    transfers_are_cut(shop(), ALL_ON_NTAG).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_transfer_between_desfires_is_cut_at_every_command() {
-    transfers_are_cut(shop(), DESFIRE).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_transfer_between_desfire_ev1_is_cut_at_every_command() {
-    transfers_are_cut(shop(), DESFIRE_EV1).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_transfer_between_ntag_424s_is_cut_at_every_command() {
-    transfers_are_cut(shop(), NTAG_424).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_transfer_between_sle4442s_is_cut_at_every_command() {
-    transfers_are_cut(shop(), SLE4442).await;
 }

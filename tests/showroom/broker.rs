@@ -1,11 +1,12 @@
 //! A real Mosquitto in memory: what it has not passed on is gone with it.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::port::free_port;
 use crate::daemon::LONG;
+use crate::until::until_ok;
 
 pub struct Broker {
     pub port: u16,
@@ -61,11 +62,18 @@ impl Broker {
         self.child.as_ref().map(|child| i32::try_from(child.id()).unwrap())
     }
 
-    pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
-            child.wait().unwrap();
-        }
+    /// How it ended; nothing when it was dead.
+    pub fn kill(&mut self) -> Option<ExitStatus> {
+        let mut child = self.child.take()?;
+        child.kill().unwrap();
+        Some(child.wait().unwrap())
+    }
+
+    /// It was told to stop.
+    pub async fn ended(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let often = Duration::from_millis(5);
+        until_ok(LONG, often, async || child.try_wait().unwrap().ok_or("mosquitto does not end")).await;
     }
 }
 

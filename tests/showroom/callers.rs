@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::Shop;
 use super::dice::Dice;
+use super::till::{self, Takings};
 
 /// A print job that was accepted.
 #[derive(Debug, Clone)]
@@ -43,12 +44,13 @@ pub struct Answers {
     pub tokens: Mutex<Vec<(Uuid, bool)>>,
     /// UIDs a till was told.
     pub cards: Mutex<BTreeSet<String>>,
+    pub till: Takings,
     /// Answers nobody should get.
     pub odd: Mutex<Vec<String>>,
 }
 
 impl Answers {
-    fn odd(&self, what: String) {
+    pub fn odd(&self, what: String) {
         self.odd.lock().unwrap().push(what);
     }
 }
@@ -81,6 +83,7 @@ pub fn work(load: &mut JoinSet<()>, shop: &Arc<Shop>, dice: &mut Dice, stop: &Ca
     }
     load.spawn(tokens(Arc::clone(shop), dice.fork(), stop.clone()));
     load.spawn(cards(Arc::clone(shop), stop.clone()));
+    load.spawn(till::work(Arc::clone(shop), dice.fork(), stop.clone()));
 }
 
 async fn prints(printer: &'static str, till: u32, shop: Arc<Shop>, mut dice: Dice, stop: CancellationToken) {

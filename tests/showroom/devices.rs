@@ -9,6 +9,7 @@ use std::time::Duration;
 use baygate::sim::card::{CardProfile, CardSim, Technology};
 use baygate::sim::printer::{Pace, PrinterProfile, PrinterSim};
 use baygate::sim::vehicle::{CarSpec, Profile, VehicleSim};
+use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -117,15 +118,21 @@ async fn cards(shop: Arc<Shop>, mut dice: Dice, stop: CancellationToken) {
     while !stop.is_cancelled() {
         count += 1;
         let [.., a, b, c] = count.to_be_bytes();
-        let technology = dice.pick(&[Technology::Ntag213, Technology::Ntag215, Technology::Ntag216]);
-        let profile = CardProfile::new(technology).with_uid(&[0x04, 0xC0, 0xDE, a, b, c, 0x80]);
+        // A number and no more, or an empty card, which is refused.
+        let (profile, tag) = match dice.below(3) {
+            0 => (CardProfile::new(Technology::Ntag213), [0x04, 0xC0, 0xDE, a, b, c, 0x80].to_vec()),
+            _ => (CardProfile::new(Technology::Icode), [0xE0, 0x04, 0x01, 0xC0, 0xDE, a, b, c].to_vec()),
+        };
+        let profile = profile.with_uid(&tag);
         let uid = hex::encode_upper(&profile.uid);
         let Ok(card) = CardSim::tap(("127.0.0.1", shop.reader), profile).await else {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
-        let told =
-            |heard: &super::stream::Heard| heard.lately("card.tapped", |data| data["uid"] == uid.as_str());
+        let told = |heard: &super::stream::Heard| {
+            let this = |data: &Value| data["uid"] == uid.as_str();
+            heard.lately("card.tapped", this) || heard.lately("card.refused", this)
+        };
         shop.stream.hears(Duration::from_secs(1), told).await;
         tokio::time::sleep(dice.pause(150)).await;
         card.remove().await;

@@ -1,5 +1,6 @@
 //! What goes wrong in a campaign, and when: drawn from the dice before it happens.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -10,7 +11,7 @@ use super::dice::Dice;
 use crate::daemon::Daemon;
 
 /// Who is struck in a round.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Victim {
     Daemon,
     Broker,
@@ -28,18 +29,22 @@ pub enum Moment {
     Kind(&'static str),
     /// Another answer to a till that asked for a scan: struck within milliseconds.
     Answered,
+    /// Another deed on a member's card is begun: struck while it is written.
+    Deed,
 }
 
 /// What happens to the victims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blow {
+    /// SIGKILL.
     Kill,
-    /// SIGSTOP for a moment.
-    Freeze,
+    /// SIGSTOP for a moment, then SIGKILL.
     FreezeThenKill,
     /// Killed, and killed again while it starts.
     KillTwice,
-    /// SIGTERM: an orderly stop in the middle of everything.
+    /// SIGSTOP for a moment: no kill, and no round.
+    Freeze,
+    /// SIGTERM, an orderly stop in the middle of everything: no kill, and no round.
     Stop,
 }
 
@@ -53,12 +58,43 @@ pub struct Round {
     pub away: Duration,
 }
 
+/// What is to be killed at least, each so often, in so many rounds.
+pub fn least(rounds: u64) -> [(Victim, u64); 3] {
+    [(Victim::Daemon, rounds / 2), (Victim::Broker, rounds / 4), (Victim::Headquarters, rounds / 4)]
+}
+
+/// A campaign: so many rounds of SIGKILL, and now and then something else in between.
+pub fn plan(dice: &mut Dice, rounds: u64) -> Vec<Round> {
+    loop {
+        let mut plan = Vec::new();
+        for left in (0..rounds).rev() {
+            if left > 1 && dice.percent(20) {
+                let blow = dice.pick(&[Blow::Freeze, Blow::Freeze, Blow::Stop]);
+                plan.push(Round { blow, ..Round::draw(dice) });
+            }
+            plan.push(match left {
+                0 => Round::near_the_end(&[Victim::Broker, Victim::Headquarters]),
+                1 => Round::near_the_end(&[Victim::Daemon, Victim::Broker, Victim::Headquarters]),
+                _ => Round::draw(dice),
+            });
+        }
+        let killed = |victim: Victim| {
+            plan.iter().filter(|round: &&Round| round.kills() && round.victims.contains(&victim)).count()
+        };
+        if least(rounds).into_iter().all(|(victim, least)| killed(victim) as u64 >= least) {
+            return plan;
+        }
+    }
+}
+
 impl Round {
+    /// One that kills.
     pub fn draw(dice: &mut Dice) -> Self {
         let moment = match dice.below(10) {
-            0..=4 => Moment::Told(1 + dice.below(90)),
-            5..=7 => Moment::Kept(1 + dice.below(90)),
-            8 => Moment::Kind(dice.pick(&["card.tapped", "command.result", "vehicle.report"])),
+            0..=3 => Moment::Told(1 + dice.below(60)),
+            4..=6 => Moment::Kept(1 + dice.below(60)),
+            7 => Moment::Kind(dice.pick(&["card.tapped", "command.result", "vehicle.report"])),
+            8 => Moment::Deed,
             9 if dice.percent(60) => Moment::Answered,
             _ => Moment::Kind("vehicle.signals"),
         };
@@ -75,14 +111,21 @@ impl Round {
             victims.reverse();
         }
         let blow = match dice.below(10) {
-            0..=4 => Blow::Kill,
-            5 | 6 => Blow::Freeze,
+            0..=6 => Blow::Kill,
             7 => Blow::FreezeThenKill,
-            8 => Blow::KillTwice,
-            _ => Blow::Stop,
+            _ => Blow::KillTwice,
         };
-        let late = dice.pause(if matches!(moment, Moment::Answered) { 20 } else { 60 });
+        let late = dice.pause(match moment {
+            Moment::Answered => 20,
+            // As long as a deed takes.
+            Moment::Deed => 250,
+            _ => 60,
+        });
         Self { moment, late, victims, blow, away: dice.pause(400) }
+    }
+
+    pub fn kills(&self) -> bool {
+        !matches!(self.blow, Blow::Freeze | Blow::Stop)
     }
 
     /// The last two: all die at once; then the daemon alone lives on to the end, so that
@@ -117,6 +160,11 @@ pub async fn wait_for(room: &Showroom, moment: Moment) {
             answered.mark_unchanged();
             let _ = tokio::time::timeout(most, answered.changed()).await;
         }
+        Moment::Deed => {
+            let mut begun = room.shop.answers.till.begun.subscribe();
+            begun.mark_unchanged();
+            let _ = tokio::time::timeout(most, begun.changed()).await;
+        }
     }
 }
 
@@ -131,17 +179,29 @@ fn signal(room: &Showroom, victim: Victim, signal: Signal) {
     }
 }
 
-async fn kill_one(room: &mut Showroom, victim: Victim) {
-    match victim {
+/// With SIGKILL, and counted: it has lived until then.
+pub async fn kill_one(room: &mut Showroom, victim: Victim) {
+    let ended = match victim {
         Victim::Daemon => room.kill_daemon().await,
         Victim::Broker => room.broker.kill(),
         Victim::Headquarters => room.headquarters.kill().await,
+    };
+    let ended = ended.expect("it was brought back");
+    assert_eq!(ended.signal(), Some(Signal::SIGKILL as i32), "{victim:?} had ended: {ended}");
+    *room.killed.entry(victim).or_default() += 1;
+}
+
+async fn stop_one(room: &mut Showroom, victim: Victim) {
+    match victim {
+        Victim::Daemon => room.daemon_ended().await,
+        Victim::Broker => room.broker.ended().await,
+        Victim::Headquarters => room.headquarters.ended().await,
     }
 }
 
 async fn bring_back(room: &mut Showroom, victim: Victim) {
     match victim {
-        Victim::Daemon => room.daemon = Some(Daemon::spawn(&room.desk.config())),
+        Victim::Daemon => room.start_daemon(),
         Victim::Broker => room.broker.up().await,
         Victim::Headquarters => room.headquarters.up(),
     }
@@ -165,12 +225,12 @@ pub async fn strike(room: &mut Showroom, dice: &mut Dice, round: &Round) {
         for victim in &round.victims {
             signal(room, *victim, Signal::SIGTERM);
         }
-        if round.victims.contains(&Victim::Daemon) {
-            room.daemon_ended().await;
-        }
     }
     for victim in &round.victims {
-        kill_one(room, *victim).await;
+        match round.blow {
+            Blow::Stop => stop_one(room, *victim).await,
+            _ => kill_one(room, *victim).await,
+        }
     }
     if round.blow == Blow::KillTwice {
         for victim in &round.victims {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
@@ -12,7 +12,7 @@ use tokio::process::Child;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::daemon::program;
+use crate::daemon::{LONG, program};
 
 /// One event in headquarters' journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Entry {
     pub class_sequence: u64,
     pub id: Uuid,
     pub sequence: u64,
+    /// Of its body as it came.
+    pub sha256: String,
 }
 
 /// The whole lines of a journal; a torn last one was never acknowledged.
@@ -33,7 +35,7 @@ pub fn read_journal(path: &Path) -> Vec<Entry> {
         .lines()
         .map(|line| {
             let words: Vec<&str> = line.split(' ').collect();
-            let [source, epoch, class, class_sequence, id, sequence] = words[..] else {
+            let [source, epoch, class, class_sequence, id, sequence, sha256] = words[..] else {
                 panic!("no line of a journal: {line:?}")
             };
             Entry {
@@ -43,6 +45,7 @@ pub fn read_journal(path: &Path) -> Vec<Entry> {
                 class_sequence: class_sequence.parse().unwrap(),
                 id: id.parse().unwrap(),
                 sequence: sequence.parse().unwrap(),
+                sha256: sha256.into(),
             }
         })
         .collect()
@@ -110,10 +113,17 @@ impl Headquarters {
         self.child.as_ref().and_then(Child::id).map(|pid| i32::try_from(pid).unwrap())
     }
 
-    pub async fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().await.unwrap();
-        }
+    /// How it ended; nothing when it was dead.
+    pub async fn kill(&mut self) -> Option<ExitStatus> {
+        let mut child = self.child.take()?;
+        child.start_kill().unwrap();
+        Some(child.wait().await.unwrap())
+    }
+
+    /// It was told to stop.
+    pub async fn ended(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        tokio::time::timeout(LONG, child.wait()).await.expect("headquarters ends").unwrap();
     }
 
     pub fn verdicts(&self, verdict: &str) -> u64 {

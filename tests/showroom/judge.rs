@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::Showroom;
@@ -22,6 +23,8 @@ pub struct Logged {
     pub class_sequence: u64,
     pub kind: String,
     pub data: Value,
+    /// Of the whole envelope.
+    pub sha256: String,
 }
 
 async fn buffer(desk: &Desk, args: &[&str]) -> String {
@@ -47,6 +50,7 @@ pub async fn log(desk: &Desk) -> Vec<Logged> {
                 class_sequence: text(&event, "classsequence").parse().unwrap(),
                 kind: text(&event, "type").trim_start_matches("baygate.").to_owned(),
                 data: event["data"].clone(),
+                sha256: hex::encode(Sha256::digest(line)),
             }
         })
         .collect()
@@ -70,8 +74,8 @@ pub fn assert_log_is_whole(log: &[Logged]) {
     assert_eq!(ids.len(), log.len(), "an id stands twice in the log");
 }
 
-/// Everything that headquarters has is in the log under the same numbers and id, once,
-/// and came in order within its class.
+/// Everything that headquarters has is in the log under the same numbers and id, byte for byte
+/// and once, and came in order within its class.
 pub fn assert_journal_agrees(log: &[Logged], journal: &[Entry], without_holes: bool) {
     let logged: BTreeMap<u64, &Logged> = log.iter().map(|event| (event.sequence, event)).collect();
     let mut keys = BTreeSet::new();
@@ -80,8 +84,8 @@ pub fn assert_journal_agrees(log: &[Logged], journal: &[Entry], without_holes: b
         assert!(keys.insert((&entry.source, entry.epoch, entry.sequence)), "twice: {entry:?}");
         let event = logged.get(&entry.sequence).unwrap_or_else(|| panic!("not in the log: {entry:?}"));
         assert_eq!(
-            (&entry.source, entry.epoch, &entry.class, entry.class_sequence, entry.id),
-            (&event.source, event.epoch, &event.class, event.class_sequence, event.id),
+            (&entry.source, entry.epoch, &entry.class, entry.class_sequence, entry.id, &entry.sha256),
+            (&event.source, event.epoch, &event.class, event.class_sequence, event.id, &event.sha256),
             "headquarters and the log disagree"
         );
         let last = arrived.insert(&entry.class, entry.class_sequence).unwrap_or(0);
@@ -117,7 +121,8 @@ pub fn assert_told_is_kept(room: &Showroom, log: &[Logged]) {
         let told = (scan.settled["visit"].as_str().unwrap(), scan.settled["started_at"].as_str().unwrap());
         assert!(reports.contains(&told), "reported and lost: {scan:?}");
     }
-    let taps: BTreeSet<&str> = of("card.tapped").filter_map(|data| data["uid"].as_str()).collect();
+    let shown = of("card.tapped").chain(of("card.refused"));
+    let taps: BTreeSet<&str> = shown.filter_map(|data| data["uid"].as_str()).collect();
     for uid in answers.cards.lock().unwrap().iter() {
         assert!(taps.contains(uid.as_str()), "shown to a till and lost: {uid}");
     }
@@ -135,7 +140,11 @@ pub fn assert_stories_are_whole(room: &Showroom, log: &[Logged]) {
         match kind.as_str() {
             "printer.job" => jobs.entry(text("job")).or_default().push(text("state")),
             "vehicle.arrived" | "vehicle.departed" => visits.entry(text("visit")).or_default().push(kind),
-            "card.tapped" | "card.removed" => cards.entry(text("uid")).or_default().push(kind),
+            // A card that leaves before it was known has no UID, and no removal.
+            "card.refused" if data["uid"].is_null() => {}
+            "card.tapped" | "card.refused" | "card.removed" => {
+                cards.entry(text("uid")).or_default().push(kind)
+            }
             "maintenance.warning" | "maintenance.cleared" => {
                 warnings.entry(text("warning_id")).or_default().push(kind);
             }
@@ -155,7 +164,15 @@ pub fn assert_stories_are_whole(room: &Showroom, log: &[Logged]) {
         assert_eq!(story, ["vehicle.arrived", "vehicle.departed"], "visit {visit}");
     }
     for (uid, story) in cards {
-        assert_eq!(story, ["card.tapped", "card.removed"], "card {uid}");
+        for stay in story.split_inclusive(|kind| *kind == "card.removed") {
+            let whole = match stay {
+                ["card.tapped" | "card.refused", "card.removed"] => true,
+                // Given out while it lay there.
+                ["card.refused", "card.tapped", "card.removed"] => true,
+                _ => false,
+            };
+            assert!(whole, "card {uid}: {stay:?} in {story:?}");
+        }
     }
     for (warning, story) in warnings {
         let raised = story.iter().filter(|kind| **kind == "maintenance.warning").count();

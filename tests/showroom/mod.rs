@@ -6,6 +6,8 @@
 
 pub mod broker;
 pub mod callers;
+#[path = "../support/card_keys.rs"]
+mod card_keys;
 pub mod commands;
 pub mod devices;
 #[path = "../support/dice.rs"]
@@ -13,14 +15,19 @@ pub mod dice;
 pub mod faults;
 pub mod headquarters;
 pub mod judge;
+pub mod money;
 #[path = "../support/port.rs"]
 mod port;
 pub mod snapshot;
 pub mod stream;
 pub mod tap;
+pub mod till;
+#[path = "../support/till_reader.rs"]
+mod till_reader;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
@@ -32,10 +39,12 @@ use broker::Broker;
 use callers::Answers;
 use commands::Orders;
 use dice::Dice;
+use faults::Victim;
 use headquarters::Headquarters;
 use port::free_port;
 use snapshot::Snapshot;
 use stream::Stream;
+use till_reader::Place;
 
 pub const BASE: &str = "baygate/v1/SH-0042/gw-1";
 
@@ -43,6 +52,8 @@ pub const BASE: &str = "baygate/v1/SH-0042/gw-1";
 pub struct Shop {
     pub socket: PathBuf,
     pub reader: u16,
+    /// Where the till lays members' cards.
+    pub till_place: Arc<Place>,
     pub stream: Arc<Stream>,
     pub answers: Answers,
 }
@@ -64,27 +75,43 @@ pub struct Showroom {
     pub logs: Vec<String>,
     /// The log as the last daemon that died left it.
     pub at_rest: Snapshot,
+    /// How often each was killed with SIGKILL.
+    pub killed: BTreeMap<Victim, u64>,
     _printer: devices::Printer,
+}
+
+/// With the keys of members' cards.
+fn spawn(desk: &Desk) -> Daemon {
+    let folder = desk.path("credentials");
+    Daemon::spawn_with(&desk.config(), |command| {
+        command.env("CREDENTIALS_DIRECTORY", &folder);
+    })
 }
 
 impl Showroom {
     /// Starts everything. `uplink` is the port the daemon dials; `None`: the broker's.
     pub async fn open(dice: &mut Dice, broker: Broker, uplink: u16, mqtt: &str, acknowledge: bool) -> Self {
         let desk = Desk::new();
-        let reader = free_port();
+        let (reader, till_port) = (free_port(), free_port());
+        std::fs::create_dir(desk.path("credentials")).unwrap();
+        std::fs::write(desk.path("credentials").join("card-keys"), card_keys::credential()).unwrap();
         let devices = devices::Devices::plug_in(&desk).await;
         desk.write(&format!(
             "[mqtt]\nurl = \"mqtt://127.0.0.1:{uplink}\"\n{mqtt}\n{}\n\
-             [[reader]]\nid = \"counter-1\"\nkind = \"vpcd\"\nlisten = \"127.0.0.1:{reader}\"\n",
-            devices.configuration()
+             [[reader]]\nid = \"counter-1\"\nkind = \"vpcd\"\nlisten = \"127.0.0.1:{reader}\"\n\
+             [[reader]]\nid = \"{}\"\nkind = \"vpcd\"\nlisten = \"127.0.0.1:{till_port}\"\n",
+            devices.configuration(),
+            till_reader::READER
         ));
         let headquarters =
             Headquarters::start(broker.port, desk.path("headquarters.journal"), acknowledge).await;
         let stop = CancellationToken::new();
         let socket = desk.path("control.sock");
-        let daemon = Daemon::start(&desk.config()).await;
+        let mut daemon = spawn(&desk);
+        daemon.says("baygate is running").await;
         let stream = Stream::listen(socket.clone());
-        let shop = Arc::new(Shop { socket, reader, stream, answers: Answers::default() });
+        let till_place = Place::new(socket.clone(), till_port);
+        let shop = Arc::new(Shop { socket, reader, till_place, stream, answers: Answers::default() });
         let mut load = JoinSet::new();
         let printer = devices.work(&mut load, &shop, dice, &stop);
         callers::work(&mut load, &shop, dice, &stop);
@@ -100,6 +127,7 @@ impl Showroom {
             logs: Vec::new(),
             broker,
             at_rest: Snapshot::default(),
+            killed: BTreeMap::new(),
             _printer: printer,
         }
     }
@@ -115,14 +143,19 @@ impl Showroom {
         self.load.spawn(desk.work(dice.fork(), self.stop_orders.clone()));
     }
 
-    /// The daemon, as a power cut would for a process.
-    pub async fn kill_daemon(&mut self) {
-        if let Some(daemon) = self.daemon.take() {
-            let log = daemon.log();
-            daemon.kill().await;
-            self.logs.push(log);
-            self.look_at_the_log();
-        }
+    /// Without waiting until it runs.
+    pub fn start_daemon(&mut self) {
+        self.daemon = Some(spawn(&self.desk));
+    }
+
+    /// The daemon, as a power cut would for a process. How it ended; nothing when it was dead.
+    pub async fn kill_daemon(&mut self) -> Option<ExitStatus> {
+        let daemon = self.daemon.take()?;
+        let log = daemon.log();
+        let ended = daemon.kill().await;
+        self.logs.push(log);
+        self.look_at_the_log();
+        Some(ended)
     }
 
     /// The daemon was told to stop: it does, and well, also while it was still starting.

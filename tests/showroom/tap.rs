@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,9 @@ use super::port::free_port;
 struct Shared {
     /// Event → how often it was published, and how often it got a PUBACK.
     seen: Mutex<BTreeMap<Uuid, (u32, u32)>>,
+    /// Event → the SHA-256 of its body; one that was not the same each time.
+    bodies: Mutex<BTreeMap<Uuid, String>>,
+    altered: Mutex<Vec<Uuid>>,
     swallow: AtomicBool,
     cut: Mutex<CancellationToken>,
 }
@@ -64,6 +68,12 @@ impl Tap {
     /// Until the next cut nothing the broker says arrives.
     pub fn swallow(&self) {
         self.shared.swallow.store(true, Ordering::SeqCst);
+    }
+
+    /// The SHA-256 of each event's body, which was the same in every copy.
+    pub fn bodies(&self) -> BTreeMap<Uuid, String> {
+        assert_eq!(*self.shared.altered.lock().unwrap(), Vec::<Uuid>::new(), "sent again, and altered");
+        self.shared.bodies.lock().unwrap().clone()
     }
 
     /// How often each event was published and acknowledged.
@@ -131,6 +141,11 @@ impl Connection {
             let event: Value = serde_json::from_slice(payload).unwrap();
             let event: Uuid = event["id"].as_str().unwrap().parse().unwrap();
             self.flying.insert(id, event);
+            let body = hex::encode(Sha256::digest(payload));
+            let first = shared.bodies.lock().unwrap().entry(event).or_insert_with(|| body.clone()).clone();
+            if first != body {
+                shared.altered.lock().unwrap().push(event);
+            }
             shared.seen.lock().unwrap().entry(event).or_default().0 += 1;
         }
     }

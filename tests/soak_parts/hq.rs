@@ -13,8 +13,10 @@ pub struct Books {
     pub fresh: BTreeMap<String, u64>,
     /// New events by type.
     pub kinds: BTreeMap<String, u64>,
-    /// Jobs, visits … that came to their end: type and state.
+    /// Jobs, devices … by type and state; transactions and commands by outcome, taps by reader.
     pub states: BTreeMap<String, u64>,
+    /// By card number: fen, and how many committed transactions.
+    pub purses: BTreeMap<String, (i64, u64)>,
     pub duplicates: u64,
     /// What must never be: forks, holes that stay, gaps.
     pub wrong: Vec<String>,
@@ -30,6 +32,11 @@ impl Books {
         self.kinds.get(&format!("baygate.{kind}")).copied().unwrap_or(0)
     }
 
+    /// Of the type, in this state, with this outcome or from this reader.
+    pub fn state(&self, kind: &str, state: &str) -> u64 {
+        self.states.get(&format!("baygate.{kind} {state}")).copied().unwrap_or(0)
+    }
+
     fn enter(&mut self, received: &Received) {
         let text = |key: &str| received.event[key].as_str().unwrap_or_default().to_owned();
         match received.verdict {
@@ -43,8 +50,16 @@ impl Books {
                     self.wrong.push(format!("gap: {}", received.event["data"]));
                 }
                 self.stopped |= kind == "baygate.gateway.stopping";
-                if let Some(state) = received.event["data"]["state"].as_str() {
-                    *self.states.entry(format!("{kind} {state}")).or_default() += 1;
+                let data = &received.event["data"];
+                let detail = ["state", "outcome", "reader"].into_iter().find_map(|name| data[name].as_str());
+                if let Some(detail) = detail {
+                    *self.states.entry(format!("{kind} {detail}")).or_default() += 1;
+                }
+                if kind == "baygate.card.transaction" && detail == Some("committed") {
+                    let card_no = data["card_no"].as_str().unwrap_or_default().to_owned();
+                    let purse = self.purses.entry(card_no).or_default();
+                    purse.0 += data["amount_fen"].as_i64().unwrap_or_default();
+                    purse.1 += 1;
                 }
                 *self.fresh.entry(class).or_default() += 1;
                 *self.kinds.entry(kind).or_default() += 1;

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | cards tapped at the counter | 36 | 1 a second |
 //! | card faces printed (nine of ten as a picture, one on the card printer) | 12 | 1 in 3 s |
+//! | sales and top-ups with members' cards, each with its key | 12 | 1 in 3 s |
 //! | cars at four bays: arrive, are reported, warned about, leave | 3.6 | 1 in 10 s |
 //! | scans asked by tills, every third with an idempotency key | 3.6 | 1 in 10 s |
 //! | commands of headquarters (`ping`, `vehicle.scan`) | 3.6 | 1 in 10 s |
@@ -11,28 +12,39 @@
 //! | looks at readers, cars, metrics | 36 each | 1 a second |
 //! | failures of the broker, reloads of the configuration | 0.2 each | 1 in 3 min |
 //! | telemetry windows (a car that stays connected gives one in 10 s) | 108 | 3 a second, from the bays and 24 cars that stay |
+//!
+//! Each kind has to come to four fifths of its number, or the run proves nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use baygate::api::client::{Client, Method};
-use baygate::sim::card::{CardProfile, CardSim, Technology};
+use baygate::sim::card::{CardProfile, CardSim, Chip, Technology};
 use baygate::sim::vehicle::{CarSpec, Profile, VehicleSim};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::dice::Dice;
+use crate::till_reader::{Laid, Place, READER, blank};
+
+/// Members' cards, of four kinds.
+const MEMBERS: u8 = 4;
 
 /// Everything that was done, to be compared with what came in.
 #[derive(Debug, Default)]
 pub struct Done {
     pub taps: AtomicU64,
+    pub sales: AtomicU64,
     pub faces: AtomicU64,
     pub cars: AtomicU64,
     pub scans: AtomicU64,
+    /// Scans that are kept for their keys.
+    pub reports: AtomicU64,
+    pub looks: AtomicU64,
     pub commands: AtomicU64,
     pub streams: AtomicU64,
     pub outages: AtomicU64,
@@ -47,6 +59,20 @@ fn count(counter: &AtomicU64) -> u64 {
 #[derive(Debug, Clone, Copy)]
 pub struct Rates {
     pub rate: f64,
+}
+
+/// What a normal store does an hour: the table above.
+pub mod an_hour {
+    pub const TAPS: f64 = 36.0;
+    pub const SALES: f64 = 12.0;
+    pub const FACES: f64 = 12.0;
+    pub const CARS: f64 = 3.6;
+    pub const LOOKS: f64 = 36.0;
+    /// One look in ten.
+    pub const SCANS: f64 = LOOKS / 10.0;
+    pub const COMMANDS: f64 = 3.6;
+    pub const STREAMS: f64 = 7.2;
+    pub const OUTAGES: f64 = 0.2;
 }
 
 impl Rates {
@@ -80,18 +106,41 @@ impl Shop {
         self.dice.lock().unwrap().number()
     }
 
-    /// Waits for the next turn, somewhat early or late; false: it is over.
-    pub async fn turn(&self, every: Duration) -> bool {
-        let share = 50 + u32::try_from(self.random() % 100).unwrap();
-        tokio::select! {
-            () = self.stop.cancelled() => false,
-            () = tokio::time::sleep(every * share / 100) => true,
-        }
+    /// Turns of what happens so often an hour in a normal store.
+    pub fn turns(&self, an_hour: f64) -> Turns {
+        self.turns_every(self.rates.every(an_hour))
+    }
+
+    fn turns_every(&self, every: Duration) -> Turns {
+        Turns { shop: self.clone(), every, began: Instant::now(), taken: 0 }
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>, key: Option<&str>) -> Option<u16> {
         // A reload may close the socket for a moment.
         self.client.request_with_key(method, path, body, key).await.ok().map(|answer| answer.status)
+    }
+}
+
+/// Turns that keep their rate: each comes somewhat early or late, and what took long or came late
+/// moves no other.
+pub struct Turns {
+    shop: Shop,
+    every: Duration,
+    began: Instant,
+    taken: u32,
+}
+
+impl Turns {
+    /// Waits for the next; false: it is over.
+    pub async fn next(&mut self) -> bool {
+        let share = 25 + u32::try_from(self.shop.random() % 50).unwrap();
+        let due = self.began + self.every * self.taken + self.every * share / 100;
+        self.taken += 1;
+        tokio::select! {
+            biased;
+            () = self.shop.stop.cancelled() => false,
+            () = tokio::time::sleep_until(due) => true,
+        }
     }
 }
 
@@ -136,10 +185,12 @@ pub fn watch_stream(shop: &Shop) -> watch::Receiver<Till> {
 
 /// Cards at the counter: each is seen before it is taken away.
 pub async fn cards(shop: Shop, reader: u16, mut till: watch::Receiver<Till>) {
-    while shop.turn(shop.rates.every(36.0)).await {
+    let mut turns = shop.turns(an_hour::TAPS);
+    while turns.next().await {
         let number = shop.random().to_be_bytes();
-        let uid = [4, number[1], number[2], number[3], number[4], number[5], number[6]];
-        let profile = CardProfile::new(Technology::Ntag215).with_uid(&uid);
+        let uid = [0xE0, 4, number[1], number[2], number[3], number[4], number[5], number[6]];
+        // A number and no more: a card that could be a member's and is empty is refused.
+        let profile = CardProfile::new(Technology::Icode).with_uid(&uid);
         // The reader may just be restarting with a new configuration.
         let Ok(card) = CardSim::tap(("127.0.0.1", reader), profile).await else { continue };
         let uid: String = uid.iter().map(|byte| format!("{byte:02X}")).collect();
@@ -151,9 +202,54 @@ pub async fn cards(shop: Shop, reader: u16, mut till: watch::Receiver<Till>) {
     }
 }
 
+/// A member's card when the day is over, and what its reader read.
+pub struct Member {
+    pub card_no: String,
+    pub shows: Value,
+}
+
+/// Members who are topped up and pay, in turn; their cards are given out first, and read at the end.
+pub async fn sales(shop: Shop, place: Arc<Place>) -> Vec<Member> {
+    let mut drawer: Vec<(String, Chip)> = Vec::new();
+    for number in 1..=MEMBERS {
+        let card_no = format!("8800000{number:03}");
+        let body = json!({ "reader": READER, "card_no": card_no, "type": "named" });
+        let laid = Laid::lay(&place, blank(number)).await;
+        let (laid, answer) = laid.settle("/v1/cards", &body, &format!("issue-{number}")).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        drawer.push((card_no, laid.take().await));
+    }
+    let mut turns = shop.turns(an_hour::SALES);
+    while turns.next().await {
+        let number = count(&shop.done.sales);
+        let turn = usize::try_from(number).unwrap() % drawer.len();
+        let (card_no, chip) = &mut drawer[turn];
+        // A card is topped up each third time it comes, by more than it spends in between.
+        let body = match number / u64::from(MEMBERS) % 3 {
+            0 => json!({ "reader": READER, "kind": "topup", "amount_fen": 700,
+                "tenders": [{ "kind": "cash", "amount_fen": 700 }] }),
+            _ => json!({ "reader": READER, "kind": "spend", "amount_fen": 100 + number % 200 }),
+        };
+        let laid = Laid::lay(&place, chip.clone()).await;
+        let path = format!("/v1/cards/{card_no}/transactions");
+        let (laid, answer) = laid.settle(&path, &body, &format!("sale-{number}")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        *chip = laid.take().await;
+    }
+    let mut members = Vec::new();
+    for (card_no, chip) in drawer {
+        let mut laid = Laid::lay(&place, chip).await;
+        let shows = laid.shown().await["member"].clone();
+        laid.take().await;
+        members.push(Member { card_no, shows });
+    }
+    members
+}
+
 /// Faces for members.
 pub async fn faces(shop: Shop) {
-    while shop.turn(shop.rates.every(12.0)).await {
+    let mut turns = shop.turns(an_hour::FACES);
+    while turns.next().await {
         let number = shop.done.faces.load(Ordering::Relaxed);
         let printer = if number % 10 == 9 { "star-1" } else { "face-1" };
         let body = json!({"printer": printer, "card_no": format!("88{number:05}"),
@@ -171,8 +267,8 @@ pub async fn faces(shop: Shop) {
 
 /// One bay: cars come, stay for some time and leave.
 pub async fn bay(shop: Shop, sim: Arc<VehicleSim>, bays: u32) {
-    let cycle = shop.rates.every(3.6) * bays;
-    while shop.turn(cycle / 2).await {
+    let mut turns = shop.turns_every(shop.rates.every(an_hour::CARS) * bays / 2);
+    while turns.next().await {
         let mut car = CarSpec { vin: Some(vin(shop.random())), ..CarSpec::default() };
         if shop.random().is_multiple_of(3) {
             car.confirmed = vec!["P0420".parse().unwrap()];
@@ -180,7 +276,7 @@ pub async fn bay(shop: Shop, sim: Arc<VehicleSim>, bays: u32) {
         if sim.plug(&car).is_ok() {
             count(&shop.done.cars);
         }
-        let stays = shop.turn(cycle / 2).await;
+        let stays = turns.next().await;
         sim.unplug();
         if !stays {
             return;
@@ -224,7 +320,8 @@ pub async fn standing() -> VehicleSim {
 /// Tills and consoles.
 pub async fn tills(shop: Shop, bays: u32, port: u16) {
     let agent = ureq::Agent::new_with_defaults();
-    while shop.turn(shop.rates.every(36.0)).await {
+    let mut turns = shop.turns(an_hour::LOOKS);
+    while turns.next().await {
         for path in ["/v1/readers", "/v1/vehicles"] {
             shop.ask(Method::GET, path, None, None).await;
         }
@@ -235,7 +332,7 @@ pub async fn tills(shop: Shop, bays: u32, port: u16) {
             }
         });
         looked.await.unwrap();
-        if shop.random().is_multiple_of(10) {
+        if count(&shop.done.looks).is_multiple_of(10) {
             let number = count(&shop.done.scans);
             let bay = number % u64::from(bays) + 1;
             let key = number.is_multiple_of(3).then(|| format!("scan-{number}"));
@@ -243,7 +340,10 @@ pub async fn tills(shop: Shop, bays: u32, port: u16) {
             // It may wait for its outcome up to ten seconds.
             tokio::spawn(async move {
                 let path = format!("/v1/vehicles/bay-{bay}/scan");
-                asking.ask(Method::POST, &path, None, key.as_deref()).await
+                asking.ask(Method::POST, &path, None, key.as_deref()).await;
+                if key.is_some() {
+                    count(&asking.done.reports);
+                }
             });
         }
     }
@@ -251,7 +351,8 @@ pub async fn tills(shop: Shop, bays: u32, port: u16) {
 
 /// Streams that come and go.
 pub async fn streams(shop: Shop) {
-    while shop.turn(shop.rates.every(7.2)).await {
+    let mut turns = shop.turns(an_hour::STREAMS);
+    while turns.next().await {
         if let Ok(stream) = shop.client.events("class=card,vehicle,device,telemetry").await {
             let mut stream = std::pin::pin!(stream);
             for _ in 0..3 {
@@ -264,7 +365,8 @@ pub async fn streams(shop: Shop) {
 
 /// Commands of headquarters; while the broker is away none gets through.
 pub async fn commands(shop: Shop, port: u16, base: &'static str) {
-    while shop.turn(shop.rates.every(3.6)).await {
+    let mut turns = shop.turns(an_hour::COMMANDS);
+    while turns.next().await {
         let number = shop.done.commands.load(Ordering::Relaxed);
         let (name, args) = if number.is_multiple_of(2) {
             ("ping", json!({}))

@@ -121,8 +121,9 @@ impl Daemon {
         tokio::time::timeout(LONG, self.child.wait()).await.expect("ends").unwrap()
     }
 
-    /// As a power cut would for the process.
-    pub async fn kill(mut self) {
-        self.child.kill().await.unwrap();
+    /// As a power cut would for the process. How it really ended: it may have died before.
+    pub async fn kill(mut self) -> ExitStatus {
+        self.child.start_kill().unwrap();
+        self.child.wait().await.unwrap()
     }
 }

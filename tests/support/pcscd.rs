@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,24 +17,46 @@ const DRIVER: &str = "/usr/lib/pcsc/drivers/serial/libifdvpcd.so";
 pub struct Pcscd {
     child: Child,
     config: tempfile::TempDir,
+    lights: Option<Lights>,
     /// Where a card connects for slot 0; slot 1 is the next port.
     pub port: u16,
     _turn: File,
+}
+
+/// A reader with lights: our own driver around the virtual one's (`escape_reader.c`).
+struct Lights {
+    driver: PathBuf,
+    /// What was said past the card, a line each.
+    escapes: PathBuf,
 }
 
 impl Pcscd {
     /// Starts pcscd with two virtual slots. A pcscd of the machine's own that is running is
     /// not ours to stop: the test fails, or with `BAYGATE_WITHOUT_PCSCD` set it is left out (`None`).
     pub fn start() -> Option<Self> {
-        Self::start_with(2)
+        Self::start_with(2, None)
+    }
+
+    /// As `start`, with a reader that is spoken to past its card as well (SCardControl); what was
+    /// said so is written to `escapes` in this folder.
+    pub fn start_with_lights(folder: &Path) -> Option<Self> {
+        let driver = folder.join("escape_reader.so");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/escape_reader.c");
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-Wall", "-Werror", "-I/usr/include/PCSC", source, "-o"]);
+        assert!(
+            compiler.arg(&driver).status().unwrap().success(),
+            "apt install build-essential libpcsclite-dev"
+        );
+        Self::start_with(2, Some(Lights { driver, escapes: folder.join("escapes") }))
     }
 
     /// As `start`, but no reader is plugged in yet.
     pub fn start_without_readers() -> Option<Self> {
-        Self::start_with(0)
+        Self::start_with(0, None)
     }
 
-    fn start_with(readers: usize) -> Option<Self> {
+    fn start_with(readers: usize, lights: Option<Lights>) -> Option<Self> {
         let turn = File::create(std::env::temp_dir().join("baygate-test-pcscd.lock")).unwrap();
         turn.lock().unwrap();
         if let Some(pid) = running() {
@@ -48,10 +70,10 @@ impl Pcscd {
         let port = two_free_ports();
         let config = tempfile::tempdir().unwrap();
         if readers > 0 {
-            write_reader(&config, port);
+            write_reader(&config, port, lights.as_ref());
         }
-        let child = spawn(&config);
-        let pcscd = Self { child, config, port, _turn: turn };
+        let child = spawn(&config, lights.as_ref());
+        let pcscd = Self { child, config, lights, port, _turn: turn };
         pcscd.wait_until_up(readers);
         Some(pcscd)
     }
@@ -66,7 +88,7 @@ impl Pcscd {
     /// the nearest to a USB plug that a virtual reader has.
     pub fn plug_in(&mut self) {
         self.kill();
-        write_reader(&self.config, self.port);
+        write_reader(&self.config, self.port, self.lights.as_ref());
         self.start_again_with(2);
     }
 
@@ -90,7 +112,7 @@ impl Pcscd {
     }
 
     fn start_again_with(&mut self, readers: usize) {
-        self.child = spawn(&self.config);
+        self.child = spawn(&self.config, self.lights.as_ref());
         self.wait_until_up(readers);
     }
 
@@ -109,15 +131,20 @@ impl Drop for Pcscd {
     }
 }
 
-fn write_reader(config: &tempfile::TempDir, port: u16) {
+fn write_reader(config: &tempfile::TempDir, port: u16, lights: Option<&Lights>) {
+    let driver = lights.map_or(Path::new(DRIVER), |lights| &lights.driver).display();
     let text = format!(
-        "FRIENDLYNAME \"Virtual PCD\"\nDEVICENAME /dev/null:{port}\nLIBPATH {DRIVER}\nCHANNELID {port}\n"
+        "FRIENDLYNAME \"Virtual PCD\"\nDEVICENAME /dev/null:{port}\nLIBPATH {driver}\nCHANNELID {port}\n"
     );
     std::fs::write(config.path().join("vpcd"), text).unwrap();
 }
 
-fn spawn(config: &tempfile::TempDir) -> Child {
-    Command::new("pcscd")
+fn spawn(config: &tempfile::TempDir, lights: Option<&Lights>) -> Child {
+    let mut command = Command::new("pcscd");
+    if let Some(lights) = lights {
+        command.env("BAYGATE_VPCD", DRIVER).env("BAYGATE_ESCAPES", &lights.escapes);
+    }
+    command
         .args(["--foreground", "--config"])
         .arg(config.path())
         .stdout(Stdio::null())

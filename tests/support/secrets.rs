@@ -15,7 +15,9 @@ impl Secrets {
     /// Adds one, of at least three bytes: fewer are found by chance.
     pub fn add(&mut self, name: impl Into<String>, bytes: &[u8]) {
         assert!(bytes.len() >= 3, "too short to look for");
-        self.0.push((name.into(), bytes.to_vec()));
+        if !self.0.iter().any(|(_, known)| known == bytes) {
+            self.0.push((name.into(), bytes.to_vec()));
+        }
     }
 
     /// Which secrets stand in these bytes, and in which form.

@@ -34,7 +34,8 @@ fn helper_socket() {
 async fn the_helper_sets_an_interface_up_and_the_daemon_asks_for_it() {
     const N_SLCAN: &str = "17";
     helper_socket();
-    let sim = SlcanSim::spawn_pty(SlcanProfile::default(), &car(8), None).await.unwrap();
+    let profile = SlcanProfile { tells_errors: true, ..SlcanProfile::default() };
+    let sim = SlcanSim::spawn_pty(profile, &car(8), None).await.unwrap();
     let mut ldattach = Command::new("ldattach").args(["--debug", N_SLCAN, &sim.name()]).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(30);
     // Kernels name it slcan0 or can0.
@@ -54,11 +55,31 @@ async fn the_helper_sets_an_interface_up_and_the_daemon_asks_for_it() {
     assert_eq!((report.protocol.as_str(), report.ecus.len()), ("iso15765-4-11bit-250k", 3));
     let state = interface::state(name).unwrap();
     assert_eq!((state.up, state.bitrate, state.listen_only), (true, Some(250_000), false));
-    assert!(sim.heard().contains(&"S5".to_owned()), "{:?}", sim.heard());
-    // Up already, at another rate: the helper changes it.
+    // First contact listens: the adapter was told `L` before it was told `O`.
+    let heard = sim.heard();
+    let joins: Vec<_> = heard.iter().filter(|line| ["S5", "L", "O"].contains(&line.as_str())).collect();
+    assert_eq!(joins, ["S5", "L", "S5", "O"], "{heard:?}");
+    // Up already, at another rate: the helper changes it, and listening shows that it is wrong.
+    // What an operator set up by hand at the wrong rate is left as soon as that shows.
+    sim.talk();
     let link = format!("can://{name}?bitrate=500000").parse().unwrap();
-    let _ = Link::open(&link, &bundle(), None, None).await;
-    assert_eq!(interface::state(name).unwrap().bitrate, Some(500_000));
+    for by_hand in [false, true] {
+        if by_hand {
+            interface::set_up(name, 500_000, false).await.unwrap();
+        }
+        let before = sim.heard().len();
+        let error = Link::open(&link, &bundle(), None, None).await.err().expect("the rate is wrong");
+        assert_eq!(error.code(), "wrong-bitrate", "{error}");
+        let state = interface::state(name).unwrap();
+        assert_eq!((state.up, state.bitrate, state.listen_only), (true, Some(500_000), true));
+        if !by_hand {
+            let heard = sim.heard().split_off(before);
+            let joins: Vec<_> = heard.iter().filter(|line| ["L", "O"].contains(&line.as_str())).collect();
+            assert_eq!(joins, ["L"], "{heard:?}");
+        }
+    }
+    assert_eq!(sim.sent_at_wrong_rate(), 0);
+    sim.hush();
     // Listening: the helper sets the mode, the driver reports it, the adapter is told `L`.
     let dir = tempfile::tempdir().unwrap();
     let store = open_store(dir.path());

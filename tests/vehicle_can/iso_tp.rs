@@ -157,6 +157,10 @@ fn every_form_both_ways() {
         let options = Options { addresses: Some((0xF1, 0x10)), ..Options::default() };
         to_the_kernel("vcan2", Form::extended(0x10, 0xF1), options, lengths()).await;
         from_the_kernel("vcan2", Form::extended(0x10, 0xF1), options, 7, lengths()).await;
+        // Mixed addressing: one address extension both ways, beside the usual identifiers.
+        let options = Options { addresses: Some((0x42, 0x42)), ..Options::default() };
+        to_the_kernel("vcan2", Form::mixed(0x42), options, lengths()).await;
+        from_the_kernel("vcan2", Form::mixed(0x42), options, 5, lengths()).await;
         // The kernel asks for small blocks with 300 µs between frames, and wants 55 as padding.
         let options = Options { block_size: 3, st_min: 0xF3, padding: Some(0x55), ..Options::default() };
         let form = Form { padding: Some(0x55), ..Form::default() };

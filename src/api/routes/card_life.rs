@@ -175,7 +175,7 @@ impl Deed {
                 let reader = counter::reader_of(shared, caller, self.reader.as_deref())?;
                 let pin = self.pin.take();
                 let mut deal = self.deal(counter::by(caller)?, key.clone());
-                deal.pin_checked = card_pin::checked(shared, &deal, pin).await?;
+                deal.pin_checked = card_pin::checked(shared, &deal, pin, &reader).await?;
                 counter::commit(shared, caller, TRANSACTION, &reader, Some(key), asked, json!(deal)).await?
             }
         };

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!  typed ─► five wrong ones? locked ─► counted as wrong (durable) ─► compared ─► right: forgiven
+//!                                        │              └ wrong: card.refused, five at most
 //!                                        └ killed here: it stays counted
 //! ```
 
@@ -30,7 +31,9 @@ use super::{counter, operators};
 use crate::card::counter::Deal;
 use crate::card::purse::Refusal;
 use crate::clock::UtcMillis;
+use crate::event::card::{CardRefused, PIN_LOCKED, PIN_WRONG};
 use crate::event::ledger::{CardStanding, PinChange};
+use crate::event::{NewEvent, Text};
 use crate::ident::{CardNo, DeviceId, OperatorId};
 use crate::store::card_pins::{CardPinOp, PinDeed};
 use crate::store::ledger_cards::By;
@@ -122,7 +125,7 @@ pub(super) async fn set(
     if let Some(new) = request.clone()
         && let Some(earlier) = store.read(move |r| r.repeated(&new)).await?
     {
-        return again(&shared, earlier, &card_no, new_pin, by).await;
+        return again(&shared, earlier, &card_no, new_pin, typist(&shared, &caller, by)).await;
     }
     let wanted = card_no.clone();
     let (row, has_one) =
@@ -145,7 +148,7 @@ pub(super) async fn set(
         match pin.filter(|_| has_one) {
             Some(pin) => {
                 // It may have been removed this moment.
-                if !in_turn(&shared, &card_no, pin, by.clone()).await? {
+                if !in_turn(&shared, &card_no, pin, typist(&shared, &caller, by.clone())).await? {
                     return Err(not_set());
                 }
             }
@@ -178,7 +181,7 @@ pub(super) async fn set(
     match store.commit(batch).await {
         Ok(_) => {}
         Err(StoreError::Replayed { request }) => {
-            return again(&shared, request, &card_no, typed, by).await;
+            return again(&shared, request, &card_no, typed, typist(&shared, &caller, by)).await;
         }
         Err(error) => return Err(error.into()),
     }
@@ -193,7 +196,7 @@ async fn again(
     earlier: Uuid,
     card_no: &CardNo,
     new_pin: Option<Pin>,
-    by: By,
+    by: Typist,
 ) -> Result<Response, Problem> {
     let same = match new_pin {
         None => true,
@@ -207,13 +210,19 @@ async fn again(
 
 /// Whether the PIN of a deal was typed and right. `false`: the card has none, or the deal takes
 /// nothing; the counter says no where one is needed all the same.
-pub(super) async fn checked(shared: &Arc<Shared>, deal: &Deal, pin: Option<Pin>) -> Result<bool, Problem> {
+pub(super) async fn checked(
+    shared: &Arc<Shared>,
+    deal: &Deal,
+    pin: Option<Pin>,
+    reader: &DeviceId,
+) -> Result<bool, Problem> {
     if !deal.may_take_value() {
         return Ok(false);
     }
     if let Some(pin) = pin {
         let by = By { operator: deal.by.operator.clone(), till: deal.by.till.clone() };
-        return in_turn(shared, &deal.card_no, pin, by).await;
+        let typist = Typist { by, reader: Some(reader.clone()) };
+        return in_turn(shared, &deal.card_no, pin, typist).await;
     }
     if !deal.takes_value() {
         return Ok(false);
@@ -221,6 +230,18 @@ pub(super) async fn checked(shared: &Arc<Shared>, deal: &Deal, pin: Option<Pin>)
     let card_no = deal.card_no.clone();
     let has_one = shared.context.store.read(move |r| r.card_pin(&card_no)).await?.is_some();
     if has_one { Err(refused(Refusal::PinNeeded).with_status(StatusCode::FORBIDDEN)) } else { Ok(false) }
+}
+
+/// Who has a PIN typed, and at which reader.
+struct Typist {
+    by: By,
+    /// `None` where a PIN is changed at a till without one.
+    reader: Option<DeviceId>,
+}
+
+/// At the till's own reader, or the only one.
+fn typist(shared: &Shared, caller: &Principal, by: By) -> Typist {
+    Typist { by, reader: counter::reader_of(shared, caller, None).ok() }
 }
 
 /// What came of comparing a typed PIN.
@@ -234,7 +255,7 @@ enum Attempt {
 }
 
 /// Whether it is the card's PIN; `false`: it has none.
-async fn in_turn(shared: &Arc<Shared>, card_no: &CardNo, pin: Pin, by: By) -> Result<bool, Problem> {
+async fn in_turn(shared: &Arc<Shared>, card_no: &CardNo, pin: Pin, by: Typist) -> Result<bool, Problem> {
     match attempt(shared, card_no, pin, by).await? {
         Attempt::Right => Ok(true),
         Attempt::None => Ok(false),
@@ -243,7 +264,7 @@ async fn in_turn(shared: &Arc<Shared>, card_no: &CardNo, pin: Pin, by: By) -> Re
 }
 
 /// One hash at a time, to its end: whoever hangs up in the middle has tried.
-async fn attempt(shared: &Arc<Shared>, card_no: &CardNo, pin: Pin, by: By) -> Result<Attempt, Problem> {
+async fn attempt(shared: &Arc<Shared>, card_no: &CardNo, pin: Pin, by: Typist) -> Result<Attempt, Problem> {
     let Ok(waiting) = Arc::clone(&shared.logins).try_acquire_owned() else {
         return Err(Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -262,7 +283,12 @@ async fn attempt(shared: &Arc<Shared>, card_no: &CardNo, pin: Pin, by: By) -> Re
     task.await.map_err(|_| Problem::stopping())?
 }
 
-async fn judge(shared: &Shared, card_no: CardNo, pin: Pin, by: By) -> Result<Attempt, Problem> {
+async fn judge(
+    shared: &Shared,
+    card_no: CardNo,
+    pin: Pin,
+    Typist { by, reader }: Typist,
+) -> Result<Attempt, Problem> {
     let _turn = shared.lockout.lock().await;
     let (store, wanted) = (&shared.context.store, card_no.clone());
     let (row, stored) = store.read(move |r| Ok((r.member_card(&wanted)?, r.card_pin(&wanted)?))).await?;
@@ -285,34 +311,49 @@ async fn judge(shared: &Shared, card_no: CardNo, pin: Pin, by: By) -> Result<Att
             let left = MOST_WRONG.saturating_sub(stored.wrong + 1);
             metrics::counter!("baygate_card_wrong_pins_total").increment(1);
             tracing::warn!(operator = by.operator, till = %by.till, left, "wrong PIN of a card");
-            if left > 0 {
-                return Ok(Attempt::Wrong(left));
+            let (reason, text) =
+                if left > 0 { (PIN_WRONG, wrong_text(left)) } else { (PIN_LOCKED, locked_text()) };
+            let mut batch = Batch::new();
+            if let Some((row, reader)) = row.as_ref().zip(reader) {
+                let uid = row.seen.uid.clone();
+                let subject = format!("card/{uid}");
+                let refused = CardRefused { reader, uid: Some(uid), reason: reason.into(), text };
+                let event = NewEvent::now(subject, &refused);
+                batch = batch.event(event.map_err(|error| StoreError::Corrupt(error.to_string()))?);
             }
-            if let Some(row) = row {
-                store.commit(Batch::new().event(row.pin_changed(PinChange::Locked, None, by)?)).await?;
+            if let Some(row) = row.filter(|_| left == 0) {
+                batch = batch.event(row.pin_changed(PinChange::Locked, None, by)?);
             }
-            Err(locked())
+            if !batch.events.is_empty() {
+                store.commit(batch).await?;
+            }
+            if left > 0 { Ok(Attempt::Wrong(left)) } else { Err(locked()) }
         }
     }
 }
 
-fn wrong(left: u32) -> Problem {
-    Problem::new(
-        StatusCode::FORBIDDEN,
-        "pin-wrong",
+fn wrong_text(left: u32) -> Text {
+    Text::new(
         format!("卡密码错误，什么也没有做。还可以再试 {left} 次"),
         format!("the card's PIN is wrong, and nothing was done; {left} more tries"),
     )
-    .with("tries_left", left)
 }
 
-fn locked() -> Problem {
-    Problem::new(
-        StatusCode::FORBIDDEN,
-        "pin-locked",
+fn locked_text() -> Text {
+    Text::new(
         "卡密码错误次数过多，已锁定。请核实顾客身份后由有发卡权限的人员重设密码",
         "too many wrong PINs of this card; check who the customer is, then have somebody who may issue cards set a new one",
     )
+}
+
+fn wrong(left: u32) -> Problem {
+    let Text { zh, en } = wrong_text(left);
+    Problem::new(StatusCode::FORBIDDEN, PIN_WRONG, zh, en).with("tries_left", left)
+}
+
+fn locked() -> Problem {
+    let Text { zh, en } = locked_text();
+    Problem::new(StatusCode::FORBIDDEN, PIN_LOCKED, zh, en)
 }
 
 fn issued_elsewhere() -> Problem {

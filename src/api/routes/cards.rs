@@ -88,6 +88,7 @@ fn told(r: &Reader<'_>, card: CardInField) -> Result<CardView, StoreError> {
         }
         if let Ok(refused) = logged.event.data_as::<CardRefused>()
             && logged.event.kind == CardRefused::TYPE
+            && !refused.is_of_a_pin()
             && (&refused.reader, refused.uid.as_ref()) == (&reader, Some(&view.uid))
         {
             view.refused = Some(RefusalView { reason: refused.reason, text: refused.text });

@@ -256,7 +256,7 @@ pub(super) async fn transact(
                 Some(quote_id) => quoted(&shared, &caller, &card_no, wanted, quote_id, key.clone()).await?,
                 None => wanted.deal(&caller, card_no, key.clone())?,
             };
-            deal.pin_checked = card_pin::checked(&shared, &deal, pin).await?;
+            deal.pin_checked = card_pin::checked(&shared, &deal, pin, &reader).await?;
             counter::commit(&shared, &caller, TRANSACTION, &reader, Some(key), asked, json!(deal)).await?
         }
     };
@@ -327,13 +327,13 @@ fn parked(fact: &CardTransaction) -> Problem {
     let receives = fact.kind == TransactionKind::Transfer && fact.original_transaction_id.is_some();
     let (zh, en) = if receives {
         (
-            "此卡在得知是否已收到转来的金额之前，已在别处用过，再刷卡也不能得知结果，由总部核实。不能再收一次，也不能撤销；把交易号告知总部，按其结论办理",
-            "this card was used elsewhere before it told whether what was given came onto it; no tap tells any more, headquarters settles it. It can be neither received again nor voided: give headquarters the transaction's id and go by its answer",
+            "此卡在得知是否已收到转来的金额之前，已在别处用过（或解除暂停时以卡上内容为准），再刷卡也不能得知结果，由总部核实。不能再收一次，也不能撤销；把交易号告知总部，按其结论办理",
+            "this card was used elsewhere, or released as it showed itself, before it told whether what was given came onto it; no tap tells any more, headquarters settles it. It can be neither received again nor voided: give headquarters the transaction's id and go by its answer",
         )
     } else {
         (
-            "此交易未能确认（卡已补换、在别处用过，或其凭证无法核验），再刷卡也不能得知结果，由总部核实。请勿重复扣款；把交易号告知总部，按其结论办理",
-            "whether this came onto the card was not seen, or not proven, before the card was replaced or used on; no tap tells any more, headquarters settles it. Do not charge again: give headquarters the transaction's id and go by its answer",
+            "此交易未能确认（卡已补换、在别处用过、解除暂停时以卡上内容为准，或其凭证无法核验），再刷卡也不能得知结果，由总部核实。请勿重复扣款；把交易号告知总部，按其结论办理",
+            "whether this came onto the card was not seen, or not proven, before the card was replaced, used on or released as it showed itself; no tap tells any more, headquarters settles it. Do not charge again: give headquarters the transaction's id and go by its answer",
         )
     };
     Problem::new(StatusCode::CONFLICT, "parked", zh, en).with("transaction", json!(fact))

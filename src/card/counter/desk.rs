@@ -18,8 +18,8 @@ use super::signs::Signs;
 use super::{holder, issue, rekey, release, transaction};
 use crate::card::CardError;
 use crate::card::feedback::Sign;
+use crate::card::keys::KeyStore;
 use crate::card::keys::till_purse::{Leaves, Word};
-use crate::card::keys::{KeyStore, Scope};
 use crate::card::medium::Finding;
 use crate::card::member::Members;
 use crate::card::purse::journal::{Journal, Signed};
@@ -326,11 +326,6 @@ impl Desk {
     pub(super) fn is_told(&self, uid: &CardUid, record: &MemberRecord) {
         let purse = self.members.as_ref().and_then(|members| members.keys.purse());
         purse.inspect(|purse| purse.forget(uid, Leaves::from(record)));
-    }
-
-    /// Whose keys are here.
-    pub(super) fn key_scope(&self) -> Option<Scope> {
-        self.members.as_ref().map(|members| members.keys.scope())
     }
 
     /// A conversation with the card, by the driver.

@@ -48,6 +48,10 @@ pub(super) async fn issue(desk: &Desk, request: &RequestRow, card: &mut InField)
         Shows::Number => return Ok(Refusal::AccountAtHeadquarters.into()),
         Shows::Doubt => return Ok(Refusal::TapAgain.into()),
     }
+    // A member's card, cut while it was moved to newer keys, looks empty too.
+    if super::rekey::is_open(desk, &card.uid).await? {
+        return Ok(Refused::not_blank().into());
+    }
     if let Err(refused) = may_issue(desk, request.id, &card.uid, &asked).await? {
         return Ok(refused.into());
     }

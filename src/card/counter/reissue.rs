@@ -145,11 +145,6 @@ impl HqRecord {
         if matches!(row.status, CardStanding::Replaced | CardStanding::Returned) {
             return Err("the card was replaced or given back at this store already".into());
         }
-        if row.held.is_some() {
-            return Err(
-                "the card is held at this store; a person has to look at it and release it first".into()
-            );
-        }
         if seen.uid != self.uid || seen.card_type != self.card_type {
             return Err("this store knows the card with another chip or type".into());
         }
@@ -209,6 +204,10 @@ pub async fn reissue(
         Ok(new) => new,
         Err(wrong) => return Ok(Err(wrong)),
     };
+    // Headquarters has both stores' word on what it held; dead, the card is no alarm any more.
+    if let Some(held) = row.as_ref().filter(|row| row.held.is_some()) {
+        batch = batch.op(held.let_go());
+    }
     let known_until = row.and_then(|row| row.seen.valid_until);
     batch = batch.op(seen(as_seen(shop, record, known_until)));
     let out = move_out(new, reason)?;

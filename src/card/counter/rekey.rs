@@ -76,7 +76,8 @@ pub(super) async fn after(desk: &Desk, request: &RequestRow, card: &mut InField)
 }
 
 /// At a tap: takes up what was cut, or closes what nobody heard of. A house that never changed
-/// its keys has moved no card, and to one that is held nothing is written.
+/// its keys has moved no card. One that shows itself as held is left alone; one that cannot be
+/// read before its move is over does not show it.
 pub(super) async fn resume(desk: &Desk, card: &mut InField) {
     let held = matches!(card.shows, Shows::Refused(Refusal::Held));
     if held || desk.members.as_ref().is_none_or(|members| members.keys.current() <= FIRST) {
@@ -163,6 +164,12 @@ fn is_behind(desk: &Desk, record: &MemberRecord) -> bool {
     desk.members.as_ref().is_some_and(|members| KeyVersion(record.key_version) < members.keys.current())
 }
 
+/// Whether a move of this chip was begun and not ended.
+pub(super) async fn is_open(desk: &Desk, uid: &CardUid) -> Result<bool, StoreError> {
+    let target = uid.to_string();
+    Ok(!desk.store.read(move |r| r.open_requests(REKEY, Some(&target))).await?.is_empty())
+}
+
 async fn open_entry(desk: &Desk, uid: &CardUid) -> Result<Option<Entry>, StoreError> {
     let target = uid.to_string();
     let row = desk.store.read(move |r| r.open_requests(REKEY, Some(&target))).await?.pop();
@@ -226,6 +233,7 @@ async fn run(desk: &Desk, card: &mut InField, mut entry: Entry, fresh: bool) -> 
             Ok(step) => step,
             Err(error) => {
                 tracing::error!(%error, "a card cannot be moved to newer keys");
+                card.shows = Shows::Refused(Refusal::KeyMissing);
                 return Ok(());
             }
         };

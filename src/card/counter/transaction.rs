@@ -13,7 +13,6 @@ use super::original::{Before, is_parked};
 use super::refused::Refused;
 use super::replace::{self, Moving};
 use super::shop::Shop;
-use crate::card::keys::Scope;
 use crate::card::medium::{Finding, Reading, WriteOutcome, Writing};
 use crate::card::purse::capability::Limits;
 use crate::card::purse::day::business_day;
@@ -227,10 +226,10 @@ async fn make(
             open: known.open,
         };
         let spent = OfflineSpent { by_card: Fen(known.spent.0), by_all: Fen(known.spent.1) };
-        let house = house(desk, &shop, now, &known, offline.then_some(spent));
+        let house = house(&shop, now, &known, offline.then_some(spent));
         permit(&on_hand, plan.kind, &plan.effect, &house)?;
         let takes = plan.effect.takes(shop.rules.points.worth_fen).ok_or(Refusal::AmountNotAllowed)?;
-        let limits = Limits::of(card.technology, &shop.rules, house.keys_in_hardware);
+        let limits = Limits::of(card.technology, &shop.rules);
         Ok((plan, after, takes, limits.map(|limits| limits.per_day)))
     };
     Ok(judged().map_err(|refusal: Refusal| Refused::from(refusal)).map(
@@ -254,13 +253,7 @@ async fn make(
     ))
 }
 
-fn house<'a>(
-    desk: &Desk,
-    shop: &'a Shop,
-    now: UtcMillis,
-    known: &'a Known,
-    offline: Option<OfflineSpent>,
-) -> House<'a> {
+fn house<'a>(shop: &'a Shop, now: UtcMillis, known: &'a Known, offline: Option<OfflineSpent>) -> House<'a> {
     House {
         now,
         quality: clock::quality(),
@@ -268,7 +261,6 @@ fn house<'a>(
         rules: &shop.rules,
         hotlist: &known.hotlist,
         writes_held: known.writes_held,
-        keys_in_hardware: desk.key_scope() == Some(Scope::Chain),
         offline,
     }
 }

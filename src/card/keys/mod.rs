@@ -139,25 +139,12 @@ pub enum Earlier {
     Ours(KeyVersion),
 }
 
-/// How far the keys of a store reach.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
-    /// Cards of this store alone, with low limits: whoever copies the keys can forge
-    /// this store's cards and no others.
-    Store(StoreId),
-    /// Cards of the whole chain; the keys are in hardware that does not give them up.
-    Chain,
-}
-
 /// The MAC over a member record: the first eight bytes of the CMAC.
 pub type RecordMac = [u8; 8];
 
 /// Holds master keys and acts with them. A call may wait for a SAM in a card slot
 /// (up to its answer time), so it belongs on a thread that may wait.
 pub trait KeyStore: fmt::Debug + Send + Sync {
-    /// How far its keys reach.
-    fn scope(&self) -> Scope;
-
     /// The version new cards are issued with, and older ones move to.
     fn current(&self) -> KeyVersion;
 

@@ -12,8 +12,7 @@ use super::purse::Serial;
 use super::till_purse::TillPurse;
 use super::transport;
 use super::{
-    CardRef, ClassicLogin, Earlier, KeyError, KeyRole, KeyStore, KeyVersion, Purpose, RecordMac, Scope,
-    TagLogin,
+    CardRef, ClassicLogin, Earlier, KeyError, KeyRole, KeyStore, KeyVersion, Purpose, RecordMac, TagLogin,
 };
 use crate::card::apdu::{ClassicKeyType, Command};
 use crate::card::crypto::aes128::AesKey;
@@ -195,10 +194,6 @@ fn trailer_of(sector: u8) -> Option<u8> {
 }
 
 impl KeyStore for SealedKeys {
-    fn scope(&self) -> Scope {
-        Scope::Store(self.store.clone())
-    }
-
     fn current(&self) -> KeyVersion {
         self.current
     }

@@ -3,11 +3,10 @@
 //! one of them, and with nothing else) and for finding a card that was never
 //! secured. What does not: keys of ours.
 
-use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::ClassicLogin;
-use crate::card::apdu::{ClassicKeyType, Command};
+use crate::card::apdu::Command;
 use crate::card::crypto::{NoRandom, aes128::AesKey, ev1, ev2, tdes::TripleDesKey, ultralight_c};
 
 /// A public key of a Classic sector.
@@ -19,10 +18,22 @@ pub struct ClassicKey {
     pub source: &'static str,
 }
 
+impl ClassicKey {
+    /// Login with it as key A, which under the access bits of a card as delivered does everything.
+    #[must_use]
+    pub fn login(&self, block: u8) -> ClassicLogin {
+        ClassicLogin { load: Command::load_key(&self.key), authenticate: Command::authenticate(block) }
+    }
+}
+
+/// What nearly all of them are delivered with.
+pub const DELIVERED: ClassicKey =
+    ClassicKey { key: [0xFF; 6], source: "MIFARE Classic EV1 data sheet §8.6.3: delivery state" };
+
 /// Public Classic keys, in the order in which an empty card is asked. A Classic
 /// counts no failures, so that asking costs nothing; a failed login halts the card.
 pub const CLASSIC: &[ClassicKey] = &[
-    ClassicKey { key: [0xFF; 6], source: "MIFARE Classic EV1 data sheet §8.6.3: delivery state" },
+    DELIVERED,
     ClassicKey {
         key: [0xA0, 0xA1, 0xA2, 0xA3, 0xA4, 0xA5],
         source: "NXP AN10787: key A of the application directory; early transport key A",
@@ -47,16 +58,6 @@ pub const EV2: [u8; 16] = [0x00; 16];
 
 /// PSC of an SLE4442 as delivered (SLE4442 data sheet, delivery state).
 pub const PSC: [u8; 3] = [0xFF; 3];
-
-/// Login to a Classic sector with a public key; `None` beyond the end of [`CLASSIC`].
-#[must_use]
-pub fn classic_login(nth: usize, key: ClassicKeyType, block: u8) -> Option<ClassicLogin> {
-    let public = CLASSIC.get(nth)?;
-    Some(ClassicLogin {
-        load: Command::load_key(&public.key),
-        authenticate: Command::authenticate_with(block, key),
-    })
-}
 
 /// First login to an application whose key `number` is still the delivered one ([`EV2`]).
 ///
@@ -89,25 +90,15 @@ pub fn psc() -> Command {
     Command::new([0xFF, 0x20, 0x00, 0x00]).with_data(&PSC).secret().counted_by_the_card()
 }
 
-/// Whether a key is one of [`CLASSIC`]; takes the same time for every key.
-#[must_use]
-pub fn is_public(key: &[u8; 6]) -> bool {
-    CLASSIC.iter().fold(0, |found, public| found | public.key.ct_eq(key).unwrap_u8()) == 1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn public_keys_are_known() {
-        assert!(is_public(&[0xFF; 6]));
-        assert!(is_public(&[0xD3, 0xF7, 0xD3, 0xF7, 0xD3, 0xF7]));
-        assert!(!is_public(&[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFE]));
-        assert_eq!(classic_login(CLASSIC.len(), ClassicKeyType::A, 3), None);
-        let login = classic_login(1, ClassicKeyType::B, 7).unwrap();
+    fn a_public_key_is_presented_as_key_a() {
+        let login = CLASSIC[1].login(7);
         assert_eq!(hex::encode_upper(login.load.to_bytes()), "FF82000006A0A1A2A3A4A5");
-        assert_eq!(hex::encode_upper(login.authenticate.to_bytes()), "FF860000050100076100");
+        assert_eq!(hex::encode_upper(login.authenticate.to_bytes()), "FF860000050100076000");
     }
 
     #[test]

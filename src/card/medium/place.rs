@@ -117,6 +117,11 @@ pub(super) fn sector(block: u8) -> u8 {
     block / 4
 }
 
+/// The last block of a sector of such a card.
+pub(super) fn trailer(block: u8) -> Piece {
+    piece(usize::from(sector(block)) * 4 + 3, BLOCK_BYTES)
+}
+
 /// A vector of a layout file that does not come out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(

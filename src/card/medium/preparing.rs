@@ -20,7 +20,9 @@ use super::page_login::{LoggedIn, PageLogin};
 use super::place::{self, Piece};
 use super::public;
 use super::purse_card::PurseFormatting;
+use super::sector_login::{Opening, SectorLogin};
 use crate::card::apdu::Command;
+use crate::card::keys::transport::ClassicKey;
 use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, KeyVersion};
 use crate::card::probe::{Answer, RELAY_GET_VERSION};
 use crate::card::record::{HeaderReading, MemberRecord, Which, read_header};
@@ -63,6 +65,8 @@ pub struct Preparing {
     doing: Deed,
     todo: VecDeque<Deed>,
     begun: bool,
+    /// The key everybody knows that opened the last sector of a Classic.
+    delivered: Option<ClassicKey>,
     /// With a card that asks back.
     files: Option<Talk>,
 }
@@ -93,9 +97,12 @@ enum Deed {
     SameUid,
     /// Asks the chip for its version; it must be an MF0UL21.
     Chip,
-    Load(Command),
-    /// Logs in to a sector as delivered; where that fails, with our own key (load, log in).
-    LogIn(Command, Option<[Command; 2]>),
+    Sector(SectorLogin),
+    /// The trailer must be as delivered: under other access bits the writes would fail half way.
+    EmptyTrailer(Piece),
+    /// The header of this block must not show before its sector is closed: where it would, as
+    /// everybody knows the key that reads headers, the sector is first given another.
+    Cover(u8),
     /// The header must be as delivered.
     EmptyHeader(Piece),
     /// Must be zeros.
@@ -133,10 +140,11 @@ impl Preparing {
         let mut todo = VecDeque::from([Deed::Reset, Deed::SameUid]);
         if let Places::Files(files) = &layout.places {
             let keys = Arc::clone(keys);
-            let (work, first) = FileFormatting::start(uid.clone(), layout, files.clone(), record, keys)?;
+            let (work, first) =
+                FileFormatting::start(uid.clone(), layout, files.clone(), record, keys, again)?;
             todo.push_back(Deed::Files(first));
             let files = Some(Talk::Files(Box::new(work)));
-            return Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files }.go_on());
+            return Ok(Self::talking(uid, todo, files).go_on());
         }
         if let Places::Contact(contact) = &layout.places {
             let (work, first) =
@@ -148,7 +156,7 @@ impl Preparing {
             let (work, first) = PurseFormatting::start(uid.clone(), layout, purse, record, keys, again)?;
             todo.push_back(Deed::Files(first));
             let files = Some(Talk::Purse(Box::new(work)));
-            return Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files }.go_on());
+            return Ok(Self::talking(uid, todo, files).go_on());
         }
         if technology == Technology::Ultralight {
             todo.push_back(Deed::Chip);
@@ -159,10 +167,11 @@ impl Preparing {
         for step in format_steps(technology, layout, &uid, record, &**keys)? {
             match step {
                 FormatDeed::LogIn { block } => {
-                    let [load, log_in] = public::delivered_login(block);
                     let own = again.then(|| keys.classic_login(card, KeyRole::Credit, block)).transpose()?;
-                    let own = own.map(|login| [login.load, login.authenticate]);
-                    todo.extend([Deed::Load(load), Deed::LogIn(log_in, own)]);
+                    todo.push_back(Deed::Sector(SectorLogin::any(block, own)));
+                    if place::sector(block) == place::sector(place::header(&layout.places).at) {
+                        todo.push_back(Deed::Cover(block));
+                    }
                 }
                 FormatDeed::Write(command) => todo.push_back(Deed::Write(command)),
                 FormatDeed::WriteKey(command) => todo.push_back(Deed::WriteKey(command)),
@@ -177,7 +186,11 @@ impl Preparing {
                 }
             }
         }
-        Ok(Self { uid, doing: Deed::Reset, todo, begun: false, files: None }.go_on())
+        Ok(Self::talking(uid, todo, None).go_on())
+    }
+
+    fn talking(uid: CardUid, todo: VecDeque<Deed>, files: Option<Talk>) -> Self {
+        Self { uid, doing: Deed::Reset, todo, begun: false, delivered: None, files }
     }
 
     /// Begins to give the card `uid`, which shows its maker's bytes, a serial of its own.
@@ -188,8 +201,7 @@ impl Preparing {
 
     /// Such a card has no UID that the reader knows of: its conversation asks for its serial.
     fn contact(uid: CardUid, talk: Talk, first: Command) -> PrepareStep {
-        let todo = VecDeque::from([Deed::Files(first)]);
-        Self { uid, doing: Deed::Reset, todo, begun: false, files: Some(talk) }.go_on()
+        Self::talking(uid, VecDeque::from([Deed::Files(first)]), Some(talk)).go_on()
     }
 
     /// Goes on with what came of the last step.
@@ -218,6 +230,10 @@ impl Preparing {
                     LoggedIn::No(_) => self.cut(),
                 };
             }
+            (Deed::Sector(login), Answer::Response(response)) => {
+                let opening = login.answer(response);
+                return self.sector_answer(opening);
+            }
             (Deed::Files(_), Answer::Response(_)) => return self.files_answer(answer),
             (_, Answer::Response(response)) => response.ok(),
         };
@@ -225,39 +241,46 @@ impl Preparing {
             (Deed::SameUid, Some(bytes)) if CardUid::from_bytes(bytes).as_ref() == Ok(&self.uid) => {
                 self.go_on()
             }
-            (Deed::SameUid | Deed::Reset | Deed::Load(_), None)
-            | (Deed::SameUid | Deed::Reset, Some(_))
-            | (Deed::Write(_) | Deed::WriteKey(_), None) => self.cut(),
-            (
-                Deed::Load(_) | Deed::LogIn(..) | Deed::Write(_) | Deed::WriteKey(_) | Deed::WriteClosed(..),
-                Some(_),
-            ) => self.go_on(),
+            (Deed::SameUid | Deed::Reset, _) | (Deed::Write(_) | Deed::WriteKey(_), None) => self.cut(),
+            (Deed::Write(_) | Deed::WriteKey(_) | Deed::WriteClosed(..), Some(_)) => self.go_on(),
             (Deed::WriteClosed(write, login), None) => {
                 // A refused command puts the chip to sleep.
                 let anew = [Deed::Reset, Deed::SameUid, Deed::Open(login), Deed::Write(write)];
                 anew.into_iter().rev().for_each(|deed| self.todo.push_front(deed));
                 self.go_on()
             }
-            (Deed::LogIn(_, Some([load, log_in])), None) => {
-                // A failed login halts the card.
-                let anew = [Deed::Reset, Deed::SameUid, Deed::Load(load), Deed::LogIn(log_in, None)];
-                anew.into_iter().rev().for_each(|deed| self.todo.push_front(deed));
-                self.go_on()
-            }
             (Deed::Chip, Some(bytes)) if is_large_ultralight(bytes) => self.go_on(),
             (Deed::EmptyHeader(_), Some(bytes)) if is_empty_header(bytes) => self.go_on(),
             (Deed::Empty(_), Some(bytes)) if bytes.iter().all(|byte| *byte == 0) => self.go_on(),
+            (Deed::EmptyTrailer(_), Some(bytes)) if public::is_delivered_trailer(bytes) => self.go_on(),
             // A reader that relays nothing cannot open such a card later either.
             (Deed::Chip, None) => self.cut(),
-            (Deed::LogIn(_, None) | Deed::EmptyHeader(_) | Deed::Empty(_), None) | (Deed::Chip, Some(_))
+            (Deed::EmptyHeader(_) | Deed::Empty(_) | Deed::EmptyTrailer(_), None) | (Deed::Chip, Some(_))
                 if !self.begun =>
             {
                 self.not_blank_if_there()
             }
-            (Deed::EmptyHeader(_) | Deed::Empty(_), Some(_)) if !self.begun => {
+            (Deed::EmptyHeader(_) | Deed::Empty(_) | Deed::EmptyTrailer(_), Some(_)) if !self.begun => {
                 PrepareStep::Done(PrepareOutcome::NotBlank)
             }
             _ => self.cut(),
+        }
+    }
+
+    fn sector_answer(mut self, opening: Opening) -> PrepareStep {
+        match opening {
+            Opening::Open(key) => {
+                self.delivered = key;
+                self.go_on()
+            }
+            Opening::More(login) => self.go_on_with(Deed::Sector(login)),
+            Opening::Halted(login) => {
+                let anew = [Deed::Reset, Deed::SameUid, Deed::Sector(login)];
+                anew.into_iter().rev().for_each(|deed| self.todo.push_front(deed));
+                self.go_on()
+            }
+            Opening::Closed if !self.begun => self.not_blank_if_there(),
+            Opening::Closed | Opening::ReaderFailed => self.cut(),
         }
     }
 
@@ -288,7 +311,12 @@ impl Preparing {
     }
 
     fn go_on(mut self) -> PrepareStep {
-        let Some(deed) = self.todo.pop_front() else { return PrepareStep::Done(PrepareOutcome::Prepared) };
+        let Some(mut deed) = self.todo.pop_front() else {
+            return PrepareStep::Done(PrepareOutcome::Prepared);
+        };
+        if let (Deed::Sector(login), Some(known)) = (&mut deed, self.delivered) {
+            login.prefer(known);
+        }
         let command = match &deed {
             Deed::Reset => {
                 self.doing = deed;
@@ -297,14 +325,20 @@ impl Preparing {
             Deed::Foreign => return PrepareStep::Done(PrepareOutcome::NotBlank),
             Deed::SameUid => Command::get_uid(),
             Deed::Chip => Command::direct_transmit(RELAY_GET_VERSION),
-            Deed::Load(command)
-            | Deed::LogIn(command, _)
-            | Deed::Write(command)
+            Deed::Cover(block) => {
+                if self.delivered.is_some_and(|key| public::reads_headers(&key)) {
+                    self.todo.push_front(Deed::Sector(SectorLogin::delivered(*block)));
+                    self.todo.push_front(Deed::Write(public::delivered_trailer(place::trailer(*block).at)));
+                }
+                return self.go_on();
+            }
+            Deed::Write(command)
             | Deed::WriteKey(command)
             | Deed::WriteClosed(command, _)
             | Deed::Files(command) => command.clone(),
+            Deed::Sector(login) => login.command(),
             Deed::Open(login) | Deed::Delivered(login) => login.command(),
-            Deed::EmptyHeader(piece) | Deed::Empty(piece) => piece.read(),
+            Deed::EmptyHeader(piece) | Deed::Empty(piece) | Deed::EmptyTrailer(piece) => piece.read(),
         };
         let begins =
             matches!(deed, Deed::Write(_) | Deed::WriteKey(_) | Deed::WriteClosed(..) | Deed::Files(_));
@@ -325,7 +359,7 @@ fn is_empty_header(bytes: &[u8]) -> bool {
     bytes.first_chunk().is_some_and(|bytes| read_header(bytes) == HeaderReading::Blank)
 }
 
-/// Reads every place of the layout; on a Classic with the key of cards as delivered.
+/// Reads every place of the layout; on a Classic with whichever key it was delivered with.
 fn looks_empty(layout: &CardLayout) -> Result<Vec<Deed>, KeyError> {
     let header = place::header(&layout.places);
     let slots = [Which::A, Which::B].into_iter().flat_map(|which| place::slot(&layout.places, which));
@@ -340,8 +374,8 @@ fn looks_empty(layout: &CardLayout) -> Result<Vec<Deed>, KeyError> {
         if let Places::Blocks(_) = layout.places
             && open.replace(place::sector(piece.at)) != Some(place::sector(piece.at))
         {
-            let [load, log_in] = public::delivered_login(piece.at);
-            deeds.extend([Deed::Load(load), Deed::LogIn(log_in, None)]);
+            deeds.push(Deed::Sector(SectorLogin::any(piece.at, None)));
+            deeds.push(Deed::EmptyTrailer(place::trailer(piece.at)));
         }
         deeds.push(if is_header { Deed::EmptyHeader(piece) } else { Deed::Empty(piece) });
     }

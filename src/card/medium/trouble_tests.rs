@@ -3,6 +3,7 @@
 
 // The simulator's names come from there, too.
 use super::tests::*;
+use super::write_tests::{spent, write};
 use super::*;
 use crate::card::keys::{CardRef, KeyRole, KeyStore, KeyVersion};
 use crate::card::probe::Answer;
@@ -12,10 +13,10 @@ use crate::card::verdict::Refusal;
 use crate::event::card::Technology;
 use crate::protocols::cards::Places;
 
-const IS_WRITE: fn(&Vec<u8>) -> bool = |apdu| apdu[1] == 0xD6;
+pub(super) const IS_WRITE: fn(&Vec<u8>) -> bool = |apdu| apdu[1] == 0xD6;
 
 /// Prepares; nothing when the card left in the middle.
-fn prepare(line: &mut Line<'_>, technology: Technology, again: bool) -> Option<PrepareOutcome> {
+pub(super) fn prepare(line: &mut Line<'_>, technology: Technology, again: bool) -> Option<PrepareOutcome> {
     let uid = uid(line.chip);
     let mut step =
         Preparing::start(uid, technology, &layout(technology), &record(7), &store_keys(), again).unwrap();
@@ -33,7 +34,7 @@ fn prepare(line: &mut Line<'_>, technology: Technology, again: bool) -> Option<P
 
 /// Writes that cannot be half done and undone: a trailer torn in its access bits locks its
 /// sector, and lock bits are only ever set.
-fn is_for_ever(technology: Technology, apdu: &[u8]) -> bool {
+pub(super) fn is_for_ever(technology: Technology, apdu: &[u8]) -> bool {
     match layout(technology).places {
         Places::Files(_) | Places::Contact(_) | Places::Purse(_) => panic!("neither pages nor blocks"),
         Places::Blocks(_) => apdu[1] == 0xD6 && apdu[3] % 4 == 3,
@@ -42,7 +43,7 @@ fn is_for_ever(technology: Technology, apdu: &[u8]) -> bool {
 }
 
 /// Writes that, half done, leave half a mark, or close the header by half an AUTH0.
-fn hides_the_mark(technology: Technology, apdu: &[u8]) -> bool {
+pub(super) fn hides_the_mark(technology: Technology, apdu: &[u8]) -> bool {
     apdu[1] == 0xD6 && apdu[3] == place::header(&layout(technology).places).at || apdu[5..] == [4, 0, 0, 8]
 }
 

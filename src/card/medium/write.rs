@@ -7,6 +7,7 @@
 //!  UID ─ read all ─ same record? ─ log in (credit) ─ write other slot ─ read it back ─► written
 //!                     └ no: changed                        └ from here: unknown, the next tap settles it
 //! ```
+//! Pages are read back from a card that still shows its UID: a reader may not notice a swap.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -91,6 +92,8 @@ enum Deed {
     LogIn(Command),
     Open(PageLogin),
     Write(Piece, Vec<u8>),
+    /// Pages were written without a session: one that is empty takes them as well.
+    SameUid,
     /// Reads back; so many of the bytes count.
     Verify(Piece, Vec<u8>),
     /// A login failed before anything was written: is the card still there?
@@ -254,6 +257,7 @@ impl Writing {
     ) -> Result<VecDeque<Deed>, KeyError> {
         let mut deeds = VecDeque::from([Deed::Open(PageLogin::of(pages, card, &*self.keys)?)]);
         deeds.extend(writes.iter().map(|(piece, data)| Deed::Write(*piece, data.clone())));
+        deeds.push_back(Deed::SameUid);
         let mut rest = bytes;
         for piece in place::slot(&self.layout.places, target) {
             let (now, later) = rest.split_at_checked(piece.len.into()).unwrap_or((rest, &[]));
@@ -287,7 +291,7 @@ impl Writing {
             Deed::Open(login) => login.command(),
             Deed::Write(piece, data) => piece.update(data),
             Deed::Verify(piece, _) => piece.read(),
-            Deed::StillThere => Command::get_uid(),
+            Deed::SameUid | Deed::StillThere => Command::get_uid(),
         };
         let begun = begun || matches!(doing, Deed::Write(..));
         self.stage = Stage::Deeds { doing, todo, begun };
@@ -300,6 +304,10 @@ impl Writing {
             return self.go_on(VecDeque::from([Deed::StillThere]), begun);
         }
         let Answer::Response(response) = answer else { return WriteStep::Done(cut) };
+        let is_same = || {
+            let shown = response.ok().and_then(|bytes| CardUid::from_bytes(bytes).ok());
+            shown.as_ref() == Some(&self.uid)
+        };
         let end = match doing {
             Deed::Load(_) if response.ok().is_none() => {
                 Some(WriteOutcome::Refused(Refusal::ReaderCannotLogIn))
@@ -310,14 +318,9 @@ impl Writing {
                 return WriteStep::Reset(Box::new(Self { stage, ..self }));
             }
             Deed::LogIn(_) if response.ok().is_none() => Some(WriteOutcome::Unknown),
-            Deed::StillThere => {
-                let shown = response.ok().and_then(|bytes| CardUid::from_bytes(bytes).ok());
-                Some(if shown.as_ref() == Some(&self.uid) {
-                    WriteOutcome::Refused(Refusal::WrongKey)
-                } else {
-                    WriteOutcome::NotWritten
-                })
-            }
+            Deed::StillThere if is_same() => Some(WriteOutcome::Refused(Refusal::WrongKey)),
+            Deed::StillThere => Some(WriteOutcome::NotWritten),
+            Deed::SameUid if !is_same() => Some(WriteOutcome::Unknown),
             // The reading was let in with it: the card has left.
             Deed::Open(login) => match login.answer(response) {
                 LoggedIn::Yes => None,

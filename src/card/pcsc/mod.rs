@@ -76,6 +76,12 @@ pub fn list_readers() -> Result<Vec<ReaderInfo>, CardError> {
     Ok(info.collect())
 }
 
+/// Whether a `[[reader]]` with this glob means the reader of that name.
+#[must_use]
+pub fn is_named(glob: &str, name: &str) -> bool {
+    bank::serves(&wildmatch::WildMatch::new(glob), ReaderRole::Card, name)
+}
+
 /// Serves the readers matching `glob` until `stop`.
 pub(super) async fn drive(
     glob: String,

@@ -190,7 +190,7 @@ impl Desk {
     }
 
     /// Does an errand, once: who repeats a write that was cut off writes twice.
-    fn work(&mut self, errand: Errand) {
+    fn work(&mut self, mut errand: Errand) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_millis(200));
         for _ in 0..TRIES {
             if errand.done.is_closed() {
@@ -198,12 +198,26 @@ impl Desk {
             }
             match self.connect() {
                 Ok(mut card) => {
-                    match card.transaction() {
-                        Ok(transaction) => converse(transaction, errand),
-                        Err(_) => errand.cut(),
-                    }
+                    let left = match card.transaction() {
+                        Ok(transaction) if errand.is_sign() => Ok(show(&transaction, errand)),
+                        Ok(transaction) => {
+                            converse(transaction, errand);
+                            Ok(None)
+                        }
+                        // Another program reset it before a word was said: begin again at once.
+                        Err(Error::ResetCard) => Err(errand),
+                        Err(_) => {
+                            errand.cut();
+                            Ok(None)
+                        }
+                    };
                     drop(card.disconnect(Disposition::LeaveCard));
-                    return;
+                    match left {
+                        Ok(None) => return,
+                        Ok(Some(unseen)) => return self.escape(unseen),
+                        Err(again) => errand = again,
+                    }
+                    continue;
                 }
                 Err(Error::SharingViolation) => {}
                 Err(Error::NoSmartcard | Error::RemovedCard) if errand.is_sign() => {
@@ -301,6 +315,20 @@ fn converse(mut transaction: Transaction<'_>, errand: Errand) {
         };
         step = work.answer(&answer);
     }
+}
+
+/// A sign, as commands while a card lies there. What could not be sent is left over: a card that
+/// was pulled lies there for pcscd until its next look.
+fn show(transaction: &Transaction<'_>, errand: Errand) -> Option<Errand> {
+    let Errand { slot, mut step, done } = errand;
+    while let WorkStep::Transmit(command, work) = step {
+        match transmit(transaction, &command) {
+            Ok(Answer::Response(response)) => step = work.answer(&Answer::Response(response)),
+            _ => return Some(Errand { slot, step: WorkStep::Transmit(command, work), done }),
+        }
+    }
+    let _ = done.send(step.cut());
+    None
 }
 
 fn transmit(transaction: &Transaction<'_>, command: &Command) -> Result<Answer, Trouble> {

@@ -80,23 +80,19 @@ pub struct Limits {
 }
 
 impl Limits {
-    const PROVES: Self =
-        Self { per_transaction: Fen(200_000), per_card: Fen(500_000), per_day: Fen(10_000_000) };
-    const HOLDS: Self =
+    /// Low for all: a card proves itself only as far as its keys are safe, and from a credential on
+    /// this gateway's disk, where they are, they can be copied and cards made with them.
+    const BUILT_IN: Self =
         Self { per_transaction: Fen(50_000), per_card: Fen(100_000), per_day: Fen(1_000_000) };
 
-    /// As configured, else the built-in ones; `None` where the card holds no money. A card
-    /// proves itself only as far as its keys are safe: from a credential on this gateway's
-    /// disk (`keys_in_hardware` false) they can be copied, and cards made with them.
+    /// As configured, else the built-in ones; `None` where the card holds no money.
     #[must_use]
-    pub fn of(technology: Technology, rules: &PurseTable, keys_in_hardware: bool) -> Option<Self> {
-        let built_in = match strength(technology) {
-            Strength::Proves if keys_in_hardware => Self::PROVES,
-            Strength::Proves | Strength::Holds => Self::HOLDS,
-            Strength::Identifies => return None,
-        };
+    pub fn of(technology: Technology, rules: &PurseTable) -> Option<Self> {
+        if strength(technology) == Strength::Identifies {
+            return None;
+        }
         let rule = rules.limit.iter().find(|rule| rule.technologies.contains(&technology));
-        Some(rule.map_or(built_in, |rule: &LimitRule| Self {
+        Some(rule.map_or(Self::BUILT_IN, |rule: &LimitRule| Self {
             per_transaction: rule.per_transaction_fen,
             per_card: rule.per_card_fen,
             per_day: rule.per_day_fen,

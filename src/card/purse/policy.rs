@@ -76,9 +76,6 @@ pub struct House<'a> {
     pub hotlist: &'a Hotlist,
     /// Card writes of the whole gateway are held.
     pub writes_held: bool,
-    /// The keys of the card in hand are in a SAM ([`Scope::Chain`](crate::card::keys::Scope)),
-    /// not in the credential of this gateway.
-    pub keys_in_hardware: bool,
     /// While headquarters is not reached: what was spent so on this business day.
     pub offline: Option<OfflineSpent>,
 }
@@ -159,8 +156,7 @@ pub fn stands(card: &Card<'_>, house: &House<'_>) -> Result<(), Refusal> {
 }
 
 fn within_limits(card: &Card<'_>, debit: i64, spent: OfflineSpent, house: &House<'_>) -> Result<(), Refusal> {
-    let limits = Limits::of(card.technology, house.rules, house.keys_in_hardware)
-        .ok_or(Refusal::AccountAtHeadquarters)?;
+    let limits = Limits::of(card.technology, house.rules).ok_or(Refusal::AccountAtHeadquarters)?;
     if debit > limits.per_transaction.0 {
         return Err(Refusal::OfflineTransactionLimit);
     }

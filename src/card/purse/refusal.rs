@@ -144,8 +144,8 @@ refusals! {
         "这笔转账的收款卡写到一半离开了，是否已转入尚不确定，暂不能撤销。请再刷一次收款卡；收款卡坏了或丢了的，先给它补换卡，再撤销。"
         "The card that receives this transfer left while it was written: whether it has it is not known, and it cannot be voided yet. Tap that card once more; if it is broken or lost, replace it first, then void."
     TransferParked "transfer-parked"
-        "这笔转账的收款卡在得知是否已转入之前，已在别处用过；再刷卡或补换都不能得知结果，不能撤销。请勿再转一次，把交易号告知总部，按其结论办理。"
-        "The card that receives this transfer was used elsewhere before it told whether it has it: no tap and no replacement tells any more, and it cannot be voided. Do not send it again; give headquarters the transaction's id and go by its answer."
+        "这笔转账的收款卡在得知是否已转入之前，已在别处用过（或解除暂停时以卡上内容为准）；再刷卡或补换都不能得知结果，不能撤销。请勿再转一次，把交易号告知总部，按其结论办理。"
+        "The card that receives this transfer was used elsewhere, or released as it showed itself, before it told whether it has it: no tap and no replacement tells any more, and it cannot be voided. Do not send it again; give headquarters the transaction's id and go by its answer."
 }
 
 impl std::fmt::Display for Refusal {

@@ -97,7 +97,12 @@ impl Journal {
             _ if taken => Some((Became::Parked, End::Parked(Evidence::default()))),
             Ok(_) | Err(_) => return Ok(Compared::Differs(comparison)),
         };
-        let mut batch = row.release(card, word.reason, word.by)?;
+        // The end that is told first may have made another of it.
+        let becomes = match (&open, &ended) {
+            (Some(open), Some((Became::Committed, _))) => open.fact.status_after,
+            _ => None,
+        };
+        let mut batch = row.release(card, becomes, word.reason, word.by)?;
         let ended = match open.zip(ended) {
             Some((open, (became, how))) => {
                 // First: nothing may be open on what is released.

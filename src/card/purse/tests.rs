@@ -16,7 +16,7 @@ use super::refund::{Original, refund, void};
 use super::settle::Mark;
 use super::*;
 use crate::clock::{TimeQuality, UtcMillis};
-use crate::config::purse::{ClassRule, CouponRule, PurseTable, RewardRule};
+use crate::config::purse::{ClassRule, CouponRule, LimitRule, PurseTable, RewardRule};
 use crate::config::values::Period;
 use crate::event::Text;
 use crate::event::card::Technology;
@@ -369,6 +369,13 @@ fn who_may_what() {
     let hotlist = Hotlist::default();
     let strict = PurseTable { max_hotlist_age: Some("1d".parse::<Period>().unwrap()), ..rules.clone() };
     let open = PurseTable { accept_stores: vec!["own".into(), "SH-0001".into()], ..rules.clone() };
+    let limit = LimitRule {
+        technologies: vec![Technology::Desfire],
+        per_transaction_fen: Fen(200_000),
+        per_card_fen: Fen(500_000),
+        per_day_fen: Fen(10_000_000),
+    };
+    let trusting = PurseTable { limit: vec![limit], ..rules.clone() };
     let now = UtcMillis(1_790_000_000_000);
     let card = Card {
         card_no: &no,
@@ -388,10 +395,8 @@ fn who_may_what() {
         rules: &rules,
         hotlist: &hotlist,
         writes_held: false,
-        keys_in_hardware: true,
         offline,
     };
-    let with_credential = House { keys_in_hardware: false, ..house };
     let doubted = House { quality: TimeQuality::Unsynced, ..house };
     let spend = |fen: i64| (TransactionKind::Spend, Fen(-fen));
     let spent = |by_card, by_all| Some(OfflineSpent { by_card: Fen(by_card), by_all: Fen(by_all) });
@@ -400,10 +405,10 @@ fn who_may_what() {
     let future = Hotlist { as_of: Some(UtcMillis(now.0 + 1)), ..Hotlist::default() };
     let classic = Card { technology: Technology::MifareClassic1k, ..card };
     let cases = [
-        (card, spend(200_000), house, Ok(())),
-        (card, spend(200_001), house, Err(R::OfflineTransactionLimit)),
-        (card, spend(50_000), with_credential, Ok(())),
-        (card, spend(50_001), with_credential, Err(R::OfflineTransactionLimit)),
+        (card, spend(50_000), house, Ok(())),
+        (card, spend(50_001), house, Err(R::OfflineTransactionLimit)),
+        (card, spend(200_000), House { rules: &trusting, ..house }, Ok(())),
+        (card, spend(200_001), House { rules: &trusting, ..house }, Err(R::OfflineTransactionLimit)),
         (card, spend(200_001), House { offline: None, ..house }, Ok(())),
         (card, (TransactionKind::Topup, Fen(400_000)), house, Ok(())),
         (card, (TransactionKind::Adjust, Fen(1)), house, Err(R::NeedsHeadquarters)),

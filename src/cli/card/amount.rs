@@ -29,6 +29,20 @@ impl FromStr for Yuan {
     }
 }
 
+/// An amount typed in yuan that may have a minus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SignedYuan(pub(super) Fen);
+
+impl FromStr for SignedYuan {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (sign, amount) = text.strip_prefix('-').map_or((1, text), |amount| (-1, amount));
+        let Yuan(Fen(fen)) = amount.parse()?;
+        Ok(Self(Fen(sign * fen)))
+    }
+}
+
 /// `cash`, `wechat`, `alipay`, `bank` or `purse`.
 pub(super) fn tender_kind(text: &str) -> Result<TenderKind, String> {
     serde_json::from_value(text.into())
@@ -86,6 +100,11 @@ mod tests {
         }
         for text in ["", "-5", "1.", ".5", "1.234", "1e3", "１００", "1,000", "99999999999999999999"] {
             assert!(text.parse::<Yuan>().is_err(), "{text}");
+        }
+        for (text, fen) in
+            [("-5.00", Some(-500)), ("0.07", Some(7)), ("--5", None), ("-", None), ("+5", None)]
+        {
+            assert_eq!(text.parse().ok().map(|SignedYuan(Fen(fen))| fen), fen, "{text}");
         }
     }
 

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::At;
 use crate::api::client::{Answer, Client, ClientError, Method};
+use crate::card::purse::Refusal;
 use crate::cli::{Exit, Global, daemon};
 use crate::config::values::Locale;
 
@@ -163,11 +164,15 @@ impl Desk {
     }
 }
 
-/// Prints an error and gives its exit status: no card is a device that is not there.
+/// Prints an error and gives its exit status: no card is a device that is not there, and what the
+/// purse refuses is refused by policy, whatever its HTTP status says of the request.
 pub(super) fn report(error: &anyhow::Error) -> Exit {
     let usual = daemon::report(error);
     match error.downcast_ref::<ClientError>() {
         Some(ClientError::Refused { code, .. }) if code == "no-card" => Exit::Device,
+        Some(ClientError::Refused { code, .. }) if Refusal::ALL.iter().any(|it| it.code() == code) => {
+            Exit::Refused
+        }
         _ => usual,
     }
 }

@@ -9,6 +9,8 @@ mod csv;
 mod figures;
 mod import;
 mod life;
+mod points;
+mod read;
 mod release;
 mod show;
 
@@ -36,8 +38,10 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// The card now on the reader / 读卡
-    #[command(after_help = "Example:\n  baygate card read --reader counter-1 --json")]
-    Read(At),
+    #[command(
+        after_help = "Example:\n  baygate card read --reader counter-1 --json\n  baygate card read --reader 'ACS ACR122U*'\n\nWhere no daemon runs the reader is opened by this command; nothing is written to the card."
+    )]
+    Read(read::Args),
     /// Makes the empty card on the reader a member's / 发卡
     #[command(
         after_help = "Example:\n  baygate card issue 8800000042 --type named --tier 2\n  baygate card issue --give-up 0192f0c1-2d3e-7a4b-8c5d-6e7f8091a2b3"
@@ -150,9 +154,18 @@ enum Command {
         #[command(flatten)]
         once: Once,
     },
+    /// Points earned, redeemed for gifts, put right / 积分
+    #[command(subcommand)]
+    Points(points::Points),
+    /// Coupons / 优惠券
+    #[command(subcommand)]
+    Coupon(points::Coupon),
+    /// Puts the money on the card right by hand; headquarters has to be reached / 人工调整余额（须联网）
+    #[command(after_help = "Example:\n  baygate card adjust --principal -5.00 --order K-4")]
+    Adjust(points::Money),
     /// Lets the held card on the reader be used again, once a person has compared it / 核对后解除暂停
     #[command(
-        after_help = "Example:\n  baygate card release --card 8800000042 --operator li.wei --reason 复制卡已扣留\n  baygate card release --card 8800000042 --take 12"
+        after_help = "Example:\n  baygate card release --card 8800000042 --operator li.wei --reason 复制卡已扣留\n  baygate card release --card 8800000042 --take 12\n  baygate card release --card 8800000042 --without-card lost --reason 客户丢卡"
     )]
     Release(release::Args),
     #[command(flatten)]
@@ -247,10 +260,7 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
 
 async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
     match command {
-        Command::Read(at) => {
-            let card = ask::Desk::open(at, global).await?.card().await?;
-            show::card(&card, global);
-        }
+        Command::Read(args) => read::act(args, global).await?,
         Command::Issue { give_up: Some(issue), at, .. } => {
             let over = ask::Desk::open(at, global).await?.give_up(issue).await?;
             show::given_up(&over, global);
@@ -296,6 +306,9 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(Some(transaction), body, &once.key()).await?, global);
         }
+        Command::Points(deed) => points::points(deed, global).await?,
+        Command::Coupon(deed) => points::coupon(deed, global).await?,
+        Command::Adjust(args) => points::money(args, global).await?,
         Command::Life(command) => life::act(command, global).await?,
         Command::Figures(command) => figures::act(command, global).await?,
     }

@@ -13,6 +13,10 @@ pub(super) struct Args {
     /// it shows itself, at this counter / 以卡上所示为准（其计数）
     #[arg(long, value_name = "COUNTER")]
     take: Option<u32>,
+    /// It cannot be brought: lost (report it first with `card block`) or defect; then it can be
+    /// replaced / 卡拿不来：lost（先挂失）或 defect（损坏），之后可补卡
+    #[arg(long, value_name = "WHY", value_parser = ["lost", "defect"], requires_all = ["card", "reason"], conflicts_with = "take")]
+    without_card: Option<String>,
     /// For the record, up to 200 characters / 原因
     #[arg(long)]
     reason: Option<String>,
@@ -31,11 +35,11 @@ pub(super) struct Args {
 /// # Errors
 /// The daemon cannot be asked, or refuses.
 pub(super) async fn act(args: Args, global: &Global) -> anyhow::Result<()> {
-    let Args { take, reason, operator, at, once } = args;
+    let Args { take, without_card, reason, operator, at, once } = args;
     let desk = ask::Desk::open(at, global).await?;
     let path = format!("/v1/cards/{}/release", desk.card_no().await?);
     let key = once.key();
-    let mut body = json!({ "reason": reason, "operator": operator });
+    let mut body = json!({ "without_card": without_card, "reason": reason, "operator": operator });
     let mut answer = desk.answer(&path, body.clone(), Some(&key)).await?;
     if let Some(shows) = answer.body.get("shows").filter(|_| answer.status == 409).cloned() {
         show::compared(&answer.body, global);

@@ -135,10 +135,14 @@ pub(super) fn compared(refused: &Value, global: &Global) {
 pub(super) fn released(released: &Value, global: &Global) {
     let say = |zh: &'static str, en: &'static str| global.language().pick(zh, en);
     told(released, global, || {
-        let shows = released.get("shows").map(|content| of_content(content, global)).unwrap_or_default();
+        let content = released.get("shows").or_else(|| released.get("known"));
+        let shows = content.map(|content| of_content(content, global)).unwrap_or_default();
+        let done = match released.get("without_card") {
+            Some(_) => say("已解除暂停，可补卡", "not held any more, can be replaced"),
+            None => say("已解除暂停", "used again"),
+        };
         let mut lines = vec![format!(
-            "{} {}  ({})  {shows}",
-            say("已解除暂停", "used again"),
+            "{done} {}  ({})  {shows}",
             text(released, "/card_no"),
             text(released, "/released"),
         )];

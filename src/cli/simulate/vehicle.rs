@@ -17,6 +17,8 @@ use crate::sim::vehicle::{
     SlcanProfile, SlcanSim, SpecError, Stage, Truck, VehicleSim,
 };
 
+/// Beyond what a driver waits for an echo it is no line any more.
+const MOST_LINE_MS: u64 = 5_000;
 /// Larger is no trace of a session: an hour has about 30 MiB.
 const MOST_TRACE_BYTES: u64 = 256 << 20;
 
@@ -82,6 +84,10 @@ pub(super) struct Args {
     /// From request to answer / 应答延迟（毫秒）
     #[arg(long, value_name = "MS")]
     latency_ms: Option<u64>,
+    /// Between host and adapter, both ways together, beside --latency-ms / 主机与适配器之间往返的延迟（毫秒）
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(..=MOST_LINE_MS),
+          conflicts_with_all = ["slcan", "can", "replay"])]
+    line_ms: Option<u64>,
     /// Every n-th answer has a wrong character / 每 n 个应答出错一次
     #[arg(long, value_name = "N", conflicts_with_all = ["slcan", "can"])]
     garble_every: Option<u32>,
@@ -289,7 +295,8 @@ fn announce_link(global: &Global, name: &str, link: &str) {
 
 /// The car file, changed by the options.
 pub(super) fn profile(args: &Args) -> anyhow::Result<Profile> {
-    let adapter = args.adapter.as_deref().map_or_else(|| Ok(Adapter::default()), Adapter::named)?;
+    let mut adapter = args.adapter.as_deref().map_or_else(|| Ok(Adapter::default()), Adapter::named)?;
+    adapter.line_ms = args.line_ms.unwrap_or(adapter.line_ms);
     if args.no_car {
         return Ok(Profile { adapter, car: None });
     }

@@ -19,6 +19,8 @@ const HELPER_LIMIT: Duration = Duration::from_secs(5);
 const RESTART_MS: u32 = 200;
 /// Type of a CAN interface in `/sys/class/net/*/type` (linux/if_arp.h).
 const ARPHRD_CAN: &str = "280";
+/// How the helper begins when the driver refuses to listen only.
+const NO_LISTENING: &str = "listen-only";
 /// How often an interface that is away is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -85,6 +87,12 @@ impl InterfaceError {
             Self::NotSetUp { .. } => "bitrate-not-set",
             Self::Other { .. } => "interface-error",
         }
+    }
+
+    /// The driver does not know the mode in which nothing is sent.
+    #[must_use]
+    pub fn cannot_listen(&self) -> bool {
+        matches!(self, Self::NotSetUp { why, .. } if why.starts_with(NO_LISTENING))
     }
 
     /// The same in Chinese.
@@ -163,7 +171,7 @@ pub fn apply(name: &str, bitrate: u32, listen_only: bool) -> Result<(), String> 
     // A driver that does not know the mode refuses it only when it is wanted.
     let mode = interface.set_ctrlmode(CanCtrlMode::ListenOnly, listen_only);
     if listen_only {
-        mode.map_err(told("listen-only"))?;
+        mode.map_err(told(NO_LISTENING))?;
     }
     // Some drivers restart by themselves and refuse this.
     if let Err(error) = interface.set_restart_ms(RESTART_MS) {
@@ -250,7 +258,9 @@ mod tests {
         assert_eq!(asked("ok\n", true).await.1, "can0 500000 listen-only\n");
         let (refused, _) = asked("can0 is no CAN interface of this box\n", false).await;
         let error = refused.unwrap_err();
-        assert_eq!(error.reason(), "bitrate-not-set");
+        assert_eq!((error.reason(), error.cannot_listen()), ("bitrate-not-set", false));
+        let (refused, _) = asked("listen-only: Operation not supported\n", true).await;
+        assert!(refused.unwrap_err().cannot_listen());
         assert!(error.to_string().contains("no CAN interface of this box"), "{error}");
     }
 

@@ -6,7 +6,7 @@ mod frame;
 pub mod interface;
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
@@ -66,6 +66,20 @@ impl CanSocket {
         #[expect(deprecated, reason = "its successor can only be called with `unsafe`")]
         let socket = AsyncFd::new(socket).map_err(explain)?;
         Ok(Self { socket, interface: name.to_owned(), dropped: 0, fd: state.fd })
+    }
+
+    /// Over a socket that is open already and carries frames as the kernel writes them, one a
+    /// message: where there is no CAN, to measure what comes behind it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn over(socket: OwnedFd, name: &str) -> io::Result<Self> {
+        let socket = CanFdSocket::from(socket);
+        socket.set_nonblocking(true)?;
+        // As in `open`.
+        #[expect(deprecated, reason = "its successor can only be called with `unsafe`")]
+        let socket = AsyncFd::new(socket)?;
+        Ok(Self { socket, interface: name.to_owned(), dropped: 0, fd: false })
     }
 
     /// The interface's name.

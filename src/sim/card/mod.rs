@@ -70,9 +70,21 @@ pub enum CardFault {
     MuteUnheard,
 }
 
+/// Another card lay down in the place of the first, and the reader did not notice.
+#[derive(Debug, Clone)]
+pub struct Swapped {
+    /// The first, as it left.
+    pub first: Chip,
+    /// How many commands that change a card the other one has taken.
+    pub taken: usize,
+}
+
 #[derive(Debug)]
 struct State {
     chip: Chip,
+    /// After so many commands this one takes its place.
+    newcomer: Option<(usize, Box<Chip>)>,
+    swapped: Option<Swapped>,
     /// Says nothing any more.
     mute: bool,
     /// Before every answer.
@@ -106,8 +118,15 @@ impl CardSim {
         let stream = TcpStream::connect(reader).await?;
         stream.set_nodelay(true)?;
         let atr = chip.profile().answer_to_reset();
-        let state =
-            State { chip, mute: false, delay: Duration::ZERO, faults: VecDeque::new(), seen: Vec::new() };
+        let state = State {
+            chip,
+            newcomer: None,
+            swapped: None,
+            mute: false,
+            delay: Duration::ZERO,
+            faults: VecDeque::new(),
+            seen: Vec::new(),
+        };
         let state = Arc::new(Mutex::new(state));
         let stop = CancellationToken::new();
         let serve = serve(stream, atr, Arc::clone(&state), stop.clone());
@@ -152,6 +171,19 @@ impl CardSim {
         state.faults.push_back(Some(fault));
     }
 
+    /// Lets another card take this one's place after `good` more commands. The line stays: a reader
+    /// that watches nothing else does not notice.
+    pub fn swap_after(&self, good: usize, other: Chip) {
+        lock(&self.state).newcomer = Some((good, Box::new(other)));
+    }
+
+    /// What became of [`swap_after`](Self::swap_after), once it happened; [`chip`](Self::chip) is the
+    /// other card then.
+    #[must_use]
+    pub fn swapped(&self) -> Option<Swapped> {
+        lock(&self.state).swapped.clone()
+    }
+
     /// The card as it is now: to be tapped again.
     #[must_use]
     pub fn chip(&self) -> Chip {
@@ -181,6 +213,19 @@ impl CardSim {
 impl Drop for CardSim {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+impl State {
+    fn next_card(&mut self) {
+        match self.newcomer.take() {
+            Some((0, mut other)) => {
+                other.reset();
+                let first = std::mem::replace(&mut self.chip, *other);
+                self.swapped = Some(Swapped { first, taken: 0 });
+            }
+            waits => self.newcomer = waits.map(|(good, other)| (good - 1, other)),
+        }
     }
 }
 
@@ -246,6 +291,7 @@ fn respond(state: &Mutex<State>, apdu: &[u8]) -> Option<Vec<u8>> {
     if state.seen.len() < SEEN {
         state.seen.push(apdu.to_vec());
     }
+    state.next_card();
     let answer = match state.faults.pop_front().flatten() {
         Some(CardFault::Status(status)) => status.to_be_bytes().to_vec(),
         Some(CardFault::Garbage) => vec![0xA5; 3],
@@ -273,6 +319,10 @@ fn respond(state: &Mutex<State>, apdu: &[u8]) -> Option<Vec<u8>> {
         }
         None => state.chip.apdu(apdu),
     };
+    let was_done = matches!(answer.as_slice(), [.., 0x90 | 0x91, 0x00] | [.., 0x61, _]);
+    if let Some(swapped) = state.swapped.as_mut().filter(|_| was_done && changes(apdu)) {
+        swapped.taken += 1;
+    }
     Some(answer)
 }
 

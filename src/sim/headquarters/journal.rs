@@ -2,9 +2,10 @@
 //! anything in them is acknowledged, read again at the next start.
 //!
 //! ```text
-//!   SOURCE EPOCH CLASS CLASSSEQUENCE ID SEQUENCE     an event
-//!   SOURCE EPOCH CLASS FROM-TO gap                   a stretch that will never come
+//!   SOURCE EPOCH CLASS CLASSSEQUENCE ID SEQUENCE SHA256     an event, and its body as it came
+//!   SOURCE EPOCH CLASS FROM-TO gap                          a stretch that will never come
 //! ```
+//! Lines of earlier versions have no SHA256; they are taken up all the same.
 //! A kill may tear the last line: it was never acknowledged, and is cut off at
 //! the next start.
 
@@ -14,7 +15,7 @@ use std::path::Path;
 
 use uuid::Uuid;
 
-use super::{Envelope, Life, Lives};
+use super::{Digest, Envelope, Life, Lives};
 
 /// The file, and what is to be written to it.
 pub(super) struct Journal {
@@ -58,10 +59,12 @@ impl Journal {
     }
 
     /// Notes an event for the next [`Journal::sync`].
-    pub(super) fn note(&mut self, envelope: &Envelope, class_sequence: u64) {
+    pub(super) fn note(&mut self, envelope: &Envelope, class_sequence: u64, body: Digest) {
         let Envelope { id, source, epoch, class, sequence, .. } = envelope;
         let sequence = sequence.as_deref().and_then(|digits| digits.parse::<u64>().ok()).unwrap_or(0);
-        self.unwritten.push_str(&format!("{source} {epoch} {class} {class_sequence} {id} {sequence}\n"));
+        let sha256 = hex::encode(body);
+        self.unwritten
+            .push_str(&format!("{source} {epoch} {class} {class_sequence} {id} {sequence} {sha256}\n"));
     }
 
     /// Notes a stretch that will never come.
@@ -99,14 +102,20 @@ fn recall(line: &str, lives: &mut Lives) -> Option<()> {
         lives.entry((source, epoch)).or_default().skip(class, from, to);
     } else {
         let (sequence, id) = (sequence.parse().ok()?, Uuid::parse_str(id).ok()?);
+        words.next()?;
+        let body = match words.next() {
+            Some(digits) => Some(Digest::try_from(hex::decode(digits).ok()?).ok()?),
+            None => None,
+        };
         let life: &mut Life = lives.entry((source, epoch)).or_default();
-        life.take(class, sequence, id, false);
+        life.take(class, sequence, (id, body), false);
     }
     Some(())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Verdict;
     use super::*;
 
     fn envelope(sequence: u64) -> Envelope {
@@ -126,9 +135,9 @@ mod tests {
         let path = dir.path().join("hq.journal");
         let (mut journal, lives) = Journal::open(&path).unwrap();
         assert!(lives.is_empty());
-        journal.note(&envelope(1), 1);
+        journal.note(&envelope(1), 1, [0xA1; 32]);
         journal.note_gap("/stores/S/gateways/g", Uuid::nil(), "card", 2, 4);
-        journal.note(&envelope(5), 5);
+        journal.note(&envelope(5), 5, [0xA5; 32]);
         journal.sync().unwrap();
         assert!(Journal::open(&path).is_err(), "two writers");
         drop(journal);
@@ -138,12 +147,21 @@ mod tests {
         bytes.extend(format!("/stores/S/gateways/g {} card 6 {} 10", Uuid::nil(), Uuid::nil()).bytes());
         std::fs::write(&path, &bytes).unwrap();
         for _ in 0..2 {
-            let (journal, lives) = Journal::open(&path).unwrap();
-            assert_eq!(lives[&("/stores/S/gateways/g".to_owned(), Uuid::nil())].up_to["card"], 5);
+            let (journal, mut lives) = Journal::open(&path).unwrap();
+            let life = lives.get_mut(&("/stores/S/gateways/g".to_owned(), Uuid::nil())).unwrap();
+            assert_eq!(life.up_to["card"], 5);
+            let again = |life: &mut Life, body| life.take("card", 5, (Uuid::from_u128(5), Some(body)), true);
+            assert_eq!(again(life, [0xA5; 32]), Verdict::Duplicate);
+            assert_eq!(again(life, [0x5A; 32]), Verdict::Fork, "another body");
             drop(journal);
             assert_eq!(std::fs::metadata(&path).unwrap().len(), whole as u64);
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(text.lines().next().unwrap().ends_with(" 101"), "{text}");
+        let first = format!("{} 101 {}", Uuid::from_u128(1), "a1".repeat(32));
+        assert!(text.lines().next().unwrap().ends_with(&first), "{text}");
+        // As an earlier version wrote it.
+        std::fs::write(&path, text.replace(&format!(" {}", "a5".repeat(32)), "")).unwrap();
+        let (_, lives) = Journal::open(&path).unwrap();
+        assert_eq!(lives[&("/stores/S/gateways/g".to_owned(), Uuid::nil())].up_to["card"], 5);
     }
 }

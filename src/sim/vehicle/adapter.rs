@@ -57,6 +57,8 @@ pub struct Adapter {
     pub flow_modes: bool,
     /// Understands the digit after a request that ends the wait early.
     pub count_digit: bool,
+    /// Answers `?` to a request that ends in such a digit.
+    pub refuses_count: bool,
     /// Error of `ATRV` in volts.
     pub voltage_offset: f64,
     /// No voltage pin: `ATRV` says 0.0V.
@@ -77,6 +79,9 @@ pub struct Adapter {
     pub baud: u32,
     /// From `ATZ` to the banner.
     pub reset_ms: u64,
+    /// What it writes is so long under way to the host, whatever the car does: a radio link, the
+    /// latency timer of a USB converter.
+    pub line_ms: u64,
     /// How long it waits for more answers with adaptive timing, in percent of the usual.
     pub quiet_percent: u32,
     /// Answer to `STDI`: an STN chip.
@@ -102,6 +107,7 @@ impl Default for Adapter {
             prompt_late_ms: 0,
             flow_modes: true,
             count_digit: true,
+            refuses_count: false,
             voltage_offset: 0.0,
             no_voltage: false,
             linefeeds: false,
@@ -112,6 +118,7 @@ impl Default for Adapter {
             split_ms: 1,
             baud: 0,
             reset_ms: 20,
+            line_ms: 0,
             quiet_percent: 100,
             stn: None,
         }

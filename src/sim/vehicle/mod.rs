@@ -176,9 +176,11 @@ impl VehicleSim {
         }
     }
 
-    /// Another adapter stands at the same place, freshly powered.
+    /// Another adapter stands at the same place, freshly powered; the line there is as it was.
     pub fn replace_adapter(&self, adapter: Adapter) {
-        lock(&self.world).elm = elm::Elm::new(adapter);
+        let elm = &mut lock(&self.world).elm;
+        let line_ms = elm.adapter.line_ms.max(adapter.line_ms);
+        *elm = elm::Elm::new(Adapter { line_ms, ..adapter });
     }
 
     /// Lets something go wrong.

@@ -28,6 +28,9 @@ impl Elm {
             Some((digits, count)) if odd => (digits, count.parse().ok()),
             _ => (text, None),
         };
+        if odd && self.adapter.refuses_count {
+            return self.refuse();
+        }
         let count = count.filter(|_| self.adapter.count_digit);
         let Ok(mut bytes) = hex::decode(digits) else { return self.refuse() };
         let most = if self.settings.style.formatting { 7 } else { 8 };

@@ -41,6 +41,8 @@ pub struct SlcanProfile {
     pub garbage: bool,
     /// Other units talk on the bus all the time.
     pub chatter: bool,
+    /// Tells each error by itself, as the kernel's driver reads it (`e1s`: bit stuffing).
+    pub tells_errors: bool,
 }
 
 impl Default for SlcanProfile {
@@ -53,6 +55,7 @@ impl Default for SlcanProfile {
             split_bytes: 0,
             garbage: false,
             chatter: false,
+            tells_errors: false,
         }
     }
 }
@@ -258,10 +261,8 @@ impl Device for Player {
 
 impl Player {
     async fn write(&self, endpoint: &mut Endpoint, bytes: &[u8]) {
-        let split = match lock_any(&self.0).profile.split_bytes {
-            0 => bytes.len().max(1),
-            split => split,
-        };
+        let split = Some(lock_any(&self.0).profile.split_bytes).filter(|bytes| *bytes > 0);
+        let split = split.unwrap_or(bytes.len().max(1));
         for piece in bytes.chunks(split) {
             endpoint.write(piece).await;
             if split < bytes.len() {
@@ -367,11 +368,10 @@ impl World {
     /// A frame of the car's own talk, if it talks, or at a wrong rate an error.
     fn chat(&mut self) -> Vec<u8> {
         match self.mode {
-            Mode::Closed => Vec::new(),
-            _ if !self.talks() => Vec::new(),
+            mode if mode == Mode::Closed || !self.talks() => Vec::new(),
             _ if !self.rate_is_right() => {
                 self.bus_error = true;
-                Vec::new()
+                if self.profile.tells_errors { b"e1s\r".to_vec() } else { Vec::new() }
             }
             _ if self.units.truck.is_some() => {
                 let frames = self.units.tick();

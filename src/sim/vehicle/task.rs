@@ -1,5 +1,6 @@
-//! Plays the adapter's steps over the transport.
+//! Plays the adapter's steps over the transport, and the line between it and the host.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +35,29 @@ struct Playing {
     since: Instant,
 }
 
+/// The way to the host. What the adapter writes may be under way for a while; what comes behind
+/// it keeps its distance, as on a radio link or behind a converter's latency timer.
+struct Line {
+    endpoint: Endpoint,
+    under_way: VecDeque<(Instant, Vec<u8>)>,
+}
+
+impl Line {
+    async fn send(&mut self, bytes: &[u8], delay: Duration) {
+        if delay.is_zero() && self.under_way.is_empty() {
+            self.endpoint.write(bytes).await;
+        } else {
+            self.under_way.push_back((Instant::now() + delay, bytes.to_vec()));
+        }
+    }
+
+    async fn arrive(&mut self) {
+        if let Some((_, bytes)) = self.under_way.pop_front() {
+            self.endpoint.write(&bytes).await;
+        }
+    }
+}
+
 pub(super) fn lock(world: &Mutex<World>) -> std::sync::MutexGuard<'_, World> {
     lock_any(world)
 }
@@ -48,31 +72,37 @@ impl Device for Player {
         lock(&self.world).elm.power_cycle();
     }
 
-    async fn serve(&mut self, mut endpoint: Endpoint) {
+    async fn serve(&mut self, endpoint: Endpoint) {
+        let mut line = Line { endpoint, under_way: VecDeque::new() };
         let mut playing = Playing { reaction: Reaction::default(), since: Instant::now() };
         loop {
             let next = playing.reaction.steps.front().map(|step| playing.since + step.after);
+            let due = line.under_way.front().map(|(due, _)| *due);
             tokio::select! {
                 () = self.wake.notified() => {
                     let unasked = std::mem::take(&mut lock(&self.world).unasked);
                     if !unasked.is_empty() {
                         playing.reaction = Reaction::default();
-                        self.write(&mut endpoint, &unasked).await;
+                        self.write(&mut line, &unasked).await;
                     }
                 }
+                () = sleep_until(due.unwrap_or(playing.since)), if due.is_some() => line.arrive().await,
                 () = sleep_until(next.unwrap_or(playing.since)), if next.is_some() => {
                     if let Some(step) = playing.reaction.steps.pop_front() {
                         playing.since += step.after;
-                        self.write(&mut endpoint, &step.bytes).await;
+                        self.write(&mut line, &step.bytes).await;
                     }
                 }
-                input = endpoint.read() => match input {
+                input = line.endpoint.read() => match input {
                     Ok(Input::Bytes(bytes)) => {
                         for byte in bytes {
-                            self.take(byte, &mut endpoint, &mut playing).await;
+                            self.take(byte, &mut line, &mut playing).await;
                         }
                     }
-                    Ok(Input::Left) => playing.reaction = Reaction::default(),
+                    Ok(Input::Left) => {
+                        playing.reaction = Reaction::default();
+                        line.under_way.clear();
+                    }
                     Err(error) => {
                         tracing::debug!(%error, "simulated adapter's transport broke");
                         return;
@@ -84,12 +114,12 @@ impl Device for Player {
 }
 
 impl Player {
-    async fn take(&self, byte: u8, endpoint: &mut Endpoint, playing: &mut Playing) {
+    async fn take(&self, byte: u8, line: &mut Line, playing: &mut Playing) {
         let rate = lock(&self.world).elm.adapter.baud;
-        if rate != 0 && endpoint.baud().is_some_and(|theirs| theirs != rate) {
+        if rate != 0 && line.endpoint.baud().is_some_and(|theirs| theirs != rate) {
             lock(&self.world).elm.noise();
             // Framing errors: what the host reads is as wrong as what the chip read.
-            self.write(endpoint, &[0xF8 ^ (byte & 0x07)]).await;
+            self.write(line, &[0xF8 ^ (byte & 0x07)]).await;
             return;
         }
         if lock(&self.world).elm.is_lost(byte) {
@@ -99,7 +129,7 @@ impl Player {
             if playing.reaction.stoppable {
                 playing.reaction = Reaction::default();
                 let stopped = lock(&self.world).elm.stop();
-                self.write(endpoint, &stopped).await;
+                self.write(line, &stopped).await;
             }
             return;
         }
@@ -111,18 +141,20 @@ impl Player {
         // What needs no waiting is printed before the next byte is looked at.
         while playing.reaction.steps.front().is_some_and(|step| step.after.is_zero()) {
             let step = playing.reaction.steps.pop_front();
-            self.write(endpoint, &step.map(|step| step.bytes).unwrap_or_default()).await;
+            self.write(line, &step.map(|step| step.bytes).unwrap_or_default()).await;
         }
     }
 
-    async fn write(&self, endpoint: &mut Endpoint, bytes: &[u8]) {
-        let (bytes, split, gap) = {
+    async fn write(&self, line: &mut Line, bytes: &[u8]) {
+        let (bytes, split, gap, delay) = {
             let elm = &mut lock(&self.world).elm;
-            (elm.as_written(bytes), elm.adapter.split_bytes, elm.adapter.split_ms)
+            let adapter = &elm.adapter;
+            let (split, gap, delay) = (adapter.split_bytes, adapter.split_ms, adapter.line_ms);
+            (elm.as_written(bytes), split, gap, Duration::from_millis(delay))
         };
         let split = if split == 0 { bytes.len().max(1) } else { split };
         for piece in bytes.chunks(split) {
-            endpoint.write(piece).await;
+            line.send(piece, delay).await;
             if split < bytes.len() {
                 tokio::time::sleep(Duration::from_millis(gap)).await;
             }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use crate::clock::{TimeQuality, UtcMillis};
 
-pub use table::{Begin, HANDLERS, Handler, handler};
+pub use table::{Begin, CONFIG_PUT, HANDLERS, Handler, handler};
 
 /// A command as it came in.
 #[derive(Debug, Clone, PartialEq)]

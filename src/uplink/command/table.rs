@@ -5,8 +5,12 @@ use serde_json::{Value, json};
 use super::Order;
 use super::hotlist::hotlist_put;
 use crate::card::counter::reissue::HqRecord;
+use crate::config::pushed::Pushed;
 use crate::ident::DeviceId;
 use crate::store::hotlist::HotlistOp;
+
+/// Kind of the request that gives the gateway rules of headquarters ([`Pushed`]).
+pub const CONFIG_PUT: &str = "config.put";
 
 /// One command.
 #[derive(Debug)]
@@ -46,6 +50,7 @@ pub const HANDLERS: &[Handler] = &[
     Handler { name: "ping", read_only: true, begin: |_| Ok(Begin::Done(json!({}))) },
     Handler { name: "vehicle.scan", read_only: true, begin: vehicle_scan },
     Handler { name: "hotlist.put", read_only: false, begin: hotlist_put },
+    Handler { name: "config.put", read_only: false, begin: config_put },
     Handler { name: "card.reissue", read_only: false, begin: card_reissue },
 ];
 
@@ -53,6 +58,19 @@ pub const HANDLERS: &[Handler] = &[
 #[must_use]
 pub fn handler(name: &str) -> Option<&'static Handler> {
     HANDLERS.iter().find(|handler| handler.name == name)
+}
+
+/// What can be seen without the gateway's own files; the rest is the gateway's, which has them.
+fn config_put(order: &Order) -> Result<Begin, String> {
+    let pushed: Pushed = serde_json::from_value(order.args.clone())
+        .map_err(|error| format!("args are not what they must be: {error}"))?;
+    pushed.check()?;
+    Ok(Begin::Ask {
+        row: "command.config.put",
+        kind: CONFIG_PUT,
+        target: "gateway".into(),
+        body: json!(pushed),
+    })
 }
 
 fn card_reissue(order: &Order) -> Result<Begin, String> {

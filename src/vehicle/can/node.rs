@@ -48,6 +48,8 @@ pub struct Node {
     name: String,
     identity: Identity,
     bitrate: Option<u32>,
+    /// The helper may set the interface up: `bitrate=` stands in the link.
+    helped: bool,
     /// slcan without `bitrate=`.
     may_try_rates: bool,
     /// Rates that were not tried since the last answer.
@@ -79,6 +81,7 @@ impl Node {
             name: name.to_owned(),
             identity: Identity { name: identity, ..Identity::default() },
             bitrate,
+            helped: false,
             may_try_rates: false,
             other_rates: Vec::new(),
             width: None,
@@ -206,7 +209,7 @@ impl Node {
         let drained = self.drain().await? + std::mem::take(&mut self.idle_frames);
         match &self.bus {
             // Over the kernel the filters let only answers come so far; its counter tells.
-            Bus::Kernel(_) if self.tally.is_nonsense() => Err(self.wrong_rate()),
+            Bus::Kernel(_) if self.tally.is_nonsense() => Err(self.leave_wrong_rate().await),
             Bus::Kernel(_) => Ok(()),
             // It keeps its error flag from the last question that nobody acknowledged: no sign of a wrong rate.
             Bus::Slcan(_) => {

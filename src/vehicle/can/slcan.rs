@@ -279,6 +279,30 @@ mod tests {
         }
     }
 
+    /// The same lines as others write and read them.
+    #[test]
+    fn lines_of_public_works() {
+        // Sources: Linux drivers/net/can/slcan (the examples of its frame format), python-can's
+        // tests of its slcan interface (remote frames, a line in pieces).
+        let (short, long) = (Id::standard(0x456), Id::extended(0x12AB_CDEF));
+        for (line, id, bytes) in [
+            ("t1230\r", Id::standard(0x123), &[][..]),
+            ("t4563112233\r", short, &[0x11, 0x22, 0x33]),
+            ("T12ABCDEF2AA55\r", long, &[0xAA, 0x55]),
+        ] {
+            assert_eq!(said(line.as_bytes()), [data(id, bytes)], "{line}");
+            let frame = Frame::new(id, bytes, false).unwrap();
+            assert_eq!(Command::Send(frame).wire(), line.as_bytes());
+        }
+        for line in ["r1230\r", "r1238\r", "R12ABCDEF6\r"] {
+            assert_eq!(said(line.as_bytes()), [Said::Remote], "{line}");
+        }
+        let mut lines = Lines::default();
+        let heard =
+            ["T12ABCDEF", "2AA55\rT12", "ABCDEF2AA55\r"].map(|piece| lines.feed(piece.as_bytes()).len());
+        assert_eq!(heard, [0, 1, 1]);
+    }
+
     #[test]
     fn commands_as_the_manual_writes_them() {
         let frame = |id, bytes: &[u8]| Command::Send(Frame::new(id, bytes, false).unwrap());

@@ -61,7 +61,12 @@ fn what_must_be_true_just_before() {
             Before { rpm: vec![], powertrain: Powertrain::Bev, speed_km_h: Some(3.0), ..off.clone() },
             Err(Refusal::Moving(3.0)),
         ),
-        ("a weak battery", Before { volts: Some(11.2), ..off }, Err(Refusal::BatteryLow(11.2))),
+        ("a weak battery", Before { volts: Some(11.2), ..off.clone() }, Err(Refusal::BatteryLow(11.2))),
+        (
+            "a lithium battery that is nearly empty",
+            Before { chemistry: Chemistry::Lfp, ..off },
+            Err(Refusal::BatteryLow(12.4)),
+        ),
     ] {
         assert_eq!(may_clear(&before), expected, "{name}");
     }

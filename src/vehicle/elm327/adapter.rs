@@ -6,12 +6,12 @@ mod clearing;
 
 use std::time::Duration;
 
-use super::baud::{ProbeError, open_probing};
+use super::ask::Unknown;
+use super::contact::contact;
 use super::port::{Port, PortError, Reply};
 use super::reply::{Line, classify, parse_voltage};
 use super::trace::Trace;
 use crate::config::values::Transport;
-use crate::link;
 use crate::protocols::{AdapterProfile, Bundle};
 use crate::vehicle::adapter::{Capabilities, Identity, Waits};
 use crate::vehicle::batch::MOST_PIDS;
@@ -23,8 +23,6 @@ use crate::vehicle::protocol::Protocol;
 pub(super) const AT_LIMIT: Duration = Duration::from_secs(2);
 /// `AT Z` blinks all lamps first.
 const RESET_LIMIT: Duration = Duration::from_secs(4);
-/// Attempts at the first prompt while a Bluetooth serial port connects.
-const BLUETOOTH_ATTEMPTS: u32 = 4;
 /// Bytes of two printed CAN frames: an adapter that died behind them died of a long answer.
 const LONG_BYTES: usize = 40;
 /// PIDs in a request when the adapter dies of long answers: service, and two with two bytes, in one frame.
@@ -55,6 +53,10 @@ pub struct Adapter {
     pub(super) echo_tried: u32,
     /// It echoed a line while it was set up, before anybody asked whether it does.
     pub(super) echoed_unasked: bool,
+    /// It echoed a line since it was opened.
+    pub(super) echoes_lines: bool,
+    /// The digit itself is on trial: it is sent whatever it costs.
+    pub(super) tries_digit: bool,
     /// The protocol was assumed, nobody answered on it yet.
     pub(super) assumed: bool,
     /// How many PIDs in a request the car at hand takes.
@@ -64,6 +66,8 @@ pub struct Adapter {
     /// The last request, when the car kept silent on it.
     pub(super) silent_on: Option<Request>,
     pub(super) too_hasty: u32,
+    /// What it was taken to understand and does not.
+    pub(super) unknown: Unknown,
     /// Data lines of the last reply.
     pub(super) lines_told: usize,
 }
@@ -79,18 +83,7 @@ impl Adapter {
         remembered_baud: Option<u32>,
         trace: Option<Trace>,
     ) -> Result<Self, AdapterError> {
-        let (port, baud) = match transport {
-            // A Bluetooth serial port has no rate, and each opening dials the adapter anew.
-            Transport::Serial { baud: None, .. } if !is_bluetooth(transport) => {
-                let (port, rate) = open_probing(transport, remembered_baud, trace).await.map_err(unprobed)?;
-                (port, Some(rate))
-            }
-            _ => {
-                let mut port = Port::new(link::open(transport, None).await?, trace);
-                first_contact(&mut port, is_bluetooth(transport)).await?;
-                (port, None)
-            }
-        };
+        let (port, baud) = contact(transport, remembered_baud, trace).await?;
         let mut adapter = Self {
             port,
             identity: Identity::default(),
@@ -108,10 +101,13 @@ impl Adapter {
             echo_on: false,
             echo_tried: 0,
             echoed_unasked: false,
+            echoes_lines: false,
+            tries_digit: false,
             assumed: false,
             car_takes: MOST_PIDS,
             silent_on: None,
             too_hasty: 0,
+            unknown: Unknown::default(),
             lines_told: 0,
         };
         let reset = match adapter.exchange(Outgoing::At(AtCommand::Reset), RESET_LIMIT).await {
@@ -120,8 +116,8 @@ impl Adapter {
             other => other?,
         };
         adapter.needs_set_up = false;
-        adapter.identify(bundle, &reset).await?;
-        adapter.set_up().await?;
+        let is_quiet = adapter.identify(bundle, &reset).await?;
+        adapter.set_up(is_quiet).await?;
         Ok(adapter)
     }
 
@@ -222,15 +218,20 @@ impl Adapter {
         self.silent_on = None;
     }
 
-    async fn identify(&mut self, bundle: &Bundle, reset: &Reply) -> Result<(), AdapterError> {
+    /// Whether it took the end of its echo.
+    async fn identify(&mut self, bundle: &Bundle, reset: &Reply) -> Result<bool, AdapterError> {
         let banner = reset.lines.iter().find_map(|line| match classify(line) {
             Line::Banner(_) => Some(line.clone()),
             _ => None,
         });
-        self.at(AtCommand::EchoOff).await?;
-        self.echoed_unasked |= self.port_echoed();
-        let told = text_line(&self.at(AtCommand::Identity).await?);
-        self.identity.name = told.or(banner).unwrap_or_else(|| "unknown".into());
+        let is_quiet = self.accepts(AtCommand::EchoOff).await?;
+        self.notice_echo();
+        // The banner is what it would say again.
+        let told = match banner {
+            Some(banner) => Some(banner),
+            None => text_line(&self.at(AtCommand::Identity).await?),
+        };
+        self.identity.name = told.unwrap_or_else(|| "unknown".into());
         self.profile = bundle.adapter(&self.identity.name).cloned();
         self.identity.firmware = text_line(&self.at(AtCommand::StnIdentity).await?);
         // STN chips call themselves ELM327 too: what they say of themselves as STN counts more.
@@ -238,13 +239,26 @@ impl Adapter {
             self.profile = Some(known.clone());
         }
         self.identity.description = text_line(&self.at(AtCommand::Description).await?);
-        Ok(())
+        Ok(is_quiet)
     }
 
-    async fn set_up(&mut self) -> Result<(), AdapterError> {
-        for command in [AtCommand::EchoOff, AtCommand::LinefeedsOff, AtCommand::SpacesOff] {
+    fn notice_echo(&mut self) {
+        self.echoed_unasked |= self.port_echoed();
+        self.echoes_lines |= self.port_echoed();
+    }
+
+    /// After a reset. `is_quiet`: its echo was turned off since.
+    async fn set_up(&mut self, is_quiet: bool) -> Result<(), AdapterError> {
+        let linefeeds = self.port.linefeeds();
+        let wanted = [
+            (AtCommand::EchoOff, !is_quiet),
+            // Off after a reset, but for those that were heard to send them.
+            (AtCommand::LinefeedsOff, linefeeds),
+            (AtCommand::SpacesOff, true),
+        ];
+        for (command, _) in wanted.into_iter().filter(|(_, wanted)| *wanted) {
             self.at(command).await?;
-            self.echoed_unasked |= self.port_echoed();
+            self.notice_echo();
         }
         let headers = self.at(AtCommand::HeadersOn).await?;
         // Without headers nothing can be attributed to an ECU.
@@ -272,7 +286,7 @@ impl Adapter {
         if search_blocked {
             self.at(AtCommand::ForgetEvents).await?;
         }
-        self.set_up().await
+        self.set_up(false).await
     }
 
     /// One local command; what the adapter's profile says to skip is answered with nothing.
@@ -381,43 +395,4 @@ fn lost_settings(command: Outgoing, reply: &Reply) -> bool {
     );
     !may_say_its_name
         && reply.lines.iter().any(|line| matches!(classify(line), Line::Banner(_) | Line::SettingsLost))
-}
-
-fn unprobed(error: ProbeError) -> AdapterError {
-    match error {
-        ProbeError::Link(link) => AdapterError::Link(link),
-        ProbeError::NoRate { bytes_seen: 0 } => AdapterError::Silent,
-        ProbeError::NoRate { bytes_seen } => {
-            AdapterError::Garbled(format!("{bytes_seen} byte(s) at six rates, none with a prompt"))
-        }
-    }
-}
-
-/// `/dev/rfcomm*` (BlueZ): opens at once and connects within some seconds.
-fn is_bluetooth(transport: &Transport) -> bool {
-    let Transport::Serial { path, .. } = transport else { return false };
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("rfcomm"))
-}
-
-/// Waits for the first prompt. Each attempt takes two to three seconds.
-async fn first_contact(port: &mut Port, dials_first: bool) -> Result<(), AdapterError> {
-    let attempts = if dials_first { BLUETOOTH_ATTEMPTS } else { 1 };
-    for _ in 1..attempts {
-        match port.resync().await {
-            Ok(()) => return Ok(()),
-            Err(PortError::NoPrompt { bytes: 0, .. }) => {}
-            Err(error) => return Err(no_first_contact(&error)),
-        }
-    }
-    port.resync().await.map_err(|error| no_first_contact(&error))
-}
-
-fn no_first_contact(error: &PortError) -> AdapterError {
-    match error {
-        PortError::Gone(error) => AdapterError::Gone(error.to_string()),
-        PortError::NoPrompt { bytes: 0, .. } => AdapterError::Silent,
-        PortError::NoPrompt { .. } | PortError::Flood | PortError::Restarted | PortError::Misheard => {
-            AdapterError::Garbled(error.to_string())
-        }
-    }
 }

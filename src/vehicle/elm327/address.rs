@@ -15,7 +15,14 @@ impl Adapter {
         if self.addressed == target {
             return Ok(None);
         }
-        self.address_all().await?;
+        // From one unit of the usual identifiers to another, header and filter are written over.
+        let written_over = self.protocol.is_some_and(|protocol| {
+            let usual = |target| UnitAddress::of(protocol, target).is_some_and(UnitAddress::answers_as_usual);
+            protocol.is_can() && usual(self.addressed) && usual(target) && self.to_take_back.is_empty()
+        });
+        if !written_over {
+            self.address_all().await?;
+        }
         match target {
             Target::Functional => return Ok(None),
             Target::Unit(_) | Target::Paired(_) => {}
@@ -32,7 +39,7 @@ impl Adapter {
         let Some(unit) = UnitAddress::of(protocol, target) else { return Ok(Some(Complaint::NoAddress)) };
         self.header_changed = true;
         self.addressed = target;
-        let told = self.tell_unit(protocol, unit).await;
+        let told = self.tell_unit(protocol, unit, written_over).await;
         if !matches!(told, Ok(true)) {
             self.address_all().await?;
         }
@@ -40,8 +47,13 @@ impl Adapter {
     }
 
     /// Header, filter and flow control of one unit. False: it does not take the header, or would
-    /// not print the answers.
-    async fn tell_unit(&mut self, protocol: Protocol, unit: UnitAddress) -> Result<bool, AdapterError> {
+    /// not print the answers. `written_over`: the filter of another unit still stands.
+    async fn tell_unit(
+        &mut self,
+        protocol: Protocol,
+        unit: UnitAddress,
+        written_over: bool,
+    ) -> Result<bool, AdapterError> {
         if protocol.header() == HeaderForm::Can29 && !self.tell_priority(unit).await? {
             return Ok(false);
         }
@@ -51,7 +63,9 @@ impl Adapter {
         if unit.answers_as_usual() {
             if protocol.is_can() {
                 // Where this is not known, the usual answers are printed: enough for 7E0–7E7.
-                self.at(AtCommand::ReceiveOnly(unit)).await?;
+                if !self.accepts(AtCommand::ReceiveOnly(unit)).await? && written_over {
+                    self.at(AtCommand::ReceiveUsual).await?;
+                }
             }
             return Ok(true);
         }

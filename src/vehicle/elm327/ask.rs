@@ -26,6 +26,19 @@ const LONG_LINES: usize = 4;
 /// Silences that an immediate repetition disproved; after so many it no longer gives up early.
 const TOO_HASTY: u32 = 2;
 
+/// So many times `?` in a row to what another adapter of this name understood, and never when it is
+/// put otherwise: a single one may be a spoilt line.
+const NOT_KNOWN: u32 = 2;
+
+/// Times in a row that the adapter said `?` to what it is remembered to understand.
+#[derive(Debug, Default)]
+pub(super) struct Unknown {
+    /// The digit that ends the wait.
+    pub(super) digit: u32,
+    /// Several PIDs in one request.
+    several: u32,
+}
+
 /// How often a request may yet be repeated, for each reason.
 struct Repeats {
     /// "Wait" that is yet believed.
@@ -71,11 +84,20 @@ impl Adapter {
             return Ok(Answer { complaints: vec![complaint], ..Answer::default() });
         }
         let answer = self.ask_until_answered(request, lines).await;
-        if answer.is_ok() {
-            self.wait_as_usual().await?;
+        if answer.is_ok()
+            && let Err(error) = self.wait_as_usual().await
+        {
+            // The answer is none the worse for it, and the adapter is set up anew before the next.
+            self.needs_set_up = true;
+            if error.is_fatal() {
+                return Err(error);
+            }
         }
         match &answer {
-            Ok(answer) => self.notice_haste(request, answer),
+            Ok(answer) => {
+                self.notice_haste(request, answer);
+                self.notice_several(request, answer);
+            }
             // Nothing was sent: the line loses characters.
             Err(AdapterError::Misheard(_)) => {
                 return Ok(Answer { complaints: vec![Complaint::Misheard], ..Answer::default() });
@@ -114,7 +136,7 @@ impl Adapter {
                 Err(complaint) => return Ok(Answer { complaints: vec![complaint], ..Answer::default() }),
             };
             let asked = Instant::now();
-            let answer = self.ask_once(command, request).await?;
+            let mut answer = self.ask_once(command, request).await?;
             if answer.restarted || answer.settings_lost {
                 let long = self.lines_told + 1 >= LONG_LINES;
                 self.set_up_again(answer.settings_lost).await?;
@@ -132,6 +154,12 @@ impl Adapter {
                 if !self.reconnect().await? {
                     return Ok(answer);
                 }
+            } else if counted.is_some() && is_unknown(&answer) {
+                counted = None;
+                self.unknown.digit += 1;
+                if self.unknown.digit >= NOT_KNOWN {
+                    self.capabilities.response_count = Some(false);
+                }
             } else if answer.is_spoilt() && left.spoilt > 0 {
                 left.spoilt -= 1;
             } else if left.more_patience(&answer) {
@@ -142,6 +170,12 @@ impl Adapter {
                 let since = if listened { asked } else { Instant::now() };
                 tokio::time::sleep_until(since + BUSY_PAUSE).await;
             } else {
+                // Who said "wait" is not silent, though the last listening heard nothing.
+                left.awaited.retain(|unit| !answer.pending.contains(unit));
+                answer.pending.extend(std::mem::take(&mut left.awaited));
+                if counted.is_some() && !answer.messages.is_empty() {
+                    self.unknown.digit = 0;
+                }
                 self.doubt_assumption(&answer).await?;
                 if self.lines_told >= LONG_LINES && !answer.messages.is_empty() && self.may_grow() {
                     self.capabilities.long_answers.get_or_insert(true);
@@ -189,6 +223,17 @@ impl Adapter {
             }
         }
         self.silent_on = silent.then_some(request);
+    }
+
+    /// An adapter that refuses several PIDs, though one of its name took them.
+    fn notice_several(&mut self, request: Request, answer: &Answer) {
+        if request.service() != 0x01 || request.parameters().len() < 2 {
+            return;
+        }
+        self.unknown.several = if is_unknown(answer) { self.unknown.several + 1 } else { 0 };
+        if self.unknown.several >= NOT_KNOWN {
+            self.capabilities.multi_pid = Some(false);
+        }
     }
 
     pub(super) async fn ask_once(
@@ -239,6 +284,13 @@ impl Adapter {
         let possible = told.filter(|protocol| frame::parse(data_line, *protocol).is_ok());
         Ok(possible.or_else(|| Protocol::guess(data_line)).or(told))
     }
+}
+
+/// The adapter, not the car, does not understand the request.
+fn is_unknown(answer: &Answer) -> bool {
+    answer.messages.is_empty()
+        && answer.refusals.is_empty()
+        && answer.complaints.contains(&Complaint::Unknown)
 }
 
 /// A clone that says so needs another try, on a bus it never was on too.

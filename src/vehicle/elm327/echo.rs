@@ -30,6 +30,11 @@ impl Adapter {
     ) -> Result<Result<Outgoing, Complaint>, AdapterError> {
         let plain = Outgoing::Obd(request);
         let counted = lines.map_or(plain, |lines| Outgoing::ObdCounted(request, lines));
+        // Over a slow line the echo may take longer than the wait that the digit ends.
+        let hurry = !self.tries_digit && !self.port_mut().typing_pays();
+        if hurry && counted.is_fragile() && !plain.is_fragile() {
+            return Ok(Ok(plain));
+        }
         if !counted.is_fragile() || self.echoes().await? {
             return Ok(Ok(counted));
         }
@@ -76,13 +81,17 @@ impl Adapter {
             return Ok(Some(false));
         }
         // Whole lines first: an adapter that echoes none is found out without waiting.
-        let (mut whole, mut silent) = (false, 0);
+        // The line that turns the echo on shows nothing; where one was seen before, that will do.
+        let (mut whole, mut silent) = (self.echoes_lines, 0);
+        if whole {
+            self.at(AtCommand::EchoOn).await?;
+        }
         for _ in 0..TRIALS {
-            let reply = self.at(AtCommand::EchoOn).await?;
-            whole = self.port_echoed();
             if whole {
                 break;
             }
+            let reply = self.at(AtCommand::EchoOn).await?;
+            whole = self.port_echoed();
             silent += u32::from(is_clean(&reply));
         }
         self.capabilities.line_echo = verdict(whole, silent);

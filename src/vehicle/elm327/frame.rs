@@ -160,6 +160,47 @@ mod tests {
         }
     }
 
+    /// Each older bus by two works that know nothing of each other, and of the data sheet above.
+    #[test]
+    fn lines_of_public_works() {
+        use Protocol as P;
+        // Sources: L: LTSupportAutomotive, examples in its decoders of each protocol; P: comma.ai panda,
+        // test of its Wi-Fi ELM327; M: libelm (I. M. Thomas), a line of its log; O: notes of an Opel's
+        // start of communication; S: a public capture of a Subaru's control unit, whose header has
+        // the length in a byte of its own; G: notes of a Land Rover's (GEMS), likewise.
+        for (work, digits, protocol, sender, data) in [
+            ("L", "416B104100B87B30109E", P::J1850Pwm, "10", "4100B87B3010"),
+            ("L", "416B17410080008003C9", P::J1850Pwm, "17", "410080008003"),
+            ("M", "416B104100BF9FB99005", P::J1850Pwm, "10", "4100BF9FB990"),
+            ("L", "486B104100B87B3010F4", P::J1850Vpw, "10", "4100B87B3010"),
+            ("L", "486B1049020532333435A8", P::J1850Vpw, "10", "49020532333435"),
+            ("L", "486B104100B87B301077", P::Iso9141, "10", "4100B87B3010"),
+            ("L", "486B1049020532333435E1", P::Iso9141, "10", "49020532333435"),
+            ("L", "86F1104100B87B30103B", P::KwpSlow, "10", "4100B87B3010"),
+            ("L", "83F1177F01121D", P::KwpSlow, "17", "7F0112"),
+            ("P", "86F1104100FFFFFFFEC3", P::KwpFast, "10", "4100FFFFFFFE"),
+            ("P", "87F11049020533343536AA", P::KwpFast, "10", "49020533343536"),
+            ("O", "83F111C1EF8FC4", P::KwpFast, "11", "C1EF8F"),
+            ("S", "80F01003C1EF8FC2", P::KwpFast, "10", "C1EF8F"),
+            ("S", "80F01007C30000FF00FF0048", P::KwpFast, "10", "C30000FF00FF00"),
+            ("G", "80F110017E00", P::KwpSlow, "10", "7E"),
+        ] {
+            assert_eq!(
+                parse(digits, protocol),
+                Ok(frame(sender, &hex::decode(data).unwrap())),
+                "{work} {digits}"
+            );
+            let mut bytes = hex::decode(digits).unwrap();
+            *bytes.last_mut().unwrap() ^= 0x10;
+            let spoilt = parse(&hex::encode_upper(bytes), protocol);
+            assert!(matches!(spoilt, Err(FrameError::Checksum { .. })), "{digits}: {spoilt:?}");
+        }
+        // The byte of its own must be right too; the sum is.
+        let short = Err(FrameError::Length { told: 4, found: 3 });
+        assert_eq!(parse("80F01004C1EF8FC3", P::KwpFast), short);
+        assert_eq!(parse("80F01080", P::KwpFast), Err(FrameError::Half(8)), "no length at all");
+    }
+
     #[test]
     fn j1850_crc() {
         // Source: CRC-8/SAE-J1850 check value of "123456789" (reveng catalogue).

@@ -22,6 +22,7 @@ pub enum Piece {
 pub struct LineReader {
     line: String,
     length: usize,
+    linefeeds: bool,
 }
 
 impl LineReader {
@@ -30,7 +31,10 @@ impl LineReader {
         for &byte in bytes {
             match byte {
                 0 => {}
-                b'\r' | b'\n' => self.end_line(pieces),
+                b'\r' | b'\n' => {
+                    self.linefeeds |= byte == b'\n';
+                    self.end_line(pieces);
+                }
                 b'>' => {
                     self.end_line(pieces);
                     pieces.push(Piece::Prompt);
@@ -48,6 +52,12 @@ impl LineReader {
                 }
             }
         }
+    }
+
+    /// Whether a linefeed ever came.
+    #[must_use]
+    pub fn linefeeds(&self) -> bool {
+        self.linefeeds
     }
 
     /// What stands of the line that is not ended yet.

@@ -11,6 +11,7 @@
 //!     │ ◄───────────────────────── > │   only now may the next command go
 //! ```
 
+mod pace;
 mod typing;
 
 use std::collections::VecDeque;
@@ -26,6 +27,7 @@ use super::reply::{Line, classify};
 use super::trace::Trace;
 use crate::link::ByteStream;
 use crate::vehicle::gate::Outgoing;
+use pace::Pace;
 
 pub use typing::Echo;
 
@@ -83,6 +85,7 @@ pub struct Port {
     restarted: bool,
     /// The last reply began with the echo of its command.
     echoed: bool,
+    pace: Pace,
     /// Typed texts in a row of which no character came back.
     unechoed: u32,
     /// No prompt came since the last command.
@@ -104,6 +107,7 @@ impl Port {
             received: 0,
             restarted: false,
             echoed: false,
+            pace: Pace::default(),
             unechoed: 0,
             busy: true,
             holds_clearing: true,
@@ -201,6 +205,18 @@ impl Port {
         self.restarted = false;
     }
 
+    /// Whether the adapter ends lines with linefeeds, as far as it was heard.
+    #[must_use]
+    pub fn linefeeds(&self) -> bool {
+        self.reader.linefeeds()
+    }
+
+    /// Whether typing a line with care costs less than what its digit saves.
+    #[must_use]
+    pub fn typing_pays(&self) -> bool {
+        self.pace.typing_pays()
+    }
+
     /// How many bytes came since the stream was opened.
     #[must_use]
     pub fn bytes_received(&self) -> usize {
@@ -210,11 +226,11 @@ impl Port {
     /// Reads without ever writing (poll = "listen-only"). Returns the number of bytes, which nobody keeps.
     ///
     /// # Errors
-    /// [`PortError::Gone`].
+    /// [`PortError::Gone`], [`PortError::Restarted`].
     pub async fn listen(&mut self) -> Result<usize, PortError> {
         let bytes = self.receive().await?;
-        self.waiting.clear();
-        Ok(bytes)
+        self.forget_waiting();
+        if std::mem::take(&mut self.restarted) { Err(PortError::Restarted) } else { Ok(bytes) }
     }
 
     async fn send(&mut self, command: Outgoing, limit: Duration) -> Result<(), PortError> {
@@ -243,18 +259,27 @@ impl Port {
         limit: Duration,
     ) -> Result<Reply, PortError> {
         let mut reply = Reply::default();
-        let mut bytes = 0;
+        let (mut bytes, mut last_data, mut read_at) = (0, None, Instant::now());
         self.echoed = false;
         loop {
             while let Some(piece) = self.waiting.pop_front() {
                 match piece {
                     Piece::Prompt => {
                         self.busy = false;
+                        // In one piece with its data it tells nothing: a module may have kept both back.
+                        if let (Outgoing::Obd(_), Some(since)) =
+                            (command, last_data.filter(|at| *at < read_at))
+                        {
+                            self.pace.waited_out(read_at - since);
+                        }
                         return Ok(reply);
                     }
                     Piece::Overlong => reply.garbage += 1,
                     Piece::Line(line) if is_echo(&line, command) => self.echoed = true,
-                    Piece::Line(line) => reply.lines.push(line),
+                    Piece::Line(line) => {
+                        last_data = matches!(classify(&line), Line::Data(_)).then_some(read_at);
+                        reply.lines.push(line);
+                    }
                 }
             }
             if reply.lines.len() > MAX_LINES || bytes > MAX_REPLY_BYTES {
@@ -264,6 +289,7 @@ impl Port {
                 Ok(received) => bytes += received?,
                 Err(_) => return Err(PortError::NoPrompt { limit, bytes }),
             }
+            read_at = Instant::now();
         }
     }
 

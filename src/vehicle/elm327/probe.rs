@@ -67,16 +67,17 @@ impl Adapter {
     /// Back from [`Self::wait_longest`]; what was learned is told before the next question.
     pub(super) async fn wait_as_usual(&mut self) -> Result<(), AdapterError> {
         if self.waits_longest.take().is_some() {
+            self.waits = None;
             self.at(AtCommand::UsualWait).await?;
             self.at(AtCommand::AdaptiveTiming).await?;
-            self.waits = None;
         }
         Ok(())
     }
 
     /// Tells it to wait as was learned, if it is not told yet.
     pub(super) async fn wait_as_learned(&mut self) -> Result<(), AdapterError> {
-        if self.waits_longest.is_some() {
+        // Until something was learned it waits as after a reset, which is adaptive (data sheet).
+        if self.waits_longest.is_some() || self.waits.is_none() && self.capabilities.waits.is_none() {
             return Ok(());
         }
         let wanted = self.capabilities.waits.unwrap_or(Waits::Adaptive);
@@ -126,8 +127,13 @@ impl Adapter {
         if let (Some(lines), true, true) = (lines, may, echoes) {
             // The digit is written only where it is said to work.
             self.capabilities.response_count = Some(true);
+            self.unknown.digit = 0;
+            self.tries_digit = true;
             let works = self.repeats(request, first, Some(lines)).await;
-            self.capabilities.response_count = Some(matches!(works, Ok(true)));
+            self.tries_digit = false;
+            // After a `?` the question is put again without it, and answered.
+            let known = self.unknown.digit == 0;
+            self.capabilities.response_count = Some(known && matches!(works, Ok(true)));
             works?;
         }
         Ok(())

@@ -50,6 +50,8 @@ pub enum AtCommand {
     StnIdentity,
     /// `ATRV`: voltage at the socket.
     Voltage,
+    /// `ATCSM1`: acknowledges no frame of a CAN bus that is listened to.
+    SilentMonitoring,
     /// `ATSH…`: requests go to one unit.
     Header(UnitAddress),
     /// `ATSH…`: requests go to all units again, in the bus's own way.
@@ -99,6 +101,7 @@ impl AtCommand {
             Self::Description => "AT@1",
             Self::StnIdentity => "STDI",
             Self::Voltage => "ATRV",
+            Self::SilentMonitoring => "ATCSM1",
             Self::Header(unit) => return format!("ATSH{}", unit.header()),
             Self::FunctionalHeader(protocol) => match protocol.header() {
                 HeaderForm::Can11 => "ATSH7DF",

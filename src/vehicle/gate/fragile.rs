@@ -231,6 +231,12 @@ mod tests {
                 [Outgoing::Obd(request), Outgoing::ObdCounted(request, 1), Outgoing::ObdCounted(request, 4)]
             }));
         }
+        // Masks of monitors go together, and never with a digit.
+        let masks = [0x20, 0x40, 0x60, 0x80, 0xA0, 0xC0, 0xE0];
+        for count in 2..=6 {
+            let together = masks.windows(count).filter_map(Request::monitor_masks);
+            lines.extend(together.map(Outgoing::Obd));
+        }
         lines.into_iter().filter(|line| !line.is_fragile()).map(Outgoing::text)
     }
 

@@ -163,6 +163,15 @@ impl Request {
         Self::with(0x06, [mid])
     }
 
+    /// Service 06 on CAN: up to six masks of monitors in one request (SAE J1979 §6.6, as §7.1 of
+    /// service 01). `None`: none, more than six, or one that is no mask.
+    #[must_use]
+    pub fn monitor_masks(bases: &[u8]) -> Option<Self> {
+        let masks = bases.iter().all(|base| base.is_multiple_of(0x20));
+        let many = Self::current_many(bases).filter(|_| masks)?;
+        Some(Self { service: 0x06, ..many })
+    }
+
     /// Service 07: pending codes.
     #[must_use]
     pub const fn pending_codes() -> Self {
@@ -230,7 +239,7 @@ impl Request {
         }
         match (self.service, self.parameters()) {
             // Fewer PIDs may come than were asked for, in any order.
-            (0x01, asked) => data.first().is_some_and(|pid| asked.contains(pid)),
+            (0x01 | 0x06, asked) => data.first().is_some_and(|pid| asked.contains(pid)),
             // The same; every second byte is the frame's number.
             (0x02, asked) => data.first().is_some_and(|pid| asked.iter().step_by(2).any(|one| one == pid)),
             (0x22, did) => data.starts_with(did),
@@ -257,6 +266,18 @@ mod tests {
             assert_eq!(request.is_some(), (1..=3).contains(&count), "{count}");
         }
         assert_eq!(Request::freeze_frame_many(&[0x0C], 0), Some(Request::freeze_frame(0x0C, 0)));
+    }
+
+    #[test]
+    fn of_monitors_only_masks_go_together() {
+        for count in 0..8 {
+            let request = Request::monitor_masks(&[0x20, 0x40, 0x60, 0x80, 0xA0, 0xC0, 0xE0, 0x00][..count]);
+            assert_eq!(request.is_some(), (1..=6).contains(&count), "{count}");
+        }
+        assert_eq!(Request::monitor_masks(&[0x20, 0x21]), None);
+        let both = Request::monitor_masks(&[0x20, 0x40]).unwrap();
+        assert_eq!(both.to_string(), "062040");
+        assert!(both.is_answered_by(&[0x46, 0x40, 0, 0, 0, 1]) && !both.is_answered_by(&[0x46, 0x60]));
     }
 
     /// What a unit with an address byte reads of the frames that go to one without: the first byte

@@ -272,6 +272,105 @@ fn what_the_annual_check_would_say() {
     assert_eq!(report.not_assessable_because, ["readiness-unknown", "codes-unknown", "scan-incomplete"]);
 }
 
+/// `docs/inspection.md`, row by row: engines that burn petrol and diesel, cars that burn nothing, and
+/// the edges of what counts.
+#[test]
+fn the_annual_check_by_drive_by_unit_and_at_its_edges() {
+    type Answer<'a> = (&'a str, &'a str, &'a str);
+    type Case<'a> = (&'a str, &'a [Answer<'a>], &'a [&'a str], &'a [&'a str]);
+    const DIESEL: [&str; 3] = [
+        "monitor-incomplete:nmhc_catalyst",
+        "monitor-incomplete:nox_aftertreatment",
+        "monitor-incomplete:particulate_filter",
+    ];
+    const PETROL: [&str; 3] = [
+        "monitor-incomplete:catalyst",
+        "monitor-incomplete:heated_catalyst",
+        "monitor-incomplete:oxygen_sensor_heater",
+    ];
+    let weak: [Answer<'_>; 2] = [("0101", "7E8", "41 01 81 07 65 25"), ("03", "7E8", "43 01 0A 9B")];
+    // (name, changed or further answers, what blocks, what is only noted)
+    let cases: [Case<'_>; 17] = [
+        ("diesel, done", &[("0101", "7E8", "41 01 00 0F EB 00")], &[], &[]),
+        ("diesel, two to go", &[("0101", "7E8", "41 01 00 0F EB 41")], &[], &[DIESEL[0], DIESEL[2]]),
+        ("diesel, three to go", &[("0101", "7E8", "41 01 00 0F EB 43")], &DIESEL, &[]),
+        ("the same bits of a petrol engine", &[("0101", "7E8", "41 01 00 07 EB 43")], &PETROL, &[]),
+        ("what the car does not have", &[("0101", "7E8", "41 01 00 07 65 1A")], &[], &[]),
+        (
+            "continuous ones count too",
+            &[("0101", "7E8", "41 01 00 77 65 00")],
+            &[
+                "monitor-incomplete:components",
+                "monitor-incomplete:fuel_system",
+                "monitor-incomplete:misfire",
+            ],
+            &[],
+        ),
+        (
+            "the same monitor of two units counts once",
+            &[("0101", "7E8", "41 01 00 07 65 05"), ("0101", "7E9", "41 01 00 04 01 01")],
+            &[],
+            &["monitor-incomplete:catalyst", "monitor-incomplete:evap"],
+        ),
+        (
+            "two of one unit and one of another",
+            &[("0101", "7E8", "41 01 00 07 65 05"), ("0101", "7E9", "41 01 00 44 00 00")],
+            &["monitor-incomplete:catalyst", "monitor-incomplete:components", "monitor-incomplete:evap"],
+            &[],
+        ),
+        ("the gearbox's lamp", &[("0101", "7E9", "41 01 80 04 00 00")], &["mil-on"], &[]),
+        (
+            "the gearbox's codes",
+            &[("03", "7E9", "43 01 07 00"), ("07", "7E9", "47 01 07 00"), ("0A", "7E9", "4A 01 07 00")],
+            &["dtc-confirmed", "dtc-permanent"],
+            &["dtc-pending"],
+        ),
+        ("49 km", &[("0131", "7E8", "41 31 00 31")], &[], &["codes-cleared-recently"]),
+        ("50 km", &[("0131", "7E8", "41 31 00 32")], &[], &[]),
+        ("2 warm-ups", &[("0130", "7E8", "41 30 02")], &[], &["codes-cleared-recently"]),
+        ("59 min", &[("014E", "7E8", "41 4E 00 3B")], &[], &["codes-cleared-recently"]),
+        ("60 min, 3 warm-ups", &[("014E", "7E8", "41 4E 00 3C"), ("0130", "7E8", "41 30 03")], &[], &[]),
+        (
+            "a hybrid is checked",
+            &[weak[0], weak[1], ("0151", "7E8", "41 51 11")],
+            &[
+                "mil-on",
+                "dtc-confirmed",
+                "monitor-incomplete:catalyst",
+                "monitor-incomplete:evap",
+                "monitor-incomplete:oxygen_sensor",
+            ],
+            &[],
+        ),
+        (
+            "a battery car is not",
+            &[weak[0], weak[1], ("0151", "7E8", "41 51 08")],
+            &[],
+            &[
+                "no-emission-check",
+                "mil-on",
+                "dtc-confirmed",
+                "monitor-incomplete:catalyst",
+                "monitor-incomplete:evap",
+                "monitor-incomplete:oxygen_sensor",
+            ],
+        ),
+    ];
+    for (name, answers, blocking, notes) in cases {
+        let mut told = HEALTHY.to_vec();
+        for (request, ecu, _) in answers {
+            told.retain(|t| (t.0, t.1) != (*request, *ecu));
+        }
+        told.extend(answers);
+        let inspection = build(&record(&told), &bundle()).inspection;
+        assert_eq!(inspection.blocking, blocking, "{name}");
+        assert_eq!(inspection.ready, blocking.is_empty(), "{name}");
+        let noted: Vec<&str> =
+            inspection.notes.iter().map(String::as_str).filter(|note| !note.ends_with("-unknown")).collect();
+        assert_eq!(noted, notes, "{name}");
+    }
+}
+
 #[test]
 fn software_that_is_not_what_it_says() {
     let with = |id: &str, cvn: &str| {
@@ -293,4 +392,8 @@ fn software_that_is_not_what_it_says() {
         let changed = report.inspection.notes.iter().find(|note| note.starts_with("calibration-changed"));
         assert_eq!(changed.map(String::as_str), noted, "{id} {cvn}");
     }
+    let mut report = with("A", "22222222");
+    report.powertrain = Powertrain::Bev;
+    inspection::compare_calibrations(&with("A", "11111111").ecus, &mut report);
+    assert!(report.inspection.ready && report.inspection.notes.contains(&"cvn-changed:7E8".into()));
 }

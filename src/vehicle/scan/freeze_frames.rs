@@ -20,9 +20,6 @@ use crate::vehicle::report::Told;
 /// PIDs with their frame's number in one request: service and three pairs fill a single frame
 /// (ISO 15031-5 §8.2).
 pub(super) const MOST_FRAME_PIDS: usize = 3;
-/// Lines of an answer that every adapter survives: those of a VIN.
-const SURE_LINES: usize = 3;
-
 impl Scan<'_> {
     /// Every frame that has a code.
     pub(super) async fn freeze_frames(&mut self) -> Result<(), BrokeOff> {
@@ -73,8 +70,7 @@ impl Scan<'_> {
 
     /// How many of `pids`, from the first, one question asks.
     fn at_once(&self, pids: &[u8], frame: u8, ecus: &[EcuAddress]) -> usize {
-        let long = self.adapter.capabilities().long_answers == Some(true);
-        let most_lines = if long { usize::from(MOST_LINES) } else { SURE_LINES };
+        let most_lines = self.most_lines();
         let fits = |count: &usize| {
             let lines = pids.get(..*count).and_then(|pids| self.lines(pids, frame, ecus));
             lines.is_some_and(|lines| lines <= most_lines)

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use super::masks::Masks;
 use super::{BrokeOff, Scan};
 use crate::vehicle::gate::Request;
 use crate::vehicle::protocol::EcuAddress;
@@ -20,12 +21,8 @@ impl Scan<'_> {
             let ecus = scan.record.ecus();
             ecus.iter().flat_map(|ecu| scan.record.supported_monitors(ecu)).collect()
         };
-        for base in (0x00..=0xE0_u8).step_by(0x20) {
-            if base != 0 && !promised(self).contains(&base) {
-                break;
-            }
-            self.ask(Request::monitor(base), None).await?;
-        }
+        self.ask(Request::monitor(0x00), None).await?;
+        self.masks(Masks::Monitors).await?;
         let wanted: Vec<u8> = promised(self).into_iter().filter(|mid| !mid.is_multiple_of(0x20)).collect();
         self.planned += wanted.len();
         for mid in wanted {

@@ -32,7 +32,7 @@ const SPOILT_IN_A_ROW: u32 = 3;
 /// Above this the car moves, km/h: a standing one may show one.
 const MOVING_KMH: f64 = 2.0;
 /// Control module voltage (SAE J1979-DA, PID 42).
-const MODULE_VOLTAGE: u8 = 0x42;
+pub(super) const MODULE_VOLTAGE: u8 = 0x42;
 
 /// What can end a look: the log (the task ends) or the adapter (it is opened anew).
 enum LookError {
@@ -111,14 +111,19 @@ impl Service {
     async fn look(&mut self, adapter: &mut Adapter, plug: &mut Plug) -> Result<(), LookError> {
         let measured = adapter.voltage().await?;
         // No bus carries it; the car's own measure is as good for its battery, not for the plug.
-        let volts = measured.or(self.module_volts.map(|(_, volts)| volts));
+        // However often it is looked at, it is one measure, of then.
+        let (measured_at, volts) = match (measured, self.module_volts) {
+            (None, Some((told_at, volts))) => (told_at, Some(volts)),
+            _ => (self.now(), measured),
+        };
         if adapter.stirred() && self.visit.is_none() {
             // Asked at once, however long the pause after silence had become.
             self.polling = Polling::default();
         }
+        plug.blind |= std::mem::take(&mut self.scanned_unpowered);
         let powered = plug.blind || measured.is_none_or(|volts| volts >= CAR_VOLTS);
         let running = self.engine_running || self.moving;
-        let level = self.battery.look(self.now(), volts, running, self.timing.pace.low_for);
+        let level = self.battery.look(measured_at, volts, running, self.timing.pace.low_for);
         self.keep_rest().await?;
         let low = self.table.poll == Poll::Auto && level == Level::Low;
         let decision = if self.table.poll == Poll::Auto {
@@ -231,7 +236,7 @@ impl Service {
         let link = self.table.id.clone();
         let scanned =
             scan::run_within(self.timing.scan, adapter, &bundle, Uuid::nil(), link, &mut |_| {}).await;
-        self.remember_capabilities(adapter.identity().key(), adapter.capabilities()).await?;
+        self.remember_capabilities(adapter.remembered_as(&self.table.link), adapter.capabilities()).await?;
         let mut record = match scanned {
             Ok(record) => record,
             Err(error) => return Ok(Err(error)),
@@ -240,6 +245,7 @@ impl Service {
         // The scan may be the first to meet this car, or may have met another one than before.
         self.bus_silent = false;
         self.vin_read_at = self.now();
+        self.scanned_unpowered = record.adapter.voltage_v.is_some_and(|volts| volts < CAR_VOLTS);
         let met = surroundings(adapter, record.protocol, record.adapter.voltage_v);
         self.saw(Seen::Car(seen_vin(record.vin())), Some(met)).await?;
         record.visit = self.visit.as_ref().map_or_else(Uuid::now_v7, |visit| visit.id);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::Service;
+use super::attend::MODULE_VOLTAGE;
 use crate::config::values::VehicleLink;
 use crate::event::vehicle::{ClearOutcome, Powertrain, VehicleCleared, VehicleReport};
 use crate::event::{NewEvent, Text};
@@ -13,6 +14,7 @@ use crate::store::confirmations::ConfirmationOp;
 use crate::store::requests::{RequestOp, RequestRow, RequestState};
 use crate::store::{Batch, Op, StoreError};
 use crate::vehicle::adapter::{Adapter, Capabilities};
+use crate::vehicle::battery::CAR_VOLTS;
 use crate::vehicle::can::{Node, is_emptied_by};
 use crate::vehicle::clear::{self, Before, ClearAnswer, Delivery, Refusal, WHAT};
 use crate::vehicle::error::{AdapterError, VehicleError};
@@ -125,14 +127,18 @@ impl Service {
         metrics::counter!("baygate_vehicle_clearings_total", "link" => self.table.id.to_string())
             .increment(1);
         // Whatever becomes of this process: that it may wait in the controller is on the disk first.
-        self.remember_capabilities(adapter.identity().key(), adapter.capabilities_while_clearing()).await?;
+        self.remember_capabilities(
+            adapter.remembered_as(&self.table.link),
+            adapter.capabilities_while_clearing(),
+        )
+        .await?;
         let told = adapter.clear(clearing).await;
         let (answer, error) = match told {
             Ok(answer) => (answer, None),
             Err(error) => (ClearAnswer::default(), Some(error)),
         };
         // It left or was taken back, or it may still wait there.
-        self.remember_capabilities(adapter.identity().key(), adapter.capabilities()).await?;
+        self.remember_capabilities(adapter.remembered_as(&self.table.link), adapter.capabilities()).await?;
         let codes = clear::codes(&report);
         self.settle_clearing(request, confirmation, &body, &granted, codes, &answer).await?;
         if error.is_some() {
@@ -173,7 +179,8 @@ impl Service {
             _ => false,
         };
         let mut before = Before { powertrain: report.powertrain, ..Before::default() };
-        before.volts = adapter.voltage().await?;
+        before.volts = self.battery_volts(adapter).await?;
+        before.chemistry = self.battery.chemistry();
         if before.powertrain != Powertrain::Ice {
             before.speed_km_h = self.live(adapter, 0x0D).await?.into_iter().max().map(f64::from);
         }
@@ -193,6 +200,25 @@ impl Service {
         if shown.is_some_and(|shown| shown != now) { Err(Refusal::ReportOld.into()) } else { Ok(()) }
     }
 
+    /// At the plug or, on a bus and through an adapter without a voltage pin, by the car's own word:
+    /// of several units the lowest. A low word is asked for once more, as in the background: it may
+    /// have been a load switched on. `None`: the car does not tell either.
+    async fn battery_volts(&self, adapter: &mut Adapter) -> Result<Option<f64>, AdapterError> {
+        let measured = adapter.voltage().await?.filter(|volts| *volts >= CAR_VOLTS);
+        if measured.is_some() {
+            return Ok(measured);
+        }
+        let told = self.told_volts(adapter).await?;
+        if self.battery.is_below(told, false) { self.told_volts(adapter).await } else { Ok(told) }
+    }
+
+    async fn told_volts(&self, adapter: &mut Adapter) -> Result<Option<f64>, AdapterError> {
+        // Millivolts (SAE J1979, PID 42).
+        let told = self.live(adapter, MODULE_VOLTAGE).await?;
+        let volts = told.iter().map(|raw| f64::from(*raw) / 1000.0).filter(|volts| *volts >= CAR_VOLTS);
+        Ok(volts.min_by(f64::total_cmp))
+    }
+
     /// The raw value of a PID of every unit that tells it, by J1979 or, from a car without it,
     /// by J1979-2.
     async fn live(&self, adapter: &mut Adapter, pid: u8) -> Result<Vec<u16>, AdapterError> {
@@ -202,9 +228,10 @@ impl Service {
             told = adapter.ask(Request::data_by_identifier(0xF400 | u16::from(pid)), None).await?;
             head = 3;
         }
+        let two = matches!(pid, 0x0C | MODULE_VOLTAGE);
         let values = told.messages.iter().filter_map(|message| match message.payload.get(head..)? {
-            [high, low, ..] if pid == 0x0C => Some(u16::from_be_bytes([*high, *low])),
-            [only, ..] if pid != 0x0C => Some(u16::from(*only)),
+            [high, low, ..] if two => Some(u16::from_be_bytes([*high, *low])),
+            [only, ..] if !two => Some(u16::from(*only)),
             _ => None,
         });
         Ok(values.collect())

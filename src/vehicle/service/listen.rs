@@ -1,48 +1,43 @@
-//! `poll = "listen-only"`: the link is held open and nothing is ever written. A bus that talks
-//! is a car that is there: its visit has no VIN and no report, and what the link's databases
-//! make of the frames belongs to it. Of a dongle only bytes are counted.
+//! `poll = "listen-only"`: once it is proven that nothing can be sent to the car, the link is held
+//! open and nothing more is written. A bus that talks is a car that is there: its visit has no VIN
+//! and no report, and what the link's databases make of the frames belongs to it. Of a dongle only
+//! bytes are counted.
 
 use tokio::time::{Instant, sleep_until};
 
 use super::Service;
 use super::visits::Surroundings;
-use crate::config::values::{Transport, VehicleLink};
+use crate::config::values::VehicleLink;
 use crate::event::Text;
 use crate::event::device::DeviceStatus;
 use crate::event::vehicle::Adapter as AdapterFacts;
-use crate::link;
 use crate::vehicle::can::Ear;
-use crate::vehicle::elm327::port::{Port, PortError};
+use crate::vehicle::elm327::SilentDongle;
 use crate::vehicle::error::{AdapterError, VehicleError};
 use crate::vehicle::visit::{Seen, SeenVin};
 
 /// Whoever hears and cannot speak.
 enum Listener {
-    Elm327(Box<Port>),
+    Elm327(Box<SilentDongle>),
     Can(Box<Ear>),
 }
 
 impl Listener {
     async fn open(link: &VehicleLink) -> Result<Self, AdapterError> {
         match link {
-            VehicleLink::Elm327(transport) => Self::port(transport).await,
+            VehicleLink::Elm327(transport) => {
+                Ok(Self::Elm327(Box::new(SilentDongle::open(transport).await?)))
+            }
             VehicleLink::Can { .. } | VehicleLink::Slcan { .. } => {
                 Ok(Self::Can(Box::new(Ear::open(link).await?)))
             }
         }
     }
 
-    async fn port(transport: &Transport) -> Result<Self, AdapterError> {
-        Ok(Self::Elm327(Box::new(Port::new(link::open(transport, None).await?, None))))
-    }
-
     /// Bytes, or on CAN frames, heard. Safe to cancel.
     async fn hear(&mut self) -> Result<usize, AdapterError> {
         match self {
-            Self::Elm327(port) => port.listen().await.map_err(|error| match error {
-                PortError::Gone(error) => AdapterError::Gone(error.to_string()),
-                error => AdapterError::Garbled(error.to_string()),
-            }),
+            Self::Elm327(dongle) => dongle.hear().await,
             Self::Can(ear) => ear.hear().await,
         }
     }

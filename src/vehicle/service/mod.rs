@@ -142,6 +142,8 @@ struct Service {
     /// By the last report.
     powertrain: Powertrain,
     battery: Battery,
+    /// A scan was answered where the adapter measured less than a car's voltage.
+    scanned_unpowered: bool,
     /// What the car itself last told of its voltage, and when: for links that measure none.
     module_volts: Option<(Duration, f64)>,
     /// The battery is too low for background polling, and that was told.
@@ -196,6 +198,7 @@ impl Service {
             moving: false,
             powertrain: Powertrain::Unknown,
             battery: Battery::default(),
+            scanned_unpowered: false,
             module_volts: None,
             battery_low: false,
             rest_kept: false,
@@ -256,7 +259,7 @@ impl Service {
         let error = self.attend(&mut adapter).await?;
         adapter.ended_by(&error);
         // It may have died of a trial: not to be tried again.
-        self.remember_capabilities(adapter.identity().key(), adapter.capabilities()).await?;
+        self.remember_capabilities(adapter.remembered_as(&self.table.link), adapter.capabilities()).await?;
         Ok(error)
     }
 

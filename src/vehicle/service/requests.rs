@@ -59,7 +59,9 @@ impl Service {
         let error = match self.scan(adapter).await? {
             Ok(report) => {
                 let running = report.engine_running == Some(true) || self.moving;
-                let outcome = outcome_of(&report, self.battery.is_below(report.adapter.voltage_v, running))?;
+                // Of a bus the car's own word, which the scan asked for.
+                let volts = report.adapter.voltage_v.or(self.module_volts.map(|(_, volts)| volts));
+                let outcome = outcome_of(&report, self.battery.is_below(volts, running))?;
                 for request in &requests {
                     self.settle(request, RequestState::Done, outcome.clone()).await?;
                 }

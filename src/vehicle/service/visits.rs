@@ -381,7 +381,7 @@ impl Service {
 
     /// What the store remembers of this adapter.
     pub(super) async fn recall_capabilities(&mut self, adapter: &mut Adapter) -> Result<(), VehicleError> {
-        let key = adapter.identity().key();
+        let key = adapter.remembered_as(&self.table.link);
         let stored = self.store.read(move |r| r.adapter(&key)).await?;
         self.remembered = stored.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();
         adapter.remember(self.remembered);

@@ -1,10 +1,11 @@
 //! Preparing a card of files as delivered: look what is there, then do what is missing.
 //! Nothing is guessed: a card says which version each of its keys has, and 0 is the
 //! delivered one. So a card that left at any command is simply prepared again. The header
-//! comes last: until then the card counts as empty.
+//! comes last: until then the card counts as empty. So does a member's card that was cut while
+//! it was moved to newer keys: one with all our keys is asked first whether it was ever used.
 //!
 //! ```text
-//!  application? ─ create ─ header? ─ key versions ─ EV1? ─ log in (manage) ─ files? ─ create
+//!  application? ─ create ─ header? ─ key versions ─ EV1? ─ record? ─ log in (manage) ─ files? ─ create
 //!     ─ change keys, the session's own last ─ log in (credit) ─ record ─ commit ─ header
 //!  NTAG 424: the files are there and get their rights; the address comes before the record
 //! ```
@@ -23,10 +24,12 @@ use crate::card::crypto::ev2::Protection;
 use crate::card::keys::{CardRef, Earlier, KeyError, KeyRole, KeyStore, KeyVersion};
 use crate::card::medium::format::FormatError;
 use crate::card::medium::preparing::PrepareOutcome;
+use crate::card::medium::read::{Finding, finding};
 use crate::card::probe::Answer;
 use crate::card::record::{
     HEADER_BYTES, Header, HeaderReading, MemberRecord, SLOT_BYTES, encode, read_header,
 };
+use crate::card::verdict::Refusal;
 use crate::ident::CardUid;
 use crate::protocols::cards::{CardLayout, FilePlace, FilePlaces};
 
@@ -70,6 +73,10 @@ pub(in crate::card::medium) struct FileFormatting {
     roles: &'static [KeyRole],
     versions: Vec<u8>,
     messaging: Messaging,
+    /// What lies there is ours to overwrite.
+    again: bool,
+    /// What its slots hold.
+    slots: Vec<Vec<u8>>,
     todo: VecDeque<Deed>,
 }
 
@@ -82,6 +89,8 @@ enum At {
     Header,
     Version(KeyRole),
     Chip,
+    LogInToLook,
+    Slot,
     LogIn,
     List,
     Deed,
@@ -104,13 +113,15 @@ enum Deed {
 }
 
 impl FileFormatting {
-    /// Begins to make an empty card the member card of `record`.
+    /// Begins to make an empty card the member card of `record`. `again`: what lies there is
+    /// ours to overwrite.
     pub(in crate::card::medium) fn start(
         uid: CardUid,
         layout: &CardLayout,
         files: FilePlaces,
         record: &MemberRecord,
         keys: Arc<dyn KeyStore>,
+        again: bool,
     ) -> Result<(Self, Command), FormatError> {
         let header = Header {
             layout: layout.layout,
@@ -133,7 +144,7 @@ impl FileFormatting {
         };
         let mut talk = Talk::new();
         let select = talk.select(&files.application);
-        let (versions, todo) = (Vec::new(), VecDeque::new());
+        let (versions, slots, todo) = (Vec::new(), Vec::new(), VecDeque::new());
         let (at, messaging) = (At::Application, Messaging::Ev2);
         let formatting = Self {
             uid,
@@ -148,6 +159,8 @@ impl FileFormatting {
             roles,
             versions,
             messaging,
+            again,
+            slots,
             todo,
         };
         Ok((formatting, select))
@@ -191,11 +204,16 @@ impl FileFormatting {
             (At::Chip, Ok(version)) => match chip(&version) {
                 Some(Chip::Speaks(messaging)) => {
                     self.messaging = messaging;
-                    self.log_in_to_manage()
+                    self.look()
                 }
                 Some(Chip::TooOld) => FileStep::Done(PrepareOutcome::NotBlank),
                 None => FileStep::Done(PrepareOutcome::Unfinished),
             },
+            (At::LogInToLook, Ok(_)) => self.next_slot(),
+            (At::Slot, Ok(bytes)) => {
+                self.slots.push(bytes.to_vec());
+                self.next_slot()
+            }
             (At::LogIn, Ok(_)) if self.files.is_desfire() => {
                 self.ask(At::List, Protection::Mac, LIST_FILES, &[])
             }
@@ -235,7 +253,37 @@ impl FileFormatting {
         if self.files.is_desfire() {
             return self.ask(At::Chip, Protection::Plain, GET_VERSION, &[]);
         }
-        self.log_in_to_manage()
+        self.look()
+    }
+
+    /// Where all keys are ours and nobody here began it, a record may lie behind the empty header.
+    fn look(&mut self) -> FileStep<PrepareOutcome> {
+        if self.again || self.versions.contains(&0) {
+            return self.log_in_to_manage();
+        }
+        match self.login(KeyRole::Credit) {
+            Ok(login) => {
+                self.at = At::LogInToLook;
+                FileStep::Transmit(self.talk.log_in(login))
+            }
+            Err(error) => refused(&error),
+        }
+    }
+
+    fn next_slot(&mut self) -> FileStep<PrepareOutcome> {
+        if let Some(place) = self.files.slots.get(self.slots.len()) {
+            let (read, _) = read_and_write(&self.files);
+            let span = span(place, SLOT_BYTES);
+            return self.ask(At::Slot, Protection::Full, read, &span);
+        }
+        let slots: Vec<&[u8]> = self.slots.iter().map(Vec::as_slice).collect();
+        match finding(self.header.clone(), &slots, &self.uid, &*self.keys) {
+            // What was only given out, and never used, may be given out again.
+            Finding::Opened(opened) if opened.current.record.counter == 0 => self.log_in_to_manage(),
+            // Nothing, or what a cut left of a first record.
+            Finding::Refused(Refusal::Unformatted | Refusal::DamagedRecord) => self.log_in_to_manage(),
+            _ => FileStep::Done(PrepareOutcome::NotBlank),
+        }
     }
 
     /// Logs in with the master key that stands there.

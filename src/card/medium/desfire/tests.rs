@@ -118,8 +118,19 @@ fn format(
     record: &MemberRecord,
     keys: Arc<dyn KeyStore>,
 ) -> Option<PrepareOutcome> {
+    prepare(line, technology, record, keys, false)
+}
+
+/// `again`: an earlier attempt was cut.
+fn prepare(
+    line: &mut Line<'_>,
+    technology: Technology,
+    record: &MemberRecord,
+    keys: Arc<dyn KeyStore>,
+    again: bool,
+) -> Option<PrepareOutcome> {
     let uid = uid(line.chip);
-    let mut step = Preparing::start(uid, technology, &layout(technology), record, &keys, false).unwrap();
+    let mut step = Preparing::start(uid, technology, &layout(technology), record, &keys, again).unwrap();
     loop {
         assert!(line.sent.len() < 60, "endless");
         step = match step {

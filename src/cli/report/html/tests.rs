@@ -163,6 +163,11 @@ fn a_sheet_holds_the_worst_and_the_appendix_holds_all() {
 /// with one that has everything. (`baygate` needs none; whoever opens the page has one.)
 #[test]
 fn printed_by_a_browser_it_is_one_sheet() {
+    // Past the harness, which keeps what passing tests print.
+    let left_out = |why: &str| {
+        let said = format!("printed_by_a_browser_it_is_one_sheet LEFT OUT: {}\n", why.trim());
+        let _ = std::io::Write::write_all(&mut std::io::stderr(), said.as_bytes());
+    };
     let dir = tempfile::tempdir().unwrap();
     let little = (sample::report(), sample::warnings());
     for (name, (report, warnings)) in [("little", little), ("everything", everything())] {
@@ -176,11 +181,11 @@ fn printed_by_a_browser_it_is_one_sheet() {
                 .arg(&html)
                 .output();
             let Ok(printed) = printed else {
-                println!("left out: no chromium here");
+                left_out("no `chromium` here");
                 return;
             };
             let Ok(pdf) = std::fs::read(&pdf) else {
-                println!("left out: {}", String::from_utf8_lossy(&printed.stderr));
+                left_out(&String::from_utf8_lossy(&printed.stderr));
                 return;
             };
             let text = String::from_utf8_lossy(&pdf);

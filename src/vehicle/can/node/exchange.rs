@@ -40,14 +40,16 @@ impl Node {
             // Nobody acknowledges, or only nonsense: perhaps the other rate. At once, for at a
             // wrong one every frame of ours disturbs the car.
             if self.other_rates.is_empty() {
-                return if self.tally.is_nonsense() { Err(self.wrong_rate()) } else { Ok(answer) };
+                return match self.tally.is_nonsense() {
+                    true => Err(self.leave_wrong_rate().await),
+                    false => Ok(answer),
+                };
             }
             self.leave().await;
             self.other_rate()?;
             self.join(Join::Hear).await?;
             if self.listen(LISTEN).await? == FirstSound::Nonsense {
-                self.leave().await;
-                return Err(self.wrong_rate());
+                return Err(self.leave_wrong_rate().await);
             }
             self.join(Join::Ask).await?;
         }

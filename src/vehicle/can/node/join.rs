@@ -51,17 +51,25 @@ impl Node {
     }
 
     async fn open_interface(name: &str, bitrate: Option<u32>) -> Result<Self, AdapterError> {
+        is_of_obd(name, bitrate)?;
         let state = ready_interface(name, bitrate).await?;
         is_of_obd(name, state.bitrate)?;
         let bus = Bus::Kernel(CanSocket::open(name)?);
         let mut node = Self::new(bus, name, Self::key(name), state.bitrate);
-        match node.listen(LISTEN).await? {
-            FirstSound::Nonsense => Err(node.wrong_rate()),
-            FirstSound::Silence | FirstSound::Traffic => {
-                node.bus.pass(&address::answers());
-                Ok(node)
-            }
+        // What has no rate is virtual: there is nothing to be set up.
+        node.helped = bitrate.is_some() && state.bitrate.is_some();
+        if node.listen(LISTEN).await? == FirstSound::Nonsense {
+            return Err(node.leave_wrong_rate().await);
         }
+        if state.listen_only
+            && let Some(rate) = bitrate
+        {
+            interface::set_up(name, rate, false).await?;
+            // The old one was told that the interface went down.
+            node.bus = Bus::Kernel(CanSocket::open(name)?);
+        }
+        node.bus.pass(&address::answers());
+        Ok(node)
     }
 
     async fn open_slcan(transport: &Transport, bitrate: Option<u32>) -> Result<Self, AdapterError> {
@@ -126,12 +134,32 @@ impl Node {
         }
     }
 
+    /// Sends nothing more, not even an acknowledgement or an error flag.
     pub(super) async fn leave(&mut self) {
-        if let Bus::Slcan(slcan) = &mut self.bus
-            && let Err(error) = slcan.leave().await
-        {
-            tracing::debug!(%error, "slcan adapter not told to leave the bus");
+        match &mut self.bus {
+            Bus::Slcan(slcan) => {
+                if let Err(error) = slcan.leave().await {
+                    tracing::debug!(%error, "slcan adapter not told to leave the bus");
+                }
+            }
+            // Down it would stay unnoticed when the right bus is there again.
+            Bus::Kernel(socket) if self.helped => {
+                let name = socket.interface().to_owned();
+                let silent = interface::state(&name).is_ok_and(|state| state.listen_only);
+                if let Some(rate) = self.bitrate.filter(|_| !silent)
+                    && let Err(error) = interface::set_up(&name, rate, true).await
+                {
+                    tracing::warn!(interface = name, %error, "the interface stays on a bus of another bit rate");
+                }
+            }
+            Bus::Kernel(_) => {}
         }
+    }
+
+    /// Only errors came: leaves the bus at once.
+    pub(super) async fn leave_wrong_rate(&mut self) -> AdapterError {
+        self.leave().await;
+        self.wrong_rate()
     }
 
     pub(super) fn other_rate(&mut self) -> Result<(), AdapterError> {
@@ -141,7 +169,7 @@ impl Node {
         Ok(())
     }
 
-    pub(super) fn wrong_rate(&self) -> AdapterError {
+    fn wrong_rate(&self) -> AdapterError {
         let tried = self.bitrate.map_or_else(|| "?".to_owned(), |rate| rate.to_string());
         AdapterError::WrongBitRate { bus: self.name.clone(), tried }
     }
@@ -157,7 +185,8 @@ fn is_of_obd(bus: &str, bitrate: Option<u32>) -> Result<(), AdapterError> {
     }
 }
 
-/// An interface that is up at the rate that was asked for, by the helper's hand if need be.
+/// An interface that is up at the rate that was asked for, by the helper's hand if need be. What
+/// the helper sets up only listens until the rate is proven.
 async fn ready_interface(name: &str, bitrate: Option<u32>) -> Result<interface::State, AdapterError> {
     let state = interface::state(name)?;
     let stuck = state.bus_off && !state.restarts;
@@ -173,10 +202,14 @@ async fn ready_interface(name: &str, bitrate: Option<u32>) -> Result<interface::
         };
     };
     // What is up without a rate is virtual, and has none.
-    let right = state.up && state.bitrate.is_none_or(|rate| rate == wanted) && !state.listen_only;
+    let right = state.up && state.bitrate.is_none_or(|rate| rate == wanted);
     if right && !stuck {
         return Ok(state);
     }
-    interface::set_up(name, wanted, false).await?;
+    match interface::set_up(name, wanted, true).await {
+        // Some drivers do not know the mode. Most of what listening shows is heard so, too.
+        Err(error) if error.cannot_listen() => interface::set_up(name, wanted, false).await?,
+        other => other?,
+    }
     Ok(interface::state(name)?)
 }

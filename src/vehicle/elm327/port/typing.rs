@@ -92,15 +92,20 @@ impl Port {
 
     async fn type_text(&mut self, command: Outgoing) -> Result<Echo, PortError> {
         let text = command.text();
+        let typed = Instant::now();
         self.write(command, text.as_bytes(), FIRST).await?;
         self.echo(|so_far| so_far.len() >= text.len()).await?;
-        Ok(match self.reader.pending() {
+        let echo = match self.reader.pending() {
             // Lines came meanwhile: somebody speaks who was not asked.
             _ if !self.waiting.is_empty() => Echo::Other,
             "" => Echo::Nothing,
             echo if echo == text => Echo::Exact,
             _ => Echo::Other,
-        })
+        };
+        if echo == Echo::Exact {
+            self.pace.echoed(typed.elapsed());
+        }
+        Ok(echo)
     }
 
     async fn end(&mut self, command: Outgoing, limit: Duration) -> Result<Reply, PortError> {

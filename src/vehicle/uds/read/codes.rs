@@ -48,7 +48,8 @@ impl Reading<'_> {
     /// these reasons is no failure. An adapter that dies of it spoils no report: its next question
     /// tells that it is gone.
     pub(super) async fn codes_it_could_store(&mut self, units: &[Unit]) -> Result<(), AdapterError> {
-        for unit in units {
+        // From the last one back: that is whom the adapter addresses already.
+        for unit in units.iter().rev() {
             let in_time = Instant::now() + LONG_LIST < self.until;
             if !in_time || self.adapter.capabilities().long_answers != Some(true) {
                 return Ok(());

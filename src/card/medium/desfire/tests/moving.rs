@@ -41,6 +41,11 @@ fn shown(chip: &mut Chip, technology: Technology) -> Result<KeyVersion, Refusal>
     }
 }
 
+/// What a card given out now would hold.
+fn new_card() -> MemberRecord {
+    MemberRecord { key_version: NEW.0, ..record(0) }
+}
+
 fn is_proof_of_login(sent: &[Vec<u8>], at: usize) -> bool {
     at > 0 && sent[at].starts_with(&[0x90, 0xAF]) && [0x71, 0xAA].contains(&sent[at - 1][1])
 }
@@ -69,6 +74,10 @@ fn a_move_cut_anywhere_is_finished_later() {
                 assert!(is_whole, "{name}: {found:?}");
                 assert!(first != Some(MoveOutcome::Moved) || found == Ok(NEW), "{name}: {found:?}");
                 *seen.entry(format!("{found:?}")).or_default() += 1;
+                // A gateway that knows nothing of the move gives out no member's card.
+                let given = format(&mut line(&mut chip, None), technology, &new_card(), Arc::new(keys()));
+                assert_eq!(given, Some(PrepareOutcome::NotBlank), "{name}");
+                assert_eq!(shown(&mut chip, technology), found, "{name}");
                 let last = go(&mut line(&mut chip, None), technology, false);
                 assert_eq!(last, Some(MoveOutcome::Moved), "{name}");
                 assert_eq!(shown(&mut chip, technology), Ok(NEW), "{name}");
