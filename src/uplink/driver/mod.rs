@@ -288,7 +288,8 @@ impl Driver {
             self.session.wake_at(),
             self.drain.due(self.setup.pace.commit_every),
             line.phase.deadline(),
-            line.state_due,
+            // Told on a live line alone: until then it wakes nobody.
+            line.state_due.filter(|_| line.phase == Phase::Live),
             line.stopping,
         ];
         due.into_iter().flatten().chain([Instant::now() + TURN]).min().unwrap_or_else(Instant::now)
