@@ -114,3 +114,31 @@ fn sql_stays_in_the_store() {
         }
     }
 }
+
+/// `make fuzz` shall build what the program is made of: its own lock file must not lag behind.
+#[test]
+fn the_fuzz_targets_are_locked_to_the_same_crates() {
+    let read = |name: &str| -> toml::Table {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap().parse().unwrap()
+    };
+    let packages = |lock: &str| -> Vec<(String, toml::Value)> {
+        let lock = read(lock);
+        let packages = lock["package"].as_array().unwrap().iter();
+        packages.map(|one| (one["name"].as_str().unwrap().to_owned(), one.clone())).collect()
+    };
+    let (ours, theirs) = (packages("Cargo.lock"), packages("fuzz/Cargo.lock"));
+    let versions = |of: &[(String, toml::Value)], name: &str| -> Vec<String> {
+        let named = of.iter().filter(|(other, _)| other == name);
+        named.map(|(_, one)| one["version"].as_str().unwrap().to_owned()).collect()
+    };
+    let (_, baygate) = theirs.iter().find(|(name, _)| name == "baygate").unwrap();
+    let used: Vec<&str> =
+        baygate["dependencies"].as_array().unwrap().iter().map(|d| d.as_str().unwrap()).collect();
+    for (name, written) in read("Cargo.toml")["dependencies"].as_table().unwrap() {
+        let name = written.get("package").and_then(toml::Value::as_str).unwrap_or(name);
+        let is_used = used.iter().any(|one| one.split(' ').next() == Some(name));
+        let (here, there) = (versions(&ours, name), versions(&theirs, name));
+        let same = here.iter().any(|version| there.contains(version));
+        assert!(is_used && same, "{name} {here:?}, in fuzz/Cargo.lock {there:?}: cargo update in fuzz/");
+    }
+}

@@ -108,6 +108,33 @@ async fn faults_of_a_script_are_seen_on_the_wire() {
     assert!(wire.silent(Duration::from_millis(300)).await);
 }
 
+/// The key, whose positions differ in what the battery shows, and a day that begins anew.
+#[tokio::test]
+async fn a_script_turns_the_key_again_and_again() {
+    let mut sim =
+        VehicleSim::spawn_pty(Profile { car: Some(car()), ..Profile::default() }, None).await.unwrap();
+    let mut wire = Wire::serial(&sim.path(), 38_400);
+    wire.setup(&["ATE0", "ATS0", "ATH1", "ATSP6"]).await;
+    let steps = ["running", "on", "off"].map(|key| format!("{{ engine = \"{key}\" }}"));
+    let steps = std::iter::zip(["0s", "1s", "2s"], &steps);
+    let steps: Vec<_> = steps.map(|(at, action)| format!("{{ at = \"{at}\", do = {action} }}")).collect();
+    let script = format!("repeat_after = \"3s\"\nstep = [{}]", steps.join(", "));
+    let script = Script::from_toml(&script).unwrap();
+    let (mut told, mut expected) = (Vec::new(), Vec::new());
+    let asking = async {
+        for volts in ["14.1V\r\r>", "12.4V\r\r>", "12.6V\r\r>"].repeat(2) {
+            while wire.ask("ATRV").await != volts {}
+            expected.push(volts == "12.6V\r\r>");
+            told.push(wire.ask("0105").await.starts_with("CAN ERROR"));
+        }
+    };
+    tokio::select! {
+        ended = script.play(&mut sim) => panic!("it repeats: {ended:?}"),
+        asked = tokio::time::timeout(Duration::from_secs(60), asking) => asked.expect("two days"),
+    }
+    assert_eq!(told, expected, "units sleep behind a key that is off, and only then");
+}
+
 #[tokio::test]
 async fn the_cable_is_pulled_and_comes_back() {
     let mut sim = VehicleSim::spawn_pty(Profile::default(), None).await.unwrap();

@@ -26,6 +26,9 @@ use crate::vehicle::elm327::Trace;
 use crate::vehicle::scan::{self, ScanError};
 use crate::vehicle::{AdapterError, report};
 
+/// Of what shows that it goes on.
+const TICK: Duration = Duration::from_millis(120);
+
 /// Reads one vehicle and prints a full, read-only report / 读取一辆车并打印完整的只读报告
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples / 示例:
@@ -56,11 +59,21 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
     let locale = global.language();
     let config = protocol_files::configuration(global)?;
     let bundle = protocol_files::load(config.as_ref())?;
-    let outcome = match args.target.clone().resolve(config.as_ref()) {
-        Ok(Target::Link(link)) => alone(&link, &args, &bundle, config.as_ref(), locale).await?,
-        Ok(Target::Configured(id)) if args.trace.is_none() => vehicle_daemon::scan(&id, global).await,
-        Ok(Target::Configured(id)) => return Ok(no_trace_through_daemon(&id, locale)),
-        Err(error) => return Ok(unknown_target(&error)),
+    let scanned = async {
+        match args.target.clone().resolve(config.as_ref()) {
+            Ok(Target::Link(link)) => alone(&link, &args, &bundle, config.as_ref(), locale).await,
+            Ok(Target::Configured(id)) if args.trace.is_none() => Ok(vehicle_daemon::scan(&id, global).await),
+            Ok(Target::Configured(id)) => Ok(Err(no_trace_through_daemon(&id, locale))),
+            Err(error) => Ok(Err(unknown_target(&error))),
+        }
+    };
+    // Dropped and not killed: the progress bar leaves its line, and the adapter is let go of.
+    let outcome = tokio::select! {
+        outcome = scanned => outcome?,
+        _ = tokio::signal::ctrl_c() => {
+            eprintln!("{}", locale.pick("已中断，没有报告", "interrupted: there is no report"));
+            return Ok(Exit::Failed);
+        }
     };
     match outcome {
         Ok(report) => show(report, &args, &bundle, config.as_ref(), global),
@@ -113,7 +126,9 @@ fn show(
         store: store.as_deref(),
     };
     if !global.json {
-        let coloured = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        // Set and not empty: no-color.org.
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let coloured = std::io::stdout().is_terminal() && !plain;
         print!("{}", page::table::render(view, coloured));
     }
     if let Some(path) = &args.html {
@@ -186,9 +201,20 @@ async fn scan_with_bar(
 /// Drawn on standard error, and only on a terminal.
 fn progress_bar() -> ProgressBar {
     let bar = ProgressBar::new(0);
-    if let Ok(style) = ProgressStyle::with_template("{spinner} [{bar:30}] {pos}/{len} {msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{spinner} [{bar:20}] {pos}/{len} {wide_msg}") {
         bar.set_style(style);
     }
-    bar.enable_steady_tick(Duration::from_millis(120));
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+/// The same where nobody tells how much there is to do.
+pub(super) fn spinner(words: String) -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {wide_msg}") {
+        bar.set_style(style);
+    }
+    bar.set_message(words);
+    bar.enable_steady_tick(TICK);
     bar
 }

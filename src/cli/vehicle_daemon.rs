@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, interval, sleep};
 
 use super::report::{figure, with_unit};
+use super::scan::spinner;
 use super::watch::{Shown, signal_name, wanted_to_end};
 use super::{Exit, Global, daemon};
 use crate::api::client::{Client, ClientError, Method};
@@ -20,15 +21,22 @@ use crate::protocols::Bundle;
 /// A scan that the daemon could not answer at once is followed so long.
 const FOLLOW: Duration = Duration::from_secs(120);
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// Of the picture of `watch`.
+const REDRAW: Duration = Duration::from_secs(1);
 
 /// Asks the daemon for a scan: the report with its warnings, or the exit status when there
 /// is none, the reason being told.
 pub(super) async fn scan(id: &DeviceId, global: &Global) -> Result<Value, Exit> {
+    let words =
+        format!("{id} · {}", global.language().pick("守护进程正在读取车辆", "the daemon reads the car"));
+    let bar = spinner(words);
     let asked = async {
         let client = daemon::connect(global).await?;
         Ok(ask(&client, id, global.language()).await?)
     };
-    asked.await.map_err(|error| refused(&error))
+    let asked = asked.await;
+    bar.finish_and_clear();
+    asked.map_err(|error| refused(&error))
 }
 
 async fn ask(client: &Client, id: &DeviceId, locale: Locale) -> Result<Value, ClientError> {
@@ -96,13 +104,14 @@ pub(super) async fn watch(
         Ok(events) => events,
         Err(error) => return Ok(refused(&error)),
     };
-    if !global.json && std::io::stderr().is_terminal() {
-        let zh = format!("{id} 由守护进程轮询，约每 10 秒一行；没有车时没有数据，按 Ctrl-C 结束");
-        let en =
-            format!("{id} is polled by the daemon: a line about every 10 s, none without a car; Ctrl-C ends");
-        eprintln!("{}", global.language().pick(&zh, &en));
+    let zh = format!("{id} 由守护进程轮询，约每 10 秒一组数据；没有车时没有数据，按 Ctrl-C 结束");
+    let en =
+        format!("{id} is polled by the daemon: values about every 10 s, none without a car; Ctrl-C ends");
+    let waiting = global.language().pick(&zh, &en);
+    let mut shown = Shown::begin(id.to_string(), waiting, global);
+    if !global.json && shown.screen.is_none() && std::io::stderr().is_terminal() {
+        eprintln!("{waiting}");
     }
-    let mut shown = Shown::begin(id.to_string(), global);
     let followed = follow(id, rounds, wanted, bundle, global, events, &mut shown).await;
     // The terminal is given back before anything is said on it.
     shown.end(bundle);
@@ -138,10 +147,16 @@ async fn follow(
     let mut printed = 0;
     let ending = wanted_to_end(shown.screen.is_some());
     tokio::pin!(ending);
+    // The clock goes on between two windows, and the picture follows the terminal's size.
+    let mut redraw = interval(REDRAW);
     while rounds.is_none_or(|rounds| printed < rounds) {
         let event = tokio::select! {
             event = events.next() => event,
             () = &mut ending => return Ok(()),
+            _ = redraw.tick() => match shown.draw(bundle) {
+                Ok(()) => continue,
+                Err(_) => return Ok(()),
+            },
         };
         let event = match event {
             Some(Ok(event)) => event,

@@ -90,7 +90,9 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
         }
     }
     let watch = Watch { bundle, requests, json: global.json, rounds: args.rounds };
-    let mut shown = Shown::begin(link.to_string(), global);
+    let waiting = locale.pick("正在连接适配器和车辆…", "reaching the adapter and the car …");
+    let mut shown = Shown::begin(link.to_string(), waiting, global);
+    shown.draw(&watch.bundle)?;
     let keys = shown.screen.is_some();
     let ended = tokio::select! {
         ended = watch.run(&link, &mut shown) => ended,
@@ -183,16 +185,19 @@ impl Watch {
 /// Where the values go, and what was seen of them.
 pub(super) struct Shown {
     title: String,
+    /// Said until there is a value.
+    waiting: String,
     locale: Locale,
     board: Board,
     pub(super) screen: Option<Screen>,
 }
 
 impl Shown {
-    pub(super) fn begin(title: String, global: &Global) -> Self {
+    pub(super) fn begin(title: String, waiting: &str, global: &Global) -> Self {
         let screen = if global.json { None } else { Screen::enter() };
         let board = Board::new(Instant::now().into_std());
-        let mut shown = Self { title, locale: global.language(), board, screen };
+        let waiting = waiting.to_owned();
+        let mut shown = Self { title, waiting, locale: global.language(), board, screen };
         shown.title.push_str(shown.locale.pick("  按 q 结束", "  q ends"));
         shown
     }
@@ -208,14 +213,16 @@ impl Shown {
         self.draw(bundle)
     }
 
-    fn draw(&self, bundle: &Bundle) -> std::io::Result<()> {
+    /// Draws what is known now, in the size that the terminal has now.
+    pub(super) fn draw(&self, bundle: &Bundle) -> std::io::Result<()> {
         let Some(screen) = &self.screen else { return Ok(()) };
         screen.draw(&self.lines(bundle, Screen::size().1))
     }
 
     fn lines(&self, bundle: &Bundle, height: usize) -> Vec<String> {
         let name = |pid: &str, signal: &str| signal_name(bundle, pid, signal, self.locale);
-        self.board.lines(&self.title, &name, self.locale, Instant::now().into_std(), height)
+        let words = (self.title.as_str(), self.waiting.as_str());
+        self.board.lines(words, &name, self.locale, Instant::now().into_std(), height)
     }
 
     /// Gives the terminal back and leaves the last picture on it.

@@ -42,6 +42,8 @@ async fn refused_until_charged(shop: &Shop<impl Powered>, spec: &CarSpec, name: 
     shop.bay.until_reason(None).await;
     assert!(shop.bay.scan().await.outcome.unwrap().get("notices").is_none(), "{name}");
     let id = shop.ask().await;
+    // A person takes longer than a pulled plug is waited for; nothing is to happen meanwhile.
+    tokio::time::sleep(3 * vehicle_bay::quick().patience.unplugged).await;
     shop.sim.at_volts(spec, 11.4);
     let reply = shop.say(&shop.till, &id, yes()).await;
     assert_eq!(reply.problem(), (409, "battery-low".into()), "{name}: {reply:?}");

@@ -60,6 +60,8 @@ pub fn report() -> VehicleReport {
         values: vec![
             value("010C", "engine_speed", json!(812.5), "rpm"),
             value("0105", "coolant_temperature", json!(88.0), "degC"),
+            // In Chinese of fewer characters than the others.
+            value("010D", "vehicle_speed", json!(57.0), "km/h"),
         ],
         monitor_tests: vec![test("Heated catalyst", 0.42, true), test("Catalyst B1", 0.7, false)],
         iupr: vec![

@@ -392,7 +392,8 @@ mod tests {
                 let line = plain.lines().find(|line| line.contains(word)).unwrap();
                 line.split_once(word).unwrap().0.width()
             };
-            assert_eq!(column("812.5 rpm"), column("88 °C"), "{plain}");
+            let at = column("812.5 rpm");
+            assert_eq!((column("88 °C"), column("57 km/h")), (at, at), "{plain}");
         }
     }
 

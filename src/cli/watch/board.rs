@@ -115,13 +115,13 @@ impl Board {
         if since > 0.0 { values as f64 / since } else { 0.0 }
     }
 
-    /// The board as lines, of which at most `height` fit. `name` gives a PID's signal its
-    /// name for people.
+    /// The board as lines, of which at most `height` fit; `waiting` until there is a value. `name`
+    /// gives a PID's signal its name for people.
     #[must_use]
     #[allow(clippy::cast_precision_loss)] // counts of samples
     pub fn lines(
         &self,
-        title: &str,
+        (title, waiting): (&str, &str),
         name: &dyn Fn(&str, &str) -> String,
         locale: Locale,
         now: Instant,
@@ -137,6 +137,9 @@ impl Board {
             self.rate(now),
             locale.pick("个/秒", "per second"),
         );
+        if self.rows.is_empty() {
+            return vec![head, String::new(), waiting.to_owned()];
+        }
         let columns = [
             locale.pick("当前", "now"),
             locale.pick("最小", "min"),
@@ -202,7 +205,7 @@ mod tests {
         }
         assert!((board.rate(at(1000)) - 8.0).abs() < 1e-9, "{}", board.rate(at(1000)));
         let name = |_: &str, signal: &str| signal.to_owned();
-        let lines = board.lines("car", &name, Locale::En, at(1000), 40);
+        let lines = board.lines(("car", ""), &name, Locale::En, at(1000), 40);
         let row = lines.iter().find(|line| line.contains("engine_speed")).unwrap();
         let words: Vec<&str> = row.split_whitespace().collect();
         assert_eq!(words, ["7E8", "010C", "engine_speed", "820", "800", "1000", "880", "rpm"]);
@@ -210,7 +213,7 @@ mod tests {
         assert!(row.contains("closed-loop"), "{row}");
         // A silence of five seconds is a rate of nothing.
         assert_eq!(board.rate(at(7000)), 0.0);
-        assert_eq!(board.lines("car", &name, Locale::En, at(1000), 5).len(), 5, "fits the terminal");
+        assert_eq!(board.lines(("car", ""), &name, Locale::En, at(1000), 5).len(), 5, "fits the terminal");
     }
 
     #[test]
@@ -229,7 +232,7 @@ mod tests {
         board.take_window(&[window(800.0, 1000.0, 900.0, 950.0, 10)], begun + Duration::from_secs(1));
         board.take_window(&[window(700.0, 900.0, 800.0, 850.0, 30)], begun + Duration::from_secs(2));
         let name = |_: &str, signal: &str| signal.to_owned();
-        let lines = board.lines("bay-1", &name, Locale::En, begun + Duration::from_secs(2), 40);
+        let lines = board.lines(("bay-1", ""), &name, Locale::En, begun + Duration::from_secs(2), 40);
         let words: Vec<&str> = lines[3].split_whitespace().collect();
         assert_eq!(words, ["engine_speed", "850", "700", "1000", "825", "rpm"]);
     }

@@ -40,10 +40,12 @@ impl Screen {
         Some(screen)
     }
 
-    /// Width and height in characters.
+    /// Width and height of what can be drawn on, in characters; the cursor has the last row.
     #[must_use]
     pub fn size() -> (usize, usize) {
-        terminal_size::terminal_size().map_or(USUAL, |(width, height)| (width.0.into(), height.0.into()))
+        let (width, height) =
+            terminal_size::terminal_size().map_or(USUAL, |(width, height)| (width.0.into(), height.0.into()));
+        (width, height.saturating_sub(1))
     }
 
     /// Draws over what was drawn before, without flicker.
@@ -53,7 +55,7 @@ impl Screen {
     pub fn draw(&self, lines: &[String]) -> std::io::Result<()> {
         let (width, height) = Self::size();
         let mut picture = String::from("\x1b[H");
-        for line in lines.iter().take(height.saturating_sub(1)) {
+        for line in lines.iter().take(height) {
             picture.push_str(&cut(line, width));
             picture.push_str("\x1b[K\r\n");
         }
