@@ -16,7 +16,7 @@ use std::path::Path;
 use baygate::event::gateway::EpochReason;
 use every_call::judge::Opening;
 use every_call::run::{Stage, every_call};
-use every_call::{player, story};
+use every_call::{counter, player, story};
 use rusqlite::Connection;
 
 #[test]
@@ -32,6 +32,11 @@ fn prepared(dir: &Path) {
 
 fn the_same_epoch(_: &Path, found: &Opening<'_>) {
     assert_eq!((found.opened.new_epoch, &found.opened.salvaged), (None, &None));
+}
+
+#[test]
+fn the_day_has_every_kind_of_write() {
+    assert_eq!(counter::missing(&story::day()), [""; 0]);
 }
 
 #[test]
@@ -99,4 +104,32 @@ fn the_start_after_a_crash_at_every_call() {
     player::copy(grown.path(), from.path());
     let tally = every_call(&Stage { name: "start", from: from.path(), also: &the_same_epoch }, 8);
     assert!(tally.calls > 3, "{tally:?}");
+}
+
+/// A file of an earlier version of the program: migrated, or as it was.
+#[test]
+fn the_migration_at_every_call() {
+    let (grown, from) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let old = Connection::open(grown.path().join("baygate.db")).unwrap();
+    let _: String = old.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).unwrap();
+    old.execute_batch(include_str!("../src/store/schema/001.sql")).unwrap();
+    old.execute_batch(include_str!("../src/store/schema/002.sql")).unwrap();
+    old.execute_batch("INSERT INTO meta VALUES ('schema', '2'); INSERT INTO adapter VALUES ('a', '{}'); PRAGMA user_version = 2").unwrap();
+    drop(old);
+    player::copy(grown.path(), from.path());
+    let also = |_: &Path, found: &Opening<'_>| {
+        assert!(found.opened.salvaged.is_none(), "{:?}", found.opened);
+        for (probe, wanted) in [
+            ("SELECT count(*) FROM adapter", 1),
+            ("SELECT count(*) FROM epoch", 1),
+            (
+                "SELECT count(*) FROM sqlite_schema WHERE name IN ('member_card', 'operator', 'listed_member')",
+                3,
+            ),
+        ] {
+            assert_eq!(player::number(found.conn, probe), wanted, "{probe}");
+        }
+    };
+    let tally = every_call(&Stage { name: "migration", from: from.path(), also: &also }, 8);
+    assert!(tally.calls > 5, "{tally:?}");
 }

@@ -28,7 +28,7 @@ use uuid::Uuid;
 /// Telemetry of the stories may weigh this much.
 const TELEMETRY_KEPT: u64 = 20_000;
 /// 2026-09-21: before any run.
-const THEN: UtcMillis = UtcMillis(1_790_000_000_000);
+pub const THEN: UtcMillis = UtcMillis(1_790_000_000_000);
 /// Ids of the prepared folder begin here, those of the steps below.
 pub const PREPARED: u128 = 10_000;
 
@@ -88,17 +88,17 @@ pub struct Part {
 }
 
 impl Part {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         Self { name: name.into(), batch: Batch::new(), probes: Vec::new(), expect: Expect::Kept }
     }
 
-    fn event(mut self, event: NewEvent) -> Self {
+    pub fn event(mut self, event: NewEvent) -> Self {
         self.probes.push(format!("SELECT count(*) FROM event WHERE id = {}", blob(event.id)));
         self.batch = self.batch.event(event);
         self
     }
 
-    fn op(mut self, op: Op, probe: impl Into<String>) -> Self {
+    pub fn op(mut self, op: Op, probe: impl Into<String>) -> Self {
         self.probes.push(probe.into());
         self.batch = self.batch.op(op);
         self
@@ -132,7 +132,7 @@ pub fn blob(id: Uuid) -> String {
     format!("x'{}'", hex::encode(id.as_bytes()))
 }
 
-fn one(part: Part) -> Step {
+pub fn one(part: Part) -> Step {
     Step::Commit(vec![part])
 }
 
@@ -219,7 +219,7 @@ pub fn day() -> Vec<Step> {
         one(Part::new(&format!("signals-{number}")).event(event(number, Class::Telemetry, bytes)))
     };
     const GAPS: &str = "SELECT count(*) FROM event WHERE kind = 'gateway.gap'";
-    vec![
+    let mut steps = vec![
         one(Part::new("tap")
             .op(Op::Device(DeviceOp::CardPresent(card)), "SELECT count(*) FROM card_in_field")
             .event(event(10, Class::Card, 100))),
@@ -296,6 +296,9 @@ pub fn day() -> Vec<Step> {
                 "SELECT count(*) FROM device",
             )
             .event(vehicle(21, 100))),
+    ];
+    steps.extend(super::counter::counter());
+    steps.extend([
         // Over the limit: the oldest go, and a gap is told.
         signals(22, 1500),
         Step::Await(GAPS, 1),
@@ -319,7 +322,8 @@ pub fn day() -> Vec<Step> {
             Class::Ledger,
             50,
         ))),
-    ]
+    ]);
+    steps
 }
 
 /// What surrounds a checkpoint: facts before and after.

@@ -137,8 +137,8 @@ fn call(line: &str) -> Option<Call> {
     };
     let file = path.rsplit('/').next()?;
     // Names that hold the time.
-    let file = file.trim_end_matches(|c: char| c.is_ascii_digit());
-    CALLS.contains(&name).then(|| Call { name: name.into(), file: file.into() })
+    let file = file.chars().filter(|c| !c.is_ascii_digit()).collect();
+    CALLS.contains(&name).then(|| Call { name: name.into(), file })
 }
 
 /// Whether the fault was met.
