@@ -168,7 +168,12 @@ async fn every_line_of_a_day_belongs_to_the_list() {
             [length @ 1..=7, service, ..] => {
                 let fits = match service {
                     0x01 => (2..=7).contains(length),
-                    0x06 | 0x09 => *length == 2,
+                    0x06 | 0x09 if *length == 2 => true,
+                    // Up to six masks of monitors.
+                    0x06 => {
+                        (3..=7).contains(length)
+                            && data[2..=usize::from(*length)].iter().all(|mask| mask.is_multiple_of(0x20))
+                    }
                     0x22 => *length == 3,
                     // A PID and its frame's number, up to three times.
                     0x02 => matches!(length, 3 | 5 | 7),
