@@ -374,7 +374,7 @@ async fn the_same_from_a_terminal() {
     let (exit, moved, told) = run(&wish).await;
     assert_eq!((exit, &moved["balance_after_fen"]), (0, &json!(16_000)), "{told}");
     let (exit, _, told) = run(&["transfer", "--amount", "10", "--to", "4711"]).await;
-    assert_eq!(exit, 2, "{told}");
+    assert_eq!(exit, 4, "{told}");
     assert_eq!(run(&["transfer", "--amount", "10"]).await.0, 2);
     let (exit, paid, told) = run(&["return", "--tender", "wechat"]).await;
     assert_eq!((exit, &paid["tenders"][0]["amount_fen"]), (0, &json!(15_000)), "{told}");
