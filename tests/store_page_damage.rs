@@ -20,7 +20,7 @@ use baygate::store::outbox::ClassCursor;
 use baygate::store::{Store, StoreError, inspect};
 use buffer_command::command;
 use page_damage::judge::run_all;
-use page_damage::truth::{DELIVERED, all, assert_kept, excused, exported, grown};
+use page_damage::truth::{ASIDE, DELIVERED, all, assert_kept, excused, exported, grown};
 use sqlite_pages::{Dice, Format, HARMS, Harm, Kind, PAGE, Page, rounds};
 use store_setup::{options, until};
 use tokio_util::sync::CancellationToken;
@@ -170,6 +170,27 @@ async fn an_event_that_rotted_unseen_is_never_told() {
     let found = exported(&std::fs::read_to_string(&out).unwrap());
     assert_eq!(found.len() + 1, truth.events.len());
     assert_kept("one rotten event", &truth, &found, &BTreeSet::from([*at]));
+}
+
+/// One text of an event set aside is no text any more: told, and the others are still listed.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_rotten_text_hides_none_of_those_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    grown(dir.path()).await;
+    let raw = rusqlite::Connection::open(dir.path().join("baygate.db")).unwrap();
+    let rot = "UPDATE quarantine SET reason = CAST(x'72FF' AS TEXT)
+               WHERE event_offset = (SELECT min(event_offset) FROM quarantine)";
+    assert_eq!(raw.execute(rot, []).unwrap(), 1);
+    drop(raw);
+    let inspection = inspect::Inspection::open(dir.path()).unwrap();
+    let aside = inspection.reader().quarantined(baygate::store::Offset(0), 1000).unwrap();
+    assert_eq!(aside.len() as u64, ASIDE);
+    assert_eq!(aside[0].reason, "r\u{FFFD}");
+    for words in [["quarantine", "list"], ["quarantine", "dump"]] {
+        assert_eq!(command(dir.path(), &words).await, Ok(Exit::Done), "{words:?}");
+    }
+    let verdict = inspect::verify(dir.path(), &mut |_| {}).unwrap();
+    assert!(!verdict.sound && verdict.problems[0].contains("table quarantine"), "{verdict:?}");
 }
 
 /// A copy of a harmed file, opened, where the first look does not see the harm.

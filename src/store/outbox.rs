@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::requests::uuid_from;
 use super::rows::in_order;
@@ -280,15 +280,19 @@ impl Reader<'_> {
         )?;
         let mut rows = query.query(params![after.0, i64::try_from(limit).unwrap_or(i64::MAX)])?;
         let (mut aside, mut last) = (Vec::new(), after);
+        // One rotten text must not hide all the others.
+        let text = |row: &Row<'_>, column| -> rusqlite::Result<String> {
+            Ok(String::from_utf8_lossy(row.get_ref(column)?.as_bytes()?).into_owned())
+        };
         while let Some(row) = rows.next()? {
             let offset = Offset(row.get(0)?);
             in_order(&mut last, offset, ())?;
             aside.push(Quarantined {
                 offset: row.get(0)?,
                 class: class_from_index(row.get(1)?)?,
-                reason: row.get(2)?,
+                reason: text(row, 2)?,
                 at: UtcMillis(row.get(3)?),
-                envelope: row.get(4)?,
+                envelope: text(row, 4)?,
             });
         }
         Ok(aside)
