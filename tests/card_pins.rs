@@ -212,6 +212,11 @@ async fn a_sale_with_a_pin_through_the_real_program() {
     };
     assert_eq!(shop.refused(path, refund(None), "f-1").await.1, "pin-needed");
     assert_eq!(shop.done(path, refund(Some(RIGHT)), "f-2").await["amount_fen"], -100);
+    let original = topup["transaction_id"].as_str().unwrap();
+    let (exit, back, told) = run(&["refund", original, "--amount", "1", "--pin"], RIGHT).await;
+    assert_eq!((exit, &back["amount_fen"]), (0, &json!(-100)), "{told}");
+    let (exit, _, told) = run(&["refund", original, "--amount", "1"], "").await;
+    assert_eq!(exit, 4, "{told}");
     for n in 0..4 {
         let body = spend(Some(WRONG));
         let answer = shop.post(path, body, &format!("w-{n}")).await;

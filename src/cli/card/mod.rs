@@ -139,6 +139,9 @@ enum Command {
         /// In yuan, e.g. 20 or 20.50 / 金额（元）
         #[arg(long, value_name = "YUAN")]
         amount: Yuan,
+        /// Asks for the card's PIN / 输入卡密码
+        #[arg(long)]
+        pin: bool,
         #[command(flatten)]
         at: At,
         #[command(flatten)]
@@ -149,6 +152,9 @@ enum Command {
     Void {
         /// The transaction / 原交易号
         transaction: Uuid,
+        /// Asks for the card's PIN, which undoing a top-up may need / 输入卡密码（撤销充值时可能需要）
+        #[arg(long)]
+        pin: bool,
         #[command(flatten)]
         at: At,
         #[command(flatten)]
@@ -295,14 +301,16 @@ async fn act(command: Command, global: &Global) -> anyhow::Result<Exit> {
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(None, body, &once.key()).await?, global);
         }
-        Command::Refund { transaction, amount, at, once } => {
+        Command::Refund { transaction, amount, pin, at, once } => {
             let body =
                 json!({ "kind": "refund", "amount_fen": amount.0, "original_transaction_id": transaction });
+            let body = life::with_pin(body, pin, global).await?;
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(Some(transaction), body, &once.key()).await?, global);
         }
-        Command::Void { transaction, at, once } => {
+        Command::Void { transaction, pin, at, once } => {
             let body = json!({ "kind": "void", "original_transaction_id": transaction });
+            let body = life::with_pin(body, pin, global).await?;
             let desk = ask::Desk::open(at, global).await?;
             show::transaction(&desk.transact(Some(transaction), body, &once.key()).await?, global);
         }
