@@ -179,6 +179,8 @@ fn publish_from_memory(port: u16, file: &Path) {
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         options.set_keep_alive(30).set_outgoing_inflight_upper_limit(WINDOW).set_network_options(network);
+        // As the daemon's own.
+        options.set_max_request_batch(64);
         let (client, mut eventloop) = AsyncClient::builder(options).capacity(usize::from(WINDOW) * 2).build();
         while !matches!(eventloop.poll().await.unwrap(), Event::Incoming(Packet::ConnAck(_))) {}
         let pump = tokio::spawn(async move { while eventloop.poll().await.is_ok() {} });

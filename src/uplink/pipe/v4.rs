@@ -8,7 +8,7 @@ use rumqttc_v4::{
 };
 use tokio::sync::mpsc;
 
-use super::{Dial, Ear, Incoming, Notice, Packet, PipeEvent, Receipt, gone, sniff};
+use super::{Dial, Ear, IN_ONE_WRITE, Incoming, Notice, Packet, PipeEvent, Receipt, gone, sniff};
 use crate::config::tables::MqttVersion;
 use crate::uplink::fault::Fault;
 use crate::uplink::session::{Limits, Outcome, Token};
@@ -24,6 +24,7 @@ pub(super) fn open(dial: Dial, capacity: usize) -> (AsyncClient, EventLoop) {
         .set_max_packet_size(packet, packet)
         .set_keep_alive(u16::try_from(dial.keep_alive.as_secs()).unwrap_or(u16::MAX))
         .set_ack_mode(AckMode::Manual)
+        .set_max_request_batch(IN_ONE_WRITE)
         .set_last_will(LastWill::new(dial.will_topic, dial.will, QoS::AtLeastOnce, true));
     // One publish more than the window: the `state` goes beside it. Both only
     // fail on a zero limit or an empty client id, which the configuration excludes.

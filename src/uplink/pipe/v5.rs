@@ -14,7 +14,8 @@ use rumqttc::{
 use tokio::sync::mpsc;
 
 use super::{
-    Dial, Ear, Incoming, Notice, Packet, PipeEvent, RECEIVE_MAXIMUM, Receipt, SESSION_EXPIRY_S, gone, sniff,
+    Dial, Ear, IN_ONE_WRITE, Incoming, Notice, Packet, PipeEvent, RECEIVE_MAXIMUM, Receipt, SESSION_EXPIRY_S,
+    gone, sniff,
 };
 use crate::config::tables::MqttVersion;
 use crate::event::CONTENT_TYPE;
@@ -77,6 +78,7 @@ pub(super) fn open(dial: Dial, capacity: usize) -> (AsyncClient, EventLoop) {
         .set_connect_timeout(dial.connect_timeout)
         .set_outgoing_inflight_upper_limit(in_flight)
         .set_ack_mode(AckMode::Manual)
+        .set_max_request_batch(IN_ONE_WRITE)
         .set_network_options(network)
         .set_last_will(LastWill::new(dial.will_topic, dial.will, QoS::AtLeastOnce, true, None));
     match (dial.username, dial.password) {
