@@ -24,7 +24,7 @@ use bad_broker::{V3, V5, assert_whole_to, classes, fill_with, oddities};
 use baygate::config::tables::MqttVersion;
 use baygate::uplink::Pace;
 use futures_util::future::join_all;
-use mqtt::{LONG, Shop, table, until_within};
+use mqtt::{LONG, Shop, table, until_ok, until_within};
 use scripted_broker::{Deed, Greet, Mood, ScriptedBroker};
 
 /// Events of each of three classes that wait.
@@ -34,6 +34,8 @@ const BACKLOG: u64 = 1000;
 const ABOUT_NIL: u64 = 256;
 /// Looks after the first.
 const LOOKS: usize = 5;
+/// The tries between two looks take far less.
+const TRIES_WITHIN: Duration = LONG.saturating_mul(4);
 
 /// The other process: an uplink that lives through everything until all is delivered.
 #[tokio::test(flavor = "multi_thread")]
@@ -51,12 +53,18 @@ async fn plays_the_gateway() {
             setup.pace.backoff_most = Duration::from_millis(8);
         }
     });
-    for class in classes() {
-        while shop.delivered(class).await < BACKLOG {
-            shop.assert_running();
-            tokio::time::sleep(Duration::from_millis(200)).await;
+    let patience = Duration::from_secs(told("UPLINK_PATIENCE_S").parse().unwrap());
+    let all = async {
+        for class in classes() {
+            until_ok(patience, Duration::from_millis(200), async || {
+                shop.assert_running();
+                let delivered = shop.delivered(class).await;
+                if delivered < BACKLOG { Err(format!("{class} is delivered to {delivered}")) } else { Ok(()) }
+            })
+            .await;
         }
-    }
+    };
+    tokio::time::timeout(patience, all).await.expect("all is delivered in the end");
     println!("all delivered");
     shop.stop().await;
 }
@@ -91,6 +99,15 @@ struct Gateway {
     tries: usize,
 }
 
+impl Gateway {
+    /// As long as all its tries and what follows may take, by its own clock: should nobody be there
+    /// any more to end it, it ends.
+    fn patience(&self) -> Duration {
+        let looks = u32::try_from(self.ways.len() * (LOOKS + 1)).unwrap();
+        (TRIES_WITHIN * looks + 8 * LONG) * self.times
+    }
+}
+
 struct Process {
     child: Child,
     log: Option<JoinHandle<Vec<String>>>,
@@ -111,6 +128,7 @@ impl Process {
             .env("BROKER_PORT", port.to_string())
             .env("BROKER_VERSION", if gateway.version == V5 { "5" } else { "3.1.1" })
             .env("UPLINK_PACE", gateway.pace)
+            .env("UPLINK_PATIENCE_S", gateway.patience().as_secs().to_string())
             // As the program has it: what the MQTT library complains about is told by the uplink.
             .env("RUST_LOG", "info,rumqttc=off")
             .env("NO_COLOR", "1")
@@ -161,7 +179,7 @@ async fn misbehaves(gateway: Gateway) {
         // Until the first look every path is taken once.
         for _ in 0..=LOOKS {
             let before = count();
-            until_within(4 * LONG, &format!("{name}: tries"), async || {
+            until_within(TRIES_WITHIN, &format!("{name}: tries"), async || {
                 (count() >= before + gateway.tries).then_some(())
             })
             .await;

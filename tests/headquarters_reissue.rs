@@ -6,6 +6,8 @@
 mod counter_shop;
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/house.rs"]
+mod house;
 mod mqtt;
 mod port {
     pub use crate::mqtt::free_port;
@@ -22,8 +24,8 @@ use baygate::event::card::{MemberStatus, Technology};
 use baygate::event::ledger::CardType;
 use baygate::protocols::Bundle;
 use baygate::sim::card::{CardProfile, CardSim, Chip, Technology as Sim};
-use counter_shop::{STORE, Shop, blank_with_uid};
-use mqtt::{BASE, Listener, Mosquitto, publish};
+use counter_shop::{STORE, blank_with_uid};
+use house::House;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -33,52 +35,14 @@ const OLD: &str = "/v1/cards/8800000042";
 const NEW: &str = "/v1/cards/8800000043";
 const REPLACE: &str = "/v1/cards/8800000042/replace";
 
-/// A shop with headquarters behind it, whose clock is set.
-struct House {
-    shop: Shop,
-    broker: Mosquitto,
-    results: Listener,
-}
-
 impl House {
     async fn open() -> Self {
-        let broker = Mosquitto::start("").await;
-        let results = Listener::start(broker.port, "5", &format!("{BASE}/event/gateway/#")).await;
-        let mqtt = format!("{RULES}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n", broker.port);
-        let shop = Shop::open(&mqtt).await;
-        let mut house = Self { shop, broker, results };
-        house.online().await;
+        let mut house = Self::with(RULES).await;
         // Nobody has set the clock: what changes something waits.
         let waits = house.order(&record()).await;
         assert_eq!(waits["outcome"], "refused", "{waits}");
-        let (synced, config) = (house.shop.desk.path("synchronized"), house.shop.desk.config());
-        std::fs::write(&synced, "").unwrap();
-        let text = std::fs::read_to_string(&config).unwrap();
-        let line = format!("time_sync_file = {:?}\n[api]", synced.display().to_string());
-        std::fs::write(&config, text.replacen("[api]", &line, 1)).unwrap();
-        house.kill_and_restart().await;
+        house.sets_its_clock().await;
         house
-    }
-
-    async fn online(&mut self) {
-        self.results.on("/gateway.started").await;
-    }
-
-    async fn kill_and_restart(&mut self) {
-        self.shop.kill_and_restart().await;
-        self.online().await;
-    }
-
-    async fn command(&mut self, name: &str, args: &Value) -> Value {
-        let id = Uuid::now_v7();
-        let payload = json!({ "id": id, "args": args }).to_string();
-        publish(self.broker.port, &format!("{BASE}/command/{name}"), &payload, false).await;
-        loop {
-            let result = self.results.on("/command.result").await["data"].clone();
-            if result["command_id"] == json!(id) {
-                return result;
-            }
-        }
     }
 
     async fn order(&mut self, record: &Value) -> Value {

@@ -6,6 +6,8 @@
 mod counter_shop;
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "support/house.rs"]
+mod house;
 mod mqtt;
 mod port {
     pub use crate::mqtt::free_port;
@@ -13,10 +15,9 @@ mod port {
 
 use baygate::api::client::Method;
 use baygate::sim::card::Technology as Sim;
-use counter_shop::{Shop, blank};
-use mqtt::{BASE, Listener, Mosquitto, publish};
+use counter_shop::blank;
+use house::House;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 /// The shop's own: one point for a yuan.
 const OWN: &str = "[purse]\n[[purse.reward]]\nfrom_fen = 10000\nbonus_fen = 1000\n";
@@ -25,46 +26,16 @@ const PUSHED: &str = "[purse]\n[purse.points]\nearn_per_fen = 100\nearn_points =
     max_share_per_mille = 500\nmax_on_card = 9999999\n[[purse.reward]]\nfrom_fen = 10000\nbonus_fen = 2500\n";
 const CARD: &str = "/v1/cards/8800000042/transactions";
 
-struct House {
-    shop: Shop,
-    broker: Mosquitto,
-    told: Listener,
-}
-
 impl House {
-    /// With headquarters behind it, and a clock that is set.
     async fn open() -> Self {
-        let broker = Mosquitto::start("").await;
-        let told = Listener::start(broker.port, "5", &format!("{BASE}/event/gateway/#")).await;
-        let mqtt = format!("{OWN}\n[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\n", broker.port);
-        let shop = Shop::open(&mqtt).await;
-        let mut house = Self { shop, broker, told };
-        house.told.on("/gateway.started").await;
-        let (synced, config) = (house.shop.desk.path("synchronized"), house.shop.desk.config());
-        std::fs::write(&synced, "").unwrap();
-        let text = std::fs::read_to_string(&config).unwrap();
-        let line = format!("time_sync_file = {:?}\n[api]", synced.display().to_string());
-        std::fs::write(&config, text.replacen("[api]", &line, 1)).unwrap();
-        house.kill_and_restart().await;
+        let mut house = Self::with(OWN).await;
+        house.sets_its_clock().await;
         house
-    }
-
-    async fn kill_and_restart(&mut self) {
-        self.shop.kill_and_restart().await;
-        self.told.on("/gateway.started").await;
     }
 
     /// What became of the command.
     async fn put(&mut self, args: Value) -> Value {
-        let id = Uuid::now_v7();
-        let payload = json!({ "id": id, "args": args }).to_string();
-        publish(self.broker.port, &format!("{BASE}/command/config.put"), &payload, false).await;
-        loop {
-            let result = self.told.on("/command.result").await["data"].clone();
-            if result["command_id"] == json!(id) {
-                return result;
-            }
-        }
+        self.command("config.put", &args).await
     }
 
     async fn done(&mut self, args: Value, before: bool) {

@@ -13,32 +13,12 @@ use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use baygate::event::Class;
-use baygate::store::{Batch, Store, backup, inspect};
-use buffer_command::measured;
+use baygate::store::{Store, backup, inspect};
+use buffer_command::{DEADLINE, measured, run};
 use sqlite_pages::{Dice, Format, Harm, Kind, PAGE};
-use store_setup::{event, fact, options, positions};
-
-/// Far more than any of it takes: what is longer hangs.
-const DEADLINE: Duration = Duration::from_secs(120);
-
-fn run(dir: &Path, words: &[&str]) -> (i32, String) {
-    let output = measured(dir, words, DEADLINE).output;
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
-}
-
-/// A closed database with so many card events.
-async fn grown(dir: &Path, events: u64) {
-    let (store, _) = Store::open(&options(dir)).unwrap();
-    for _ in 0..events / 10 {
-        let batch = (0..10).fold(Batch::new(), |batch, _| batch.event(event(Class::Card, 300)));
-        store.commit(batch).await.unwrap();
-    }
-    store.close().await;
-}
+use store_setup::{fact, grown, options, positions};
 
 #[tokio::test]
 async fn what_is_no_backup_is_refused_with_a_word_and_touches_nothing() {

@@ -133,3 +133,40 @@ fn the_migration_at_every_call() {
     let tally = every_call(&Stage { name: "migration", from: from.path(), also: &also }, 8);
     assert!(tally.calls > 5, "{tally:?}");
 }
+
+/// A file whose index lies about its events: the start moves it aside and copies what is there. Cut
+/// short at any call, it is done again; what lay there stays as it was, byte for byte.
+#[test]
+fn the_salvage_at_every_call() {
+    let (grown, from) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    prepared(grown.path());
+    let file = grown.path().join("baygate.db");
+    let conn = Connection::open(&file).unwrap();
+    let root = player::number(&conn, "SELECT rootpage FROM sqlite_schema WHERE name = 'event_by_class'");
+    drop(conn);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let page = usize::try_from(root).unwrap() * 4096;
+    bytes[page - 4096..page].fill(0);
+    std::fs::write(from.path().join("baygate.db"), &bytes).unwrap();
+    let also = |dir: &Path, found: &Opening<'_>| {
+        assert!(matches!(found.opened.new_epoch, None | Some(EpochReason::Salvaged)), "{:?}", found.opened);
+        assert_eq!(player::number(found.conn, "SELECT count(*) FROM epoch"), 2);
+        assert_eq!(
+            player::number(found.conn, "SELECT count(*) FROM event WHERE epoch_no = 1 AND class = 2"),
+            7
+        );
+        let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let main = |path: &std::path::PathBuf| {
+            path.to_str().unwrap().rsplit_once(".damaged-").is_some_and(|(_, at)| at.parse::<i64>().is_ok())
+        };
+        let aside: Vec<_> = names.filter(main).collect();
+        assert_eq!(aside.len(), 1, "{aside:?}");
+        assert!(std::fs::read(&aside[0]).unwrap() == bytes, "what lay there is not what it was");
+        assert!(!dir.join("baygate.damaged").exists(), "still marked");
+        // What was said once stands until a person ends it.
+        let held = player::number(found.conn, "SELECT count(*) FROM meta WHERE key = 'card_writes_held'");
+        assert_eq!(held == 1, found.told.is_held(), "{:?}", found.told);
+    };
+    let tally = every_call(&Stage { name: "salvage", from: from.path(), also: &also }, 8);
+    assert!(tally.calls > 20, "{tally:?}");
+}

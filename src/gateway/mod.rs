@@ -99,9 +99,8 @@ impl Gateway {
         clock::trust(&config.gateway.time_sync_file);
         let options = store_options(&config);
         // Opening may salvage a damaged file, which takes its time: not on an async thread.
-        let (store, opened) = tokio::task::spawn_blocking(move || Store::open(&options))
-            .await
-            .map_err(|_| StoreError::Closed)??;
+        let open = move || Store::open_telling(&options, &mut notify::salvaging);
+        let (store, opened) = tokio::task::spawn_blocking(open).await.map_err(|_| StoreError::Closed)??;
         store.set_history(history_limits(&config)).await?;
         let services = services::Services::new(&config, store, health, assets);
         let bound = match services.bind_api(&config.api).await {

@@ -64,4 +64,23 @@ impl Reader<'_> {
             .query_row([name], |row| row.get(0).map(Offset))
             .optional()?)
     }
+
+    /// The newest event of a kind that the reader `name` has yet to deal with, among the newest
+    /// `most` of the log; `None` also when that reader never moved.
+    ///
+    /// # Errors
+    /// [`StoreError::Sqlite`].
+    pub fn unread(&self, name: &str, kind: &str, most: u32) -> Result<Option<Offset>, StoreError> {
+        let newest: Option<i64> = self
+            .conn
+            .prepare_cached(
+                "SELECT max(event_offset) FROM
+                 (SELECT event_offset, kind FROM event
+                  WHERE event_offset > (SELECT event_offset FROM cursor WHERE name = ?1)
+                  ORDER BY event_offset DESC LIMIT ?3)
+                 WHERE kind = ?2",
+            )?
+            .query_row(params![name, kind, most], |row| row.get(0))?;
+        Ok(newest.map(Offset))
+    }
 }

@@ -81,6 +81,17 @@ impl Store {
     /// # Errors
     /// [`StoreError`] saying what to do.
     pub fn open(options: &StoreOptions) -> Result<(Self, Opened), StoreError> {
+        Self::open_telling(options, &mut |_| {})
+    }
+
+    /// Likewise; a salvage tells `salvaging` the rows it has read, at each step and each second.
+    ///
+    /// # Errors
+    /// [`StoreError`] saying what to do.
+    pub fn open_telling(
+        options: &StoreOptions,
+        salvaging: &mut dyn FnMut(u64),
+    ) -> Result<(Self, Opened), StoreError> {
         connection::check_version()?;
         let folder = &options.data_dir;
         let lock = FolderLock::take(folder)?;
@@ -88,13 +99,13 @@ impl Store {
         backup::finish_restore(folder)?;
         let mut space = Space::new(folder, options.max_bytes);
         let mut salvaged = None;
-        let mut started = start(&path, options, &mut salvaged);
+        let mut started = start(&path, options, &mut salvaged, salvaging);
         if matches!(&started, Err(error) if error.is_full() || error.is_disk_failure())
             && space.is_out_of_room()
         {
             // What is there wants to be delivered: that needs a WAL and its index.
             space.give_up_ballast();
-            started = start(&path, options, &mut salvaged);
+            started = start(&path, options, &mut salvaged, salvaging);
         }
         let (conn, position, mut opened) = started.map_err(|error| plainly(folder, error))?;
         opened.salvaged = salvaged;
@@ -145,15 +156,16 @@ fn start(
     path: &Path,
     options: &StoreOptions,
     salvaged: &mut Option<Salvaged>,
+    salvaging: &mut dyn FnMut(u64),
 ) -> Result<(Connection, Position, Opened), StoreError> {
     let folder = &options.data_dir;
     if salvaged.is_none() {
-        *salvaged = salvage_if_marked(folder)?;
+        *salvaged = salvage_if_marked(folder, salvaging)?;
     }
     let mut conn = match open_sound(path) {
         Err(error) if error.is_damage() && salvaged.is_none() => {
             Mark::set(folder, &error.to_string())?;
-            *salvaged = salvage_if_marked(folder)?;
+            *salvaged = salvage_if_marked(folder, salvaging)?;
             open_sound(path)?
         }
         other => other?,
@@ -162,9 +174,9 @@ fn start(
     Ok((conn, position, opened))
 }
 
-fn salvage_if_marked(folder: &Path) -> Result<Option<Salvaged>, StoreError> {
+fn salvage_if_marked(folder: &Path, salvaging: &mut dyn FnMut(u64)) -> Result<Option<Salvaged>, StoreError> {
     match Mark::read(folder)? {
-        Some(mark) => salvage::run(folder, &mark),
+        Some(mark) => salvage::run(folder, &mark, salvaging),
         None => Ok(None),
     }
 }
@@ -277,7 +289,7 @@ fn begin(conn: &mut Connection, options: &StoreOptions) -> Result<(Position, Ope
     tx.execute("DELETE FROM meta WHERE key IN ('restored', 'salvaged')", [])?;
     if reason == Some(EpochReason::Salvaged) {
         for class in Class::ALL {
-            while trim::tell_open_gap(&tx, &mut position, clock::boot_id(), class)?.changed {}
+            trim::tell_open_gaps(&tx, &mut position, clock::boot_id(), class)?;
         }
     }
     tx.commit()?;

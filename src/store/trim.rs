@@ -218,7 +218,7 @@ fn extend_gap(
 ) -> Result<(), StoreError> {
     let (Some(first), Some(last)) = (gone.first(), gone.last()) else { return Ok(()) };
     let count = i64::try_from(gone.len()).unwrap_or(0);
-    if open_gap(tx, class)?.is_some_and(|gap| gap.epoch_no != first.epoch_no) {
+    if open_gap(tx, class, BEFORE_ALL)?.is_some_and(|gap| gap.epoch_no != first.epoch_no) {
         tell_open_gap(tx, position, boot, class)?;
     }
     let grown = tx
@@ -243,6 +243,9 @@ fn extend_gap(
     Ok(())
 }
 
+/// Comes before every epoch and sequence.
+const BEFORE_ALL: (i64, i64) = (i64::MIN, i64::MIN);
+
 struct OpenGap {
     epoch_no: i64,
     from: i64,
@@ -251,13 +254,19 @@ struct OpenGap {
     reason: GapReason,
 }
 
-fn open_gap(conn: &Connection, class: Class) -> Result<Option<OpenGap>, StoreError> {
+/// The first stretch of a class that has yet to be told, after an epoch's number and a sequence in it.
+fn open_gap(
+    conn: &Connection,
+    class: Class,
+    (epoch_no, from): (i64, i64),
+) -> Result<Option<OpenGap>, StoreError> {
     Ok(conn
         .prepare_cached(
             "SELECT epoch_no, from_sequence, to_sequence, count, reason = 'full' FROM gap
-             WHERE class = ?1 AND told = 0 LIMIT 1",
+             WHERE class = ?1 AND told = 0 AND (epoch_no, from_sequence) > (?2, ?3)
+             ORDER BY epoch_no, from_sequence LIMIT 1",
         )?
-        .query_row([class_index(class)], |row| {
+        .query_row([class_index(class), epoch_no, from], |row| {
             Ok(OpenGap {
                 epoch_no: row.get(0)?,
                 from: row.get(1)?,
@@ -276,7 +285,34 @@ pub(super) fn tell_open_gap(
     boot: Uuid,
     class: Class,
 ) -> Result<Step, StoreError> {
-    let Some(gap) = open_gap(tx, class)? else { return Ok(Step::default()) };
+    let Some(gap) = open_gap(tx, class, BEFORE_ALL)? else { return Ok(Step::default()) };
+    tell(tx, position, boot, class, &gap)?;
+    Ok(Step { changed: true, more: true })
+}
+
+/// Tells all of them. A salvage may have left one for every second event: each is looked for
+/// behind the one before, not from the start.
+pub(super) fn tell_open_gaps(
+    tx: &Connection,
+    position: &mut Position,
+    boot: Uuid,
+    class: Class,
+) -> Result<(), StoreError> {
+    let mut after = BEFORE_ALL;
+    while let Some(gap) = open_gap(tx, class, after)? {
+        tell(tx, position, boot, class, &gap)?;
+        after = (gap.epoch_no, gap.from);
+    }
+    Ok(())
+}
+
+fn tell(
+    tx: &Connection,
+    position: &mut Position,
+    boot: Uuid,
+    class: Class,
+    gap: &OpenGap,
+) -> Result<(), StoreError> {
     let epoch: Option<Vec<u8>> = tx
         .prepare_cached("SELECT id FROM epoch WHERE no = ?1")?
         .query_row([gap.epoch_no], |row| row.get(0))
@@ -300,7 +336,7 @@ pub(super) fn tell_open_gap(
     apply::append(tx, position, boot, event)?;
     tx.prepare_cached("UPDATE gap SET told = 1 WHERE class = ?1 AND epoch_no = ?2 AND from_sequence = ?3")?
         .execute(params![class_index(class), gap.epoch_no, gap.from])?;
-    Ok(Step { changed: true, more: true })
+    Ok(())
 }
 
 /// Forgets gaps that lie behind what was delivered, and the oldest of too many set aside.

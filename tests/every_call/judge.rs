@@ -39,6 +39,11 @@ impl Told {
         })
     }
 
+    /// `/readyz` says that card writes are held.
+    pub fn is_held(&self) -> bool {
+        self.said.iter().any(|line| line == "held")
+    }
+
     /// A caller knows that this is there.
     pub fn is_told(&self, name: &str) -> bool {
         self.first_of("ack", name).or(self.first_of("found", name)).is_some()
@@ -50,6 +55,7 @@ pub fn judge(
     story: &[Step],
     told: &Told,
     fault: Option<Fault>,
+    holds: bool,
     also: &(dyn Fn(&Path, &Opening<'_>) + Sync),
 ) {
     assert_eq!(told.killed, fault == Some(Fault::Kill), "how the player ended: {:#?}", told.said);
@@ -58,9 +64,8 @@ pub fn judge(
         assert!(!line.starts_with("trouble"), "it says it is not well: {line}");
     }
     if told.said.iter().any(|line| line == "closed") {
-        // Headquarters was ahead: from then on card writes are held, and not before.
-        let held = told.said.iter().any(|line| line == "held");
-        assert_eq!(held, told.is_told("ahead"), "{:#?}", told.said);
+        // Headquarters was ahead, or a salvage could not look: from then on card writes are held, and not before.
+        assert_eq!(told.is_held(), told.is_told("ahead") || holds, "{:#?}", told.said);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {

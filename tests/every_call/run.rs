@@ -51,6 +51,12 @@ pub fn story_of(stage: &str) -> (Threaded, Vec<Step>) {
     }
 }
 
+/// Whether card writes are held after this fault. A salvage reads through the damaged file's shared memory:
+/// where that cannot be made, it takes the rows page by page and cannot say that no request is missing.
+fn holds(stage: &str, fault: Fault, call: &Call) -> bool {
+    stage == "salvage" && matches!(fault, Fault::Once(_)) && call.file.ends_with("damaged--shm")
+}
+
 /// One thread's part: from which folder, and what must hold afterwards besides the usual.
 pub struct Stage<'a> {
     pub name: &'static str,
@@ -134,7 +140,7 @@ fn count(stage: &Stage<'_>, scratch: &Path) -> Vec<Call> {
         let told = play(stage.name, &dir, &out, None);
         let calls = trace::calls(&out);
         let (_, story) = story_of(stage.name);
-        judge::judge(&dir, &story, &told, None, stage.also);
+        judge::judge(&dir, &story, &told, None, false, stage.also);
         if calls == before {
             return calls;
         }
@@ -229,7 +235,8 @@ fn one(stage: &Stage<'_>, scratch: &Path, calls: &[Call], fault: Fault, place: u
         std::fs::remove_dir_all(&dir).unwrap();
     };
     let (_, story) = story_of(stage.name);
-    judge::judge(&dir, &story, &said, Some(fault), stage.also);
+    let holds = holds(stage.name, fault, &calls[place]);
+    judge::judge(&dir, &story, &said, Some(fault), holds, stage.also);
     std::fs::remove_dir_all(&dir).unwrap();
     std::fs::remove_file(&out).unwrap();
 }

@@ -53,6 +53,16 @@ pub fn token(sha256: [u8; 32]) -> Batch {
     Batch::new().op(Op::Token(TokenOp::Create { id, name, sha256, scopes, till: None }))
 }
 
+/// A closed database with so many card events.
+pub async fn grown(dir: &Path, events: u64) {
+    let (store, _) = Store::open(&options(dir)).unwrap();
+    for _ in 0..events / 10 {
+        let batch = (0..10).fold(Batch::new(), |batch, _| batch.event(event(Class::Card, 300)));
+        store.commit(batch).await.unwrap();
+    }
+    store.close().await;
+}
+
 /// Every event of a class in the log: (epoch number, class sequence).
 pub async fn positions(store: &Store, class: Class) -> Vec<(i64, u64)> {
     let mut found: Vec<(i64, u64)> = Vec::new();

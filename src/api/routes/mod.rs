@@ -23,6 +23,7 @@ mod pairings;
 mod prints;
 mod purse;
 mod requests;
+mod rules_wait;
 mod shifts;
 mod stats;
 mod tokens;

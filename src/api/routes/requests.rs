@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::super::extract::{Segment, missing};
 use super::super::problem::Problem;
 use super::super::state::Shared;
+use super::rules_wait::rules_caught_up;
 use super::vehicles;
 use crate::clock::UtcMillis;
 use crate::store::confirmations::KIND;
@@ -136,7 +137,7 @@ pub(super) async fn request(
     let row = deed_of(&shared, row.ok_or_else(|| missing("request", &request.0))?).await?;
     let outcome = match row.outcome {
         Some(report) if row.kind == vehicles::SCAN && row.state == RequestState::Done => {
-            vehicles::rules_caught_up(&shared).await;
+            rules_caught_up(&shared.context.store).await;
             Some(vehicles::with_warnings(&shared, report).await?)
         }
         other => other,

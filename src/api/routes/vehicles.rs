@@ -1,14 +1,12 @@
 //! `/v1/vehicles`: cars now present, what is known of one, and a scan.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -17,6 +15,7 @@ use super::super::principal::Principal;
 use super::super::problem::Problem;
 use super::super::state::Shared;
 use super::requests;
+use super::rules_wait::rules_caught_up;
 use crate::clock::UtcMillis;
 use crate::event::device::{DeviceKind, DeviceStatus};
 use crate::event::vehicle::{DepartureReason, OdometerSource, Purpose};
@@ -28,10 +27,6 @@ use crate::store::{Reader, StoreError};
 
 /// Kind of the request that a vehicle's service takes.
 pub(super) const SCAN: &str = "vehicle.scan";
-/// The reader of the log that raises warnings.
-const RULES_CURSOR: &str = "maintenance";
-/// How long a scan waits for its warnings: the rules run after the report is committed.
-const WARNINGS_WAIT: Duration = Duration::from_secs(2);
 /// Visits told of one car.
 const HISTORY: usize = 50;
 
@@ -315,20 +310,8 @@ pub(super) async fn scan(
         Some(row) if row.state == RequestState::Failed => Err(requests::failure(&row)),
         Some(row) => {
             let report = row.outcome.unwrap_or_default();
-            rules_caught_up(&shared).await;
+            rules_caught_up(&shared.context.store).await;
             Ok(Json(with_warnings(&shared, report).await?).into_response())
-        }
-    }
-}
-
-/// Waits until the rules have seen the log as it stands now, or a moment.
-pub(super) async fn rules_caught_up(shared: &Shared) {
-    let until = Instant::now() + WARNINGS_WAIT;
-    let mut head = shared.context.store.head();
-    let goal = head.borrow_and_update().last;
-    while let Ok(Some(seen)) = shared.context.store.read(|r| r.cursor(RULES_CURSOR)).await {
-        if seen >= goal || !matches!(timeout_at(until, head.changed()).await, Ok(Ok(()))) {
-            return;
         }
     }
 }

@@ -1,7 +1,10 @@
-//! Worked examples by hand. What must hold for every sale: `laws`.
+//! Worked examples by hand: sales, top-ups, transfers; what is given back: `refunds`; who may what: `permits`.
+//! What must hold for every sale: `laws`.
 
 mod laws;
 mod life;
+mod permits;
+mod refunds;
 
 use std::collections::BTreeSet;
 
@@ -10,20 +13,17 @@ use uuid::Uuid;
 
 use super::changes::{adjust, earn, give_coupon, redeem, top_up, transfer_in, transfer_out};
 use super::day::business_day;
-use super::policy::{Card, Hotlist, House, OfflineSpent, may_be_valid_until, may_report_lost, permit};
 use super::quote::{Sale, quote};
 use super::refund::{Original, refund, void};
 use super::settle::Mark;
 use super::*;
-use crate::clock::{TimeQuality, UtcMillis};
-use crate::config::purse::{ClassRule, CouponRule, LimitRule, PurseTable, RewardRule};
-use crate::config::values::Period;
+use crate::clock::UtcMillis;
+use crate::config::purse::{ClassRule, CouponRule, PurseTable, RewardRule};
 use crate::event::Text;
-use crate::event::card::Technology;
 use crate::event::ledger::{
-    CardStanding, CardTransaction, CardType, Category, Item, Outcome, Tender, TenderKind, TransactionKind,
+    CardTransaction, CardType, Category, Item, Outcome, Tender, TenderKind, TransactionKind,
 };
-use crate::ident::{CardNo, StoreId};
+use crate::ident::CardNo;
 use crate::money::{CouponId, Fen, Holding};
 
 const CAPS: Caps =
@@ -267,212 +267,6 @@ fn transfers_have_two_halves() {
     assert_eq!(undo(&giving, &[fact(&receiving)]), Err(Refusal::NotRefundable), "received");
     let received = CardTransaction { card_no: card_no(), ..fact(&receiving) };
     assert_eq!(undo(&received, &[]), Err(Refusal::NotRefundable), "what was received stays");
-}
-
-#[test]
-fn voids_undo_to_the_fen() {
-    let rules = rules();
-    let before = holding(50_000, 9_000, 400, &[7]);
-    let plans = [
-        quote(
-            &before,
-            &Sale {
-                items: vec![item(Category::Labour, 1, 20_001)],
-                class: 2,
-                coupon: Some(CouponId(7)),
-                points: 100,
-                tenders: Vec::new(),
-            },
-            &rules,
-        )
-        .unwrap(),
-        top_up(Fen(100_000), &[tender(TenderKind::Bank, 100_000)], &rules).unwrap(),
-        redeem(300, vec![item(Category::Gift, 1, 0)]).unwrap(),
-        give_coupon(CouponId(8), &rules).unwrap(),
-        adjust(Fen(-3), Fen(4), -5).unwrap(),
-    ];
-    for plan in plans {
-        let after = plan.after(&before, &CAPS).unwrap();
-        let original = fact(&plan);
-        let no = card_no();
-        let of =
-            |earlier| Original { fact: &original, earlier, parked: false, card_no: &no, predecessors: &[] };
-        let undone = void(&of(&[])).unwrap();
-        let back = undone.after(&after, &CAPS).unwrap();
-        assert_eq!(Holding { counter: before.counter, ..back }, before, "{:?}", plan.kind);
-        assert_eq!((&undone.items, undone.discount_fen.0), (&plan.items, -plan.discount_fen.0));
-        let voided = [fact(&undone)];
-        assert_eq!(void(&of(&voided)), Err(Refusal::NotRefundable), "twice");
-        assert_eq!(refund(&of(&voided), Fen(1), &before), Err(Refusal::NotRefundable));
-        let other = CardNo::new("8800009").unwrap();
-        let elsewhere = Original { card_no: &other, ..of(&[]) };
-        assert_eq!(void(&elsewhere), Err(Refusal::OtherCard));
-        assert!(void(&Original { predecessors: &[card_no()], ..elsewhere }).is_ok(), "after a replacement");
-    }
-}
-
-/// Topped up for its reward, the reward spent, given back: not the whole of it.
-#[test]
-fn a_reward_that_is_spent_is_not_forgiven() {
-    let rules = rules();
-    let original = fact(&top_up(Fen(100_000), &[tender(TenderKind::Cash, 100_000)], &rules).unwrap());
-    let no = card_no();
-    let back = |fen: i64, bonus: i64, earlier: &[CardTransaction]| {
-        let of = Original { fact: &original, earlier, parked: false, card_no: &no, predecessors: &[] };
-        refund(&of, Fen(fen), &holding(100_000, bonus, 0, &[]))
-    };
-    // (given back, bonus on the card, refusal)
-    for (fen, bonus, expected) in [
-        (100_000, 5_000, None),
-        (100_000, 4_999, Some(Refusal::NotEnoughBalance)),
-        (40_000, 2_000, None),
-        (40_000, 1_999, Some(Refusal::NotEnoughBalance)),
-        (20, 0, Some(Refusal::NotEnoughBalance)),
-    ] {
-        assert_eq!(back(fen, bonus, &[]).err(), expected, "{fen} with {bonus}");
-    }
-    let part = fact(&back(40_000, 5_000, &[]).unwrap());
-    assert_eq!(part.bonus_fen, Fen(-2_000));
-    let earlier = [part];
-    assert_eq!(back(60_000, 2_999, &earlier), Err(Refusal::NotEnoughBalance));
-    assert_eq!(back(60_000, 3_000, &earlier).unwrap().effect.bonus_fen, Fen(-3_000));
-}
-
-/// Half of it was paid with bonus, which earned nothing and goes back after the principal.
-#[test]
-fn points_go_back_with_what_earned_them() {
-    let card = holding(10_000, 10_000, 0, &[]);
-    let tenders = vec![tender(TenderKind::Purse, 20_000), tender(TenderKind::Cash, 5_000)];
-    let sale = Sale { items: vec![item(Category::Goods, 1, 25_000)], tenders, ..Sale::default() };
-    let plan = quote(&card, &sale, &rules()).unwrap();
-    assert_eq!(plan.points_earned, 150);
-    let (original, no) = (fact(&plan), card_no());
-    let mut card = plan.after(&card, &CAPS).unwrap();
-    let mut earlier = Vec::new();
-    // (given back, points taken back): principal, half of the bonus, its rest and cash, the rest.
-    for (fen, points) in [(10_000, 100), (5_000, 0), (7_500, 25), (2_500, 25)] {
-        let of =
-            Original { fact: &original, earlier: &earlier, parked: false, card_no: &no, predecessors: &[] };
-        let plan = refund(&of, Fen(fen), &card).unwrap();
-        assert_eq!(-plan.points_earned, points, "{fen}");
-        card = plan.after(&card, &CAPS).unwrap();
-        earlier.push(fact(&plan));
-    }
-}
-
-#[test]
-fn who_may_what() {
-    use Refusal as R;
-    let (own, other) = (StoreId::new("SH-0042").unwrap(), StoreId::new("SH-0001").unwrap());
-    let (no, rules) = (card_no(), PurseTable::default());
-    let hot = Hotlist { cards: [no.clone()].into(), ..Hotlist::default() };
-    let hotlist = Hotlist::default();
-    let strict = PurseTable { max_hotlist_age: Some("1d".parse::<Period>().unwrap()), ..rules.clone() };
-    let open = PurseTable { accept_stores: vec!["own".into(), "SH-0001".into()], ..rules.clone() };
-    let limit = LimitRule {
-        technologies: vec![Technology::Desfire],
-        per_transaction_fen: Fen(200_000),
-        per_card_fen: Fen(500_000),
-        per_day_fen: Fen(10_000_000),
-    };
-    let trusting = PurseTable { limit: vec![limit], ..rules.clone() };
-    let now = UtcMillis(1_790_000_000_000);
-    let card = Card {
-        card_no: &no,
-        technology: Technology::Desfire,
-        card_type: CardType::Named,
-        issuing_store: &own,
-        standing: CardStanding::Active,
-        valid_until: None,
-        held: false,
-        open: false,
-    };
-    let offline = Some(OfflineSpent::default());
-    let house = House {
-        now,
-        quality: TimeQuality::Synced,
-        store: &own,
-        rules: &rules,
-        hotlist: &hotlist,
-        writes_held: false,
-        offline,
-    };
-    let doubted = House { quality: TimeQuality::Unsynced, ..house };
-    let spend = |fen: i64| (TransactionKind::Spend, Fen(-fen));
-    let spent = |by_card, by_all| Some(OfflineSpent { by_card: Fen(by_card), by_all: Fen(by_all) });
-    let stale = Hotlist { as_of: Some(UtcMillis(now.0 - 86_400_001)), ..Hotlist::default() };
-    let fresh = Hotlist { as_of: Some(UtcMillis(now.0 - 86_400_000)), ..Hotlist::default() };
-    let future = Hotlist { as_of: Some(UtcMillis(now.0 + 1)), ..Hotlist::default() };
-    let classic = Card { technology: Technology::MifareClassic1k, ..card };
-    let cases = [
-        (card, spend(50_000), house, Ok(())),
-        (card, spend(50_001), house, Err(R::OfflineTransactionLimit)),
-        (card, spend(200_000), House { rules: &trusting, ..house }, Ok(())),
-        (card, spend(200_001), House { rules: &trusting, ..house }, Err(R::OfflineTransactionLimit)),
-        (card, spend(200_001), House { offline: None, ..house }, Ok(())),
-        (card, (TransactionKind::Topup, Fen(400_000)), house, Ok(())),
-        (card, (TransactionKind::Adjust, Fen(1)), house, Err(R::NeedsHeadquarters)),
-        (classic, spend(50_001), house, Err(R::OfflineTransactionLimit)),
-        (classic, spend(2), House { offline: spent(99_999, 99_999), ..house }, Err(R::OfflineCardLimit)),
-        (classic, spend(1), House { offline: spent(99_999, 99_999), ..house }, Ok(())),
-        (classic, spend(2), House { offline: spent(0, 999_999), ..house }, Err(R::OfflineDayLimit)),
-        (Card { technology: Technology::Em4100, ..card }, spend(1), house, Err(R::AccountAtHeadquarters)),
-        (Card { standing: CardStanding::Blocked, ..card }, spend(1), house, Err(R::CardBlocked)),
-        (Card { standing: CardStanding::Lost, ..card }, spend(1), house, Err(R::CardLost)),
-        (Card { standing: CardStanding::Replaced, ..card }, spend(1), house, Err(R::CardReplaced)),
-        (Card { standing: CardStanding::Returned, ..card }, spend(1), house, Err(R::CardReturned)),
-        (Card { held: true, ..card }, spend(1), house, Err(R::CardHeld)),
-        (Card { open: true, ..card }, spend(1), house, Err(R::TapAgain)),
-        (Card { valid_until: Some(UtcMillis(now.0 - 1)), ..card }, spend(1), house, Err(R::CardExpired)),
-        (Card { valid_until: Some(now), ..card }, spend(1), house, Ok(())),
-        (Card { valid_until: Some(UtcMillis(now.0 - 1)), ..card }, spend(1), doubted, Ok(())),
-        (card, spend(1), House { rules: &strict, hotlist: &stale, ..doubted }, Ok(())),
-        (card, spend(1), House { rules: &strict, ..doubted }, Err(R::HotlistTooOld)),
-        (card, spend(1), House { hotlist: &hot, ..house }, Err(R::CardHotlisted)),
-        (card, spend(1), House { rules: &strict, ..house }, Err(R::HotlistTooOld)),
-        (card, spend(1), House { rules: &strict, hotlist: &stale, ..house }, Err(R::HotlistTooOld)),
-        (card, spend(1), House { rules: &strict, hotlist: &future, ..house }, Err(R::HotlistTooOld)),
-        (card, spend(1), House { rules: &strict, hotlist: &fresh, ..house }, Ok(())),
-        (card, (TransactionKind::Topup, Fen(1)), House { rules: &strict, ..house }, Ok(())),
-        (Card { issuing_store: &other, ..card }, spend(1), house, Err(R::StoreNotAccepted)),
-        (Card { issuing_store: &other, ..card }, spend(1), House { rules: &open, ..house }, Ok(())),
-        (card, spend(1), House { writes_held: true, ..house }, Err(R::WritesHeld)),
-    ];
-    for (n, (card, (kind, amount), house, expected)) in cases.into_iter().enumerate() {
-        let effect = Effect { principal_fen: amount, ..Effect::default() };
-        assert_eq!(permit(&card, kind, &effect, &house), expected, "case {n}");
-    }
-    // Points (of a fen each) and coupons are money's worth.
-    let effect = |fen: i64, points: i64, take: Option<u32>| Effect {
-        principal_fen: Fen(fen),
-        points,
-        take: take.map(CouponId),
-        ..Effect::default()
-    };
-    let unlisted = House { rules: &strict, ..house };
-    for (n, (card, effect, house, expected)) in [
-        (classic, effect(0, -50_000, None), house, Ok(())),
-        (classic, effect(0, -50_001, None), house, Err(R::OfflineTransactionLimit)),
-        (classic, effect(-25_001, -25_000, None), house, Err(R::OfflineTransactionLimit)),
-        (classic, effect(60_000, -600, None), house, Ok(())),
-        (card, effect(0, -1, None), unlisted, Err(R::HotlistTooOld)),
-        (card, effect(0, 0, Some(7)), unlisted, Err(R::HotlistTooOld)),
-        (card, effect(500, -5, None), unlisted, Ok(())),
-        (card, effect(0, 5, None), unlisted, Ok(())),
-        (card, effect(0, i64::MIN, None), house, Err(R::AmountNotAllowed)),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        assert_eq!(permit(&card, TransactionKind::Spend, &effect, &house), expected, "worth {n}");
-    }
-    assert_eq!(may_report_lost(CardType::Named, &rules), Ok(()));
-    assert_eq!(may_report_lost(CardType::Anonymous, &rules), Err(R::LossReportNotAllowed));
-    let years = |n: i64| Some(UtcMillis(now.0 + n * 366 * 86_400_000));
-    let valid = |card_type, until| may_be_valid_until(card_type, until, now, &rules);
-    assert_eq!(valid(CardType::Named, years(10)), Err(R::ValidityNotAllowed), "named: no expiry");
-    assert_eq!(valid(CardType::Anonymous, years(2)), Err(R::ValidityNotAllowed));
-    assert_eq!((valid(CardType::Anonymous, years(3)), valid(CardType::Named, None)), (Ok(()), Ok(())));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
+use super::told::Told;
 use crate::store::StoreError;
 use crate::store::outbox::seal;
 use crate::store::seal::{LedgerTable, Sealed};
@@ -37,7 +38,12 @@ fn columns(conn: &Connection, table: &str) -> rusqlite::Result<(Vec<String>, Vec
 }
 
 /// Copies what can be read of a table. Errors of the new file end it, those of the old one do not.
-pub(super) fn table(source: &Connection, new: &Connection, table: &str) -> Result<Copied, StoreError> {
+pub(super) fn table(
+    source: &Connection,
+    new: &Connection,
+    table: &str,
+    told: &mut Told<'_>,
+) -> Result<Copied, StoreError> {
     let (wanted, key) = columns(new, table)?;
     let Ok((present, _)) = columns(source, table) else {
         return Ok(Copied { kept: 0, damaged: true });
@@ -56,6 +62,7 @@ pub(super) fn table(source: &Connection, new: &Connection, table: &str) -> Resul
         is_event: table == "event",
         is_delivered: table == "delivered",
         ledger: LedgerTable::of(table),
+        told,
         copied: Copied::default(),
     };
     if source.prepare(&format!("SELECT rowid FROM {table}")).is_ok() {
@@ -71,17 +78,19 @@ pub(super) fn table(source: &Connection, new: &Connection, table: &str) -> Resul
     Ok(sink.copied)
 }
 
-struct Sink<'c> {
+struct Sink<'c, 't> {
     new: &'c Connection,
     insert: String,
     is_event: bool,
     is_delivered: bool,
     ledger: Option<LedgerTable>,
+    told: &'c mut Told<'t>,
     copied: Copied,
 }
 
-impl Sink<'_> {
+impl Sink<'_, '_> {
     fn take(&mut self, values: Vec<Value>) -> Result<(), StoreError> {
+        self.told.row();
         if self.is_event && !is_sealed(&values)
             || self.is_delivered && !is_position(&values)
             || self.ledger.is_some_and(|table| !table.holds(&values))
@@ -149,7 +158,7 @@ fn scan(
     source: &Connection,
     sql: &str,
     params: impl rusqlite::Params,
-    sink: &mut Sink<'_>,
+    sink: &mut Sink<'_, '_>,
 ) -> Result<Scan, StoreError> {
     let broken = |last| Ok(Scan { sound: false, last });
     let mut last: Option<i64> = None;
@@ -180,7 +189,7 @@ fn scan(
 }
 
 /// Forward until damage, leap ahead until something reads, back to the damage, on.
-fn by_rowid(source: &Connection, table: &str, list: &str, sink: &mut Sink<'_>) -> Result<(), StoreError> {
+fn by_rowid(source: &Connection, table: &str, list: &str, sink: &mut Sink<'_, '_>) -> Result<(), StoreError> {
     let forward = format!("SELECT rowid, {list} FROM {table} WHERE rowid > ?1 ORDER BY rowid");
     let backward =
         format!("SELECT rowid, {list} FROM {table} WHERE rowid > ?1 AND rowid <= ?2 ORDER BY rowid DESC");

@@ -14,6 +14,7 @@
 
 mod copy;
 mod pages;
+mod told;
 
 pub(super) use copy::tables;
 
@@ -29,6 +30,7 @@ use super::outbox::class_index;
 use super::wal::Wal;
 use super::{StoreError, check, connection, gaps};
 use crate::event::Class;
+use told::Told;
 
 /// Tables whose rows say what must not be done twice, or not at all: where one of theirs may be
 /// missing, card writes wait for a person's word.
@@ -56,8 +58,12 @@ pub struct Salvaged {
     pub requests_complete: bool,
 }
 
-/// Salvages a marked folder.
-pub(super) fn run(folder: &Path, mark: &Mark) -> Result<Option<Salvaged>, StoreError> {
+/// Salvages a marked folder. `say` gets the rows read so far, at each step and each second.
+pub(super) fn run(
+    folder: &Path,
+    mark: &Mark,
+    say: &mut dyn FnMut(u64),
+) -> Result<Option<Salvaged>, StoreError> {
     let path = folder.join(FILE);
     if mark.aside.exists() && path.exists() {
         // All was done but removing the mark.
@@ -69,7 +75,9 @@ pub(super) fn run(folder: &Path, mark: &Mark) -> Result<Option<Salvaged>, StoreE
     move_database(&path, &mark.aside)?;
     tracing::warn!(aside = %mark.aside.display(), what = %mark.what, "salvaging the database");
     let staged = folder.join("baygate.db.salvage");
-    let report = fill(&staged, folder, mark)?;
+    let mut told = Told::new(say);
+    let report = fill(&staged, folder, mark, &mut told)?;
+    told.step();
     std::fs::File::open(&staged)
         .and_then(|file| file.sync_all())
         .and_then(|()| std::fs::rename(&staged, &path))
@@ -114,11 +122,13 @@ fn fresh(path: &Path) -> Result<Connection, StoreError> {
 /// file `copy`. Others may be using it.
 pub(super) fn readable_copy(from: &Path, what: &str, copy: &Path) -> Result<Salvaged, StoreError> {
     let folder = copy.parent().unwrap_or(Path::new("."));
-    fill(copy, folder, &Mark { aside: from.to_owned(), what: what.to_owned() })
+    let mark = Mark { aside: from.to_owned(), what: what.to_owned() };
+    fill(copy, folder, &mark, &mut Told::new(&mut |_| {}))
 }
 
 /// Fills the new file `staged` from the damaged one; what is needed meanwhile lies in `folder`.
-fn fill(staged: &Path, folder: &Path, mark: &Mark) -> Result<Salvaged, StoreError> {
+fn fill(staged: &Path, folder: &Path, mark: &Mark, told: &mut Told<'_>) -> Result<Salvaged, StoreError> {
+    told.step();
     let mut new = fresh(staged)?;
     let wal = Wal::read(&mark.aside)
         .inspect_err(|error| tracing::warn!(%error, "the WAL cannot be read"))
@@ -139,7 +149,8 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark) -> Result<Salvaged, StoreErro
         let there = tables(source).ok();
         let is_there = |table: &String| there.as_ref().is_none_or(|there| there.contains(table));
         for table in tables(&tx)? {
-            let copied = copy::table(source, &tx, &table)?;
+            told.step();
+            let copied = copy::table(source, &tx, &table, told)?;
             kept += copied.kept;
             tracing::info!(table, kept = copied.kept, damaged = copied.damaged, "table copied");
             // A row that SQLite passes over has no seal to miss: its own check of the table has to do.
@@ -150,9 +161,12 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark) -> Result<Salvaged, StoreErro
     }
     let counted = events_counted(&tx)?;
     // In any case: a page that leads to fewer pages than it should is no error to SQLite.
-    kept += pages::rows(&mark.aside, &tx)?;
+    kept += pages::rows(&mark.aside, &tx, told)?;
+    told.step();
     let counters_known = put_in_order(&tx)? && !wal.has_lost();
+    told.step();
     let lost = find_gaps(&tx)?;
+    told.step();
     let lost_of = |class: Class| lost.iter().filter(move |(gone, _)| *gone == class).map(|(_, count)| count);
     let lost_count = lost.iter().map(|(_, count)| count).sum();
     let report = Salvaged {

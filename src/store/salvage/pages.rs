@@ -12,6 +12,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use super::copy::is_sealed;
+use super::told::Told;
 use crate::store::StoreError;
 use crate::store::mark::beside;
 use crate::store::seal::LedgerTable;
@@ -184,7 +185,7 @@ fn leaf(pages: &Pages, first: bool, page: &[u8; PAGE]) -> Vec<(i64, Vec<Value>)>
 /// unless they are there already. A request found so may be an old state of it: it counts as
 /// interrupted, its key is taken, and nothing is done twice. What is asked of a card
 /// goes on waiting for the tap that tells.
-pub(super) fn rows(path: &Path, new: &Connection) -> Result<u64, StoreError> {
+pub(super) fn rows(path: &Path, new: &Connection, told: &mut Told<'_>) -> Result<u64, StoreError> {
     let file_error = |source| StoreError::File { path: path.to_owned(), source };
     if !path.exists() {
         return Ok(0);
@@ -193,7 +194,9 @@ pub(super) fn rows(path: &Path, new: &Connection) -> Result<u64, StoreError> {
     let (cards, transactions) = (insert(new, LedgerTable::Card)?, insert(new, LedgerTable::Transaction)?);
     let mut kept = 0;
     for (first, page) in pages.all() {
+        told.look();
         for (rowid, mut values) in leaf(&pages, first, &page) {
+            told.row();
             let sql = match recognise(rowid, &mut values) {
                 Some(sql) => sql,
                 None => match sealed(rowid, &mut values) {

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::card::purse::life::{extend, give_back, replace_in, replace_out, reward_due};
 use crate::config::purse::MAX_FEN;
-use crate::event::ledger::{Outcome, Validity};
+use crate::event::ledger::{CardStanding, Outcome, Validity};
 
 prop_compose! {
     fn holdings()(
