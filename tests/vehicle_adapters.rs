@@ -4,9 +4,11 @@
 
 mod vehicle_bay;
 
+use baygate::config::values::VehicleLink;
 use baygate::event::vehicle::{DtcState, RequestError, VehicleReport};
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Profile, VehicleSim};
 use baygate::vehicle::adapter::{Adapter, Capabilities, Waits};
+use baygate::vehicle::elm327::baud::open_probing;
 use baygate::vehicle::{AdapterError, report, scan};
 use serde_json::Value;
 use vehicle_bay::bundle;
@@ -198,6 +200,17 @@ async fn every_adapter_of_the_table() {
     ] {
         assert_eq!(learned[name], expected, "{name}");
     }
+}
+
+/// An answer that is late at the one rate that the adapter understands: all rates are tried once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_answer_loses_no_adapter() {
+    let adapter = SimAdapter { line_ms: 750, ..SimAdapter::named("stn2120").unwrap() };
+    let sim = VehicleSim::spawn_pty(Profile { adapter, car: None }, None).await.unwrap();
+    let link = format!("elm327+serial://{}", sim.path().display()).parse().unwrap();
+    let VehicleLink::Elm327(transport) = link else { panic!("{link}") };
+    let (_port, rate) = open_probing(&transport, None, None).await.unwrap();
+    assert_eq!(rate, 115_200);
 }
 
 /// Another adapter of the same name took the place of one that could more, on the same link: it is

@@ -39,13 +39,15 @@ struct Playing {
 /// it keeps its distance, as on a radio link or behind a converter's latency timer.
 struct Line {
     endpoint: Endpoint,
+    /// At which the adapter writes; 0: any.
+    rate: u32,
     under_way: VecDeque<(Instant, Vec<u8>)>,
 }
 
 impl Line {
     async fn send(&mut self, bytes: &[u8], delay: Duration) {
         if delay.is_zero() && self.under_way.is_empty() {
-            self.endpoint.write(bytes).await;
+            self.put(bytes).await;
         } else {
             self.under_way.push_back((Instant::now() + delay, bytes.to_vec()));
         }
@@ -53,7 +55,21 @@ impl Line {
 
     async fn arrive(&mut self) {
         if let Some((_, bytes)) = self.under_way.pop_front() {
-            self.endpoint.write(&bytes).await;
+            self.put(&bytes).await;
+        }
+    }
+
+    fn is_wrong_rate(&self) -> bool {
+        self.rate != 0 && self.endpoint.baud().is_some_and(|theirs| theirs != self.rate)
+    }
+
+    /// At another rate framing errors: what the host reads is as wrong as what the chip reads.
+    async fn put(&mut self, bytes: &[u8]) {
+        if self.is_wrong_rate() {
+            let noise: Vec<u8> = bytes.iter().map(|byte| 0xF8 ^ (byte & 0x07)).collect();
+            self.endpoint.write(&noise).await;
+        } else {
+            self.endpoint.write(bytes).await;
         }
     }
 }
@@ -73,7 +89,8 @@ impl Device for Player {
     }
 
     async fn serve(&mut self, endpoint: Endpoint) {
-        let mut line = Line { endpoint, under_way: VecDeque::new() };
+        let rate = lock(&self.world).elm.adapter.baud;
+        let mut line = Line { endpoint, rate, under_way: VecDeque::new() };
         let mut playing = Playing { reaction: Reaction::default(), since: Instant::now() };
         loop {
             let next = playing.reaction.steps.front().map(|step| playing.since + step.after);
@@ -115,11 +132,10 @@ impl Device for Player {
 
 impl Player {
     async fn take(&self, byte: u8, line: &mut Line, playing: &mut Playing) {
-        let rate = lock(&self.world).elm.adapter.baud;
-        if rate != 0 && line.endpoint.baud().is_some_and(|theirs| theirs != rate) {
+        line.rate = lock(&self.world).elm.adapter.baud;
+        if line.is_wrong_rate() {
             lock(&self.world).elm.noise();
-            // Framing errors: what the host reads is as wrong as what the chip read.
-            self.write(line, &[0xF8 ^ (byte & 0x07)]).await;
+            self.write(line, &[byte]).await;
             return;
         }
         if lock(&self.world).elm.is_lost(byte) {

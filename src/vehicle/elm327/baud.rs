@@ -9,8 +9,9 @@ use crate::link::{self, LinkError};
 
 /// In the order of likelihood: the chip's two defaults, then what makers set.
 pub const RATES: [u32; 6] = [38_400, 9_600, 230_400, 115_200, 57_600, 19_200];
-/// How long one rate may take altogether.
-const RATE_LIMIT: Duration = Duration::from_millis(700);
+/// How long one rate may take altogether. Where none brought a prompt all are tried once more, for
+/// longer: a box with much to do reads late, and an adapter may have something to finish first.
+const RATE_LIMITS: [Duration; 2] = [Duration::from_millis(700), Duration::from_millis(1_500)];
 
 /// Opens a serial port at the rate at which the adapter answers.
 ///
@@ -24,10 +25,11 @@ pub async fn open_probing(
     let mut trace = trace;
     let mut bytes_seen = 0;
     let rates = remembered.into_iter().chain(RATES.into_iter().filter(|rate| Some(*rate) != remembered));
-    for rate in rates {
+    let tries = RATE_LIMITS.into_iter().flat_map(|limit| rates.clone().map(move |rate| (rate, limit)));
+    for (rate, limit) in tries {
         let stream = link::open(transport, Some(rate)).await?;
         let mut port = Port::new(stream, trace.take());
-        match tokio::time::timeout(RATE_LIMIT, port.resync()).await {
+        match tokio::time::timeout(limit, port.resync()).await {
             Ok(Ok(())) => return Ok((port, rate)),
             Ok(Err(PortError::Gone(error))) => {
                 return Err(ProbeError::Link(LinkError::Other {

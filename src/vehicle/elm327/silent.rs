@@ -56,12 +56,20 @@ async fn prove(port: &mut Port) -> Result<(), AdapterError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
     /// What becomes of a listener whose adapter answers `ATCSM1` with this, and says that later.
     async fn listens(answer: &str, later: &str) -> Result<usize, AdapterError> {
+        // One that takes the answer for a proof listens on, and hears nothing for ever.
+        let told = tokio::time::timeout(Duration::from_secs(20), told(answer, later)).await;
+        told.unwrap_or_else(|_| panic!("{answer:?} was taken for a proof"))
+    }
+
+    async fn told(answer: &str, later: &str) -> Result<usize, AdapterError> {
         let (ours, mut theirs) = tokio::io::duplex(1024);
         let mut port = Port::new(Box::new(ours), None);
         let adapter = async {
