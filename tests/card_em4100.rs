@@ -27,6 +27,7 @@ fn table(link: &str) -> ReaderTable {
         device: None,
         technology: None,
         role: ReaderRole::Card,
+        sams: Vec::new(),
         feedback: Feedback::Auto,
     }
 }

@@ -298,7 +298,7 @@ async fn a_sam_is_never_a_member_card() {
     let sam = gateway.serve(table);
     let counter = gateway.serve(pcsc_table("counter-1", "Virtual PCD 00 01"));
     gateway.expect_state("sam-1", Degraded, Some("sam-missing")).await;
-    let module = TestCard::with_uid(pcscd.port, CLASSIC_1K_ATR, "04A1B2C3");
+    let module = TestCard::with_uid(pcscd.port, "3B00", "04A1B2C3");
     gateway.expect_state("sam-1", Ready, None).await;
     let card = TestCard::with_uid(pcscd.port + 1, CLASSIC_1K_ATR, "04D5E6F7");
     gateway.expect_cards("counter-1", &["tapped 04D5E6F7"]).await;

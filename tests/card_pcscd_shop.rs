@@ -1,6 +1,6 @@
 //! A shop behind the real pcscd: every technology from blank to a sale, what the reader shows,
-//! other programs at the card, a pcscd that dies in the middle of a sale. CPU cards, with the SAM
-//! in a slot, are in `counter_cpu`; cuts are in `counter_cuts`, `life_cuts`.
+//! other programs at the card, a pcscd that dies in the middle of a sale, two cards at once. CPU
+//! cards, with the SAM in a slot, are in `counter_cpu`; cuts are in `counter_cuts`, `life_cuts`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "support/counter.rs"]
@@ -13,19 +13,22 @@ mod port;
 
 use std::time::Instant;
 
+use baygate::card::counter::{Deal, TRANSACTION};
 use baygate::config::tables::Feedback;
 use baygate::event::ledger::TransactionKind::{Spend, Topup};
 use baygate::ident::CardNo;
 use baygate::money::Fen;
 use baygate::sim::card::{CardFault, CardSim, Chip, Technology as Sim};
 use baygate::store::ledger::State;
-use baygate::store::requests::RequestState;
+use baygate::store::requests::{NewRequest, RequestOp, RequestState};
+use baygate::store::{Batch, Op};
 use counter::{Gateway, PATIENCE, Running, pcsc_table};
-use cut_shop::{Shop, blank, members, number};
+use cut_shop::{Shop, blank, deal, members, number};
 use pcscd::Pcscd;
 use uuid::Uuid;
 
 const FIRST: &str = "Virtual PCD 00 00";
+const SECOND: &str = "Virtual PCD 00 01";
 
 fn shop_at(pcscd: &Pcscd, readers: &str, feedback: Feedback) -> (Shop, Running) {
     let shop = Shop { gateway: Gateway::new(), port: pcscd.port };
@@ -195,10 +198,7 @@ async fn a_card_held_and_reset_by_another_program_is_sold_from_all_the_same() {
             let held = other.transaction().unwrap();
             let before = card.apdus().len();
             let sale = shop.deal(&card_no, Spend, 100).await;
-            let begun = move |r: &baygate::store::Reader<'_>| {
-                (r.request(sale).unwrap().unwrap().state == RequestState::Running).then_some(())
-            };
-            shop.until("the sale is begun", begun).await;
+            begun(&shop, sale).await;
             assert_eq!(card.apdus().len(), before, "{sim:?}: not a word while another speaks");
             held.end(pcsc::Disposition::ResetCard).map_err(|(_, error)| error).unwrap();
             done(&shop, &format!("{sim:?} {round}"), sale).await;
@@ -268,4 +268,79 @@ async fn a_pcscd_that_dies_in_the_middle_of_a_sale_leaves_the_old_or_the_new() {
     done(&shop, "the shop goes on", shop.deal(&card_no, Spend, 7).await).await;
     drop(card);
     service.stop().await;
+}
+
+/// A sale at that reader, asked for.
+async fn sale(shop: &Shop, reader: &str, card_no: &CardNo, fen: i64) -> Uuid {
+    let sale = NewRequest {
+        id: Uuid::now_v7(),
+        kind: TRANSACTION,
+        target: reader.into(),
+        scope: "till-1".into(),
+        idempotency_key: Some(Uuid::new_v4().to_string()),
+        body: serde_json::json!(Deal { amount_fen: Some(Fen(fen)), ..deal(card_no, Spend) }),
+    };
+    let id = sale.id;
+    shop.gateway.store.commit(Batch::new().op(Op::Request(RequestOp::Insert(sale)))).await.unwrap();
+    id
+}
+
+async fn three_sales(shop: &Shop, reader: &str, card_no: &CardNo, fen: i64) {
+    for _ in 0..3 {
+        done(shop, reader, sale(shop, reader, card_no, fen).await).await;
+    }
+}
+
+async fn begun(shop: &Shop, sale: Uuid) {
+    let running = move |r: &baygate::store::Reader<'_>| {
+        (r.request(sale).unwrap().unwrap().state == RequestState::Running).then_some(())
+    };
+    shop.until("the sale is begun", running).await;
+}
+
+/// Two readers with a card on each: every sale goes to its own, also while one of the readers is
+/// held in the middle of its sale, and when the cards have changed places.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_cards_at_two_readers_are_sold_from_at_once() {
+    let Some(pcscd) = Pcscd::start() else { return };
+    let (mut shop, service) = shop_at(&pcscd, FIRST, Feedback::Auto);
+    let second = shop.gateway.serve_members(pcsc_table("counter-2", SECOND), Some(members()));
+    let numbers = [number(1), number(2)];
+    let mut chips = [
+        charged(&shop, &numbers[0], &blank(Sim::Classic1k, 1)).await,
+        charged(&shop, &numbers[1], &blank(Sim::Ntag215, 2)).await,
+    ];
+    for at_first in [0, 1] {
+        let at_second = 1 - at_first;
+        shop.port = pcscd.port;
+        let one = shop.lay(&chips[at_first]).await;
+        shop.port = pcscd.port + 1;
+        let two = shop.lay(&chips[at_second]).await;
+        tokio::join!(
+            three_sales(&shop, "counter-1", &numbers[at_first], 100),
+            three_sales(&shop, "counter-2", &numbers[at_second], 10)
+        );
+        // The first cannot go on; the second does not wait for it.
+        let mut other = other_program();
+        let held = other.transaction().unwrap();
+        let waits = sale(&shop, "counter-1", &numbers[at_first], 100).await;
+        begun(&shop, waits).await;
+        three_sales(&shop, "counter-2", &numbers[at_second], 10).await;
+        assert_eq!(shop.request(waits).await.state, RequestState::Running);
+        held.end(pcsc::Disposition::LeaveCard).map_err(|(_, error)| error).unwrap();
+        done(&shop, "the one that waited", waits).await;
+        drop(other);
+        chips[at_first] = one.chip();
+        one.remove().await;
+        chips[at_second] = shop.take_away(two).await;
+    }
+    // Each chip says so itself: four sales of 1 yuan and six of 10 fen, at either reader.
+    for chip in &chips {
+        let card = shop.lay(chip).await;
+        let (_, balance, counter) = shown(&shop).await;
+        assert_eq!((balance, counter), (5_000 - 400 - 60, 11));
+        shop.take_away(card).await;
+    }
+    service.stop().await;
+    second.stop().await;
 }

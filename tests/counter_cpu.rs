@@ -21,6 +21,7 @@ use baygate::card::keys::psam::{Channel, ChannelError, Psam};
 use baygate::card::keys::till_purse::Opener;
 use baygate::card::keys::{KeyError, PurseKeys};
 use baygate::card::pcsc::open_sam;
+use baygate::config::tables::ReaderTable;
 use baygate::event::ledger::{CardTransaction, Outcome, TransactionKind};
 use baygate::ident::CardNo;
 use baygate::money::{Fen, Holding};
@@ -297,16 +298,18 @@ async fn without_headquarters_or_a_sam_nothing_is_written() {
     }
 }
 
-/// The real pcscd: the card on its first slot, the SAM in its second. A top-up with a line to
-/// headquarters; without it refused; a sale, and one cut at each of its commands.
+/// The real pcscd: the card on its first slot, the SAM in its second, and only their answers to
+/// reset tell which is which. A top-up with a line to headquarters; without it refused; a sale, and
+/// one cut at each of its commands.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sale_through_the_real_pcscd_with_a_sam_in_a_slot() {
     let Some(pcscd) = Pcscd::start() else { return };
     let sam = Chip::sam(SimulatedPsam::new(PURCHASE, 1, TERMINAL));
     let sam = CardSim::present(("127.0.0.1", pcscd.port + 1), sam).await.unwrap();
     let shop = Shop { gateway: Gateway::new(), port: pcscd.port };
-    let table = || pcsc_table("counter-1", "Virtual PCD 00 00");
-    let opener = || -> Box<Opener> { Box::new(|| open_sam("Virtual PCD 00 01", [0x10, 0x01])) };
+    let any = "Virtual PCD*";
+    let table = || ReaderTable { sams: vec![any.into()], ..pcsc_table("counter-1", any) };
+    let opener = || -> Box<Opener> { Box::new(|| open_sam(any, [0x10, 0x01])) };
     let purse = till(opener()).with_headquarters(Arc::new(Hq));
     let service = shop.gateway.serve_members(table(), with_purse(Some(purse)));
     let card_no = number(1);
@@ -322,6 +325,12 @@ async fn a_sale_through_the_real_pcscd_with_a_sam_in_a_slot() {
     let row = shop.answered(sale).await;
     assert_eq!(row.state, RequestState::Done, "{:?}", row.outcome);
     let commands = card.apdus().len() - begun;
+    let asked_as_sam = card.apdus().into_iter().any(|apdu| apdu.starts_with(&[0x00, 0xB0, 0x96]));
+    assert!(!asked_as_sam, "the member's card was not taken for the SAM");
+    let told = shop.gateway.told().await;
+    let refused =
+        told.iter().filter(|(kind, data)| kind == "card.refused" && data["reason"] != "unformatted");
+    assert_eq!(refused.count(), 0, "the SAM is no card: {told:?}");
     let fact = transaction(&shop, sale).await.fact;
     let proof = fact.proof.unwrap();
     assert_eq!((fact.outcome, proof.terminal_sequence, proof.tac.len()), (Outcome::Committed, 1, 8));

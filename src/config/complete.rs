@@ -11,7 +11,8 @@ use toml::Spanned;
 use super::load::{Merge, Placed, default_data_dir};
 use super::suggest::closest;
 use super::tables::{
-    ApiTable, ClassFile, Feedback, HistoryFile, MqttFile, MqttTable, PrinterKind, ReaderKind, ReaderRole, Tls,
+    ApiTable, ClassFile, Feedback, HistoryFile, MqttFile, MqttTable, PrinterKind, ReaderKind, ReaderRole,
+    ReaderTable, Tls,
 };
 use super::values::{TimeOfDay, Transport, TransportUrl};
 use super::{Buffer, ClassBuffer, Config, ConfigError, Gateway, HistoryCounts};
@@ -39,7 +40,7 @@ impl Merge {
                 buffer,
                 api,
                 purse: self.purse.map(|placed| placed.value).unwrap_or_default(),
-                readers: self.readers.into_iter().map(|placed| placed.value).collect(),
+                readers: told_of_sams(self.readers.into_iter().map(|placed| placed.value).collect()),
                 printers: self.printers.into_iter().map(|placed| placed.value).collect(),
                 tills: self.tills.into_iter().map(|placed| placed.value).collect(),
                 vehicles: self.vehicles.into_iter().map(|placed| placed.value).collect(),
@@ -381,6 +382,16 @@ fn names_one_device(device: &Path) -> bool {
         "/dev" => name.to_str().is_some_and(|name| name.starts_with("baygate-")),
         _ => false,
     }
+}
+
+/// Each reader of cards knows which readers a SAM may be in.
+fn told_of_sams(mut readers: Vec<ReaderTable>) -> Vec<ReaderTable> {
+    let sams = readers.iter().filter(|table| table.role == ReaderRole::Sam);
+    let sams: Vec<String> = sams.filter_map(|table| table.name.clone()).collect();
+    for table in readers.iter_mut().filter(|table| table.role == ReaderRole::Card) {
+        table.sams.clone_from(&sams);
+    }
+    readers
 }
 
 #[cfg(test)]

@@ -265,6 +265,9 @@ pub struct ReaderTable {
     /// `card` or `sam`.
     #[serde(default)]
     pub role: ReaderRole,
+    /// The globs of the tables with role `sam`, told to those with role `card` (`complete`).
+    #[serde(skip)]
+    pub sams: Vec<String>,
     /// `pcsc`, `vpcd`: lights and buzzer: `auto`, `acr122` or `off`.
     #[serde(default)]
     pub feedback: Feedback,

@@ -33,16 +33,51 @@ pub(super) struct MemberKeys {
     pub(super) purse: Option<Arc<TillPurse>>,
 }
 
-/// The terminal of the first reader with role `sam`, opened at the first purchase.
-pub(super) fn purse_of(config: &Config, bundle: &Bundle) -> Option<Arc<TillPurse>> {
-    let sam = config.readers.iter().find(|reader| reader.role == ReaderRole::Sam)?;
-    let glob = sam.name.clone()?;
-    let application = bundle.cards.iter().find_map(|layout| match &layout.places {
-        Places::Purse(purse) => Some(purse.sam),
-        _ => None,
-    })?;
-    let timezone = TimeZone::get(&config.gateway.timezone).unwrap_or(TimeZone::UTC);
-    Some(Arc::new(TillPurse::new(Box::new(move || open_sam(&glob, application)), timezone)))
+/// The purchase terminal, and what it was made for.
+pub(super) struct Terminal {
+    asked: Option<TerminalAsked>,
+    pub(super) till: Option<Arc<TillPurse>>,
+}
+
+#[derive(PartialEq)]
+struct TerminalAsked {
+    glob: String,
+    application: [u8; 2],
+    timezone: String,
+}
+
+impl Terminal {
+    /// That of the first reader with role `sam`, opened at the first purchase.
+    pub(super) fn of(config: &Config, bundle: &Bundle) -> Self {
+        let asked = TerminalAsked::of(config, bundle);
+        let till = asked.as_ref().map(|asked| {
+            let (glob, application) = (asked.glob.clone(), asked.application);
+            let timezone = TimeZone::get(&asked.timezone).unwrap_or(TimeZone::UTC);
+            Arc::new(TillPurse::new(Box::new(move || open_sam(&glob, application)), timezone))
+        });
+        Self { asked, till }
+    }
+
+    /// Takes a new configuration; says whether the terminal is another one. One that is asked for in
+    /// the same words stays: it knows whose answer it waits for, and the tries that the SAM has lost.
+    pub(super) fn adopt(&mut self, config: &Config, bundle: &Bundle) -> bool {
+        if self.asked == TerminalAsked::of(config, bundle) {
+            return false;
+        }
+        *self = Self::of(config, bundle);
+        true
+    }
+}
+
+impl TerminalAsked {
+    fn of(config: &Config, bundle: &Bundle) -> Option<Self> {
+        let sam = config.readers.iter().find(|reader| reader.role == ReaderRole::Sam)?;
+        let application = bundle.cards.iter().find_map(|layout| match &layout.places {
+            Places::Purse(purse) => Some(purse.sam),
+            _ => None,
+        })?;
+        Some(Self { glob: sam.name.clone()?, application, timezone: config.gateway.timezone.clone() })
+    }
 }
 
 impl MemberKeys {
@@ -70,5 +105,31 @@ impl MemberKeys {
         let (store, accepted_stores) = (self.store.clone(), self.accepted_stores.clone());
         let policy = MemberPolicy { store, accepted_stores, timezone };
         Some(Arc::new(Members { keys: Arc::new(keys.with_purse(self.purse.clone())), layouts, policy }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn config(sam: &str) -> Config {
+        let text = format!(
+            "[gateway]\nstore = \"SH-0042\"\nid = \"gw-1\"\n[[reader]]\nid = \"sam-1\"\nkind = \"pcsc\"\nrole = \"sam\"\nname = {sam:?}\n"
+        );
+        crate::config::parse(Path::new("baygate.toml"), &text).unwrap()
+    }
+
+    /// Headquarters pushes rules at any hour: tries that the SAM has lost are not forgotten by it.
+    #[test]
+    fn a_new_configuration_keeps_the_terminal_that_it_asks_for_again() {
+        let bundle = Bundle::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols")).unwrap();
+        let mut terminal = Terminal::of(&config("*SAM*"), &bundle);
+        let till = terminal.till.clone().unwrap();
+        assert!(!terminal.adopt(&config("*SAM*"), &bundle));
+        assert!(Arc::ptr_eq(&till, terminal.till.as_ref().unwrap()));
+        assert!(terminal.adopt(&config("* SAM 00"), &bundle));
+        assert!(!Arc::ptr_eq(&till, terminal.till.as_ref().unwrap()));
     }
 }

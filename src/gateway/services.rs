@@ -10,13 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::assets::Assets;
 use super::clock_watch::ClockWatch;
-use super::member_keys::{MemberKeys, purse_of};
+use super::member_keys::{MemberKeys, Terminal};
 use super::notify;
 use super::plan::Service;
 use super::supervise::{ServiceFuture, Supervised};
 use crate::api::{self, ApiError, BoundApi, Context, Directory, FaceCheck, Limits};
 use crate::card::counter::Shop;
-use crate::card::keys::till_purse::TillPurse;
 use crate::config::Config;
 use crate::config::credentials::Credentials;
 use crate::config::tables::{ApiTable, MqttTable};
@@ -43,7 +42,7 @@ pub struct Services {
     timezone: watch::Sender<String>,
     shop: watch::Sender<Arc<Shop>>,
     accepted_stores: watch::Sender<Vec<String>>,
-    purse: watch::Sender<Option<Arc<TillPurse>>>,
+    purse: watch::Sender<Terminal>,
     rules: watch::Sender<Arc<Rules>>,
     directory: watch::Sender<Arc<Directory>>,
 }
@@ -61,7 +60,7 @@ impl Services {
             config_version: watch::Sender::new(config.version.clone()),
             protocols_version: watch::Sender::new(assets.bundle.version().to_owned()),
             rules: watch::Sender::new(Arc::clone(&assets.rules)),
-            purse: watch::Sender::new(purse_of(config, &assets.bundle)),
+            purse: watch::Sender::new(Terminal::of(config, &assets.bundle)),
             assets: watch::Sender::new(assets),
             timezone: watch::Sender::new(config.gateway.timezone.clone()),
             shop: watch::Sender::new(Arc::new(Shop::of(config))),
@@ -81,7 +80,7 @@ impl Services {
         self.config_version.send_replace(config.version.clone());
         self.protocols_version.send_replace(assets.bundle.version().to_owned());
         self.rules.send_replace(Arc::clone(&assets.rules));
-        self.purse.send_replace(purse_of(config, &assets.bundle));
+        self.purse.send_if_modified(|terminal| terminal.adopt(config, &assets.bundle));
         self.assets.send_replace(assets);
         self.timezone.send_replace(config.gateway.timezone.clone());
         self.shop.send_replace(Arc::new(Shop::of(config)));
@@ -103,7 +102,7 @@ impl Services {
 
     fn member_keys(&self) -> MemberKeys {
         let (credentials, store) = (self.credentials.clone(), self.source.store.clone());
-        let (accepted_stores, purse) = (self.accepted_stores.subscribe(), self.purse.borrow().clone());
+        let (accepted_stores, purse) = (self.accepted_stores.subscribe(), self.purse.borrow().till.clone());
         MemberKeys { credentials, store, accepted_stores, purse }
     }
 

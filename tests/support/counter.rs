@@ -32,6 +32,7 @@ pub fn vpcd_table(id: &str, port: u16) -> ReaderTable {
         device: None,
         technology: None,
         role: ReaderRole::Card,
+        sams: Vec::new(),
         feedback: Feedback::Auto,
     }
 }
@@ -46,6 +47,7 @@ pub fn pcsc_table(id: &str, glob: &str) -> ReaderTable {
         device: None,
         technology: None,
         role: ReaderRole::Card,
+        sams: Vec::new(),
         feedback: Feedback::Auto,
     }
 }

@@ -65,6 +65,12 @@ pub enum KeyError {
         /// As the card said.
         algorithm: u8,
     },
+    /// One more wrong answer of a card could lock the SAM.
+    #[error(
+        "answers of cards were wrong, and the SAM may have one try left before it locks itself for ever: \
+         purchases from CPU cards are refused; find the imitation (its card is held), then restart Baygate"
+    )]
+    SamSpared,
     /// A SAM refused, or did not answer.
     #[error(
         "the SAM did not give {what} ({}); check that it is the right one and sits firmly in its slot, \

@@ -11,6 +11,7 @@ use wildmatch::WildMatch;
 use super::condition::{Service, SlotState, condition};
 use super::monitor::Notice;
 use super::restart_wanted;
+use super::sam_slot;
 use super::threads::Lease;
 use super::worker::{Outcome, Worker};
 use crate::card::backoff::Backoff;
@@ -30,8 +31,7 @@ const MAX_HUNG_A_READER: usize = 2;
 /// Whether a reader of this name serves the table. SAM slots show as readers with
 /// a card always in; whatever the glob, they never give a member card.
 pub(super) fn serves(glob: &WildMatch, role: ReaderRole, name: &str) -> bool {
-    let is_sam = name.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == "SAM");
-    glob.matches(name) && (role == ReaderRole::Sam || !is_sam)
+    glob.matches(name) && (role == ReaderRole::Sam || !sam_slot::is_named_sam(name))
 }
 
 /// One matching reader.
@@ -54,6 +54,10 @@ pub(super) struct Bank {
     glob: String,
     pattern: WildMatch,
     role: ReaderRole,
+    /// Globs of the tables with role `sam`.
+    sams: Vec<WildMatch>,
+    /// Every reader that pcscd knows.
+    names: Vec<String>,
     members: Option<Arc<Members>>,
     reports: Reports,
     outcomes: mpsc::Sender<Outcome>,
@@ -70,7 +74,7 @@ pub(super) struct Bank {
 impl Bank {
     pub(super) fn new(
         glob: String,
-        role: ReaderRole,
+        (role, sams): (ReaderRole, &[String]),
         members: Option<Arc<Members>>,
         reports: Reports,
         outcomes: mpsc::Sender<Outcome>,
@@ -79,6 +83,8 @@ impl Bank {
             pattern: WildMatch::new(&glob),
             glob,
             role,
+            sams: sams.iter().map(|glob| WildMatch::new(glob)).collect(),
+            names: Vec::new(),
             members,
             reports,
             outcomes,
@@ -94,6 +100,9 @@ impl Bank {
         match notice {
             Notice::Down(error) => return self.service_down(Service::Down(error)).await,
             Notice::Readers(names) => self.readers(&names).await?,
+            Notice::Present { reader, atr, .. } if !self.is_ours(&reader, &atr) => {
+                self.feed(&reader, Input::Empty).await?;
+            }
             Notice::Present { reader, atr, seen } => {
                 let stay = Stay(self.fresh_id());
                 if let Some(slot) = self.slots.get_mut(&reader) {
@@ -112,22 +121,44 @@ impl Bank {
         Ok(())
     }
 
+    /// Whether what lies there is what the table is for: a card, or the SAM.
+    fn is_ours(&self, reader: &str, atr: &[u8]) -> bool {
+        let names = self.names.iter().map(String::as_str);
+        match self.role {
+            ReaderRole::Card => !sam_slot::is_sam(&self.sams, names, reader, atr),
+            ReaderRole::Sam => sam_slot::can_be_sam(reader, atr),
+        }
+    }
+
     /// Readers come and go; what goes takes its card along.
     async fn readers(&mut self, names: &[String]) -> Result<(), Unheard> {
         self.service = Service::Up;
-        let gone: Vec<String> = self.slots.keys().filter(|name| !names.contains(name)).cloned().collect();
+        self.names = names.to_vec();
+        let serving = self.serving();
+        let gone: Vec<String> = self.slots.keys().filter(|name| !serving.contains(name)).cloned().collect();
         for name in gone {
             tracing::info!(reader = %name, "reader gone");
             self.feed(&name, Input::Empty).await?;
             self.retire(&name);
         }
-        for name in names.iter().filter(|name| serves(&self.pattern, self.role, name)) {
-            if !self.slots.contains_key(name) {
+        for name in serving {
+            if !self.slots.contains_key(&name) {
                 tracing::info!(reader = %name, "reader found");
-                self.slots.insert(name.clone(), Slot::default());
+                self.slots.insert(name, Slot::default());
             }
         }
         Ok(())
+    }
+
+    /// The readers that serve the table.
+    fn serving(&self) -> Vec<String> {
+        let names = self.names.iter().map(String::as_str);
+        match self.role {
+            ReaderRole::Card => {
+                names.filter(|name| serves(&self.pattern, self.role, name)).map(str::to_owned).collect()
+            }
+            ReaderRole::Sam => sam_slot::meant(&self.pattern, names).into_iter().map(str::to_owned).collect(),
+        }
     }
 
     pub(super) async fn service_down(&mut self, service: Service) -> Result<(), Unheard> {

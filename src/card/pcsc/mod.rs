@@ -13,6 +13,7 @@
 mod bank;
 mod condition;
 mod monitor;
+mod sam_slot;
 mod sam_thread;
 mod slot;
 mod threads;
@@ -82,17 +83,17 @@ pub fn is_named(glob: &str, name: &str) -> bool {
     bank::serves(&wildmatch::WildMatch::new(glob), ReaderRole::Card, name)
 }
 
-/// Serves the readers matching `glob` until `stop`.
+/// Serves the readers matching `glob` until `stop`; what lies in those matching `sams` may be a SAM.
 pub(super) async fn drive(
     glob: String,
-    role: ReaderRole,
+    (role, sams): (ReaderRole, &[String]),
     members: Option<Arc<Members>>,
     reports: Reports,
     mut errands: mpsc::Receiver<Errand>,
     stop: CancellationToken,
 ) -> Result<(), CardError> {
     let (outcomes, mut finished) = mpsc::channel(16);
-    let mut bank = Bank::new(glob, role, members, reports, outcomes);
+    let mut bank = Bank::new(glob, (role, sams), members, reports, outcomes);
     let mut watch = Watch::start()?;
     let mut ticks = time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

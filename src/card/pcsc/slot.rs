@@ -4,10 +4,12 @@
 
 use std::ffi::CString;
 use std::fmt;
+use std::time::Duration;
 
-use pcsc::{Card, Context, Disposition, Protocols, Scope, ShareMode};
+use pcsc::{Card, Context, Disposition, Protocols, ReaderState, Scope, ShareMode, State};
 use wildmatch::WildMatch;
 
+use super::sam_slot;
 use super::sam_thread::{PATIENCE, SamThread};
 use crate::card::apdu::{Command, MAX_RESPONSE_BYTES, Response};
 use crate::card::keys::psam::{Channel, ChannelError, Psam};
@@ -37,27 +39,50 @@ impl Channel for Slot {
     }
 }
 
-/// Opens the purchase SAM in the first slot named like `glob`: its purchase `application`. It is
-/// asked across a thread of its own; the caller waits, 2.5 s at most.
+/// Opens the purchase SAM in a slot named like `glob`: its purchase `application`. Of several slots
+/// the first whose card can be a SAM and opens as this one. It is asked across a thread of its own;
+/// the caller waits, 2.5 s at most.
 ///
 /// # Errors
 /// [`KeyError::Sam`] when there is none, or it is no such SAM, or it is silent.
 pub fn open_sam(glob: &str, application: [u8; 2]) -> Result<Box<dyn PurseKeys>, KeyError> {
     let glob = glob.to_owned();
     let open = move || -> Result<Box<dyn PurseKeys>, KeyError> {
-        let card = connect(&glob).map_err(|error| {
+        let silent = |error| {
             tracing::warn!(%error, glob, "no SAM could be reached");
             KeyError::Sam { what: "its answer to reset", status: None }
-        })?;
-        Ok(Box::new(Psam::open(Slot(card), application)?))
+        };
+        let context = Context::establish(Scope::System).map_err(silent)?;
+        let mut failed = None;
+        for name in candidates(&context, &glob).map_err(silent)? {
+            let card = context.connect(&name, ShareMode::Shared, Protocols::ANY).map_err(silent);
+            match card.and_then(|card| Psam::open(Slot(card), application)) {
+                Ok(sam) => {
+                    tracing::info!(slot = %name.to_string_lossy(), "SAM opened");
+                    return Ok(Box::new(sam));
+                }
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| silent(pcsc::Error::UnknownReader)))
     };
     Ok(Box::new(SamThread::start(open, PATIENCE)?))
 }
 
-fn connect(glob: &str) -> Result<Card, pcsc::Error> {
-    let context = Context::establish(Scope::System)?;
+/// The slots that the SAM can be in.
+fn candidates(context: &Context, glob: &str) -> Result<Vec<CString>, pcsc::Error> {
     let pattern = WildMatch::new(glob);
-    let names: Vec<CString> = context.list_readers_owned()?;
-    let named = names.iter().find(|name| pattern.matches(&name.to_string_lossy()));
-    context.connect(named.ok_or(pcsc::Error::UnknownReader)?, ShareMode::Shared, Protocols::ANY)
+    let names = context.list_readers_owned()?;
+    let mut states: Vec<_> = names.into_iter().map(|name| ReaderState::new(name, State::UNAWARE)).collect();
+    context.get_status_change(Duration::ZERO, &mut states)?;
+    let text = |state: &ReaderState| state.name().to_string_lossy().into_owned();
+    let all: Vec<String> = states.iter().map(text).collect();
+    let meant = sam_slot::meant(&pattern, all.iter().map(String::as_str));
+    let can_be = |state: &&ReaderState| {
+        let name = text(state);
+        state.event_state().contains(State::PRESENT)
+            && meant.contains(&name.as_str())
+            && sam_slot::can_be_sam(&name, state.atr())
+    };
+    Ok(states.iter().filter(can_be).map(|state| state.name().to_owned()).collect())
 }

@@ -36,7 +36,7 @@ impl Bench {
     fn new(role: ReaderRole) -> Self {
         let (sender, reports) = mpsc::channel(64);
         let (outcomes, finished) = mpsc::channel(16);
-        let bank = Bank::new("R*".into(), role, None, Reports(sender), outcomes);
+        let bank = Bank::new("R*".into(), (role, &["R2".to_owned()]), None, Reports(sender), outcomes);
         Self { bank, reports, _outcomes: finished }
     }
 
@@ -60,8 +60,15 @@ fn readers(names: &[&str]) -> Notice {
 }
 
 fn present(reader: &str) -> Notice {
-    Notice::Present { reader: reader.into(), atr: Vec::new(), seen: Instant::now() }
+    laid(reader, &[0x3B, 0x00])
 }
+
+fn laid(reader: &str, atr: &[u8]) -> Notice {
+    Notice::Present { reader: reader.into(), atr: atr.to_vec(), seen: Instant::now() }
+}
+
+/// DESFire through a contactless reader.
+const CONTACTLESS: [u8; 6] = [0x3B, 0x81, 0x80, 0x01, 0x80, 0x80];
 
 #[tokio::test]
 async fn emptiness_is_said_only_when_all_was_looked_at() {
@@ -79,6 +86,19 @@ async fn emptiness_is_said_only_when_all_was_looked_at() {
     assert_eq!(bench.see(readers(&["other", "R1"])).await, nothing);
     assert_eq!(bench.see(Notice::Empty { reader: "R1".into() }).await, nothing);
     assert_eq!(bench.see(Notice::Looked).await, ["sam-missing"]);
+}
+
+#[tokio::test]
+async fn a_member_card_in_the_slot_is_no_sam() {
+    let mut bench = Bench::new(ReaderRole::Sam);
+    assert_eq!(bench.see(readers(&["R1", "R2"])).await, [""; 0]);
+    assert_eq!(bench.see(laid("R1", &CONTACTLESS)).await, [""; 0]);
+    assert_eq!(bench.see(Notice::Looked).await, ["all-empty", "sam-missing"]);
+    assert_eq!(bench.see(present("R2")).await, [""; 0]);
+    assert_eq!(bench.see(Notice::Looked).await, ["ready"]);
+    // A reader with a slot that says SAM comes: that one is meant.
+    assert_eq!(bench.see(readers(&["R1", "R2", "R SAM"])).await, [""; 0]);
+    assert_eq!(bench.see(Notice::Looked).await, ["all-empty", "sam-missing"]);
 }
 
 #[tokio::test]

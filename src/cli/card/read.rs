@@ -96,6 +96,7 @@ fn meant(name: Option<&str>, config: Option<&Config>) -> anyhow::Result<Meant> {
         device: None,
         technology: None,
         role: ReaderRole::Card,
+        sams: Vec::new(),
         feedback: Feedback::Off,
     };
     // Without a configuration it may be the id of a reader of the daemon at the usual place.

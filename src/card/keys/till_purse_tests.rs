@@ -1,0 +1,115 @@
+//! The SAM's turns, and its last try.
+
+use std::sync::mpsc;
+
+use super::*;
+use crate::card::keys::purse::Opening;
+
+/// Like a SAM it knows its last purchase alone.
+#[derive(Debug, Default)]
+struct Last(u32);
+
+impl PurseKeys for Last {
+    fn terminal(&self) -> [u8; 6] {
+        [7; 6]
+    }
+
+    fn approve(&mut self, _: &Purchase<'_>) -> Result<Approval, KeyError> {
+        self.0 += 1;
+        Ok(Approval { terminal_sequence: self.0, mac1: [0; 4], session: None })
+    }
+
+    fn confirm(&mut self, approval: &Approval, _: &[u8; 4]) -> Result<bool, KeyError> {
+        if approval.terminal_sequence == self.0 { Ok(true) } else { Err(KeyError::Superseded) }
+    }
+}
+
+fn approve(till: &TillPurse, uid: &CardUid, leaves: Leaves) {
+    buy(till, uid, leaves).unwrap();
+}
+
+fn buy(till: &TillPurse, uid: &CardUid, leaves: Leaves) -> Result<(u32, [u8; 4]), KeyError> {
+    let store = "SH-0042".parse().unwrap();
+    let opening = Opening::parse(&[0, 0, 0x27, 0x10, 0, 7, 0, 0, 0, 1, 0, 1, 2, 3, 4]);
+    let (serial, moment) = ([1; 8], till.moment());
+    let purchase = Purchase { store: &store, serial, opening, amount: 5, moment };
+    till.approve(uid, leaves, &purchase)
+}
+
+/// Counts as a SAM does, and locks itself; `[2; 4]` is the right answer.
+#[derive(Debug, Clone)]
+struct Locks(Arc<AtomicU8>);
+
+impl PurseKeys for Locks {
+    fn terminal(&self) -> [u8; 6] {
+        [7; 6]
+    }
+
+    fn approve(&mut self, _: &Purchase<'_>) -> Result<Approval, KeyError> {
+        Ok(Approval { terminal_sequence: 1, mac1: [0; 4], session: None })
+    }
+
+    fn confirm(&mut self, _: &Approval, mac2: &[u8; 4]) -> Result<bool, KeyError> {
+        let left = if *mac2 == [2; 4] { 3 } else { self.0.load(Ordering::Relaxed) - 1 };
+        self.0.store(left, Ordering::Relaxed);
+        Ok(*mac2 == [2; 4])
+    }
+}
+
+/// Imitations one behind the other, each another chip: the last try is not theirs, not even
+/// where somebody starts the program anew in between.
+#[test]
+fn imitations_do_not_lock_the_sam() {
+    use Word::{Believed, Refuted};
+    let leaves = Leaves { counter: 1, tag: None };
+    let (right, wrong) = ([2; 4], [9; 4]);
+    let tries = Arc::new(AtomicU8::new(3));
+    let cases: [(&[[u8; 4]], &[Word], u8); 3] = [
+        (&[wrong], &[Refuted], 2),
+        (&[right, wrong, right, wrong, wrong], &[Believed, Refuted, Believed, Refuted, Refuted], 1),
+        // A person looked, and started it anew: a right one gives all back.
+        (&[right, wrong, wrong], &[Believed, Refuted, Refuted], 1),
+    ];
+    for (answers, expected, left) in cases {
+        let sam = Locks(Arc::clone(&tries));
+        let till = TillPurse::new(Box::new(move || Ok(Box::new(sam.clone()))), TimeZone::UTC);
+        let mut words = Vec::new();
+        for (n, mac2) in (1..).zip(answers) {
+            let uid = CardUid::from_bytes(&[4, 0, 0, n]).unwrap();
+            approve(&till, &uid, leaves);
+            words.push(till.signed(&uid, [1; 4], Some(*mac2)));
+        }
+        assert_eq!(words, expected);
+        let refused = buy(&till, &CardUid::from_bytes(&[4, 0, 0, 9]).unwrap(), leaves);
+        assert_eq!(refused, Err(KeyError::SamSpared));
+        assert_eq!(tries.load(Ordering::Relaxed), left);
+    }
+}
+
+/// Two tills buy in the same instant: the second waits until the first card has answered. One
+/// that never answers holds nobody up for long, and is not believed afterwards.
+#[test]
+fn one_purchase_at_a_time_is_open_on_the_sam() {
+    let leaves = Leaves { counter: 1, tag: None };
+    let (first, second): (CardUid, CardUid) = ("04000001".parse().unwrap(), "04000002".parse().unwrap());
+    for answers in [true, false] {
+        let till = TillPurse::new(Box::new(|| Ok(Box::<Last>::default())), TimeZone::UTC);
+        approve(&till, &first, leaves);
+        let (approved, waits) = mpsc::channel();
+        let word = std::thread::scope(|scope| {
+            let (till, second) = (&till, &second);
+            scope.spawn(move || {
+                approve(till, second, leaves);
+                approved.send(()).unwrap();
+            });
+            if answers {
+                assert!(waits.recv_timeout(TURN / 3).is_err(), "it waits for its turn");
+            } else {
+                waits.recv_timeout(TURN * 20).unwrap();
+            }
+            till.signed(&first, [1; 4], Some([2; 4]))
+        });
+        assert_eq!(word, if answers { Word::Believed } else { Word::Unproven });
+        assert_eq!(till.signed(&second, [1; 4], Some([2; 4])), Word::Believed, "answers {answers}");
+    }
+}
