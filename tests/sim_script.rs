@@ -6,7 +6,7 @@
 mod wire;
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baygate::sim::vehicle::{
     CarSpec, Profile, Script, SlcanProfile, SlcanSim, SpecError, Stage, Truck, VehicleSim,
@@ -14,6 +14,9 @@ use baygate::sim::vehicle::{
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use wire::Wire;
+
+/// What a step is to bring about is there by then, on a slow machine, too.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Plays one step at once.
 async fn play(sim: impl Into<Stage<'_>>, action: &str) {
@@ -93,7 +96,9 @@ async fn faults_of_a_script_are_seen_on_the_wire() {
     // A sensor that ages goes there by and by.
     play(&mut sim, "{ drift = { signal = \"coolant\", to = 120, over = \"1s\" } }").await;
     let mut told = vec![well.to_owned()];
+    let begun = Instant::now();
     while told.last().unwrap() != "7E8034105A0\r\r>" {
+        assert!(begun.elapsed() < DEADLINE, "{:?}", told.last());
         told.push(wire.ask("0105").await);
     }
     assert!(told.is_sorted());
@@ -130,7 +135,7 @@ async fn a_script_turns_the_key_again_and_again() {
     };
     tokio::select! {
         ended = script.play(&mut sim) => panic!("it repeats: {ended:?}"),
-        asked = tokio::time::timeout(Duration::from_secs(60), asking) => asked.expect("two days"),
+        asked = tokio::time::timeout(DEADLINE, asking) => asked.expect("two days"),
     }
     assert_eq!(told, expected, "units sleep behind a key that is off, and only then");
 }
@@ -226,12 +231,17 @@ async fn the_program_plays_a_script_and_is_a_truck() {
     let (said, _child) = simulated(&["--listen", "127.0.0.1:0", "--script", path]).await;
     let mut wire = Wire::tcp(said["listening"].as_str().unwrap().parse().unwrap()).await;
     wire.setup(&["ATE0", "ATS0", "ATH1", "ATSP8"]).await;
-    while wire.ask("0105").await != "7E803410582\r\r>" {}
+    let begun = Instant::now();
+    while wire.ask("0105").await != "7E803410582\r\r>" {
+        assert!(begun.elapsed() < DEADLINE, "another bus than before");
+    }
 
     let (said, _child) = simulated(&["--listen", "127.0.0.1:0", "--slcan", "--script", path]).await;
     let mut wire = Wire::tcp(said["listening"].as_str().unwrap().parse().unwrap()).await;
     wire.send(b"S5\rO\r").await;
+    let begun = Instant::now();
     loop {
+        assert!(begun.elapsed() < DEADLINE, "another bus than before");
         wire.send(b"t7DF80201050000000000\r").await;
         if wire.until_silent(Duration::from_millis(200)).await.ends_with("t7E880341058200000000\r") {
             break;

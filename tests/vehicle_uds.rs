@@ -4,6 +4,7 @@
 
 mod vehicle_bay;
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baygate::config::tables::Poll;
@@ -12,6 +13,7 @@ use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Drive, Engine, Profi
 use baygate::vehicle::adapter::Adapter;
 use baygate::vehicle::{report, scan, uds};
 use serde_json::json;
+use vehicle_bay::dongle::{Dongle, Script, good};
 use vehicle_bay::{Bay, bundle, open_store};
 
 const VIN: &str = "1M8GDM9AXKP042788";
@@ -193,8 +195,18 @@ async fn a_sleeping_car_is_not_kept_awake() {
     let mut adapter = Adapter::open(&link.parse().unwrap(), &bundle, None, None).await.unwrap();
     assert!(matches!(scan::contact(&mut adapter).await.unwrap(), scan::Contact::Silent(_)));
     assert!(uds::find::units(&mut adapter, Duration::from_secs(60)).await.unwrap().is_empty());
-    // The bus took nothing, so nobody heard anything; and it was not tried eighteen times.
+    // The bus took nothing, so nobody heard anything.
     assert_eq!(sim.requests(), Vec::<Vec<u8>>::new());
+    // And it was not tried at eighteen addresses.
+    let asleep: Script = Arc::new(|command| match command.as_bytes() {
+        [b'0' | b'2', ..] => b"CAN ERROR\r\r>".to_vec(),
+        _ => good(command).into_bytes(),
+    });
+    let dongle = Dongle::echoing_on_tcp(asleep).await;
+    let mut adapter = Adapter::open(&dongle.link.parse().unwrap(), &bundle, None, None).await.unwrap();
+    assert!(uds::find::units(&mut adapter, Duration::from_secs(60)).await.unwrap().is_empty());
+    let heard = dongle.heard_text();
+    assert_eq!(heard.split('\r').filter(|line| line.starts_with("22F190")).count(), 1, "{heard:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -53,6 +53,22 @@ impl Dongle {
 
     pub fn on_pty(dir: &Path, script: Script) -> Self {
         let (master, slave) = SerialStream::pair().unwrap();
+        Self::on(dir, master, Arc::new(slave), script)
+    }
+
+    /// One that understands a single rate, and says nonsense at others.
+    pub fn on_pty_at(rate: u32, dir: &Path, script: Script) -> Self {
+        let (master, slave) = SerialStream::pair().unwrap();
+        let slave = Arc::new(slave);
+        let wire = Arc::clone(&slave);
+        let script: Script = Arc::new(move |command| match wire.baud_rate() {
+            Ok(now) if now == rate => script(command),
+            _ => vec![0xFE, 0x81, 0x00, 0xC3],
+        });
+        Self::on(dir, master, slave, script)
+    }
+
+    fn on(dir: &Path, master: SerialStream, slave: Arc<SerialStream>, script: Script) -> Self {
         let path: PathBuf = dir.join("ttyFAKE");
         let _ = std::fs::remove_file(&path);
         symlink(slave.name().unwrap(), &path).unwrap();

@@ -2,6 +2,7 @@
 //! with it. Fed by the driver task; what happens is decided in `field`.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -142,9 +143,9 @@ impl Bank {
             self.retire(&name);
         }
         for name in serving {
-            if !self.slots.contains_key(&name) {
-                tracing::info!(reader = %name, "reader found");
-                self.slots.insert(name, Slot::default());
+            if let Entry::Vacant(free) = self.slots.entry(name) {
+                tracing::info!(reader = %free.key(), "reader found");
+                free.insert(Slot::default());
             }
         }
         Ok(())
