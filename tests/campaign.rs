@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use baygate::api::client::Method;
 use daemon::LONG;
+use serde_json::Value;
 use showroom::broker::Broker;
+use showroom::devices::BUS;
 use showroom::dice::{Dice, rounds};
 use showroom::faults::{self, Moment, Round, Victim, kill_one, strike, wait_for};
 use showroom::snapshot::count;
@@ -35,6 +37,9 @@ async fn every_source_has_spoken(room: &Showroom) {
         let spoken = room.shop.stream.hears(LONG * 2, |heard| !heard.of(kind).is_empty()).await;
         assert!(spoken, "no {kind} ever came\n{}", room.last_log());
     }
+    let on_the_bus = |data: &Value| data["link"] == BUS;
+    let spoken = room.shop.stream.hears(LONG * 2, |h| h.of("vehicle.report").iter().any(on_the_bus)).await;
+    assert!(spoken, "no truck was ever reported\n{}", room.last_log());
 }
 
 /// Until nothing of what is in the log now waits for its delivery, or the minutes are over.
@@ -116,6 +121,18 @@ fn assert_it_was_a_campaign(room: &Showroom, log: &[judge::Logged], rounds: u64)
     for class in ["ledger", "gateway", "card", "vehicle", "maintenance", "device", "telemetry"] {
         assert!(of(class) > 0, "no event of class {class}");
     }
+    // A bus that broadcasts is a source of its own: its codes come unasked.
+    let on_the_bus = |kind: &str| {
+        let of_it = |event: &&judge::Logged| event.kind == kind && event.data["link"] == BUS;
+        log.iter().filter(of_it).collect::<Vec<_>>()
+    };
+    let arrived = on_the_bus("vehicle.arrived");
+    assert!(
+        !arrived.is_empty() && arrived.iter().all(|event| event.data["protocol"] == "j1939"),
+        "{arrived:?}"
+    );
+    let trucks = on_the_bus("vehicle.report");
+    assert!(trucks.iter().any(|report| report.data.to_string().contains("SPN100-1")), "{trucks:?}");
     let answers = &room.shop.answers;
     let reported =
         answers.scans.lock().unwrap().iter().filter(|scan| scan.settled["failed"].is_null()).count();
@@ -124,9 +141,10 @@ fn assert_it_was_a_campaign(room: &Showroom, log: &[judge::Logged], rounds: u64)
     let torn = deeds.iter().filter(|deed| deed.answer["code"] == "not-written").count();
     let cut_off = room.shop.till_place.cut_off.load(Ordering::Relaxed);
     let told = format!(
-        "{rounds} rounds: {} events, {} prints, {reported} scans, {} tokens, {} commands, {done} of {} deeds \
+        "{rounds} rounds: {} events, {} trucks, {} prints, {reported} scans, {} tokens, {} commands, {done} of {} deeds \
          on {} members' cards ({cut_off} times without an answer, {torn} not written); killed: {:?}; headquarters: {:?}",
         log.len(),
+        trucks.len(),
         answers.prints.lock().unwrap().len(),
         answers.tokens.lock().unwrap().len(),
         room.orders.given.lock().unwrap().len(),

@@ -3,14 +3,13 @@
 //! being committed. At the end everything is with headquarters, once after
 //! de-duplication and in order within each class, in both versions, whoever's
 //! word counts; with `confirm = "broker"` each event got its PUBACK and none is
-//! counted twice. The last run does it with the real program.
+//! counted twice. The real program does
+//! it in `fault_proxy_daemon.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "support/authority.rs"]
 mod authority;
 mod bad_line;
-#[path = "support/daemon.rs"]
-mod daemon;
 #[path = "support/dice.rs"]
 mod dice;
 #[path = "support/fault_proxy.rs"]
@@ -24,16 +23,12 @@ use authority::Authority;
 use bad_line::fault::Fault;
 use bad_line::feeder::Feeder;
 use bad_line::hq::Hq;
-use baygate::api::client::{Client, Method};
 use baygate::config::tables::{Confirm, MqttVersion};
 use baygate::event::Class;
-use baygate::sim::card::{CardProfile, CardSim, Technology};
-use daemon::{Daemon, Desk};
 use dice::{Dice, rounds};
 use fault_proxy::{FaultProxy, Faults};
 use futures_util::future::join_all;
-use mqtt::{BASE, Mosquitto, Shop, free_port, publish, table, until};
-use nix::sys::signal::Signal;
+use mqtt::{Mosquitto, Shop, free_port, table, until};
 
 async fn whatever_the_line_does(version: MqttVersion, confirm: Confirm) {
     let name = format!("{version:?}, confirm by {confirm:?}");
@@ -206,108 +201,3 @@ async fn garbled_bytes_in_plain_text_are_survived() {
         shop.stop().await;
     }
 }
-
-/// The real program: cards are tapped, headquarters asks, the line is bad.
-async fn the_daemon_on_a_bad_line(version: &'static str, confirm: Confirm) {
-    let word = if confirm == Confirm::Broker { "broker" } else { "headquarters" };
-    let name = format!("daemon, MQTT {version}, confirm by {word}");
-    let mut dice = Dice::throw(&name);
-    let broker = Mosquitto::start("").await;
-    let proxy = FaultProxy::start(broker.port, dice.fork());
-    let hq = Hq::start(broker.port, confirm);
-    let reader = free_port();
-    let desk = Desk::new();
-    desk.write(&format!(
-        "[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\nversion = \"{version}\"\nconfirm = \"{word}\"\n\
-         confirm_timeout = \"2s\"\n\n[[reader]]\nid = \"counter-1\"\nkind = \"vpcd\"\nlisten = \"127.0.0.1:{reader}\"\n",
-        proxy.port
-    ));
-    let mut daemon = Daemon::start(&desk.config()).await;
-    let client = Client::connect(desk.path("control.sock")).await.unwrap();
-    let log = rusqlite::Connection::open(desk.path("data/baygate.db")).unwrap();
-    hq.collect(&name, 1).await;
-    let mut taps = 0_u64;
-    for _ in 0..rounds(10) {
-        let fault = DAEMON_FAULTS[dice.below(DAEMON_FAULTS.len())];
-        fault.begin(&proxy);
-        for _ in 0..dice.between(1, 4) {
-            taps += 1;
-            // Past the proxy: what is asked while the line is down waits at the broker.
-            let ping = format!(r#"{{"id":"{}"}}"#, uuid::Uuid::new_v4());
-            publish(broker.port, &format!("{BASE}/command/ping"), &ping, false).await;
-            let uid = [&[4_u8, 0xB0][..], &taps.to_be_bytes()[3..]].concat();
-            let profile = CardProfile::new(Technology::Ntag213).with_uid(&uid);
-            let card = until("the reader listens", async || {
-                CardSim::tap(("127.0.0.1", reader), profile.clone()).await.ok()
-            })
-            .await;
-            until("the tap is committed", async || {
-                (logged(&log, "kind = 'card.tapped'") == taps).then_some(())
-            })
-            .await;
-            card.remove().await;
-        }
-        if dice.chance(700) {
-            proxy.heal();
-        }
-    }
-    proxy.heal();
-    // The pings are answered, and nothing counts that is not with headquarters, nor twice.
-    let (metrics, committed) = until(&format!("{name}: everything counts once"), async || {
-        let answers = logged(&log, "kind = 'command.result'");
-        let committed: BTreeMap<Class, u64> =
-            Class::ALL.into_iter().map(|class| (class, last_of(&log, class))).collect();
-        let total = committed.values().sum::<u64>();
-        let metrics = client.request(Method::GET, "/metrics", None).await.ok()?;
-        let metrics = metrics.body.as_str()?.to_owned();
-        let counted = figures(&metrics, "baygate_uplink_acked_total");
-        let all = answers == taps && hq.total() == total && counted.values().sum::<u64>() >= total;
-        all.then_some((metrics, committed))
-    })
-    .await;
-    let counted = figures(&metrics, "baygate_uplink_acked_total");
-    for (class, last) in &committed {
-        hq.assert_whole(*class, *last);
-        assert_eq!(counted.get(class.as_str()).copied().unwrap_or(0), *last, "{name}: {class} counted");
-        if confirm == Confirm::Broker {
-            let without = proxy.book(|book| {
-                let has = |n| book.acknowledged.keys().any(|(_, of, m)| of == class.as_str() && *m == n);
-                (1..=*last).filter(|n| !has(*n)).count()
-            });
-            assert_eq!(without, 0, "{name}: {class} without a PUBACK");
-        }
-    }
-    daemon.signal(Signal::SIGTERM);
-    assert!(daemon.ended().await.success(), "{}", daemon.log());
-    println!("{name}: {} events, {} connections", hq.total(), proxy.accepted());
-}
-
-fn logged(log: &rusqlite::Connection, condition: &str) -> u64 {
-    let sql = format!("SELECT count(*) FROM event WHERE {condition}");
-    log.query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap().unsigned_abs()
-}
-
-fn last_of(log: &rusqlite::Connection, class: Class) -> u64 {
-    let place = Class::ALL.iter().position(|of| *of == class).unwrap();
-    logged(log, &format!("class = {place}"))
-}
-
-/// A metric's figures by class.
-fn figures(metrics: &str, name: &str) -> BTreeMap<String, u64> {
-    let lines = metrics
-        .lines()
-        .filter_map(|line| line.strip_prefix(name)?.strip_prefix("{class=\"")?.split_once("\"} "));
-    lines.map(|(class, figure)| (class.to_owned(), figure.parse().unwrap())).collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_real_program_on_a_bad_line() {
-    tokio::join!(
-        the_daemon_on_a_bad_line("5", Confirm::Broker),
-        the_daemon_on_a_bad_line("3.1.1", Confirm::Headquarters),
-    );
-}
-
-/// Half-open lines come rarer here: the field's keep-alive of 30 s is what notices them.
-const DAEMON_FAULTS: [Fault; 7] =
-    [Fault::Cut, Fault::End, Fault::Slow, Fault::ByteByByte, Fault::Cut, Fault::End, Fault::HalfOpen];

@@ -8,9 +8,10 @@ use rusqlite::{CachedStatement, Connection, params};
 use serde::de::IgnoredAny;
 use uuid::Uuid;
 
+use super::devices::DeviceOp;
 use super::epoch::{self, Position};
 use super::outbox::{OutboxOp, class_index};
-use super::requests::RequestOp;
+use super::requests::{self, RequestOp};
 use super::seal::Content;
 use super::tally::Tally;
 use super::{Batch, Op, StoreError, carry, hold, open};
@@ -31,6 +32,8 @@ const MAX_SUBJECT_BYTES: usize = 256;
 pub(super) enum Claim {
     /// New facts and new work.
     Ordinary,
+    /// What leads to a sale.
+    Sale,
     /// What ends work, frees space or tells headquarters about the gateway.
     Upkeep,
     /// Money.
@@ -81,6 +84,14 @@ impl CheckedBatch {
                     | Op::Request(RequestOp::Settle { .. } | RequestOp::Start { .. })
             )
         };
+        // A sale begins with these: the card comes and goes, and somebody asks for it.
+        let leads_to_sale = |op: &Op| match op {
+            Op::Device(DeviceOp::CardPresent(_) | DeviceOp::CardGone { .. }) | Op::Card(_) => true,
+            Op::Request(RequestOp::Insert(new)) => {
+                [requests::TRANSACTION, requests::QUOTE].contains(&new.kind)
+            }
+            op => ends_work(op),
+        };
         if self.facts.iter().any(|fact| fact.new.class == Class::Ledger) {
             Claim::Ledger
         } else if self.ops.iter().all(ends_work)
@@ -90,6 +101,11 @@ impl CheckedBatch {
             || self.facts.is_empty() && !self.ops.is_empty() && self.ops.iter().all(|op| matches!(op, Op::Card(_)))
         {
             Claim::Upkeep
+        } else if !self.ops.is_empty()
+            && self.ops.iter().all(leads_to_sale)
+            && self.facts.iter().all(|fact| fact.new.class == Class::Card)
+        {
+            Claim::Sale
         } else {
             Claim::Ordinary
         }

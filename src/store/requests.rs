@@ -11,6 +11,11 @@ use uuid::Uuid;
 use super::{Reader, StoreError};
 use crate::clock::{self, UtcMillis};
 
+/// Kind of the request that changes a card.
+pub const TRANSACTION: &str = "card.transaction";
+/// Kind of the request that calculates and changes nothing.
+pub const QUOTE: &str = "card.quote";
+
 /// A request on its way in.
 #[derive(Debug, Clone)]
 pub struct NewRequest {

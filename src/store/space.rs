@@ -1,14 +1,15 @@
 //! Who may use how much of the space, in bytes of the file and of the disk.
 //!
 //! ```text
-//!  0 ───────────── ordinary ─────────────┬── upkeep ──┬── ledger ──┐ buffer.max_bytes
-//!     facts, new work; above: `Full`     │ deliveries,│ money only │ (PRAGMA max_page_count)
-//!     and telemetry is trimmed           │ outcomes   │            │
+//!  0 ───────── ordinary ─────────┬─── sale ───┬── upkeep ──┬── ledger ──┐ buffer.max_bytes
+//!     facts, new work; above:    │ taps, what │ deliveries,│ money only │ (PRAGMA max_page_count)
+//!     `Full`, telemetry trimmed  │ a till asks│ outcomes   │            │
 //! ```
 //!
 //! Used is what holds data: pages of the file without the free ones, and what
 //! the WAL has beyond its usual size. The reserve is a sixteenth of
-//! `buffer.max_bytes`, at most 64 MiB, half of it for the ledger alone.
+//! `buffer.max_bytes`, at most 64 MiB, half of it for the ledger alone. A sale that was let in
+//! finds room for its intent, its outcome and its answer.
 //!
 //! The limit is no help when others fill the disk. For that a ballast file
 //! lies in the folder; when SQLite reports a full disk it is given up at once,
@@ -83,6 +84,7 @@ impl Space {
         let withheld = match claim {
             Claim::Ordinary if self.disk_full && used.free_pages < KEPT_FREE_PAGES => return false,
             Claim::Ordinary => self.reserve_bytes,
+            Claim::Sale => self.reserve_bytes / 4 * 3,
             Claim::Upkeep => self.reserve_bytes / 2,
             Claim::Ledger => 0,
         };
@@ -165,23 +167,25 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut space = Space::new(dir.path(), 16 << 20); // reserve 1 MiB
         let used = |mib_tenths: u64| Used { pages: mib_tenths * (1 << 20) / 10 / 4096, ..Used::default() };
-        for (name, tenths, ordinary, upkeep, ledger, tight) in [
-            ("empty", 0, true, true, true, false),
-            ("nearly at the reserve", 148, true, true, true, true),
-            ("in the reserve", 152, false, true, true, true),
-            ("in the ledger's half", 156, false, false, true, true),
-            ("full", 161, false, false, false, true),
+        for (name, tenths, ordinary, sale, upkeep, ledger, tight) in [
+            ("empty", 0, true, true, true, true, false),
+            ("nearly at the reserve", 148, true, true, true, true, true),
+            ("in the reserve", 152, false, true, true, true, true),
+            ("in its second quarter", 154, false, false, true, true, true),
+            ("in the ledger's half", 156, false, false, false, true, true),
+            ("full", 161, false, false, false, false, true),
         ] {
             let now = used(tenths);
-            let admitted = [Claim::Ordinary, Claim::Upkeep, Claim::Ledger].map(|c| space.admits(c, now));
-            assert_eq!(admitted, [ordinary, upkeep, ledger], "{name}");
+            let admitted = [Claim::Ordinary, Claim::Sale, Claim::Upkeep, Claim::Ledger];
+            let admitted = admitted.map(|claim| space.admits(claim, now));
+            assert_eq!(admitted, [ordinary, sale, upkeep, ledger], "{name}");
             assert_eq!(space.is_tight(now), tight, "{name}");
         }
         assert!(!space.lay_ballast());
         assert_eq!(std::fs::metadata(dir.path().join(BALLAST)).unwrap().len(), 256 << 10);
         assert!(space.give_up_ballast() && !space.give_up_ballast());
         assert_eq!(std::fs::metadata(dir.path().join(BALLAST)).unwrap().len(), 0);
-        assert!(!space.admits(Claim::Ordinary, used(0)) && space.admits(Claim::Upkeep, used(0)));
+        assert!(!space.admits(Claim::Ordinary, used(0)) && space.admits(Claim::Sale, used(0)));
         assert!(space.lay_ballast());
         assert!(space.admits(Claim::Ordinary, used(0)));
     }

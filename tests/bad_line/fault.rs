@@ -51,20 +51,26 @@ impl Fault {
         }
     }
 
+    /// The broker is not heard while it lasts, and no connection ends by it.
+    pub fn is_silence(self) -> bool {
+        matches!(self, Self::HalfOpen | Self::OnlyUp | Self::OnlyDown | Self::Mute | Self::SwallowPubacks)
+    }
+
+    /// A poor line is still a line.
+    pub fn is_slowness(self) -> bool {
+        matches!(self, Self::Slow | Self::ByteByByte)
+    }
+
     /// Waits for what the fault must lead to, while it lasts.
     pub async fn shows(self, proxy: &FaultProxy, shop: &Shop, hq: &Hq, since: (u64, u64)) {
         let (connections, taken) = since;
-        match self {
-            Self::HalfOpen | Self::OnlyUp | Self::OnlyDown | Self::Mute | Self::SwallowPubacks => {
-                let trouble = shop.await_trouble("no-answer").await;
-                assert!(trouble.text.en.contains("no answer from the broker: "), "{self:?}: {trouble:?}");
-            }
-            Self::Slow | Self::ByteByByte => {
-                // A poor line is still a line.
-                hq.collect(&format!("{self:?}"), taken + 60).await;
-                return;
-            }
-            Self::Cut | Self::End => {}
+        if self.is_slowness() {
+            hq.collect(&format!("{self:?}"), taken + 60).await;
+            return;
+        }
+        if self.is_silence() {
+            let trouble = shop.await_trouble("no-answer").await;
+            assert!(trouble.text.en.contains("no answer from the broker: "), "{self:?}: {trouble:?}");
         }
         until(&format!("{self:?}: dialled anew"), async || (proxy.accepted() > connections).then_some(()))
             .await;

@@ -76,8 +76,11 @@ impl BoxClock {
     /// on a loaded machine a rule may take longer than it may: then it is started again.
     pub async fn start(&self, config: &Path) -> Daemon {
         for _ in 0..10 {
-            let file = self.file.clone();
+            let (file, credentials) = (self.file.clone(), self.file.with_file_name("credentials"));
             let daemon = Daemon::spawn_with(config, |command| {
+                if credentials.exists() {
+                    command.env("CREDENTIALS_DIRECTORY", credentials);
+                }
                 command
                     .env("LD_PRELOAD", faketime::library())
                     .env("FAKETIME_TIMESTAMP_FILE", file)
@@ -98,21 +101,26 @@ impl BoxClock {
     }
 }
 
-/// Headquarters, with the real time at which each event came.
+/// Headquarters, with the real time at which each event came. What it took is on its disk
+/// before it says `ack`.
 pub struct Headquarters {
     received: mpsc::Receiver<Received>,
     pub seen: Vec<(i64, Received)>,
+    journal: PathBuf,
     _stop: DropGuard,
+    _folder: tempfile::TempDir,
 }
 
 impl Headquarters {
     pub fn open(port: u16) -> Self {
         let (out, received) = mpsc::channel(10_000);
-        let stop = CancellationToken::new();
+        let (stop, folder) = (CancellationToken::new(), tempfile::tempdir().unwrap());
+        let (journal, stopped) = (folder.path().join("journal"), stop.clone());
         let broker = SocketAddr::from(([127, 0, 0, 1], port));
         let options = Options { broker, root: super::mqtt::ROOT.into(), acknowledge: true };
-        tokio::spawn(headquarters::serve(options, out, stop.clone()));
-        Self { received, seen: Vec::new(), _stop: stop.drop_guard() }
+        let disk = journal.clone();
+        tokio::spawn(async move { headquarters::serve_journaled(options, &disk, out, stopped).await });
+        Self { received, seen: Vec::new(), journal, _stop: stop.drop_guard(), _folder: folder }
     }
 
     /// Waits for a new event, also among those seen before, that fits.
@@ -159,6 +167,12 @@ impl Headquarters {
     pub fn fresh(&self) -> impl Iterator<Item = (i64, &Value)> {
         let fresh = self.seen.iter().filter(|(_, r)| r.verdict == Verdict::Fresh);
         fresh.map(|(at, r)| (*at, &r.event))
+    }
+
+    /// The ids on its disk, in their order.
+    pub fn on_disk(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.journal).unwrap();
+        text.lines().map(|line| line.split(' ').nth(4).unwrap().to_owned()).collect()
     }
 
     /// Every event once, each class in its order, all sequences from 1 without a hole.

@@ -141,11 +141,76 @@ fn call(line: &str) -> Option<Call> {
     CALLS.contains(&name).then(|| Call { name: name.into(), file })
 }
 
-/// Whether the fault was met.
-pub fn was_hit(out: &Path, fault: Fault) -> bool {
-    let text = std::fs::read_to_string(out).unwrap();
-    match fault {
-        Fault::Kill => text.contains("killed by SIGKILL"),
-        _ => text.contains("(INJECTED)"),
+/// Which call the fault met.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Hit {
+    /// The one that was meant: it and all before it are those that were counted.
+    Meant,
+    /// One on another way.
+    Another {
+        /// It.
+        met: Call,
+        /// How the way differs.
+        why: String,
+    },
+    Nothing,
+}
+
+pub fn hit(out: &Path, fault: Fault, calls: &[Call], place: usize) -> Hit {
+    judge_hit(&std::fs::read_to_string(out).unwrap(), fault, calls, place)
+}
+
+fn judge_hit(text: &str, fault: Fault, calls: &[Call], place: usize) -> Hit {
+    let made: Vec<(Call, &str)> = text.lines().filter_map(|line| Some((call(line)?, line))).collect();
+    let met = match fault {
+        // The call that a process did not outlive has no result, and nothing comes after it.
+        Fault::Kill if text.contains("killed by SIGKILL") => {
+            made.len().checked_sub(1).filter(|last| made[*last].1.ends_with("= ?"))
+        }
+        Fault::Kill => None,
+        Fault::Once(_) | Fault::From(_) => made.iter().position(|(_, line)| line.contains("(INJECTED)")),
+    };
+    let Some(met) = met else { return Hit::Nothing };
+    let differs = (0..=met.max(place)).find(|at| made.get(*at).map(|(call, _)| call) != calls.get(*at));
+    match differs {
+        _ if met != place => {
+            let why = format!("call {met} for {place}; they differ from {differs:?} on");
+            Hit::Another { met: made[met].0.clone(), why }
+        }
+        Some(at) => {
+            let why = format!("call {at} is {:?}, was {:?}", made[at].0, calls[at]);
+            Hit::Another { met: made[met].0.clone(), why }
+        }
+        None => Hit::Meant,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_call_that_was_meant_counts() {
+        let counted = "write(5</d/a>, \"x\", 1) = 1\nfsync(5</d/a>) = 0\nwrite(5</d/b>, \"x\", 1) = 1\nfsync(5</d/a>) = 0";
+        let calls: Vec<Call> = counted.lines().filter_map(call).collect();
+        assert_eq!(calls.len(), 4);
+        let dead = "+++ killed by SIGKILL +++";
+        let way = "write(5</d/a>, \"x\", 1) = 1\nfsync(5</d/a>) = 0\nwrite(5</d/b>, \"x\", 1) = 1\n";
+        let shorter = "write(5</d/a>, \"x\", 1) = 1\nfsync(5</d/a>) = 0\n";
+        let failed = "fsync(5</d/a>) = -1 EIO (Input/output error) (INJECTED)";
+        let is_meant = |text: &str, fault| judge_hit(text, fault, &calls, 3) == Hit::Meant;
+        for (name, text, fault, meant) in [
+            ("killed there", format!("{way}fsync(5</d/a>) = ?\n{dead}"), Fault::Kill, true),
+            ("killed before", format!("{shorter}fsync(5</d/a>) = ?\n{dead}"), Fault::Kill, false),
+            ("at another file", format!("{way}fsync(5</d/b>) = ?\n{dead}"), Fault::Kill, false),
+            ("not killed", format!("{way}fsync(5</d/a>) = 0\n"), Fault::Kill, false),
+            ("failed there", format!("{way}{failed}\n"), Fault::Once("EIO"), true),
+            ("goes on", format!("{way}{failed}\n{way}{failed}"), Fault::From("EIO"), true),
+            ("by another way", format!("{}{failed}", way.replace("/d/b", "/d/a")), Fault::Once("EIO"), false),
+            ("one call more", format!("{way}{way}{failed}"), Fault::Once("EIO"), false),
+            ("never failed", counted.to_owned(), Fault::Once("EIO"), false),
+        ] {
+            assert_eq!(is_meant(&text, fault), meant, "{name}: {:?}", judge_hit(&text, fault, &calls, 3));
+        }
     }
 }

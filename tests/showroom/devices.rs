@@ -1,4 +1,4 @@
-//! The simulated devices: two bays, a card counter, two printers. They live
+//! The simulated devices: two bays with dongles, one on a truck's bus, a card counter, two printers. They live
 //! outside the daemon and see its deaths as any device would.
 
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use baygate::sim::card::{CardProfile, CardSim, Technology};
 use baygate::sim::printer::{Pace, PrinterProfile, PrinterSim};
-use baygate::sim::vehicle::{CarSpec, Profile, VehicleSim};
+use baygate::sim::vehicle::{CarSpec, Engine, Profile, SlcanProfile, SlcanSim, Truck, TruckUnit, VehicleSim};
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
@@ -21,33 +21,40 @@ use crate::daemon::{Desk, LONG};
 
 pub type Printer = Arc<Mutex<PrinterSim>>;
 
+/// The bay on a bus: an slcan adapter.
+pub const BUS: &str = "bay-3";
+
 pub struct Devices {
     bays: [VehicleSim; 2],
+    bus: SlcanSim,
     printer: PrinterSim,
-    links: [String; 2],
+    links: [String; 3],
     faces: PathBuf,
 }
 
 impl Devices {
-    /// One bay on TCP, one on a pseudo-terminal; the printer on TCP.
+    /// One bay on TCP, one on a pseudo-terminal, the bus and the printer on TCP.
     pub async fn plug_in(desk: &Desk) -> Self {
         let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
         let tcp = VehicleSim::spawn_tcp(address(), Profile::default()).await.unwrap();
         let pty = VehicleSim::spawn_pty(Profile::default(), Some(desk.path("obd"))).await.unwrap();
+        let bus = SlcanSim::spawn_tcp(address(), SlcanProfile::default(), &parked()).await.unwrap();
         let pace = Pace { print: Duration::from_millis(30), ..Pace::default() };
         let profile = PrinterProfile { folder: Some(desk.path("printed")), pace, attended: true };
         let printer = PrinterSim::spawn_tcp(address(), profile).await.unwrap();
         let links = [
             format!("elm327+tcp://{}", tcp.addr().unwrap()),
             format!("elm327+serial://{}?baud=38400", desk.path("obd").display()),
+            format!("slcan+tcp://{}?bitrate=250000", bus.name()),
         ];
-        Self { bays: [tcp, pty], printer, links, faces: desk.path("faces") }
+        Self { bays: [tcp, pty], bus, printer, links, faces: desk.path("faces") }
     }
 
     pub fn configuration(&self) -> String {
-        let [first, second] = &self.links;
+        let [first, second, third] = &self.links;
         format!(
             "[[vehicle]]\nid = \"bay-1\"\nlink = \"{first}\"\n\n[[vehicle]]\nid = \"bay-2\"\nlink = \"{second}\"\n\n\
+             [[vehicle]]\nid = \"{BUS}\"\nlink = \"{third}\"\n\n\
              [[printer]]\nid = \"face-1\"\nkind = \"png\"\nlink = \"file://{}\"\n\n\
              [[printer]]\nid = \"face-2\"\nkind = \"star-tcp300\"\nlink = \"tcp://{}\"\n",
             self.faces.display(),
@@ -68,6 +75,7 @@ impl Devices {
         for (bay, sim) in (1..).zip(self.bays) {
             load.spawn(cars(sim, bay, Arc::clone(shop), dice.fork(), stop.clone()));
         }
+        load.spawn(trucks(self.bus, Arc::clone(shop), dice.fork(), stop.clone()));
         load.spawn(cards(Arc::clone(shop), dice.fork(), stop.clone()));
         load.spawn(pull_cable(Arc::clone(&printer), dice.fork(), stop.clone()));
         printer
@@ -102,15 +110,49 @@ async fn cars(mut sim: VehicleSim, bay: u32, shop: Arc<Shop>, mut dice: Dice, st
         }
     }
     sim.unplug();
-    // The last visit ends while the adapter is still there.
+    await_last_departure(&shop, &format!("bay-{bay}")).await;
+}
+
+/// The last visit ends while the adapter is still there.
+async fn await_last_departure(shop: &Shop, link: &str) {
     let over = |heard: &super::stream::Heard| {
-        let of = |kind: &str| {
-            let link = format!("bay-{bay}");
-            heard.of(kind).iter().filter(|data| data["link"] == link.as_str()).count()
-        };
+        let of = |kind: &str| heard.of(kind).iter().filter(|data| data["link"] == link).count();
         of("vehicle.arrived") == of("vehicle.departed")
     };
-    assert!(shop.stream.hears(LONG, over).await, "bay-{bay}: the last car never left");
+    assert!(shop.stream.hears(LONG, over).await, "{link}: the last car never left");
+}
+
+/// A bus that sleeps.
+fn parked() -> CarSpec {
+    CarSpec { protocol: 9, engine: Engine::Off, ..CarSpec::default() }
+}
+
+/// Trucks that broadcast their codes come to the bus and go.
+async fn trucks(mut sim: SlcanSim, shop: Arc<Shop>, mut dice: Dice, stop: CancellationToken) {
+    let mut count = 0;
+    while !stop.is_cancelled() {
+        count += 1;
+        let vin = format!("1XKDDB9X8YJ{count:06}");
+        let engine = TruckUnit { active: vec![(100, 1)], lamp: true, ..TruckUnit::default() };
+        sim.swap(&parked()).unwrap();
+        sim.truck(Truck::new(vec![engine], Some(&vin)));
+        sim.engine(Engine::Running);
+        let told = |kind: &'static str| {
+            let of_it = |data: &Value| data["vin"] == vin.as_str();
+            shop.stream.hears(Duration::from_secs(15), move |heard| heard.lately(kind, of_it))
+        };
+        told("vehicle.report").await;
+        tokio::time::sleep(dice.pause(1500)).await;
+        if dice.percent(15) {
+            sim.vanish().await;
+            tokio::time::sleep(dice.pause(400)).await;
+            sim.come_back().await;
+        }
+        sim.engine(Engine::Off);
+        told("vehicle.departed").await;
+    }
+    sim.engine(Engine::Off);
+    await_last_departure(&shop, BUS).await;
 }
 
 async fn cards(shop: Arc<Shop>, mut dice: Dice, stop: CancellationToken) {

@@ -10,21 +10,23 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::mqtt::{LONG, ROOT};
 
-/// Answers with `ack`; each file adds what it looks for.
+/// Answers with `ack`, what it took being on its disk; each file adds what it looks for.
 pub struct Headquarters {
     received: mpsc::Receiver<Received>,
     pub seen: Vec<Received>,
     _stop: DropGuard,
+    _folder: tempfile::TempDir,
 }
 
 impl Headquarters {
     pub fn open(port: u16) -> Self {
         let (out, received) = mpsc::channel(10_000);
-        let stop = CancellationToken::new();
+        let (stop, folder) = (CancellationToken::new(), tempfile::tempdir().unwrap());
+        let (journal, stopped) = (folder.path().join("journal"), stop.clone());
         let broker = SocketAddr::from(([127, 0, 0, 1], port));
         let options = headquarters::Options { broker, root: ROOT.into(), acknowledge: true };
-        tokio::spawn(headquarters::serve(options, out, stop.clone()));
-        Self { received, seen: Vec::new(), _stop: stop.drop_guard() }
+        tokio::spawn(async move { headquarters::serve_journaled(options, &journal, out, stopped).await });
+        Self { received, seen: Vec::new(), _stop: stop.drop_guard(), _folder: folder }
     }
 
     /// The next event, new or not, while `what` is waited for. No number is ever used twice.

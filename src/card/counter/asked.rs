@@ -20,11 +20,8 @@ use crate::config::purse::PurseTable;
 use crate::event::ledger::{CardType, Category, Item, Tender, TenderKind, TransactionKind, Validity};
 use crate::ident::{CardNo, DeviceId};
 use crate::money::{CouponId, Fen, Holding};
+pub use crate::store::requests::{QUOTE, TRANSACTION};
 
-/// Kind of the request that changes a card.
-pub const TRANSACTION: &str = "card.transaction";
-/// Kind of the request that calculates and changes nothing.
-pub const QUOTE: &str = "card.quote";
 /// Kind of the request that makes an empty card a member's.
 pub const ISSUE: &str = "card.issue";
 /// Kind of the row that stands while an empty card is being written: its target is the chip.

@@ -353,6 +353,7 @@ fn of_this_request(error: StoreError, kind: &str) -> Result<Refused, StoreError>
         StoreError::NotFound { what } if kind != ISSUE => {
             Ok(Refused::moved_on(&format!("{what} has moved on")))
         }
+        StoreError::Full if kind != ISSUE => Ok(Refused::storage_full()),
         error => Err(error),
     }
 }
@@ -374,5 +375,7 @@ mod tests {
         let ledger = || StoreError::LedgerRefused { what: "the card is held".into() };
         assert_eq!(of_this_request(ledger(), ISSUE).unwrap().code, "tap-again");
         assert!(matches!(of_this_request(StoreError::Closed, TRANSACTION), Err(StoreError::Closed)));
+        assert_eq!(of_this_request(StoreError::Full, TRANSACTION).unwrap().status, 507);
+        assert!(matches!(of_this_request(StoreError::Full, ISSUE), Err(StoreError::Full)));
     }
 }

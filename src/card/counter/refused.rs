@@ -28,6 +28,8 @@ pub(super) const GIVEN_UP: &str = "issue-given-up";
 const NOT_FOUND: u16 = 404;
 /// What was asked cannot be.
 const UNPROCESSABLE: u16 = 422;
+/// There is no room for it.
+const INSUFFICIENT_STORAGE: u16 = 507;
 
 impl Refused {
     fn new(code: &str, status: u16, zh: impl Into<String>, en: impl Into<String>) -> Self {
@@ -161,6 +163,15 @@ impl Refused {
             CONFLICT,
             "卡的状态已改变，什么也没有做。请重新刷卡后再试。",
             format!("Nothing was done: {what}"),
+        )
+    }
+
+    pub(super) fn storage_full() -> Self {
+        Self::new(
+            "storage-full",
+            INSUFFICIENT_STORAGE,
+            "本地存储已满，卡未做任何改动。请清理磁盘或调大 buffer.max_bytes，再用新的 Idempotency-Key 重试。",
+            "The local storage is full and the card was not changed; free disk space or raise buffer.max_bytes, then ask with a new Idempotency-Key.",
         )
     }
 
