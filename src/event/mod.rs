@@ -254,25 +254,11 @@ impl Event {
     /// # Errors
     /// None that is known: all members can be written.
     pub fn to_cloudevent(&self, source: &Source) -> Result<Vec<u8>, serde_json::Error> {
-        let mut envelope = Vec::with_capacity(self.cloudevent_room());
-        self.write_cloudevent(source, &mut envelope)?;
-        Ok(envelope)
-    }
-
-    /// About how many bytes its envelope takes, hardly ever fewer: one piece of memory instead of one that grows.
-    #[must_use]
-    pub fn cloudevent_room(&self) -> usize {
-        self.data.get().len() + self.subject.len() + ENVELOPE_BYTES
-    }
-
-    /// As [`Event::to_cloudevent`], behind what is in `envelope` already.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn write_cloudevent(&self, source: &Source, envelope: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        // One piece of memory instead of one that grows: this is done for every event sent.
+        let mut envelope = Vec::with_capacity(self.data.get().len() + self.subject.len() + ENVELOPE_BYTES);
         // Written straight into it: no text is made beforehand.
         serde_json::to_writer(
-            &mut *envelope,
+            &mut envelope,
             &CloudEvent {
                 specversion: "1.0",
                 id: self.id,
@@ -295,7 +281,7 @@ impl Event {
         for part in [",\"data\":", self.data.get(), "}"] {
             envelope.extend_from_slice(part.as_bytes());
         }
-        Ok(())
+        Ok(envelope)
     }
 
     /// The `data` member as its type.

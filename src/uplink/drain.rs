@@ -287,20 +287,11 @@ fn envelope(logged: &LoggedEvent, source: &Source) -> Result<Vec<u8>, StoreError
     logged.event.to_cloudevent(source).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
-/// Ready to send. Neighbours are often of one type, and then share the text of their topic; the
-/// envelopes of a page share one piece of memory, because the allocator's work showed in the profile.
+/// Ready to send. Neighbours are often of one type, and then share the text of their topic.
 fn rows(events: &[LoggedEvent], topics: &Topics, source: &Source) -> Result<Vec<Row<Packet>>, StoreError> {
     let mut before: Option<(&LoggedEvent, Arc<str>)> = None;
-    let mut envelopes = Vec::with_capacity(events.iter().map(|logged| logged.event.cloudevent_room()).sum());
-    let mut ends = Vec::with_capacity(events.len());
+    let mut rows = Vec::with_capacity(events.len());
     for logged in events {
-        let written = logged.event.write_cloudevent(source, &mut envelopes);
-        written.map_err(|error| StoreError::Corrupt(error.to_string()))?;
-        ends.push(envelopes.len());
-    }
-    let mut envelopes = Bytes::from(envelopes);
-    let (mut rows, mut taken) = (Vec::with_capacity(events.len()), 0);
-    for (logged, end) in events.iter().zip(ends) {
         let event = &logged.event;
         let topic = match &before {
             Some((same, topic)) if same.event.class == event.class && same.event.kind == event.kind => {
@@ -309,8 +300,7 @@ fn rows(events: &[LoggedEvent], topics: &Topics, source: &Source) -> Result<Vec<
             _ => topics.event(event.class, &event.kind),
         };
         before = Some((logged, Arc::clone(&topic)));
-        let load = Packet { topic, payload: envelopes.split_to(end - taken), retain: false };
-        taken = end;
+        let load = Packet { topic, payload: Bytes::from(envelope(logged, source)?), retain: false };
         rows.push(Row {
             class: event.class,
             cursor: logged.cursor,

@@ -32,7 +32,7 @@ use crate::event::CONTENT_TYPE;
 /// Control packets beside the publishes in flight (state, subscriptions, acknowledgements).
 const SPARE: usize = 64;
 /// Publishes that go to the line in one write, at most. One at a time, the library's default, a
-/// backlog drains a seventh slower (docs/benchmarks.md).
+/// backlog drains by a tenth to a seventh slower (docs/benchmarks.md).
 const IN_ONE_WRITE: usize = 64;
 /// Incoming packets between the pump and us; beyond that the line itself waits.
 const INBOX: usize = 64;
