@@ -8,8 +8,10 @@ mod counter_shop;
 #[path = "support/daemon.rs"]
 mod daemon;
 mod mqtt;
-#[path = "support/port.rs"]
-mod port;
+mod port {
+    //! Where the counter's shop looks for it.
+    pub use crate::mqtt::free_port;
+}
 
 use std::collections::BTreeSet;
 
