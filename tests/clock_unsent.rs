@@ -104,7 +104,7 @@ async fn what_waits_for_the_line_outlives_ten_years_and_the_way_back() {
     // Longer than it takes to sell and to set the clock, so that a sweep can be seen.
     desk.write(&format!(
         "[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\nconfirm = \"headquarters\"\n\
-         [buffer.classes]\nledger = {{ keep_delivered = \"8s\" }}\ncard = {{ keep_delivered = \"8s\" }}\n\
+         [buffer.classes]\nledger = {{ keep_delivered = \"25s\" }}\ncard = {{ keep_delivered = \"25s\" }}\n\
          [[reader]]\nid = \"counter-1\"\nkind = \"vpcd\"\nlisten = \"127.0.0.1:{reader}\"\n\
          [[vehicle]]\nid = \"bay-1\"\nlink = \"elm327+tcp://{}\"\n",
         broker.port,

@@ -288,6 +288,10 @@ async fn a_rotten_position_is_not_believed() {
         ("the last offset", "UPDATE class_counter SET last_offset = last_offset - 1024"),
         ("the schema's version", "PRAGMA user_version = 99"),
         ("no schema version", "PRAGMA user_version = 0"),
+        (
+            "that card writes wait",
+            "INSERT OR REPLACE INTO meta (key, value) VALUES ('card_writes_held', CAST(x'7BFF' AS TEXT))",
+        ),
         ("who speaks", "UPDATE meta SET value = CAST(x'2F73FF' AS TEXT) WHERE key = 'source'"),
     ] {
         let dir = tempfile::tempdir().unwrap();
@@ -301,6 +305,10 @@ async fn a_rotten_position_is_not_believed() {
         assert_kept(what, &truth, &all(&store).await, &BTreeSet::new());
         let delivered = store.read(|r| r.delivered(Class::Card)).await.unwrap();
         assert!(delivered.class_sequence.0 <= DELIVERED, "{what}: {delivered:?}");
+        if rot.contains(" meta ") {
+            let held = store.read(|r| r.card_writes_held()).await.unwrap();
+            assert!(held.is_some(), "{what}: nobody knows whether they waited, and they go on");
+        }
         store.close().await;
     }
 }

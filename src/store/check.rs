@@ -154,6 +154,19 @@ fn texts(row: &Row<'_>, columns: usize, table: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// A whole table at once.
+fn in_one_piece(conn: &Connection, table: &str, ledger: Option<LedgerTable>) -> Result<(), StoreError> {
+    whole(conn, table)?;
+    let mut query = conn.prepare_cached(&format!("SELECT * FROM {table}"))?;
+    let columns = query.column_count();
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        seal::check(row, ledger, 0)?;
+        texts(row, columns, table)?;
+    }
+    Ok(())
+}
+
 /// The first finding of SQLite's check, which may give hundreds in one answer.
 pub(super) fn first_line(verdict: &str) -> &str {
     verdict.lines().find(|line| !line.starts_with("***")).unwrap_or(verdict)
@@ -268,14 +281,7 @@ impl FullCheck {
         let count: i64 = conn.query_row(&few, [], |row| row.get(0))?;
         let ledger = LedgerTable::of(table);
         if count <= IN_ONE_PIECE || matches!(table, "meta" | "gap" | "cursor" | "epoch_end") {
-            whole(conn, table)?;
-            let mut query = conn.prepare_cached(&format!("SELECT * FROM {table}"))?;
-            let columns = query.column_count();
-            let mut rows = query.query([])?;
-            while let Some(row) = rows.next()? {
-                seal::check(row, ledger, 0)?;
-                texts(row, columns, table)?;
-            }
+            in_one_piece(conn, table, ledger)?;
             return Ok(At::Table(place + 1, i64::MIN));
         }
         // Too long for one piece: every column of every row is read.
@@ -284,7 +290,7 @@ impl FullCheck {
             Ok(query) => query,
             // Tables without a rowid stay small by nature.
             Err(_) => {
-                whole(conn, table)?;
+                in_one_piece(conn, table, ledger)?;
                 return Ok(At::Table(place + 1, i64::MIN));
             }
         };

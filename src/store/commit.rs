@@ -17,9 +17,9 @@ use std::time::{Duration, Instant};
 
 use rusqlite::TransactionBehavior;
 
-use super::apply::{self, Appender};
+use super::apply::{self, Appender, Claim};
 use super::epoch::Position;
-use super::queue::{Applied, Entry, answer, fail, refuse_ordinary};
+use super::queue::{Applied, Entry, answer, fail, refuse};
 use super::tally::Tally;
 use super::writer::{Writer, used};
 use super::{StoreError, connection};
@@ -52,7 +52,8 @@ impl From<StoreError> for Failure {
 
 impl Writer {
     pub(super) fn commit_group(&mut self, mut entries: Vec<Entry>) {
-        let mut on_reserve = false;
+        // Who gives way when the disk is full, one after the other: what was begun comes last.
+        let mut yielding = [Claim::Ordinary, Claim::Sale].into_iter();
         while !entries.is_empty() {
             if self.broken
                 && let Err(error) = self.reopen()
@@ -72,12 +73,14 @@ impl Writer {
                     self.parts.upkeep.doubt();
                     metrics::counter!("baygate_store_commit_errors_total").increment(1);
                     tracing::error!(error = %failure.error, "commit failed");
-                    if failure.error.is_full() && !on_reserve {
-                        on_reserve = true;
-                        self.meet_full();
-                        entries = refuse_ordinary(entries);
-                    } else if failure.error.is_full() {
-                        return fail(entries, &StoreError::Full);
+                    if failure.error.is_full() {
+                        let Some(claim) = yielding.next() else {
+                            return fail(entries, &StoreError::Full);
+                        };
+                        if claim == Claim::Ordinary {
+                            self.meet_full();
+                        }
+                        entries = refuse(entries, claim);
                     } else if failure.error.is_disk_failure() {
                         return self.disk_failed(entries, failure);
                     } else {

@@ -66,7 +66,7 @@ impl Reader<'_> {
     }
 
     /// The newest event of a kind that the reader `name` has yet to deal with, among the newest
-    /// `most` of the log; `None` also when that reader never moved.
+    /// `most` of the log.
     ///
     /// # Errors
     /// [`StoreError::Sqlite`].
@@ -76,7 +76,7 @@ impl Reader<'_> {
             .prepare_cached(
                 "SELECT max(event_offset) FROM
                  (SELECT event_offset, kind FROM event
-                  WHERE event_offset > (SELECT event_offset FROM cursor WHERE name = ?1)
+                  WHERE event_offset > coalesce((SELECT event_offset FROM cursor WHERE name = ?1), 0)
                   ORDER BY event_offset DESC LIMIT ?3)
                  WHERE kind = ?2",
             )?

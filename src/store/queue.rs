@@ -81,10 +81,9 @@ pub(super) fn fail(entries: Vec<Entry>, error: &StoreError) {
     }
 }
 
-/// Answers the ordinary batches of a group with `Full` and gives back the others.
-pub(super) fn refuse_ordinary(entries: Vec<Entry>) -> Vec<Entry> {
-    let (ordinary, rest) =
-        entries.into_iter().partition(|entry| entry.placed.batch.claim() == Claim::Ordinary);
-    fail(ordinary, &StoreError::Full);
+/// Answers the batches of a group that make this claim with `Full` and gives back the others.
+pub(super) fn refuse(entries: Vec<Entry>, claim: Claim) -> Vec<Entry> {
+    let (refused, rest) = entries.into_iter().partition(|entry| entry.placed.batch.claim() == claim);
+    fail(refused, &StoreError::Full);
     rest
 }

@@ -8,13 +8,12 @@
 //!
 //! Used is what holds data: pages of the file without the free ones, and what
 //! the WAL has beyond its usual size. The reserve is a sixteenth of
-//! `buffer.max_bytes`, at most 64 MiB, half of it for the ledger alone. A sale that was let in
-//! finds room for its intent, its outcome and its answer.
+//! `buffer.max_bytes`, at most 64 MiB, half of it for the ledger alone.
 //!
 //! The limit is no help when others fill the disk. For that a ballast file
 //! lies in the folder; when SQLite reports a full disk it is given up at once,
-//! so that the ledger, deliveries and the trimming go on in its place. Ordinary
-//! batches then live on pages the trimming freed. The ballast is laid again, and
+//! so that the ledger, deliveries and the trimming go on in its place; sales begin while
+//! half of it is left. Ordinary batches then live on pages the trimming freed. The ballast is laid again, and
 //! all is as before, when the disk has twice its size free.
 
 use std::fs::OpenOptions;
@@ -84,6 +83,14 @@ impl Space {
         let withheld = match claim {
             Claim::Ordinary if self.disk_full && used.free_pages < KEPT_FREE_PAGES => return false,
             Claim::Ordinary => self.reserve_bytes,
+            // Taps, too, live on what was given up: half of it is kept for what was begun.
+            Claim::Sale
+                if self.disk_full
+                    && used.free_pages < KEPT_FREE_PAGES
+                    && free_bytes(&self.folder) < self.ballast_bytes / 2 =>
+            {
+                return false;
+            }
             Claim::Sale => self.reserve_bytes / 4 * 3,
             Claim::Upkeep => self.reserve_bytes / 2,
             Claim::Ledger => 0,

@@ -149,6 +149,11 @@ impl Host {
         self.ledger.len()
     }
 
+    /// Sales that were told, and the classes of which an event was.
+    pub fn kinds(&self) -> (usize, Vec<&str>) {
+        (self.ledger.sales().len(), self.ledger.classes().into_iter().collect())
+    }
+
     /// One boot, with its end. Blocks.
     pub fn boot(&mut self, cut: Cut) -> Boot {
         let moment = cut.moment;
@@ -159,6 +164,7 @@ impl Host {
             look_first: cut.look_first,
             after: self.after.clone(),
             jobs: self.ledger.jobs(),
+            sales: self.ledger.sales(),
             load: !matches!(moment, Moment::Never),
         };
         let plan_file = self.folder.join("plan.json");
@@ -241,6 +247,10 @@ impl Host {
                 boot.told += 1;
                 self.ledger.job(job);
             }
+            Word::Sale(sale) => {
+                boot.told += 1;
+                self.ledger.sale(sale);
+            }
             Word::Token(id) => {
                 boot.told += 1;
                 self.ledger.token(id);
@@ -266,6 +276,10 @@ impl Host {
                 }
             }
             Word::Again(job) => match self.ledger.check_job(job) {
+                Some(lost) => boot.found.get_or_insert_default().lost.push(lost),
+                None => boot.found.get_or_insert_default().kept += 1,
+            },
+            Word::SaleAgain(sale) => match self.ledger.check_sale(sale) {
                 Some(lost) => boot.found.get_or_insert_default().lost.push(lost),
                 None => boot.found.get_or_insert_default().kept += 1,
             },

@@ -10,6 +10,8 @@ use super::words::{Fact, Job};
 pub struct Ledger {
     facts: BTreeMap<(String, u64), Fact>,
     jobs: BTreeMap<String, String>,
+    /// In the order they were told.
+    sales: Vec<Job>,
     tokens: BTreeSet<String>,
     revoked: BTreeSet<String>,
 }
@@ -26,7 +28,7 @@ pub struct Found {
 impl Ledger {
     /// How much was promised.
     pub fn len(&self) -> usize {
-        self.facts.len() + self.jobs.len() + self.tokens.len() + self.revoked.len()
+        self.facts.len() + self.jobs.len() + self.sales.len() + self.tokens.len() + self.revoked.len()
     }
 
     /// An event was told, or read from the log after a cut. An error when its sequence had another fact before.
@@ -55,6 +57,20 @@ impl Ledger {
         // Ids of jobs are of the time-ordered kind.
         jobs.sort_by(|a, b| b.job.cmp(&a.job));
         jobs
+    }
+
+    pub fn sale(&mut self, sale: &Job) {
+        self.sales.push(sale.clone());
+    }
+
+    /// The sales, youngest first.
+    pub fn sales(&self) -> Vec<Job> {
+        self.sales.iter().rev().cloned().collect()
+    }
+
+    /// Classes of which something was promised.
+    pub fn classes(&self) -> BTreeSet<&str> {
+        self.facts.values().map(|fact| fact.class.as_str()).collect()
     }
 
     pub fn token(&mut self, id: &str) {
@@ -113,6 +129,11 @@ impl Ledger {
     pub fn check_job(&self, again: &Job) -> Option<String> {
         let first = self.jobs.get(&again.key)?;
         (*first != again.job).then(|| format!("job {first} of key {}: now {}", again.key, again.job))
+    }
+
+    /// A sale asked for again by its key.
+    pub fn check_sale(&self, again: &Job) -> Option<String> {
+        (!self.sales.contains(again)).then(|| format!("the answer to {}: now another", again.key))
     }
 
     /// The tokens that are good.
@@ -209,6 +230,10 @@ mod tests {
         assert_eq!(ledger.check_job(&job("1")), None);
         assert!(ledger.check_job(&job("2")).is_some());
         assert_eq!(ledger.jobs(), [job("1")]);
+        let sale = |answer: &str| Job { key: "s".into(), job: answer.into() };
+        ledger.sale(&sale("paid"));
+        assert_eq!(ledger.check_sale(&sale("paid")), None);
+        assert!(ledger.check_sale(&sale("other")).is_some());
         ledger.token("good");
         ledger.token("open");
         ledger.revoking("open");

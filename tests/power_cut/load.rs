@@ -1,5 +1,5 @@
 //! Load from every source there is: cards, cars on a serial line and on TCP,
-//! faces asked for by key, tokens made and taken back; and a till that listens.
+//! faces asked for by key, tokens made and taken back, sales (`sales`); and a till that listens.
 //! What is acknowledged to a caller is told to the host at once.
 
 use std::time::Duration;
@@ -11,6 +11,7 @@ use futures_util::StreamExt as _;
 use serde_json::json;
 
 use super::dice::Dice;
+use super::sales;
 use super::shop::say;
 use super::words::{Fact, Job, Plan, Word};
 
@@ -32,6 +33,10 @@ listen = "127.0.0.1:35965"
 id = "counter-4"
 kind = "vpcd"
 listen = "127.0.0.1:35966"
+[[reader]]
+id = "counter-5"
+kind = "vpcd"
+listen = "127.0.0.1:35967"
 [[vehicle]]
 id = "bay-1"
 link = "elm327+tcp://127.0.0.1:35000"
@@ -57,6 +62,7 @@ pub async fn run(plan: &Plan, client: &Client) {
         cars(None, "LSVAG2186E2100001", dice(6)),
         prints(client, dice(7)),
         tokens(client, dice(8)),
+        sales::run(client, dice(9)),
     );
 }
 

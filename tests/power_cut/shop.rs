@@ -15,11 +15,12 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use super::words::{Fact, Job, Plan, Word};
-use super::{faces, load};
+use super::{card_keys, faces, load, sales};
 
 /// The emulated machine is slow, and so may its host be.
 const LONG: Duration = Duration::from_secs(240);
 const DISK: &str = "/data";
+const CREDENTIALS: &str = "/tmp/credentials";
 /// The youngest jobs are asked for again by their keys; each is a whole request.
 const KEYS: usize = 12;
 
@@ -47,12 +48,15 @@ impl Shop {
             load::DEVICES
         );
         std::fs::write(&config, text).unwrap();
+        std::fs::create_dir_all(CREDENTIALS).unwrap();
+        std::fs::write(Path::new(CREDENTIALS).join("card-keys"), card_keys::credential()).unwrap();
         Self { plan, config }
     }
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.plan.program);
         command.args(words).arg("--config").arg(&self.config).env("BAYGATE_LOG", "info").kill_on_drop(true);
+        command.env("CREDENTIALS_DIRECTORY", CREDENTIALS);
         command
     }
 
@@ -123,6 +127,12 @@ impl Shop {
             match load::print(client, &job.key).await {
                 Ok(again) => say(&Word::Again(again)),
                 Err(refused) => say(&Word::Wrong(format!("key {}: {refused}", job.key))),
+            }
+        }
+        for sale in self.plan.sales.iter().take(KEYS) {
+            match sales::ask(client, &sale.key).await {
+                Ok(again) => say(&Word::SaleAgain(again)),
+                Err(refused) => say(&Word::Wrong(format!("sale {}: {refused}", sale.key))),
             }
         }
         let list = client.request(Method::GET, "/v1/tokens", None).await.unwrap().accepted().unwrap();

@@ -62,6 +62,8 @@ pub enum Word {
     // What a caller was told while the load ran.
     Event(Fact),
     Job(Job),
+    /// A deed on a member's card; its `job` is the answer's digest.
+    Sale(Job),
     Token(String),
     /// Asked for, not answered yet: from here on it may be good or not.
     Revoking(String),
@@ -74,6 +76,7 @@ pub enum Word {
     Verified(bool, String),
     /// A key and the job it stands for now.
     Again(Job),
+    SaleAgain(Job),
     LiveTokens(Vec<String>),
     /// Not as it should be, whatever it is.
     Wrong(String),
@@ -100,6 +103,8 @@ pub struct Plan {
     pub after: Option<String>,
     /// What was promised, youngest first.
     pub jobs: Vec<Job>,
+    /// The same of sales.
+    pub sales: Vec<Job>,
     /// Load until the power is cut; else everything is delivered and the daemon stopped.
     pub load: bool,
 }

@@ -34,8 +34,9 @@ use told::Told;
 
 /// Tables whose rows say what must not be done twice, or not at all: where one of theirs may be
 /// missing, card writes wait for a person's word.
-const MUST_BE_WHOLE: [&str; 6] =
-    ["request", "command", "member_card", "card_transaction", "card_report", "card_pin"];
+const MUST_BE_WHOLE: [&str; 7] =
+    // In `meta` stands that they wait already.
+    ["meta", "request", "command", "member_card", "card_transaction", "card_report", "card_pin"];
 
 /// What a salvage brought back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,7 +55,8 @@ pub struct Salvaged {
     /// Whether no undelivered ledger event is missing. When false, card writes have to
     /// wait for an operator's or headquarters' word.
     pub ledger_complete: bool,
-    /// Whether every request, command, idempotency key, transaction and card was read.
+    /// Whether every request, command, idempotency key, transaction and card was read, and whether
+    /// card writes waited already.
     pub requests_complete: bool,
 }
 
