@@ -13,7 +13,8 @@ use baygate::clock::UtcMillis;
 use baygate::event::card::{CardTapped, Technology};
 use baygate::event::device::{DeviceKind, DeviceState, DeviceStatus, PrintState};
 use baygate::event::maintenance::{Confidence, MaintenanceWarning, Severity};
-use baygate::event::{NewEvent, Text};
+use baygate::event::vehicle::VehicleReport;
+use baygate::event::{Class, EventData, NewEvent, Text};
 use baygate::store::cursors::CursorOp;
 use baygate::store::devices::{CardInField, DeviceOp};
 use baygate::store::jobs::JobOp;
@@ -197,7 +198,8 @@ async fn a_scan_gives_the_report_with_the_warnings_it_raised() {
     let store = &served.store;
     let (reply, ()) = tokio::join!(served.post(&token, "/v1/vehicles/bay-1/scan", &Value::Null), async {
         let row = take_scan(store).await;
-        commit(store, fact("the report's event")).await;
+        let told = fact("the report's event");
+        commit(store, NewEvent { kind: VehicleReport::TYPE, class: Class::Vehicle, ..told }).await;
         settle(store, row.id, RequestState::Done, report(visit)).await;
         // The rules run after the report is there; the answer waits for them.
         let goal = store.head().borrow().last;

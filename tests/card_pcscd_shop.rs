@@ -146,20 +146,24 @@ async fn lights_reach_the_reader_with_a_card_and_without() {
     let signs = card.apdus();
     let still = signs.iter().position(|apdu| hex::encode_upper(apdu) == STILL).unwrap();
     assert!(still < card.writes_at()[0], "held still before the first write");
-    let chip = shop.take_away(card).await;
-    let card = shop.lay(&chip).await;
-    told("a member", &[QUIET, GREEN], at_the_card(&card)).await;
-    done(&shop, "top-up", shop.deal(&card_no, Topup, 5_000).await).await;
-    told("topped up", &[QUIET, GREEN, STILL, QUIET, GREEN], at_the_card(&card)).await;
     let escapes = || {
         let text = std::fs::read_to_string(folder.path().join("escapes")).unwrap_or_default();
         text.lines().map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(escapes(), [""; 0], "while a card lies there nothing goes past it");
+    let chip = shop.take_away(card).await;
+    let card = shop.lay(&chip).await;
+    told("a member", &[QUIET, GREEN], at_the_card(&card)).await;
+    done(&shop, "top-up", shop.deal(&card_no, Topup, 5_000).await).await;
+    told("topped up", &[QUIET, GREEN, STILL, QUIET, GREEN], at_the_card(&card)).await;
+    // A card that left before its last answer was heard was told past it once more.
+    let before = escapes();
+    assert!(before.len() <= 1 && before.iter().all(|sign| sign == GREEN), "{before:?}");
+    let since = || escapes().split_off(before.len());
     // Pulled behind the sign and two commands of the write.
     card.fault_after(3, CardFault::PullUnheard);
     let pulled = shop.deal(&card_no, Topup, 5_000).await;
-    told("pulled", &[QUIET, RED], escapes).await;
+    told("pulled", &[QUIET, RED], since).await;
     shop.answered(pulled).await;
     assert_eq!(at_the_card(&card)().last().map(String::as_str), Some(STILL));
     let chip = shop.take_away(card).await;
