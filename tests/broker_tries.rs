@@ -32,8 +32,8 @@ const BACKLOG: u64 = 1000;
 /// Bytes a try may leave behind. The allocator takes pages of 4 KiB now and then; what
 /// piles up takes them between every two looks.
 const ABOUT_NIL: u64 = 256;
-/// Looks after the first.
-const LOOKS: usize = 5;
+/// Looks after the first, at most: what piles up is seen at each of them, an allocator that settles is not.
+const LOOKS: usize = 30;
 /// The tries between two looks take far less.
 const TRIES_WITHIN: Duration = LONG.saturating_mul(4);
 
