@@ -85,6 +85,22 @@ impl LedgerTable {
         }
     }
 
+    /// In SQL, whether the row `excluded` is a later state of the row that is there.
+    pub(super) fn is_later(self) -> &'static str {
+        match self {
+            Self::Card => {
+                "excluded.card_no = member_card.card_no AND
+                 (excluded.counter, excluded.seen_at) > (member_card.counter, member_card.seen_at)"
+            }
+            Self::Transaction => {
+                "excluded.id = card_transaction.id AND
+                 CASE excluded.state WHEN 'intent' THEN 0 WHEN 'unknown' THEN 1 WHEN 'parked' THEN 2 ELSE 3 END >
+                 CASE card_transaction.state WHEN 'intent' THEN 0 WHEN 'unknown' THEN 1 WHEN 'parked' THEN 2
+                                             ELSE 3 END"
+            }
+        }
+    }
+
     /// Whether a row, its columns in the table's order, is as it was written.
     pub(super) fn holds(self, values: &[Value]) -> bool {
         let columns = self.sealed_columns();

@@ -21,7 +21,7 @@ use crate::buffer_command::command;
 use crate::store_setup::{event, options};
 
 /// Far more than any of it takes: what is longer hangs.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 type Identity = (String, uuid::Uuid, String);
 
@@ -167,7 +167,8 @@ async fn judge(case: &str, truth: &Truth, dir: &Path, harmed: &[u8], excused: &B
         .unwrap_or_else(|error| panic!("{case}: {error}"));
     let whole = rows.len() == TRANSACTIONS as usize && card.is_some();
     assert!(whole || !report.requests_complete, "{case}: {} transactions, {report:?}", rows.len());
-    assert!(rows.iter().all(|row| row.fact.amount_fen.0 == 1 && row.state == State::Committed), "{case}");
+    let odd = rows.iter().find(|row| row.fact.amount_fen.0 != 1 || row.state != State::Committed);
+    assert!(odd.is_none(), "{case}: {odd:?}, {report:?}");
     let held = store.read(|r| r.card_writes_held()).await.unwrap();
     assert_eq!(held.is_some(), !report.ledger_complete || !report.requests_complete, "{case}: {report:?}");
     let (health, stop) = (Health::default(), CancellationToken::new());
@@ -183,8 +184,12 @@ async fn judge(case: &str, truth: &Truth, dir: &Path, harmed: &[u8], excused: &B
     assert!(verdict.sound, "{case}: {verdict:?}");
 }
 
-/// Runs cases side by side; each has its deadline.
-pub async fn run_all(cases: Vec<(String, Vec<u8>, BTreeSet<i64>, bool)>, truth: Truth) {
+/// Runs cases side by side; each has its deadline. `BAYGATE_CASE`: only those that hold this text.
+pub async fn run_all(mut cases: Vec<(String, Vec<u8>, BTreeSet<i64>, bool)>, truth: Truth) {
+    if let Ok(wanted) = std::env::var("BAYGATE_CASE") {
+        cases.retain(|(case, ..)| case.contains(&wanted));
+        assert!(!cases.is_empty(), "no case holds {wanted:?}");
+    }
     let (truth, mut running) = (Arc::new(truth), tokio::task::JoinSet::new());
     let slots = Arc::new(tokio::sync::Semaphore::new(4));
     for (case, bytes, excused, must_be_seen) in cases {

@@ -8,7 +8,8 @@ use crate::store::StoreError;
 use crate::store::outbox::seal;
 use crate::store::seal::{LedgerTable, Sealed};
 
-/// Unreadable places in one table after which the rest is left to the page scan.
+/// Unreadable places in one table after which the rest is left to the page scan; rows without a
+/// rowid, more than were kept, that bring nothing new.
 const PATIENCE: u32 = 5_000;
 
 /// What came over of a table.
@@ -37,6 +38,17 @@ fn columns(conn: &Connection, table: &str) -> rusqlite::Result<(Vec<String>, Vec
     Ok((rows.into_iter().map(|(name, _)| name).collect(), key))
 }
 
+/// Takes a row that is not there yet. Bytes of a page that are not used any more hold earlier states of
+/// rows, seal and all: of a ledger's row the later state stays.
+pub(super) fn insert(table: &str, columns: &[String]) -> String {
+    let (list, marks) = (columns.join(", "), vec!["?"; columns.len()].join(", "));
+    let later = LedgerTable::of(table).map_or_else(String::new, |sealed| {
+        let set: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
+        format!(" ON CONFLICT (no) DO UPDATE SET {} WHERE {}", set.join(", "), sealed.is_later())
+    });
+    format!("INSERT OR IGNORE INTO {table} ({list}) VALUES ({marks}){later}")
+}
+
 /// Copies what can be read of a table. Errors of the new file end it, those of the old one do not.
 pub(super) fn table(
     source: &Connection,
@@ -54,8 +66,7 @@ pub(super) fn table(
         return Ok(Copied::default());
     }
     let list = common.join(", ");
-    let marks = vec!["?"; common.len()].join(", ");
-    let insert = format!("INSERT OR IGNORE INTO {table} ({list}) VALUES ({marks})");
+    let insert = insert(table, &common);
     let mut sink = Sink {
         new,
         insert,
@@ -69,10 +80,11 @@ pub(super) fn table(
         by_rowid(source, table, &list, &mut sink)?;
     } else {
         let order = key.join(" DESC, ");
-        let forward = scan(source, &format!("SELECT 0, {list} FROM {table}"), [], &mut sink)?;
+        let forward = scan(source, &format!("SELECT 0, {list} FROM {table}"), [], Rowids::None, &mut sink)?;
         if !forward.sound {
             sink.copied.damaged = true;
-            scan(source, &format!("SELECT 0, {list} FROM {table} ORDER BY {order} DESC"), [], &mut sink)?;
+            let backward = format!("SELECT 0, {list} FROM {table} ORDER BY {order} DESC");
+            scan(source, &backward, [], Rowids::None, &mut sink)?;
         }
     }
     Ok(sink.copied)
@@ -147,6 +159,18 @@ pub(super) fn is_sealed(values: &[Value]) -> bool {
     Sealed { numbers, id, kind, subject, boot, data }.seal() == *seal
 }
 
+/// What the first column of a scan's rows does. Cells that are no cells give rows again and again,
+/// mostly of number 0, pages that point in a circle do so for ever.
+#[derive(Clone, Copy)]
+enum Rowids {
+    /// From behind this one.
+    Rise(i64),
+    /// From this one.
+    Fall(i64),
+    /// The table has none.
+    None,
+}
+
 /// How a scan ended.
 struct Scan {
     sound: bool,
@@ -158,13 +182,13 @@ fn scan(
     source: &Connection,
     sql: &str,
     params: impl rusqlite::Params,
+    rowids: Rowids,
     sink: &mut Sink<'_, '_>,
 ) -> Result<Scan, StoreError> {
     let broken = |last| Ok(Scan { sound: false, last });
-    let mut last: Option<i64> = None;
+    let (mut last, mut in_vain) = (None, 0);
     let Ok(mut query) = source.prepare_cached(sql) else { return broken(None) };
     let width = query.column_count();
-    let descending = sql.ends_with("DESC");
     let Ok(mut rows) = query.query(params) else { return broken(None) };
     loop {
         let row = match rows.next() {
@@ -173,18 +197,21 @@ fn scan(
             Err(_) => return broken(last),
         };
         let Ok(rowid) = row.get::<_, i64>(0) else { return broken(last) };
-        // Pages that point in a circle would give rows for ever.
-        if width > 1
-            && rowid != 0
-            && last.is_some_and(|last| if descending { rowid >= last } else { rowid <= last })
-        {
+        let goes_on = match rowids {
+            Rowids::Rise(from) => rowid > last.unwrap_or(from),
+            Rowids::Fall(from) => last.map_or(rowid <= from, |last| rowid < last),
+            Rowids::None => in_vain <= sink.copied.kept + u64::from(PATIENCE),
+        };
+        if !goes_on {
             return broken(last);
         }
         last = Some(rowid);
+        let kept = sink.copied.kept;
         match (1..width).map(|column| row.get(column)).collect::<rusqlite::Result<Vec<Value>>>() {
             Ok(values) => sink.take(values)?,
             Err(_) => sink.copied.damaged = true,
         }
+        in_vain = if sink.copied.kept > kept { 0 } else { in_vain + 1 };
     }
 }
 
@@ -196,7 +223,7 @@ fn by_rowid(source: &Connection, table: &str, list: &str, sink: &mut Sink<'_, '_
     let probe = format!("SELECT rowid FROM {table} WHERE rowid > ?1 ORDER BY rowid LIMIT 1");
     let mut from = i64::MIN;
     for _ in 0..PATIENCE {
-        let ran = scan(source, &forward, [from], sink)?;
+        let ran = scan(source, &forward, [from], Rowids::Rise(from), sink)?;
         if ran.sound {
             return Ok(());
         }
@@ -204,10 +231,10 @@ fn by_rowid(source: &Connection, table: &str, list: &str, sink: &mut Sink<'_, '_
         let edge = ran.last.unwrap_or(from).max(0);
         let Some(beyond) = leap(source, &probe, edge) else {
             // Nothing reads from here on; what there is, is read from the end.
-            scan(source, &backward, params![edge, i64::MAX], sink)?;
+            scan(source, &backward, params![edge, i64::MAX], Rowids::Fall(i64::MAX), sink)?;
             return Ok(());
         };
-        scan(source, &backward, params![edge, beyond], sink)?;
+        scan(source, &backward, params![edge, beyond], Rowids::Fall(beyond), sink)?;
         from = beyond.max(edge + 1);
     }
     Ok(())
@@ -221,9 +248,9 @@ fn leap(source: &Connection, probe: &str, edge: i64) -> Option<i64> {
             let mut rows = query.query([at])?;
             rows.next()?.map(|row| row.get(0)).transpose()
         }) {
-            Ok(Some(rowid)) => return Some(rowid),
+            Ok(Some(rowid)) if rowid > at => return Some(rowid),
             Ok(None) => return None,
-            Err(_) => step = step.checked_mul(2)?,
+            Ok(Some(_)) | Err(_) => step = step.checked_mul(2)?,
         }
     }
     None

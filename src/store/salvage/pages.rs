@@ -11,7 +11,7 @@ use std::path::Path;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use super::copy::is_sealed;
+use super::copy::{self, is_sealed};
 use super::told::Told;
 use crate::store::StoreError;
 use crate::store::mark::beside;
@@ -224,8 +224,7 @@ fn insert(new: &Connection, table: LedgerTable) -> Result<String, StoreError> {
         .query_map([table.name()], |row| row.get(0))?
         .take(table.sealed_columns() + 1)
         .collect::<Result<_, _>>()?;
-    let marks = vec!["?"; columns.len()].join(", ");
-    Ok(format!("INSERT OR IGNORE INTO {} ({}) VALUES ({marks})", table.name(), columns.join(", ")))
+    Ok(copy::insert(table.name(), &columns))
 }
 
 /// Which table a row is of, by its form; completes it. An event needs its seal.
