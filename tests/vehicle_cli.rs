@@ -117,7 +117,7 @@ async fn exit_statuses() {
     assert_eq!(scan::run(scan_args(&[&link]), &json).await.unwrap(), Exit::Done);
     let watch_args = parsed::<watch::Args>(&[&link, "0C", "--rounds", "2"]);
     assert_eq!(watch::run(watch_args, &json).await.unwrap(), Exit::Done);
-    let unknown = parsed::<watch::Args>(&[&link, "C3"]);
+    let unknown = parsed::<watch::Args>(&[&link, "D5"]);
     assert_eq!(watch::run(unknown, &json).await.unwrap(), Exit::Usage);
 
     // Held: the locks of a first scan that is under way.

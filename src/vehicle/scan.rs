@@ -267,15 +267,11 @@ impl Scan<'_> {
     /// Masks, then every promised PID that the table can decode and that was not asked before.
     async fn current_data(&mut self) -> Result<(), BrokeOff> {
         self.masks(Masks::Current).await?;
-        let wanted: Vec<u8> = self
-            .record
-            .ecus()
-            .iter()
-            .flat_map(|ecu| self.record.supported(ecu))
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .filter(|pid| *pid != 0x01 && self.bundle.pids.get(0x01, *pid).is_some())
-            .collect();
+        let promised: BTreeSet<u8> =
+            self.record.ecus().iter().flat_map(|ecu| self.record.supported(ecu)).collect();
+        let table = &self.bundle.pids;
+        let is_asked = |pid: &u8| *pid != 0x01 && table.shown(0x01, *pid).is_some();
+        let wanted: Vec<u8> = promised.into_iter().filter(is_asked).collect();
         let promises = self.record.promises();
         let batch = Batch { table: &self.bundle.pids, promises: &promises, broken_in_a_row: BROKEN_IN_A_ROW };
         self.planned += wanted.len().div_ceil(self.adapter.most_pids());
@@ -374,7 +370,7 @@ impl Scan<'_> {
 
     /// How many lines the answer to a PID has, when that is certain.
     fn lines_of(&self, pid: u8) -> Option<u8> {
-        let bytes = self.bundle.pids.get(0x01, pid)?.bytes;
+        let bytes = self.bundle.pids.get(0x01, pid)?.bytes?;
         // Service and PID stand in front; a single frame holds seven bytes.
         let single = bytes + 2 <= 7;
         single.then(|| u8::try_from(self.promised(pid)).ok()).flatten().filter(|n| (1..=15).contains(n))

@@ -203,7 +203,9 @@ impl Adapter {
 /// number is tried. Not 04: a line that swallows characters must not make "clear codes" of it.
 fn short_pair(mask: &Message, table: &PidTable) -> Option<[u8; 2]> {
     let promised = obd::supported(0x00, obd::four_bytes(&mask.payload, 2)?);
-    let short = |pid: &u8| *pid != 0x04 && table.get(0x01, *pid).is_some_and(|row| row.bytes <= 2);
+    let short = |pid: &u8| {
+        *pid != 0x04 && table.get(0x01, *pid).is_some_and(|row| row.bytes.is_some_and(|bytes| bytes <= 2))
+    };
     let mut short = promised.into_iter().filter(short);
     Some([short.next()?, short.next()?])
 }

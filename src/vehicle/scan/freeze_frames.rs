@@ -48,7 +48,7 @@ impl Scan<'_> {
                 self.ask(Request::freeze_frame(base, frame), lines).await?;
             }
             let mut wanted: Vec<u8> = (0x01..=0xFF)
-                .filter(|pid| *pid != 0x02 && self.bundle.pids.get(0x02, *pid).is_some())
+                .filter(|pid| self.bundle.pids.shown(0x02, *pid).is_some())
                 .filter(|pid| promised(self, *pid))
                 .take(room)
                 .collect();

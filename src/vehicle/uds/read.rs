@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::find::{self, Unit};
 use super::refusal;
 use crate::event::vehicle::RequestError;
-use crate::protocols::Bundle;
+use crate::protocols::{Bundle, PidRow};
 use crate::vehicle::adapter::Adapter;
 use crate::vehicle::answer::Answer;
 use crate::vehicle::error::AdapterError;
@@ -204,7 +204,7 @@ impl<'a> Reading<'a> {
             return Ok(());
         }
         for pid in pids {
-            if self.bundle.pids.get(0x01, pid).is_some() || pid == 0x01 {
+            if self.bundle.pids.shown(0x01, pid).is_some() {
                 self.stands_for(unit, 0xF400, pid).await?;
             }
         }
@@ -285,7 +285,7 @@ impl<'a> Reading<'a> {
     fn lines_of(&self, family: u16, id: u8) -> Option<u8> {
         let row = || self.bundle.pids.get(0x01, id);
         let short = id.is_multiple_of(0x20)
-            || family == 0xF400 && row().is_some_and(|row| row.bytes <= 4 && row.more_bytes == 0);
+            || family == 0xF400 && row().and_then(PidRow::longest).is_some_and(|bytes| bytes <= 4);
         short.then_some(1)
     }
 
