@@ -10,8 +10,7 @@ use baygate::cli::{Exit, Global, devices, scan, watch};
 use baygate::config::values::{Locale, VehicleLink};
 use baygate::event::vehicle::{Readiness, VehicleReport, VinCheck};
 use baygate::sim::vehicle::{Adapter, CarSpec, Profile, Recording, ReplaySim, VehicleSim};
-use baygate::vehicle::adapter::Adapter as CarAdapter;
-use baygate::vehicle::elm327::Trace;
+use baygate::vehicle::adapter::{Adapter as CarAdapter, SessionTrace};
 use baygate::vehicle::{report, scan as full_scan};
 use serde_json::Value;
 use vehicle_bay::bundle;
@@ -39,7 +38,7 @@ async fn a_scan_reports_and_its_trace_hides_the_vin() {
     let dir = tempfile::tempdir().unwrap();
     let (_sim, link) = car().await;
     let path = dir.path().join("car.jsonl");
-    let trace = Trace::begin(Box::new(std::fs::File::create(&path).unwrap()), &link);
+    let trace = SessionTrace::begin(Box::new(std::fs::File::create(&path).unwrap()), &link.parse().unwrap());
     let report = scan::scan_link(&link.parse().unwrap(), &bundle(), Some(trace), Locale::En).await.unwrap();
     assert_eq!(report.vin.unwrap().as_str(), VIN);
 
@@ -302,7 +301,8 @@ async fn a_replayed_trace_gives_the_same_report() {
         let sim = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile).await.unwrap();
         let link = format!("elm327+tcp://{}", sim.addr().unwrap());
         let path = dir.path().join("car.jsonl");
-        let trace = Trace::begin(Box::new(std::fs::File::create(&path).unwrap()), &link);
+        let trace =
+            SessionTrace::begin(Box::new(std::fs::File::create(&path).unwrap()), &link.parse().unwrap());
         let original =
             scan::scan_link(&link.parse().unwrap(), &bundle(), Some(trace), Locale::En).await.unwrap();
         assert_eq!(original.vin.as_ref().map(|vin| vin.as_str()), Some(VIN));
