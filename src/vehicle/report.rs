@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 mod monitors;
 mod record;
 
-pub use record::{ScanRecord, Told};
+pub use record::{ScanRecord, Told, left_out};
 
 use super::dtc_words::dtc_words;
 use super::gate::Request;

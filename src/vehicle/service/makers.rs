@@ -111,8 +111,8 @@ impl Service {
         let begun = self.now();
         while let Some(due) = self.agenda.next(begun) {
             if Instant::now() >= until {
-                let error = "left out: the report would have taken too long".to_owned();
-                report.errors.push(RequestError { request: "signals".into(), error });
+                let why = "the report would have taken too long";
+                report.errors.extend(report::left_out(self.agenda.due(begun), why));
                 break;
             }
             let (answers, failed) = self.ask_maker(adapter, &due).await?;
