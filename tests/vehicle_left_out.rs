@@ -83,7 +83,7 @@ async fn no_frame_goes_short_for_another_and_the_rest_is_named() {
         frames[frame].values.iter().map(|value| value.pid.as_str()).collect()
     };
     assert_eq!(pids(1).into_iter().collect::<Vec<_>>(), ["0204", "0205", "020C", "020D"]);
-    assert_eq!(pids(0).len(), 20);
+    assert!(pids(0).contains("0217") && !pids(0).contains("0218"), "{:?}", pids(0));
     let named: Vec<String> = (0x18..=0x1F).map(|pid| format!("02{pid:02X}00")).collect();
     assert_eq!(left_out(&report, MORE_VALUES), [named.join(" ")]);
     for request in named {
