@@ -11,8 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use baygate::protocols::Bundle;
-use baygate::vehicle::adapter::{Adapter, Capabilities};
-use baygate::vehicle::elm327::Trace;
+use baygate::vehicle::adapter::{Adapter, Capabilities, SessionTrace};
 use baygate::vehicle::report;
 use baygate::vehicle::sampling::Sampling;
 use baygate::vehicle::scan::{self, Contact};
@@ -202,7 +201,8 @@ fn report(car: &Car) -> (Value, Took) {
 fn report_by_known(car: &Car, known: Capabilities) -> Took {
     let bundle = Bundle::load(Path::new("firmware-protocols")).unwrap();
     let path = car.folder.path().join("known.jsonl");
-    let trace = Trace::begin(Box::new(std::fs::File::create(&path).unwrap()), &car.link());
+    let trace =
+        SessionTrace::begin(Box::new(std::fs::File::create(&path).unwrap()), &car.link().parse().unwrap());
     let begun = Instant::now();
     runtime().block_on(async {
         let mut adapter =

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use baygate::event::vehicle::Readiness;
-use baygate::protocols::{Bundle, InfoForm};
+use baygate::protocols::{Bundle, InfoForm, PidRow, SignalKind};
 use baygate::vehicle::verify_vectors;
 
 fn shipped() -> PathBuf {
@@ -15,7 +15,7 @@ fn shipped() -> PathBuf {
 }
 
 /// What a part of a `source` may begin with to count as a work.
-const WORKS: [&str; 9] = [
+const WORKS: [&str; 10] = [
     "Wikipedia OBD-II PIDs",
     "python-OBD",
     "OBDb SAEJ1979",
@@ -23,6 +23,7 @@ const WORKS: [&str; 9] = [
     "AndrOBD pids.csv",
     "vagtune obd/pids.py",
     "Device-ELM327",
+    "telemetry-obd add_commands",
     "ISO 15031-5:2006",
     "General Motors service 06 descriptions",
 ];
@@ -59,7 +60,15 @@ fn a_source_is_a_standard_and_its_works() {
 #[test]
 fn every_row_names_the_standard_and_two_works_or_says_that_there_is_one() {
     let bundle = Bundle::load(&shipped()).unwrap();
-    let pids: Vec<(u8, &str)> = bundle.pids.iter().map(|row| (row.pid, row.source.as_str())).collect();
+    let (raw, known): (Vec<&PidRow>, Vec<&PidRow>) = bundle
+        .pids
+        .iter()
+        .partition(|row| matches!(row.signals.as_slice(), [one] if one.kind == SignalKind::Raw));
+    for row in &raw {
+        let says = row.source.starts_with("SAE J1979") && row.source.contains("no public layout");
+        assert!(says && works(&row.source).is_empty(), "{:02X}: {}", row.pid, row.source);
+    }
+    let pids: Vec<(u8, &str)> = known.iter().map(|row| (row.pid, row.source.as_str())).collect();
     let scalings: Vec<(u8, &str)> =
         bundle.monitor_tests.scalings().map(|row| (row.id, row.source.as_str())).collect();
     let mut counted = Vec::new();
@@ -81,8 +90,13 @@ fn every_row_names_the_standard_and_two_works_or_says_that_there_is_one() {
     }
     let [(pids, pid_one, pid_part), (scalings, scaling_one, scaling_part)] = &counted[..] else { panic!() };
     assert!(scaling_part.is_empty(), "{scaling_part:?}");
+    let raw: Vec<String> = raw.iter().map(|row| format!("{:02X}", row.pid)).collect();
     let said = format!(
-        "Of {pids} PIDs {} rest on one work ({}) and {} in part ({}); of {scalings} scalings {} do ({}).",
+        "Of {} PIDs {} have no public layout ({}). Of the others {} rest on one work ({}) and {} in part ({}); \
+         of {scalings} scalings {} do ({}).",
+        pids + raw.len(),
+        raw.len(),
+        raw.join(", "),
         pid_one.len(),
         pid_one.join(", "),
         pid_part.len(),

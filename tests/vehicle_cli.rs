@@ -10,8 +10,7 @@ use baygate::cli::{Exit, Global, devices, scan, watch};
 use baygate::config::values::{Locale, VehicleLink};
 use baygate::event::vehicle::{Readiness, VehicleReport, VinCheck};
 use baygate::sim::vehicle::{Adapter, CarSpec, Profile, Recording, ReplaySim, VehicleSim};
-use baygate::vehicle::adapter::Adapter as CarAdapter;
-use baygate::vehicle::elm327::Trace;
+use baygate::vehicle::adapter::{Adapter as CarAdapter, SessionTrace};
 use baygate::vehicle::{report, scan as full_scan};
 use serde_json::Value;
 use vehicle_bay::bundle;
@@ -39,7 +38,7 @@ async fn a_scan_reports_and_its_trace_hides_the_vin() {
     let dir = tempfile::tempdir().unwrap();
     let (_sim, link) = car().await;
     let path = dir.path().join("car.jsonl");
-    let trace = Trace::begin(Box::new(std::fs::File::create(&path).unwrap()), &link);
+    let trace = SessionTrace::begin(Box::new(std::fs::File::create(&path).unwrap()), &link.parse().unwrap());
     let report = scan::scan_link(&link.parse().unwrap(), &bundle(), Some(trace), Locale::En).await.unwrap();
     assert_eq!(report.vin.unwrap().as_str(), VIN);
 
@@ -117,7 +116,7 @@ async fn exit_statuses() {
     assert_eq!(scan::run(scan_args(&[&link]), &json).await.unwrap(), Exit::Done);
     let watch_args = parsed::<watch::Args>(&[&link, "0C", "--rounds", "2"]);
     assert_eq!(watch::run(watch_args, &json).await.unwrap(), Exit::Done);
-    let unknown = parsed::<watch::Args>(&[&link, "C3"]);
+    let unknown = parsed::<watch::Args>(&[&link, "D5"]);
     assert_eq!(watch::run(unknown, &json).await.unwrap(), Exit::Usage);
 
     // Held: the locks of a first scan that is under way.
@@ -183,8 +182,9 @@ async fn a_full_scan_asks_all_services_and_takes_less_than_ten_seconds() {
         &[0x0A],
         &[0x09, 0x02],
         &[0x02, 0x02, 0x00],
-        &[0x02, 0x03, 0x00],
+        // How many frames there are, before they share the questions.
         &[0x02, 0x02, 0x01],
+        &[0x02, 0x03, 0x00],
         &[0x01, 0x0C],
         &[0x06, 0x00],
         &[0x06, 0x21],
@@ -302,7 +302,8 @@ async fn a_replayed_trace_gives_the_same_report() {
         let sim = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile).await.unwrap();
         let link = format!("elm327+tcp://{}", sim.addr().unwrap());
         let path = dir.path().join("car.jsonl");
-        let trace = Trace::begin(Box::new(std::fs::File::create(&path).unwrap()), &link);
+        let trace =
+            SessionTrace::begin(Box::new(std::fs::File::create(&path).unwrap()), &link.parse().unwrap());
         let original =
             scan::scan_link(&link.parse().unwrap(), &bundle(), Some(trace), Locale::En).await.unwrap();
         assert_eq!(original.vin.as_ref().map(|vin| vin.as_str()), Some(VIN));

@@ -9,9 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use baygate::config::tables::Poll;
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Drive, Multi, Profile, VehicleSim};
-use baygate::vehicle::adapter::Adapter;
+use baygate::vehicle::adapter::{Adapter, SessionTrace};
 use baygate::vehicle::batch::Outcome;
-use baygate::vehicle::elm327::Trace;
 use baygate::vehicle::report;
 use baygate::vehicle::sampling::Sampling;
 use baygate::vehicle::scan::{self, Contact};
@@ -80,7 +79,7 @@ async fn what_was_promised_is_counted_and_a_broken_promise_falls_back() {
     let sim = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile).await.unwrap();
     let link = format!("elm327+tcp://{}", sim.addr().unwrap());
     let (bundle, ear) = (bundle(), Ear::default());
-    let trace = Trace::begin(Box::new(ear.clone()), &link);
+    let trace = SessionTrace::begin(Box::new(ear.clone()), &link.parse().unwrap());
     let mut adapter = Adapter::open(&link.parse().unwrap(), &bundle, None, Some(trace)).await.unwrap();
     let record =
         scan::run(&mut adapter, &bundle, Uuid::nil(), "bay-1".parse().unwrap(), &mut |_| {}).await.unwrap();
@@ -122,7 +121,7 @@ async fn a_liar_is_believed_no_more() {
     let sim = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile).await.unwrap();
     let link = format!("elm327+tcp://{}", sim.addr().unwrap());
     let (bundle, ear) = (bundle(), Ear::default());
-    let trace = Trace::begin(Box::new(ear.clone()), &link);
+    let trace = SessionTrace::begin(Box::new(ear.clone()), &link.parse().unwrap());
     let mut adapter = Adapter::open(&link.parse().unwrap(), &bundle, None, Some(trace)).await.unwrap();
     let mut record =
         scan::run(&mut adapter, &bundle, Uuid::nil(), "bay-1".parse().unwrap(), &mut |_| {}).await.unwrap();
@@ -147,7 +146,7 @@ async fn scanned(adapter: SimAdapter, car: CarSpec) -> (Vec<String>, Vec<Vec<u8>
         .unwrap();
     let link = format!("elm327+tcp://{}", sim.addr().unwrap());
     let (bundle, ear) = (bundle(), Ear::default());
-    let trace = Trace::begin(Box::new(ear.clone()), &link);
+    let trace = SessionTrace::begin(Box::new(ear.clone()), &link.parse().unwrap());
     let mut adapter = Adapter::open(&link.parse().unwrap(), &bundle, None, Some(trace)).await.unwrap();
     let record =
         scan::run(&mut adapter, &bundle, Uuid::nil(), "bay-1".parse().unwrap(), &mut |_| {}).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -21,8 +21,8 @@ use crate::event::vehicle::VehicleReport;
 use crate::ident::DeviceId;
 use crate::maintenance;
 use crate::protocols::Bundle;
-use crate::vehicle::adapter::Adapter;
-use crate::vehicle::elm327::Trace;
+use crate::vehicle::adapter::{Adapter, SessionTrace};
+use crate::vehicle::recording::frames::mask_known;
 use crate::vehicle::scan::{self, ScanError};
 use crate::vehicle::{AdapterError, report};
 
@@ -35,12 +35,13 @@ const TICK: Duration = Duration::from_millis(120);
   baygate scan elm327+serial:///dev/rfcomm0
   baygate scan elm327+tcp://192.168.0.10:35000 --json
   baygate scan elm327+serial:///dev/ttyUSB0?baud=38400 --trace car.jsonl
+  baygate scan can://can0 --trace car.log
   baygate scan bay-1 --html report.html --store-name \"Galaxy Motors\"")]
 pub struct Args {
     /// A LINK, or the id of a configured [[vehicle]] / 链路地址或配置中的 id
     #[arg(value_name = "LINK|ID", value_parser = Target::parse)]
     pub target: Target,
-    /// Writes every byte with its time, VIN masked / 记录全部字节与时间，VIN 已遮盖
+    /// Writes every byte, of a bus every frame, with its time, VIN masked / 记录全部字节（总线为全部帧）与时间，VIN 已遮盖
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
     /// Writes the report as a page to print and hand out, too / 另存为可打印的网页报告
@@ -92,13 +93,39 @@ async fn alone(
 ) -> anyhow::Result<Result<Value, Exit>> {
     let begin = |path: &PathBuf| {
         let file = File::create(path).with_context(|| format!("trace file {}", path.display()))?;
-        anyhow::Ok(Trace::begin(Box::new(file), &link.to_string()))
+        anyhow::Ok(SessionTrace::begin(Box::new(file), link))
     };
     let trace = args.trace.as_ref().map(begin).transpose()?;
     match scan_link(link, bundle, trace, locale).await {
-        Ok(report) => Ok(Ok(joined(&report, warnings(&report, config)?)?)),
+        Ok(report) => {
+            if let Some(path) = &args.trace {
+                finish_trace(path, link, &report)
+                    .with_context(|| format!("trace file {}", path.display()))?;
+            }
+            Ok(Ok(joined(&report, warnings(&report, config)?)?))
+        }
         Err(error) => Ok(Err(refuse(&error, locale))),
     }
+}
+
+/// A number that a car broadcasts in frames of its own is known for one only now. A report of which
+/// nothing was written down is a full disk.
+fn finish_trace(path: &Path, link: &VehicleLink, report: &VehicleReport) -> anyhow::Result<()> {
+    let file = std::fs::metadata(path)?;
+    if !file.is_file() {
+        return Ok(());
+    }
+    anyhow::ensure!(file.len() > 0, "nothing was written to it; check the disk");
+    let Some(vin) = report.vin.as_ref().filter(|_| !matches!(link, VehicleLink::Elm327(_))) else {
+        return Ok(());
+    };
+    let log = std::fs::read(path)?;
+    let mut masked = log.clone();
+    mask_known(&mut masked, vin.as_str());
+    if masked != log {
+        std::fs::write(path, masked)?;
+    }
+    Ok(())
 }
 
 /// Prints the report, and writes the page where one is wanted.
@@ -168,7 +195,7 @@ fn joined(report: &VehicleReport, warnings: Option<Vec<Value>>) -> anyhow::Resul
 pub async fn scan_link(
     link: &VehicleLink,
     bundle: &Bundle,
-    trace: Option<Trace>,
+    trace: Option<SessionTrace>,
     locale: Locale,
 ) -> Result<VehicleReport, ScanError> {
     let bar = progress_bar();
@@ -181,7 +208,7 @@ pub async fn scan_link(
 async fn scan_with_bar(
     link: &VehicleLink,
     bundle: &Bundle,
-    trace: Option<Trace>,
+    trace: Option<SessionTrace>,
     locale: Locale,
     bar: &ProgressBar,
 ) -> Result<VehicleReport, ScanError> {

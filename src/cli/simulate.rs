@@ -28,7 +28,7 @@ pub struct Args {
 enum Device {
     /// An ELM327 adapter with a car behind it / ELM327 适配器和车辆
     #[command(
-        after_help = "Example:\n  baygate simulate vehicle --pty --link-to /tmp/obd --dtc P0420 --pending P0171\n  baygate simulate vehicle --listen 127.0.0.1:35000 --adapter clone-v2-1 --engine on --json\n  baygate simulate vehicle --pty --car car.toml --set coolant=74 --latency-ms 60\n  baygate simulate vehicle --pty --replay trace.jsonl\n  baygate simulate vehicle --pty --script bad-day.toml"
+        after_help = "Example:\n  baygate simulate vehicle --pty --link-to /tmp/obd --dtc P0420 --pending P0171\n  baygate simulate vehicle --listen 127.0.0.1:35000 --adapter clone-v2-1 --engine on --json\n  baygate simulate vehicle --pty --car car.toml --set coolant=74 --latency-ms 60\n  baygate simulate vehicle --pty --replay trace.jsonl\n  baygate simulate vehicle --pty --slcan --replay trace.log\n  baygate simulate vehicle --pty --script bad-day.toml"
     )]
     Vehicle(Box<vehicle::Args>),
     /// A card in a virtual reader's field / 虚拟读卡器上的会员卡

@@ -2,10 +2,12 @@
 //! face that scans, visits and the command line see, and which driver stands
 //! behind it. What does not: bytes (the drivers), and what to ask (above).
 
+mod trace;
+
 use super::answer::Answer;
 use super::can::{Groups, Node, Witness};
 use super::clear::ClearAnswer;
-use super::elm327::{self, Trace};
+use super::elm327;
 use super::error::AdapterError;
 use super::gate::Request;
 use super::gate::clear::ClearRequest;
@@ -16,6 +18,7 @@ use super::polling::Traffic;
 use super::protocol::Protocol;
 use crate::config::values::VehicleLink;
 use crate::protocols::{Bundle, PidTable};
+pub use trace::SessionTrace;
 
 /// Who the adapter says it is. Not to be believed for what it can do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -99,20 +102,20 @@ impl Adapter {
         link: &VehicleLink,
         bundle: &Bundle,
         remembered_baud: Option<u32>,
-        trace: Option<Trace>,
+        trace: Option<SessionTrace>,
     ) -> Result<Self, AdapterError> {
+        let (bytes, frames) = match trace {
+            Some(SessionTrace::Bytes(trace)) => (Some(trace), None),
+            Some(SessionTrace::Frames(trace)) => (None, Some(trace)),
+            None => (None, None),
+        };
         match link {
             VehicleLink::Elm327(transport) => {
-                let adapter = elm327::Adapter::open(transport, bundle, remembered_baud, trace).await?;
+                let adapter = elm327::Adapter::open(transport, bundle, remembered_baud, bytes).await?;
                 Ok(Self::Elm327(Box::new(adapter)))
             }
             VehicleLink::Can { .. } | VehicleLink::Slcan { .. } => {
-                if trace.is_some() {
-                    tracing::error!(
-                        "no trace is written: only ELM327 links have one; record a bus with candump -l"
-                    );
-                }
-                Ok(Self::Can(Box::new(Node::open(link).await?)))
+                Ok(Self::Can(Box::new(Node::open(link, frames).await?)))
             }
         }
     }

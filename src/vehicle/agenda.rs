@@ -118,6 +118,12 @@ impl Agenda {
         Some(Due { place, request: item.request, set: Arc::clone(&item.set), command: item.command })
     }
 
+    /// What is due, in the order of the files.
+    pub fn due(&self, now: Duration) -> impl Iterator<Item = Request> + '_ {
+        let due = self.items.iter().filter(move |item| item.misses < MISSES && item.due <= now);
+        due.map(|item| item.request)
+    }
+
     /// A command was asked; it is due again after its time.
     pub fn asked(&mut self, due: &Due, now: Duration, answered: bool) {
         let every = due.command().map_or(Duration::MAX, Command::every);

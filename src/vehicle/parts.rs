@@ -32,7 +32,7 @@ impl Of {
     /// The data bytes of a PID, the fewer where it has two lengths; masks have four (SAE J1979).
     /// `None`: not known.
     pub(super) fn length(self, pid: u8, table: &PidTable) -> Option<usize> {
-        if pid.is_multiple_of(0x20) { Some(4) } else { self.row(pid, table).map(|row| row.bytes) }
+        if pid.is_multiple_of(0x20) { Some(4) } else { self.row(pid, table)?.bytes }
     }
 
     fn row(self, pid: u8, table: &PidTable) -> Option<&PidRow> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::obd::DecodeError;
+use super::obd::{self, DecodeError};
 use super::vectors::VectorFailure;
 use crate::event::vehicle::PidValue;
 use crate::protocols::{PidRow, PidTable, SignalKind, SignalRow, Vector, VectorValue};
@@ -43,11 +43,13 @@ pub fn decode_pid(row: &PidRow, data: &[u8]) -> Result<Vec<PidValue>, DecodeErro
 /// # Errors
 /// [`DecodeError`] when there are fewer bytes than the row says.
 pub fn decode_pid_within(row: &PidRow, data: &[u8], maxima: &Maxima) -> Result<Vec<PidValue>, DecodeError> {
-    let longest = row.bytes.saturating_add(row.more_bytes);
-    let data = data.get(..longest).or_else(|| data.get(..row.bytes)).ok_or_else(|| DecodeError {
+    // Of unknown length: all there is.
+    let bytes = row.bytes.unwrap_or(data.len().max(1));
+    let longest = row.longest().unwrap_or(bytes);
+    let data = data.get(..longest).or_else(|| data.get(..bytes)).ok_or_else(|| DecodeError {
         what: format!("PID {:02X}{:02X}", row.service, row.pid),
         found: data.len(),
-        expected: row.bytes,
+        expected: bytes,
     })?;
     let mut seen = BTreeSet::new();
     let value_of = |signal: &SignalRow| {
@@ -84,6 +86,17 @@ fn signal_value(signal: &SignalRow, data: &[u8], maxima: &Maxima) -> Option<Valu
                 names.iter().rev().filter(|(bit, _)| is_set(**bit)).map(|(_, name)| name.as_str()).collect();
             Some(Value::String(set.join(" ")))
         }
+        SignalKind::Pids(first) => {
+            let mask = u32::try_from(raw).ok()?.to_be_bytes();
+            let numbers = obd::supported(first.checked_sub(1)?, mask);
+            let numbers: Vec<String> = numbers.iter().map(|pid| format!("{pid:02X}")).collect();
+            Some(Value::String(numbers.join(" ")))
+        }
+        SignalKind::Code => {
+            let code = u16::try_from(raw).ok().filter(|code| *code != 0)?;
+            Some(Value::String(obd::dtc_text(code.to_be_bytes())))
+        }
+        SignalKind::Raw => Some(Value::String(hex::encode_upper(data))),
     }
 }
 
@@ -226,7 +239,7 @@ mod tests {
         fn what_a_car_packs_is_unpacked(seed in any::<u64>(), pid in 0x65_u8..0x9F) {
             let bundle = bundle();
             let Some(row) = bundle.pids.get(1, pid) else { return Ok(()) };
-            let mut data = vec![0_u8; row.bytes + row.more_bytes];
+            let mut data = vec![0_u8; row.longest().unwrap()];
             let mut set = |from: usize, length: usize, raw: u64| {
                 for n in 0..length {
                     let place = from + n;

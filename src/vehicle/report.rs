@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 mod monitors;
 mod record;
 
-pub use record::{ScanRecord, Told};
+pub use record::{ScanRecord, Told, left_out};
 
 use super::dtc_words::dtc_words;
 use super::gate::Request;
@@ -184,7 +184,7 @@ fn values(
     told.sort_by_key(|told| told.request.id());
     told.into_iter()
         .filter_map(|told| {
-            let row = bundle.pids.get(service, told.request.id()?)?;
+            let row = bundle.pids.shown(service, told.request.id()?)?;
             // One value a PID: a second answer of the same ECU repeats the first.
             seen.insert(row.pid).then_some(())?;
             decode_pid_within(row, told.payload.get(skip..)?, &maxima).ok()

@@ -36,8 +36,8 @@ pub use budget::Budget;
 pub use contact::{Contact, contact, read_vin};
 use masks::Masks;
 
-/// Freeze-frame PIDs asked for at most, over all frames.
-const FREEZE_FRAME_PIDS: usize = 24;
+/// Questions for what freeze frames hold, at most, over all frames.
+const FREEZE_FRAME_QUESTIONS: usize = 24;
 /// Freeze frames asked for at most. SAE J1979 §6.2 prescribes frame 0 alone; makers keep a few.
 const FREEZE_FRAMES: u8 = 8;
 /// The digit behind a request counts so many lines at most.
@@ -267,15 +267,14 @@ impl Scan<'_> {
     /// Masks, then every promised PID that the table can decode and that was not asked before.
     async fn current_data(&mut self) -> Result<(), BrokeOff> {
         self.masks(Masks::Current).await?;
-        let wanted: Vec<u8> = self
-            .record
-            .ecus()
-            .iter()
-            .flat_map(|ecu| self.record.supported(ecu))
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .filter(|pid| *pid != 0x01 && self.bundle.pids.get(0x01, *pid).is_some())
-            .collect();
+        let promised: BTreeSet<u8> =
+            self.record.ecus().iter().flat_map(|ecu| self.record.supported(ecu)).collect();
+        let table = &self.bundle.pids;
+        let is_unknown = |pid: &u8| !pid.is_multiple_of(0x20) && table.get(0x01, *pid).is_none();
+        let unknown: Vec<u8> = promised.iter().copied().filter(is_unknown).collect();
+        self.leave_out(unknown.into_iter().map(Request::current), "not in the table of PIDs");
+        let is_asked = |pid: &u8| *pid != 0x01 && table.shown(0x01, *pid).is_some();
+        let wanted: Vec<u8> = promised.into_iter().filter(is_asked).collect();
         let promises = self.record.promises();
         let batch = Batch { table: &self.bundle.pids, promises: &promises, broken_in_a_row: BROKEN_IN_A_ROW };
         self.planned += wanted.len().div_ceil(self.adapter.most_pids());
@@ -374,7 +373,7 @@ impl Scan<'_> {
 
     /// How many lines the answer to a PID has, when that is certain.
     fn lines_of(&self, pid: u8) -> Option<u8> {
-        let bytes = self.bundle.pids.get(0x01, pid)?.bytes;
+        let bytes = self.bundle.pids.get(0x01, pid)?.bytes?;
         // Service and PID stand in front; a single frame holds seven bytes.
         let single = bytes + 2 <= 7;
         single.then(|| u8::try_from(self.promised(pid)).ok()).flatten().filter(|n| (1..=15).contains(n))

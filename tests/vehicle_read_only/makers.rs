@@ -10,7 +10,7 @@ use super::vehicle_bay::{Bay, open_store, quick, table};
 
 /// What a file may ask for, and behind it what it must not: services that change, addresses that
 /// answers come from, the bus's own traffic, a line behind the line.
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 18] = [
     r#""hdr":"7E0","cmd":{"22":"F187"}"#,
     r#""hdr":"710","rax":"77A","cmd":{"22":"F187"}"#,
     r#""hdr":"745","rax":"100","cmd":{"21":"01"}"#,
@@ -18,6 +18,8 @@ const COMMANDS: [&str; 16] = [
     r#""hdr":"DA17","rax":"55","pri":"14","cmd":{"22":"F187"}"#,
     r#""hdr":"6F1","eax":"12","tst":"F1","cmd":{"22":"F187"}"#,
     r#""hdr":"7DF","cmd":{"01":"0C"}"#,
+    r#""hdr":"7E0","cmd":{"22":"F195"},"tmo":"80""#,
+    r#""hdr":"7E0","cmd":{"22":"F195"},"tmo":"04""#,
     r#""hdr":"710","rax":"77A","cmd":{"2E":"F18700"}"#,
     r#""hdr":"7E0","cmd":{"04":""}"#,
     r#""hdr":"7E0","cmd":{"14":"FFFFFF"}"#,
@@ -44,7 +46,17 @@ async fn makers_signal_sets() {
             "11 bits",
             usual(),
             eleven.clone(),
-            &["ATSH710", "ATCRA77A", "ATFCSH710", "ATFCSD300000", "ATFCSM1", "ATFCSM0", "22F187", "2101"],
+            &[
+                "ATSH710",
+                "ATCRA77A",
+                "ATFCSH710",
+                "ATFCSD300000",
+                "ATFCSM1",
+                "ATFCSM0",
+                "ATST80",
+                "22F187",
+                "2101",
+            ],
         ),
         ("29 bits", usual(), wide, &["ATCP14", "ATSHDA17F1", "ATFCSH14DA17F1", "ATFCSM1", "22F191"]),
         ("older bus", usual(), older, &["0902"]),

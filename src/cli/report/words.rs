@@ -158,7 +158,9 @@ pub fn evidence(name: &str, bundle: &Bundle, locale: Locale) -> String {
 
 /// What a request asked for.
 pub fn request(request: &str, bundle: &Bundle, locale: Locale) -> String {
-    let bytes = hex::decode(request).unwrap_or_default();
+    // Requests that were left out stand side by side, all of a kind.
+    let first = request.split(' ').next().unwrap_or_default();
+    let bytes = hex::decode(first).unwrap_or_default();
     let (zh, en) = match bytes.as_slice() {
         [0x01, id] if id.is_multiple_of(0x20) => ("支持的数据项", "which values there are"),
         [0x01, id, ..] => {
@@ -186,6 +188,10 @@ pub fn request(request: &str, bundle: &Bundle, locale: Locale) -> String {
 pub fn failure(error: &str, locale: Locale) -> String {
     if locale == Locale::En {
         return error.to_owned();
+    }
+    if let Some((ecu, why)) = error.split_once("left out: ") {
+        let ecu = ecu.strip_suffix(": ").map_or(String::new(), |ecu| format!("{ecu}："));
+        return format!("{ecu}未读取：{}", why_left_out(why));
     }
     let (ecu, what) = error.split_once(": ").map_or(("", error), |(ecu, what)| (ecu, what));
     let (what, code) = what.split_once(" (").map_or((what, ""), |(what, code)| (what, code));
@@ -220,6 +226,18 @@ pub fn failure(error: &str, locale: Locale) -> String {
     let ecu = if ecu.is_empty() { String::new() } else { format!("{ecu}：") };
     let code = if code.is_empty() { String::new() } else { format!(" ({code}") };
     format!("{ecu}{zh}{code}")
+}
+
+fn why_left_out(why: &str) -> &str {
+    match why {
+        "the scan would have taken too long" | "the report would have taken too long" => "时间不足",
+        "not in the table of PIDs" => "数据项表中没有",
+        "more values of freeze frames than a scan reads" => "冻结帧数据过多",
+        "more freeze frames than a scan reads, if there are any" => "冻结帧过多（如有）",
+        "more tests of oxygen sensors than a scan reads" => "氧传感器测试过多",
+        "more codes than are read one by one" => "故障码过多",
+        why => why,
+    }
 }
 
 /// A protocol's contract name as a mechanic says it.
@@ -279,10 +297,13 @@ mod tests {
         assert_eq!(request("0906", &bundle(), Locale::ZhCn), "标定校验码");
         assert_eq!(request("010C", &bundle(), Locale::En), "Engine speed");
         assert_eq!(request("report", &bundle(), Locale::En), "");
+        assert_eq!(request("021800 021900", &bundle(), Locale::En), "freeze frame");
         for (error, zh) in [
             ("no data", "无应答"),
             ("7E8: conditions not correct (22)", "7E8：条件不满足 (22)"),
             ("too large: left out values", "too large: left out values"),
+            ("left out: not in the table of PIDs", "未读取：数据项表中没有"),
+            ("7E8: left out: more codes than are read one by one", "7E8：未读取：故障码过多"),
         ] {
             assert_eq!(failure(error, Locale::ZhCn), zh);
             assert_eq!(failure(error, Locale::En), error);

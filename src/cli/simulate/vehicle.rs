@@ -1,26 +1,25 @@
 //! `baygate simulate vehicle`.
 
-use std::collections::BTreeMap;
+mod replay;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::json;
 
-use super::super::{Exit, Global, packed};
+use super::super::{Exit, Global};
 use super::{say, unplugged, until_told};
 use crate::config::values::Locale;
 use crate::ident::Vin;
 use crate::sim::vehicle::{
-    Adapter, BusSim, Car, CarSpec, Dtc, Engine, Fault, Place, Profile, Recording, ReplaySim, Script,
-    SlcanProfile, SlcanSim, SpecError, Stage, Truck, VehicleSim,
+    Adapter, BusSim, Car, CarSpec, Dtc, Engine, Fault, Place, Profile, Script, SlcanProfile, SlcanSim,
+    SpecError, Stage, Truck, VehicleSim,
 };
 
 /// Beyond what a driver waits for an echo it is no line any more.
 const MOST_LINE_MS: u64 = 5_000;
-/// Larger is no trace of a session: an hour has about 30 MiB.
-const MOST_TRACE_BYTES: u64 = 256 << 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -34,12 +33,12 @@ pub(super) struct Args {
     #[arg(long, value_name = "PATH", conflicts_with = "listen")]
     link_to: Option<PathBuf>,
     /// On a CAN interface of the kernel, without a dongle / 直接接在 CAN 接口上
-    #[arg(long, value_name = "INTERFACE", conflicts_with_all = ["pty", "listen", "link_to", "adapter", "no_car", "replay", "slcan"])]
+    #[arg(long, value_name = "INTERFACE", conflicts_with_all = ["pty", "listen", "link_to", "adapter", "no_car", "slcan"])]
     can: Option<String>,
     /// An slcan adapter instead of an ELM327 / slcan 适配器
-    #[arg(long, conflicts_with_all = ["adapter", "no_car", "replay"])]
+    #[arg(long, conflicts_with_all = ["adapter", "no_car"])]
     slcan: bool,
-    /// Plays a trace of `baygate scan --trace` or a recording of the daemon (.zst) back instead / 回放记录
+    /// Plays a trace of `baygate scan --trace` or a recording of the daemon (.zst) back instead; a bus's with --slcan or --can / 回放记录，总线记录需加 --slcan 或 --can
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "adapter", "no_car", "car", "truck", "vin", "dtc", "pending", "permanent", "voltage", "engine",
         "protocol", "signals", "latency_ms", "garble_every", "script",
@@ -119,7 +118,7 @@ pub(super) async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
         return Ok(Exit::Usage);
     }
     if let Some(path) = &args.replay {
-        return replay(path, &args, global).await;
+        return replay::run(path, &args, global).await;
     }
     let (profile, script) = match profile(&args).and_then(|profile| Ok((profile, script(&args)?))) {
         Ok(both) => both,
@@ -242,45 +241,6 @@ async fn on_slcan(
     play(script, &mut sim, args.duration).await?;
     sim.stop().await;
     Ok(Exit::Done)
-}
-
-async fn replay(path: &Path, args: &Args, global: &Global) -> anyhow::Result<Exit> {
-    let read = packed::read_to_string(path, MOST_TRACE_BYTES).map_err(anyhow::Error::from);
-    let recording = match read.and_then(|text| Ok(Recording::read(&text)?)) {
-        Ok(recording) => recording,
-        Err(error) => {
-            eprintln!("{}: {error:#}", path.display());
-            return Ok(Exit::Usage);
-        }
-    };
-    let sim = match args.listen {
-        Some(address) => ReplaySim::spawn_tcp(address, recording).await,
-        None => ReplaySim::spawn_pty(recording, args.link_to.clone()).await,
-    };
-    let sim = match sim {
-        Ok(sim) => sim,
-        Err(error) => return Ok(unplugged(&error)),
-    };
-    announce(global, &sim.name(), args.listen.is_some());
-    until_told(args.duration).await;
-    tell_missed(global, &sim.missed());
-    sim.stop().await;
-    Ok(Exit::Done)
-}
-
-/// What was asked and the trace does not have: the same report cannot come of it.
-fn tell_missed(global: &Global, missed: &BTreeMap<String, u64>) {
-    if missed.is_empty() {
-        return;
-    }
-    say(global, &json!({ "missed": missed }), |locale| {
-        let list: Vec<String> = missed.iter().map(|(request, times)| format!("{request} ×{times}")).collect();
-        format!(
-            "{} {}",
-            locale.pick("记录中没有的请求：", "requests the trace does not have:"),
-            list.join(", ")
-        )
-    });
 }
 
 fn announce(global: &Global, name: &str, tcp: bool) {

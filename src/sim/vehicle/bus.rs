@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::car::{Car, Frame};
 use super::spec::{CarSpec, Engine, SpecError};
+use super::tape::Tape;
 use super::task::lock_any;
 use super::truck::TICK;
 use super::units::Units;
@@ -63,7 +64,19 @@ impl BusSim {
     /// # Errors
     /// There is no such interface, or the car is not right.
     pub fn spawn(interface: &str, spec: &CarSpec) -> io::Result<Self> {
-        let units = Arc::new(Mutex::new(Units::new(spec).map_err(io::Error::other)?));
+        Self::begin(interface, Units::new(spec).map_err(io::Error::other)?)
+    }
+
+    /// Plays a recorded bus.
+    ///
+    /// # Errors
+    /// There is no such interface.
+    pub fn replay(interface: &str, tape: Tape) -> io::Result<Self> {
+        Self::begin(interface, Units::of(tape))
+    }
+
+    fn begin(interface: &str, units: Units) -> io::Result<Self> {
+        let units = Arc::new(Mutex::new(units));
         let socket = CanSocket::open(interface)?;
         socket.set_read_timeout(LOOK_EVERY)?;
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -103,7 +116,13 @@ impl BusSim {
 
     /// Takes the car off the bus.
     pub fn unplug(&self) {
-        *lock_any(&self.units) = Units { car: None, truck: None };
+        *lock_any(&self.units) = Units::nobody();
+    }
+
+    /// Frames that a recording does not have, and how often each was sent.
+    #[must_use]
+    pub fn missed(&self) -> BTreeMap<String, u64> {
+        lock_any(&self.units).missed()
     }
 
     /// Lets the engine's unit send `7F xx 78` so many times before its next answer.

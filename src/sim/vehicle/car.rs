@@ -30,6 +30,7 @@ pub struct Car {
     ecus: Vec<Ecu>,
     /// The address of the last of them, where it is the maker's own.
     makers_unit: Option<MakersUnit>,
+    makers_late: Duration,
     signals: Signals,
     protocol: u8,
     engine: Engine,
@@ -62,6 +63,7 @@ impl Car {
         let mut car = Self {
             ecus: (0..spec.units).map(|index| unit(spec, index)).chain(makers).collect(),
             makers_unit: spec.makers_unit,
+            makers_late: Duration::from_millis(spec.makers_late_ms),
             signals: Signals::new(spec.seed, spec.drift),
             protocol: spec.protocol,
             engine: spec.engine,
@@ -216,6 +218,7 @@ impl Car {
                     let first = ecu.waiting.start(message, self.padding);
                     let stagger = Duration::from_millis(2 * index as u64);
                     // On CAN what is not the first stands behind a "wait".
+                    let late = late + own.map_or(Duration::ZERO, |_| self.makers_late);
                     let at = late + self.latency * (turn + 1) + self.pending_gap * turn + stagger;
                     if turn > 0 && !self.pending_gap.is_zero() {
                         ecu.busy_until = Some(Instant::now() + at);

@@ -22,6 +22,7 @@ mod signals;
 mod slcan;
 mod spec;
 mod stage;
+mod tape;
 mod task;
 mod truck;
 mod uds;
@@ -44,6 +45,7 @@ pub use script::Script;
 pub use slcan::{SlcanProfile, SlcanSim};
 pub use spec::{CarSpec, Drive, Dtc, Engine, MakersUnit, Monitor, SpecError, healthy_monitors};
 pub use stage::{Place, Stage};
+pub use tape::Tape;
 pub use truck::{Truck, TruckUnit};
 
 use crate::sim::presence::Presence;

@@ -2,6 +2,9 @@
 //! pseudo-terminal or TCP. At a wrong bit rate it hears only errors. Shares nothing
 //! with the driver.
 
+mod profile;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,60 +16,27 @@ use tokio::time::{Instant, sleep_until};
 use super::bus::Schedule;
 use super::car::{Car, Frame};
 use super::spec::{CarSpec, Engine, SpecError};
+use super::tape::Tape;
 use super::task::lock_any;
 use super::truck::{TICK, Truck};
 use super::units::Units;
 use crate::sim::presence::{Device, Presence};
 use crate::sim::transport::{Address, Endpoint, Input};
+pub use profile::SlcanProfile;
 
 /// Frames that a bus with traffic carries, one every so often.
 const CHATTER: Duration = TICK;
 /// Bits a second of `S0` to `S8`.
 const RATES: [u32; 9] = [10_000, 20_000, 50_000, 100_000, 125_000, 250_000, 500_000, 800_000, 1_000_000];
 
-/// How the adapter behaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SlcanProfile {
-    /// Sends `z`, `Z` for frames it took.
-    pub acknowledges: bool,
-    /// Answers `O`, `L`, `S`, `C` at all.
-    pub confirms: bool,
-    /// Knows `L`.
-    pub listens: bool,
-    /// Frames carry four digits of time.
-    pub stamps: bool,
-    /// Writes so many bytes at once; 0: all.
-    pub split_bytes: usize,
-    /// A frame between each two lines that is none.
-    pub garbage: bool,
-    /// Other units talk on the bus all the time.
-    pub chatter: bool,
-    /// Tells each error by itself, as the kernel's driver reads it (`e1s`: bit stuffing).
-    pub tells_errors: bool,
-}
-
-impl Default for SlcanProfile {
-    fn default() -> Self {
-        Self {
-            acknowledges: true,
-            confirms: true,
-            listens: true,
-            stamps: false,
-            split_bytes: 0,
-            garbage: false,
-            chatter: false,
-            tells_errors: false,
-        }
-    }
-}
-
 /// What the handle and the task share.
 #[derive(Debug)]
 struct World {
     profile: SlcanProfile,
     units: Units,
-    /// Of the car that stands there, or stood there last: bits a second.
-    bitrate: u32,
+    /// Of the car that stands there, or stood there last: bits a second. `None`: a recording, which
+    /// does not tell.
+    bitrate: Option<u32>,
     /// `C`, `L`, `O`.
     mode: Mode,
     rate: Option<u32>,
@@ -98,7 +68,8 @@ impl SlcanSim {
     /// # Errors
     /// No terminal to be had, or the car is not right.
     pub async fn spawn_pty(profile: SlcanProfile, car: &CarSpec, link: Option<PathBuf>) -> io::Result<Self> {
-        Self::spawn(profile, car, Address::Pty { link }).await
+        let units = Units::new(car).map_err(io::Error::other)?;
+        Self::spawn(profile, units, Some(car.bitrate()), Address::Pty { link }).await
     }
 
     /// Starts on a TCP listener.
@@ -106,14 +77,29 @@ impl SlcanSim {
     /// # Errors
     /// The address is taken, or the car is not right.
     pub async fn spawn_tcp(address: SocketAddr, profile: SlcanProfile, car: &CarSpec) -> io::Result<Self> {
-        Self::spawn(profile, car, Address::Tcp(address)).await
+        let units = Units::new(car).map_err(io::Error::other)?;
+        Self::spawn(profile, units, Some(car.bitrate()), Address::Tcp(address)).await
     }
 
-    async fn spawn(profile: SlcanProfile, car: &CarSpec, address: Address) -> io::Result<Self> {
+    /// Plays a recorded bus, on a TCP listener or on a pseudo-terminal that `link` points at.
+    ///
+    /// # Errors
+    /// The address is taken, or no terminal to be had.
+    pub async fn replay(tape: Tape, address: Option<SocketAddr>, link: Option<PathBuf>) -> io::Result<Self> {
+        let address = address.map_or(Address::Pty { link }, Address::Tcp);
+        Self::spawn(SlcanProfile::default(), Units::of(tape), None, address).await
+    }
+
+    async fn spawn(
+        profile: SlcanProfile,
+        units: Units,
+        bitrate: Option<u32>,
+        address: Address,
+    ) -> io::Result<Self> {
         let world = Arc::new(Mutex::new(World {
             profile,
-            units: Units::new(car).map_err(io::Error::other)?,
-            bitrate: car.bitrate(),
+            units,
+            bitrate,
             mode: Mode::Closed,
             rate: None,
             line: String::new(),
@@ -176,15 +162,21 @@ impl SlcanSim {
     pub fn swap(&self, spec: &CarSpec) -> Result<(), SpecError> {
         let units = Units::new(spec)?;
         let mut world = lock_any(&self.world);
-        (world.units, world.bitrate) = (units, spec.bitrate());
+        (world.units, world.bitrate) = (units, Some(spec.bitrate()));
         Ok(())
     }
 
     /// Pulls the adapter out of the car.
     pub fn unplug(&self) {
         let mut world = lock_any(&self.world);
-        world.units = Units { car: None, truck: None };
+        world.units = Units::nobody();
         world.waiting.clear();
+    }
+
+    /// Frames that a recording does not have, and how often each was sent.
+    #[must_use]
+    pub fn missed(&self) -> BTreeMap<String, u64> {
+        lock_any(&self.world).units.missed()
     }
 
     /// Request payloads that reached the car, oldest first.
@@ -330,11 +322,11 @@ impl World {
     /// Somebody speaks without being asked.
     fn talks(&self) -> bool {
         let by_itself = self.profile.chatter && self.units.car.is_some();
-        by_itself || self.units.truck.is_some() && self.units.awake()
+        by_itself || self.units.broadcast()
     }
 
     fn rate_is_right(&self) -> bool {
-        self.rate == Some(self.bitrate)
+        self.rate.is_some() && self.bitrate.is_none_or(|bitrate| self.rate == Some(bitrate))
     }
 
     fn transmit(&mut self, wide: bool, text: &str) -> Vec<u8> {
@@ -373,7 +365,7 @@ impl World {
                 self.bus_error = true;
                 if self.profile.tells_errors { b"e1s\r".to_vec() } else { Vec::new() }
             }
-            _ if self.units.truck.is_some() => {
+            _ if self.units.truck.is_some() || self.units.tape.is_some() => {
                 let frames = self.units.tick();
                 self.waiting.add(frames);
                 self.due()

@@ -12,7 +12,9 @@ mod listen;
 mod node;
 pub mod slcan;
 mod tally;
+mod trace;
 
 pub use listen::Ear;
 pub(super) use node::stays::is_emptied_by;
 pub use node::{Groups, Node, Witness};
+pub use trace::FrameTrace;

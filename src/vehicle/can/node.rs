@@ -21,6 +21,7 @@ use super::address::{self, Width};
 use super::bus::Bus;
 use super::isotp::Conversations;
 use super::tally::Tally;
+use super::trace::FrameTrace;
 use crate::link::can::{BusTrouble, Frame, Heard, Id, interface};
 use crate::vehicle::adapter::Identity;
 use crate::vehicle::batch::MOST_PIDS;
@@ -69,6 +70,7 @@ pub struct Node {
     idle_frames: u64,
     /// Whoever else wants to see every frame, ours too.
     witness: Option<Witness>,
+    trace: Option<FrameTrace>,
     /// Whether a clearing that nobody acknowledged may still be sent by the controller.
     stays: stays::Stays,
     begun: Instant,
@@ -93,6 +95,7 @@ impl Node {
             received: None,
             idle_frames: 0,
             witness: None,
+            trace: None,
             stays: stays::Stays::default(),
             begun: Instant::now(),
         }
@@ -163,6 +166,9 @@ impl Node {
     /// Sends a frame. False: it did not leave.
     async fn send(&mut self, frame: &Frame) -> Result<bool, AdapterError> {
         let sent = self.bus.send(frame).await?;
+        if let Some(trace) = self.trace.as_mut().filter(|_| sent) {
+            trace.sent(frame);
+        }
         if let Some(witness) = self.witness.as_ref().filter(|_| sent) {
             witness(frame);
         }
@@ -241,6 +247,9 @@ impl Node {
                 self.signs.frame(&frame);
                 self.tally.frame(now);
                 self.tally.form(frame.is_fd());
+                if let Some(trace) = &mut self.trace {
+                    trace.heard(&frame);
+                }
                 if let Some(witness) = &self.witness {
                     witness(&frame);
                 }

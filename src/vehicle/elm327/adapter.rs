@@ -43,6 +43,8 @@ pub struct Adapter {
     pub(super) waits: Option<Waits>,
     /// Told to wait as long as it can, for a unit that asked for patience: whether it knows how.
     pub(super) waits_longest: Option<bool>,
+    /// It waits as long as a maker's file says.
+    pub(super) waits_told: bool,
     /// Whom its header addresses now.
     pub(super) addressed: Target,
     /// The header was changed since the protocol was chosen.
@@ -95,6 +97,7 @@ impl Adapter {
             needs_set_up: false,
             waits: None,
             waits_longest: None,
+            waits_told: false,
             addressed: Target::Functional,
             header_changed: false,
             to_take_back: Vec::new(),
@@ -271,7 +274,7 @@ impl Adapter {
         }
         self.take_back().await?;
         (self.waits, self.addressed, self.header_changed) = (None, Target::Functional, false);
-        self.waits_longest = None;
+        (self.waits_longest, self.waits_told) = (None, false);
         (self.echo_on, self.echo_tried) = (false, 0);
         self.forget_car();
         self.at(AtCommand::ProtocolAuto).await?;

@@ -244,6 +244,7 @@ impl Adapter {
         self.lines_told = 0;
         if !self.needs_set_up {
             self.wait_as_learned().await?;
+            self.wait_as_told(request).await?;
         }
         if std::mem::take(&mut self.needs_set_up) {
             return Ok(Answer { restarted: true, ..Answer::default() });

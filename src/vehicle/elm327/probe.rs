@@ -64,9 +64,22 @@ impl Adapter {
         Ok(works)
     }
 
-    /// Back from [`Self::wait_longest`]; what was learned is told before the next question.
+    /// As long as a maker's file says (`tmo`), unless a unit asked for more. An adapter that gives up
+    /// on a silent car early would not obey it.
+    pub(super) async fn wait_as_told(&mut self, request: Request) -> Result<(), AdapterError> {
+        let may = self.waits_longest.is_none() && !self.waits_told;
+        let Some(steps) = request.wait_steps().filter(|_| may) else { return Ok(()) };
+        self.waits_told = true;
+        if self.waits == Some(Waits::Aggressive) {
+            self.at(AtCommand::AdaptiveTiming).await?;
+        }
+        self.at(AtCommand::Wait(steps)).await.map(|_| ())
+    }
+
+    /// Back from [`Self::wait_longest`] and [`Self::wait_as_told`]; what was learned is told before the
+    /// next question.
     pub(super) async fn wait_as_usual(&mut self) -> Result<(), AdapterError> {
-        if self.waits_longest.take().is_some() {
+        if self.waits_longest.take().is_some() | std::mem::take(&mut self.waits_told) {
             self.waits = None;
             self.at(AtCommand::UsualWait).await?;
             self.at(AtCommand::AdaptiveTiming).await?;
@@ -203,7 +216,9 @@ impl Adapter {
 /// number is tried. Not 04: a line that swallows characters must not make "clear codes" of it.
 fn short_pair(mask: &Message, table: &PidTable) -> Option<[u8; 2]> {
     let promised = obd::supported(0x00, obd::four_bytes(&mask.payload, 2)?);
-    let short = |pid: &u8| *pid != 0x04 && table.get(0x01, *pid).is_some_and(|row| row.bytes <= 2);
+    let short = |pid: &u8| {
+        *pid != 0x04 && table.get(0x01, *pid).is_some_and(|row| row.bytes.is_some_and(|bytes| bytes <= 2))
+    };
     let mut short = promised.into_iter().filter(short);
     Some([short.next()?, short.next()?])
 }

@@ -32,6 +32,8 @@ pub enum AtCommand {
     UsualWait,
     /// `ATSTFF`: waits 1.02 s, the longest there is.
     LongestWait,
+    /// `ATST…`: waits so many steps of 4 ms, for a command whose file says so (`tmo`).
+    Wait(u8),
     /// `ATSP0`: find the protocol by yourself.
     ProtocolAuto,
     /// `ATSPn`: this protocol.
@@ -92,6 +94,7 @@ impl AtCommand {
             Self::ShortWait => "ATST19",
             Self::UsualWait => "ATST32",
             Self::LongestWait => "ATSTFF",
+            Self::Wait(steps) => return format!("ATST{steps:02X}"),
             Self::ProtocolAuto => "ATSP0",
             Self::Protocol(protocol) => return format!("ATSP{:X}", protocol.number()),
             Self::ProtocolNumber => "ATDPN",

@@ -319,7 +319,7 @@ mod tests {
         assert!(becomes.values().all(|(lost, _)| *lost > 3), "{becomes:02X?}");
     }
 
-    /// The adapter's own commands: but for addresses, none has to be typed with care.
+    /// The adapter's own commands: but for addresses and told waits, none has to be typed with care.
     #[test]
     fn commands_of_the_adapter() {
         use AtCommand as At;
@@ -364,5 +364,7 @@ mod tests {
         let unit = UnitAddress::on(Protocol::Can29At500, 0x14DA_10F1).unwrap();
         assert!(Outgoing::At(At::PriorityOf(unit)).is_fragile());
         assert!(Outgoing::At(At::FlowData).is_fragile());
+        // What a file's `tmo` may be.
+        assert!(Outgoing::At(At::Wait(0x04)).is_fragile() && Outgoing::At(At::Wait(0x14)).is_fragile());
     }
 }

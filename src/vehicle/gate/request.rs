@@ -7,6 +7,7 @@
 mod parse;
 
 use std::fmt;
+use std::time::Duration;
 
 use super::{Target, unit};
 pub use parse::Refused;
@@ -22,6 +23,8 @@ pub struct Request {
     parameters: [u8; MOST_PARAMETERS],
     parameter_count: usize,
     target: Target,
+    /// In 4 ms; 0: as usual.
+    wait_steps: u8,
 }
 
 impl Request {
@@ -35,7 +38,7 @@ impl Request {
             }
             place += 1;
         }
-        Self { service, parameters, parameter_count: place, target: Target::Functional }
+        Self { service, parameters, parameter_count: place, target: Target::Functional, wait_steps: 0 }
     }
 
     /// The same request to one unit. `None`: the makers' own identifiers are not asked services
@@ -59,6 +62,25 @@ impl Request {
         [&[self.service], self.parameters()].concat()
     }
 
+    /// The same request, whose answer is waited for so many steps of 4 ms; 0: as usual (ELM327 data
+    /// sheet, `AT ST`). How long one listens changes nothing of what is sent to the car.
+    #[must_use]
+    pub const fn waiting(self, wait_steps: u8) -> Self {
+        Self { wait_steps, ..self }
+    }
+
+    /// The steps of [`Self::waiting`], where it was told.
+    #[must_use]
+    pub fn wait_steps(self) -> Option<u8> {
+        Some(self.wait_steps).filter(|steps| *steps > 0)
+    }
+
+    /// The same as time.
+    #[must_use]
+    pub fn wait(self) -> Option<Duration> {
+        self.wait_steps().map(|steps| Duration::from_millis(u64::from(steps) * 4))
+    }
+
     /// Who is asked.
     #[must_use]
     pub const fn target(self) -> Target {
@@ -70,7 +92,13 @@ impl Request {
     pub fn current_many(pids: &[u8]) -> Option<Self> {
         let mut parameters = [0; MOST_PARAMETERS];
         parameters.get_mut(..pids.len()).filter(|room| !room.is_empty())?.copy_from_slice(pids);
-        Some(Self { service: 0x01, parameters, parameter_count: pids.len(), target: Target::Functional })
+        Some(Self {
+            service: 0x01,
+            parameters,
+            parameter_count: pids.len(),
+            target: Target::Functional,
+            wait_steps: 0,
+        })
     }
 
     /// Service 22 (ISO 14229-1 §11.2): the record of a data identifier.
@@ -142,7 +170,13 @@ impl Request {
         let pairs: Vec<u8> = pids.iter().flat_map(|pid| [*pid, frame]).collect();
         let mut parameters = [0; MOST_PARAMETERS];
         parameters.get_mut(..pairs.len()).filter(|room| !room.is_empty())?.copy_from_slice(&pairs);
-        Some(Self { service: 0x02, parameters, parameter_count: pairs.len(), target: Target::Functional })
+        Some(Self {
+            service: 0x02,
+            parameters,
+            parameter_count: pairs.len(),
+            target: Target::Functional,
+            wait_steps: 0,
+        })
     }
 
     /// Service 03: confirmed codes.

@@ -23,31 +23,50 @@ const PIECE: usize = 4;
 #[derive(Debug)]
 pub struct FrameLog {
     recording: Recording,
-    interface: String,
-    mask: VinFrames,
-    line: String,
+    lines: FrameLines,
 }
 
 impl FrameLog {
     /// Of an interface's frames; `interface` is one word.
     #[must_use]
     pub fn new(recording: Recording, interface: &str) -> Self {
-        Self { recording, interface: interface.to_owned(), mask: VinFrames::default(), line: String::new() }
+        Self { recording, lines: FrameLines::new(interface) }
     }
 
     /// Keeps a frame that passed at `time`.
     pub fn frame(&mut self, frame: &Frame, time: UtcMillis) {
+        self.recording.push(self.lines.line(frame, time.0.saturating_mul(1000), "").as_bytes());
+    }
+}
+
+/// Frames to lines.
+#[derive(Debug)]
+pub struct FrameLines {
+    interface: String,
+    mask: VinFrames,
+    line: String,
+}
+
+impl FrameLines {
+    /// Of an interface's frames; `interface` is one word.
+    #[must_use]
+    pub fn new(interface: &str) -> Self {
+        Self { interface: interface.to_owned(), mask: VinFrames::default(), line: String::new() }
+    }
+
+    /// The line of a frame that passed at `time_us`, microseconds since 1970; `mark` ends it.
+    pub fn line(&mut self, frame: &Frame, time_us: i64, mark: &str) -> &str {
+        self.line.clear();
         let mut bytes = [0; 64];
-        let Some(data) = bytes.get_mut(..frame.data().len()) else { return };
+        let Some(data) = bytes.get_mut(..frame.data().len()) else { return "" };
         data.copy_from_slice(frame.data());
         self.mask.mask(frame, data);
-        self.line.clear();
         // Writing into a string cannot fail.
         let _ = write!(
             self.line,
-            "({}.{:03}000) {} {}#",
-            time.0.div_euclid(1000),
-            time.0.rem_euclid(1000),
+            "({}.{:06}) {} {}#",
+            time_us.div_euclid(1_000_000),
+            time_us.rem_euclid(1_000_000),
             self.interface,
             frame.id()
         );
@@ -57,8 +76,9 @@ impl FrameLog {
         for byte in data {
             let _ = write!(self.line, "{byte:02X}");
         }
+        self.line.push_str(mark);
         self.line.push('\n');
-        self.recording.push(self.line.as_bytes());
+        &self.line
     }
 }
 
@@ -175,7 +195,7 @@ fn hide(bytes: Option<&mut [u8]>) {
 }
 
 /// Masks pieces of a known number in the lines of a log: some cars broadcast it.
-pub(super) fn mask_known(log: &mut [u8], vin: &str) {
+pub fn mask_known(log: &mut [u8], vin: &str) {
     let pieces: Vec<String> = vin.as_bytes().windows(PIECE).map(hex::encode_upper).collect();
     for line in log.split_mut(|byte| *byte == b'\n') {
         let Some(begin) = line.iter().rposition(|byte| *byte == b'#') else { continue };
@@ -313,7 +333,7 @@ mod tests {
             for (id, extended, data) in &frames {
                 let id = if *extended { Id::extended(*id) } else { Id::standard(*id) };
                 log.frame(&Frame::new(id, data, false).unwrap(), UtcMillis(0));
-                prop_assert!(log.mask.open.len() <= MOST_OPEN);
+                prop_assert!(log.lines.mask.open.len() <= MOST_OPEN);
             }
             let mut written = recording.written("can://can0", None).unwrap();
             mask_known(&mut written, VIN);

@@ -51,6 +51,13 @@ pub struct ScanRecord {
     pub broke_off: Option<String>,
 }
 
+/// One entry for requests that one reason keeps from being asked; none without requests.
+#[must_use]
+pub fn left_out(requests: impl IntoIterator<Item = Request>, why: &str) -> Option<RequestError> {
+    let names: Vec<String> = requests.into_iter().map(|request| request.to_string()).collect();
+    (!names.is_empty()).then(|| RequestError { request: names.join(" "), error: format!("left out: {why}") })
+}
+
 impl ScanRecord {
     /// The payloads one ECU gave to a request.
     #[must_use]

@@ -6,7 +6,7 @@ use crate::event::vehicle::RequestError;
 use crate::vehicle::answer::Answer;
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::Request;
-use crate::vehicle::report::Told;
+use crate::vehicle::report::{Told, left_out};
 
 /// So many replies in a row that break off mean that the adapter is of no use.
 pub(super) const BROKEN_IN_A_ROW: u32 = 3;
@@ -105,6 +105,11 @@ impl Scan<'_> {
             ecu: message.sender.clone(),
             payload: message.payload.clone(),
         }));
+    }
+
+    /// What was promised and is not asked, by the names of the requests.
+    pub(super) fn leave_out(&mut self, requests: impl IntoIterator<Item = Request>, why: &str) {
+        self.record.errors.extend(left_out(requests, why));
     }
 
     pub(super) fn note(&mut self, request: Request, error: String) {

@@ -9,7 +9,7 @@
 //!    one is missing and comes alone  ──► the same
 //! ```
 
-use super::{BrokeOff, FREEZE_FRAME_PIDS, FREEZE_FRAMES, MOST_LINES, Scan};
+use super::{BrokeOff, FREEZE_FRAME_QUESTIONS, FREEZE_FRAMES, MOST_LINES, Scan};
 use crate::vehicle::answer::{Answer, Message};
 use crate::vehicle::batch::may_read_as_clearing;
 use crate::vehicle::gate::Request;
@@ -20,52 +20,90 @@ use crate::vehicle::report::Told;
 /// PIDs with their frame's number in one request: service and three pairs fill a single frame
 /// (ISO 15031-5 §8.2).
 pub(super) const MOST_FRAME_PIDS: usize = 3;
+
+/// A frame that has a code.
+struct Frame {
+    number: u8,
+    /// Promised and not asked yet.
+    waiting: Vec<u8>,
+}
+
 impl Scan<'_> {
-    /// Every frame that has a code.
+    /// Every frame that has a code. Round by round each of them has its next question, so that none
+    /// goes short for the sake of one that holds more.
     pub(super) async fn freeze_frames(&mut self) -> Result<(), BrokeOff> {
         // What takes several PIDs of service 01 is given several of 02; nothing is proven by that.
         self.frame_pids = self.adapter.most_pids().min(MOST_FRAME_PIDS);
-        let mut room = FREEZE_FRAME_PIDS;
-        for frame in 0..FREEZE_FRAMES {
-            if frame == 0 {
-                self.ask(Request::freeze_frame(0x02, frame), None).await?;
+        let mut frames = self.frames_with_a_code().await?;
+        let ecus = self.record.ecus();
+        let waiting: usize = frames.iter().map(|frame| frame.waiting.len()).sum();
+        self.planned += waiting.div_ceil(self.frame_pids.max(1)).min(FREEZE_FRAME_QUESTIONS);
+        let mut asked = 0;
+        while frames.iter().any(|frame| !frame.waiting.is_empty()) && asked < self.frame_room() {
+            for Frame { number, waiting } in &mut frames {
+                let count =
+                    self.at_once(waiting, *number, &ecus).min(self.frame_room().saturating_sub(asked));
+                let later = waiting.split_off(count);
+                let pids = std::mem::replace(waiting, later);
+                asked += pids.len();
+                match pids.as_slice() {
+                    [] => {}
+                    [pid] => {
+                        let lines = self.single_lines(*pid, *number, &ecus);
+                        self.ask(Request::freeze_frame(*pid, *number), lines).await?;
+                    }
+                    _ => self.several(pids, *number, &ecus).await?,
+                }
+            }
+        }
+        for Frame { number, waiting } in frames {
+            let rest = waiting.into_iter().map(|pid| Request::freeze_frame(pid, number));
+            self.leave_out(rest, "more values of freeze frames than a scan reads");
+        }
+        Ok(())
+    }
+
+    /// So many PIDs are asked for, over all frames.
+    fn frame_room(&self) -> usize {
+        FREEZE_FRAME_QUESTIONS * self.frame_pids.max(1)
+    }
+
+    /// Each with what any unit promises of it.
+    async fn frames_with_a_code(&mut self) -> Result<Vec<Frame>, BrokeOff> {
+        let mut frames = Vec::new();
+        for number in 0..FREEZE_FRAMES {
+            if number == 0 {
+                self.ask(Request::freeze_frame(0x02, number), None).await?;
             } else {
                 // Nobody promised another frame: silence is no failure.
-                self.probe(Request::freeze_frame(0x02, frame)).await?;
+                self.probe(Request::freeze_frame(0x02, number)).await?;
             }
             let ecus = self.record.ecus();
-            if !ecus.iter().any(|ecu| self.record.freeze_frame_code(ecu, frame).is_some()) {
-                return Ok(());
+            if !ecus.iter().any(|ecu| self.record.freeze_frame_code(ecu, number).is_some()) {
+                return Ok(frames);
             }
             let promised = |scan: &Self, pid: u8| {
-                ecus.iter().any(|ecu| scan.record.supported_in_freeze_frame(ecu, frame).contains(&pid))
+                ecus.iter().any(|ecu| scan.record.supported_in_freeze_frame(ecu, number).contains(&pid))
             };
             for base in (0x00..=0xE0_u8).step_by(0x20) {
                 if base != 0 && !promised(self, base) {
                     break;
                 }
-                let lines = (base != 0).then(|| self.single_lines(base, frame, &ecus)).flatten();
-                self.ask(Request::freeze_frame(base, frame), lines).await?;
+                let lines = (base != 0).then(|| self.single_lines(base, number, &ecus)).flatten();
+                self.ask(Request::freeze_frame(base, number), lines).await?;
             }
-            let mut wanted: Vec<u8> = (0x01..=0xFF)
-                .filter(|pid| *pid != 0x02 && self.bundle.pids.get(0x02, *pid).is_some())
-                .filter(|pid| promised(self, *pid))
-                .take(room)
-                .collect();
-            room -= wanted.len();
-            self.planned += wanted.len().div_ceil(self.frame_pids.max(1));
-            while !wanted.is_empty() {
-                let later = wanted.split_off(self.at_once(&wanted, frame, &ecus));
-                let pids = std::mem::replace(&mut wanted, later);
-                if let [pid] = pids.as_slice() {
-                    let lines = self.single_lines(*pid, frame, &ecus);
-                    self.ask(Request::freeze_frame(*pid, frame), lines).await?;
-                } else {
-                    self.several(pids, frame, &ecus).await?;
-                }
-            }
+            let table = &self.bundle.pids;
+            let is_unknown = |pid: &u8| !pid.is_multiple_of(0x20) && table.get(0x02, *pid).is_none();
+            let (unknown, known): (Vec<u8>, Vec<u8>) =
+                (0x01..=0xFF).filter(|pid| promised(self, *pid)).partition(is_unknown);
+            let waiting = known.into_iter().filter(|pid| table.shown(0x02, *pid).is_some()).collect();
+            frames.push(Frame { number, waiting });
+            let unknown = unknown.into_iter().map(|pid| Request::freeze_frame(pid, number));
+            self.leave_out(unknown, "not in the table of PIDs");
         }
-        Ok(())
+        let next = Request::freeze_frame(0x02, FREEZE_FRAMES);
+        self.leave_out([next], "more freeze frames than a scan reads, if there are any");
+        Ok(frames)
     }
 
     /// How many of `pids`, from the first, one question asks.

@@ -45,7 +45,10 @@ impl Scan<'_> {
                 // Not every car with sensors has the service; one silence says it for all of them.
                 return Ok(());
             }
-            let wanted: Vec<u8> = self.record.supported_sensor_tests(sensor).into_iter().take(room).collect();
+            let mut wanted: Vec<u8> = self.record.supported_sensor_tests(sensor).into_iter().collect();
+            let beyond = wanted.split_off(room.min(wanted.len()));
+            let beyond = beyond.into_iter().map(|test| Request::oxygen_sensor_test(test, sensor));
+            self.leave_out(beyond, "more tests of oxygen sensors than a scan reads");
             room -= wanted.len();
             self.planned += wanted.len();
             for test in wanted {

@@ -85,8 +85,13 @@ impl Service {
 
     /// Asks what is due, into the window.
     pub(super) async fn sample_makers(&mut self, adapter: &mut Adapter) -> Result<(), AdapterError> {
-        for _ in 0..AT_A_LOOK {
+        let mut left = AT_A_LOOK;
+        while left > 0 {
             let Some(due) = self.agenda.next(self.now()) else { break };
+            if self.other_bus(adapter, &due).is_some() {
+                continue;
+            }
+            left -= 1;
             for (_, values) in self.ask_maker(adapter, &due).await?.0 {
                 let time = UtcMillis::now();
                 values.iter().for_each(|value| self.window.add(value, time));
@@ -111,9 +116,13 @@ impl Service {
         let begun = self.now();
         while let Some(due) = self.agenda.next(begun) {
             if Instant::now() >= until {
-                let error = "left out: the report would have taken too long".to_owned();
-                report.errors.push(RequestError { request: "signals".into(), error });
+                let why = "the report would have taken too long";
+                report.errors.extend(report::left_out(self.agenda.due(begun), why));
                 break;
+            }
+            if let Some(why) = self.other_bus(adapter, &due) {
+                report.errors.extend(report::left_out([due.request], &why));
+                continue;
             }
             let (answers, failed) = self.ask_maker(adapter, &due).await?;
             for (address, values) in answers {
@@ -128,6 +137,15 @@ impl Service {
         }
         report::fit(report);
         Ok(())
+    }
+
+    /// A command whose `proto` is not the car's bus has had its turn: why it is not asked.
+    fn other_bus(&mut self, adapter: &Adapter, due: &Due) -> Option<String> {
+        let theirs = adapter.protocol()?;
+        let wanted = due.command()?.is_for_bus(theirs).err()?;
+        let now = self.now();
+        self.agenda.asked(due, now, true);
+        Some(format!("it is for {wanted} (`proto`), and this car is on {}", theirs.name()))
     }
 
     /// One command: its values by control unit, and why it gave none.

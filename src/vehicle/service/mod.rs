@@ -18,10 +18,9 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::adapter::{Adapter, Capabilities};
+use super::adapter::{Adapter, Capabilities, SessionTrace};
 use super::agenda::Agenda;
 use super::battery::Battery;
-use super::elm327::Trace;
 use super::error::{AdapterError, VehicleError};
 use super::polling::{Pace, Polling};
 use super::recording::{Form, Recording};
@@ -242,7 +241,7 @@ impl Service {
 
     async fn open_and_attend(&mut self) -> Result<AdapterError, VehicleError> {
         let trace = matches!(self.table.link, VehicleLink::Elm327(_))
-            .then(|| Trace::begin(self.recording.writer(), &self.table.link.to_string()));
+            .then(|| SessionTrace::begin(self.recording.writer(), &self.table.link));
         let opened = Adapter::open(&self.table.link, &self.bundle, self.baud, trace).await;
         let mut adapter = match opened {
             Ok(adapter) => adapter,

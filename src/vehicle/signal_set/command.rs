@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::format::Format;
 use super::years::Years;
 use crate::vehicle::gate::{ExtendedAddress, Refused, Request, Target, UnitAddress};
-use crate::vehicle::protocol::EcuAddress;
+use crate::vehicle::protocol::{EcuAddress, Protocol};
 
 /// A command is asked at most so often, whatever `freq` says, …
 const MOST_OFTEN: Duration = Duration::from_secs(1);
@@ -48,9 +48,53 @@ pub enum NotAsked {
         /// `rax`.
         rax: String,
     },
+    /// `proto` is another bus than that of `hdr`.
+    #[error("`hdr` {header} is no header on {bus} (`proto`)")]
+    Bus {
+        /// `hdr`.
+        header: String,
+        /// `proto`.
+        bus: &'static str,
+    },
     /// Before it in the files are as many as a car is asked.
     #[error("a car is asked {0} commands at most; leave out files or commands that this car does not need")]
     TooMany(usize),
+}
+
+/// `proto`: the only kind of bus on which a command is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bus {
+    Iso9141,
+    Can11,
+    Can29,
+}
+
+impl Bus {
+    const ALL: [Self; 3] = [Self::Iso9141, Self::Can11, Self::Can29];
+
+    /// As OBDb's schema writes it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Iso9141 => "9141-2",
+            Self::Can11 => "15765-4-11bit",
+            Self::Can29 => "15765-4-29bit",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|bus| bus.name() == text);
+        known.ok_or_else(|| {
+            format!("`proto` is {text:?}: 9141-2, 15765-4-11bit or 15765-4-29bit belongs there")
+        })
+    }
+
+    fn is(self, protocol: Protocol) -> bool {
+        match self {
+            Self::Iso9141 => protocol == Protocol::Iso9141,
+            Self::Can11 => matches!(protocol, Protocol::Can11At500 | Protocol::Can11At250),
+            Self::Can29 => matches!(protocol, Protocol::Can29At500 | Protocol::Can29At250),
+        }
+    }
 }
 
 /// A request and the signals in its answer.
@@ -67,6 +111,9 @@ pub struct Command {
     priority: u32,
     tester: u8,
     needs_others: bool,
+    /// `tmo`, in 4 ms; 0: as usual.
+    wait_steps: u8,
+    bus: Option<Bus>,
     every: Duration,
     years: Years,
     /// What stands behind its name.
@@ -136,6 +183,9 @@ impl TryFrom<Written> for Command {
         // 18: the priority of diagnostics on 29-bit CAN (ISO 15765-4).
         let priority = written.pri.as_deref().map_or(Ok(0x18), |pri| byte("pri", pri))?;
         let tester = written.tst.as_deref().map_or(Ok(TESTER), |tst| byte("tst", tst))?;
+        // As `AT ST` takes it, 00 for the usual wait.
+        let wait_steps = written.tmo.as_deref().map_or(Ok(0), |tmo| byte("tmo", tmo))?;
+        let bus = written.proto.as_deref().map(Bus::parse).transpose()?;
         Ok(Self {
             options: options(&written),
             header: written.hdr.to_ascii_uppercase(),
@@ -145,6 +195,8 @@ impl TryFrom<Written> for Command {
             priority: priority.into(),
             tester,
             needs_others: written.din.is_some() || written.dout.is_some(),
+            wait_steps,
+            bus,
             every: every(written.freq),
             years: written.filter,
             signals: written.signals,
@@ -206,12 +258,24 @@ impl Command {
     /// # Errors
     /// [`NotAsked`] says why not.
     pub fn question(&self) -> Result<Request, NotAsked> {
+        Ok(self.addressed()?.waiting(self.wait_steps))
+    }
+
+    fn addressed(&self) -> Result<Request, NotAsked> {
         let request = Request::parse(&hex::encode(&self.request))?;
         if self.needs_others {
             return Err(NotAsked::Around);
         }
         let unknown = || NotAsked::Header(self.header.clone());
         let header = u32::from_str_radix(&self.header, 16).map_err(|_| unknown())?;
+        match (self.bus, self.header.len(), header) {
+            // SAE J1979 §5: what all units on ISO 9141-2 hear.
+            (Some(Bus::Iso9141), 4, 0x686A) => return Ok(request),
+            (None, ..) | (Some(Bus::Can11), 3, _) | (Some(Bus::Can29), 4, _) => {}
+            (Some(bus), ..) => {
+                return Err(NotAsked::Bus { header: self.header.clone(), bus: bus.name() });
+            }
+        }
         let answer = self.answer_number()?;
         if let Some(unit) = self.extended_address {
             let address = ExtendedAddress::new(header, unit, self.tester).filter(|_| self.is_11_bit());
@@ -273,7 +337,15 @@ impl Command {
     /// Whether it is asked on a bus older than CAN.
     #[must_use]
     pub fn is_iso_9141(&self) -> bool {
-        self.options.iter().any(|(key, value)| key == "p" && value.contains("9141"))
+        self.bus == Some(Bus::Iso9141)
+    }
+
+    /// Whether its `proto`, if it has one, is the car's bus; else the name of its own.
+    ///
+    /// # Errors
+    /// The name of the bus it is for.
+    pub fn is_for_bus(&self, protocol: Protocol) -> Result<(), &'static str> {
+        self.bus.map_or(Ok(()), |bus| if bus.is(protocol) { Ok(()) } else { Err(bus.name()) })
     }
 
     /// The arbitration ID of the answer, as an adapter prints it, where the set says it.

@@ -15,7 +15,7 @@ use std::time::Instant;
 use super::find::{self, Unit};
 use super::refusal;
 use crate::event::vehicle::RequestError;
-use crate::protocols::Bundle;
+use crate::protocols::{Bundle, PidRow};
 use crate::vehicle::adapter::Adapter;
 use crate::vehicle::answer::Answer;
 use crate::vehicle::error::AdapterError;
@@ -117,8 +117,6 @@ struct Reading<'a> {
     silences: u32,
     /// What it said that it does not know: a service, or of a service this kind of question.
     unknown: BTreeSet<(u8, Option<u8>)>,
-    /// The time was over, and that was noted.
-    out_of_time: bool,
     /// The adapter cannot ask such a thing of any unit.
     adapter_cannot: bool,
 }
@@ -138,7 +136,6 @@ impl<'a> Reading<'a> {
             heard: Heard::default(),
             silences: 0,
             unknown: BTreeSet::new(),
-            out_of_time: false,
             adapter_cannot: false,
         }
     }
@@ -204,7 +201,7 @@ impl<'a> Reading<'a> {
             return Ok(());
         }
         for pid in pids {
-            if self.bundle.pids.get(0x01, pid).is_some() || pid == 0x01 {
+            if self.bundle.pids.shown(0x01, pid).is_some() {
                 self.stands_for(unit, 0xF400, pid).await?;
             }
         }
@@ -285,8 +282,14 @@ impl<'a> Reading<'a> {
     fn lines_of(&self, family: u16, id: u8) -> Option<u8> {
         let row = || self.bundle.pids.get(0x01, id);
         let short = id.is_multiple_of(0x20)
-            || family == 0xF400 && row().is_some_and(|row| row.bytes <= 4 && row.more_bytes == 0);
+            || family == 0xF400 && row().and_then(PidRow::longest).is_some_and(|bytes| bytes <= 4);
         short.then_some(1)
+    }
+
+    /// Whether the unit at hand has neither fallen silent nor said that it does not know such a thing.
+    fn may_ask(&self, request: Request) -> bool {
+        let unknown = |id| self.unknown.contains(&(request.service(), id));
+        self.silences < SILENCES && !unknown(None) && !unknown(request.id())
     }
 
     async fn ask_for(
@@ -295,11 +298,7 @@ impl<'a> Reading<'a> {
         request: Request,
         lines: Option<u8>,
     ) -> Result<Option<Vec<u8>>, AdapterError> {
-        let kind = (request.service(), request.id());
-        if self.silences >= SILENCES
-            || self.unknown.contains(&(request.service(), None))
-            || self.unknown.contains(&kind)
-        {
+        if !self.may_ask(request) {
             return Ok(None);
         }
         let Some(answer) = self.put(unit, request, lines).await? else { return Ok(None) };
@@ -312,7 +311,7 @@ impl<'a> Reading<'a> {
             match code {
                 0x11 => self.unknown.insert((request.service(), None)),
                 // Of service 22 the first byte is half of an identifier.
-                0x12 if request.service() == 0x19 => self.unknown.insert(kind),
+                0x12 if request.service() == 0x19 => self.unknown.insert((0x19, request.id())),
                 _ => false,
             };
             if !matches!(code, 0x12 | 0x31) {
@@ -364,9 +363,7 @@ impl<'a> Reading<'a> {
         lines: Option<u8>,
     ) -> Result<Option<Answer>, AdapterError> {
         if Instant::now() >= self.until {
-            if !std::mem::replace(&mut self.out_of_time, true) {
-                self.note(unit, request, "left out: the scan would have taken too long".into());
-            }
+            self.leave_out(unit, request, "the scan would have taken too long");
             return Ok(None);
         }
         let Some(to_unit) = request.to(Target::Unit(unit.request_id)) else { return Ok(None) };
@@ -383,6 +380,18 @@ impl<'a> Reading<'a> {
 
     fn keep(&mut self, request: Request, unit: &Unit, payload: &[u8]) {
         self.heard.told.push(Told { request, ecu: unit.address.clone(), payload: payload.to_vec() });
+    }
+
+    /// Not asked: one entry a unit and reason names all such requests.
+    fn leave_out(&mut self, unit: &Unit, request: Request, why: &str) {
+        let error = format!("{}: left out: {why}", unit.address);
+        match self.heard.errors.iter_mut().find(|entry| entry.error == error) {
+            Some(entry) => {
+                entry.request.push(' ');
+                entry.request.push_str(&request.to_string());
+            }
+            None => self.heard.errors.push(RequestError { request: request.to_string(), error }),
+        }
     }
 
     fn note(&mut self, unit: &Unit, request: Request, error: String) {

@@ -145,9 +145,12 @@ pub fn snapshots(told: &[Told], ecu: &EcuAddress, bundle: &Bundle) -> Vec<Freeze
     };
     let mut frames = Vec::new();
     for payload in told_by(told, ecu) {
-        let Ok(detail) = answer::snapshots(payload, |did| row(did).map(|row| row.bytes)) else { continue };
+        let Ok(detail) = answer::snapshots(payload, |did| row(did)?.bytes) else { continue };
         for record in detail.records {
-            let decoded = record.values.iter().filter_map(|(did, data)| decode_pid(row(*did)?, data).ok());
+            let decoded = record.values.iter().filter_map(|(did, data)| {
+                let row = row(*did).filter(|row| !row.is_told_elsewhere())?;
+                decode_pid(row, data).ok()
+            });
             let values: Vec<PidValue> = decoded
                 .flatten()
                 .map(|value| PidValue {

@@ -131,6 +131,8 @@ impl Node {
             sent = self.send(&frame).await?;
         }
         let first = if self.known.is_empty() { FIRST_ANSWER_WITHIN } else { ANSWER_WITHIN };
+        // A file (`tmo`) may ask for more patience; less would only spoil what a busy box hears late.
+        let first = request.wait().map_or(first, |told| told.max(first));
         let mut deadline = Instant::now() + first;
         // A unit that says "wait", or begins anew, without end is not listened to without end.
         let end = Instant::now() + LONGEST_ANSWER;

@@ -12,6 +12,7 @@ use crate::config::values::{Transport, VehicleLink};
 use crate::link::can::{CanSocket, InterfaceError, interface};
 use crate::vehicle::can::address;
 use crate::vehicle::can::bus::{Bus, Join, Slcan};
+use crate::vehicle::can::trace::FrameTrace;
 use crate::vehicle::error::AdapterError;
 
 /// Before the first byte to an unknown bus.
@@ -32,14 +33,14 @@ pub(super) enum FirstSound {
 }
 
 impl Node {
-    /// Opens the link and listens before anything is sent.
+    /// Opens the link and listens before anything is sent. `trace` is shown every frame.
     ///
     /// # Errors
     /// [`AdapterError`] saying what to do.
-    pub async fn open(link: &VehicleLink) -> Result<Self, AdapterError> {
+    pub async fn open(link: &VehicleLink, trace: Option<FrameTrace>) -> Result<Self, AdapterError> {
         match link {
-            VehicleLink::Can { interface, bitrate } => Self::open_interface(interface, *bitrate).await,
-            VehicleLink::Slcan { transport, bitrate } => Self::open_slcan(transport, *bitrate).await,
+            VehicleLink::Can { interface, bitrate } => Self::open_interface(interface, *bitrate, trace).await,
+            VehicleLink::Slcan { transport, bitrate } => Self::open_slcan(transport, *bitrate, trace).await,
             VehicleLink::Elm327(_) => Err(AdapterError::NotSlcan("the link is an ELM327's".into())),
         }
     }
@@ -50,12 +51,17 @@ impl Node {
         format!("SocketCAN {interface}")
     }
 
-    async fn open_interface(name: &str, bitrate: Option<u32>) -> Result<Self, AdapterError> {
+    async fn open_interface(
+        name: &str,
+        bitrate: Option<u32>,
+        trace: Option<FrameTrace>,
+    ) -> Result<Self, AdapterError> {
         is_of_obd(name, bitrate)?;
         let state = ready_interface(name, bitrate).await?;
         is_of_obd(name, state.bitrate)?;
         let bus = Bus::Kernel(CanSocket::open(name)?);
         let mut node = Self::new(bus, name, Self::key(name), state.bitrate);
+        node.trace = trace;
         // What has no rate is virtual: there is nothing to be set up.
         node.helped = bitrate.is_some() && state.bitrate.is_some();
         if node.listen(LISTEN).await? == FirstSound::Nonsense {
@@ -72,7 +78,11 @@ impl Node {
         Ok(node)
     }
 
-    async fn open_slcan(transport: &Transport, bitrate: Option<u32>) -> Result<Self, AdapterError> {
+    async fn open_slcan(
+        transport: &Transport,
+        bitrate: Option<u32>,
+        trace: Option<FrameTrace>,
+    ) -> Result<Self, AdapterError> {
         is_of_obd(&transport.to_string(), bitrate)?;
         let slcan = Slcan::open(transport).await?;
         let identity = slcan.name.clone();
@@ -80,6 +90,7 @@ impl Node {
         rates.reverse();
         let first = rates.pop();
         let mut node = Self::new(Bus::Slcan(Box::new(slcan)), &transport.to_string(), identity, first);
+        node.trace = trace;
         node.other_rates = rates;
         node.may_try_rates = bitrate.is_none();
         loop {

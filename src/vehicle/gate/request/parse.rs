@@ -64,7 +64,7 @@ impl Request {
             _ => return Err(Refused::Length { service, expected, example }),
         }
         let parameter_count = parameters.len();
-        Ok(Self { service, parameters: room, parameter_count, target: Target::Functional })
+        Ok(Self { service, parameters: room, parameter_count, target: Target::Functional, wait_steps: 0 })
     }
 }
 

@@ -12,7 +12,8 @@ use crate::vehicle::gate::Request;
 use crate::vehicle::uds::answer;
 use crate::vehicle::uds::find::Unit;
 
-/// Codes of a unit whose records are read: each is an answer of several frames.
+/// Codes of a unit whose records are read: each is an answer of several frames. Those of the
+/// others are named as left out.
 const CODES_IN_DETAIL: usize = 8;
 /// All records of a code (ISO 14229-1 §12.3).
 const ALL_RECORDS: u8 = 0xFF;
@@ -33,12 +34,20 @@ impl Reading<'_> {
         let listed = answer::dtcs(list).map(|list| list.codes).unwrap_or_default();
         let wrong: Vec<_> =
             listed.into_iter().filter(|listed| listed.status.says_something_is_wrong()).collect();
+        let record = |extended, dtc| Request::dtc_record(extended, dtc, ALL_RECORDS);
         let without_frame = wrong.iter().filter(|listed| !known.contains(&listed.dtc.code()));
-        for listed in without_frame.take(CODES_IN_DETAIL) {
-            self.record(unit, Request::dtc_record(false, listed.dtc.0, ALL_RECORDS)).await?;
+        let snapshots: Vec<Request> = without_frame.map(|listed| record(false, listed.dtc.0)).collect();
+        let extended: Vec<Request> = wrong.iter().map(|listed| record(true, listed.dtc.0)).collect();
+        for requests in [&snapshots, &extended] {
+            for request in requests.iter().take(CODES_IN_DETAIL) {
+                self.record(unit, *request).await?;
+            }
         }
-        for listed in wrong.iter().take(CODES_IN_DETAIL) {
-            self.record(unit, Request::dtc_record(true, listed.dtc.0, ALL_RECORDS)).await?;
+        for request in [snapshots, extended].iter().flat_map(|requests| requests.iter().skip(CODES_IN_DETAIL))
+        {
+            if self.may_ask(*request) {
+                self.leave_out(unit, *request, "more codes than are read one by one");
+            }
         }
         Ok(())
     }

@@ -1,0 +1,157 @@
+//! `scan --trace` on a bus: every frame as a candump log, the VIN masked, and played back.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod vehicle_bay;
+
+use std::path::Path;
+
+use baygate::cli::{Exit, Global, scan};
+use baygate::config::values::{Locale, VehicleLink};
+use baygate::event::vehicle::{VehicleReport, VinCheck};
+use baygate::sim::vehicle::{CarSpec, SlcanProfile, SlcanSim, Tape, Truck};
+use baygate::vehicle::adapter::SessionTrace;
+use baygate::vehicle::candump;
+use serde_json::Value;
+use vehicle_bay::bundle;
+
+const VIN: &str = "1M8GDM9AXKP042788";
+
+fn here() -> std::net::SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+fn car(protocol: u8) -> CarSpec {
+    CarSpec {
+        protocol,
+        latency_ms: 2,
+        confirmed: vec!["P0420".parse().unwrap()],
+        pending: vec!["P0301".parse().unwrap()],
+        ..CarSpec::default()
+    }
+}
+
+/// A car whose units talk among themselves, too.
+async fn adapter_on(car: &CarSpec, bitrate: u32) -> (SlcanSim, VehicleLink) {
+    let talkative = SlcanProfile { chatter: true, ..SlcanProfile::default() };
+    let sim = SlcanSim::spawn_tcp(here(), talkative, car).await.unwrap();
+    let link = format!("slcan+tcp://{}?bitrate={bitrate}", sim.name());
+    (sim, link.parse().unwrap())
+}
+
+/// The report of a scan, and what was written down of it.
+async fn traced(link: &VehicleLink, path: &Path) -> (VehicleReport, String) {
+    let file = std::fs::File::create(path).unwrap();
+    let trace = SessionTrace::begin(Box::new(file), link);
+    let report = scan::scan_link(link, &bundle(), Some(trace), Locale::En).await.unwrap();
+    (report, std::fs::read_to_string(path).unwrap())
+}
+
+/// What differs between a scan and its replay: times, and the VIN that a trace does not hold.
+fn without_times_and_vin(mut report: VehicleReport) -> Value {
+    report.vin = None;
+    (report.vin_check, report.vin_source) = (VinCheck::Missing, None);
+    let mut report = serde_json::to_value(report).unwrap();
+    for name in ["visit", "started_at", "duration_ms"] {
+        report.as_object_mut().unwrap().remove(name);
+    }
+    report
+}
+
+async fn command(link: &str, trace: &Path) -> Exit {
+    let command = <scan::Args as clap::Args>::augment_args(clap::Command::new("test").no_binary_name(true));
+    let words = [link, "--trace", trace.to_str().unwrap()];
+    let args =
+        <scan::Args as clap::FromArgMatches>::from_arg_matches(&command.get_matches_from(words)).unwrap();
+    let config = trace.with_file_name("none.toml");
+    scan::run(args, &Global { config, json: true, locale: Some(Locale::En) }).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_writes_every_frame_and_not_the_vin() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_sim, link) = adapter_on(&car(6), 500_000).await;
+    let path = dir.path().join("car.log");
+    assert_eq!(command(&link.to_string(), &path).await, Exit::Done);
+
+    let text = std::fs::read_to_string(&path).unwrap();
+    let marks: Vec<&str> = text.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
+    assert!(marks.len() > 60 && marks.iter().all(|mark| ["T", "R"].contains(mark)), "{} lines", marks.len());
+    for line in text.lines() {
+        assert!(candump::parse(line.as_bytes()).is_some(), "{line}");
+    }
+    let sent: Vec<&str> = text.lines().filter(|line| line.ends_with(" T")).collect();
+    for frame in [" slcan 7DF#020100", " slcan 7DF#020902", " slcan 7E0#30"] {
+        assert!(sent.iter().any(|line| line.contains(frame)), "{frame} in {sent:#?}");
+    }
+    // Heard before the first question, while nothing was asked.
+    assert!(text.starts_with('(') && text.lines().next().unwrap().contains(" slcan 280#"), "{text}");
+    for piece in VIN.as_bytes().windows(4) {
+        assert!(!text.contains(&hex::encode_upper(piece)), "{piece:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bus_played_back_gives_the_same_report() {
+    let dir = tempfile::tempdir().unwrap();
+    for protocol in [6, 7] {
+        let (sim, link) = adapter_on(&car(protocol), 500_000).await;
+        let (report, text) = traced(&link, &dir.path().join("car.log")).await;
+        assert_eq!(report.vin.as_ref().map(|vin| vin.as_str()), Some(VIN));
+        sim.stop().await;
+        // As it was written, and without the letters that say who spoke.
+        let unmarked: String = text.lines().map(|line| format!("{}\n", &line[..line.len() - 2])).collect();
+        for log in [text, unmarked] {
+            let sim = SlcanSim::replay(Tape::read(&log).unwrap(), Some(here()), None).await.unwrap();
+            let link = format!("slcan+tcp://{}?bitrate=500000", sim.name()).parse().unwrap();
+            let again = scan::scan_link(&link, &bundle(), None, Locale::En).await.unwrap();
+            assert_eq!(again.vin, None, "masked");
+            assert_eq!(without_times_and_vin(again), without_times_and_vin(report.clone()), "{protocol}");
+            assert!(sim.missed().is_empty(), "{protocol}: {:?}", sim.missed());
+            sim.stop().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truck_broadcasts_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let truck = CarSpec { protocol: 9, truck: Some(Truck::usual(Some(VIN))), ..CarSpec::default() };
+    let (_sim, link) = adapter_on(&truck, 250_000).await;
+    let (report, text) = traced(&link, &dir.path().join("truck.log")).await;
+    let sim = SlcanSim::replay(Tape::read(&text).unwrap(), Some(here()), None).await.unwrap();
+    let link = format!("slcan+tcp://{}?bitrate=250000", sim.name()).parse().unwrap();
+    let again = scan::scan_link(&link, &bundle(), None, Locale::En).await.unwrap();
+    let codes = |report: &VehicleReport| -> Vec<String> {
+        let all = report
+            .ecus
+            .iter()
+            .flat_map(|ecu| ecu.dtcs.iter().map(|dtc| format!("{} {}", ecu.address, dtc.code)));
+        all.collect()
+    };
+    assert_eq!((again.protocol.as_str(), again.vin.clone()), ("j1939", None));
+    assert!(!codes(&report).is_empty());
+    assert_eq!(codes(&again), codes(&report));
+}
+
+/// A car that also says its number in frames of its own, of which nobody can know before it is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_is_broadcast_is_hidden_when_it_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sim, link) = adapter_on(&car(6), 500_000).await;
+    let (_, text) = traced(&link, &dir.path().join("car.log")).await;
+    sim.stop().await;
+    let time = text.split(' ').next().unwrap();
+    let log = format!("{time} slcan 3E9#00314D3847444D39 R\n{text}")
+        .replace("1014490201303030", "1014490201314D38")
+        .replace("2130303030303030", "2147444D3941584B")
+        .replace("2230303030303030", "2250303432373838");
+    let sim = SlcanSim::replay(Tape::read(&log).unwrap(), Some(here()), None).await.unwrap();
+    let link = format!("slcan+tcp://{}?bitrate=500000", sim.name());
+    let path = dir.path().join("again.log");
+    assert_eq!(command(&link, &path).await, Exit::Done);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(" slcan 3E9#0030303030303030 R"), "{text}");
+    for piece in VIN.as_bytes().windows(4) {
+        assert!(!text.contains(&hex::encode_upper(piece)), "{piece:?}");
+    }
+}

@@ -1,0 +1,57 @@
+//! What a scan makes of the newest PIDs: those with a layout in units, those without as the bytes
+//! that came.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod vehicle_bay;
+
+use std::sync::Arc;
+
+use baygate::cli::scan;
+use baygate::config::values::Locale;
+use vehicle_bay::bundle;
+use vehicle_bay::dongle::{Dongle, good};
+
+/// A command without the digit for the number of answers.
+fn plain(command: &str) -> &str {
+    let request = command.len() % 2 == 1 && command.starts_with('0');
+    if request { &command[..command.len() - 1] } else { command }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pid_without_a_public_layout_is_shown_as_it_came() {
+    // It echoes: `0140` could lose its 1 on the way.
+    let dongle = Dongle::echoing_on_tcp(Arc::new(|command| {
+        let body = match plain(command) {
+            // 0C and the next mask, and so on to C0; AD and B3; C3.
+            "0100" => "7E806410000100001",
+            "0120" => "7E806412000000001",
+            "0140" => "7E806414000000001",
+            "0160" => "7E806416000000001",
+            "0180" => "7E806418000000001",
+            "01A0" => "7E80641A000082001",
+            "01C0" => "7E80641C020000000",
+            "01AD" => "7E80741AD03FF382328",
+            "01B3" => "7E80541B3A1B2C3",
+            "01C3" => "7E80441C31234",
+            _ => return good(command).into_bytes(),
+        };
+        format!("{body}\r\r>").into_bytes()
+    }))
+    .await;
+    let report = scan::scan_link(&dongle.link.parse().unwrap(), &bundle(), None, Locale::En).await.unwrap();
+    let values = report.ecus[0].values.iter();
+    let told: Vec<(&str, &str, String, &str)> = values
+        .map(|value| (value.pid.as_str(), value.name.as_str(), value.value.to_string(), value.unit.as_str()))
+        .collect();
+    let text = |pid, name, value: &str, unit| (pid, name, value.to_owned(), unit);
+    assert_eq!(
+        told,
+        [
+            text("010C", "engine_speed", "812.5", "rpm"),
+            text("01AD", "crankcase_pressure", "-50.0", "Pa"),
+            text("01AD", "oil_separator_speed", "9000.0", "rpm"),
+            text("01B3", "raw_B3", "\"A1B2C3\"", ""),
+            text("01C3", "raw_C3", "\"1234\"", ""),
+        ]
+    );
+}

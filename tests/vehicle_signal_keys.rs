@@ -1,0 +1,163 @@
+//! Keys of signal sets that say how a command is asked: `tmo`, how long its answer is waited for,
+//! and `proto`, the bus it is for. Obeyed on the wire.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod vehicle_bay;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use baygate::config::tables::{Poll, VehicleTable};
+use baygate::sim::vehicle::{Adapter, CarSpec, MakersUnit, Profile, SlcanProfile, SlcanSim, VehicleSim};
+use serde_json::{Value, json};
+use vehicle_bay::dongle::{Dongle, good};
+use vehicle_bay::{Bay, open_store, quick, table};
+
+fn command(head: &str, id: &str) -> String {
+    format!(
+        r#"{{{head},"freq":1,"signals":[{{"id":"{id}","name":"","fmt":{{"len":8,"max":255,"unit":"scalar"}}}}]}}"#
+    )
+}
+
+/// The first report of a car on `link`, and one signal of each command that was answered.
+async fn reported(link: &str, commands: &[String]) -> (Value, Vec<String>) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let bay = Bay::start_table(&store, with_set(dir.path(), link, commands), quick());
+    let report = bay.nth("vehicle.report", 1).await;
+    bay.stop().await;
+    let ecus = report["ecus"].as_array().unwrap().iter();
+    let values = ecus.flat_map(|ecu| ecu["values"].as_array().into_iter().flatten());
+    let names = values.map(|value| value["name"].as_str().unwrap().to_owned());
+    let names = names.filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_')).collect();
+    (report, names)
+}
+
+fn with_set(dir: &Path, link: &str, commands: &[String]) -> VehicleTable {
+    let file = dir.join("set.json");
+    std::fs::write(&file, format!(r#"{{"commands":[{}]}}"#, commands.join(","))).unwrap();
+    VehicleTable { signals: vec![file], ..table("bay-1", link, Poll::Auto) }
+}
+
+fn errors_of<'a>(report: &'a Value, request: &str) -> Vec<&'a str> {
+    let errors = report["errors"].as_array().unwrap().iter();
+    errors.filter(|error| error["request"] == request).map(|error| error["error"].as_str().unwrap()).collect()
+}
+
+/// A unit that takes 400 ms: the adapter gives up before, unless it is told to wait. The other one
+/// answers only an adapter that was told to wait as usual again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dongle_waits_as_long_as_the_file_says_and_then_as_before() {
+    let steps = AtomicU8::new(0x32);
+    let dongle = Dongle::echoing_on_tcp(Arc::new(move |command| {
+        if let Some(told) = command.strip_prefix("ATST").and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            steps.store(told, Ordering::Relaxed);
+        }
+        let patient = steps.load(Ordering::Relaxed) >= 0x64;
+        let body = match (command.get(..6), patient) {
+            (Some("22F187"), true) => "7E80462F18701",
+            (Some("22F188"), false) => "7E80462F18802",
+            _ => return good(command).into_bytes(),
+        };
+        format!("{body}\r\r>").into_bytes()
+    }))
+    .await;
+    let commands = [
+        command(r#""hdr":"7E0","cmd":{"22":"F187"},"tmo":"80""#, "SLOW"),
+        command(r#""hdr":"7E0","cmd":{"22":"F188"}"#, "USUAL"),
+    ];
+    let (report, names) = reported(&dongle.link, &commands).await;
+    assert_eq!(names, ["SLOW", "USUAL"], "{}", report["errors"]);
+    let heard = dongle.heard_text();
+    let lines: Vec<&str> = heard.split('\r').collect();
+    let slow = lines.iter().position(|line| *line == "22F187").unwrap();
+    let told = |until: usize| lines[..until].iter().rev().find(|line| line.starts_with("ATST"));
+    assert_eq!(told(slow), Some(&"ATST80"), "{lines:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_bus_the_file_may_ask_for_more_patience() {
+    let makers_unit = Some(MakersUnit { request: 0x710, answer: 0x77A });
+    let car = CarSpec { makers_unit, makers_late_ms: 600, ..CarSpec::default() };
+    let sim =
+        SlcanSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), SlcanProfile::default(), &car).await.unwrap();
+    let commands = [
+        command(r#""hdr":"710","rax":"77A","cmd":{"22":"F187"},"tmo":"FF""#, "PATIENT"),
+        command(r#""hdr":"710","rax":"77A","cmd":{"22":"F191"}"#, "HASTY"),
+    ];
+    let link = format!("slcan+tcp://{}?bitrate=500000", sim.name());
+    let (report, names) = reported(&link, &commands).await;
+    assert_eq!(names, ["PATIENT"], "{}", report["errors"]);
+    assert_eq!(errors_of(&report, "22F191").len(), 1, "{}", report["errors"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_for_another_bus_is_not_asked_and_is_named() {
+    let dongle = Dongle::echoing_on_tcp(Arc::new(|command| {
+        let body = match command.get(..6) {
+            Some("220A01") => "7E804620A0101",
+            Some("220A02") => "7E804620A0202",
+            Some("220A03") => "7E804620A0303",
+            _ => return good(command).into_bytes(),
+        };
+        format!("{body}\r\r>").into_bytes()
+    }))
+    .await;
+    let commands = [
+        command(r#""hdr":"7DF","cmd":{"22":"0A01"},"proto":"15765-4-11bit""#, "ELEVEN"),
+        command(r#""hdr":"DB33","cmd":{"22":"0A02"},"proto":"15765-4-29bit""#, "WIDE"),
+        command(r#""hdr":"686A","cmd":{"22":"0A03"},"proto":"9141-2""#, "OLDER"),
+        command(r#""hdr":"7DF","cmd":{"22":"0A03"},"proto":"15765-4-29bit""#, "NEITHER"),
+    ];
+    let (report, names) = reported(&dongle.link, &commands).await;
+    assert_eq!(names, ["ELEVEN"], "{}", report["errors"]);
+    for (request, bus) in [("220A02", "15765-4-29bit"), ("220A03", "9141-2")] {
+        let why = format!("left out: it is for {bus} (`proto`), and this car is on iso15765-4-11bit-500k");
+        assert_eq!(errors_of(&report, request), [why], "{}", report["errors"]);
+        assert!(!dongle.heard_text().contains(request), "{request} was sent");
+    }
+    let never = report["errors"].as_array().unwrap();
+    let never = never.iter().filter(|error| error["error"].as_str().unwrap().contains("never asked"));
+    let never: Vec<_> = never.map(|error| error["error"].clone()).collect();
+    assert_eq!(never, [json!("set.json: never asked: `hdr` 7DF is no header on 15765-4-29bit (`proto`)")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_for_iso_9141_is_asked_there() {
+    let profile =
+        Profile { adapter: Adapter::default(), car: Some(CarSpec { protocol: 3, ..CarSpec::default() }) };
+    let sim = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile).await.unwrap();
+    let commands = [
+        command(r#""hdr":"686A","cmd":{"01":"05"},"proto":"9141-2""#, "COOLANT"),
+        command(r#""hdr":"7DF","cmd":{"01":"05"},"proto":"15765-4-11bit""#, "ELEVEN"),
+    ];
+    let (report, names) = reported(&format!("elm327+tcp://{}", sim.name()), &commands).await;
+    assert_eq!(report["protocol"], "iso9141-2");
+    assert!(names.contains(&"COOLANT".to_owned()) && !names.contains(&"ELEVEN".to_owned()), "{names:?}");
+}
+
+/// A file with a key that cannot be obeyed is refused whole, with its place.
+#[test]
+fn what_cannot_be_obeyed_is_refused() {
+    for (key, word) in [
+        (r#""tmo":"1""#, None),
+        (r#""tmo":"1FF""#, Some("`tmo` is \"1FF\": 2 hex digits belong there")),
+        (r#""tmo":"XY""#, Some("`tmo`")),
+        (
+            r#""proto":"9141""#,
+            Some("`proto` is \"9141\": 9141-2, 15765-4-11bit or 15765-4-29bit belongs there"),
+        ),
+    ] {
+        let set = format!(
+            r#"{{"commands":[{}]}}"#,
+            command(&format!(r#""hdr":"7E0","cmd":{{"22":"F187"}},{key}"#), "X")
+        );
+        let read = baygate::vehicle::signal_set::SignalSet::from_json(set.as_bytes());
+        match (read, word) {
+            (Ok(_), None) => {}
+            (Err(error), Some(word)) => assert!(error.to_string().contains(word), "{key}: {error}"),
+            (read, word) => panic!("{key}: {:?}, {word:?}", read.err()),
+        }
+    }
+}
