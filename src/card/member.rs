@@ -12,7 +12,7 @@ use super::keys::KeyStore;
 use super::record::{Current, MemberRecord};
 use super::verdict::Refusal;
 use crate::clock::{self, TimeQuality};
-use crate::event::card::{Member, MemberCoupon, MemberStatus, Technology};
+use crate::event::card::{CounterWord, Member, MemberCoupon, MemberStatus, Technology};
 use crate::ident::StoreId;
 use crate::money::Fen;
 use crate::protocols::cards::CardLayout;
@@ -95,7 +95,7 @@ impl Members {
     }
 }
 
-/// What a till is told of a card whose record was read and found genuine.
+/// What a till is told of a card whose record was read and found genuine, as far as the card tells.
 #[must_use]
 pub fn told(current: &Current) -> Member {
     let record = &current.record;
@@ -119,6 +119,7 @@ pub fn told(current: &Current) -> Member {
         valid_until: record.valid_until,
         authentic: true,
         torn: current.torn,
+        word: CounterWord::default(),
     }
 }
 
