@@ -99,6 +99,15 @@ impl MemberKeys {
                 return None;
             }
         };
+        for named in self.accepted_stores.borrow().iter() {
+            if !matches!(named.as_str(), "own" | "all") && !keys.opens(named) {
+                tracing::warn!(
+                    store = named,
+                    "[purse] accept_stores names a store of which credential `card-keys` has no keys: its cards are \
+                     refused as store-not-accepted; let headquarters add its lines (docs/card-keys.md)"
+                );
+            }
+        }
         let layouts = assets.bundle.cards.iter().cloned().map(Arc::new).collect();
         // The configuration has checked the name.
         let timezone = TimeZone::get(timezone).unwrap_or(TimeZone::UTC);
