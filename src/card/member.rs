@@ -36,8 +36,8 @@ pub struct MemberPolicy {
     pub store: StoreId,
     /// `[purse] accept_stores`, also as a reload changes it.
     pub accepted_stores: watch::Receiver<Vec<String>>,
-    /// Where the store's day begins and ends.
-    pub timezone: TimeZone,
+    /// Where the store's day begins and ends, also as a reload changes it.
+    pub timezone: watch::Receiver<TimeZone>,
 }
 
 impl MemberPolicy {
@@ -45,7 +45,7 @@ impl MemberPolicy {
     #[must_use]
     pub fn of(store: StoreId, accepted: &[&str], timezone: TimeZone) -> Self {
         let accepted = accepted.iter().map(|store| (*store).to_owned()).collect();
-        Self { store, accepted_stores: watch::channel(accepted).1, timezone }
+        Self { store, accepted_stores: watch::channel(accepted).1, timezone: watch::channel(timezone).1 }
     }
 
     /// The day at the store; `None` while the clock is in doubt: then no card has expired.
@@ -53,7 +53,7 @@ impl MemberPolicy {
     pub fn today(&self) -> Option<Date> {
         let now = clock::read();
         let time = jiff::Timestamp::from_millisecond(now.wall.0).ok()?;
-        (now.quality == TimeQuality::Synced).then(|| time.to_zoned(self.timezone.clone()).date())
+        (now.quality == TimeQuality::Synced).then(|| time.to_zoned(self.timezone.borrow().clone()).date())
     }
 
     /// Whether a record that is rightly ours is served on that day.
