@@ -78,7 +78,7 @@ async fn a_tap_tells_the_member_on_every_technology() {
                 "card_no": holds.card_no, "type": "named", "status": "active", "tier": 3,
                 "issuing_store": STORE, "principal_fen": 50_000, "bonus_fen": 2_500, "balance_fen": 52_500,
                 "points": 300, "coupons": [{ "kind": 7, "left": 5 }], "counter": 12, "key_version": 1,
-                "authentic": true,
+                "authentic": true, "offers": [], "reminders": [],
             }),
             "{name}"
         );

@@ -217,6 +217,19 @@ async fn a_sale_with_a_pin_through_the_real_program() {
     assert_eq!((exit, &back["amount_fen"]), (0, &json!(-100)), "{told}");
     let (exit, _, told) = run(&["refund", original, "--amount", "1"], "").await;
     assert_eq!(exit, 4, "{told}");
+    // So does a top-up that is undone.
+    let topup =
+        json!({ "kind": "topup", "amount_fen": 300, "tenders": [{ "kind": "cash", "amount_fen": 300 }] });
+    let topup = shop.done(path, topup, "t-2").await;
+    let original = topup["transaction_id"].as_str().unwrap();
+    let writes = card.writes();
+    for (args, typed) in [(&["void", original][..], ""), (&["void", original, "--pin"], WRONG)] {
+        let (exit, _, told) = run(args, typed).await;
+        assert_eq!(exit, 4, "{told}");
+    }
+    assert_eq!(card.writes(), writes, "nothing was written");
+    let (exit, undone, told) = run(&["void", original, "--pin"], RIGHT).await;
+    assert_eq!((exit, &undone["amount_fen"]), (0, &json!(-300)), "{told}");
     for n in 0..4 {
         let body = spend(Some(WRONG));
         let answer = shop.post(path, body, &format!("w-{n}")).await;
@@ -232,11 +245,11 @@ async fn a_sale_with_a_pin_through_the_real_program() {
     let of_pins: Vec<&Value> =
         refused.filter(|data| data["reason"].as_str().unwrap().starts_with("pin-")).collect();
     let reasons: Vec<&str> = of_pins.iter().map(|data| data["reason"].as_str().unwrap()).collect();
-    // One at the terminal, five behind it; the try at a locked card is no news.
-    assert_eq!(reasons, [["pin-wrong"; 5].as_slice(), &["pin-locked"]].concat());
+    // Two at the terminal, five behind them; the try at a locked card is no news.
+    assert_eq!(reasons, [["pin-wrong"; 6].as_slice(), &["pin-locked"]].concat());
     assert!(of_pins.iter().all(|data| data["reader"] == "counter-1" && data["uid"] == "04A1B2C3D45E80"));
-    assert_eq!(of_pins[4]["text"]["en"], "the card's PIN is wrong, and nothing was done; 1 more tries");
-    assert!(of_pins[5]["text"]["zh"].as_str().unwrap().contains("已锁定"));
+    assert_eq!(of_pins[5]["text"]["en"], "the card's PIN is wrong, and nothing was done; 1 more tries");
+    assert!(of_pins[6]["text"]["zh"].as_str().unwrap().contains("已锁定"));
     let told = json!(told).to_string();
     for pin in [RIGHT, WRONG] {
         assert!(!log.contains(pin) && !told.contains(pin));

@@ -213,6 +213,11 @@ async fn a_purchase_that_nobody_checked_is_for_headquarters() {
         let (shop, mut service) = counter_with(&slot);
         let card_no = number(1);
         let (mut chip, _, commands) = issued(&shop, &card_no, &blank(Sim::Cpu, 1)).await;
+        // A right answer: one that is lost afterwards may cost the SAM a try, and leaves it one to spare.
+        let card = shop.lay(&chip).await;
+        let first = shop.deal(&card_no, TransactionKind::Spend, 100).await;
+        assert_eq!(shop.answered(first).await.state, RequestState::Done);
+        chip = shop.take_away(card).await;
         let mut card = shop.lay(&chip).await;
         if restarted {
             card.fault_after(commands - 1, CardFault::Pull);
@@ -236,13 +241,37 @@ async fn a_purchase_that_nobody_checked_is_for_headquarters() {
         let told = shop.told().await;
         let last = told.iter().rfind(|(kind, _)| kind == "card.transaction").unwrap();
         assert_eq!((&last.1["outcome"], last.1["proof"].is_object()), (&"unknown".into(), !restarted));
-        assert_eq!(shop.known(&card_no).await.unwrap().balance(), Some(Fen(4_300)));
+        assert_eq!(shop.known(&card_no).await.unwrap().balance(), Some(Fen(4_200)));
         let next = shop.deal(&card_no, TransactionKind::Spend, 300).await;
         assert_eq!(shop.answered(next).await.state, RequestState::Done, "restarted {restarted}");
         let (fen, ..) = shop.take_away(card).await.purse().unwrap();
-        assert_eq!(fen, 4_000);
+        assert_eq!(fen, 3_900);
         service.stop().await;
     }
+}
+
+/// Its answer to a confirmation was lost, so that one more wrong one could lock it: the next card is
+/// refused before anything stands in the journal, and is not even asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sam_that_is_spared_is_not_asked() {
+    let slot = Slot::new();
+    let (shop, service) = counter_with(&slot);
+    let card_no = number(1);
+    let (chip, ..) = issued(&shop, &card_no, &blank(Sim::Cpu, 1)).await;
+    let card = shop.lay(&chip).await;
+    slot.1.store(true, Ordering::Relaxed);
+    let lost = shop.deal(&card_no, TransactionKind::Spend, 700).await;
+    assert_eq!(at_rest(&shop, lost).await, State::Parked);
+    slot.1.store(false, Ordering::Relaxed);
+    let asked = card.apdus().len();
+    let next = shop.deal(&card_no, TransactionKind::Spend, 300).await;
+    let row = shop.answered(next).await;
+    assert_eq!((row.state, &row.outcome.unwrap()["code"]), (RequestState::Failed, &"key-missing".into()));
+    assert_eq!(shop.gateway.store.read(move |r| r.transaction_state(next)).await.unwrap(), None);
+    let since = card.apdus().split_off(asked);
+    assert!(!since.iter().any(|apdu| apdu.starts_with(&[0x80, 0x50])), "{since:02X?}");
+    shop.take_away(card).await;
+    service.stop().await;
 }
 
 /// The reader's service and everything else run on one thread here: it is not the one that waits.

@@ -12,8 +12,9 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::principal::{self, Peer};
+use super::principal::{self, Peer, Principal};
 use super::problem::Problem;
+use super::refusals::Asked;
 use super::state::Shared;
 
 /// What a token may do (contract §7).
@@ -165,6 +166,9 @@ pub const TABLE: &[Rule] = &[
     rule(Method::POST, "/v1/pairings/redeem", Access::Open),
 ];
 
+/// Logging in tells its own refusals, each once.
+const LOGIN: &str = "/v1/operator-sessions";
+
 /// The guard: no handler runs before it said yes.
 pub(super) async fn guard(State(shared): State<Arc<Shared>>, mut request: Request, next: Next) -> Response {
     let Some(path) = request.extensions().get::<MatchedPath>().cloned() else {
@@ -174,13 +178,23 @@ pub(super) async fn guard(State(shared): State<Arc<Shared>>, mut request: Reques
         Ok(access) => access,
         Err(refused) => return refused.into_response(),
     };
-    match admit(&shared, &mut request, access).await {
-        Ok(()) => next.run(request).await,
-        Err(problem) => {
-            metrics::counter!("baygate_api_refused_total", "reason" => "access").increment(1);
-            problem.into_response()
-        }
+    let asked = Asked::of(&request);
+    let admitted = admit(&shared, &mut request, access).await;
+    let caller = request.extensions().get::<Principal>().cloned();
+    if let Err(problem) = admitted {
+        metrics::counter!("baygate_api_refused_total", "reason" => "access").increment(1);
+        shared.refusals.note(&asked, caller.as_ref(), &problem);
+        return problem.into_response();
     }
+    let response = next.run(request).await;
+    // Rights that only the handler knows of: a kind of sale, a card's PIN.
+    if response.status() == StatusCode::FORBIDDEN
+        && path.as_str() != LOGIN
+        && let Some(problem) = response.extensions().get::<Arc<Problem>>()
+    {
+        shared.refusals.note(&asked, caller.as_ref(), problem);
+    }
+    response
 }
 
 /// Why a route is not called at all.
@@ -234,7 +248,10 @@ async fn admit(shared: &Shared, request: &mut Request, access: Access) -> Result
         }
     };
     let caller = principal::of(shared, peer, request.headers()).await?;
-    if !caller.may_one_of(scopes) {
+    let may = caller.may_one_of(scopes);
+    // Also where it may not: the log says who it was.
+    request.extensions_mut().insert(caller);
+    if !may {
         let needed: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
         return Err(Problem::new(
             StatusCode::FORBIDDEN,
@@ -247,6 +264,5 @@ async fn admit(shared: &Shared, request: &mut Request, access: Access) -> Result
         )
         .with("scopes", needed));
     }
-    request.extensions_mut().insert(caller);
     Ok(())
 }

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::principal::Peer;
 use super::problem::Problem;
+use super::refusals::Asked;
 use super::state::Shared;
 use crate::config::tables::ApiTable;
 
@@ -96,26 +97,28 @@ pub(super) async fn check(State(shared): State<Arc<Shared>>, request: Request, n
         .is_some_and(|host| shared.visitors.host_ok(host, local.ip()));
     if !host_ok {
         metrics::counter!("baygate_api_refused_total", "reason" => "host").increment(1);
-        return Problem::new(
+        let problem = Problem::new(
             StatusCode::FORBIDDEN,
             "host-not-allowed",
             "此主机名未获准：请用 127.0.0.1 或监听地址访问，或把主机名加入 [api] allowed_hosts",
             "this host name is not allowed: use 127.0.0.1 or the listen address, or add the name to [api] allowed_hosts",
-        )
-        .into_response();
+        );
+        shared.refusals.note(&Asked::of(&request), None, &problem);
+        return problem.into_response();
     }
     let Some(origin) = request.headers().get(header::ORIGIN).cloned() else {
         return next.run(request).await;
     };
     if !origin.to_str().is_ok_and(|origin| shared.visitors.origin_ok(origin)) {
         metrics::counter!("baygate_api_refused_total", "reason" => "origin").increment(1);
-        return Problem::new(
+        let problem = Problem::new(
             StatusCode::FORBIDDEN,
             "origin-not-allowed",
             "此网页来源未获准：请把它加入 [api] allowed_origins",
             "pages of this origin may not call: add it to [api] allowed_origins",
-        )
-        .into_response();
+        );
+        shared.refusals.note(&Asked::of(&request), None, &problem);
+        return problem.into_response();
     }
     let preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key("access-control-request-method");

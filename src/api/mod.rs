@@ -24,6 +24,7 @@ mod pairing;
 mod pins;
 mod principal;
 mod problem;
+mod refusals;
 mod roles;
 mod routes;
 mod serve;

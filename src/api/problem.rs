@@ -63,6 +63,11 @@ impl Problem {
         self
     }
 
+    /// Its stable code.
+    pub(super) fn code(&self) -> &str {
+        &self.0.code
+    }
+
     /// Something named in the address is not there.
     #[must_use]
     pub fn not_found(code: &'static str, zh: String, en: String) -> Self {

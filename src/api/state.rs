@@ -14,6 +14,7 @@ use super::hosts::Visitors;
 use super::leases::Leases;
 use super::lockout::Lockout;
 use super::pairing::Pairings;
+use super::refusals::Refusals;
 use super::sessions::{SessionLife, Sessions};
 use super::tickets::Tickets;
 use super::tls::Authority;
@@ -190,6 +191,7 @@ pub struct Shared {
     pub(super) lockout: Mutex<Lockout>,
     pub(super) logins: Arc<Semaphore>,
     pub(super) streams: Arc<Semaphore>,
+    pub(super) refusals: Refusals,
     pub(super) stop: CancellationToken,
 }
 
@@ -213,6 +215,7 @@ impl Shared {
             lockout: Mutex::new(Lockout::new(Instant::now())),
             logins,
             streams,
+            refusals: Refusals::new(Instant::now()),
             stop,
         }
     }

@@ -12,7 +12,7 @@ use super::keys::KeyStore;
 use super::record::{Current, MemberRecord};
 use super::verdict::Refusal;
 use crate::clock::{self, TimeQuality};
-use crate::event::card::{Member, MemberCoupon, MemberStatus, Technology};
+use crate::event::card::{CounterWord, Member, MemberCoupon, MemberStatus, Technology};
 use crate::ident::StoreId;
 use crate::money::Fen;
 use crate::protocols::cards::CardLayout;
@@ -36,8 +36,8 @@ pub struct MemberPolicy {
     pub store: StoreId,
     /// `[purse] accept_stores`, also as a reload changes it.
     pub accepted_stores: watch::Receiver<Vec<String>>,
-    /// Where the store's day begins and ends.
-    pub timezone: TimeZone,
+    /// Where the store's day begins and ends, also as a reload changes it.
+    pub timezone: watch::Receiver<TimeZone>,
 }
 
 impl MemberPolicy {
@@ -45,7 +45,7 @@ impl MemberPolicy {
     #[must_use]
     pub fn of(store: StoreId, accepted: &[&str], timezone: TimeZone) -> Self {
         let accepted = accepted.iter().map(|store| (*store).to_owned()).collect();
-        Self { store, accepted_stores: watch::channel(accepted).1, timezone }
+        Self { store, accepted_stores: watch::channel(accepted).1, timezone: watch::channel(timezone).1 }
     }
 
     /// The day at the store; `None` while the clock is in doubt: then no card has expired.
@@ -53,7 +53,7 @@ impl MemberPolicy {
     pub fn today(&self) -> Option<Date> {
         let now = clock::read();
         let time = jiff::Timestamp::from_millisecond(now.wall.0).ok()?;
-        (now.quality == TimeQuality::Synced).then(|| time.to_zoned(self.timezone.clone()).date())
+        (now.quality == TimeQuality::Synced).then(|| time.to_zoned(self.timezone.borrow().clone()).date())
     }
 
     /// Whether a record that is rightly ours is served on that day.
@@ -95,7 +95,7 @@ impl Members {
     }
 }
 
-/// What a till is told of a card whose record was read and found genuine.
+/// What a till is told of a card whose record was read and found genuine, as far as the card tells.
 #[must_use]
 pub fn told(current: &Current) -> Member {
     let record = &current.record;
@@ -119,6 +119,7 @@ pub fn told(current: &Current) -> Member {
         valid_until: record.valid_until,
         authentic: true,
         torn: current.torn,
+        word: CounterWord::default(),
     }
 }
 

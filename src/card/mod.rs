@@ -17,6 +17,7 @@ pub mod atr;
 mod backoff;
 mod cable;
 pub mod counter;
+pub mod counter_word;
 pub mod crypto;
 pub mod em4100;
 mod error;

@@ -173,7 +173,7 @@ impl Counter {
 
     async fn tapped(&mut self, slot: String, card: CardIdentity, seen: Instant) -> Result<(), CardError> {
         let CardIdentity { uid, technology, atr, code, standing, opened } = self.sure(&slot, card).await?;
-        let standing = stops::judged(&self.store, standing).await?;
+        let standing = stops::judged(&self.store, self.desk.shop().timezone.clone(), standing).await?;
         // A card that cannot be read now, or not here, tells nothing of what was open on it.
         let tells =
             opened.is_some() || matches!(&standing, Standing::Refused(why) if why.proves_unfinished());
@@ -267,6 +267,9 @@ impl Counter {
             else {
                 continue;
             };
+            let record = (**record).clone();
+            let member = told(&Current { record, slot: Which::A, before: None, torn: false });
+            let member = stops::greeted(&self.store, self.desk.shop().timezone.clone(), member).await?;
             let data = CardTapped {
                 reader: self.reader.clone(),
                 till: self.till.clone(),
@@ -274,12 +277,7 @@ impl Counter {
                 technology: card.technology,
                 atr: None,
                 code: None,
-                member: Some(told(&Current {
-                    record: (**record).clone(),
-                    slot: Which::A,
-                    before: None,
-                    torn: false,
-                })),
+                member: Some(member),
                 latency_ms: 0,
             };
             self.store.commit(Batch::new().event(NewEvent::now(subject(&card.uid), &data)?)).await?;

@@ -1,27 +1,58 @@
 //! What the store itself has against a card that is genuine: headquarters' list, how the card
 //! stands here, also when it was reported before it was ever seen, and that it is held. Asked at
 //! every tap, after the card was read and before anybody is told, so that what was committed before
-//! the tap counts at the tap. Nothing is written to the card.
+//! the tap counts at the tap. Beside it, what headquarters wants said. Nothing is written to the card.
 
+use jiff::tz::TimeZone;
+
+use super::counter_word::word_for;
 use super::purse::policy::Hotlist;
 use super::verdict::{Refusal, Standing};
+use crate::event::card::Member;
 use crate::event::ledger::CardStanding;
 use crate::ident::CardNo;
 use crate::store::{Reader, Store, StoreError};
 
 /// The verdict of the tap, with what the store knows.
-pub(super) async fn judged(store: &Store, standing: Standing) -> Result<Standing, StoreError> {
-    let Standing::Member(member) = standing else { return Ok(standing) };
+pub(super) async fn judged(
+    store: &Store,
+    timezone: TimeZone,
+    standing: Standing,
+) -> Result<Standing, StoreError> {
+    let Standing::Member(mut member) = standing else { return Ok(standing) };
     let card_no = member.card_no.clone();
-    match store.read(move |r| against(r, &card_no)).await {
-        Ok(None) => Ok(Standing::Member(member)),
-        Ok(Some(refusal)) => Ok(Standing::Refused(refusal)),
-        // Who it is may be told; a write asks the row again and fails.
-        Err(error) if error.is_damage() => {
-            store.note_damage(&error);
+    // One look for both: a tap is not to wait twice.
+    let look = move |r: &Reader<'_>| Ok((against(r, &card_no), word_for(r, &card_no, &timezone)));
+    let (against, word) = store.read(look).await?;
+    // Who it is may be told; a write asks the row again and fails.
+    match noted(store, against)? {
+        Some(refusal) => Ok(Standing::Refused(refusal)),
+        None => {
+            member.word = noted(store, word)?;
             Ok(Standing::Member(member))
         }
-        Err(error) => Err(error),
+    }
+}
+
+/// A member who is told without a look at what is against the card: it was just given out.
+pub(super) async fn greeted(
+    store: &Store,
+    timezone: TimeZone,
+    mut member: Member,
+) -> Result<Member, StoreError> {
+    let card_no = member.card_no.clone();
+    member.word = noted(store, store.read(move |r| word_for(r, &card_no, &timezone)).await)?;
+    Ok(member)
+}
+
+/// What a row that has rotted does not tell is nothing.
+fn noted<T: Default>(store: &Store, looked: Result<T, StoreError>) -> Result<T, StoreError> {
+    match looked {
+        Err(error) if error.is_damage() => {
+            store.note_damage(&error);
+            Ok(T::default())
+        }
+        looked => looked,
     }
 }
 

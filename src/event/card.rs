@@ -1,5 +1,6 @@
 //! Class `card`: what happened at a reader. What happened to money stands in `ledger`.
 
+use jiff::civil::Date;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -101,12 +102,74 @@ pub struct Member {
     /// The last day it is good, at the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
-    pub valid_until: Option<jiff::civil::Date>,
+    pub valid_until: Option<Date>,
     /// Whether the record's seal was right for this card.
     pub authentic: bool,
     /// The last write on the card was cut off; this is the record before it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub torn: bool,
+    /// What headquarters sent for the counter.
+    #[serde(flatten)]
+    pub word: CounterWord,
+}
+
+/// What headquarters sent for the counter about one member: what the cashier is to know and say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CounterWord {
+    /// What the house calls the member's level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<String>,
+    /// The day on which the house means to speak to the member next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub next_contact: Option<Date>,
+    /// Offers for this member, in headquarters' order.
+    #[serde(default)]
+    pub offers: Vec<Offer>,
+    /// What is due for this member, in headquarters' order.
+    #[serde(default)]
+    pub reminders: Vec<Reminder>,
+    /// How long ago headquarters knew all this, in seconds. Absent where it sent nothing, and while
+    /// the clock is in doubt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_age_s: Option<u64>,
+}
+
+/// Something that the house offers one member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Offer {
+    /// Headquarters' name of it.
+    pub id: String,
+    /// For the cashier.
+    pub text: String,
+    /// The last day it holds, at the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub valid_until: Option<Date>,
+}
+
+/// Something that is due for one member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Reminder {
+    /// What it is about.
+    pub kind: ReminderKind,
+    /// The day on which it is due; it may be over.
+    #[schemars(with = "String")]
+    pub due_on: Date,
+    /// For the cashier.
+    pub text: String,
+}
+
+/// What a reminder is about (contract §3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum ReminderKind {
+    Maintenance,
+    Insurance,
+    Inspection,
+    Birthday,
+    Recall,
 }
 
 /// Coupons of one kind on a card.

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::assets::Assets;
 use crate::card::keys::credential::{self, CARD_KEYS};
-use crate::card::keys::till_purse::TillPurse;
+use crate::card::keys::till_purse::{Opener, TillPurse};
 use crate::card::member::{MemberPolicy, Members};
 use crate::card::pcsc::open_sam;
 use crate::config::Config;
@@ -29,6 +29,8 @@ pub(super) struct MemberKeys {
     pub(super) store: StoreId,
     /// `[purse] accept_stores`.
     pub(super) accepted_stores: watch::Receiver<Vec<String>>,
+    /// `[gateway] timezone`.
+    pub(super) timezone: watch::Receiver<TimeZone>,
     /// A purchase terminal, where there is a slot for one.
     pub(super) purse: Option<Arc<TillPurse>>,
 }
@@ -39,33 +41,36 @@ pub(super) struct Terminal {
     pub(super) till: Option<Arc<TillPurse>>,
 }
 
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 struct TerminalAsked {
     glob: String,
     application: [u8; 2],
-    timezone: String,
 }
 
 impl Terminal {
     /// That of the first reader with role `sam`, opened at the first purchase.
     pub(super) fn of(config: &Config, bundle: &Bundle) -> Self {
         let asked = TerminalAsked::of(config, bundle);
-        let till = asked.as_ref().map(|asked| {
-            let (glob, application) = (asked.glob.clone(), asked.application);
-            let timezone = TimeZone::get(&asked.timezone).unwrap_or(TimeZone::UTC);
-            Arc::new(TillPurse::new(Box::new(move || open_sam(&glob, application)), timezone))
-        });
+        let till = asked.as_ref().map(|asked| Arc::new(TillPurse::new(asked.opener(), zone(config))));
         Self { asked, till }
     }
 
-    /// Takes a new configuration; says whether the terminal is another one. One that is asked for in
-    /// the same words stays: it knows whose answer it waits for, and the tries that the SAM has lost.
-    pub(super) fn adopt(&mut self, config: &Config, bundle: &Bundle) -> bool {
-        if self.asked == TerminalAsked::of(config, bundle) {
-            return false;
+    /// Takes a new configuration. As long as there is a terminal it stays the same one, also for
+    /// readers that are not started again: it knows whose answer it waits for, and the tries that the
+    /// SAM has lost.
+    pub(super) fn adopt(&mut self, config: &Config, bundle: &Bundle) {
+        let asked = TerminalAsked::of(config, bundle);
+        match (&self.till, &asked) {
+            (Some(till), Some(asked_now)) => {
+                if self.asked.as_ref() != Some(asked_now) {
+                    till.opens_with(asked_now.opener());
+                }
+                till.set_timezone(zone(config));
+                self.asked = asked;
+            }
+            // A slot that comes or goes starts every reader of cards again (`ReaderTable::sams`).
+            _ => *self = Self::of(config, bundle),
         }
-        *self = Self::of(config, bundle);
-        true
     }
 }
 
@@ -76,13 +81,24 @@ impl TerminalAsked {
             Places::Purse(purse) => Some(purse.sam),
             _ => None,
         })?;
-        Some(Self { glob: sam.name.clone()?, application, timezone: config.gateway.timezone.clone() })
+        Some(Self { glob: sam.name.clone()?, application })
     }
+
+    fn opener(&self) -> Box<Opener> {
+        let Self { glob, application } = self.clone();
+        Box::new(move || open_sam(&glob, application))
+    }
+}
+
+/// The store's time zone.
+pub(super) fn zone(config: &Config) -> TimeZone {
+    // The configuration has checked the name.
+    TimeZone::get(&config.gateway.timezone).unwrap_or(TimeZone::UTC)
 }
 
 impl MemberKeys {
     /// Reads the credential anew: a reader that is started again takes a new one.
-    pub(super) fn load(&self, health: &Health, assets: &Assets, timezone: &str) -> Option<Arc<Members>> {
+    pub(super) fn load(&self, health: &Health, assets: &Assets) -> Option<Arc<Members>> {
         let keys = match credential::load(&self.credentials, &self.store) {
             Ok(keys) => {
                 health.well(CARD_KEYS);
@@ -99,10 +115,18 @@ impl MemberKeys {
                 return None;
             }
         };
+        for named in self.accepted_stores.borrow().iter() {
+            if !matches!(named.as_str(), "own" | "all") && !keys.opens(named) {
+                tracing::warn!(
+                    store = named,
+                    "[purse] accept_stores names a store of which credential `card-keys` has no keys: its cards are \
+                     refused as store-not-accepted; let headquarters add its lines (docs/card-keys.md)"
+                );
+            }
+        }
         let layouts = assets.bundle.cards.iter().cloned().map(Arc::new).collect();
-        // The configuration has checked the name.
-        let timezone = TimeZone::get(timezone).unwrap_or(TimeZone::UTC);
         let (store, accepted_stores) = (self.store.clone(), self.accepted_stores.clone());
+        let timezone = self.timezone.clone();
         let policy = MemberPolicy { store, accepted_stores, timezone };
         Some(Arc::new(Members { keys: Arc::new(keys.with_purse(self.purse.clone())), layouts, policy }))
     }
@@ -114,22 +138,30 @@ mod tests {
 
     use super::*;
 
-    fn config(sam: &str) -> Config {
+    fn config(sam: &str, timezone: &str) -> Config {
         let text = format!(
-            "[gateway]\nstore = \"SH-0042\"\nid = \"gw-1\"\n[[reader]]\nid = \"sam-1\"\nkind = \"pcsc\"\nrole = \"sam\"\nname = {sam:?}\n"
+            "[gateway]\nstore = \"SH-0042\"\nid = \"gw-1\"\ntimezone = {timezone:?}\n[[reader]]\nid = \"sam-1\"\nkind = \"pcsc\"\nrole = \"sam\"\nname = {sam:?}\n"
         );
         crate::config::parse(Path::new("baygate.toml"), &text).unwrap()
     }
 
-    /// Headquarters pushes rules at any hour: tries that the SAM has lost are not forgotten by it.
+    /// Headquarters pushes rules at any hour: tries that the SAM has lost are not forgotten by it, and
+    /// no reader goes on with a terminal of its own.
     #[test]
-    fn a_new_configuration_keeps_the_terminal_that_it_asks_for_again() {
+    fn a_new_configuration_keeps_the_terminal() {
         let bundle = Bundle::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols")).unwrap();
-        let mut terminal = Terminal::of(&config("*SAM*"), &bundle);
+        let mut terminal = Terminal::of(&config("*SAM*", "UTC"), &bundle);
         let till = terminal.till.clone().unwrap();
-        assert!(!terminal.adopt(&config("*SAM*"), &bundle));
-        assert!(Arc::ptr_eq(&till, terminal.till.as_ref().unwrap()));
-        assert!(terminal.adopt(&config("* SAM 00"), &bundle));
-        assert!(!Arc::ptr_eq(&till, terminal.till.as_ref().unwrap()));
+        for (sam, timezone) in [("*SAM*", "UTC"), ("*SAM*", "Asia/Shanghai"), ("* SAM 00", "Asia/Shanghai")] {
+            terminal.adopt(&config(sam, timezone), &bundle);
+            assert!(Arc::ptr_eq(&till, terminal.till.as_ref().unwrap()), "{sam} {timezone}");
+        }
+        // Eight hours apart, whatever the hour: never the same.
+        let utc = Terminal::of(&config("*SAM*", "UTC"), &bundle).till.unwrap().moment();
+        assert_ne!(
+            (till.moment().date, till.moment().time[0]),
+            (utc.date, utc.time[0]),
+            "the zone that is now"
+        );
     }
 }

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::assets::Assets;
 use super::clock_watch::ClockWatch;
-use super::member_keys::{MemberKeys, Terminal};
+use super::member_keys::{MemberKeys, Terminal, zone};
 use super::notify;
 use super::plan::Service;
 use super::supervise::{ServiceFuture, Supervised};
@@ -39,7 +40,7 @@ pub struct Services {
     config_version: watch::Sender<String>,
     protocols_version: watch::Sender<String>,
     assets: watch::Sender<Assets>,
-    timezone: watch::Sender<String>,
+    timezone: watch::Sender<TimeZone>,
     shop: watch::Sender<Arc<Shop>>,
     accepted_stores: watch::Sender<Vec<String>>,
     purse: watch::Sender<Terminal>,
@@ -62,7 +63,7 @@ impl Services {
             rules: watch::Sender::new(Arc::clone(&assets.rules)),
             purse: watch::Sender::new(Terminal::of(config, &assets.bundle)),
             assets: watch::Sender::new(assets),
-            timezone: watch::Sender::new(config.gateway.timezone.clone()),
+            timezone: watch::Sender::new(zone(config)),
             shop: watch::Sender::new(Arc::new(Shop::of(config))),
             accepted_stores: watch::Sender::new(config.purse.accept_stores.clone()),
             directory: watch::Sender::new(Arc::new(Directory::of(config))),
@@ -80,9 +81,9 @@ impl Services {
         self.config_version.send_replace(config.version.clone());
         self.protocols_version.send_replace(assets.bundle.version().to_owned());
         self.rules.send_replace(Arc::clone(&assets.rules));
-        self.purse.send_if_modified(|terminal| terminal.adopt(config, &assets.bundle));
+        self.purse.send_modify(|terminal| terminal.adopt(config, &assets.bundle));
         self.assets.send_replace(assets);
-        self.timezone.send_replace(config.gateway.timezone.clone());
+        self.timezone.send_replace(zone(config));
         self.shop.send_replace(Arc::new(Shop::of(config)));
         self.accepted_stores.send_replace(config.purse.accept_stores.clone());
         self.directory.send_replace(Arc::new(Directory::of(config)));
@@ -103,7 +104,7 @@ impl Services {
     fn member_keys(&self) -> MemberKeys {
         let (credentials, store) = (self.credentials.clone(), self.source.store.clone());
         let (accepted_stores, purse) = (self.accepted_stores.subscribe(), self.purse.borrow().till.clone());
-        MemberKeys { credentials, store, accepted_stores, purse }
+        MemberKeys { credentials, store, accepted_stores, timezone: self.timezone.subscribe(), purse }
     }
 
     /// Starts one service under supervision.
@@ -115,11 +116,11 @@ impl Services {
         bound: Option<BoundApi>,
     ) -> Supervised {
         let (store, health, assets) = (self.store.clone(), self.health.clone(), self.assets.subscribe());
-        let (timezone, members) = (self.timezone.subscribe(), self.member_keys());
+        let members = self.member_keys();
         let shop = self.shop.subscribe();
         let make: Box<dyn Fn(CancellationToken) -> ServiceFuture + Send> = match service.clone() {
             Service::Reader(table, till) => Box::new(move |stop| {
-                let members = members.load(&health, &assets.borrow(), &timezone.borrow());
+                let members = members.load(&health, &assets.borrow());
                 let (store, health, shop) = (store.clone(), health.clone(), shop.clone());
                 let serve =
                     card::serve_reader(table.clone(), till.clone(), members, shop, store, health, stop);

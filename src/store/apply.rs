@@ -242,6 +242,7 @@ pub(super) fn unguarded(
             Op::Member(op) => op.apply(tx),
             Op::CardPin(op) => op.apply(tx),
             Op::Hotlist(op) => op.apply(tx),
+            Op::CounterWords(op) => op.apply(tx),
             Op::Token(op) => op.apply(tx),
             Op::Operator(op) => op.apply(tx),
             Op::Shift(op) => op.apply(tx),

@@ -26,6 +26,7 @@ pub mod commands;
 mod commit;
 pub mod confirmations;
 mod connection;
+pub mod counter_words;
 pub mod cursors;
 pub mod devices;
 mod epoch;
@@ -139,6 +140,8 @@ pub enum Op {
     CardPin(card_pins::CardPinOp),
     /// Headquarters' list of stopped cards.
     Hotlist(hotlist::HotlistOp),
+    /// What headquarters sends for the counter.
+    CounterWords(counter_words::CounterWordsOp),
     /// The wall clock.
     Clock(clock_mark::ClockOp),
     /// Tokens.

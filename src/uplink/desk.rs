@@ -102,6 +102,10 @@ impl Desk {
                     let done = self.result(order, CommandOutcome::Done, None, Some(result))?;
                     Ok((batch.op(Op::Hotlist(op)).event(done), "done"))
                 }
+                Ok(Begin::Words(op, result)) => {
+                    let done = self.result(order, CommandOutcome::Done, None, Some(result))?;
+                    Ok((batch.op(Op::CounterWords(op)).event(done), "done"))
+                }
                 Ok(Begin::Reissue(record)) => self.reissue(order, batch, &record).await,
                 Ok(Begin::Ask { row, kind, target, body }) => {
                     let asked = Uuid::now_v7();

@@ -46,10 +46,24 @@ impl Shop {
 
     /// With another reader than the virtual one.
     pub async fn open_at(reader: &str, port: u16, rules: &str) -> Self {
+        Self::open_with(STORE, &credential(), (reader, port), rules).await
+    }
+
+    /// Another store's, with keys of its own.
+    pub async fn open_of(store: &str, credential: &str, rules: &str) -> Self {
+        let port = free_port();
+        let reader = format!("kind = \"vpcd\"\nlisten = \"127.0.0.1:{port}\"");
+        Self::open_with(store, credential, (&reader, port), rules).await
+    }
+
+    async fn open_with(store: &str, credential: &str, (reader, port): (&str, u16), rules: &str) -> Self {
         let desk = Desk::new();
         std::fs::create_dir(desk.path("credentials")).unwrap();
-        std::fs::write(desk.path("credentials").join("card-keys"), credential()).unwrap();
+        std::fs::write(desk.path("credentials").join("card-keys"), credential).unwrap();
         desk.write(&format!("[[reader]]\nid = \"counter-1\"\n{reader}\n\n{rules}"));
+        let text = std::fs::read_to_string(desk.config()).unwrap();
+        let named = format!("store = {store:?}");
+        std::fs::write(desk.config(), text.replacen(&format!("store = {STORE:?}"), &named, 1)).unwrap();
         let (daemon, client) = start(&desk).await;
         Self { desk, daemon: Some(daemon), client, port }
     }

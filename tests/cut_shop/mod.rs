@@ -1,8 +1,9 @@
 //! A reader's service on a real store, cards that can be cut at any command, and what was told.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use baygate::card::counter::{By, Deal, ISSUE, IssueAsked, PREPARE, TRANSACTION};
 use baygate::card::keys::sealed::SealedKeys;
@@ -61,6 +62,9 @@ pub fn blank(sim: Sim, n: usize) -> Chip {
     Chip::new(profile)
 }
 
+/// What each card had lost of tries when it was laid on a reader, by the reader's port.
+static LAID: Mutex<BTreeMap<(u16, Vec<u8>), u32>> = Mutex::new(BTreeMap::new());
+
 pub fn by() -> By {
     By { operator: "li".into(), till: "till-1".parse().unwrap() }
 }
@@ -95,6 +99,7 @@ impl Shop {
     pub async fn lay(&self, chip: &Chip) -> CardSim {
         let mut chip = chip.clone();
         chip.reset();
+        LAID.lock().unwrap().insert(self.key(&chip), chip.tries_lost());
         let uid = hex::encode_upper(chip.shown());
         let card = loop {
             match CardSim::present(("127.0.0.1", self.port), chip.clone()).await {
@@ -109,8 +114,19 @@ impl Shop {
         card
     }
 
+    fn key(&self, chip: &Chip) -> (u16, Vec<u8>) {
+        (self.port, chip.profile().uid.clone())
+    }
+
+    /// Whatever was done and cut while the card lay there, it cost one try at most.
     pub async fn take_away(&self, card: CardSim) -> Chip {
         let chip = card.chip();
+        let laid = LAID.lock().unwrap().get(&self.key(&chip)).copied();
+        let lost = chip.tries_lost();
+        assert!(
+            laid.is_none_or(|laid| lost <= laid + 1),
+            "{lost} tries lost, {laid:?} when it was laid there"
+        );
         card.remove().await;
         self.until("the card is gone", |r| r.cards_in_field().unwrap().is_empty().then_some(())).await;
         chip

@@ -1,5 +1,5 @@
 //! A shop with the real daemon and headquarters behind it, over a real Mosquitto.
-#![allow(clippy::unwrap_used)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -42,6 +42,11 @@ impl House {
     pub async fn kill_and_restart(&mut self) {
         self.shop.kill_and_restart().await;
         self.online().await;
+    }
+
+    /// The line to headquarters is cut.
+    pub fn loses_its_line(&mut self) {
+        self.broker.kill();
     }
 
     /// What became of a command.

@@ -13,9 +13,10 @@ use uuid::Uuid;
 use super::super::extract::{Params, Segment};
 use super::super::problem::Problem;
 use super::super::state::Shared;
+use crate::card::counter_word::word_for;
 use crate::card::purse::life::is_replacement;
 use crate::clock::UtcMillis;
-use crate::event::card::Technology;
+use crate::event::card::{CounterWord, Technology};
 use crate::event::ledger::{CardStanding, CardTransaction, CardType, ListedMember, TransactionKind};
 use crate::ident::{CardNo, CardUid, StoreId};
 use crate::money::{CouponId, Fen};
@@ -77,6 +78,11 @@ pub(super) struct CardRecord {
     /// What it holds was so then; it may have been used elsewhere since.
     #[schema(value_type = String, format = "date-time")]
     known_at: UtcMillis,
+    /// What headquarters sent for the counter, as in `card.tapped`: `level`, `next_contact`, `offers`,
+    /// `reminders`, `data_age_s`.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    word: CounterWord,
     /// Transactions that are not settled, oldest first.
     unsettled: Vec<UnsettledView>,
     /// Giving halves of transfers and replacements, from or to this card, that nobody has received.
@@ -227,6 +233,7 @@ impl CardRecord {
             known_at: written.map_or(seen_at, |written| written.max(seen_at)),
             unsettled: unsettled.into_iter().map(UnsettledView::from).collect(),
             transfers_due: Vec::new(),
+            word: CounterWord::default(),
             card_no: seen.card_no,
             uid: seen.uid,
             technology: seen.technology,
@@ -247,12 +254,14 @@ pub(super) async fn card(
     card_no: Segment,
 ) -> Result<Answer<CardRecord>, Problem> {
     let wanted = number(&card_no)?;
+    let timezone = shared.context.shop.borrow().timezone.clone();
     let read = move |r: &Reader<'_>| -> Result<Option<CardRecord>, StoreError> {
         let Some(row) = r.member_card(&wanted)? else { return Ok(None) };
         let newest = r.transactions_of(&wanted, None, 1)?.pop();
         let last = newest.filter(|newest| newest.state == Stage::Committed);
         let mut card = CardRecord::of(row, last, r.unsettled_of(&wanted)?, r.is_hotlisted(&wanted)?);
         card.transfers_due = transfers_due(r, &wanted)?;
+        card.word = word_for(r, &wanted, &timezone)?;
         Ok(Some(card))
     };
     if let Some(card) = shared.context.store.read(read).await? {

@@ -160,7 +160,7 @@ impl Desk {
         }
     }
 
-    pub(super) fn shop(&self) -> Arc<Shop> {
+    pub(crate) fn shop(&self) -> Arc<Shop> {
         Arc::clone(&self.shop.borrow())
     }
 

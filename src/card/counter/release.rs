@@ -121,5 +121,5 @@ pub(super) async fn standing(desk: &Desk, opened: &Opened) -> Result<Standing, S
         Ok(()) => Standing::Member(Box::new(told(&opened.current))),
         Err(refusal) => Standing::Refused(refusal),
     };
-    stops::judged(&desk.store, standing).await
+    stops::judged(&desk.store, desk.shop().timezone.clone(), standing).await
 }

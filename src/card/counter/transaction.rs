@@ -13,6 +13,7 @@ use super::original::{Before, is_parked};
 use super::refused::Refused;
 use super::replace::{self, Moving};
 use super::shop::Shop;
+use crate::card::keys::KeyError;
 use crate::card::medium::{Finding, Reading, WriteOutcome, Writing};
 use crate::card::purse::capability::Limits;
 use crate::card::purse::day::business_day;
@@ -147,7 +148,7 @@ pub(super) async fn deal(desk: &Desk, request: &RequestRow, card: &mut InField) 
 }
 
 /// What the purse of a CPU card does not do here: a load is headquarters' alone, and a purchase
-/// needs a SAM.
+/// needs a SAM that has tries left.
 fn beyond_the_till(desk: &Desk, made: &Made, card: &InField) -> Option<Refused> {
     let keys =
         desk.members.as_ref().filter(|_| card.technology == Technology::Cpu).map(|members| &members.keys)?;
@@ -155,6 +156,10 @@ fn beyond_the_till(desk: &Desk, made: &Made, card: &InField) -> Option<Refused> 
         (Ordering::Greater, None) => Some(Refusal::NeedsHeadquarters.into()),
         (Ordering::Greater, Some(purse)) if !purse.can_load() => Some(Refusal::NeedsHeadquarters.into()),
         (Ordering::Less, None) => Some(CardRefusal::KeyMissing.into()),
+        (Ordering::Less, Some(purse)) if purse.is_spared() => {
+            tracing::error!(error = %KeyError::SamSpared, "a purchase from a CPU card is refused");
+            Some(CardRefusal::KeyMissing.into())
+        }
         _ => None,
     }
 }

@@ -9,6 +9,8 @@
 //!  current 2
 //!  1 debit  …32 hex digits…
 //!  2 record …32 hex digits…
+//!  store BJ-0001             # a store of the group whose cards are opened here as well
+//!  4 debit  …32 hex digits…
 //! ```
 
 use std::collections::BTreeMap;
@@ -16,7 +18,7 @@ use std::collections::BTreeMap;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::sealed::SealedKeys;
+use super::sealed::{Masters, SealedKeys};
 use super::{KeyStore, KeyVersion, Purpose};
 use crate::config::credentials::{CredentialError, Credentials};
 use crate::ident::StoreId;
@@ -82,6 +84,12 @@ pub enum LineProblem {
     /// Not a store's name.
     #[error("this is no store's name; write it as `gateway.store` has it")]
     Store,
+    /// `current` behind another store's name.
+    #[error("only the gateway's own store has a `current`; put it above the line of the second store")]
+    OthersCurrent,
+    /// Keys that change another store's cards.
+    #[error("purpose `manage` of another store stays there: its cards are neither issued nor re-keyed here")]
+    OthersManage,
 }
 
 fn hint(near: Option<Purpose>) -> String {
@@ -111,6 +119,9 @@ pub enum WholeProblem {
     /// `current` names a version without keys.
     #[error("`current` is {0}, and there is no key of that version; add its lines")]
     NoKeys(KeyVersion),
+    /// Another store is named, and nothing of it.
+    #[error("there is no key of store {0}; add its lines, or take its `store` line away")]
+    NoKeysOf(StoreId),
 }
 
 /// Reads the credential, if there is one.
@@ -142,12 +153,17 @@ pub fn parse(text: &[u8], own: &StoreId) -> Result<SealedKeys, LoadError> {
 /// A value and the line it was read from.
 type At<T> = (usize, T);
 
+/// The store's place among those read, then as [`Masters`] has it. What stands above the first
+/// store's name is the first one's.
+type KeyId = (usize, KeyVersion, Purpose);
+
 /// What was read so far, with the lines.
 #[derive(Default)]
 struct Draft {
-    store: Option<At<StoreId>>,
+    /// The gateway's own first.
+    stores: Vec<At<StoreId>>,
     current: Option<At<KeyVersion>>,
-    masters: BTreeMap<(KeyVersion, Purpose), At<Zeroizing<[u8; 16]>>>,
+    masters: BTreeMap<KeyId, At<Zeroizing<[u8; 16]>>>,
 }
 
 impl Draft {
@@ -160,18 +176,35 @@ impl Draft {
         match (words.next(), words.next(), words.next(), words.next()) {
             (Some("store"), Some(name), None, _) => {
                 let store = StoreId::new(name).ok().filter(|_| !may_be_a_key(name));
-                once(&mut self.store, number, store.ok_or(LineProblem::Store)?)
+                self.store(number, store.ok_or(LineProblem::Store)?)
             }
+            (Some("current"), Some(_), None, _) if self.place() > 0 => Err(LineProblem::OthersCurrent),
             (Some("current"), Some(of), None, _) => once(&mut self.current, number, version(of)?),
             (Some(of), Some(purpose), Some(hex), None) => self.key(number, of, purpose, hex),
             _ => Err(LineProblem::Form),
         }
     }
 
+    /// Whose keys come now.
+    fn place(&self) -> usize {
+        self.stores.len().saturating_sub(1)
+    }
+
+    fn store(&mut self, number: usize, store: StoreId) -> Result<(), LineProblem> {
+        if let Some((line, _)) = self.stores.iter().find(|(_, known)| *known == store) {
+            return Err(LineProblem::Twice { line: *line });
+        }
+        self.stores.push((number, store));
+        Ok(())
+    }
+
     fn key(&mut self, number: usize, of: &str, purpose: &str, digits: &str) -> Result<(), LineProblem> {
         let named = Purpose::ALL.into_iter().find(|known| known.name() == purpose);
         let named = named.ok_or_else(|| LineProblem::Purpose { near: nearest(purpose) })?;
-        let id = (version(of)?, named);
+        let id = (self.place(), version(of)?, named);
+        if self.place() > 0 && named == Purpose::Manage {
+            return Err(LineProblem::OthersManage);
+        }
         let mut key = Zeroizing::new([0; 16]);
         hex::decode_to_slice(digits, &mut key[..]).map_err(|_| LineProblem::Key)?;
         if is_weak(&key) {
@@ -190,16 +223,26 @@ impl Draft {
     }
 
     fn finish(self, own: &StoreId) -> Result<SealedKeys, WholeProblem> {
-        let (_, store) = self.store.ok_or(WholeProblem::NoStore)?;
+        let mut stores = self.stores.into_iter().map(|(_, store)| store);
+        let store = stores.next().ok_or(WholeProblem::NoStore)?;
         if store != *own {
             return Err(WholeProblem::OtherStore { of: store, own: own.clone() });
         }
         let (_, current) = self.current.ok_or(WholeProblem::NoCurrent)?;
-        if !self.masters.keys().any(|(version, _)| *version == current) {
+        let mut sets: BTreeMap<usize, Masters> = BTreeMap::new();
+        for ((place, version, purpose), (_, key)) in self.masters {
+            sets.entry(place).or_default().insert((version, purpose), key);
+        }
+        let masters = sets.remove(&0).unwrap_or_default();
+        if !masters.keys().any(|(version, _)| *version == current) {
             return Err(WholeProblem::NoKeys(current));
         }
-        let masters = self.masters.into_iter().map(|(id, (_, key))| (id, key)).collect();
-        Ok(SealedKeys::new(store, current, masters))
+        let mut keys = SealedKeys::new(store, current, masters);
+        for (place, other) in (1..).zip(stores) {
+            let masters = sets.remove(&place).ok_or_else(|| WholeProblem::NoKeysOf(other.clone()))?;
+            keys = keys.with_store(other, masters);
+        }
+        Ok(keys)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Forms of the credential, each with its word.
 
 use super::*;
+use crate::card::keys::{CardRef, KeyError};
 
 const GOOD: &str = "\
 # made by hand
@@ -24,8 +25,31 @@ fn a_good_one_is_read() {
     assert_eq!(
         format!("{keys:?}"),
         "SealedKeys { store: StoreId(SH-0042), current: KeyVersion(2), \
-         held: [(KeyVersion(1), Debit), (KeyVersion(2), Record), (KeyVersion(2), Debit)], .. }"
+         held: [(KeyVersion(1), Debit), (KeyVersion(2), Record), (KeyVersion(2), Debit)], others: [], .. }"
     );
+}
+
+/// Another store's keys, behind its name.
+const NEIGHBOUR: &str =
+    "store BJ-0001\n7 record 101112131415161718191A1B1C1D1E1F\n7 debit 202122232425262728292A2B2C2D2E2F\n";
+
+#[test]
+fn keys_of_a_second_store_are_its_own() {
+    let keys = parse(format!("{GOOD}{NEIGHBOUR}").as_bytes(), &own()).unwrap();
+    assert_eq!((keys.current(), keys.len()), (KeyVersion(2), 5));
+    assert!(keys.opens("SH-0042") && keys.opens("BJ-0001") && !keys.opens("BJ-0002"));
+    let uid = "04A1B2C3".parse().unwrap();
+    let store = |name: &str| StoreId::new(name).unwrap();
+    let mac = |name: &str, version| {
+        let store = store(name);
+        keys.record_mac(CardRef { uid: &uid, store: &store, version: KeyVersion(version) }, b"x")
+    };
+    assert!(mac("SH-0042", 2).is_ok() && mac("BJ-0001", 7).is_ok());
+    // No store has a version because another one has it.
+    for (name, version) in [("SH-0042", 7), ("BJ-0001", 2)] {
+        assert!(matches!(mac(name, version), Err(KeyError::Missing { .. })), "{name} {version}");
+    }
+    assert!(matches!(mac("BJ-0002", 7), Err(KeyError::OtherStore { .. })));
 }
 
 #[test]
@@ -57,6 +81,22 @@ fn what_is_wrong_is_told_with_its_line_and_without_the_key() {
         (without("store"), "the line `store NAME` is missing"),
         (without("current"), "the line `current VERSION` is missing"),
         (without("2 "), "`current` is 2, and there is no key of that version"),
+        (
+            line("store BJ-0001\n1 debit 603DEB1015CA71BE2B73AEF0857D7781"),
+            "line 9: the same key stands in line 7",
+        ),
+        (
+            line(&format!("{NEIGHBOUR}7 debit 000102030405060708090A0B0C0D0E0F")),
+            "line 11: said before in line 10",
+        ),
+        (line(&format!("{NEIGHBOUR}store SH-0042")), "line 11: said before in line 2"),
+        (line(&format!("{NEIGHBOUR}current 7")), "line 11: only the gateway's own store"),
+        (
+            line(&format!("{NEIGHBOUR}7 manage 000102030405060708090A0B0C0D0E0F")),
+            "line 11: purpose `manage` of another store stays there",
+        ),
+        (line("store BJ-0001"), "there is no key of store BJ-0001"),
+        (format!("{NEIGHBOUR}current 7"), "made for store BJ-0001, and this gateway is of SH-0042"),
         (GOOD.replace("SH-0042", "SH-0043"), "made for store SH-0043, and this gateway is of SH-0042"),
     ];
     for (text, expected) in cases {

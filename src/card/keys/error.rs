@@ -13,8 +13,8 @@ fn said(status: Option<u16>) -> String {
 pub enum KeyError {
     /// The card's version is not held. Another one is not tried.
     #[error(
-        "key version {version} of purpose `{purpose}` is not in credential `card-keys`; \
-         add its line (docs/card-keys.md), or re-key the card where it is known"
+        "key version {version} of purpose `{purpose}` is not among the keys of the card's store in credential \
+         `card-keys`; add its line (docs/card-keys.md), or re-key the card where it is known"
     )]
     Missing {
         /// As the card said.
@@ -22,10 +22,10 @@ pub enum KeyError {
         /// What it was needed for.
         purpose: Purpose,
     },
-    /// The keys reach this store's cards only.
+    /// No keys of the card's store are held.
     #[error(
-        "the card was issued by store {issuer}, and credential `card-keys` holds the keys of {own}; \
-         let headquarters serve it, or use a SAM"
+        "the card was issued by store {issuer}, and credential `card-keys` of {own} has no keys of that store; \
+         let headquarters add them, or serve it, or use a SAM"
     )]
     OtherStore {
         /// Who issued the card.

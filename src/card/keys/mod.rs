@@ -15,6 +15,7 @@
 pub mod credential;
 mod derive;
 mod error;
+mod foil;
 mod login;
 pub mod psam;
 pub mod purse;

@@ -1,5 +1,6 @@
 //! The floor of key stores: master keys in the sealed credential `card-keys`. They
-//! are this store's alone, and value on its cards is kept low.
+//! are this store's, and of other stores of the group as far as the credential names them; value on
+//! such cards is kept low.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,10 +23,14 @@ use crate::ident::{CardUid, StoreId};
 use crate::protocols::cards::access_is_ours;
 
 /// Master keys of one store.
+pub type Masters = BTreeMap<(KeyVersion, Purpose), Zeroizing<[u8; 16]>>;
+
+/// Master keys of this store, and of those whose cards it opens as well.
 pub struct SealedKeys {
     store: StoreId,
     current: KeyVersion,
-    masters: BTreeMap<(KeyVersion, Purpose), Zeroizing<[u8; 16]>>,
+    masters: Masters,
+    others: BTreeMap<StoreId, Masters>,
     purse: Option<Arc<TillPurse>>,
 }
 
@@ -35,6 +40,7 @@ impl fmt::Debug for SealedKeys {
             .field("store", &self.store)
             .field("current", &self.current)
             .field("held", &self.masters.keys().collect::<Vec<_>>())
+            .field("others", &self.others.keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
@@ -42,12 +48,24 @@ impl fmt::Debug for SealedKeys {
 impl SealedKeys {
     /// Takes master keys over.
     #[must_use]
-    pub fn new(
-        store: StoreId,
-        current: KeyVersion,
-        masters: BTreeMap<(KeyVersion, Purpose), Zeroizing<[u8; 16]>>,
-    ) -> Self {
-        Self { store, current, masters, purse: None }
+    pub fn new(store: StoreId, current: KeyVersion, masters: Masters) -> Self {
+        Self { store, current, masters, others: BTreeMap::new(), purse: None }
+    }
+
+    /// With the keys of another store: its cards are opened too, and none is issued or moved to
+    /// newer keys here.
+    #[must_use]
+    pub fn with_store(mut self, store: StoreId, masters: Masters) -> Self {
+        if store != self.store {
+            self.others.insert(store, masters);
+        }
+        self
+    }
+
+    /// Whether it holds keys of that store.
+    #[must_use]
+    pub fn opens(&self, store: &str) -> bool {
+        self.store.as_str() == store || self.others.keys().any(|other| other.as_str() == store)
     }
 
     /// With a purchase terminal for CPU cards.
@@ -60,13 +78,13 @@ impl SealedKeys {
     /// How many keys it holds.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.masters.len()
+        self.masters.len() + self.others.values().map(BTreeMap::len).sum::<usize>()
     }
 
     /// Whether it holds none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.masters.is_empty()
+        self.len() == 0
     }
 
     /// The purchase key of one CPU card.
@@ -95,10 +113,12 @@ impl SealedKeys {
         version: KeyVersion,
         purpose: Purpose,
     ) -> Result<&Zeroizing<[u8; 16]>, KeyError> {
-        if *store != self.store {
-            return Err(KeyError::OtherStore { issuer: store.clone(), own: self.store.clone() });
-        }
-        self.masters.get(&(version, purpose)).ok_or(KeyError::Missing { version, purpose })
+        let masters = match self.others.get(store) {
+            _ if *store == self.store => &self.masters,
+            Some(masters) => masters,
+            None => return Err(KeyError::OtherStore { issuer: store.clone(), own: self.store.clone() }),
+        };
+        masters.get(&(version, purpose)).ok_or(KeyError::Missing { version, purpose })
     }
 
     fn master(&self, store: &StoreId, version: KeyVersion, purpose: Purpose) -> Result<AesKey, KeyError> {
@@ -107,7 +127,7 @@ impl SealedKeys {
 
     fn key(&self, card: CardRef<'_>, purpose: Purpose, used: Use, place: u8) -> Result<AesKey, KeyError> {
         let master = self.master(card.store, card.version, purpose)?;
-        Ok(of_card(&master, used, place, &self.store, Some(card.uid)))
+        Ok(of_card(&master, used, place, card.store, Some(card.uid)))
     }
 
     /// Keys for addresses do not depend on the number under which a tag has them.
@@ -123,7 +143,7 @@ impl SealedKeys {
 
     fn sun_meta_key(&self, store: &StoreId, version: KeyVersion) -> Result<AesKey, KeyError> {
         let master = self.master(store, version, Purpose::Sun)?;
-        Ok(of_card(&master, Use::SunMeta, 0, &self.store, None))
+        Ok(of_card(&master, Use::SunMeta, 0, store, None))
     }
 
     /// A DESFire application's or NTAG 424's key, and the one that stands there.

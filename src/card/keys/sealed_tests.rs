@@ -150,8 +150,22 @@ fn another_stores_keys_are_others_even_from_the_same_master() {
     );
     assert_eq!(
         keys().record_mac(card(&elsewhere), b"x"),
-        Err(KeyError::OtherStore { issuer: elsewhere, own })
+        Err(KeyError::OtherStore { issuer: elsewhere.clone(), own: own.clone() })
     );
+    // Where the credential names it, its cards are opened with its keys, and ours stay ours.
+    let both = keys().with_store(
+        elsewhere.clone(),
+        [((KeyVersion(1), Purpose::Record), Zeroizing::new(unhex(DEBIT)))].into(),
+    );
+    let theirs = SealedKeys::new(
+        elsewhere.clone(),
+        KeyVersion(1),
+        [((KeyVersion(1), Purpose::Record), Zeroizing::new(unhex(DEBIT)))].into(),
+    );
+    assert_eq!(both.record_mac(card(&elsewhere), b"x"), theirs.record_mac(card(&elsewhere), b"x"));
+    assert_eq!(both.record_mac(card(&own), b"x"), keys().record_mac(card(&own), b"x"));
+    let own_again = keys().with_store(own.clone(), BTreeMap::new());
+    assert_eq!(own_again.record_mac(card(&own), b"x"), keys().record_mac(card(&own), b"x"), "never replaced");
 }
 
 #[test]

@@ -13,16 +13,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::tz::TimeZone;
 
-use super::purse::{Approval, Purchase, Serial};
+pub use super::foil::{Leaves, OpenPurse, Word};
+
+use super::foil::Foil;
+use super::purse::{Purchase, Serial};
 use super::{KeyError, KeyVersion, PurseKeys};
 use crate::card::crypto::pboc::{LOAD_PURSE, Moment, PURCHASE_PURSE, Terms};
-use crate::card::record::MemberRecord;
 use crate::clock::UtcMillis;
 use crate::event::ledger::Proof;
 use crate::ident::{CardUid, StoreId};
@@ -75,64 +77,21 @@ pub trait Headquarters: fmt::Debug + Send + Sync {
     fn load_mac2(&self, load: &Load) -> Result<[u8; 4], KeyError>;
 }
 
-/// What is kept of an approval.
-struct Foil {
-    /// Of a purchase: to recognise the card's answer with.
-    approval: Option<Approval>,
-    open: OpenPurse,
-    leaves: Leaves,
-    proof: Proof,
-    word: Word,
-}
-
-/// What is known of a counterfoil.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Word {
-    /// The card's answer did not come.
-    Open,
-    /// The SAM knows the card's answer to be right: it gave up the amount. Of a load: the card took it.
-    Believed,
-    /// The card answered, or keeps no proof, and nobody could check it: headquarters can.
-    Unproven,
-    /// The SAM knows the answer to be wrong: this is no card of the chain's.
-    Refuted,
-}
-
-/// Which record a purse's transaction leaves on its card: tells it from every other of that card.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Leaves {
-    counter: u32,
-    tag: Option<[u8; 4]>,
-}
-
-impl From<&MemberRecord> for Leaves {
-    fn from(record: &MemberRecord) -> Self {
-        Self { counter: record.counter, tag: record.last.map(|last| last.tag) }
-    }
-}
-
-/// A purse transaction whose answer did not come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OpenPurse {
-    /// Purchase or load, as the card names it.
-    pub kind: u8,
-    /// The card's counter before it.
-    pub sequence: u16,
-    /// Fen on the card if it happened.
-    pub balance_after: u32,
-}
-
-/// Purchases and loads at one gateway.
+/// Purchases and loads at one gateway. There is one of it whatever the configuration becomes: two
+/// would each know half of what one SAM was shown.
 pub struct TillPurse {
-    opener: Box<Opener>,
+    opener: Mutex<Arc<Opener>>,
+    /// Another opener came: the terminal that is open is not the one meant.
+    opens_anew: AtomicBool,
     terminal: Mutex<Option<Box<dyn PurseKeys>>>,
     headquarters: Option<Arc<dyn Headquarters>>,
-    timezone: TimeZone,
+    timezone: Mutex<TimeZone>,
     foils: Mutex<HashMap<CardUid, Foil>>,
     /// Whose purchase is open on the terminal, and since when.
     turn: Mutex<Option<(CardUid, Instant)>>,
     turned: Condvar,
-    /// Wrong answers that the SAM was shown since the last right one.
+    /// Wrong answers that the SAM was shown since the last right one. Changed behind the terminal's
+    /// lock, so that no purchase begins between an answer and its count.
     wrong: AtomicU8,
 }
 
@@ -151,10 +110,11 @@ impl TillPurse {
     #[must_use]
     pub fn new(opener: Box<Opener>, timezone: TimeZone) -> Self {
         Self {
-            opener,
+            opener: Mutex::new(Arc::from(opener)),
+            opens_anew: AtomicBool::new(false),
             terminal: Mutex::default(),
             headquarters: None,
-            timezone,
+            timezone: Mutex::new(timezone),
             foils: Mutex::default(),
             turn: Mutex::default(),
             turned: Condvar::new(),
@@ -169,6 +129,24 @@ impl TillPurse {
         self
     }
 
+    /// The terminal is opened otherwise from the next purchase on. What the SAM was shown stays
+    /// counted: it may be the same one under another name.
+    pub fn opens_with(&self, opener: Box<Opener>) {
+        *lock(&self.opener) = Arc::from(opener);
+        self.opens_anew.store(true, Ordering::Release);
+    }
+
+    /// Cards are told the time of another zone.
+    pub fn set_timezone(&self, timezone: TimeZone) {
+        *lock(&self.timezone) = timezone;
+    }
+
+    /// Whether one more wrong answer could lock the SAM: no purchase is begun then.
+    #[must_use]
+    pub fn is_spared(&self) -> bool {
+        self.wrong.load(Ordering::Relaxed) >= MAX_WRONG
+    }
+
     /// Whether loads can be asked for.
     #[must_use]
     pub fn can_load(&self) -> bool {
@@ -179,7 +157,7 @@ impl TillPurse {
     #[must_use]
     pub fn moment(&self) -> Moment {
         let time = jiff::Timestamp::from_millisecond(UtcMillis::now().0).unwrap_or_default();
-        let time = time.to_zoned(self.timezone.clone());
+        let time = time.to_zoned(lock(&self.timezone).clone());
         let bcd = |number: i16| u8::try_from(((number / 10 % 10) << 4) | (number % 10)).unwrap_or_default();
         let (year, second) = (time.year(), time.second());
         let date = [bcd(year / 100), bcd(year % 100), bcd(time.month().into()), bcd(time.day().into())];
@@ -206,12 +184,13 @@ impl TillPurse {
         purchase: &Purchase<'_>,
     ) -> Result<(u32, [u8; 4]), KeyError> {
         self.take_turn(uid);
-        // The one before it has answered by now.
-        if self.wrong.load(Ordering::Relaxed) >= MAX_WRONG {
-            self.end_turn(uid);
-            return Err(KeyError::SamSpared);
-        }
-        let approved = self.with_terminal(|terminal| Ok((terminal.terminal(), terminal.approve(purchase)?)));
+        let approved = self.with_terminal(|terminal| {
+            // Whoever was asked before has been counted by now.
+            if self.is_spared() {
+                return Err(KeyError::SamSpared);
+            }
+            Ok((terminal.terminal(), terminal.approve(purchase)?))
+        });
         let (terminal, approval) = approved.inspect_err(|_| self.end_turn(uid))?;
         let opening = &purchase.opening;
         let said = (approval.terminal_sequence, approval.mac1);
@@ -272,15 +251,9 @@ impl TillPurse {
         let word = match (approval, mac2) {
             _ if is_load => Word::Believed,
             (Some(approval), Some(mac2)) => {
-                match self.with_terminal(|terminal| terminal.confirm(&approval, &mac2)) {
-                    Ok(true) => {
-                        self.wrong.store(0, Ordering::Relaxed);
-                        Word::Believed
-                    }
-                    Ok(false) => {
-                        self.wrong.fetch_add(1, Ordering::Relaxed);
-                        Word::Refuted
-                    }
+                match self.with_terminal(|terminal| self.counted(terminal.confirm(&approval, &mac2))) {
+                    Ok(true) => Word::Believed,
+                    Ok(false) => Word::Refuted,
                     Err(error) => {
                         tracing::warn!(%error, "a purchase could not be checked");
                         Word::Unproven
@@ -295,6 +268,18 @@ impl TillPurse {
         }
         self.became(uid, leaves, word);
         word
+    }
+
+    /// Counts what the SAM was shown. Where its answer was lost it may have found the card's wrong.
+    fn counted(&self, confirmed: Result<bool, KeyError>) -> Result<bool, KeyError> {
+        match confirmed {
+            Ok(true) => self.wrong.store(0, Ordering::Relaxed),
+            Ok(false) | Err(KeyError::Sam { status: None, .. }) => {
+                self.wrong.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => {}
+        }
+        confirmed
     }
 
     /// The card keeps no proof of the transaction whose answer did not come.
@@ -369,9 +354,15 @@ impl TillPurse {
         act: impl FnOnce(&mut dyn PurseKeys) -> Result<T, KeyError>,
     ) -> Result<T, KeyError> {
         let mut terminal = lock(&self.terminal);
+        if self.opens_anew.swap(false, Ordering::Acquire) {
+            *terminal = None;
+        }
         let open = match &mut *terminal {
             Some(open) => open,
-            none => none.insert((self.opener)()?),
+            none => {
+                let opener = Arc::clone(&lock(&self.opener));
+                none.insert(opener()?)
+            }
         };
         let acted = act(&mut **open);
         if let Err(KeyError::Sam { .. }) = acted {

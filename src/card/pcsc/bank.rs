@@ -35,10 +35,19 @@ pub(super) fn serves(glob: &WildMatch, role: ReaderRole, name: &str) -> bool {
     glob.matches(name) && (role == ReaderRole::Sam || !sam_slot::is_named_sam(name))
 }
 
+/// What lies in a reader.
+struct Laid {
+    id: u64,
+    atr: Vec<u8>,
+    seen: Instant,
+}
+
 /// One matching reader.
 #[derive(Default)]
 struct Slot {
     field: Field,
+    /// What its field was told of, and has not been told to be gone.
+    shown: Option<u64>,
     atr: Vec<u8>,
     seen: Option<Instant>,
     worker: Option<Worker>,
@@ -59,6 +68,8 @@ pub(super) struct Bank {
     sams: Vec<WildMatch>,
     /// Every reader that pcscd knows.
     names: Vec<String>,
+    /// What lies in any of them: whose it is may depend on what lies in the others.
+    laid: BTreeMap<String, Laid>,
     members: Option<Arc<Members>>,
     reports: Reports,
     outcomes: mpsc::Sender<Outcome>,
@@ -86,6 +97,7 @@ impl Bank {
             role,
             sams: sams.iter().map(|glob| WildMatch::new(glob)).collect(),
             names: Vec::new(),
+            laid: BTreeMap::new(),
             members,
             reports,
             outcomes,
@@ -97,44 +109,74 @@ impl Bank {
         }
     }
 
+    /// What was seen is acted on once the whole look is known.
     pub(super) async fn notice(&mut self, notice: Notice) -> Result<(), Unheard> {
         match notice {
             Notice::Down(error) => return self.service_down(Service::Down(error)).await,
-            Notice::Readers(names) => self.readers(&names).await?,
-            Notice::Present { reader, atr, .. } if !self.is_ours(&reader, &atr) => {
-                self.feed(&reader, Input::Empty).await?;
+            Notice::Readers(names) => {
+                self.service = Service::Up;
+                self.laid.retain(|name, _| names.contains(name));
+                self.names = names;
             }
             Notice::Present { reader, atr, seen } => {
-                let stay = Stay(self.fresh_id());
-                if let Some(slot) = self.slots.get_mut(&reader) {
-                    slot.atr = atr;
-                    slot.seen = Some(seen);
-                    slot.retry = None;
-                    self.feed(&reader, Input::Present(stay)).await?;
-                }
+                let laid = Laid { id: self.fresh_id(), atr, seen };
+                self.laid.insert(reader, laid);
             }
-            Notice::Empty { reader } => self.feed(&reader, Input::Empty).await?,
+            Notice::Empty { reader } => drop(self.laid.remove(&reader)),
             Notice::Looked => {
                 self.looked = true;
+                self.readers().await?;
+                for name in self.slots.keys().cloned().collect::<Vec<_>>() {
+                    self.field_of(&name).await?;
+                }
                 return self.tell_state().await;
             }
         }
         Ok(())
     }
 
-    /// Whether what lies there is what the table is for: a card, or the SAM.
-    fn is_ours(&self, reader: &str, atr: &[u8]) -> bool {
-        let names = self.names.iter().map(String::as_str);
-        match self.role {
-            ReaderRole::Card => !sam_slot::is_sam(&self.sams, names, reader, atr),
-            ReaderRole::Sam => sam_slot::can_be_sam(reader, atr),
+    /// Tells one reader's field what lies there now, where that is the table's.
+    async fn field_of(&mut self, name: &str) -> Result<(), Unheard> {
+        let laid = self.laid.get(name).map(|laid| laid.id);
+        let Some(shown) = self.slots.get(name).map(|slot| slot.shown) else { return Ok(()) };
+        // A member's card that was told stays one, also when the SAM beside it is pulled.
+        if shown == laid && (laid.is_none() || self.role == ReaderRole::Card) {
+            return Ok(());
+        }
+        let ours = laid.filter(|_| self.is_ours(name));
+        if shown == ours {
+            return Ok(());
+        }
+        let stay = ours.map(|_| Stay(self.fresh_id()));
+        let Some(slot) = self.slots.get_mut(name) else { return Ok(()) };
+        slot.shown = ours;
+        match (stay, self.laid.get(name)) {
+            (Some(stay), Some(laid)) => {
+                slot.atr.clone_from(&laid.atr);
+                slot.seen = Some(laid.seen);
+                slot.retry = None;
+                self.feed(name, Input::Present(stay)).await
+            }
+            _ => self.feed(name, Input::Empty).await,
         }
     }
 
+    /// Whether what lies there is what the table is for: a card, or the SAM.
+    fn is_ours(&self, reader: &str) -> bool {
+        let Some(laid) = self.laid.get(reader) else { return false };
+        match self.role {
+            ReaderRole::Card => !sam_slot::is_sam(&self.sams, self.seen(), reader, &laid.atr),
+            ReaderRole::Sam => sam_slot::can_be_sam(reader, &laid.atr),
+        }
+    }
+
+    /// Every reader, and whether something lies in it.
+    fn seen(&self) -> impl Iterator<Item = sam_slot::Seen<'_>> + Clone {
+        self.names.iter().map(|name| (name.as_str(), self.laid.contains_key(name)))
+    }
+
     /// Readers come and go; what goes takes its card along.
-    async fn readers(&mut self, names: &[String]) -> Result<(), Unheard> {
-        self.service = Service::Up;
-        self.names = names.to_vec();
+    async fn readers(&mut self) -> Result<(), Unheard> {
         let serving = self.serving();
         let gone: Vec<String> = self.slots.keys().filter(|name| !serving.contains(name)).cloned().collect();
         for name in gone {
@@ -153,18 +195,21 @@ impl Bank {
 
     /// The readers that serve the table.
     fn serving(&self) -> Vec<String> {
-        let names = self.names.iter().map(String::as_str);
         match self.role {
             ReaderRole::Card => {
-                names.filter(|name| serves(&self.pattern, self.role, name)).map(str::to_owned).collect()
+                let serves = |name: &&String| serves(&self.pattern, self.role, name);
+                self.names.iter().filter(serves).cloned().collect()
             }
-            ReaderRole::Sam => sam_slot::meant(&self.pattern, names).into_iter().map(str::to_owned).collect(),
+            ReaderRole::Sam => {
+                sam_slot::meant(&self.pattern, self.seen()).into_iter().map(str::to_owned).collect()
+            }
         }
     }
 
     pub(super) async fn service_down(&mut self, service: Service) -> Result<(), Unheard> {
         self.service = service;
         self.looked = true;
+        self.laid.clear();
         for name in self.slots.keys().cloned().collect::<Vec<_>>() {
             self.feed(&name, Input::Empty).await?;
             self.retire(&name);
@@ -300,6 +345,12 @@ impl Bank {
     /// The threads that now speak for these readers.
     pub(super) fn leases(&self) -> impl Iterator<Item = Lease> {
         self.slots.values().filter_map(|slot| Some(slot.worker.as_ref()?.lease().clone()))
+    }
+
+    /// Whether a card of the table's lies in that reader.
+    #[cfg(test)]
+    pub(super) fn is_occupied(&self, name: &str) -> bool {
+        self.slots.get(name).is_some_and(|slot| slot.field.is_occupied())
     }
 
     fn fresh_id(&mut self) -> u64 {

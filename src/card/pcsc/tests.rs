@@ -34,9 +34,14 @@ struct Bench {
 
 impl Bench {
     fn new(role: ReaderRole) -> Self {
+        Self::with(role, "R2")
+    }
+
+    /// Where a SAM is looked for in readers of this name.
+    fn with(role: ReaderRole, sams: &str) -> Self {
         let (sender, reports) = mpsc::channel(64);
         let (outcomes, finished) = mpsc::channel(16);
-        let bank = Bank::new("R*".into(), (role, &["R2".to_owned()]), None, Reports(sender), outcomes);
+        let bank = Bank::new("R*".into(), (role, &[sams.to_owned()]), None, Reports(sender), outcomes);
         Self { bank, reports, _outcomes: finished }
     }
 
@@ -96,9 +101,51 @@ async fn a_member_card_in_the_slot_is_no_sam() {
     assert_eq!(bench.see(Notice::Looked).await, ["all-empty", "sam-missing"]);
     assert_eq!(bench.see(present("R2")).await, [""; 0]);
     assert_eq!(bench.see(Notice::Looked).await, ["ready"]);
-    // A reader with a slot that says SAM comes: that one is meant.
+    // A reader with a slot that says SAM comes, empty: the SAM stays where it is.
     assert_eq!(bench.see(readers(&["R1", "R2", "R SAM"])).await, [""; 0]);
+    assert_eq!(bench.see(Notice::Looked).await, ["ready"]);
+    // With one in it, that one is meant; it leaves with its reader, and the other is there still.
+    bench.see(present("R SAM")).await;
+    assert_eq!(bench.see(Notice::Looked).await, ["ready"]);
+    bench.see(Notice::Empty { reader: "R2".into() }).await;
+    assert_eq!(bench.see(Notice::Looked).await, ["ready"]);
+    bench.see(present("R2")).await;
+    bench.see(readers(&["R1", "R2"])).await;
+    assert_eq!(bench.see(Notice::Looked).await, ["ready"]);
+    bench.see(Notice::Empty { reader: "R2".into() }).await;
     assert_eq!(bench.see(Notice::Looked).await, ["all-empty", "sam-missing"]);
+}
+
+/// Both may lie there before the first look is over, in any order.
+#[tokio::test]
+async fn a_chip_card_is_a_members_while_the_sam_lies_in_its_own_slot() {
+    let tapped = |bench: &Bench| bench.bank.is_occupied("R ICC");
+    for sam_first in [true, false] {
+        let mut bench = Bench::with(ReaderRole::Card, "R*");
+        bench.see(readers(&["R ICC", "R SAM"])).await;
+        let (first, then) = if sam_first { ("R SAM", "R ICC") } else { ("R ICC", "R SAM") };
+        bench.see(present(first)).await;
+        bench.see(present(then)).await;
+        bench.see(Notice::Looked).await;
+        assert!(tapped(&bench), "SAM first: {sam_first}");
+        // The SAM is pulled: the member's card stays one.
+        bench.see(Notice::Empty { reader: "R SAM".into() }).await;
+        bench.see(Notice::Looked).await;
+        assert!(tapped(&bench));
+        // What is laid there now is the SAM, until there is another in the slot that says so.
+        bench.see(present("R ICC")).await;
+        bench.see(Notice::Looked).await;
+        assert!(!tapped(&bench));
+        bench.see(present("R SAM")).await;
+        bench.see(Notice::Looked).await;
+        assert!(tapped(&bench));
+    }
+    // A mute card is told as one that cannot be read.
+    let mut bench = Bench::with(ReaderRole::Card, "R*");
+    bench.see(readers(&["R1", "R2"])).await;
+    bench.see(laid("R1", &[])).await;
+    bench.see(Notice::Looked).await;
+    assert!(bench.bank.is_occupied("R1"));
 }
 
 #[tokio::test]

@@ -166,6 +166,17 @@ impl Chip {
         }
     }
 
+    /// Passwords, logins and codes that were wrong since the card was made, also such as it has
+    /// forgotten at a right one.
+    #[must_use]
+    pub fn tries_lost(&self) -> u32 {
+        match &self.memory {
+            Memory::Pages(tag) => tag.refused(),
+            Memory::Contact(card) => card.refused(),
+            _ => self.failed_logins(),
+        }
+    }
+
     /// Logins that a DESFire, NTAG 424 or Ultralight C refused.
     #[must_use]
     pub fn failed_logins(&self) -> u32 {

@@ -25,6 +25,8 @@ pub(super) struct Sle4442 {
     code: [u8; 3],
     /// A bit for each try.
     counter: u8,
+    /// Wrong codes at all: the card itself forgets them at a right one.
+    refused: u32,
     /// The right code was presented since it has power.
     open: bool,
     /// The reader was told what it is.
@@ -38,7 +40,8 @@ impl Sle4442 {
             memory.iter_mut().skip(at).zip(bytes).for_each(|(to, from)| *to = *from);
             protected.iter_mut().skip(at).take(bytes.len()).for_each(|bit| *bit = true);
         }
-        Self { memory, protected, code: [0xFF; 3], counter: ALL_TRIES, open: false, selected: false }
+        let (code, counter) = ([0xFF; 3], ALL_TRIES);
+        Self { memory, protected, code, counter, refused: 0, open: false, selected: false }
     }
 
     pub(super) fn reset(&mut self) {
@@ -60,6 +63,11 @@ impl Sle4442 {
 
     pub(super) fn tries_left(&self) -> u32 {
         self.counter.count_ones()
+    }
+
+    /// Wrong codes at all.
+    pub(super) fn refused(&self) -> u32 {
+        self.refused
     }
 
     pub(super) fn code(&self) -> [u8; 3] {
@@ -122,6 +130,8 @@ impl Sle4442 {
         self.open = code == self.code;
         if self.open {
             self.counter = ALL_TRIES;
+        } else {
+            self.refused += 1;
         }
         vec![0x90, self.counter]
     }

@@ -28,6 +28,8 @@ pub(super) struct Tag {
     asleep: bool,
     /// Wrong passwords in a row; kept without power.
     wrong: u8,
+    /// Wrong passwords at all: the card itself forgets them at a right one.
+    refused: u32,
     counted: u32,
     counted_since_power: bool,
 }
@@ -62,6 +64,7 @@ impl Tag {
             logged_in: false,
             asleep: false,
             wrong: 0,
+            refused: 0,
             counted: 0,
             counted_since_power: false,
         }
@@ -179,6 +182,7 @@ impl Tag {
         if locked || !right {
             self.logged_in = false;
             self.wrong = self.wrong.saturating_add(1);
+            self.refused += 1;
             return None;
         }
         self.wrong = 0;
@@ -189,6 +193,11 @@ impl Tag {
     /// Wrong passwords in a row.
     pub(super) fn wrong_passwords(&self) -> u8 {
         self.wrong
+    }
+
+    /// Wrong passwords at all.
+    pub(super) fn refused(&self) -> u32 {
+        self.refused
     }
 }
 

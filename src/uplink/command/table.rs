@@ -5,8 +5,11 @@ use serde_json::{Value, json};
 use super::Order;
 use super::hotlist::hotlist_put;
 use crate::card::counter::reissue::HqRecord;
+use crate::card::counter_word::{self, Words};
+use crate::clock::UtcMillis;
 use crate::config::pushed::Pushed;
 use crate::ident::DeviceId;
+use crate::store::counter_words::CounterWordsOp;
 use crate::store::hotlist::HotlistOp;
 
 /// Kind of the request that gives the gateway rules of headquarters ([`Pushed`]).
@@ -30,6 +33,8 @@ pub enum Begin {
     Done(Value),
     /// The list of stopped cards changes, in the same commit as the result.
     Hotlist(HotlistOp, Value),
+    /// What the counter is told of members changes, in the same commit as the result.
+    Words(CounterWordsOp, Value),
     /// A card is issued anew from headquarters' record; the giving half and the result are one commit.
     Reissue(Box<HqRecord>),
     /// A service is asked: a request row. Its outcome becomes the command's.
@@ -52,6 +57,7 @@ pub const HANDLERS: &[Handler] = &[
     Handler { name: "hotlist.put", read_only: false, begin: hotlist_put },
     Handler { name: "config.put", read_only: false, begin: config_put },
     Handler { name: "card.reissue", read_only: false, begin: card_reissue },
+    Handler { name: "member.put", read_only: false, begin: member_put },
 ];
 
 /// The command of that name.
@@ -78,6 +84,13 @@ fn card_reissue(order: &Order) -> Result<Begin, String> {
         .map_err(|error| format!("args are not what they must be: {error}"))?;
     record.check()?;
     Ok(Begin::Reissue(Box::new(record)))
+}
+
+/// It runs on a clock that is set only, so that now is now.
+fn member_put(order: &Order) -> Result<Begin, String> {
+    let Words { op, left_out } = counter_word::read(&order.args, UtcMillis::now())?;
+    let result = json!({ "members": op.words.len(), "reminders_left_out": left_out });
+    Ok(Begin::Words(op, result))
 }
 
 fn vehicle_scan(order: &Order) -> Result<Begin, String> {

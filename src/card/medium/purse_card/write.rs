@@ -133,8 +133,10 @@ impl PurseWriting {
         };
         if self.money != Money::Stays {
             let purse = self.till()?;
-            if matches!(self.money, Money::In(_)) && !purse.can_load() {
-                return Err(KeyError::NeedsHeadquarters);
+            match self.money {
+                Money::In(_) if !purse.can_load() => return Err(KeyError::NeedsHeadquarters),
+                Money::Out(_) if purse.is_spared() => return Err(KeyError::SamSpared),
+                _ => {}
             }
             self.terminal = purse.terminal()?;
         }
