@@ -4,6 +4,10 @@
 //!
 //! The rooms and who may call whom: `docs/architecture.md`.
 
+/// By the name that `tests/support` knows.
+#[cfg(test)]
+extern crate self as baygate;
+
 pub mod api;
 pub mod card;
 pub mod cli;
@@ -24,5 +28,8 @@ pub mod protocols;
 mod seed;
 pub mod sim;
 pub mod store;
+#[cfg(test)]
+#[path = "../tests/support/store.rs"]
+mod test_store;
 pub mod uplink;
 pub mod vehicle;

@@ -79,7 +79,7 @@ fn rooms_use_only_rooms_below() {
             // play with simulated parts.
             let is_tests =
                 relative.file_name().is_some_and(|name| name.to_string_lossy().ends_with("tests.rs"));
-            if used == "seed" || is_tests && used == "sim" {
+            if used == "seed" || used == "test_store" || is_tests && used == "sim" {
                 continue;
             }
             let allowed = if room == "sim" {

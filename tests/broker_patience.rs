@@ -19,13 +19,13 @@ use std::time::Duration;
 
 use bad_broker::{V3, V5, assert_whole_to, classes, fill_with, oddities};
 use baygate::api::client::{Client, Method};
-use baygate::config::tables::MqttVersion;
+use baygate::config::tables::{Confirm, MqttVersion};
 use baygate::event::Class;
 use baygate::sim::card::{CardProfile, CardSim, Technology};
 use baygate::uplink::backoff::Backoff;
 use daemon::{Daemon, Desk, LONG};
 use dice::Dice;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, join4};
 use mqtt::{free_port, open_store, until, until_within};
 use nix::sys::signal::Signal;
 use scripted_broker::{Deed, Greet, Mood, ScriptedBroker};
@@ -61,13 +61,18 @@ fn fifty_gateways_refused_for_an_hour_are_never_in_step() {
 struct Gateway {
     desk: Desk,
     daemon: Daemon,
+    confirm: Confirm,
 }
 
 impl Gateway {
-    async fn start(broker: &ScriptedBroker, version: MqttVersion, times: u32) -> Self {
+    async fn start(broker: &ScriptedBroker, version: MqttVersion, confirm: Confirm, times: u32) -> Self {
         let desk = Desk::new();
         let version = if version == V5 { "5" } else { "3.1.1" };
-        desk.write(&format!("[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\nversion = \"{version}\"\n", broker.port));
+        let word = if confirm == Confirm::Broker { "broker" } else { "headquarters" };
+        desk.write(&format!(
+            "[mqtt]\nurl = \"mqtt://127.0.0.1:{}\"\nversion = \"{version}\"\nconfirm = \"{word}\"\n",
+            broker.port
+        ));
         std::fs::create_dir(desk.path("data")).unwrap();
         let store = open_store(&desk.path("data"));
         fill_with(&store, BACKLOG).await;
@@ -76,14 +81,19 @@ impl Gateway {
             command.envs(faketime::hurried(times)).env("BAYGATE_LOG", "info,rumqttc=off");
         });
         daemon.says("baygate is running").await;
-        Self { desk, daemon }
+        Self { desk, daemon, confirm }
     }
 
-    /// What `/readyz` says of the uplink. A connection for each look: the program's patience
-    /// with one runs as fast as its clock.
-    async fn trouble(&self) -> Option<Value> {
+    /// An answer of the control socket. A connection for each: the program's patience with one
+    /// runs as fast as its clock.
+    async fn says(&self, path: &str) -> Option<Value> {
         let client = Client::connect(self.desk.path("control.sock")).await.ok()?;
-        let body = client.request(Method::GET, "/readyz", None).await.ok()?.body;
+        Some(client.request(Method::GET, path, None).await.ok()?.body)
+    }
+
+    /// What `/readyz` says of the uplink.
+    async fn trouble(&self) -> Option<Value> {
+        let body = self.says("/readyz").await?;
         let troubles = body["troubles"].as_array()?;
         let uplink = troubles.iter().find(|trouble| trouble["part"] == "uplink").cloned().unwrap_or_default();
         // Whether all is ready says nothing here: a loaded machine is slow for so fast a clock.
@@ -91,9 +101,10 @@ impl Gateway {
         Some(uplink)
     }
 
-    /// Once the broker is good again: each class whole and in its order, and no trouble.
+    /// Once the broker is good again, and headquarters gives its word where that counts: each class
+    /// whole and in its order, each event counted once, and no trouble.
     async fn recovers(mut self, name: &str, broker: &ScriptedBroker) {
-        broker.turns(Mood::good());
+        broker.turns(Mood { acks: self.confirm == Confirm::Headquarters, ..Mood::good() });
         for class in classes() {
             until_within(2 * LONG, &format!("{name}: {class} arrives"), async || {
                 (broker.first_arrivals(class.as_str()).len() as u64 >= BACKLOG).then_some(())
@@ -101,6 +112,14 @@ impl Gateway {
             .await;
         }
         assert_whole_to(BACKLOG, name, broker);
+        for class in classes() {
+            let counted = format!("baygate_uplink_acked_total{{class=\"{class}\"}} {BACKLOG}");
+            until(&format!("{name}: {counted}"), async || {
+                let metrics = self.says("/metrics").await?;
+                metrics.as_str()?.lines().any(|line| line == counted).then_some(())
+            })
+            .await;
+        }
         until(&format!("{name}: well again"), async || (self.trouble().await? == Value::Null).then_some(()))
             .await;
         self.daemon.signal(Signal::SIGKILL);
@@ -121,14 +140,16 @@ const TIMES: u32 = 100;
 
 /// A mood for an hour: what `/readyz` says all along, and how many connections and publishes it takes.
 async fn an_hour(
+    confirm: Confirm,
     name: &str,
     mood: Mood,
     code: &str,
     connections: RangeInclusive<usize>,
     publishes: RangeInclusive<usize>,
 ) {
+    let name = &format!("{name}, confirm by {confirm:?}");
     let broker = ScriptedBroker::start(mood).await;
-    let shop = Gateway::start(&broker, V5, TIMES).await;
+    let shop = Gateway::start(&broker, V5, confirm, TIMES).await;
     until(&format!("{name}: {code}"), async || (shop.trouble().await?["code"] == code).then_some(())).await;
     let (dialled, heard) = (broker.connections(), broker.heard());
     let mut held = Vec::new();
@@ -159,13 +180,18 @@ async fn an_hour_of_it_is_few_tries_and_few_lines() {
     let (few, none) = (30..=130, 0..=0);
     // Each class waits for itself.
     let each = 60..=5 * 130;
-    tokio::join!(
-        an_hour("CONNACK 0x88", Mood::greets(Greet::Refuse(0x88)), "not-serving", few.clone(), none.clone()),
+    let hours = |confirm| {
+        let away = Mood::greets(Greet::Refuse(0x88));
         // 15 s until it is given up, and the same waits.
-        an_hour("silence", Mood::greets(Greet::Silence), "no-answer", 20..=100, none),
-        an_hour("PUBACK 0x87", refuses(0x87), "topic-not-authorised", 0..=30, each.clone()),
-        an_hour("PUBACK 0x10", refuses(0x10), "no-subscribers", 0..=30, each),
-    );
+        let silent = Mood::greets(Greet::Silence);
+        join4(
+            an_hour(confirm, "CONNACK 0x88", away, "not-serving", few.clone(), none.clone()),
+            an_hour(confirm, "silence", silent, "no-answer", 20..=100, none.clone()),
+            an_hour(confirm, "PUBACK 0x87", refuses(0x87), "topic-not-authorised", 0..=30, each.clone()),
+            an_hour(confirm, "PUBACK 0x10", refuses(0x10), "no-subscribers", 0..=30, each.clone()),
+        )
+    };
+    tokio::join!(hours(Confirm::Broker), hours(Confirm::Headquarters));
 }
 
 /// One mood after the other, each until `/readyz` says what is wrong.
@@ -198,7 +224,7 @@ async fn through_every_mood(version: MqttVersion) {
         add(name, Mood::on_event(move |_| Deed::Answer(bytes.clone())), code, says);
     }
     let broker = ScriptedBroker::start(Mood::greets(Greet::Reset)).await;
-    let shop = Gateway::start(&broker, version, 50).await;
+    let shop = Gateway::start(&broker, version, Confirm::Broker, 50).await;
     let mut before = ("", "");
     for (name, mood, code, says) in moods {
         let dialled = broker.connections();

@@ -124,8 +124,8 @@ async fn a_silent_card_and_one_without_uid_are_refused_with_a_word_for_the_cashi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_in_use_is_said_and_recovered_from() {
-    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = holder.local_addr().unwrap().port();
+    let port = free_port();
+    let holder = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let gateway = Gateway::new();
     let service = gateway.serve(vpcd_table("counter-1", port));
     let state = gateway.expect_state("counter-1", DeviceStatus::Failed, Some("address-in-use")).await;

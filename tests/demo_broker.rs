@@ -9,14 +9,14 @@ use std::time::Duration;
 use baygate::config::tables::{Confirm, MqttVersion};
 use baygate::event::Class;
 use baygate::sim::{broker, headquarters};
-use mqtt::{BASE, Listener, Money, ROOT, Shop, Tap, publish, table};
+use mqtt::{BASE, Listener, Money, ROOT, Shop, Tap, free_port, publish, table, until};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_embedded_broker_serves_both_versions_and_leaves_its_port() {
-    let broker = broker::start(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let port = broker.address().port();
+    let port = free_port();
+    let broker = broker::start(([127, 0, 0, 1], port).into()).await.unwrap();
     for (version, sub) in [(MqttVersion::V5, "311"), (MqttVersion::V311, "5")] {
         let mut hq = Listener::start(port, sub, &format!("{ROOT}/+/+/#")).await;
         let mut shop = Shop::open();
@@ -39,7 +39,8 @@ async fn the_embedded_broker_serves_both_versions_and_leaves_its_port() {
         publish(port, &format!("{BASE}/state"), "", true).await;
     }
     tokio::time::timeout(Duration::from_secs(5), broker.stop()).await.expect("stops");
-    drop(std::net::TcpListener::bind(("127.0.0.1", port)).expect("the port is free again"));
+    // A child that is just being started may have it open for a moment longer.
+    until("the port is free again", async || std::net::TcpListener::bind(("127.0.0.1", port)).ok()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

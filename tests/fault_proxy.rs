@@ -19,16 +19,16 @@ mod mqtt;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use authority::Authority;
 use bad_line::fault::Fault;
 use bad_line::feeder::Feeder;
 use bad_line::hq::Hq;
+use bad_line::unreadable::UnreadableLine;
 use baygate::config::tables::{Confirm, MqttVersion};
 use baygate::event::Class;
 use dice::{Dice, rounds};
 use fault_proxy::{FaultProxy, Faults};
 use futures_util::future::join_all;
-use mqtt::{Mosquitto, Shop, free_port, table, until};
+use mqtt::{Mosquitto, Shop, table, until};
 
 async fn whatever_the_line_does(version: MqttVersion, confirm: Confirm) {
     let name = format!("{version:?}, confirm by {confirm:?}");
@@ -130,15 +130,12 @@ async fn garbled_bytes_under_tls_cost_only_connections() {
     {
         let name = format!("garbled, {version:?}");
         let mut dice = Dice::throw(&name);
-        let (encrypted, folder) = (free_port(), tempfile::tempdir().unwrap());
-        let with = Authority::new().mosquitto(folder.path(), "127.0.0.1");
-        let broker = Mosquitto::start(&format!("listener {encrypted} 127.0.0.1\n{with}")).await;
-        let proxy = FaultProxy::start_opaque(encrypted, dice.fork());
-        let hq = Hq::start(broker.port, confirm);
+        let line = UnreadableLine::start(&mut dice, confirm).await;
+        let UnreadableLine { proxy, hq, .. } = &line;
         let mut shop = Shop::open();
         let mut setup = table(proxy.port, version);
-        setup.url = format!("mqtts://127.0.0.1:{}", proxy.port).parse().unwrap();
-        setup.ca_file = Some(folder.path().join("ca.pem"));
+        setup.url = line.url().parse().unwrap();
+        setup.ca_file = Some(line.ca_file());
         setup.confirm = confirm;
         setup.confirm_timeout = Duration::from_secs(2);
         let feeder = Feeder::start(&shop.store, dice.fork());

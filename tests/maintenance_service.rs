@@ -3,116 +3,26 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod reports;
+mod rules_at_work;
+#[path = "support/store.rs"]
+mod store;
+
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
+use baygate::event::NewEvent;
 use baygate::event::device::{DeviceState, DeviceStatus};
-use baygate::event::maintenance::{MaintenanceCleared, MaintenanceWarning};
 use baygate::event::vehicle::{DepartureReason, DtcState, VehicleReport};
-use baygate::event::{NewEvent, Source};
-use baygate::health::Health;
-use baygate::maintenance::{CURSOR, Rules, serve};
-use baygate::store::outbox::LoggedEvent;
+use baygate::maintenance::{CURSOR, Rules};
 use baygate::store::visits::VisitOp;
-use baygate::store::{Batch, Offset, Op, Store, StoreOptions};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-
-mod reports;
+use baygate::store::{Batch, Offset, Op, Store};
 use reports::{VIN, dtc, report, value};
-
-fn open(dir: &Path) -> Store {
-    let options = StoreOptions {
-        data_dir: dir.to_owned(),
-        source: Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() },
-        machine_id: None,
-        max_bytes: 1 << 30,
-        limits: Vec::new(),
-    };
-    Store::open(&options).unwrap().0
-}
-
-fn shipped() -> Arc<Rules> {
-    Arc::new(Rules::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("config/rules")).unwrap())
-}
-
-/// A running service.
-struct Service {
-    rules: watch::Sender<Arc<Rules>>,
-    health: Health,
-    stop: CancellationToken,
-    task: JoinHandle<Result<(), baygate::maintenance::MaintenanceError>>,
-}
-
-impl Service {
-    fn start(store: &Store, rules: Arc<Rules>) -> Self {
-        let (rules, receiver) = watch::channel(rules);
-        let (health, stop) = (Health::default(), CancellationToken::new());
-        let task = tokio::spawn(serve(receiver, store.clone(), health.clone(), stop.clone()));
-        Self { rules, health, stop, task }
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        tokio::time::timeout(Duration::from_secs(5), self.task).await.unwrap().unwrap().unwrap();
-    }
-}
-
-/// Commits a report; where it lies in the log.
-async fn tell(store: &Store, report: &VehicleReport) -> Offset {
-    let event = NewEvent::now(format!("visit/{}", report.visit), report).unwrap();
-    let told = store.commit(Batch::new().event(event)).await.unwrap();
-    let (epoch, sequence) = (told[0].epoch, told[0].sequence);
-    store.read(move |r| r.offset_of(epoch, sequence)).await.unwrap().unwrap()
-}
-
-/// Waits until the service has dealt with the report at `offset`: it moves the cursor at once.
-async fn dealt_with(store: &Store, offset: Offset) {
-    let mut head = store.head();
-    let all = async {
-        while store.read(|r| r.cursor(CURSOR)).await.unwrap().is_none_or(|at| at < offset) {
-            head.changed().await.unwrap();
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), all).await.expect("the service does not get on");
-}
-
-async fn log(store: &Store, kind: &str) -> Vec<LoggedEvent> {
-    let mut events = store.read(|r| r.events_after(Offset(0), 10_000)).await.unwrap();
-    events.retain(|logged| &*logged.event.kind == kind);
-    events
-}
-
-async fn warnings(store: &Store, rule: &str) -> Vec<MaintenanceWarning> {
-    let events = log(store, "maintenance.warning").await;
-    events
-        .iter()
-        .map(|e| e.event.data_as().unwrap())
-        .filter(|w: &MaintenanceWarning| w.rule == rule)
-        .collect()
-}
-
-async fn cleared(store: &Store, rule: &str) -> Vec<MaintenanceCleared> {
-    let events = log(store, "maintenance.cleared").await;
-    events
-        .iter()
-        .map(|e| e.event.data_as().unwrap())
-        .filter(|w: &MaintenanceCleared| w.rule == rule)
-        .collect()
-}
-
-async fn standing(store: &Store, car: &'static str) -> Vec<String> {
-    store.read(|r| r.standing_warnings(car)).await.unwrap().into_iter().map(|w| w.rule).collect()
-}
-
-fn with_code(code: &str) -> VehicleReport {
-    let mut car = report();
-    car.ecus[0].dtcs = vec![dtc(code, &[DtcState::Confirmed])];
-    car
-}
+use rules_at_work::{
+    Service, cleared, dealt_with, log, shipped, standing, tell, tell_event, warnings, with_code,
+};
+use store::open_store as open;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_warning_is_raised_once_and_cleared_at_a_later_visit() {
@@ -336,11 +246,25 @@ car = {{ y = 0 }}
     let mut car = report();
     // Twenty times this is more than an event may have.
     car.ecus[0].values = vec![value("x", 5), value("note", "n".repeat(4_000))];
-    tell(&store, &car).await;
+    dealt_with(&store, tell(&store, &car).await).await;
     car.ecus[0].values = vec![value("x", 5), value("note", "short")];
     dealt_with(&store, tell(&store, &car).await).await;
     assert_eq!(standing(&store, VIN).await, ["chatty"]);
     assert_eq!(warnings(&store, "chatty").await.len(), 1);
+    service.stop().await;
+}
+
+/// Whoever waits for the warnings of a scan waits until the cursor is past the youngest report.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_of_another_version_is_passed_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let service = Service::start(&store, shipped());
+    let mut unreadable = NewEvent::now("visit/x", &report()).unwrap();
+    unreadable.data = serde_json::value::RawValue::from_string("{}".into()).unwrap();
+    dealt_with(&store, tell_event(&store, unreadable).await).await;
+    dealt_with(&store, tell(&store, &with_code("P0420")).await).await;
+    assert_eq!(warnings(&store, "dtc-confirmed").await.len(), 1);
     service.stop().await;
 }
 

@@ -69,7 +69,7 @@ async fn nothing_told_is_lost_when_the_power_is_cut() {
     println!("{sales} deeds on members' cards; events of {classes:?}");
     // A few cuts may all meet the start.
     let wanted = ["card", "device", "gateway", "ledger", "vehicle"];
-    assert!(cuts < 10 || sales > 0 && wanted.iter().all(|class| classes.contains(class)));
+    assert!(cuts < 10 || sales as u64 > 5 * cuts && wanted.iter().all(|class| classes.contains(class)));
     std::fs::remove_dir_all(host.folder()).unwrap();
 }
 

@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/port.rs"]
+mod port;
+#[path = "support/store.rs"]
+mod store;
 mod tcp300_double;
 
 use std::path::Path;
@@ -10,14 +14,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use baygate::config::tables::{PrinterKind, PrinterTable};
-use baygate::event::Source;
 use baygate::event::device::{DeviceKind, DeviceState, DeviceStatus, PrintState, PrinterJob};
 use baygate::health::Health;
 use baygate::printer::bitmap::{Bitmap, Canvas};
 use baygate::printer::{Faces, serve_printer};
 use baygate::store::jobs::{JobOp, PrintJob};
-use baygate::store::{Batch, Offset, Op, Store, StoreOptions};
+use baygate::store::{Batch, Offset, Op, Store};
+use port::free_port;
 use serde_json::{Value, json};
+use store::open_store;
 use tcp300_double::{Double, Image};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -33,17 +38,6 @@ struct Shop {
 
 fn faces() -> Faces {
     Faces::new(&Path::new(env!("CARGO_MANIFEST_DIR")).join("config"))
-}
-
-fn open_store(dir: &Path) -> Store {
-    let options = StoreOptions {
-        data_dir: dir.to_owned(),
-        source: Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() },
-        machine_id: None,
-        max_bytes: 1 << 30,
-        limits: Vec::new(),
-    };
-    Store::open(&options).unwrap().0
 }
 
 fn table(kind: PrinterKind, link: &str) -> PrinterTable {
@@ -322,14 +316,12 @@ async fn a_silent_printer_is_absent_and_comes_back() {
 #[tokio::test]
 async fn a_printer_that_is_plugged_in_later_is_found() {
     let (dir, printer) = (tempfile::tempdir().unwrap(), Double::new());
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = free.local_addr().unwrap();
-    drop(free);
+    let port = free_port();
     printer.insert_card();
-    let shop = Shop::open(dir.path(), &format!("tcp://{address}"));
+    let shop = Shop::open(dir.path(), &format!("tcp://127.0.0.1:{port}"));
     let job = shop.queue(fields(5)).await;
     shop.until_device(DeviceStatus::Absent, Some("unreachable")).await;
-    printer.listen_on(std::net::TcpListener::bind(address).unwrap());
+    printer.listen_on(std::net::TcpListener::bind(("127.0.0.1", port)).unwrap());
     shop.until_state(job, PrintState::Done).await;
     shop.until_device(DeviceStatus::Ready, None).await;
     shop.end().await;

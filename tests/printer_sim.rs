@@ -4,19 +4,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/store.rs"]
+mod store;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use baygate::config::tables::{PrinterKind, PrinterTable};
-use baygate::event::Source;
 use baygate::event::device::{DeviceKind, DeviceStatus, PrintState};
 use baygate::health::Health;
 use baygate::printer::bitmap::{Bitmap, Canvas};
 use baygate::printer::{Faces, serve_printer};
 use baygate::sim::printer::{Face, Fault, PrinterProfile, PrinterSim};
 use baygate::store::jobs::JobOp;
-use baygate::store::{Batch, Op, Store, StoreOptions};
+use baygate::store::{Batch, Op, Store};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -36,14 +38,7 @@ fn drawn(points: u32) -> Bitmap {
 }
 
 fn open(dir: &Path, link: &str, stop: &CancellationToken) -> Store {
-    let options = StoreOptions {
-        data_dir: dir.to_owned(),
-        source: Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() },
-        machine_id: None,
-        max_bytes: 1 << 30,
-        limits: Vec::new(),
-    };
-    let store = Store::open(&options).unwrap().0;
+    let store = store::open_store(dir);
     let table = PrinterTable {
         id: "face-1".parse().unwrap(),
         kind: PrinterKind::StarTcp300,

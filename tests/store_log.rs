@@ -2,22 +2,16 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/store.rs"]
+mod store;
+
 use baygate::clock::UtcMillis;
 use baygate::event::device::{DeviceState, DeviceStatus};
-use baygate::event::{Class, NewEvent, Source};
+use baygate::event::{Class, NewEvent};
 use baygate::ident::Seq;
 use baygate::store::outbox::{ClassCursor, OutboxOp};
-use baygate::store::{Batch, Offset, Op, Store, StoreOptions};
-
-fn options(dir: &std::path::Path) -> StoreOptions {
-    StoreOptions {
-        data_dir: dir.to_owned(),
-        source: Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() },
-        machine_id: None,
-        max_bytes: 1 << 30,
-        limits: Vec::new(),
-    }
-}
+use baygate::store::{Batch, Offset, Op, Store};
+use store::options;
 
 fn fact() -> NewEvent {
     NewEvent::now("reader/r", &DeviceState { state: DeviceStatus::Ready, reason: None, detail: None })

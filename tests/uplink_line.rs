@@ -4,6 +4,8 @@
 
 mod mqtt;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use baygate::config::tables::MqttVersion;
@@ -21,8 +23,34 @@ const RATE: usize = 32_000;
 /// What the line takes at once; and what the proxy's own socket may hide (a modem's queue).
 const CHUNK: usize = 1_000;
 
+/// What went up.
+#[derive(Default)]
+struct Passed {
+    bytes: AtomicUsize,
+    /// At which of these bytes a ledger event began.
+    ledger: Mutex<Vec<usize>>,
+    /// A topic may lie in two chunks.
+    tail: Mutex<Vec<u8>>,
+}
+
+impl Passed {
+    fn note(&self, chunk: &[u8]) {
+        let (topic, mut tail) = (b"/event/ledger/", self.tail.lock().unwrap());
+        let before = self.bytes.fetch_add(chunk.len(), Ordering::Relaxed) - tail.len();
+        tail.extend(chunk);
+        let found = tail.windows(topic.len()).enumerate().filter(|(_, bytes)| bytes == topic);
+        self.ledger.lock().unwrap().extend(found.map(|(place, _)| before + place));
+        let rest = tail.len().saturating_sub(topic.len() - 1);
+        tail.drain(..rest);
+    }
+}
+
 /// Carries one direction at `RATE`: a chunk, then the time a chunk needs.
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Result<()> {
+async fn carry(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    passed: Option<Arc<Passed>>,
+) -> std::io::Result<()> {
     let mut chunk = vec![0; CHUNK];
     let mut free = Instant::now();
     loop {
@@ -33,12 +61,15 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Resu
         // The line is busy until then; idle time is not saved up.
         free = free.max(Instant::now()) + Duration::from_micros((got * 1_000_000 / RATE) as u64);
         tokio::time::sleep_until(free.into()).await;
+        passed.iter().for_each(|passed| passed.note(&chunk[..got]));
         to.write_all(&chunk[..got]).await?;
     }
 }
 
 /// The thin line in front of `broker`.
-async fn thin_line(broker: u16) -> (u16, AbortOnDropHandle<()>) {
+async fn thin_line(broker: u16) -> (u16, Arc<Passed>, AbortOnDropHandle<()>) {
+    let passed = Arc::<Passed>::default();
+    let up = Arc::clone(&passed);
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
     // Set before listen: accepted sockets inherit it.
     socket.set_recv_buffer_size(4096).unwrap();
@@ -55,24 +86,25 @@ async fn thin_line(broker: u16) -> (u16, AbortOnDropHandle<()>) {
             near.set_nodelay(true).unwrap();
             far.set_nodelay(true).unwrap();
             let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-            tokio::spawn(carry(near_in, far_out));
-            tokio::spawn(carry(far_in, near_out));
+            tokio::spawn(carry(near_in, far_out, Some(Arc::clone(&up))));
+            tokio::spawn(carry(far_in, near_out, None));
         }
     });
-    (port, AbortOnDropHandle::new(task))
+    (port, passed, AbortOnDropHandle::new(task))
 }
 
-/// The one test with a time limit: the demand itself is a time.
+/// The demand is a time, and counted in what the line carries in it: so a machine that is busy
+/// with something else does not count.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_event_overtakes_a_telemetry_backlog_within_a_second_on_256_kbit_s() {
-    // (name, sizes of the backlog's events, limit)
-    for (name, sizes, limit) in [
-        ("2 KB", &[2_000][..], Duration::from_secs(1)),
+    // (name, sizes of the backlog's events)
+    for (name, sizes) in [
+        ("2 KB", &[2_000][..]),
         // The largest that a telemetry event may be: MAX_TELEMETRY_BYTES.
-        ("2 to 16 KB", &[2_000, 16_000, 5_000, 9_000], Duration::from_secs(1)),
+        ("2 to 16 KB", &[2_000, 16_000, 5_000, 9_000]),
     ] {
         let broker = Mosquitto::start("").await;
-        let (port, _line) = thin_line(broker.port).await;
+        let (port, passed, _line) = thin_line(broker.port).await;
         let mut hq = Listener::start(broker.port, "5", &format!("{BASE}/event/ledger/#")).await;
         let _telemetry = Listener::start(broker.port, "5", &format!("{BASE}/event/telemetry/#")).await;
         let mut shop = Shop::open();
@@ -86,25 +118,31 @@ async fn a_ledger_event_overtakes_a_telemetry_backlog_within_a_second_on_256_kbi
         shop.start_with(table(port, MqttVersion::V5), |setup| {
             setup.pace.keep_alive = Duration::from_secs(20)
         });
-        let mut worst = Duration::ZERO;
+        let (mut worst, mut slowest) = (0, Duration::ZERO);
         for n in 1..=8 {
             let before = shop.delivered(Class::Telemetry).await;
             until("the backlog moves", async || {
                 (shop.delivered(Class::Telemetry).await >= before + 8).then_some(())
             })
             .await;
+            let earlier = passed.ledger.lock().unwrap().len();
             let began = Instant::now();
             shop.commit(Money::event(n, 600)).await;
+            let committed = passed.bytes.load(Ordering::Relaxed);
             assert_eq!(hq.on("card.transaction").await["data"]["n"], n);
-            worst = worst.max(began.elapsed());
+            slowest = slowest.max(began.elapsed());
+            let went_by = passed.ledger.lock().unwrap()[earlier];
+            worst = worst.max(went_by.saturating_sub(committed));
         }
         // Larger ones, which one packet could hold the line with for longer, are not taken at all.
         let held_too_long = Batch::new().event(Signals::event(0, 17_000));
         assert!(matches!(shop.store.commit(held_too_long).await, Err(StoreError::EventTooLarge { .. })));
         let left = 600 - shop.delivered(Class::Telemetry).await;
-        println!("{name}: slowest of 8 ledger events {worst:?}, {left} telemetry events still waiting");
+        println!(
+            "{name}: of 8 ledger events one waited for {worst} bytes, one {slowest:?}; {left} telemetry events still waiting"
+        );
         assert!(left > 50, "{name}: there was still a backlog");
-        assert!(worst < limit, "{name}: {worst:?}");
+        assert!(worst < RATE, "{name}: {worst} bytes are more than a second");
         shop.crash().await;
     }
 }

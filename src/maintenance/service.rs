@@ -161,31 +161,34 @@ impl Reader<'_> {
 
     async fn take(&self, logged: &LoggedEvent, progress: &mut Progress) -> Result<(), MaintenanceError> {
         let event = &logged.event;
-        if &*event.kind == VehicleReport::TYPE {
-            match event.data_as::<VehicleReport>() {
-                Ok(report) => match self.commit_warnings(report, logged).await {
-                    Ok(()) => {
-                        progress.read = logged.offset;
-                        progress.written();
-                        return Ok(());
-                    }
-                    // It would fail in the same way for ever, and hold up every report after it.
-                    Err(error) if error.is_the_reports_own() => {
-                        metrics::counter!("baygate_maintenance_unreadable_reports_total").increment(1);
-                        tracing::error!(part = PART, sequence = event.sequence.0, %error, "report skipped");
-                    }
-                    Err(error) => return Err(error),
-                },
-                // Written by another version: nothing to be done about it here.
-                Err(error) => {
-                    metrics::counter!("baygate_maintenance_unreadable_reports_total").increment(1);
-                    tracing::warn!(part = PART, sequence = event.sequence.0, %error, "report skipped");
+        if &*event.kind != VehicleReport::TYPE {
+            progress.read = logged.offset;
+            progress.passed += 1;
+            return Ok(());
+        }
+        match event.data_as::<VehicleReport>() {
+            Ok(report) => match self.commit_warnings(report, logged).await {
+                Ok(()) => {
+                    progress.read = logged.offset;
+                    progress.written();
+                    return Ok(());
                 }
+                // It would fail in the same way for ever, and hold up every report after it.
+                Err(error) if error.is_the_reports_own() => {
+                    metrics::counter!("baygate_maintenance_unreadable_reports_total").increment(1);
+                    tracing::error!(part = PART, sequence = event.sequence.0, %error, "report skipped");
+                }
+                Err(error) => return Err(error),
+            },
+            // Written by another version: nothing to be done about it here.
+            Err(error) => {
+                metrics::counter!("baygate_maintenance_unreadable_reports_total").increment(1);
+                tracing::warn!(part = PART, sequence = event.sequence.0, %error, "report skipped");
             }
         }
+        // At once: an answer waits until the rules are past the youngest report.
         progress.read = logged.offset;
-        progress.passed += 1;
-        Ok(())
+        self.write(progress).await
     }
 
     async fn commit_warnings(

@@ -5,3 +5,4 @@
 pub mod fault;
 pub mod feeder;
 pub mod hq;
+pub mod unreadable;

@@ -5,6 +5,8 @@
 
 #[path = "../support/port.rs"]
 mod port;
+#[path = "../support/store.rs"]
+mod store;
 #[path = "../support/until.rs"]
 mod until;
 
@@ -16,9 +18,9 @@ use std::time::Duration;
 use baygate::clock::TimeQuality;
 use baygate::config::credentials::Credentials;
 use baygate::config::tables::{Confirm, MqttTable, MqttVersion};
-use baygate::event::{Class, EventData, NewEvent, Source};
+use baygate::event::{Class, EventData, NewEvent};
 use baygate::health::{Health, Trouble};
-use baygate::store::{Batch, Store, StoreOptions};
+use baygate::store::{Batch, Store};
 use baygate::uplink::{self, Pace, Setup, UplinkError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use port::free_port;
+pub use store::{open_store, source};
 pub use until::{LONG, until, until_ok, until_within};
 
 pub const ROOT: &str = "baygate/v1";
@@ -55,10 +58,6 @@ test_event!(Money, Ledger, "card.transaction");
 test_event!(Tap, Card, "card.tapped");
 test_event!(Removed, Card, "card.removed");
 test_event!(Signals, Telemetry, "vehicle.signals");
-
-pub fn source() -> Source {
-    Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() }
-}
 
 /// A real broker.
 pub struct Mosquitto {
@@ -318,15 +317,4 @@ impl Shop {
     pub async fn await_well(&self) {
         until("no trouble", async || self.health.troubles().is_empty().then_some(())).await;
     }
-}
-
-pub fn open_store(dir: &Path) -> Store {
-    let options = StoreOptions {
-        data_dir: dir.to_owned(),
-        source: source(),
-        machine_id: None,
-        max_bytes: 1 << 30,
-        limits: Vec::new(),
-    };
-    Store::open(&options).unwrap().0
 }

@@ -24,8 +24,9 @@ const DISK_BYTES: u64 = 512 << 20;
 pub enum Moment {
     /// So long after the daemon was called.
     Start(Duration),
-    /// So many acknowledgements after the load began, and so long after them.
-    Load(usize, Duration),
+    /// So many acknowledgements after the load began, so many of them of deeds on cards, and so long
+    /// after them.
+    Load { told: usize, deeds: usize, then: Duration },
     /// Not at all: everything is delivered and the daemon stopped.
     Never,
 }
@@ -54,7 +55,9 @@ impl Cut {
 
     pub fn under_load(dice: &mut Dice) -> Self {
         let told = usize::try_from(dice.between(20, 120)).unwrap();
-        let moment = Moment::Load(told, Duration::from_millis(dice.between(0, 1500)));
+        let then = Duration::from_millis(dice.between(0, 1500));
+        let deeds = usize::try_from(dice.between(0, 40)).unwrap();
+        let moment = Moment::Load { told, deeds, then };
         Self { moment, keep: None, look_first: true, seed: dice.number() }
     }
 
@@ -68,6 +71,8 @@ impl Cut {
 pub struct Boot {
     /// Acknowledged to callers under load.
     pub told: usize,
+    /// Deeds on members' cards among these.
+    pub deeds: usize,
     /// From power to ready.
     pub ready: Option<Duration>,
     /// `baygate buffer verify`, and whether the daemon ran meanwhile.
@@ -198,7 +203,9 @@ impl Host {
                         _ => {}
                     }
                     match moment {
-                        Moment::Load(told, then) if boot.told >= told && cut_at.is_none() => {
+                        Moment::Load { told, deeds, then }
+                            if boot.told >= told && boot.deeds >= deeds && cut_at.is_none() =>
+                        {
                             cut_at = Some(Instant::now() + then);
                         }
                         _ => {}
@@ -249,6 +256,7 @@ impl Host {
             }
             Word::Sale(sale) => {
                 boot.told += 1;
+                boot.deeds += 1;
                 self.ledger.sale(sale);
             }
             Word::Token(id) => {

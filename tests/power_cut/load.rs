@@ -1,6 +1,6 @@
 //! Load from every source there is: cards, cars on a serial line and on TCP,
-//! faces asked for by key, tokens made and taken back, sales (`sales`); and a till that listens.
-//! What is acknowledged to a caller is told to the host at once.
+//! faces asked for by key, tokens made and taken back, sales at three tills (`sales`), which are
+//! most of it; and a till that listens. What is acknowledged to a caller is told to the host at once.
 
 use std::time::Duration;
 
@@ -56,13 +56,13 @@ pub async fn run(plan: &Plan, client: &Client) {
         listen(plan.after.as_deref(), client),
         taps(35963, dice(1)),
         taps(35964, dice(2)),
-        taps(35965, dice(3)),
-        taps(35966, dice(4)),
         cars(Some("127.0.0.1:35000"), "1M8GDM9AXKP042788", dice(5)),
         cars(None, "LSVAG2186E2100001", dice(6)),
         prints(client, dice(7)),
         tokens(client, dice(8)),
-        sales::run(client, dice(9)),
+        sales::run(client, ("counter-3", 35965), dice(9)),
+        sales::run(client, ("counter-4", 35966), dice(10)),
+        sales::run(client, ("counter-5", 35967), dice(11)),
     );
 }
 
@@ -90,10 +90,10 @@ async fn taps(port: u16, mut dice: Dice) {
         let card = CardProfile::new(Technology::Ntag213).with_uid(&uid);
         // Not before the reader listens.
         if let Ok(card) = CardSim::tap(("127.0.0.1", port), card).await {
-            pause(&mut dice, 50, 400).await;
+            pause(&mut dice, 50, 1500).await;
             card.remove().await;
         }
-        pause(&mut dice, 10, 100).await;
+        pause(&mut dice, 10, 1500).await;
     }
 }
 

@@ -23,6 +23,8 @@ const DISK: &str = "/data";
 const CREDENTIALS: &str = "/tmp/credentials";
 /// The youngest jobs are asked for again by their keys; each is a whole request.
 const KEYS: usize = 12;
+/// Sales likewise: more than there are from one cut to the next.
+const SALES: usize = 60;
 
 /// Tells the host: one line, one write.
 pub fn say(word: &Word) {
@@ -129,7 +131,7 @@ impl Shop {
                 Err(refused) => say(&Word::Wrong(format!("key {}: {refused}", job.key))),
             }
         }
-        for sale in self.plan.sales.iter().take(KEYS) {
+        for sale in self.plan.sales.iter().take(SALES) {
             match sales::ask(client, &sale.key).await {
                 Ok(again) => say(&Word::SaleAgain(again)),
                 Err(refused) => say(&Word::Wrong(format!("sale {}: {refused}", sale.key))),

@@ -38,7 +38,7 @@ impl Table {
         let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
         let moment = match cut.moment {
             Moment::Start(then) => format!("{} after the daemon was called", seconds(then)),
-            Moment::Load(told, then) => format!("{told} acknowledgements and {}", seconds(then)),
+            Moment::Load { told, deeds, then } => format!("{told} told, {deeds} deeds, {}", seconds(then)),
             Moment::Never => "none: all delivered, daemon stopped".into(),
         };
         let cache = match boot.cached {

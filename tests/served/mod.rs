@@ -2,9 +2,11 @@
 #![allow(dead_code, unreachable_pub)] // every test file uses another part
 
 pub mod people;
+#[path = "../support/store.rs"]
+mod store;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,11 +18,12 @@ use baygate::config::purse::PurseTable;
 use baygate::config::tables::{ApiTable, PrinterKind, ReaderKind};
 use baygate::config::values::{Locale, TimeOfDay};
 use baygate::event::device::{DeviceState, DeviceStatus};
-use baygate::event::{NewEvent, Source, Text};
+use baygate::event::{NewEvent, Text};
 use baygate::health::Health;
-use baygate::store::{Batch, Store, StoreOptions};
+use baygate::store::{Batch, Store};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
+use store::{open_store, source};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -80,7 +83,7 @@ impl Setup {
     }
 
     pub async fn try_serve(self) -> Result<Served, ApiError> {
-        let (store, _) = Store::open(&store_options(self.dir.path())).unwrap();
+        let store = open_store(self.dir.path());
         let bound = api::bind(&self.table, self.dir.path(), &self.credentials).await?;
         let (addr, fingerprint) = (bound.local_addr(), bound.fingerprint().map(str::to_owned));
         let (directory, seen) = watch::channel(Arc::new(devices()));
@@ -231,20 +234,6 @@ fn unchunk(mut text: &str) -> String {
         text = rest[size..].trim_start_matches("\r\n");
     }
     body
-}
-
-pub fn source() -> Source {
-    Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() }
-}
-
-pub fn store_options(dir: &Path) -> StoreOptions {
-    StoreOptions {
-        data_dir: dir.to_owned(),
-        source: source(),
-        machine_id: None,
-        max_bytes: 1 << 30,
-        limits: Vec::new(),
-    }
 }
 
 pub fn devices() -> Directory {

@@ -1,24 +1,19 @@
 //! What the store's stories share: options, facts, waiting for a condition.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::panic)]
+
+#[path = "../support/store.rs"]
+mod store;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use baygate::event::{Class, NewEvent, Source};
+use baygate::event::{Class, NewEvent};
 use baygate::store::outbox::{ClassCursor, OutboxOp};
 use baygate::store::tokens::TokenOp;
-use baygate::store::{Batch, ClassLimit, Op, Store, StoreOptions};
+use baygate::store::{Batch, ClassLimit, Op, Store};
 
-pub fn options(dir: &Path) -> StoreOptions {
-    StoreOptions {
-        data_dir: dir.to_owned(),
-        source: Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() },
-        machine_id: None,
-        max_bytes: 1 << 30,
-        limits: Vec::new(),
-    }
-}
+pub use store::options;
 
 pub fn limit(keep_bytes: Option<u64>, keep_delivered_ms: i64) -> ClassLimit {
     ClassLimit { keep_bytes, keep_delivered_ms }

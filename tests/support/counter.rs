@@ -1,6 +1,9 @@
 //! A reader service on a real store, and waiting for what it commits.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "store.rs"]
+mod store;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +13,12 @@ use baygate::card::{CardError, serve_reader};
 use baygate::config::purse::PurseTable;
 use baygate::config::tables::{Feedback, ReaderKind, ReaderRole, ReaderTable};
 use baygate::config::values::TimeOfDay;
-use baygate::event::Source;
 use baygate::event::device::{DeviceKind, DeviceState, DeviceStatus};
 use baygate::health::Health;
 use baygate::store::devices::CardInField;
-use baygate::store::{Offset, Store, StoreOptions};
+use baygate::store::{Offset, Store};
 use serde_json::Value;
+use store::open_store;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -91,14 +94,7 @@ impl Running {
 impl Gateway {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(&StoreOptions {
-            data_dir: folder.path().to_owned(),
-            source: Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() },
-            machine_id: None,
-            max_bytes: 1 << 30,
-            limits: Vec::new(),
-        })
-        .unwrap();
+        let store = open_store(folder.path());
         Self { store, health: Health::default(), _folder: folder }
     }
 

@@ -2,13 +2,16 @@
 //! only one can run on a machine: a lock file lets test processes take turns.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "port.rs"]
+mod port;
+
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use baygate::card::pcsc::list_readers;
+use port::free_port;
 
 const PID_FILE: &str = "/run/pcscd/pcscd.pid";
 const SOCKET: &str = "/run/pcscd/pcscd.comm";
@@ -160,12 +163,14 @@ fn running() -> Option<u32> {
     (name.trim() == "pcscd").then_some(pid)
 }
 
+/// One after the other.
 fn two_free_ports() -> u16 {
+    let mut port = free_port();
     loop {
-        let first = TcpListener::bind("0.0.0.0:0").unwrap();
-        let port = first.local_addr().unwrap().port();
-        if port < u16::MAX && TcpListener::bind(("0.0.0.0", port + 1)).is_ok() {
+        let next = free_port();
+        if next == port + 1 {
             return port;
         }
+        port = next;
     }
 }

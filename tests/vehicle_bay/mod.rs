@@ -1,22 +1,30 @@
 //! A bay for the vehicle tests: a store on disk, the service on a link, and
 //! waiting for facts with a deadline instead of sleeping.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    dead_code,
+    unused_imports,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 pub mod clearing;
 pub mod dongle;
+#[path = "../support/store.rs"]
+mod store;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baygate::config::tables::{Poll, VehicleTable};
-use baygate::event::Source;
 use baygate::event::device::DeviceKind;
 use baygate::health::Health;
 use baygate::protocols::Bundle;
 use baygate::store::devices::DeviceRow;
 use baygate::store::requests::{NewRequest, RequestOp, RequestRow};
-use baygate::store::{Batch, Offset, Op, Store, StoreOptions};
+use baygate::store::{Batch, Offset, Op, Store};
 use baygate::vehicle::adapter::Adapter;
 use baygate::vehicle::polling::Pace;
 use baygate::vehicle::report::ScanRecord;
@@ -26,6 +34,8 @@ use baygate::vehicle::{SCAN, Timing, VehicleError, serve_link_timed};
 use serde_json::Value;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+
+pub use store::open_store;
 
 /// How long a test waits for a fact, on a slow machine with others at work on it.
 pub const DEADLINE: Duration = Duration::from_secs(90);
@@ -37,17 +47,6 @@ pub const UNHURRIED: Budget = Budget { whole: Duration::from_secs(60), uds: Dura
 pub async fn scanned(adapter: &mut Adapter, bundle: &Bundle) -> Result<ScanRecord, ScanError> {
     let link = "bay-1".parse().unwrap();
     scan::run_within(UNHURRIED, adapter, bundle, uuid::Uuid::nil(), link, &mut |_| {}).await
-}
-
-pub fn open_store(dir: &Path) -> Store {
-    let options = StoreOptions {
-        data_dir: dir.to_owned(),
-        source: Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() },
-        machine_id: None,
-        max_bytes: 1 << 30,
-        limits: Vec::new(),
-    };
-    Store::open(&options).unwrap().0
 }
 
 pub fn bundle() -> Arc<Bundle> {

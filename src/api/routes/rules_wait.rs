@@ -18,7 +18,11 @@ const NEWS: u32 = 2_000;
 /// Waits until the rules have seen the reports in the log as it stands now, or a moment; whether there was
 /// one to wait for. Of other events they write down only now and then that they have passed them.
 pub(super) async fn rules_caught_up(store: &Store) -> bool {
-    let until = Instant::now() + WARNINGS_WAIT;
+    caught_up_within(WARNINGS_WAIT, store).await
+}
+
+async fn caught_up_within(wait: Duration, store: &Store) -> bool {
+    let until = Instant::now() + wait;
     let mut head = store.head();
     head.borrow_and_update();
     let unread = store.read(|r| r.unread(CURSOR, VehicleReport::TYPE, NEWS)).await;
@@ -36,20 +40,14 @@ pub(super) async fn rules_caught_up(store: &Store) -> bool {
 mod tests {
     use super::*;
     use crate::clock::{TimeQuality, UtcMillis};
-    use crate::event::{Class, NewEvent, Source};
+    use crate::event::{Class, NewEvent};
     use crate::store::cursors::CursorOp;
-    use crate::store::{Batch, Op, StoreOptions};
+    use crate::store::{Batch, Op};
+    use crate::test_store::open_store;
 
-    fn opened(dir: &std::path::Path) -> Store {
-        let options = StoreOptions {
-            data_dir: dir.to_owned(),
-            source: Source { store: "SH-0042".parse().unwrap(), gateway: "gw-1".parse().unwrap() },
-            machine_id: None,
-            max_bytes: 1 << 30,
-            limits: Vec::new(),
-        };
-        Store::open(&options).unwrap().0
-    }
+    /// No test ends in it, however slow the machine.
+    const FOR_EVER: Duration = Duration::from_secs(3600);
+    const LONG: Duration = Duration::from_secs(60);
 
     fn event(kind: &'static str, class: Class) -> Batch {
         Batch::new().event(NewEvent {
@@ -72,7 +70,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_waits_where_no_report_is_new_and_a_new_one_is_waited_for() {
         let dir = tempfile::tempdir().unwrap();
-        let store = opened(dir.path());
+        let store = open_store(dir.path());
         store.commit(event(VehicleReport::TYPE, Class::Vehicle)).await.unwrap();
         // The first report of all: the rules have not yet written down where they stand.
         let first = tokio::time::timeout(Duration::from_millis(50), rules_caught_up(&store)).await;
@@ -84,12 +82,20 @@ mod tests {
         }
         assert!(!rules_caught_up(&store).await, "it waits for rules that have nothing to do");
         store.commit(event(VehicleReport::TYPE, Class::Vehicle)).await.unwrap();
-        let mut wait = std::pin::pin!(rules_caught_up(&store));
+        let mut wait = std::pin::pin!(caught_up_within(FOR_EVER, &store));
+        let early = tokio::time::timeout(Duration::from_millis(50), &mut wait).await;
+        assert!(early.is_err(), "the rules have not seen the report");
+        // Another commit is not yet their word.
+        store.commit(event("maintenance.warning", Class::Maintenance)).await.unwrap();
         let early = tokio::time::timeout(Duration::from_millis(50), &mut wait).await;
         assert!(early.is_err(), "the rules have not seen the report");
         store.commit(seen(&store)).await.unwrap();
-        wait.await;
+        assert!(tokio::time::timeout(LONG, wait).await.is_ok(), "the rules have seen it");
         assert!(!rules_caught_up(&store).await, "seen");
+        // Rules that hang do not keep the answer for ever.
+        store.commit(event(VehicleReport::TYPE, Class::Vehicle)).await.unwrap();
+        let ended = tokio::time::timeout(LONG, caught_up_within(Duration::from_millis(50), &store)).await;
+        assert_eq!(ended, Ok(true), "it waits for ever");
         store.close().await;
     }
 }

@@ -146,8 +146,8 @@ impl Chip {
     }
 
     /// What a block or page holds, past every guard.
-    #[cfg(test)]
-    pub(crate) fn stored(&self, at: usize) -> Option<&[u8]> {
+    #[must_use]
+    pub fn stored(&self, at: usize) -> Option<&[u8]> {
         match &self.memory {
             Memory::Blocks(classic) => classic.stored(at),
             Memory::Pages(tag) => tag.stored(at),

@@ -40,7 +40,6 @@ impl Classic {
         Self { blocks: blocks.collect(), open: None, halted: false }
     }
 
-    #[cfg(test)]
     pub(super) fn stored(&self, block: usize) -> Option<&[u8]> {
         self.blocks.get(block).map(<[u8; BLOCK]>::as_slice)
     }

@@ -70,7 +70,6 @@ impl Tag {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn stored(&self, page: usize) -> Option<&[u8]> {
         self.pages.get(page).map(<[u8; PAGE]>::as_slice)
     }
