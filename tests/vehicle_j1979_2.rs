@@ -39,7 +39,6 @@ async fn a_car_of_j1979_2_is_read_within_ten_seconds() {
     println!("J1979-2 at 60 ms a reply: {took:?}, {} requests", requests.len());
     let report = report::build(&record, &bundle);
     assert_eq!(adapter.capabilities().response_count, Some(true), "tried on a unit's own answer");
-    assert_eq!(report.ecus[0].readiness_groups.len(), 2);
     assert_eq!(report.errors, []);
     // The search ends with the first unit; calibration ids stand for part numbers (F187), names for F197.
     let asked = |did: u16| {

@@ -29,7 +29,7 @@ impl Reading<'_> {
         rest.extend(long);
         while !rest.is_empty() {
             let short = rest.len() - alone;
-            let count = if self.together { short.min(MOST).max(1) } else { 1 };
+            let count = if self.together { short.clamp(1, MOST) } else { 1 };
             alone = alone.min(rest.len() - count);
             let later = rest.split_off(count);
             let asked = std::mem::replace(&mut rest, later);
@@ -108,7 +108,7 @@ mod tests {
     fn an_answer_is_taken_apart_by_lengths() {
         let length = |id| match id {
             0x0C => Some(2),
-            0x0D | 0x05 => Some(1),
+            0x0D | 0x05 | 0x0B => Some(1),
             _ => None,
         };
         for (name, answer, expected) in [
