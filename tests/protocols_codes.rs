@@ -87,8 +87,8 @@ fn a_code_says_what_where_and_how() {
         assert_eq!((text.zh.as_str(), text.en.as_str()), (zh, en), "{code}");
     }
     assert_eq!(bundle.dtc_text("P1259"), None, "a maker's code has no generic text");
-    assert_eq!(bundle.maker_dtc_text("honda", "P1259").unwrap().zh, "VTEC 系统故障");
-    assert_eq!(bundle.maker_dtc_text("vw", "P1259"), None);
+    assert_eq!(bundle.maker_dtc_texts("acura", "P1259")[0].zh, "VTEC 系统故障");
+    assert_eq!(bundle.maker_dtc_texts("toyota", "P1259"), []);
 }
 
 #[test]

@@ -60,7 +60,13 @@ fn is_read_only(command: &str) -> bool {
                     && ["00", "20", "40", "60", "80", "A0", "C0", "E0"].contains(&&command[2..])
             }
             Some("03" | "07" | "0A") => digits == 2 || digits == 3,
-            // UDS: one record by its identifier.
+            // UDS: one record by its identifier, or up to three of OBD's own.
+            Some("22") if digits > 7 => {
+                let dids = &command.as_bytes()[2..digits & !1];
+                digits <= 15
+                    && dids.len().is_multiple_of(4)
+                    && dids.chunks(4).all(|did| did.starts_with(b"F4"))
+            }
             Some("22") => digits == 6,
             // Its codes by status, the records of one, and all it could store.
             Some("19") => match &command[2..digits.min(4)] {

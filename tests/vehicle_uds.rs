@@ -171,23 +171,6 @@ async fn a_diesel_gives_the_ratios_of_its_own_monitors() {
     }
 }
 
-/// A car that answers UDS alone is asked one identifier at a time: the adapter, whose first answer
-/// such a car never gives, learns from a unit's own answer not to wait for more after each (at 30 ms
-/// a reply 9.0 s instead of 14.4).
-#[tokio::test(flavor = "multi_thread")]
-async fn an_adapter_learns_not_to_wait_at_a_car_of_j1979_2() {
-    let confirmed = vec!["P0420".parse().unwrap(), "P0301".parse().unwrap()];
-    let (_sim, link) =
-        sim(CarSpec { obd: false, j1979_2: true, latency_ms: 10, confirmed, ..CarSpec::default() }).await;
-    let bundle = bundle();
-    let mut adapter = Adapter::open(&link.parse().unwrap(), &bundle, None, None).await.unwrap();
-    let link = "bay-1".parse().unwrap();
-    let record = scan::run(&mut adapter, &bundle, uuid::Uuid::nil(), link, &mut |_| {}).await.unwrap();
-    let report = report::build(&record, &bundle);
-    assert_eq!(adapter.capabilities().response_count, Some(true), "tried on a unit's own answer");
-    assert_eq!(report.ecus[0].readiness_groups.len(), 2);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sleeping_car_is_not_kept_awake() {
     let (sim, link) = sim(CarSpec { engine: Engine::Off, ..battery_car() }).await;

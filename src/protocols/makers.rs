@@ -2,6 +2,9 @@
 //! different things on different cars, so a text is found by brand *and* code. What
 //! does not live here: generic codes ([`super::dtc_texts`]) and which brand a car is
 //! ([`super::wmi`]).
+//!
+//! Some thousand rows of which a daemon reads one now and then: a list is kept as the lines it
+//! came in and looked through when a code is asked for.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +16,52 @@ use super::files::Files;
 use super::wmi::VinTables;
 use crate::event::Text;
 
-/// Texts by brand, then by code.
-pub(super) type MakerTexts = BTreeMap<String, BTreeMap<String, Text>>;
+/// All lists: our own wording first, then those that are someone's work.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct MakerLists(Vec<List>);
+
+#[derive(Debug, Clone, PartialEq)]
+struct List {
+    brands: Box<[Box<str>]>,
+    licence: Option<Box<str>>,
+    /// `code TAB text`, in English alone, or `code TAB Chinese TAB English`.
+    lines: Box<str>,
+}
+
+impl MakerLists {
+    /// What the lists for `brand` say of `code`: nothing, one text, or several that may disagree.
+    pub(super) fn texts(&self, brand: &str, code: &str) -> Vec<Text> {
+        self.0.iter().filter(|list| list.is_of(brand)).filter_map(|list| list.get(code)).collect()
+    }
+
+    /// The brands whose lists have `code`, by name.
+    pub(super) fn brands_with(&self, code: &str) -> Vec<&str> {
+        let mut brands = Vec::new();
+        for list in self.0.iter().filter(|list| list.get(code).is_some()) {
+            brands.extend(list.brands.iter().map(|brand| &**brand));
+        }
+        brands.sort_unstable();
+        brands.dedup();
+        brands
+    }
+
+    pub(super) fn count(&self, brand: &str) -> usize {
+        self.0.iter().filter(|list| list.is_of(brand)).map(|list| list.lines.lines().count()).sum()
+    }
+}
+
+impl List {
+    fn is_of(&self, brand: &str) -> bool {
+        self.brands.iter().any(|of| **of == *brand)
+    }
+
+    fn get(&self, code: &str) -> Option<Text> {
+        let mut line =
+            self.lines.lines().find_map(|line| line.strip_prefix(code)?.strip_prefix('\t'))?.split('\t');
+        let first = line.next()?;
+        Some(Text::new(first, line.next().unwrap_or(first)))
+    }
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,17 +83,32 @@ enum Row {
     English(String),
 }
 
-pub(super) fn load(files: &mut Files, folder: &str, vin: &VinTables) -> MakerTexts {
-    let mut texts = MakerTexts::new();
+pub(super) fn load(files: &mut Files, folder: &str, vin: &VinTables) -> MakerLists {
+    let mut lists = MakerLists::default();
     for name in files.list(folder) {
         let Some((file, place)) = files.read::<File>(&name) else { continue };
         if file.source.trim().is_empty() {
             files.error(&place, 0..0, "source is empty", "say where the meanings come from");
         }
-        if let Some(licence) = file.licence.filter(|licence| licence.get_ref().trim().is_empty()) {
+        if let Some(licence) = file.licence.as_ref().filter(|licence| licence.get_ref().trim().is_empty()) {
             files.error(&place, licence.span(), "licence is empty", "write it, or leave the line out");
         }
-        let mut list = BTreeMap::new();
+        let licence: Option<Box<str>> = file.licence.map(|licence| licence.into_inner().into());
+        for brand in &file.brands {
+            let (span, brand) = (brand.span(), brand.get_ref());
+            if vin.brand(brand).is_none() {
+                let what = format!("there is no brand {brand:?}");
+                files.error(&place, span.clone(), what, "use a name under [brands] of vin/makers.toml");
+            }
+            // Two works may word a code each; one work has one text for it.
+            let same = |list: &&List| list.is_of(brand) && list.licence == licence;
+            let twice = |code: &&String| lists.0.iter().filter(same).any(|list| list.get(code).is_some());
+            if let Some(code) = file.codes.keys().find(twice) {
+                let what = format!("{brand} has two texts for {code}");
+                files.error(&place, span, what, "leave one of them out");
+            }
+        }
+        let mut lines = String::new();
         for (code, row) in file.codes {
             let span = row.span();
             if !is_code(&code) {
@@ -54,29 +116,31 @@ pub(super) fn load(files: &mut Files, folder: &str, vin: &VinTables) -> MakerTex
                 let hint = "a code is P, C, B or U, a digit 0-3 and three hex digits, e.g. P1259";
                 files.error(&place, span.clone(), what, hint);
             }
-            let text = match row.into_inner() {
-                Row::Both(text) => text,
-                Row::English(en) => Text { zh: en.clone(), en },
+            let texts = match row.into_inner() {
+                Row::Both(text) => vec![text.zh, text.en],
+                Row::English(en) => vec![en],
             };
-            if text.zh.trim().is_empty() || text.en.trim().is_empty() {
-                files.error(&place, span, format!("{code} lacks a text"), "give zh and en, or English alone");
+            if texts.iter().any(|text| text.trim().is_empty()) {
+                files.error(
+                    &place,
+                    span.clone(),
+                    format!("{code} lacks a text"),
+                    "give zh and en, or English alone",
+                );
             }
-            list.insert(code, text);
+            if texts.iter().any(|text| text.contains(char::is_control)) {
+                files.error(
+                    &place,
+                    span,
+                    format!("{code} has a tab or a second line"),
+                    "write one line of words",
+                );
+            }
+            lines.extend([code.as_str(), "\t", &texts.join("\t"), "\n"]);
         }
-        for brand in file.brands {
-            let span = brand.span();
-            let brand = brand.into_inner();
-            if vin.brand(&brand).is_none() {
-                let what = format!("there is no brand {brand:?}");
-                files.error(&place, span.clone(), what, "use a name under [brands] of vin/makers.toml");
-            }
-            for (code, text) in &list {
-                if texts.entry(brand.clone()).or_default().insert(code.clone(), text.clone()).is_some() {
-                    let what = format!("{brand} has two texts for {code}");
-                    files.error(&place, span.clone(), what, "leave one of them out");
-                }
-            }
-        }
+        let brands = file.brands.into_iter().map(|brand| brand.into_inner().into()).collect();
+        lists.0.push(List { brands, licence, lines: lines.into() });
     }
-    texts
+    lists.0.sort_by_key(|list| list.licence.is_some());
+    lists
 }

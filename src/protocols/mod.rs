@@ -59,7 +59,7 @@ pub struct Bundle {
     /// Who built a car and where, by its VIN.
     pub vin: VinTables,
     dtc_texts: dtc_texts::DtcTexts,
-    maker_dtc_texts: makers::MakerTexts,
+    maker_lists: makers::MakerLists,
     failure_modes: BTreeMap<u8, Text>,
     version: String,
 }
@@ -79,7 +79,7 @@ impl Bundle {
         let info_types = info_types::load(&mut files, "obd/info-types.toml");
         let dtc_texts = dtc_texts::load(&mut files, "obd/dtc");
         let vin = wmi::load(&mut files, "vin/regions.toml", "vin/makers.toml");
-        let maker_dtc_texts = makers::load(&mut files, "obd/makers", &vin);
+        let maker_lists = makers::load(&mut files, "obd/makers", &vin);
         let failure_modes = failure_modes::load(&mut files, "j1939/failure-modes.toml");
         let adapters = adapters::load(&mut files, "adapters");
         let cards = cards::load(&mut files, "cards");
@@ -94,7 +94,7 @@ impl Bundle {
             cards,
             vin,
             dtc_texts,
-            maker_dtc_texts,
+            maker_lists,
             failure_modes,
             version,
         })
@@ -111,11 +111,23 @@ impl Bundle {
         self.dtc_texts.iter()
     }
 
-    /// What a code means on cars of a brand (a name of `[brands]` in `vin/makers.toml`);
-    /// `None`: not in that maker's list, or there is no list.
+    /// What the lists for a brand (a name of `[brands]` in `vin/makers.toml`) say of a code, our own
+    /// wording first. None: it is in no list for that brand. Several: the lists may disagree.
     #[must_use]
-    pub fn maker_dtc_text(&self, brand: &str, code: &str) -> Option<&Text> {
-        self.maker_dtc_texts.get(brand)?.get(code)
+    pub fn maker_dtc_texts(&self, brand: &str, code: &str) -> Vec<Text> {
+        self.maker_lists.texts(brand, code)
+    }
+
+    /// The brands whose lists have a code, by name.
+    #[must_use]
+    pub fn brands_with_dtc(&self, code: &str) -> Vec<&str> {
+        self.maker_lists.brands_with(code)
+    }
+
+    /// How many texts the lists for a brand hold.
+    #[must_use]
+    pub fn maker_dtc_text_count(&self, brand: &str) -> usize {
+        self.maker_lists.count(brand)
     }
 
     /// What failure mode `mode` (0 to 31) of a J1939 code says.

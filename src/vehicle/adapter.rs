@@ -243,6 +243,15 @@ impl Adapter {
         }
     }
 
+    /// Whether several identifiers in one request may be tried.
+    #[must_use]
+    pub fn may_ask_together(&self) -> bool {
+        match self {
+            Self::Elm327(adapter) => adapter.may_ask_together(),
+            Self::Can(_) => true,
+        }
+    }
+
     /// The car at hand takes only so many PIDs in one request.
     pub fn limit_pids(&mut self, most: usize) {
         match self {

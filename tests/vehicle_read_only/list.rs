@@ -99,6 +99,10 @@ pub fn is_reading(command: &str) -> bool {
         // A monitor, or up to six masks of them.
         0x06 if rest.len() > 1 => rest.len() <= 6 && rest.iter().all(|mask| mask.is_multiple_of(0x20)),
         0x06 | 0x09 | 0x21 => rest.len() == 1,
+        // One identifier, or up to three of OBD's own (SAE J1979-2).
+        0x22 if rest.len() > 2 => {
+            matches!(rest.len(), 4 | 6) && rest.chunks(2).all(|did| matches!(did[0], 0xF4 | 0xF6))
+        }
         0x22 => rest.len() == 2,
         0x19 => matches!(
             rest,
@@ -155,6 +159,8 @@ fn the_list_knows_reading_from_writing() {
         "08E0",
         "08000000000000",
         "22F190",
+        "22F40CF40DF405",
+        "22F620F640F6603",
         "1902FF",
         "1904123456FF",
         "194233FF1E",
@@ -189,6 +195,9 @@ fn the_list_knows_reading_from_writing() {
         "8502",
         "1901",
         "22F190F18C",
+        "22F40CF190",
+        "22F40CF4",
+        "22F40CF40DF405F40B",
         "01",
     ] {
         assert!(!is_reading(writing), "{writing}");

@@ -38,10 +38,16 @@ impl Elm {
             return self.refuse();
         }
         bytes.truncate(self.adapter.request_bytes.max(1));
-        if bytes.first() == Some(&1) && bytes.len() > 2 {
+        // Parameters of one byte behind 01, of two behind 22.
+        let one = match bytes.first() {
+            Some(0x01) => 2,
+            Some(0x22) => 3,
+            _ => bytes.len(),
+        };
+        if bytes.len() > one {
             match self.adapter.multi {
                 Multi::Whole => {}
-                Multi::First => bytes.truncate(2),
+                Multi::First => bytes.truncate(one),
                 Multi::Error => return self.refuse(),
                 Multi::Hang => {
                     self.dead = true;

@@ -188,7 +188,7 @@ pub struct CarSpec {
     pub failure_type: u8,
     /// Knows extended data records of its codes (19 06).
     pub extended_data: bool,
-    /// Most parameters in one request of service 01 or 02.
+    /// Most parameters in one request of service 01, 02 or 22.
     pub most_parameters: usize,
     /// Fills up CAN frames.
     pub padding: u8,

@@ -144,6 +144,9 @@ impl Ecu {
     /// ISO 14229-1 §11.2 and its annex C.1 (identification F18x, F19x); SAE J1979-2: F4xx
     /// parameters, F6xx monitor results, F8xx vehicle information.
     pub(super) fn uds_data(&self, wanted: &[u8], now: &Moment<'_>) -> Answer {
+        if wanted.len() > 2 * self.most_parameters {
+            return Err(0x13);
+        }
         let mut message = vec![0x62];
         for id in wanted.chunks(2) {
             let &[high, low] = id else { return Err(0x13) };

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::adapter::Adapter;
 use super::answer::{data_lines, interpret};
 use super::frame;
-use crate::protocols::LongAnswers;
+use crate::protocols::{AdapterProfile, LongAnswers, Use};
 use crate::vehicle::adapter::Waits;
 use crate::vehicle::answer::{Answer, BUSY_PAUSE, BUSY_REPEATS, Complaint, PENDING_ROUNDS, PENDING_WITHIN};
 use crate::vehicle::error::AdapterError;
@@ -102,8 +102,10 @@ impl Adapter {
             Err(AdapterError::Misheard(_)) => {
                 return Ok(Answer { complaints: vec![Complaint::Misheard], ..Answer::default() });
             }
-            // It died of several PIDs: a verdict too.
-            Err(AdapterError::Hung(_)) if request.service() == 0x01 && request.parameters().len() > 1 => {
+            // It died of several PIDs or identifiers: a verdict too.
+            Err(AdapterError::Hung(_))
+                if matches!((request.service(), request.parameters().len()), (0x01, 2..) | (0x22, 3..)) =>
+            {
                 self.capabilities.multi_pid = Some(false);
             }
             Err(_) => {}
@@ -203,6 +205,16 @@ impl Adapter {
         let long = request.service() == 0x09 && matches!(request.id(), Some(0x04 | 0x08 | 0x0A | 0x0B))
             || request.service() == 0x19;
         (known.long_answers == Some(false) && long).then_some(Complaint::LongAnswer)
+    }
+
+    /// Whether several identifiers in one request may be tried: nothing that is known speaks against it.
+    #[must_use]
+    pub fn may_ask_together(&self) -> bool {
+        let known = &self.capabilities;
+        let never = [known.multi_pid, known.long_requests, known.echo].contains(&Some(false));
+        let probed =
+            |profile: &AdapterProfile| profile.multi_pid == Use::Probe && profile.long_requests == Use::Probe;
+        !never && self.profile().is_none_or(probed)
     }
 
     /// Whether a long answer that came well proves anything: of some kinds the next one may not.

@@ -319,6 +319,19 @@ mod tests {
         assert!(becomes.values().all(|(lost, _)| *lost > 3), "{becomes:02X?}");
     }
 
+    /// Without one 2 several identifiers are `2F`, control by identifier: none is typed at once.
+    #[test]
+    fn several_identifiers_are_always_typed_with_care() {
+        for id in 0..=0xFF_u8 {
+            for ids in [&[id, 0x2F][..], &[0x33, id], &[0x2F, id, 0x33]] {
+                let request = Request::obd_identifiers(0xF4, ids).unwrap();
+                for line in [Outgoing::Obd(request), Outgoing::ObdCounted(request, 3)] {
+                    assert!(line.is_fragile(), "{request}");
+                }
+            }
+        }
+    }
+
     /// The adapter's own commands: but for addresses and told waits, none has to be typed with care.
     #[test]
     fn commands_of_the_adapter() {

@@ -108,6 +108,24 @@ impl Request {
         Self::with(0x22, [high, low])
     }
 
+    /// Service 22 on CAN: up to three identifiers of one OBD family (F4xx and its like, SAE J1979-2)
+    /// in one single frame (ISO 14229-1 §11.2: a unit tells those it has). `None`: none, more than
+    /// three, or another family.
+    #[must_use]
+    pub fn obd_identifiers(family: u8, ids: &[u8]) -> Option<Self> {
+        let dids: Vec<u8> = ids.iter().flat_map(|id| [family, *id]).collect();
+        let mut parameters = [0; MOST_PARAMETERS];
+        let room = parameters.get_mut(..dids.len()).filter(|room| !room.is_empty());
+        room.filter(|_| matches!(family, 0xF4 | 0xF6))?.copy_from_slice(&dids);
+        Some(Self {
+            service: 0x22,
+            parameters,
+            parameter_count: dids.len(),
+            target: Target::Functional,
+            wait_steps: 0,
+        })
+    }
+
     /// Service 21 (ISO 14230-3): the record of a local identifier, before UDS.
     #[must_use]
     pub const fn local_data(identifier: u8) -> Self {
@@ -276,7 +294,8 @@ impl Request {
             (0x01 | 0x06, asked) => data.first().is_some_and(|pid| asked.contains(pid)),
             // The same; every second byte is the frame's number.
             (0x02, asked) => data.first().is_some_and(|pid| asked.iter().step_by(2).any(|one| one == pid)),
-            (0x22, did) => data.starts_with(did),
+            // Fewer may come than were asked for.
+            (0x22, asked) => asked.as_chunks::<2>().0.iter().any(|did| data.starts_with(did)),
             (_, parameters) => parameters.first().is_none_or(|id| data.first() == Some(id)),
         }
     }
@@ -300,6 +319,23 @@ mod tests {
             assert_eq!(request.is_some(), (1..=3).contains(&count), "{count}");
         }
         assert_eq!(Request::freeze_frame_many(&[0x0C], 0), Some(Request::freeze_frame(0x0C, 0)));
+    }
+
+    #[test]
+    fn three_identifiers_of_obd_go_together() {
+        for count in 0..8 {
+            let request = Request::obd_identifiers(0xF4, &[0x0C; 8][..count]);
+            assert_eq!(request.is_some(), (1..=3).contains(&count), "{count}");
+        }
+        // The VIN is not among them, nor anything of the maker's.
+        for family in (0..=0xFF).filter(|family| !matches!(family, 0xF4 | 0xF6)) {
+            assert_eq!(Request::obd_identifiers(family, &[0x02]), None, "{family:02X}");
+        }
+        assert_eq!(Request::obd_identifiers(0xF4, &[0x0C]), Some(Request::data_by_identifier(0xF40C)));
+        let three = Request::obd_identifiers(0xF4, &[0x0C, 0x0D, 0x05]).unwrap();
+        assert_eq!(three.to_string(), "22F40CF40DF405");
+        assert!(three.is_answered_by(&[0x62, 0xF4, 0x0D, 0x00]));
+        assert!(!three.is_answered_by(&[0x62, 0xF4, 0x0B, 0x00]) && !three.is_answered_by(&[0x62, 0xF4]));
     }
 
     #[test]

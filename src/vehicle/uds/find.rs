@@ -1,19 +1,21 @@
 //! Who answers UDS: units are asked one by one for the VIN (22 F190), at the addresses of
-//! diagnosis. What lives here: the addresses, when to stop, the VIN of a car that is silent to
+//! diagnosis, and those of J1979-2, once one is found, all at once (22 F400). What lives here: the addresses, when to stop, the VIN of a car that is silent to
 //! J1979. Bounded in time, and a bus on which nobody acknowledges (the car sleeps) is asked
 //! once and left.
 
 use std::time::{Duration, Instant};
 
 use crate::vehicle::adapter::Adapter;
-use crate::vehicle::answer::{Answer, Complaint};
+use crate::vehicle::answer::{Answer, Complaint, Message};
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::{Request, Target};
-use crate::vehicle::obd::VinReading;
+use crate::vehicle::obd::{self, VinReading};
 use crate::vehicle::protocol::{EcuAddress, HeaderForm};
 
 /// Vehicle identification number (ISO 14229-1 annex C.1).
 pub const VIN: u16 = 0xF190;
+/// Which parameters there are, from 01 to 20 (SAE J1979-2).
+const MASK: u16 = 0xF400;
 /// For a scan that somebody asked for.
 pub const SCAN_BUDGET: Duration = Duration::from_secs(8);
 /// For a look in the background: a car without J1979 is asked as rarely as a silent one.
@@ -57,12 +59,48 @@ fn response(request_id: u32) -> EcuAddress {
     }
 }
 
-/// All units that answer within `budget`.
+/// All units that answer within `budget`; on a car of J1979-2 those of emissions, as J1979 knows no
+/// others either.
 ///
 /// # Errors
 /// [`AdapterError`].
 pub async fn units(adapter: &mut Adapter, budget: Duration) -> Result<Vec<Unit>, AdapterError> {
-    look(adapter, budget, |_| false).await
+    let until = Instant::now() + budget;
+    let mut found = Vec::new();
+    look(adapter, until, &mut found, |_| true).await?;
+    if found.is_empty() {
+        return Ok(found);
+    }
+    let emissions = emissions_units(adapter).await?;
+    if emissions.is_empty() {
+        look(adapter, until, &mut found, |_| false).await?;
+    }
+    for unit in emissions {
+        if found.iter().all(|known| known.address != unit.address) {
+            found.push(unit);
+        }
+    }
+    Ok(found)
+}
+
+/// Who promises the state of its monitors (F401) when all are asked at once. That spares waiting at
+/// each address where nobody is. None: no car of J1979-2.
+async fn emissions_units(adapter: &mut Adapter) -> Result<Vec<Unit>, AdapterError> {
+    let answer = match adapter.ask(Request::data_by_identifier(MASK), None).await {
+        Ok(answer) => answer,
+        Err(error) if error.is_fatal() => return Err(error),
+        Err(_) => return Ok(Vec::new()),
+    };
+    let promises = |payload: &[u8]| {
+        obd::four_bytes(payload, 3).is_some_and(|mask| obd::supported(0x00, mask).contains(&0x01))
+    };
+    if !answer.messages.iter().any(|message| promises(&message.payload)) {
+        return Ok(Vec::new());
+    }
+    let unit = |message: Message| {
+        Some(Unit { request_id: request_id(&message.sender)?, address: message.sender, vin: None })
+    };
+    Ok(answer.messages.into_iter().filter_map(unit).collect())
 }
 
 /// The VIN by UDS, of the first unit that gives one.
@@ -70,7 +108,9 @@ pub async fn units(adapter: &mut Adapter, budget: Duration) -> Result<Vec<Unit>,
 /// # Errors
 /// [`AdapterError`].
 pub async fn vin(adapter: &mut Adapter, budget: Duration) -> Result<VinReading, AdapterError> {
-    let units = look(adapter, budget, |unit| matches!(reading(unit), VinReading::Read(_))).await?;
+    let mut units = Vec::new();
+    let read = |unit: &Unit| matches!(reading(unit), VinReading::Read(_));
+    look(adapter, Instant::now() + budget, &mut units, read).await?;
     let readings = units.iter().map(reading);
     Ok(readings.fold(VinReading::Missing, |best, reading| match (&best, &reading) {
         (VinReading::Read(_), _) | (_, VinReading::Missing) => best,
@@ -85,23 +125,26 @@ fn reading(unit: &Unit) -> VinReading {
         .map_or(VinReading::Missing, VinReading::from_info)
 }
 
+/// Goes through the addresses, from behind the unit that was `found` last, until there are `enough`.
 async fn look(
     adapter: &mut Adapter,
-    budget: Duration,
+    until: Instant,
+    found: &mut Vec<Unit>,
     enough: impl Fn(&Unit) -> bool,
-) -> Result<Vec<Unit>, AdapterError> {
-    let until = Instant::now() + budget;
+) -> Result<(), AdapterError> {
     let known = adapter.protocol().map(|protocol| protocol.header());
     let wide = WIDE.map(|node| 0x18DA_00F1 | u32::from(node) << 8);
     let both: [(HeaderForm, &[u32]); 2] = [(HeaderForm::Can11, &NARROW), (HeaderForm::Can29, &wide)];
-    let mut found = Vec::new();
     for (form, addresses) in both {
-        if known.is_some_and(|known| known != form) || !found.is_empty() {
+        let elsewhere = found.iter().any(|unit| !addresses.contains(&unit.request_id));
+        if known.is_some_and(|known| known != form) || elsewhere {
             continue;
         }
-        for &request_id in addresses {
+        let last = found.last().map(|unit| unit.request_id);
+        let behind = addresses.iter().position(|id| Some(*id) == last).map_or(0, |place| place + 1);
+        for &request_id in addresses.iter().skip(behind) {
             if Instant::now() >= until {
-                return Ok(found);
+                return Ok(());
             }
             let request = Request::data_by_identifier(VIN).to(Target::Unit(request_id));
             let Some(request) = request else { continue };
@@ -111,17 +154,18 @@ async fn look(
                 Err(_) => continue,
             };
             if nobody_acknowledges(&answer) {
-                return Ok(found);
+                return Ok(());
             }
             if let Some(unit) = answered(request_id, &answer) {
+                let enough = enough(&unit);
                 found.push(unit);
-                if found.last().is_some_and(&enough) {
-                    return Ok(found);
+                if enough {
+                    return Ok(());
                 }
             }
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 fn answered(request_id: u32, answer: &Answer) -> Option<Unit> {
@@ -148,7 +192,6 @@ fn nobody_acknowledges(answer: &Answer) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vehicle::answer::Message;
 
     #[test]
     fn addresses_both_ways() {

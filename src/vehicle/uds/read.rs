@@ -8,6 +8,8 @@
 //! its budget. Only the default session, see [`super`].
 
 mod codes;
+mod identifiers;
+mod together;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -15,12 +17,11 @@ use std::time::Instant;
 use super::find::{self, Unit};
 use super::refusal;
 use crate::event::vehicle::RequestError;
-use crate::protocols::{Bundle, PidRow};
+use crate::protocols::Bundle;
 use crate::vehicle::adapter::Adapter;
 use crate::vehicle::answer::Answer;
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::{Request, Target};
-use crate::vehicle::obd;
 use crate::vehicle::protocol::Protocol;
 use crate::vehicle::report::{ScanRecord, Told};
 use crate::vehicle::uds::{Status, answer};
@@ -65,13 +66,14 @@ pub async fn silent_car(
     let Some(protocol) = adapter.protocol().filter(|_| !units.is_empty()) else { return Ok(None) };
     let mut before = |_| {};
     let mut reading = Reading::new(adapter, bundle, begun + find::SCAN_BUDGET * 2, &mut before);
+    reading.begun = begun;
     for unit in &units {
         if let Some(vin) = unit.vin.as_deref().and_then(|payload| payload.get(3..)) {
             reading.keep(Request::vehicle_info(0x02), unit, &[&[0x49, 0x02, 0x01], vin].concat());
         }
         reading.unit(unit).await?;
-        reading.obd_on_uds(unit).await?;
     }
+    reading.readiness_groups(&units).await?;
     reading.codes_it_could_store(&units).await?;
     Ok(Some((protocol, reading.heard)))
 }
@@ -110,6 +112,7 @@ pub async fn enhance(
 struct Reading<'a> {
     adapter: &'a mut Adapter,
     bundle: &'a Bundle,
+    begun: Instant,
     until: Instant,
     before: &'a mut (dyn FnMut(Request) + Send),
     heard: Heard,
@@ -119,6 +122,8 @@ struct Reading<'a> {
     unknown: BTreeSet<(u8, Option<u8>)>,
     /// The adapter cannot ask such a thing of any unit.
     adapter_cannot: bool,
+    /// The unit at hand is asked several identifiers at once.
+    together: bool,
 }
 
 impl<'a> Reading<'a> {
@@ -131,12 +136,14 @@ impl<'a> Reading<'a> {
         Self {
             adapter,
             bundle,
+            begun: Instant::now(),
             until,
             before,
             heard: Heard::default(),
             silences: 0,
             unknown: BTreeSet::new(),
             adapter_cannot: false,
+            together: false,
         }
     }
 
@@ -149,8 +156,19 @@ impl<'a> Reading<'a> {
             self.keep(request, unit, &payload);
             self.details(unit, &payload, &BTreeSet::new()).await?;
         }
-        self.identification(unit).await?;
-        self.name(unit).await
+        self.obd_on_uds(unit).await?;
+        // As beside J1979: where no calibration id and no name was told.
+        let told = |heard: &Heard, info: u8| {
+            let request = Request::vehicle_info(info);
+            heard.told.iter().any(|told| told.ecu == unit.address && told.request == request)
+        };
+        if !told(&self.heard, 0x04) {
+            self.identification(unit).await?;
+        }
+        if !told(&self.heard, 0x0A) {
+            self.name(unit).await?;
+        }
+        Ok(())
     }
 
     /// What J1979 did not tell of a unit.
@@ -194,17 +212,16 @@ impl<'a> Reading<'a> {
     /// J1979-2: what 22 F400, F600 and F800 promise, and the codes of the emissions group.
     async fn obd_on_uds(&mut self, unit: &Unit) -> Result<(), AdapterError> {
         self.learn_by(unit).await?;
+        self.together = self.adapter.may_ask_together();
         let pids = self.promised(unit, 0xF400).await?;
         if pids.is_empty() {
             // Battery cars without masks may still say what they run on.
             self.stands_for(unit, 0xF400, FUEL_TYPE).await?;
             return Ok(());
         }
-        for pid in pids {
-            if self.bundle.pids.shown(0x01, pid).is_some() {
-                self.stands_for(unit, 0xF400, pid).await?;
-            }
-        }
+        let shown = |pid: &u8| self.bundle.pids.shown(0x01, *pid).is_some();
+        let pids: Vec<u8> = pids.into_iter().filter(shown).collect();
+        self.all_of(unit, 0xF400, &pids).await?;
         for request in [
             Request::wwh_dtcs(EMISSIONS, Status::WHAT_IS_WRONG, ALL_CLASSES),
             Request::wwh_permanent_dtcs(EMISSIONS),
@@ -221,7 +238,7 @@ impl<'a> Reading<'a> {
                 self.stands_for(unit, 0xF800, info).await?;
             }
         }
-        self.readiness_groups(unit).await
+        Ok(())
     }
 
     /// Has the adapter tried on a short answer, as 0100 is elsewhere: a car of J1979-2 is asked a
@@ -238,52 +255,10 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// The ids a chain of masks promises; each mask is kept as J1979's.
-    async fn promised(&mut self, unit: &Unit, family: u16) -> Result<Vec<u8>, AdapterError> {
-        let mut promised = Vec::new();
-        for base in (0..=0xE0_u8).step_by(0x20) {
-            if base != 0 && !promised.contains(&base) {
-                break;
-            }
-            let Some(data) = self.stands_for(unit, family, base).await? else { break };
-            let Some(mask) = obd::four_bytes(&data, 0) else { break };
-            promised.extend(obd::supported(base, mask));
-        }
-        promised.retain(|id| !id.is_multiple_of(0x20));
-        Ok(promised)
-    }
-
-    /// Asks for identifier `family | id` and keeps the J1979 answer it stands for. Gives its data.
-    async fn stands_for(
-        &mut self,
-        unit: &Unit,
-        family: u16,
-        id: u8,
-    ) -> Result<Option<Vec<u8>>, AdapterError> {
-        let did = family | u16::from(id);
-        let request = Request::data_by_identifier(did);
-        let Some(payload) = self.ask_for(unit, request, self.lines_of(family, id)).await? else {
-            return Ok(None);
-        };
-        let Ok(data) = answer::data(&payload, did) else { return Ok(None) };
-        let (request, payload) = as_j1979(family, id, data);
-        self.keep(request, unit, &payload);
-        Ok(Some(data.to_vec()))
-    }
-
     /// The unit's positive answer. What went wrong is noted; that it does not have an
     /// identifier is an answer and no error.
     async fn ask(&mut self, unit: &Unit, request: Request) -> Result<Option<Vec<u8>>, AdapterError> {
         self.ask_for(unit, request, None).await
-    }
-
-    /// How many lines the answer has, where that is certain: a single frame holds seven bytes, three
-    /// of them the service and the identifier.
-    fn lines_of(&self, family: u16, id: u8) -> Option<u8> {
-        let row = || self.bundle.pids.get(0x01, id);
-        let short = id.is_multiple_of(0x20)
-            || family == 0xF400 && row().and_then(PidRow::longest).is_some_and(|bytes| bytes <= 4);
-        short.then_some(1)
     }
 
     /// Whether the unit at hand has neither fallen silent nor said that it does not know such a thing.
@@ -409,49 +384,5 @@ impl Unit {
     fn refusal(&self, answer: &Answer) -> Option<u8> {
         let refusal = answer.refusals.iter().find(|(sender, _)| *sender == self.address)?;
         Some(refusal.1)
-    }
-}
-
-/// The J1979 question and answer that an identifier's data stands for.
-fn as_j1979(family: u16, id: u8, data: &[u8]) -> (Request, Vec<u8>) {
-    match family {
-        0xF600 if id.is_multiple_of(0x20) => (Request::monitor(id), [&[0x46, id], data].concat()),
-        // Service 06 repeats the monitor before each test; F6xx does not.
-        0xF600 => {
-            let (tests, _) = data.as_chunks::<8>();
-            let tests = tests.iter().flat_map(|test| [&[id], &test[..]].concat());
-            (Request::monitor(id), std::iter::once(0x46).chain(tests).collect())
-        }
-        0xF800 if id == 0 => (Request::vehicle_info(0), [&[0x49, 0], data].concat()),
-        // Service 09 counts its items; F8xx does not.
-        0xF800 => (Request::vehicle_info(id), [&[0x49, id, 1], data].concat()),
-        _ => (Request::current(id), [&[0x41, id], data].concat()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn identifiers_stand_for_j1979() {
-        // Source: the public bench unit's F40C (0B ED is 763.25 rpm) and F802; SAE J1979-2.
-        for (family, id, data, request, payload) in [
-            (0xF400, 0x0C, &[0x0B, 0xED][..], "010C", &[0x41, 0x0C, 0x0B, 0xED][..]),
-            (0xF400, 0x00, &[0x98, 0x18, 0xA0, 0x13], "0100", &[0x41, 0x00, 0x98, 0x18, 0xA0, 0x13]),
-            (0xF800, 0x02, b"W", "0902", &[0x49, 0x02, 0x01, b'W']),
-            (0xF800, 0x00, &[0x50, 0, 0, 0], "0900", &[0x49, 0x00, 0x50, 0, 0, 0]),
-            (
-                0xF600,
-                0x21,
-                &[0x80, 0x20, 0, 51, 0, 0, 0, 192, 0x81, 0x20, 0, 1, 0, 0, 0, 2],
-                "0621",
-                &[0x46, 0x21, 0x80, 0x20, 0, 51, 0, 0, 0, 192, 0x21, 0x81, 0x20, 0, 1, 0, 0, 0, 2],
-            ),
-        ] {
-            let (asked, answered) = as_j1979(family, id, data);
-            assert_eq!((asked.to_string().as_str(), answered.as_slice()), (request, payload));
-            assert!(asked.is_answered_by(&answered), "{request}");
-        }
     }
 }

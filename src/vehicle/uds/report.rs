@@ -310,11 +310,14 @@ mod tests {
     #[test]
     fn a_makers_own_code_has_his_words_on_his_cars_only() {
         let bundle = Bundle::load(std::path::Path::new("firmware-protocols")).unwrap();
-        let told = [told("19020D", "59 02 FF 12 59 00 08")];
-        for (brand, zh) in [(Some("honda"), "VTEC 系统故障（按本田清单）"), (None, "未收录的厂家自定义码")]
-        {
+        let told = [told("19020D", "59 02 FF 12 53 00 08")];
+        for (brand, zh) in [
+            (Some("honda"), "VTEC System Circuit Fault（按本田清单）"),
+            (Some("byd"), "未收录的厂家自定义码"),
+            (None, "厂家自定义码，品牌未知（清单中有此码的：福特、本田、大众）"),
+        ] {
             let codes = codes(&told, &EcuAddress("7E8".into()), brand, &bundle);
-            assert_eq!((codes.len(), codes[0].code.as_str()), (1, "P1259"));
+            assert_eq!((codes.len(), codes[0].code.as_str()), (1, "P1253"));
             assert_eq!(codes[0].text.as_ref().map(|text| text.zh.as_str()), Some(zh));
         }
     }

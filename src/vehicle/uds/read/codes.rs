@@ -20,6 +20,8 @@ const ALL_RECORDS: u8 = 0xFF;
 /// Readiness groups asked for: their numbers stand in SAE J1979-DA alone, and a unit refuses
 /// (31) those that it does not have.
 const READINESS_GROUPS: std::ops::RangeInclusive<u8> = 0x01..=0x10;
+/// No readiness group is asked for later in a reading: a report shall come within 10 s.
+const READINESS_WITHIN: Duration = Duration::from_secs(8);
 /// What a list of all codes may take: some hundred of them, on a slow line.
 const LONG_LIST: Duration = Duration::from_secs(1);
 
@@ -81,10 +83,24 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// 19 56 of each readiness group; a unit that does not know the question (12) is asked once.
-    pub(super) async fn readiness_groups(&mut self, unit: &Unit) -> Result<(), AdapterError> {
-        for group in READINESS_GROUPS {
-            self.record(unit, Request::dtcs_by_readiness(EMISSIONS, group)).await?;
+    /// 19 56 of each readiness group, of units that told their monitors (F401); a unit that does not
+    /// know the question (12) is asked once. Numbers without a name, most of them refused: the last
+    /// but one, while there is time, and what is not asked for that is no failure.
+    pub(super) async fn readiness_groups(&mut self, units: &[Unit]) -> Result<(), AdapterError> {
+        let until = self.begun + READINESS_WITHIN;
+        for unit in units {
+            let readiness = Request::current(0x01);
+            let told = |told: &super::Told| told.ecu == unit.address && told.request == readiness;
+            if !self.heard.told.iter().any(told) {
+                continue;
+            }
+            self.silences = 0;
+            self.unknown.clear();
+            for group in READINESS_GROUPS {
+                if Instant::now() < until {
+                    self.record(unit, Request::dtcs_by_readiness(EMISSIONS, group)).await?;
+                }
+            }
         }
         Ok(())
     }

@@ -1,0 +1,98 @@
+//! Cars of SAE J1979-2, which answer UDS alone: how soon they are read, and with how few questions.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod vehicle_bay;
+
+use std::time::{Duration, Instant};
+
+use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Multi, Profile, VehicleSim};
+use baygate::vehicle::adapter::Adapter;
+use baygate::vehicle::{report, scan};
+use serde_json::Value;
+use vehicle_bay::bundle;
+
+fn car() -> CarSpec {
+    CarSpec { obd: false, j1979_2: true, confirmed: vec!["P0420".parse().unwrap()], ..CarSpec::default() }
+}
+
+/// The simulated car behind this adapter, and the link to it.
+async fn behind(adapter: SimAdapter, car: CarSpec) -> (VehicleSim, String) {
+    let profile = Profile { adapter, car: Some(car) };
+    let sim = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile).await.unwrap();
+    let link = format!("elm327+tcp://{}", sim.addr().unwrap());
+    (sim, link)
+}
+
+/// A car that answers UDS alone never gives an adapter the answer it is tried on elsewhere: it learns
+/// from a unit's own not to wait for more after each.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_car_of_j1979_2_is_read_within_ten_seconds() {
+    let confirmed = vec!["P0420".parse().unwrap(), "P0301".parse().unwrap()];
+    let car = CarSpec { latency_ms: 60, confirmed, ..car() };
+    let (sim, link) = behind(SimAdapter::default(), car).await;
+    let bundle = bundle();
+    let mut adapter = Adapter::open(&link.parse().unwrap(), &bundle, None, None).await.unwrap();
+    let link = "bay-1".parse().unwrap();
+    let begun = Instant::now();
+    let record = scan::run(&mut adapter, &bundle, uuid::Uuid::nil(), link, &mut |_| {}).await.unwrap();
+    let (took, requests) = (begun.elapsed(), sim.requests());
+    println!("J1979-2 at 60 ms a reply: {took:?}, {} requests", requests.len());
+    let report = report::build(&record, &bundle);
+    assert_eq!(adapter.capabilities().response_count, Some(true), "tried on a unit's own answer");
+    assert_eq!(report.errors, []);
+    // The search ends with the first unit; calibration ids stand for part numbers (F187), names for F197.
+    let asked = |did: u16| {
+        let request = [&[0x22][..], &did.to_be_bytes()].concat();
+        requests.iter().filter(|seen| **seen == request).count()
+    };
+    assert_eq!([0xF190, 0xF187, 0xF197, 0xF40C].map(asked), [1, 0, 0, 0]);
+    // 141 when each identifier was asked alone.
+    assert!(requests.len() < 100, "{}", requests.len());
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+/// The report is the same whether adapter and unit take several identifiers at once or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn identifiers_go_together_or_alone() {
+    let mut reports: Vec<(_, Vec<Value>, Value, Value)> = Vec::new();
+    for (name, multi, most_parameters, together) in [
+        ("good", Multi::Whole, 6, true),
+        ("a unit that takes one", Multi::Whole, 1, false),
+        ("an adapter that takes one", Multi::Error, 6, false),
+        ("an adapter that cuts off", Multi::First, 6, false),
+    ] {
+        let car = CarSpec { units: 1, drift: false, latency_ms: 1, most_parameters, ..car() };
+        let (sim, link) = behind(SimAdapter { multi, ..SimAdapter::default() }, car).await;
+        let bundle = bundle();
+        let mut adapter = Adapter::open(&link.parse().unwrap(), &bundle, None, None).await.unwrap();
+        let record = vehicle_bay::scanned(&mut adapter, &bundle).await.unwrap();
+        let report = report::build(&record, &bundle);
+        assert_eq!(report.errors, [], "{name}");
+        let requests = sim.requests();
+        let asked = |request: &[u8]| requests.iter().filter(|seen| *seen == request).count();
+        assert_eq!(asked(&[0x22, 0xF4, 0x0C]), usize::from(!together), "{name}");
+        assert_eq!(asked(&[0x22, 0xF4, 0x20]), usize::from(!together), "{name}");
+        // Tried once, and after a failure not again.
+        let several = requests.iter().filter(|request| request[0] == 0x22 && request.len() > 3).count();
+        assert!(if together { several > 10 } else { several <= 1 }, "{name}: {several}");
+        let unit = serde_json::to_value(&report.ecus[0]).unwrap();
+        reports.push((
+            name,
+            // A clock among the values goes on from one car to the next.
+            unit["values"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|value| value["pid"] != "011F")
+                .cloned()
+                .collect(),
+            unit["monitor_tests"].clone(),
+            unit["readiness"].clone(),
+        ));
+    }
+    let (_, values, tests, readiness) = &reports[0];
+    assert!(values.len() > 40, "{values:?}");
+    for (name, others, their_tests, theirs) in &reports {
+        assert_eq!((others, their_tests, theirs), (values, tests, readiness), "{name}");
+    }
+}
