@@ -250,7 +250,10 @@ fn put_in_order(tx: &Connection) -> Result<bool, StoreError> {
         let Some(no) = key.strip_prefix("epoch/").and_then(|no| no.parse::<i64>().ok()) else { continue };
         if let Some((id, base)) = remembered(no, &value) {
             // A row whose number rotted stands under another one.
-            tx.execute("DELETE FROM epoch WHERE id = ?2 AND no <> ?1", params![no, id.as_bytes().as_slice()])?;
+            tx.execute(
+                "DELETE FROM epoch WHERE id = ?2 AND no <> ?1",
+                params![no, id.as_bytes().as_slice()],
+            )?;
             tx.execute(
                 "INSERT INTO epoch (no, id, base_offset, reason, begun_at) VALUES (?1, ?2, ?3, 'salvaged', 0)
                  ON CONFLICT (no) DO UPDATE SET id = ?2, base_offset = ?3 WHERE id <> ?2 OR base_offset <> ?3",
