@@ -49,7 +49,7 @@ async fn what_the_store_knows_of_a_card() {
         "card_no": card.card_no, "uid": card.uid, "technology": "ntag215", "type": "named",
         "issuing_store": "SH-0042", "status": "active", "hotlisted": false, "principal_fen": 2_100,
         "bonus_fen": 60, "balance_fen": 2_160, "points": 12, "coupons": [], "counter": 6,
-        "known_at": known["known_at"], "unsettled": [],
+        "known_at": known["known_at"], "unsettled": [], "offers": [], "reminders": [],
     });
     assert_eq!(known, expected);
 

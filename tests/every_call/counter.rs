@@ -8,7 +8,7 @@ use baygate::card::purse::changes::adjust;
 use baygate::card::purse::{Caps, Context};
 use baygate::clock::UtcMillis;
 use baygate::config::purse::PurseTable;
-use baygate::event::card::Technology;
+use baygate::event::card::{CounterWord, Technology};
 use baygate::event::ledger::{CardStanding, CardType, ListedMember};
 use baygate::ident::{CardNo, Epoch, Seq};
 use baygate::money::{Fen, Holding};
@@ -16,6 +16,7 @@ use baygate::store::batches::{BatchOp, NewRow};
 use baygate::store::card_pins::{CardPinOp, PinDeed};
 use baygate::store::clock_mark::{ClockMark, ClockOp};
 use baygate::store::confirmations::{self, ConfirmationOp};
+use baygate::store::counter_words::CounterWordsOp;
 use baygate::store::hotlist::HotlistOp;
 use baygate::store::ledger::{self, End, Evidence, NewTransaction, State, TransactionRow};
 use baygate::store::ledger_cards::{self, By, SeenCard};
@@ -42,7 +43,7 @@ macro_rules! kinds {
     };
 }
 kinds!(Device Visit Warning Job Request Batch Confirmation Ledger Card Cursor Outbox Command Report Member
-       CardPin Hotlist Clock Token Operator Shift);
+       CardPin Hotlist CounterWords Clock Token Operator Shift);
 
 /// Kinds of writes that no step has.
 pub fn missing(steps: &[Step]) -> Vec<&'static str> {
@@ -164,6 +165,8 @@ pub fn counter() -> Vec<Step> {
     };
     let pin = CardPinOp { card_no: card_no("8800001"), deed: PinDeed::Set(PinHash("$argon2id$".into())) };
     let stopped = HotlistOp::Put { version: 7, as_of: THEN, cards: vec![card_no("8800006")] };
+    let word = (card_no("8800006"), CounterWord::default());
+    let words = CounterWordsOp { as_of: THEN, words: vec![word] };
     let mark = ClockMark { boot: id(207), wall_at_boot: UtcMillis(0), epoch: Epoch(id(208)), first: Seq(1) };
     vec![
         one(made("give-out", given, &[count("member_card", "card_no = '8800001'")], 220)),
@@ -190,6 +193,7 @@ pub fn counter() -> Vec<Step> {
         one(made("list-member", listed, &[count("listed_member", "card_no = '8800003'")], 226)
             .op(Op::CardPin(pin), count("card_pin", "card_no = '8800001'"))
             .op(Op::Hotlist(stopped), count("hotlist", "card_no = '8800006'"))
+            .op(Op::CounterWords(words), count("counter_word", "card_no = '8800006'"))
             .op(Op::Clock(ClockOp::Mark(mark)), count("meta", "key = 'clock'"))),
     ]
 }
