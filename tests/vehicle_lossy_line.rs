@@ -55,7 +55,8 @@ fn only_reads(request: &[u8]) -> bool {
         0x28 => false,
         // Too short to define or to start anything; but `2C 03` forgets definitions.
         0x2A..=0x2D => request.len() == 1 || request.len() == 2 && request[..] != [0x2C, 0x03],
-        0x27..=0x3F | 0x80..=0xBF => request.len() == 1,
+        // 90 to 9F are reserved in each of them (`195533` without its first character is `95 53`).
+        0x27..=0x3F | 0x80..=0x8F | 0xA0..=0xBF => request.len() == 1,
         _ => true,
     }
 }

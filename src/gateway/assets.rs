@@ -44,6 +44,13 @@ impl Assets {
             }
         }
     }
+
+    /// The same without what only `baygate check` needs.
+    #[must_use]
+    pub fn serving(mut self) -> Self {
+        Arc::make_mut(&mut self.bundle).forget_vectors();
+        self
+    }
 }
 
 /// What `baygate check` does beyond loading: vectors, rule examples, the templates in use.

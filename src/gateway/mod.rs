@@ -94,7 +94,7 @@ impl Gateway {
     /// # Errors
     /// [`GatewayError`] saying what to do.
     pub async fn build(config: Config) -> Result<Self, GatewayError> {
-        let assets = Assets::load(&config).map_err(GatewayError::Assets)?;
+        let assets = Assets::load(&config).map_err(GatewayError::Assets)?.serving();
         let health = Health::default();
         clock::trust(&config.gateway.time_sync_file);
         let options = store_options(&config);

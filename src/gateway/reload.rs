@@ -86,7 +86,7 @@ fn accepted(
     if !frozen.is_empty() {
         return Err(vec![format!("{} cannot change while the daemon runs; restart it", frozen.join(", "))]);
     }
-    Assets::load(&config).map(|assets| (config, assets))
+    Assets::load(&config).map(|assets| (config, assets.serving()))
 }
 
 async fn keep(pushed: Option<&Pushed>, current: &Config) -> Result<(), NotTaken> {

@@ -100,6 +100,17 @@ impl Bundle {
         })
     }
 
+    /// Forgets vectors and sources, which prove the files (`baygate check`) and decode nothing: for a program
+    /// that stays in memory.
+    pub fn forget_vectors(&mut self) {
+        self.pids.forget_vectors();
+        self.monitor_tests.forget_vectors();
+        self.in_use_ratios.vectors = Vec::new();
+        for layout in &mut self.cards {
+            layout.vectors = Vec::new();
+        }
+    }
+
     /// What a generic code (ISO/SAE) means; `None`: not in the list, show the code alone.
     #[must_use]
     pub fn dtc_text(&self, code: &str) -> Option<Text> {

@@ -83,6 +83,13 @@ pub struct MonitorExpectation {
 }
 
 impl MonitorTestTable {
+    pub(super) fn forget_vectors(&mut self) {
+        self.vectors = Vec::new();
+        for row in self.scalings.values_mut() {
+            (row.vectors, row.source) = (Vec::new(), String::new());
+        }
+    }
+
     /// What a monitor id watches; `None`: not a standard one.
     #[must_use]
     pub fn monitor(&self, mid: u8) -> Option<&Text> {

@@ -159,6 +159,12 @@ impl PidTable {
         self.get(service, pid).filter(|row| !row.is_told_elsewhere())
     }
 
+    pub(super) fn forget_vectors(&mut self) {
+        for row in self.rows.values_mut() {
+            (row.vectors, row.source) = (Vec::new(), String::new());
+        }
+    }
+
     /// All rows by number.
     pub fn iter(&self) -> impl Iterator<Item = &PidRow> {
         self.rows.values()

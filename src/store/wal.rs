@@ -51,6 +51,12 @@ impl Wal {
         self.frames.iter().take(self.committed).filter(|frame| frame.sound)
     }
 
+    /// Frames up to the last commit that is as it was written, the unsound among them too: what is
+    /// behind them nobody was told.
+    pub(super) fn committed(&self) -> usize {
+        self.committed
+    }
+
     /// Whether a frame of a commit is not there any more.
     pub(super) fn has_lost(&self) -> bool {
         self.damaged.is_some() && self.frames.iter().take(self.committed).any(|frame| !frame.sound)

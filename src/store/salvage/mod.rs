@@ -27,6 +27,7 @@ use super::epoch::{self, meta, remembered, set_meta};
 use super::mark::{Mark, beside, move_database, sync_folder};
 use super::open::FILE;
 use super::outbox::class_index;
+use super::seal::LedgerTable;
 use super::wal::Wal;
 use super::{StoreError, check, connection, gaps};
 use crate::event::Class;
@@ -146,6 +147,7 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark, told: &mut Told<'_>) -> Resul
     // empty one may only seem to be empty.
     let lent = source.as_ref().is_some_and(|(_, lent)| *lent);
     let mut requests_damaged = source.is_none() || lent || wal.has_lost();
+    let mut in_doubt = if requests_damaged { LedgerTable::ALL.to_vec() } else { Vec::new() };
     if let Some((source, _)) = &source {
         // A file of an earlier version has fewer.
         let there = tables(source).ok();
@@ -156,14 +158,17 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark, told: &mut Told<'_>) -> Resul
             kept += copied.kept;
             tracing::info!(table, kept = copied.kept, damaged = copied.damaged, "table copied");
             // A row that SQLite passes over has no seal to miss: its own check of the table has to do.
-            if MUST_BE_WHOLE.contains(&table.as_str()) {
-                requests_damaged |= copied.damaged || is_there(&table) && !agrees(source, &table);
+            if MUST_BE_WHOLE.contains(&table.as_str())
+                && (copied.damaged || is_there(&table) && !agrees(source, &table))
+            {
+                requests_damaged = true;
+                in_doubt.extend(LedgerTable::of(&table));
             }
         }
     }
     let counted = events_counted(&tx)?;
     // In any case: a page that leads to fewer pages than it should is no error to SQLite.
-    kept += pages::rows(&mark.aside, &tx, told)?;
+    kept += pages::rows(&mark.aside, &tx, &in_doubt, told)?;
     told.step();
     let counters_known = put_in_order(&tx)? && !wal.has_lost();
     told.step();

@@ -23,6 +23,8 @@ const PAGE: usize = 4096;
 const PAGE_U64: u64 = 4096;
 /// Requests whose outcome stands on a card (`card::purse::journal`).
 const SETTLED_BY_A_TAP: &str = "card.transaction";
+/// Columns of the log's table.
+const EVENT_COLUMNS: usize = 13;
 /// Table leaf (§1.6).
 const TABLE_LEAF: u8 = 0x0D;
 
@@ -33,8 +35,19 @@ struct Pages {
     wal: Option<File>,
     /// Frames of the WAL's running salt, all of them: where they are in the WAL.
     frames: Vec<u64>,
+    /// So many of them, from the first, are of commits.
+    committed: usize,
     /// The latest of them, by page.
     latest: HashMap<u64, u64>,
+}
+
+/// A page as it was found.
+struct Found {
+    page: [u8; PAGE],
+    /// The file's first, which begins with the file's header.
+    first: bool,
+    /// In a commit as far as anyone can tell; else of one that power may have cut, which nobody was told.
+    committed: bool,
 }
 
 fn be32(bytes: &[u8], at: usize) -> u64 {
@@ -45,10 +58,13 @@ impl Pages {
     fn open(path: &Path) -> std::io::Result<Self> {
         let file = File::open(path)?;
         let count = file.metadata()?.len() / PAGE_U64;
-        let mut pages = Self { file, count, wal: None, frames: Vec::new(), latest: HashMap::new() };
+        let mut pages =
+            Self { file, count, wal: None, frames: Vec::new(), committed: 0, latest: HashMap::new() };
         if let Ok(wal) = File::open(beside(path, "-wal")) {
             // Also frames that are not as they were written: events have their own seal.
-            for frame in Wal::read(path)?.frames {
+            let found = Wal::read(path)?;
+            pages.committed = found.committed();
+            for frame in found.frames {
                 pages.frames.push(frame.at);
                 pages.latest.insert(frame.page, frame.at);
             }
@@ -68,16 +84,16 @@ impl Pages {
 
     /// Every frame of the WAL, the latest first, then every page of the file: of a row
     /// that is there in several states the first one counts.
-    fn all(&self) -> impl Iterator<Item = (bool, [u8; PAGE])> + '_ {
+    fn all(&self) -> impl Iterator<Item = Found> + '_ {
         let of_file = (0..self.count).filter_map(|no| {
             let mut page = [0; PAGE];
             self.file.read_exact_at(&mut page, no * PAGE_U64).ok()?;
-            Some((no == 0, page))
+            Some(Found { page, first: no == 0, committed: true })
         });
-        let of_wal = self.frames.iter().rev().filter_map(|at| {
+        let of_wal = self.frames.iter().enumerate().rev().filter_map(|(place, at)| {
             let mut page = [0; PAGE];
             self.wal.as_ref()?.read_exact_at(&mut page, *at).ok()?;
-            Some((false, page))
+            Some(Found { page, first: false, committed: place < self.committed })
         });
         of_wal.chain(of_file)
     }
@@ -184,19 +200,30 @@ fn leaf(pages: &Pages, first: bool, page: &[u8; PAGE]) -> Vec<(i64, Vec<Value>)>
 /// Adds the events, requests, epochs, cards, transactions and operators found in any leaf,
 /// unless they are there already. A request found so may be an old state of it: it counts as
 /// interrupted, its key is taken, and nothing is done twice. What is asked of a card
-/// goes on waiting for the tap that tells.
-pub(super) fn rows(path: &Path, new: &Connection, told: &mut Told<'_>) -> Result<u64, StoreError> {
+/// goes on waiting for the tap that tells. Of a commit that may have been cut only events are taken:
+/// a transaction that ended in it has its event and its request there, too. A row of a ledger's table
+/// that is not `in_doubt` is as SQLite read it.
+pub(super) fn rows(
+    path: &Path,
+    new: &Connection,
+    in_doubt: &[LedgerTable],
+    told: &mut Told<'_>,
+) -> Result<u64, StoreError> {
     let file_error = |source| StoreError::File { path: path.to_owned(), source };
     if !path.exists() {
         return Ok(0);
     }
     let pages = Pages::open(path).map_err(file_error)?;
-    let (cards, transactions) = (insert(new, LedgerTable::Card)?, insert(new, LedgerTable::Transaction)?);
+    let insert = |table| insert(new, table, in_doubt.contains(&table));
+    let (cards, transactions) = (insert(LedgerTable::Card)?, insert(LedgerTable::Transaction)?);
     let mut kept = 0;
-    for (first, page) in pages.all() {
+    for Found { page, first, committed } in pages.all() {
         told.look();
         for (rowid, mut values) in leaf(&pages, first, &page) {
             told.row();
+            if !committed && values.len() != EVENT_COLUMNS {
+                continue;
+            }
             let sql = match recognise(rowid, &mut values) {
                 Some(sql) => sql,
                 None => match sealed(rowid, &mut values) {
@@ -218,13 +245,13 @@ pub(super) fn rows(path: &Path, new: &Connection, told: &mut Told<'_>) -> Result
 }
 
 /// Takes a sealed row with its columns up to and with the seal.
-fn insert(new: &Connection, table: LedgerTable) -> Result<String, StoreError> {
+fn insert(new: &Connection, table: LedgerTable, in_doubt: bool) -> Result<String, StoreError> {
     let mut query = new.prepare("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?;
     let columns: Vec<String> = query
         .query_map([table.name()], |row| row.get(0))?
         .take(table.sealed_columns() + 1)
         .collect::<Result<_, _>>()?;
-    Ok(copy::insert(table.name(), &columns))
+    Ok(copy::insert(table.name(), &columns, Some(table).filter(|_| in_doubt)))
 }
 
 /// Which table a row is of, by its form; completes it. An event needs its seal.
@@ -232,7 +259,7 @@ fn recognise(rowid: i64, values: &mut [Value]) -> Option<&'static str> {
     let columns = values.len();
     match values {
         // The primary key stands in the cell, not in the record (§2.1).
-        [offset @ Value::Null, ..] if columns == 13 => {
+        [offset @ Value::Null, ..] if columns == EVENT_COLUMNS => {
             *offset = Value::Integer(rowid);
             is_sealed(values).then_some("INSERT OR IGNORE INTO event VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)")
         }
