@@ -57,8 +57,25 @@ impl Refusals {
         let place = caller.map(Principal::place);
         let operator = caller.and_then(Principal::operator).map(|operator| operator.id.to_string());
         let unlogged = (unlogged > 0).then_some(unlogged);
+        let method = known(method);
         tracing::warn!(code, %method, route, from, place, operator, unlogged, "request refused");
     }
+}
+
+/// A method's name, of those that HTTP knows (RFC 9110 §9.3, RFC 5789): any other word is the caller's.
+fn known(method: &Method) -> &str {
+    const KNOWN: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::CONNECT,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::PATCH,
+    ];
+    if KNOWN.contains(method) { method.as_str() } else { "other" }
 }
 
 impl Window {
@@ -91,6 +108,15 @@ impl fmt::Display for Whence {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_words_of_the_callers_are_in_the_log() {
+        for (name, expected) in
+            [("GET", "GET"), ("PATCH", "PATCH"), ("get", "other"), ("13800138000", "other")]
+        {
+            assert_eq!(known(&Method::from_bytes(name.as_bytes()).unwrap()), expected);
+        }
+    }
 
     #[test]
     fn what_goes_beyond_is_counted() {

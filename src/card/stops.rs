@@ -46,7 +46,7 @@ pub(super) async fn greeted(
 }
 
 /// What a row that has rotted does not tell is nothing.
-fn noted<T: Default>(store: &Store, looked: Result<T, StoreError>) -> Result<T, StoreError> {
+pub(crate) fn noted<T: Default>(store: &Store, looked: Result<T, StoreError>) -> Result<T, StoreError> {
     match looked {
         Err(error) if error.is_damage() => {
             store.note_damage(&error);

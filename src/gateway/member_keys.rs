@@ -38,7 +38,8 @@ pub(super) struct MemberKeys {
 /// The purchase terminal, and what it was made for.
 pub(super) struct Terminal {
     asked: Option<TerminalAsked>,
-    pub(super) till: Option<Arc<TillPurse>>,
+    /// Stays when nobody asks for it any more: the SAM that comes back may be the same one.
+    till: Option<Arc<TillPurse>>,
 }
 
 #[derive(Clone, PartialEq)]
@@ -55,22 +56,27 @@ impl Terminal {
         Self { asked, till }
     }
 
-    /// Takes a new configuration. As long as there is a terminal it stays the same one, also for
-    /// readers that are not started again: it knows whose answer it waits for, and the tries that the
-    /// SAM has lost.
+    /// The terminal, while a configuration asks for one.
+    pub(super) fn lent(&self) -> Option<Arc<TillPurse>> {
+        self.asked.as_ref().and(self.till.clone())
+    }
+
+    /// Takes a new configuration. Once there is a terminal it stays the same one, also for readers
+    /// that are not started again: it knows whose answer it waits for, and the tries that the SAM has
+    /// lost. A slot that comes or goes starts every reader of cards again (`ReaderTable::sams`).
     pub(super) fn adopt(&mut self, config: &Config, bundle: &Bundle) {
+        let Some(till) = &self.till else {
+            *self = Self::of(config, bundle);
+            return;
+        };
         let asked = TerminalAsked::of(config, bundle);
-        match (&self.till, &asked) {
-            (Some(till), Some(asked_now)) => {
-                if self.asked.as_ref() != Some(asked_now) {
-                    till.opens_with(asked_now.opener());
-                }
-                till.set_timezone(zone(config));
-                self.asked = asked;
-            }
-            // A slot that comes or goes starts every reader of cards again (`ReaderTable::sams`).
-            _ => *self = Self::of(config, bundle),
+        if let Some(asked_now) = &asked
+            && self.asked.as_ref() != Some(asked_now)
+        {
+            till.opens_with(asked_now.opener());
         }
+        till.set_timezone(zone(config));
+        self.asked = asked;
     }
 }
 
@@ -139,9 +145,12 @@ mod tests {
     use super::*;
 
     fn config(sam: &str, timezone: &str) -> Config {
-        let text = format!(
-            "[gateway]\nstore = \"SH-0042\"\nid = \"gw-1\"\ntimezone = {timezone:?}\n[[reader]]\nid = \"sam-1\"\nkind = \"pcsc\"\nrole = \"sam\"\nname = {sam:?}\n"
-        );
+        let table = format!("[[reader]]\nid = \"sam-1\"\nkind = \"pcsc\"\nrole = \"sam\"\nname = {sam:?}\n");
+        parsed(timezone, &table)
+    }
+
+    fn parsed(timezone: &str, table: &str) -> Config {
+        let text = format!("[gateway]\nstore = \"SH-0042\"\nid = \"gw-1\"\ntimezone = {timezone:?}\n{table}");
         crate::config::parse(Path::new("baygate.toml"), &text).unwrap()
     }
 
@@ -151,17 +160,31 @@ mod tests {
     fn a_new_configuration_keeps_the_terminal() {
         let bundle = Bundle::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols")).unwrap();
         let mut terminal = Terminal::of(&config("*SAM*", "UTC"), &bundle);
-        let till = terminal.till.clone().unwrap();
+        let till = terminal.lent().unwrap();
         for (sam, timezone) in [("*SAM*", "UTC"), ("*SAM*", "Asia/Shanghai"), ("* SAM 00", "Asia/Shanghai")] {
             terminal.adopt(&config(sam, timezone), &bundle);
-            assert!(Arc::ptr_eq(&till, terminal.till.as_ref().unwrap()), "{sam} {timezone}");
+            assert!(Arc::ptr_eq(&till, &terminal.lent().unwrap()), "{sam} {timezone}");
         }
         // Eight hours apart, whatever the hour: never the same.
-        let utc = Terminal::of(&config("*SAM*", "UTC"), &bundle).till.unwrap().moment();
+        let utc = Terminal::of(&config("*SAM*", "UTC"), &bundle).lent().unwrap().moment();
         assert_ne!(
             (till.moment().date, till.moment().time[0]),
             (utc.date, utc.time[0]),
             "the zone that is now"
         );
+    }
+
+    /// Whoever takes the SAM's table away and brings it back must not cost it its last try.
+    #[test]
+    fn a_slot_that_goes_and_comes_back_keeps_the_terminal() {
+        let bundle = Bundle::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols")).unwrap();
+        let mut terminal = Terminal::of(&parsed("UTC", ""), &bundle);
+        assert!(terminal.lent().is_none());
+        terminal.adopt(&config("*SAM*", "UTC"), &bundle);
+        let till = terminal.lent().unwrap();
+        terminal.adopt(&parsed("UTC", ""), &bundle);
+        assert!(terminal.lent().is_none(), "nobody is sold to without a slot");
+        terminal.adopt(&config("*SAM*", "UTC"), &bundle);
+        assert!(Arc::ptr_eq(&till, &terminal.lent().unwrap()));
     }
 }

@@ -103,7 +103,7 @@ impl Services {
 
     fn member_keys(&self) -> MemberKeys {
         let (credentials, store) = (self.credentials.clone(), self.source.store.clone());
-        let (accepted_stores, purse) = (self.accepted_stores.subscribe(), self.purse.borrow().till.clone());
+        let (accepted_stores, purse) = (self.accepted_stores.subscribe(), self.purse.borrow().lent());
         MemberKeys { credentials, store, accepted_stores, timezone: self.timezone.subscribe(), purse }
     }
 

@@ -107,18 +107,32 @@ mod tests {
     fn what_was_sent_last_is_kept() {
         let mut conn = Connection::open_in_memory().unwrap();
         connection::migrate(&mut conn).unwrap();
-        for (rowid, card_no) in [(1, "1"), (2, "2"), (3, "3"), (50_002, "4")] {
+        let put = |rowid: i64, card_no: i64| {
             let sql = "INSERT INTO counter_word (rowid, card_no, as_of, word) VALUES (?1, ?2, 0, '{}')";
-            conn.execute(sql, (rowid, card_no)).unwrap();
-        }
-        for part in 0.. {
+            conn.execute(sql, (rowid, card_no.to_string())).unwrap();
+        };
+        let sweep = || {
             let (limits, now) = (history::HistoryLimits::default(), crate::clock::read());
-            if history::sweep_step(&conn, part, &limits, now).unwrap().is_none() {
-                break;
-            }
+            (0..)
+                .take_while(|part| history::sweep_step(&conn, *part, &limits, now).unwrap().is_some())
+                .count()
+        };
+        let kept = |number: i64| {
+            let found = Reader { conn: &conn }.counter_word(&number.to_string().parse().unwrap());
+            found.unwrap().is_some()
+        };
+        // One member of four is sent again every day for years: the others stay.
+        for (rowid, card_no) in [(1, 1), (2, 2), (3, 3), (200_000, 4)] {
+            put(rowid, card_no);
         }
-        let kept = ["1", "2", "3", "4"]
-            .map(|number| Reader { conn: &conn }.counter_word(&number.parse().unwrap()).unwrap().is_some());
-        assert_eq!(kept, [false, false, true, true]);
+        sweep();
+        assert_eq!([1, 2, 3, 4].map(kept), [true; 4]);
+        conn.execute_batch("BEGIN").unwrap();
+        for n in 5..=50_002 {
+            put(200_000 + n, n);
+        }
+        conn.execute_batch("COMMIT").unwrap();
+        sweep();
+        assert_eq!([1, 2, 3, 4, 50_002].map(kept), [false, false, true, true, true]);
     }
 }

@@ -104,6 +104,18 @@ fn cards_step(tx: &Connection, keep: i64) -> Result<Step, StoreError> {
     Ok(step(gone, STEP_ROWS))
 }
 
+/// Counter's words beyond the newest `keep` that are there, by count: a word that is sent again takes
+/// a new `rowid`, so that between the numbers of those that stay there are gaps of any size.
+fn words_step(tx: &Connection, keep: i64) -> Result<Step, StoreError> {
+    let gone = tx
+        .prepare_cached(
+            "DELETE FROM counter_word WHERE rowid IN (SELECT rowid FROM counter_word ORDER BY rowid
+             LIMIT min(?2, max(0, (SELECT count(*) FROM counter_word) - ?1)))",
+        )?
+        .execute([keep, STEP_ROWS])?;
+    Ok(step(gone, STEP_ROWS))
+}
+
 /// Deletes the oldest rows of a table that may go and lie before the newest `keep`.
 fn beyond(tx: &Connection, (table, may_go): (&str, &str), keep: i64) -> Result<Step, StoreError> {
     let gone = tx
@@ -141,7 +153,7 @@ pub(super) fn sweep_step(
         10 => beyond(tx, ("operator_log", "TRUE"), MOST_OPERATOR_LINES)?,
         11 => beyond(tx, ("shift", "closed_at IS NOT NULL"), MOST_SHIFTS)?,
         12 => super::batches::sweep_step(tx, STEP_ROWS)?,
-        13 => beyond(tx, ("counter_word", "TRUE"), MOST_COUNTER_WORDS)?,
+        13 => words_step(tx, MOST_COUNTER_WORDS)?,
         _ => return Ok(None),
     };
     Ok(Some(step))

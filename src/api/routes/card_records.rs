@@ -15,6 +15,7 @@ use super::super::problem::Problem;
 use super::super::state::Shared;
 use crate::card::counter_word::word_for;
 use crate::card::purse::life::is_replacement;
+use crate::card::stops::noted;
 use crate::clock::UtcMillis;
 use crate::event::card::{CounterWord, Technology};
 use crate::event::ledger::{CardStanding, CardTransaction, CardType, ListedMember, TransactionKind};
@@ -255,16 +256,16 @@ pub(super) async fn card(
 ) -> Result<Answer<CardRecord>, Problem> {
     let wanted = number(&card_no)?;
     let timezone = shared.context.shop.borrow().timezone.clone();
-    let read = move |r: &Reader<'_>| -> Result<Option<CardRecord>, StoreError> {
+    let read = move |r: &Reader<'_>| -> Result<_, StoreError> {
         let Some(row) = r.member_card(&wanted)? else { return Ok(None) };
         let newest = r.transactions_of(&wanted, None, 1)?.pop();
         let last = newest.filter(|newest| newest.state == Stage::Committed);
         let mut card = CardRecord::of(row, last, r.unsettled_of(&wanted)?, r.is_hotlisted(&wanted)?);
         card.transfers_due = transfers_due(r, &wanted)?;
-        card.word = word_for(r, &wanted, &timezone)?;
-        Ok(Some(card))
+        Ok(Some((card, word_for(r, &wanted, &timezone))))
     };
-    if let Some(card) = shared.context.store.read(read).await? {
+    if let Some((mut card, word)) = shared.context.store.read(read).await? {
+        card.word = noted(&shared.context.store, word)?;
         return Ok(Answer(card));
     }
     let wanted = number(&card_no)?;

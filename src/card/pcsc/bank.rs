@@ -68,7 +68,7 @@ pub(super) struct Bank {
     sams: Vec<WildMatch>,
     /// Every reader that pcscd knows.
     names: Vec<String>,
-    /// What lies in any of them: whose it is may depend on what lies in the others.
+    /// What lies in any of them: whose it is may depend on which others are there.
     laid: BTreeMap<String, Laid>,
     members: Option<Arc<Members>>,
     reports: Reports,
@@ -139,7 +139,7 @@ impl Bank {
     async fn field_of(&mut self, name: &str) -> Result<(), Unheard> {
         let laid = self.laid.get(name).map(|laid| laid.id);
         let Some(shown) = self.slots.get(name).map(|slot| slot.shown) else { return Ok(()) };
-        // A member's card that was told stays one, also when the SAM beside it is pulled.
+        // A member's card that was told stays one, also when the reader beside it is unplugged.
         if shown == laid && (laid.is_none() || self.role == ReaderRole::Card) {
             return Ok(());
         }
@@ -165,14 +165,13 @@ impl Bank {
     fn is_ours(&self, reader: &str) -> bool {
         let Some(laid) = self.laid.get(reader) else { return false };
         match self.role {
-            ReaderRole::Card => !sam_slot::is_sam(&self.sams, self.seen(), reader, &laid.atr),
+            ReaderRole::Card => !sam_slot::is_sam(&self.sams, self.names(), reader, &laid.atr),
             ReaderRole::Sam => sam_slot::can_be_sam(reader, &laid.atr),
         }
     }
 
-    /// Every reader, and whether something lies in it.
-    fn seen(&self) -> impl Iterator<Item = sam_slot::Seen<'_>> + Clone {
-        self.names.iter().map(|name| (name.as_str(), self.laid.contains_key(name)))
+    fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.names.iter().map(String::as_str)
     }
 
     /// Readers come and go; what goes takes its card along.
@@ -201,7 +200,7 @@ impl Bank {
                 self.names.iter().filter(serves).cloned().collect()
             }
             ReaderRole::Sam => {
-                sam_slot::meant(&self.pattern, self.seen()).into_iter().map(str::to_owned).collect()
+                sam_slot::meant(&self.pattern, self.names()).into_iter().map(str::to_owned).collect()
             }
         }
     }

@@ -33,6 +33,7 @@ pub(super) struct SlotState {
 pub(super) fn condition(service: Service, role: ReaderRole, glob: &str, slots: &[SlotState]) -> Condition {
     match service {
         Service::Unknown => Condition::plain(DeviceStatus::Starting),
+        Service::Up if slots.is_empty() && role == ReaderRole::Sam => no_slot(glob),
         Service::Up if slots.is_empty() => missing(glob),
         Service::Up => of_slots(role, slots),
         Service::Down(Error::SecurityViolation | Error::NoAccess) => Condition::because(
@@ -65,6 +66,20 @@ fn missing(glob: &str) -> Condition {
         ),
         format!(
             "no reader is named like {glob:?}; plug it in, or see `baygate devices` for the names that are there; the kernel module pn533_usb may have taken it: blacklist it"
+        ),
+    )
+}
+
+/// Why no slot is meant: `sam_slot::meant`.
+fn no_slot(glob: &str) -> Condition {
+    Condition::because(
+        DeviceStatus::Absent,
+        "reader-missing",
+        format!(
+            "没有读卡器可作为 SAM 卡座 {glob:?}：没有名称符合的，或有几个符合而名称中都没有 SAM。请插上读卡器，或让 name 只符合一个（用 baygate devices 查看名称）。"
+        ),
+        format!(
+            "no reader can be the SAM's slot {glob:?}: none is named so, or several are and none of them says SAM; plug it in, or let `name` fit one alone (`baygate devices` has the names)"
         ),
     )
 }
@@ -124,6 +139,7 @@ mod tests {
             ),
             ("pcscd hangs", Service::Hung, ReaderRole::Card, vec![good], Failed, Some("pcscd-hung")),
             ("none matches", Service::Up, ReaderRole::Card, vec![], Absent, Some("reader-missing")),
+            ("no slot", Service::Up, ReaderRole::Sam, vec![], Absent, Some("reader-missing")),
             ("good", Service::Up, ReaderRole::Card, vec![good, full], Ready, None),
             ("one of two", Service::Up, ReaderRole::Card, vec![good, hung], Degraded, Some("reader-hung")),
             ("the only one", Service::Up, ReaderRole::Card, vec![hung], Failed, Some("reader-hung")),

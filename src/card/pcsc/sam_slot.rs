@@ -1,12 +1,14 @@
-//! Which reader is a SAM's slot, and which a member's: by the tables first, then by the readers'
-//! names, and where those leave it open by the answer to reset of what lies there. Pure.
+//! Which reader is a SAM's slot, and which a member's: by the tables and the readers' names, and
+//! what lies in a slot that a table means by its answer to reset. Pure.
 //!
 //! ```text
-//!  named "SAM" ─► a SAM's, always
-//!  named like a sam table, and nothing lies ─┬ contactless, SLE4442, mute ─► a member's
-//!  in a reader named so that says "SAM"      └ anything else ──────────────► the SAM
+//!  fits a sam table ─┬ named "SAM" ─────────────► a SAM's, always
+//!                    ├ the only one that fits ──┬ contactless, SLE4442 ─► a member's
+//!                    │                          └ anything else ────────► the SAM
+//!                    └ one of several ──────────► a member's
 //! ```
-//! A reader may have a slot that says "SAM" and the PSAM in its other one.
+//! Whatever lies in a slot that is meant vouches for purchases: what a customer lays down must never
+//! come to be asked only because the SAM is not in its slot.
 
 use wildmatch::WildMatch;
 
@@ -47,15 +49,14 @@ pub(super) fn says(atr: &[u8]) -> Says {
     }
 }
 
-/// A reader: its name, and whether something lies in it.
-pub(super) type Seen<'n> = (&'n str, bool);
-
-/// The readers that a table of role `sam` with this glob means: those named "SAM" where something
-/// lies in one of them, else all.
-pub(super) fn meant<'n>(glob: &WildMatch, readers: impl Iterator<Item = Seen<'n>>) -> Vec<&'n str> {
-    let named: Vec<Seen<'n>> = readers.filter(|(name, _)| glob.matches(name)).collect();
-    let taken = named.iter().any(|(name, occupied)| is_named_sam(name) && *occupied);
-    named.into_iter().map(|(name, _)| name).filter(|name| !taken || is_named_sam(name)).collect()
+/// The readers that a table of role `sam` with this glob means: those named "SAM", also empty; where
+/// none is, the only one that fits.
+pub(super) fn meant<'n>(glob: &WildMatch, readers: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
+    let fitting: Vec<&str> = readers.filter(|name| glob.matches(name)).collect();
+    if let [alone] = fitting[..] {
+        return vec![alone];
+    }
+    fitting.into_iter().filter(|name| is_named_sam(name)).collect()
 }
 
 /// Whether what lies in a reader that is meant can be its SAM. What is mute is none, unless the
@@ -65,20 +66,17 @@ pub(super) fn can_be_sam(name: &str, atr: &[u8]) -> bool {
 }
 
 /// Whether what lies in a reader of cards is a SAM; `sams` are the globs of the tables with that
-/// role, `readers` all readers. A mute one is where a table means this reader and no other.
+/// role, `readers` all readers.
 pub(super) fn is_sam<'n>(
     sams: &[WildMatch],
-    readers: impl Iterator<Item = Seen<'n>> + Clone,
+    readers: impl Iterator<Item = &'n str> + Clone,
     name: &str,
     atr: &[u8],
 ) -> bool {
     match says(atr) {
         Says::Sam => true,
         Says::Member => false,
-        Says::Nothing => sams
-            .iter()
-            .map(|glob| meant(glob, readers.clone()))
-            .any(|meant| if atr.is_empty() { meant == [name] } else { meant.contains(&name) }),
+        Says::Nothing => sams.iter().any(|glob| meant(glob, readers.clone()).contains(&name)),
     }
 }
 
@@ -114,36 +112,32 @@ mod tests {
         let acs = ["ACS ACR1281 ICC 00 00", "ACS ACR1281 PICC 00 01", "ACS ACR1281 SAM 00 02"];
         let plain = ["Reader 00 00", "Reader 00 01"];
         let av2 = "3BDF18FF81F1FE43003F03834D494641524520506C75732053414D3B";
-        // (glob, readers, those where something lies, the one asked about, what lies there, is it a SAM)
-        for (glob, names, taken, name, atr_text, expected) in [
-            // The names tell: a chip card in the contact slot is a member's.
-            ("ACS*", &acs[..], &acs[..], acs[0], PSAM, false),
-            ("ACS*", &acs, &acs, acs[1], CLASSIC, false),
-            // The slot that says SAM is empty: the one that lies in the other is meant.
-            ("ACS*", &acs, &acs[..2], acs[0], PSAM, true),
-            ("ACS*", &acs, &acs[..2], acs[1], CLASSIC, false),
-            // They do not: the answer to reset does.
-            ("Reader*", &plain, &plain, plain[0], CLASSIC, false),
-            ("Reader*", &plain, &plain, plain[1], PSAM, true),
-            // A card that is mute is a card, unless the table names its reader.
-            ("Reader*", &plain, &plain, plain[0], "", false),
-            ("*", &plain, &plain, plain[0], "", false),
-            ("Reader 00 01", &plain, &plain, plain[1], "", true),
-            // The table tells.
-            ("Reader 00 01", &plain, &plain, plain[1], PSAM, true),
-            ("Reader 00 01", &plain, &plain, plain[0], PSAM, false),
-            ("Reader 00 00", &plain, &plain, plain[1], av2, true),
+        // (glob, readers, the one asked about, what lies there, is it a SAM)
+        for (glob, names, name, atr_text, expected) in [
+            // One says SAM: a chip card in the contact slot is a member's, whatever lies in the other.
+            ("ACS*", &acs[..], acs[0], PSAM, false),
+            ("ACS*", &acs, acs[1], CLASSIC, false),
+            ("ACS*", &acs, acs[0], av2, true),
+            // The table names the contact slot.
+            ("ACS * ICC*", &acs, acs[0], PSAM, true),
+            ("ACS * ICC*", &acs, acs[0], CLASSIC, false),
+            // None says it, and the table could mean either: it means none.
+            ("Reader*", &plain, plain[0], PSAM, false),
+            ("Reader*", &plain, plain[1], PSAM, false),
+            ("*", &plain, plain[0], "", false),
+            ("Reader*", &plain[1..], plain[1], PSAM, true),
+            // The table tells, also where the card is mute.
+            ("Reader 00 01", &plain, plain[1], "", true),
+            ("Reader 00 01", &plain, plain[1], PSAM, true),
+            ("Reader 00 01", &plain, plain[0], PSAM, false),
+            ("Reader 00 00", &plain, plain[1], av2, true),
         ] {
-            let readers = names.iter().map(|name| (*name, taken.contains(name)));
-            let found = is_sam(&[WildMatch::new(glob)], readers, name, &atr(atr_text));
+            let found = is_sam(&[WildMatch::new(glob)], names.iter().copied(), name, &atr(atr_text));
             assert_eq!(found, expected, "{glob} {name} {atr_text}");
         }
-        let all = |names: &[&'static str], occupied| {
-            names.iter().map(|name| (*name, occupied)).collect::<Vec<Seen<'static>>>()
-        };
-        assert_eq!(meant(&WildMatch::new("ACS*"), all(&acs, true).into_iter()), [acs[2]]);
-        assert_eq!(meant(&WildMatch::new("ACS*"), all(&acs, false).into_iter()), acs);
-        assert_eq!(meant(&WildMatch::new("Reader*"), all(&plain, true).into_iter()), plain);
+        assert_eq!(meant(&WildMatch::new("ACS*"), acs.into_iter()), [acs[2]]);
+        assert_eq!(meant(&WildMatch::new("ACS * ICC*"), acs.into_iter()), [acs[0]]);
+        assert_eq!(meant(&WildMatch::new("Reader*"), plain.into_iter()), [""; 0]);
         assert!(!can_be_sam(plain[0], &atr(CLASSIC)) && can_be_sam(plain[1], &atr(PSAM)));
         assert!(can_be_sam(acs[2], &atr("3B8180018080")), "its name says so");
         assert!(can_be_sam(acs[2], &[]) && !can_be_sam(plain[0], &[]));

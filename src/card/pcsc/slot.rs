@@ -77,8 +77,8 @@ fn candidates(context: &Context, glob: &str) -> Result<Vec<CString>, pcsc::Error
     context.get_status_change(Duration::ZERO, &mut states)?;
     let text = |state: &ReaderState| state.name().to_string_lossy().into_owned();
     let is_there = |state: &ReaderState| state.event_state().contains(State::PRESENT);
-    let all: Vec<(String, bool)> = states.iter().map(|state| (text(state), is_there(state))).collect();
-    let meant = sam_slot::meant(&pattern, all.iter().map(|(name, occupied)| (name.as_str(), *occupied)));
+    let all: Vec<String> = states.iter().map(text).collect();
+    let meant = sam_slot::meant(&pattern, all.iter().map(String::as_str));
     let can_be = |state: &&ReaderState| {
         let name = text(state);
         is_there(state) && meant.contains(&name.as_str()) && sam_slot::can_be_sam(&name, state.atr())
