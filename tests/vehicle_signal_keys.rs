@@ -10,9 +10,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use baygate::config::tables::{Poll, VehicleTable};
 use baygate::sim::vehicle::{Adapter, CarSpec, MakersUnit, Profile, SlcanProfile, SlcanSim, VehicleSim};
+use baygate::vehicle::AdapterError;
+use baygate::vehicle::adapter::Adapter as Opened;
+use baygate::vehicle::gate::Request;
 use serde_json::{Value, json};
 use vehicle_bay::dongle::{Dongle, good};
-use vehicle_bay::{Bay, open_store, quick, table};
+use vehicle_bay::{Bay, bundle, open_store, quick, table};
 
 fn command(head: &str, id: &str) -> String {
     format!(
@@ -74,6 +77,30 @@ async fn a_dongle_waits_as_long_as_the_file_says_and_then_as_before() {
     let slow = lines.iter().position(|line| *line == "22F187").unwrap();
     let told = |until: usize| lines[..until].iter().rev().find(|line| line.starts_with("ATST"));
     assert_eq!(told(slow), Some(&"ATST80"), "{lines:?}");
+}
+
+/// Half of an answer that was waited for longer, then silence: the next question finds the usual wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_fails_leaves_no_longer_wait_behind() {
+    let dongle = Dongle::echoing_on_tcp(Arc::new(|command| match command.get(..6) {
+        Some("22F187") => b"7E80462F1".to_vec(),
+        Some("22F188") => b"7E80462F18802\r\r>".to_vec(),
+        _ => good(command).into_bytes(),
+    }))
+    .await;
+    let mut adapter = Opened::open(&dongle.link.parse().unwrap(), &bundle(), None, None).await.unwrap();
+    adapter.ask(Request::current(0x00), None).await.unwrap();
+    let slow = Request::data_by_identifier(0xF187).waiting(0x80);
+    let error = adapter.ask(slow, None).await.unwrap_err();
+    assert!(matches!(error, AdapterError::HalfReply(_)), "{error}");
+    adapter.ask(Request::data_by_identifier(0xF188), None).await.unwrap();
+    let heard = dongle.heard_text();
+    let lines: Vec<&str> = heard.split('\r').collect();
+    let told = |question: &str| {
+        let asked = lines.iter().position(|line| *line == question).unwrap();
+        lines[..asked].iter().rev().find(|line| line.starts_with("ATST")).copied()
+    };
+    assert_eq!([told("22F187"), told("22F188")], [Some("ATST80"), Some("ATST32")], "{lines:?}");
 }
 
 /// The bus is listened to for 250 ms, or as long as the file says (FF: 1,020 ms). Each answer is far
