@@ -61,6 +61,7 @@ async fn identifiers_go_together_or_alone() {
         ("a unit that takes one", Multi::Whole, 1, false),
         ("an adapter that takes one", Multi::Error, 6, false),
         ("an adapter that cuts off", Multi::First, 6, false),
+        ("an adapter that stops half way", Multi::Half, 6, false),
     ] {
         let car = CarSpec { units: 1, drift: false, latency_ms: 1, most_parameters, ..car() };
         let (sim, link) = behind(SimAdapter { multi, ..SimAdapter::default() }, car).await;
