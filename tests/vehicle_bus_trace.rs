@@ -3,12 +3,17 @@
 
 mod vehicle_bay;
 
+use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use baygate::cli::{Exit, Global, scan};
 use baygate::config::values::{Locale, VehicleLink};
 use baygate::event::vehicle::{VehicleReport, VinCheck};
-use baygate::sim::vehicle::{CarSpec, SlcanProfile, SlcanSim, Tape, Truck};
+use baygate::sim::vehicle::{
+    Adapter as Dongle, CarSpec, Profile, SlcanProfile, SlcanSim, Tape, Truck, VehicleSim,
+};
 use baygate::vehicle::adapter::SessionTrace;
 use baygate::vehicle::candump;
 use serde_json::Value;
@@ -150,8 +155,53 @@ async fn a_number_that_is_broadcast_is_hidden_when_it_is_known() {
     let path = dir.path().join("again.log");
     assert_eq!(command(&link, &path).await, Exit::Done);
     let text = std::fs::read_to_string(&path).unwrap();
+    assert!(!dir.path().join("again.log.part").exists());
     assert!(text.contains(" slcan 3E9#0030303030303030 R"), "{text}");
     for piece in VIN.as_bytes().windows(4) {
         assert!(!text.contains(&hex::encode_upper(piece)), "{piece:?}");
+    }
+    // It cannot be masked: the report is there all the same, and what is wrong is told.
+    sim.stop().await;
+    let sim = SlcanSim::replay(Tape::read(&log).unwrap(), Some(here()), None).await.unwrap();
+    let link = format!("slcan+tcp://{}?bitrate=500000", sim.name());
+    let path = dir.path().join("open.log");
+    std::fs::create_dir(dir.path().join("open.log.part")).unwrap();
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_baygate"));
+    program.args(["scan", &link, "--config", "/none.toml", "--json", "--trace"]).arg(&path);
+    let output = program.output().await.unwrap();
+    assert!(!output.status.success());
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["vin"], VIN);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("open.log") && said.contains("delete it"), "{said}");
+}
+
+/// A full disk, which counts how often it is tried.
+#[derive(Clone, Default)]
+struct FullDisk(Arc<AtomicUsize>);
+
+impl Write for FullDisk {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Err(std::io::ErrorKind::StorageFull.into())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// And is warned of once, not at each frame.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_tried_once_and_the_report_is_made() {
+    let (_bus, of_frames) = adapter_on(&car(6), 500_000).await;
+    let profile = Profile { adapter: Dongle::default(), car: Some(car(6)) };
+    let dongle = VehicleSim::spawn_tcp(here(), profile).await.unwrap();
+    let of_bytes: VehicleLink = format!("elm327+tcp://{}", dongle.name()).parse().unwrap();
+    for link in [of_frames, of_bytes] {
+        let disk = FullDisk::default();
+        let trace = SessionTrace::begin(Box::new(disk.clone()), &link);
+        let report = scan::scan_link(&link, &bundle(), Some(trace), Locale::En).await.unwrap();
+        assert_eq!(report.vin.as_ref().map(|vin| vin.as_str()), Some(VIN), "{link}");
+        assert_eq!(disk.0.load(Ordering::SeqCst), 1, "{link}");
     }
 }

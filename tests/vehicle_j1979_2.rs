@@ -26,7 +26,7 @@ async fn behind(adapter: SimAdapter, car: CarSpec) -> (VehicleSim, String) {
 /// A car that answers UDS alone never gives an adapter the answer it is tried on elsewhere: it learns
 /// from a unit's own not to wait for more after each.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_car_of_j1979_2_is_read_within_ten_seconds() {
+async fn a_car_of_j1979_2_is_read_with_few_questions() {
     let confirmed = vec!["P0420".parse().unwrap(), "P0301".parse().unwrap()];
     let car = CarSpec { latency_ms: 60, confirmed, ..car() };
     let (sim, link) = behind(SimAdapter::default(), car).await;
@@ -46,9 +46,10 @@ async fn a_car_of_j1979_2_is_read_within_ten_seconds() {
         requests.iter().filter(|seen| **seen == request).count()
     };
     assert_eq!([0xF190, 0xF187, 0xF197, 0xF40C].map(asked), [1, 0, 0, 0]);
-    // 141 when each identifier was asked alone.
+    // 141 when each identifier was asked alone. Below 100 the car's replies take less than six of the
+    // ten seconds; the clock itself is the machine's, and bounded loosely.
     assert!(requests.len() < 100, "{}", requests.len());
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
 /// The report is the same whether adapter and unit take several identifiers at once or not.
@@ -60,6 +61,7 @@ async fn identifiers_go_together_or_alone() {
         ("a unit that takes one", Multi::Whole, 1, false),
         ("an adapter that takes one", Multi::Error, 6, false),
         ("an adapter that cuts off", Multi::First, 6, false),
+        ("an adapter that stops half way", Multi::Half, 6, false),
     ] {
         let car = CarSpec { units: 1, drift: false, latency_ms: 1, most_parameters, ..car() };
         let (sim, link) = behind(SimAdapter { multi, ..SimAdapter::default() }, car).await;

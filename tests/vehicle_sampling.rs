@@ -11,6 +11,7 @@ use baygate::config::tables::Poll;
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Drive, Multi, Profile, VehicleSim};
 use baygate::vehicle::adapter::{Adapter, SessionTrace};
 use baygate::vehicle::batch::Outcome;
+use baygate::vehicle::gate::Request;
 use baygate::vehicle::report;
 use baygate::vehicle::sampling::Sampling;
 use baygate::vehicle::scan::{self, Contact};
@@ -184,6 +185,23 @@ async fn masks_go_together_or_alone() {
     for (name, others, their_tests) in &reports {
         assert_eq!((others, their_tests), (values, tests), "{name}");
     }
+}
+
+/// Several PIDs are tried on two that a report shows: 02 is empty where no frame is frozen.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adapter_is_not_tried_on_what_is_often_empty() {
+    let dongle = Dongle::echoing_on_tcp(Arc::new(|command| match command {
+        "ATZ" | "ATI" => b"ELM327 v2.2\r\r>".to_vec(),
+        "0100" | "01001" => b"7E8064100FE000000\r\r>".to_vec(),
+        _ => good(command).into_bytes(),
+    }))
+    .await;
+    let bundle = bundle();
+    let mut adapter = Adapter::open(&dongle.link.parse().unwrap(), &bundle, None, None).await.unwrap();
+    let first = adapter.ask(Request::current(0x00), None).await.unwrap();
+    adapter.learn(&first, &bundle.pids).await.unwrap();
+    let heard = dongle.heard_text();
+    assert!(heard.contains("\r010305\r") && !heard.contains("\r0102"), "{heard:?}");
 }
 
 /// Where the way to the adapter is long and its wait short, no line is typed with care for its

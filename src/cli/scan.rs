@@ -1,6 +1,6 @@
 //! `baygate scan`: one vehicle, one full read-only report.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,7 +63,9 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
     let scanned = async {
         match args.target.clone().resolve(config.as_ref()) {
             Ok(Target::Link(link)) => alone(&link, &args, &bundle, config.as_ref(), locale).await,
-            Ok(Target::Configured(id)) if args.trace.is_none() => Ok(vehicle_daemon::scan(&id, global).await),
+            Ok(Target::Configured(id)) if args.trace.is_none() => {
+                Ok(vehicle_daemon::scan(&id, global).await.map(|report| (report, Ok(()))))
+            }
             Ok(Target::Configured(id)) => Ok(Err(no_trace_through_daemon(&id, locale))),
             Err(error) => Ok(Err(unknown_target(&error))),
         }
@@ -77,20 +79,23 @@ pub async fn run(args: Args, global: &Global) -> anyhow::Result<Exit> {
         }
     };
     match outcome {
-        Ok(report) => show(report, &args, &bundle, config.as_ref(), global),
+        Ok((report, traced)) => {
+            let exit = show(report, &args, &bundle, config.as_ref(), global)?;
+            traced.map(|()| exit)
+        }
         Err(exit) => Ok(exit),
     }
 }
 
-/// Scans a link that no daemon has: the report with its warnings, or the exit status when
-/// there is none, the reason being told.
+/// Scans a link that no daemon has: the report with its warnings, and what is wrong with its trace;
+/// or the exit status when there is none, the reason being told.
 async fn alone(
     link: &VehicleLink,
     args: &Args,
     bundle: &Bundle,
     config: Option<&Config>,
     locale: Locale,
-) -> anyhow::Result<Result<Value, Exit>> {
+) -> anyhow::Result<Result<(Value, anyhow::Result<()>), Exit>> {
     let begin = |path: &PathBuf| {
         let file = File::create(path).with_context(|| format!("trace file {}", path.display()))?;
         anyhow::Ok(SessionTrace::begin(Box::new(file), link))
@@ -98,11 +103,10 @@ async fn alone(
     let trace = args.trace.as_ref().map(begin).transpose()?;
     match scan_link(link, bundle, trace, locale).await {
         Ok(report) => {
-            if let Some(path) = &args.trace {
-                finish_trace(path, link, &report)
-                    .with_context(|| format!("trace file {}", path.display()))?;
-            }
-            Ok(Ok(joined(&report, warnings(&report, config)?)?))
+            let traced = args.trace.as_ref().map_or(Ok(()), |path| {
+                finish_trace(path, link, &report).with_context(|| format!("trace file {}", path.display()))
+            });
+            Ok(Ok((joined(&report, warnings(&report, config)?)?, traced)))
         }
         Err(error) => Ok(Err(refuse(&error, locale))),
     }
@@ -123,9 +127,26 @@ fn finish_trace(path: &Path, link: &VehicleLink, report: &VehicleReport) -> anyh
     let mut masked = log.clone();
     mask_known(&mut masked, vin.as_str());
     if masked != log {
-        std::fs::write(path, masked)?;
+        replace(path, &masked, file.permissions())
+            .context("the vehicle's number may stand in it; delete it, and make room on the disk")?;
     }
     Ok(())
+}
+
+/// Whole or not at all: a full disk leaves what was there.
+fn replace(path: &Path, bytes: &[u8], permissions: Permissions) -> std::io::Result<()> {
+    // A link stays one.
+    let path = std::fs::canonicalize(path)?;
+    let mut part = path.clone().into_os_string();
+    part.push(".part");
+    let written = std::fs::write(&part, bytes)
+        .and_then(|()| std::fs::set_permissions(&part, permissions))
+        .and_then(|()| std::fs::rename(&part, &path));
+    if written.is_err() {
+        // What cannot be removed was never written.
+        let _ = std::fs::remove_file(&part);
+    }
+    written
 }
 
 /// Prints the report, and writes the page where one is wanted.

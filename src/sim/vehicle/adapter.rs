@@ -19,6 +19,8 @@ pub enum Multi {
     Error,
     /// Never answers again.
     Hang,
+    /// Sends them on, and stops in the middle of the answer.
+    Half,
 }
 
 /// One adapter's behaviour.

@@ -49,6 +49,7 @@ impl Elm {
                 Multi::Whole => {}
                 Multi::First => bytes.truncate(one),
                 Multi::Error => return self.refuse(),
+                Multi::Half => self.faults.push_front(Fault::HalfThenSilence),
                 Multi::Hang => {
                     self.dead = true;
                     return Reaction::default();

@@ -16,7 +16,8 @@ use crate::vehicle::recording::frames::FrameLines;
 
 /// Writes the log.
 pub struct FrameTrace {
-    out: Box<dyn Write + Send + Sync>,
+    /// `None`: it could not be written any more.
+    out: Option<Box<dyn Write + Send + Sync>>,
     lines: FrameLines,
 }
 
@@ -24,7 +25,7 @@ impl FrameTrace {
     /// Begins a log of `interface`, one word.
     #[must_use]
     pub fn begin(out: Box<dyn Write + Send + Sync>, interface: &str) -> Self {
-        Self { out, lines: FrameLines::new(interface) }
+        Self { out: Some(out), lines: FrameLines::new(interface) }
     }
 
     pub(super) fn sent(&mut self, frame: &Frame) {
@@ -36,9 +37,11 @@ impl FrameTrace {
     }
 
     fn frame(&mut self, frame: &Frame, mark: &str) {
+        let Some(out) = &mut self.out else { return };
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let line = self.lines.line(frame, i64::try_from(since.as_micros()).unwrap_or(i64::MAX), mark);
-        if let Err(error) = self.out.write_all(line.as_bytes()) {
+        if let Err(error) = out.write_all(line.as_bytes()) {
+            self.out = None;
             tracing::warn!(%error, "trace not written; check the disk and the path given to --trace");
         }
     }

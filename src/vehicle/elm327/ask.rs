@@ -83,15 +83,11 @@ impl Adapter {
         if let Some(complaint) = self.beyond_its_power(request) {
             return Ok(Answer { complaints: vec![complaint], ..Answer::default() });
         }
+        // Left over from a question that failed or was given up.
+        self.end_waits().await?;
         let answer = self.ask_until_answered(request, lines).await;
-        if answer.is_ok()
-            && let Err(error) = self.wait_as_usual().await
-        {
-            // The answer is none the worse for it, and the adapter is set up anew before the next.
-            self.needs_set_up = true;
-            if error.is_fatal() {
-                return Err(error);
-            }
+        if answer.is_ok() {
+            self.end_waits().await?;
         }
         match &answer {
             Ok(answer) => {
@@ -111,6 +107,14 @@ impl Adapter {
             Err(_) => {}
         }
         answer
+    }
+
+    /// Back to the usual wait. An answer is none the worse where that fails: the adapter is set up anew
+    /// before the next question.
+    async fn end_waits(&mut self) -> Result<(), AdapterError> {
+        let Err(error) = self.wait_as_usual().await else { return Ok(()) };
+        self.needs_set_up = true;
+        if error.is_fatal() { Err(error) } else { Ok(()) }
     }
 
     async fn ask_until_answered(

@@ -58,6 +58,8 @@ impl Adapter {
         if let Some(works) = self.waits_longest {
             return Ok(works);
         }
+        // Where this fails half way, it is told back before the next question.
+        self.waits_longest = Some(false);
         let works =
             self.accepts(AtCommand::FixedTiming).await? & self.accepts(AtCommand::LongestWait).await?;
         self.waits_longest = Some(works);
@@ -79,10 +81,11 @@ impl Adapter {
     /// Back from [`Self::wait_longest`] and [`Self::wait_as_told`]; what was learned is told before the
     /// next question.
     pub(super) async fn wait_as_usual(&mut self) -> Result<(), AdapterError> {
-        if self.waits_longest.take().is_some() | std::mem::take(&mut self.waits_told) {
+        if self.waits_longest.is_some() || self.waits_told {
             self.waits = None;
             self.at(AtCommand::UsualWait).await?;
             self.at(AtCommand::AdaptiveTiming).await?;
+            (self.waits_longest, self.waits_told) = (None, false);
         }
         Ok(())
     }
@@ -213,11 +216,11 @@ impl Adapter {
 }
 
 /// Two PIDs that the unit promises and whose answer fits one frame, so that nothing but their
-/// number is tried. Not 04: a line that swallows characters must not make "clear codes" of it.
+/// number is tried. Not 02, which is empty where no frame is frozen; not 04: a line that swallows characters must not make "clear codes" of it.
 fn short_pair(mask: &Message, table: &PidTable) -> Option<[u8; 2]> {
     let promised = obd::supported(0x00, obd::four_bytes(&mask.payload, 2)?);
     let short = |pid: &u8| {
-        *pid != 0x04 && table.get(0x01, *pid).is_some_and(|row| row.bytes.is_some_and(|bytes| bytes <= 2))
+        *pid != 0x04 && table.shown(0x01, *pid).is_some_and(|row| row.bytes.is_some_and(|bytes| bytes <= 2))
     };
     let mut short = promised.into_iter().filter(short);
     Some([short.next()?, short.next()?])

@@ -28,7 +28,8 @@ const MAX_HELD: usize = 64 * 1024;
 
 /// Writes the trace.
 pub struct Trace {
-    out: Box<dyn Write + Send + Sync>,
+    /// `None`: it could not be written any more.
+    out: Option<Box<dyn Write + Send + Sync>>,
     begun: Instant,
     /// Chunks of an answer, until its end.
     held: Vec<(f64, Vec<u8>)>,
@@ -41,8 +42,13 @@ impl Trace {
     /// Begins a trace of `link`.
     #[must_use]
     pub fn begin(out: Box<dyn Write + Send + Sync>, link: &str) -> Self {
-        let mut trace =
-            Self { out, begun: Instant::now(), held: Vec::new(), asked: false, mask: VinMask::default() };
+        let mut trace = Self {
+            out: Some(out),
+            begun: Instant::now(),
+            held: Vec::new(),
+            asked: false,
+            mask: VinMask::default(),
+        };
         trace.line(&json!({
             "baygate_trace": 1, "link": link, "started_at": UtcMillis::now(), "vin_masked": true
         }));
@@ -91,7 +97,9 @@ impl Trace {
     }
 
     fn line(&mut self, value: &serde_json::Value) {
-        if let Err(error) = writeln!(self.out, "{value}").and_then(|()| self.out.flush()) {
+        let Some(out) = &mut self.out else { return };
+        if let Err(error) = writeln!(out, "{value}").and_then(|()| out.flush()) {
+            self.out = None;
             tracing::warn!(%error, "trace not written; check the disk and the path given to --trace");
         }
     }

@@ -248,7 +248,7 @@ impl<'a> Reading<'a> {
             return Ok(());
         }
         let request = Request::data_by_identifier(0xF400);
-        let Some(answer) = self.put(unit, request, None).await? else { return Ok(()) };
+        let Some(answer) = self.put_quietly(unit, request, None).await? else { return Ok(()) };
         match (request.to(Target::Unit(unit.request_id)), answer.messages.as_slice()) {
             (Some(request), [_]) => self.adapter.learn_timing(request, &answer).await,
             _ => Ok(()),
@@ -341,16 +341,27 @@ impl<'a> Reading<'a> {
             self.leave_out(unit, request, "the scan would have taken too long");
             return Ok(None);
         }
-        let Some(to_unit) = request.to(Target::Unit(unit.request_id)) else { return Ok(None) };
-        (self.before)(request);
-        match self.adapter.ask(to_unit, lines).await {
-            Ok(answer) => Ok(Some(answer)),
-            Err(error) if error.is_fatal() => Err(error),
-            Err(error) => {
+        match self.put_unnoted(unit, request, lines).await {
+            Err(error) if !error.is_fatal() => {
                 self.note(unit, request, error.code().into());
                 Ok(None)
             }
+            answer => answer,
         }
+    }
+
+    /// The same of what is asked again in another way; that it failed is told and not noted.
+    async fn put_unnoted(
+        &mut self,
+        unit: &Unit,
+        request: Request,
+        lines: Option<u8>,
+    ) -> Result<Option<Answer>, AdapterError> {
+        let in_time = Instant::now() < self.until;
+        let to_unit = request.to(Target::Unit(unit.request_id)).filter(|_| in_time);
+        let Some(to_unit) = to_unit else { return Ok(None) };
+        (self.before)(request);
+        self.adapter.ask(to_unit, lines).await.map(Some)
     }
 
     fn keep(&mut self, request: Request, unit: &Unit, payload: &[u8]) {

@@ -9,6 +9,7 @@
 //! ```
 
 use super::{Reading, SILENCES};
+use crate::vehicle::answer::Answer;
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::Request;
 use crate::vehicle::parts::line_count;
@@ -62,11 +63,24 @@ impl Reading<'_> {
         let bytes: Option<usize> =
             ids.iter().map(|id| self.short_length(family, *id).map(|length| 2 + length)).sum();
         let lines = bytes.and_then(|bytes| u8::try_from(line_count(bytes)).ok());
-        let answer = self.put(unit, request, lines).await?;
+        let answer = self.put_quietly(unit, request, lines).await?;
         let payload = answer.and_then(|answer| unit.positive(&answer)).unwrap_or_default();
         let came = taken_apart(&payload, high, ids, |id| self.short_length(family, id));
         self.together = !came.is_empty();
         Ok(came)
+    }
+
+    /// A question whose parts are asked again: what goes wrong with it is no error of the report.
+    pub(super) async fn put_quietly(
+        &mut self,
+        unit: &Unit,
+        request: Request,
+        lines: Option<u8>,
+    ) -> Result<Option<Answer>, AdapterError> {
+        match self.put_unnoted(unit, request, lines).await {
+            Err(error) if !error.is_fatal() => Ok(None),
+            answer => answer,
+        }
     }
 
     /// The data bytes of an identifier, where they are few and certain.
