@@ -16,7 +16,7 @@ use baygate::store::ledger_cards::{By, SeenCard};
 use baygate::store::outbox::ClassCursor;
 use baygate::store::{Batch, Op};
 use ledger_rows::{Deed, card, done, spend, tap, top_up};
-use serde_json::{Value, json};
+use serde_json::json;
 use served::people::{EVERYTHING, pair, person, post_with_key, shop};
 use served::{Served, Setup};
 

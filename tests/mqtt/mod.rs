@@ -5,6 +5,8 @@
 
 #[path = "../support/port.rs"]
 mod port;
+// Some tests load it themselves, too.
+#[allow(clippy::duplicate_mod)]
 #[path = "../support/store.rs"]
 mod store;
 #[path = "../support/until.rs"]

@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub)] // every test file uses another part
 
 pub mod people;
+// Some tests load it themselves, too.
+#[allow(clippy::duplicate_mod)]
 #[path = "../support/store.rs"]
 mod store;
 

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::panic)]
 
+// Some tests load it themselves, too.
+#[allow(clippy::duplicate_mod)]
 #[path = "../support/store.rs"]
 mod store;
 

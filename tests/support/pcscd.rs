@@ -2,6 +2,8 @@
 //! only one can run on a machine: a lock file lets test processes take turns.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+// Some tests load it themselves, too.
+#[allow(clippy::duplicate_mod)]
 #[path = "port.rs"]
 mod port;
 

@@ -11,6 +11,8 @@
 
 pub mod clearing;
 pub mod dongle;
+// Some tests load it themselves, too.
+#[allow(clippy::duplicate_mod)]
 #[path = "../support/store.rs"]
 mod store;
 
