@@ -327,8 +327,8 @@ async fn without_headquarters_or_a_sam_nothing_is_written() {
     }
 }
 
-/// The real pcscd: the card on its first slot, the SAM in its second, and only their answers to
-/// reset tell which is which. A top-up with a line to headquarters; without it refused; a sale, and
+/// The real pcscd: the card on its first slot, the SAM in its second, which its table means by name
+/// and the reader's own fits as well. A top-up with a line to headquarters; without it refused; a sale, and
 /// one cut at each of its commands.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sale_through_the_real_pcscd_with_a_sam_in_a_slot() {
@@ -336,9 +336,9 @@ async fn a_sale_through_the_real_pcscd_with_a_sam_in_a_slot() {
     let sam = Chip::sam(SimulatedPsam::new(PURCHASE, 1, TERMINAL));
     let sam = CardSim::present(("127.0.0.1", pcscd.port + 1), sam).await.unwrap();
     let shop = Shop { gateway: Gateway::new(), port: pcscd.port };
-    let any = "Virtual PCD*";
-    let table = || ReaderTable { sams: vec![any.into()], ..pcsc_table("counter-1", any) };
-    let opener = || -> Box<Opener> { Box::new(|| open_sam(any, [0x10, 0x01])) };
+    let (any, slot) = ("Virtual PCD*", "Virtual PCD 00 01");
+    let table = || ReaderTable { sams: vec![slot.into()], ..pcsc_table("counter-1", any) };
+    let opener = || -> Box<Opener> { Box::new(|| open_sam(slot, [0x10, 0x01])) };
     let purse = till(opener()).with_headquarters(Arc::new(Hq));
     let service = shop.gateway.serve_members(table(), with_purse(Some(purse)));
     let card_no = number(1);
