@@ -2,6 +2,7 @@
 //! (contract §6).
 
 mod dbc;
+mod digits;
 mod json_lines;
 mod signals;
 
@@ -99,11 +100,11 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(file).with_context(|| format!("{}: cannot be read", file.display()))
 }
 
-fn output() -> BufWriter<io::StdoutLock<'static>> {
-    BufWriter::with_capacity(CHUNK_BYTES, io::stdout().lock())
+fn output() -> BufWriter<io::Stdout> {
+    BufWriter::with_capacity(CHUNK_BYTES, io::stdout())
 }
 
-fn open(input: Option<&Path>) -> anyhow::Result<Box<dyn BufRead>> {
+fn open(input: Option<&Path>) -> anyhow::Result<Box<dyn BufRead + Send>> {
     Ok(match input {
         Some(path) if path != Path::new("-") => {
             packed::open(path).with_context(|| format!("{}: cannot be read", path.display()))?

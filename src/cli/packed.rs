@@ -15,7 +15,7 @@ pub const CHUNK_BYTES: usize = 512 * 1024;
 ///
 /// # Errors
 /// It cannot be read, or is compressed and not sound.
-pub fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
+pub fn open(path: &Path) -> io::Result<Box<dyn BufRead + Send>> {
     let mut file = BufReader::with_capacity(CHUNK_BYTES, File::open(path)?);
     if !file.fill_buf()?.starts_with(&ZSTD) {
         return Ok(Box::new(file));

@@ -1,17 +1,16 @@
 //! `decode --dbc`: a candump log in, JSON Lines out (contract §6). What one read gives is
-//! decoded at once, so that a live bus is seen live; where it is much, by all processors.
+//! decoded at once, so that a live bus is seen live, and by all processors while more is read.
 //! How a frame becomes JSON is `json_lines`.
 
 use std::io::{self, BufRead, ErrorKind, Write};
 use std::num::NonZero;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use super::json_lines::Lines;
 use crate::vehicle::candump::{self, Frame};
 use crate::vehicle::dbc::Database;
 
-/// Bytes for a thread at least: making one takes as long as decoding a hundred frames.
-const LEAST_PART_BYTES: usize = 64 * 1024;
 /// Bytes that are kept in wait for the end of a line. What is longer is no line of a log.
 const LONGEST_LINE_BYTES: usize = 64 * 1024;
 /// Threads at most: whoever takes the lines is slower than these.
@@ -52,69 +51,130 @@ impl Tally {
     }
 }
 
-/// Decodes every line of `input` to `out`.
+/// Decodes every line of `input` to `out`. Each thread takes the next lines, decodes them while
+/// the others read and write, and writes when it is their turn.
 ///
 /// # Errors
 /// Reading or writing failed.
-pub fn decode(database: &Database, mut input: impl BufRead, out: &mut impl Write) -> io::Result<Tally> {
+pub fn decode(
+    database: &Database,
+    input: impl BufRead + Send,
+    out: &mut (impl Write + Send),
+) -> io::Result<Tally> {
     let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
-    let mut parts: Vec<Part<'_>> = (0..threads).map(|_| Part::new(database)).collect();
-    let mut tally = Tally::default();
-    let mut block = Vec::new();
-    loop {
-        let read = match input.fill_buf() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-            read => read?,
-        };
-        block.extend_from_slice(read);
-        let bytes = read.len();
-        input.consume(bytes);
-        let whole_lines = block.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-        let ends = bytes == 0 || block.len() - whole_lines > LONGEST_LINE_BYTES;
-        let now = if ends { block.len() } else { whole_lines };
-        decode_block(block.get(..now).unwrap_or_default(), &mut parts, &mut tally, out)?;
-        block.drain(..now);
-        if bytes == 0 {
-            return Ok(tally);
+    let source = Mutex::new(Source { input, rest: Vec::new(), turn: 0, ended: false });
+    let sink = Mutex::new(Sink { out, turn: 0, tally: Tally::default(), failed: None });
+    let next_turn = Condvar::new();
+    let work = || {
+        let _told = Unwinding { sink: &sink, next_turn: &next_turn };
+        let mut part = Part::new(database);
+        let mut lines = Vec::new();
+        while let Some((turn, read)) = lock(&source).take(&mut lines) {
+            part.decode(&lines);
+            let waits = |sink: &mut Sink<'_, _>| sink.turn != turn && sink.failed.is_none();
+            let sink = next_turn.wait_while(lock(&sink), waits);
+            let mut sink = sink.unwrap_or_else(PoisonError::into_inner);
+            sink.put(&part, read);
+            next_turn.notify_all();
+            if sink.failed.is_some() {
+                return;
+            }
         }
-    }
-}
-
-fn decode_block(
-    block: &[u8],
-    parts: &mut [Part<'_>],
-    tally: &mut Tally,
-    out: &mut impl Write,
-) -> io::Result<()> {
-    let shares = shares(block, parts.len());
+    };
     thread::scope(|scope| {
-        let mut work = shares.iter().zip(parts.iter_mut());
-        let own = work.next();
-        for (share, part) in work {
-            scope.spawn(|| part.decode(share));
+        for _ in 1..threads {
+            scope.spawn(work);
         }
-        if let Some((share, part)) = own {
-            part.decode(share);
-        }
+        work();
     });
-    for part in parts.iter_mut().take(shares.len()) {
-        out.write_all(part.lines.json())?;
-        tally.add(&part.tally);
-    }
-    out.flush()
+    let sink = sink.into_inner().unwrap_or_else(PoisonError::into_inner);
+    sink.failed.map_or(Ok(sink.tally), Err)
 }
 
-/// The block in at most so many parts of about the same size, each of whole lines.
-fn shares(block: &[u8], most: usize) -> Vec<&[u8]> {
-    let size = block.len().div_ceil(most.max(1)).max(LEAST_PART_BYTES);
-    let (mut shares, mut rest) = (Vec::new(), block);
-    while !rest.is_empty() {
-        let end = rest.iter().skip(size - 1).position(|&byte| byte == b'\n').map(|more| size + more);
-        let (share, behind) = rest.split_at_checked(end.unwrap_or(rest.len())).unwrap_or((rest, &[]));
-        shares.push(share);
-        rest = behind;
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Where lines come from.
+struct Source<I> {
+    input: I,
+    /// What was read of a line that has not ended.
+    rest: Vec<u8>,
+    /// Of the lines that are taken next.
+    turn: u64,
+    ended: bool,
+}
+
+impl<I: BufRead> Source<I> {
+    /// The next lines, as many as one read gives, and whether it went well; what stands before a
+    /// read that failed is taken with it.
+    fn take(&mut self, lines: &mut Vec<u8>) -> Option<(u64, io::Result<()>)> {
+        lines.clear();
+        let mut outcome = Ok(());
+        while !self.ended && lines.is_empty() {
+            let read = match self.input.fill_buf() {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    outcome = Err(error);
+                    &[]
+                }
+                Ok(read) => read,
+            };
+            self.ended = read.is_empty();
+            let whole = memchr::memrchr(b'\n', read).map_or(0, |end| end + 1);
+            let endless = self.rest.len() + read.len() - whole > LONGEST_LINE_BYTES;
+            let now = if self.ended || endless { read.len() } else { whole };
+            let (now, later) = read.split_at_checked(now).unwrap_or((read, &[]));
+            if self.ended || !now.is_empty() {
+                lines.append(&mut self.rest);
+                lines.extend_from_slice(now);
+            }
+            self.rest.extend_from_slice(later);
+            let bytes = read.len();
+            self.input.consume(bytes);
+        }
+        if lines.is_empty() && outcome.is_ok() {
+            return None;
+        }
+        self.turn += 1;
+        Some((self.turn - 1, outcome))
     }
-    shares
+}
+
+/// Where lines go, in the order in which they came.
+struct Sink<'o, O> {
+    out: &'o mut O,
+    /// Of the lines that are written next.
+    turn: u64,
+    tally: Tally,
+    /// Nothing is written any more.
+    failed: Option<io::Error>,
+}
+
+impl<O: Write> Sink<'_, O> {
+    fn put(&mut self, part: &Part<'_>, read: io::Result<()>) {
+        if self.failed.is_none() {
+            let written = self.out.write_all(part.lines.json()).and_then(|()| self.out.flush());
+            self.failed = written.and(read).err();
+            self.tally.add(&part.tally);
+            self.turn += 1;
+        }
+    }
+}
+
+/// Whoever waits for the turn of a thread that panicked would wait for ever.
+struct Unwinding<'s, 'o, O> {
+    sink: &'s Mutex<Sink<'o, O>>,
+    next_turn: &'s Condvar,
+}
+
+impl<O> Drop for Unwinding<'_, '_, O> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            lock(self.sink).failed.get_or_insert_with(|| io::Error::other("a thread stopped"));
+            self.next_turn.notify_all();
+        }
+    }
 }
 
 /// What one thread needs.

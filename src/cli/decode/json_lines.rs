@@ -6,6 +6,7 @@ use std::io::Write as _;
 
 use serde::Serialize;
 
+use super::digits;
 use crate::vehicle::dbc::{Database, Message, Selectors, Signal, Value};
 
 /// Lines, one behind the other.
@@ -82,8 +83,12 @@ fn write_signal(json: &mut Vec<u8>, labels: &mut Vec<u8>, key: &[u8], signal: &S
             Ok(number) => write(json, &number),
             Err(_) => drop(write!(json, "{number}")),
         },
-        // JSON has no word for "no number": `null`.
-        Value::Real(number) => write(json, &number),
+        Value::Real(number) => {
+            if !signal.decimal(raw).is_some_and(|decimal| digits::write(json, number, decimal)) {
+                // JSON has no word for "no number": `null`.
+                write(json, &number);
+            }
+        }
     }
     if let Some(text) = signal.text(raw) {
         write_key(labels, key);

@@ -10,7 +10,7 @@ mod signal;
 mod words;
 
 pub use compile::{Database, Message, Selectors};
-pub use signal::{Signal, Value};
+pub use signal::{Decimal, Signal, Value};
 
 /// A DBC file that cannot be used, and where it is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -17,6 +17,15 @@ pub enum Value {
     Real(f64),
 }
 
+/// A value to the last digit: `units` / 10^`places`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decimal {
+    /// The value without its point.
+    pub units: i64,
+    /// Digits behind the point, at most [`Decimal::MOST_PLACES`].
+    pub places: u8,
+}
+
 /// Where a signal is and how it is read.
 #[derive(Debug, Clone)]
 pub struct Signal {
@@ -88,8 +97,24 @@ enum Form {
 
 #[derive(Debug, Clone, Copy)]
 enum Scale {
-    Integer { factor: i128, offset: i128 },
-    Real { factor: f64, offset: f64 },
+    Integer {
+        factor: i128,
+        offset: i128,
+    },
+    /// `written`: factor and offset as a person writes them, where they are that short.
+    Real {
+        factor: f64,
+        offset: f64,
+        written: Option<Written>,
+    },
+}
+
+/// Both without the point, which stands before the last `places` digits.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    factor: i64,
+    offset: i64,
+    places: u8,
 }
 
 impl Signal {
@@ -194,6 +219,19 @@ impl Signal {
         }
     }
 
+    /// The same by its digits, where factor and offset have few.
+    #[must_use]
+    pub fn decimal(&self, raw: u64) -> Option<Decimal> {
+        let Scale::Real { written: Some(written), .. } = self.scale else { return None };
+        let integer = match self.form {
+            Form::Unsigned => i64::try_from(raw).ok()?,
+            Form::Signed => self.signed(raw),
+            _ => return None,
+        };
+        let units = integer.checked_mul(written.factor)?.checked_add(written.offset)?;
+        Some(Decimal { units, places: written.places })
+    }
+
     /// The text of raw bits, where the database names one.
     #[must_use]
     pub fn text(&self, raw: u64) -> Option<&str> {
@@ -239,7 +277,7 @@ impl Scale {
     fn real(self) -> (f64, f64) {
         match self {
             Self::Integer { factor, offset } => (factor as f64, offset as f64),
-            Self::Real { factor, offset } => (factor, offset),
+            Self::Real { factor, offset, .. } => (factor, offset),
         }
     }
 }
@@ -252,7 +290,26 @@ fn scale(factor: f64, offset: f64) -> Scale {
     if whole(factor) && whole(offset) {
         Scale::Integer { factor: factor as i128, offset: offset as i128 }
     } else {
-        Scale::Real { factor, offset }
+        Scale::Real { factor, offset, written: Written::of(factor, offset) }
+    }
+}
+
+impl Decimal {
+    /// Powers of ten up to here are exact doubles (10^22 is the last).
+    pub const MOST_PLACES: u8 = 15;
+}
+
+impl Written {
+    fn of(factor: f64, offset: f64) -> Option<Self> {
+        let (factor, offset) = (factor.to_string(), offset.to_string());
+        let places = |text: &str| text.split_once('.').map_or(0, |(_, behind)| behind.len());
+        let most = places(&factor).max(places(&offset));
+        let digits = |text: &str| {
+            let zeros = "0".repeat(most - places(text));
+            (text.replace('.', "") + zeros.as_str()).parse().ok()
+        };
+        let places = u8::try_from(most).ok().filter(|&places| places <= Decimal::MOST_PLACES)?;
+        Some(Self { factor: digits(&factor)?, offset: digits(&offset)?, places })
     }
 }
 
