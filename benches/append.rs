@@ -62,7 +62,7 @@ fn main() {
 
 fn compare(events: usize, callers: usize) -> (Vec<Run>, Vec<Run>) {
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
-    for _ in 0..RUNS {
+    for _ in setup::rounds("append", 0..RUNS) {
         let run = through_the_store(events, callers);
         ours.push(run);
         bare.push(bare_loop(events, run.group.round() as usize));
@@ -128,7 +128,7 @@ fn open_bare(path: &Path) -> Connection {
     let conn = Connection::open(path).unwrap();
     conn.execute_batch(
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;
-         PRAGMA journal_size_limit=16777216; PRAGMA cell_size_check=ON;",
+         PRAGMA journal_size_limit=16777216; PRAGMA cell_size_check=ON; PRAGMA wal_autocheckpoint=2000;",
     )
     .unwrap();
     conn.execute_batch(include_str!("../src/store/schema/001.sql")).unwrap();

@@ -180,7 +180,7 @@ impl Counter<'_> {
         self.sold.recv_timeout(LONG).expect("the top-up at the till");
         let (mut debits, mut bare_debits, mut syncs, mut said) = (Vec::new(), Vec::new(), Vec::new(), 0);
         let mut at_the_till = Vec::new();
-        for n in 0..self.rounds {
+        for n in setup::rounds("counter, debits", 0..self.rounds) {
             card.tape();
             let began = Instant::now();
             let body = json!({ "kind": "spend", "amount_fen": 1, "order": format!("A-{n}") });
@@ -199,7 +199,7 @@ impl Counter<'_> {
 
         let (mut taps, mut bare_taps, mut tape) = (Vec::new(), Vec::new(), Tape::new());
         while self.told.try_recv().is_ok() {}
-        for _ in 0..self.rounds {
+        for _ in setup::rounds("counter, taps", 0..self.rounds) {
             card.tape();
             let laid = card.lay(self.port);
             let at = next(&self.seen, true);
@@ -219,7 +219,7 @@ impl Counter<'_> {
     fn nfc_pcsc(&self, card: &MemberCard, tape: &Tape) -> Vec<f64> {
         let mut nfc_pcsc = NfcPcsc::start(tape);
         let mut took = Vec::new();
-        for _ in 0..self.rounds {
+        for _ in setup::rounds("counter, nfc-pcsc", 0..self.rounds) {
             let laid = card.lay_tape(self.port + 1, tape);
             let at = next(&self.bare_seen, true);
             took.push(ms(nfc_pcsc.read().saturating_duration_since(at)));

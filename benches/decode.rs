@@ -37,7 +37,7 @@ fn main() {
     let (mut alone, mut them_alone, mut signals) = (Vec::new(), Vec::new(), 0);
     let parsed = parsed(&log);
     assert_eq!(parsed.len(), frames);
-    for _ in 0..RUNS {
+    for _ in setup::rounds("decode", 0..RUNS) {
         program.push(rate(frames, seconds(ours(&dbc), &log)));
         their_program.push(rate(frames, seconds(theirs(&dbc), &log)));
         let (found, seconds) = decoded(&dbc, &parsed);

@@ -49,7 +49,7 @@ fn main() {
 
     let (mut ours, mut bare, mut written) = (Vec::new(), Vec::new(), Vec::new());
     let (mut most, mut peak) = (process::Memory::default(), 0.0_f64);
-    for _ in 0..number("BAYGATE_BENCH_RUNS", RUNS) {
+    for _ in setup::rounds("drain", 0..number("BAYGATE_BENCH_RUNS", RUNS)) {
         let run = daemon(&site, events);
         ours.push(run.rate);
         written.push(run.written);

@@ -44,7 +44,7 @@ fn main() {
     let mut one_row = OneRow::new(&site);
 
     let (mut ours, mut bare, mut sync) = (Vec::new(), Vec::new(), Vec::new());
-    for n in 0..taps {
+    for n in setup::rounds("tap", 0..taps) {
         let uid = format!("04{:012X}", n + 1);
         let card = card(pcscd.port, &uid);
         let at = next(&seen, true);

@@ -62,7 +62,7 @@ fn compare(world: &World, seconds: usize, found: &mut Found) {
     let (mut ours, mut theirs, mut their_reports) = (vec![], vec![], vec![]);
     let (mut whole, mut shared, mut known_whole, mut known_shared) = (vec![], vec![], vec![], vec![]);
     let mut told = (0, 0.0);
-    for _ in 0..RUNS {
+    for _ in setup::rounds("vehicle", 0..RUNS) {
         let (rate, known) = values(&car, seconds);
         ours.push(rate);
         theirs.push(values_of_peer(&car, seconds));

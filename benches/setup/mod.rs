@@ -10,6 +10,8 @@ pub mod process;
 
 use std::path::PathBuf;
 
+use indicatif::{ProgressBar, ProgressBarIter, ProgressStyle};
+
 /// Alternating runs of a comparison; the median counts.
 pub const RUNS: usize = 5;
 
@@ -28,6 +30,13 @@ pub fn kept(name: &str) -> PathBuf {
 /// A number from the environment, to make a run shorter while trying.
 pub fn number(name: &str, usual: usize) -> usize {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// The same rounds, with a bar on a terminal that says how many there were and how long it will take.
+pub fn rounds<I: ExactSizeIterator>(of: &'static str, all: I) -> ProgressBarIter<I> {
+    let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {elapsed} + {eta}").unwrap();
+    let length = u64::try_from(all.len()).unwrap();
+    ProgressBar::new(length).with_style(style).with_prefix(of).wrap_iter(all)
 }
 
 /// The Python that has the peers written in it (`benches/peers`, installed by `make bench`).
