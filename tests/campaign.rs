@@ -169,7 +169,9 @@ async fn whatever_is_killed_nothing_is_lost_doubled_or_reordered() {
     let mut dice = Dice::throw("campaign with confirm = headquarters");
     let rounds = rounds(50);
     let broker = Broker::start().await;
-    let uplink = broker.port;
+    // Headquarters keeps nothing that comes out of order: only on the wire is the order seen.
+    let tap = Tap::on(broker.port).await;
+    let uplink = tap.port;
     let mqtt = "confirm = \"headquarters\"\nconfirm_timeout = \"1s\"\n";
     let mut room = Showroom::open(&mut dice, broker, uplink, mqtt, true).await;
     room.command(&mut dice, false);
@@ -197,6 +199,7 @@ async fn whatever_is_killed_nothing_is_lost_doubled_or_reordered() {
     let log = drained(&mut room).await;
     println!("{:>6.1} s, drained", began.elapsed().as_secs_f64());
     judge::assert_log_is_whole(&log);
+    tap.assert_in_order();
     let journal = showroom::headquarters::read_journal(&room.headquarters.journal);
     judge::assert_journal_agrees(&log, &journal, true);
     assert_eq!(journal.len(), log.len(), "headquarters lacks what it acknowledged");
@@ -321,6 +324,7 @@ async fn with_the_brokers_word_each_event_has_its_puback_and_counts_once() {
     let log = drained(&mut room).await;
     println!("{:>6.1} s, drained", began.elapsed().as_secs_f64());
     judge::assert_log_is_whole(&log);
+    tap.assert_in_order();
     let (seen, bodies) = (tap.seen(), tap.bodies());
     for event in &log {
         assert!(seen.get(&event.id).is_some_and(|(_, pubacks)| *pubacks > 0), "no PUBACK: {event:?}");

@@ -319,6 +319,8 @@ impl Host {
         let all = self.log.len();
         until("headquarters has everything", async || {
             let heard = self.heard.lock().unwrap();
+            let ahead = heard.iter().find(|received| received.verdict == Verdict::AheadOfOrder);
+            assert!(ahead.is_none(), "before the one in front of it: {}", ahead.unwrap().event);
             let fresh = heard.iter().filter(|received| received.verdict == Verdict::Fresh);
             let mut fresh: Vec<Fact> = fresh.map(|received| Fact::of_json(&received.event)).collect();
             fresh.sort_by_key(|fact| fact.sequence);

@@ -1,6 +1,7 @@
 //! A tap on the wire between daemon and broker: passes every byte on, reads the
 //! MQTT packets as they go by (MQTT 5 §3.3, §3.4), and knows which event got its
-//! PUBACK. It can cut the wire, or swallow what the broker says.
+//! PUBACK, and whether each class began its events in their order. It can cut the wire,
+//! or swallow what the broker says.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +24,10 @@ struct Shared {
     /// Event → the SHA-256 of its body; one that was not the same each time.
     bodies: Mutex<BTreeMap<Uuid, String>>,
     altered: Mutex<Vec<Uuid>>,
+    /// Epoch and class → the furthest class sequence that went by.
+    furthest: Mutex<BTreeMap<(String, String), u64>>,
+    /// What went by before one that stands in front of it had ever gone by.
+    ahead: Mutex<Vec<String>>,
     swallow: AtomicBool,
     cut: Mutex<CancellationToken>,
 }
@@ -76,9 +81,29 @@ impl Tap {
         self.shared.bodies.lock().unwrap().clone()
     }
 
+    /// Events went by for the first time in the order of their class, without a hole: what goes
+    /// by again may begin anywhere behind.
+    pub fn assert_in_order(&self) {
+        assert_eq!(*self.shared.ahead.lock().unwrap(), Vec::<String>::new(), "published out of order");
+        assert!(!self.shared.furthest.lock().unwrap().is_empty(), "nothing went by");
+    }
+
     /// How often each event was published and acknowledged.
     pub fn seen(&self) -> BTreeMap<Uuid, (u32, u32)> {
         self.shared.seen.lock().unwrap().clone()
+    }
+}
+
+impl Shared {
+    fn look_at_the_order(&self, event: &Value) {
+        let text = |name: &str| event[name].as_str().unwrap().to_owned();
+        let sequence: u64 = text("classsequence").parse().unwrap();
+        let mut furthest = self.furthest.lock().unwrap();
+        let furthest = furthest.entry((text("epoch"), text("class"))).or_default();
+        if sequence > *furthest + 1 {
+            self.ahead.lock().unwrap().push(format!("{furthest} was the furthest before {event}"));
+        }
+        *furthest = sequence.max(*furthest);
     }
 }
 
@@ -139,6 +164,7 @@ impl Connection {
         }
         if topic.contains("/event/") {
             let event: Value = serde_json::from_slice(payload).unwrap();
+            shared.look_at_the_order(&event);
             let event: Uuid = event["id"].as_str().unwrap().parse().unwrap();
             self.flying.insert(id, event);
             let body = hex::encode(Sha256::digest(payload));

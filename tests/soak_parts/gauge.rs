@@ -109,10 +109,10 @@ pub const BOUNDS: [Bound; 8] = [
     Bound { name: "backlog", unit: "events", of: |s| s.backlog, rise: Some(200.0), kept: false, most: None },
 ];
 /// A settled scan stays thirty days for its key, with its report; measured: 4.6 KiB.
-pub const REPORT_KIB: f64 = 8.0;
+pub const REPORT_KIB: f64 = 5.0;
 /// A sale stays in the card's journal (the newest 500,000), and its request thirty days for its
 /// key; measured: 2.8 KiB.
-pub const SALE_KIB: f64 = 5.0;
+pub const SALE_KIB: f64 = 3.0;
 /// Log bytes a minute, at most: at a hundred times the rate of a store.
 pub const LOG_KIB_PER_MINUTE: f64 = 512.0;
 
