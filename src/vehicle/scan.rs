@@ -131,6 +131,7 @@ pub async fn run_within(
     let first = adapter.ask(Request::current(0x00), None).await?;
     let mut heard = uds::read::Heard::default();
     let mut groups = j1939::Told::default();
+    let mut broke_off = None;
     let answers = adapter.protocol().filter(|_| !first.messages.is_empty());
     let protocol = match answers {
         Some(protocol) => protocol,
@@ -142,9 +143,18 @@ pub async fn run_within(
             Protocol::J1939
         }
         None => match uds::read::silent_car(adapter, bundle).await? {
-            Some((protocol, told)) => {
-                heard = told;
-                protocol
+            Some(silent) => {
+                heard = silent.heard;
+                if let Some((request, error)) = silent.failed {
+                    if heard.told.is_empty() {
+                        return Err(error.into());
+                    }
+                    tracing::warn!(%error, "scan broke off");
+                    let code = error.code().to_owned();
+                    heard.errors.push(RequestError { request: request.to_string(), error: code.clone() });
+                    broke_off = Some(code);
+                }
+                silent.protocol
             }
             None => {
                 return Err(ScanError::NoAnswer { why: first.trouble().unwrap_or_else(|| "no data".into()) });
@@ -161,7 +171,7 @@ pub async fn run_within(
         told: heard.told,
         groups,
         errors: heard.errors,
-        broke_off: None,
+        broke_off,
     };
     if answers.is_none() {
         record.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);

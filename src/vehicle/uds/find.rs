@@ -65,22 +65,40 @@ fn response(request_id: u32) -> EcuAddress {
 /// # Errors
 /// [`AdapterError`].
 pub async fn units(adapter: &mut Adapter, budget: Duration) -> Result<Vec<Unit>, AdapterError> {
-    let until = Instant::now() + budget;
     let mut found = Vec::new();
-    look(adapter, until, &mut found, |_| true).await?;
+    search(adapter, budget, &mut found, &mut |_| {}).await?;
+    Ok(found)
+}
+
+/// The same, where those `found` count also when the adapter fails behind them. `before` is told each
+/// request.
+///
+/// # Errors
+/// [`AdapterError`].
+pub(super) async fn search(
+    adapter: &mut Adapter,
+    budget: Duration,
+    found: &mut Vec<Unit>,
+    before: &mut (dyn FnMut(Request) + Send),
+) -> Result<(), AdapterError> {
+    let until = Instant::now() + budget;
+    before(Request::data_by_identifier(VIN));
+    look(adapter, until, found, |_| true).await?;
     if found.is_empty() {
-        return Ok(found);
+        return Ok(());
     }
+    before(Request::data_by_identifier(MASK));
     let emissions = emissions_units(adapter).await?;
     if emissions.is_empty() {
-        look(adapter, until, &mut found, |_| false).await?;
+        before(Request::data_by_identifier(VIN));
+        look(adapter, until, found, |_| false).await?;
     }
     for unit in emissions {
         if found.iter().all(|known| known.address != unit.address) {
             found.push(unit);
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Who promises the state of its monitors (F401) when all are asked at once. That spares waiting at
