@@ -5,7 +5,7 @@
 mod vehicle_bay;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use baygate::config::tables::Poll;
@@ -13,7 +13,7 @@ use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Multi, Profile, Vehi
 use baygate::vehicle::adapter::Adapter;
 use baygate::vehicle::{report, scan};
 use serde_json::{Value, json};
-use vehicle_bay::dongle::{Dongle, Script, good};
+use vehicle_bay::dongle::{Dongle, Script, good, plain};
 use vehicle_bay::{Bay, bundle, open_store};
 
 const VIN: &str = "1M8GDM9AXKP042788";
@@ -170,4 +170,53 @@ async fn a_search_that_breaks_off_keeps_what_was_found() {
     let failed: Vec<(&str, &str)> =
         report.errors.iter().map(|error| (error.request.as_str(), error.error.as_str())).collect();
     assert_eq!(failed, [("22F400", "adapter-hung")]);
+}
+
+/// A unit that misses the one question for all of emissions; and what the engine's unit has that no
+/// table knows: F4D5 and F80D are named.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_units_are_found_and_what_is_unknown_is_named() {
+    let (header, asked_all) = (AtomicU32::new(0x7DF), AtomicU32::new(0));
+    let script: Script = Arc::new(move |command| {
+        if let Some(told) = command.strip_prefix("ATSH").and_then(|hex| u32::from_str_radix(hex, 16).ok()) {
+            header.store(told, Ordering::SeqCst);
+        }
+        let plain = plain(command);
+        let body = match (header.load(Ordering::SeqCst), plain) {
+            (0x7E0, "22F190") => "7E8101462F190314D38\r7E82147444D3941584B\r7E82250303432373838".to_owned(),
+            (0x7DF, "22F400") if asked_all.fetch_add(1, Ordering::SeqCst) == 0 => {
+                "7E80762F40080100001".into()
+            }
+            (0x7DF, "22F400") => "7E80762F40080100001\r7E90762F40080000000".into(),
+            (0x7E0, "22F400") => "7E80762F40080100001".into(),
+            (0x7E1, "22F400") => "7E90762F40080000000".into(),
+            (0x7E0, "22F420" | "22F440" | "22F460" | "22F480" | "22F4A0") => {
+                format!("7E80762F4{}00000001", &plain[4..])
+            }
+            (0x7E0, "22F4C0") => "7E80762F4C000000800".into(),
+            (0x7E0, "22F40C") => "7E80562F40C0CB2".into(),
+            // 01 and 0D.
+            (0x7E0, "22F800") => "7E80762F80080080000".into(),
+            (0x7E0, _) if plain.starts_with('2') => "7E8037F2231".into(),
+            (0x7E1, _) if plain.starts_with('2') => "7E9037F2231".into(),
+            (0x7E0, _) if plain.starts_with('1') => "7E8037F1911".into(),
+            (0x7E1, _) if plain.starts_with('1') => "7E9037F1911".into(),
+            _ if plain.starts_with("AT") || plain.starts_with("ST") => return good(command).into_bytes(),
+            _ => "NO DATA".into(),
+        };
+        format!("{body}\r\r>").into_bytes()
+    });
+    let dongle = Dongle::echoing_on_tcp(script).await;
+    let bundle = bundle();
+    let mut adapter = Adapter::open(&dongle.link.parse().unwrap(), &bundle, None, None).await.unwrap();
+    let record = vehicle_bay::scanned(&mut adapter, &bundle).await.unwrap();
+    let report = report::build(&record, &bundle);
+    let units: Vec<&str> = report.ecus.iter().map(|ecu| ecu.address.as_str()).collect();
+    let left_out = report.errors.iter().filter(|error| error.error.contains("left out"));
+    let left_out: Vec<_> = left_out.map(|error| (error.request.as_str(), error.error.as_str())).collect();
+    let expected = [
+        ("22F4D5", "7E8: left out: not in the table of PIDs"),
+        ("22F80D", "7E8: left out: no table says what it holds"),
+    ];
+    assert_eq!((&units[..], &left_out[..]), (&["7E8", "7E9"][..], &expected[..]));
 }

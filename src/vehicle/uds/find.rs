@@ -102,23 +102,32 @@ pub(super) async fn search(
 }
 
 /// Who promises the state of its monitors (F401) when all are asked at once. That spares waiting at
-/// each address where nobody is. None: no car of J1979-2.
+/// each address where nobody is, and is asked twice: nobody tells who missed it. None: no car of
+/// J1979-2.
 async fn emissions_units(adapter: &mut Adapter) -> Result<Vec<Unit>, AdapterError> {
-    let answer = match adapter.ask(Request::data_by_identifier(MASK), None).await {
-        Ok(answer) => answer,
-        Err(error) if error.is_fatal() => return Err(error),
-        Err(_) => return Ok(Vec::new()),
+    let promises = |message: &Message| {
+        let mask = obd::four_bytes(&message.payload, 3);
+        mask.is_some_and(|mask| obd::supported(0x00, mask).contains(&0x01))
     };
-    let promises = |payload: &[u8]| {
-        obd::four_bytes(payload, 3).is_some_and(|mask| obd::supported(0x00, mask).contains(&0x01))
-    };
-    if !answer.messages.iter().any(|message| promises(&message.payload)) {
-        return Ok(Vec::new());
+    let mut told: Vec<Message> = Vec::new();
+    for _ in 0..2 {
+        match adapter.ask(Request::data_by_identifier(MASK), None).await {
+            Ok(answer) => told.extend(answer.messages),
+            Err(error) if error.is_fatal() => return Err(error),
+            Err(_) => {}
+        }
+        if !told.is_empty() && !told.iter().any(promises) {
+            return Ok(Vec::new());
+        }
     }
-    let unit = |message: Message| {
-        Some(Unit { request_id: request_id(&message.sender)?, address: message.sender, vin: None })
-    };
-    Ok(answer.messages.into_iter().filter_map(unit).collect())
+    let mut units: Vec<Unit> = Vec::new();
+    for message in told {
+        let new = units.iter().all(|unit| unit.address != message.sender);
+        if let Some(request_id) = request_id(&message.sender).filter(|_| new) {
+            units.push(Unit { request_id, address: message.sender, vin: None });
+        }
+    }
+    Ok(units)
 }
 
 /// The VIN by UDS, of the first unit that gives one.

@@ -23,7 +23,7 @@ use crate::vehicle::adapter::Adapter;
 use crate::vehicle::answer::Answer;
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::{Request, Target};
-use crate::vehicle::report::{ScanRecord, Told};
+use crate::vehicle::report::{self, ScanRecord, Told};
 use crate::vehicle::uds::{Status, answer};
 pub use silent::{Silent, silent_car};
 
@@ -195,6 +195,9 @@ impl<'a> Reading<'a> {
             self.stands_for(unit, 0xF400, FUEL_TYPE).await?;
             return Ok(());
         }
+        let (pids, unknown): (Vec<u8>, Vec<u8>) =
+            pids.into_iter().partition(|pid| self.bundle.pids.get(0x01, *pid).is_some());
+        self.leave_out_all(unit, 0xF400, &unknown, report::NO_PID);
         let shown = |pid: &u8| self.bundle.pids.shown(0x01, *pid).is_some();
         let pids: Vec<u8> = pids.into_iter().filter(shown).collect();
         self.all_of(unit, 0xF400, &pids).await?;
@@ -209,10 +212,11 @@ impl<'a> Reading<'a> {
         for mid in self.promised(unit, 0xF600).await? {
             self.stands_for(unit, 0xF600, mid).await?;
         }
-        for info in self.promised(unit, 0xF800).await? {
-            if matches!(info, 0x02 | 0x04 | 0x06 | 0x08 | 0x0A | 0x0B) {
-                self.stands_for(unit, 0xF800, info).await?;
-            }
+        let infos = self.promised(unit, 0xF800).await?;
+        let unknown: Vec<u8> = infos.iter().copied().filter(|info| report::is_info_unknown(*info)).collect();
+        self.leave_out_all(unit, 0xF800, &unknown, report::NO_INFO);
+        for info in infos.into_iter().filter(|info| report::INFO_ASKED.contains(info)) {
+            self.stands_for(unit, 0xF800, info).await?;
         }
         Ok(())
     }
@@ -356,6 +360,12 @@ impl<'a> Reading<'a> {
                 entry.request.push_str(&request.to_string());
             }
             None => self.heard.errors.push(RequestError { request: request.to_string(), error }),
+        }
+    }
+
+    fn leave_out_all(&mut self, unit: &Unit, family: u16, ids: &[u8], why: &str) {
+        for id in ids {
+            self.leave_out(unit, Request::data_by_identifier(family | u16::from(*id)), why);
         }
     }
 
