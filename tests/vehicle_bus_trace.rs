@@ -4,20 +4,20 @@
 mod vehicle_bay;
 
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use baygate::cli::{Exit, Global, scan};
 use baygate::config::values::{Locale, VehicleLink};
-use baygate::event::vehicle::{VehicleReport, VinCheck};
+use baygate::event::vehicle::VehicleReport;
 use baygate::sim::vehicle::{
     Adapter as Dongle, CarSpec, Profile, SlcanProfile, SlcanSim, Tape, Truck, VehicleSim,
 };
 use baygate::vehicle::adapter::SessionTrace;
 use baygate::vehicle::candump;
-use serde_json::Value;
-use vehicle_bay::bundle;
+use vehicle_bay::{bundle, without_times_and_vin};
 
 const VIN: &str = "1M8GDM9AXKP042788";
 
@@ -49,17 +49,6 @@ async fn traced(link: &VehicleLink, path: &Path) -> (VehicleReport, String) {
     let trace = SessionTrace::begin(Box::new(file), link);
     let report = scan::scan_link(link, &bundle(), Some(trace), Locale::En).await.unwrap();
     (report, std::fs::read_to_string(path).unwrap())
-}
-
-/// What differs between a scan and its replay: times, and the VIN that a trace does not hold.
-fn without_times_and_vin(mut report: VehicleReport) -> Value {
-    report.vin = None;
-    (report.vin_check, report.vin_source) = (VinCheck::Missing, None);
-    let mut report = serde_json::to_value(report).unwrap();
-    for name in ["visit", "started_at", "duration_ms"] {
-        report.as_object_mut().unwrap().remove(name);
-    }
-    report
 }
 
 async fn command(link: &str, trace: &Path) -> Exit {
@@ -138,42 +127,65 @@ async fn a_truck_broadcasts_again() {
     assert_eq!(codes(&again), codes(&report));
 }
 
-/// A car that also says its number in frames of its own, of which nobody can know before it is read.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_number_that_is_broadcast_is_hidden_when_it_is_known() {
-    let dir = tempfile::tempdir().unwrap();
+/// A bus on which the car also says its number in a frame of its own, before anything is asked, and
+/// then the number in answer to 09 02 or, not `told`, nothing at all.
+async fn broadcasting(dir: &Path, told: bool) -> (SlcanSim, String) {
     let (sim, link) = adapter_on(&car(6), 500_000).await;
-    let (_, text) = traced(&link, &dir.path().join("car.log")).await;
+    let (_, text) = traced(&link, &dir.join("car.log")).await;
     sim.stop().await;
     let time = text.split(' ').next().unwrap();
-    let log = format!("{time} slcan 3E9#00314D3847444D39 R\n{text}")
-        .replace("1014490201303030", "1014490201314D38")
-        .replace("2130303030303030", "2147444D3941584B")
-        .replace("2230303030303030", "2250303432373838");
+    let number = format!("{time} slcan 3E9#00314D3847444D39 R\n");
+    let log = if told {
+        format!("{number}{text}")
+            .replace("1014490201303030", "1014490201314D38")
+            .replace("2130303030303030", "2147444D3941584B")
+            .replace("2230303030303030", "2250303432373838")
+    } else {
+        format!("{number}{time} slcan 7DF#02017F T\n")
+    };
     let sim = SlcanSim::replay(Tape::read(&log).unwrap(), Some(here()), None).await.unwrap();
     let link = format!("slcan+tcp://{}?bitrate=500000", sim.name());
-    let path = dir.path().join("again.log");
-    assert_eq!(command(&link, &path).await, Exit::Done);
-    let text = std::fs::read_to_string(&path).unwrap();
-    assert!(!dir.path().join("again.log.part").exists());
+    (sim, link)
+}
+
+fn hides_the_number(text: &str) {
     assert!(text.contains(" slcan 3E9#0030303030303030 R"), "{text}");
     for piece in VIN.as_bytes().windows(4) {
         assert!(!text.contains(&hex::encode_upper(piece)), "{piece:?}");
     }
-    // It cannot be masked: the report is there all the same, and what is wrong is told.
-    sim.stop().await;
-    let sim = SlcanSim::replay(Tape::read(&log).unwrap(), Some(here()), None).await.unwrap();
-    let link = format!("slcan+tcp://{}?bitrate=500000", sim.name());
-    let path = dir.path().join("open.log");
-    std::fs::create_dir(dir.path().join("open.log.part")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_is_broadcast_is_hidden() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_sim, link) = broadcasting(dir.path(), true).await;
+    let path = dir.path().join("again.log");
+    assert_eq!(command(&link, &path).await, Exit::Done);
+    hides_the_number(&std::fs::read_to_string(&path).unwrap());
+}
+
+/// Without an answer, or killed in the middle: nothing could put the file right behind it.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_hidden_also_where_the_scan_does_not_end_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("silent.log");
+    let (_sim, link) = broadcasting(dir.path(), false).await;
+    assert_ne!(command(&link, &path).await, Exit::Done);
+    hides_the_number(&std::fs::read_to_string(&path).unwrap());
+
+    let path = dir.path().join("killed.log");
+    let (_sim, link) = broadcasting(dir.path(), true).await;
     let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_baygate"));
     program.args(["scan", &link, "--config", "/none.toml", "--json", "--trace"]).arg(&path);
-    let output = program.output().await.unwrap();
-    assert!(!output.status.success());
-    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(report["vin"], VIN);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("open.log") && said.contains("delete it"), "{said}");
+    let mut child = program.kill_on_drop(true).stdout(std::process::Stdio::null()).spawn().unwrap();
+    let deadline = std::time::Instant::now() + vehicle_bay::DEADLINE;
+    while std::fs::read_to_string(&path).is_ok_and(|text| text.is_empty()) || !path.exists() {
+        assert!(std::time::Instant::now() < deadline, "nothing is written");
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    }
+    child.start_kill().unwrap();
+    assert_eq!(child.wait().await.unwrap().signal(), Some(9), "it was at work");
+    hides_the_number(&std::fs::read_to_string(&path).unwrap());
 }
 
 /// A full disk, which counts how often it is tried.

@@ -13,7 +13,7 @@ use baygate::sim::vehicle::{Adapter, CarSpec, Profile, Recording, ReplaySim, Veh
 use baygate::vehicle::adapter::{Adapter as CarAdapter, SessionTrace};
 use baygate::vehicle::{report, scan as full_scan};
 use serde_json::Value;
-use vehicle_bay::bundle;
+use vehicle_bay::{bundle, without_times_and_vin};
 
 const VIN: &str = "1M8GDM9AXKP042788";
 
@@ -240,17 +240,6 @@ async fn a_car_that_goes_away_leaves_a_marked_report() {
         assert_eq!(report.inspection.blocking.contains(&"communication-failed".into()), !whole, "{name}");
         assert!(!report.errors.is_empty() && report.errors.len() < 20, "{name}: {:?}", report.errors);
     }
-}
-
-/// What differs between a scan and its replay: times, and the VIN that a trace does not hold.
-fn without_times_and_vin(mut report: VehicleReport) -> Value {
-    report.vin = None;
-    (report.vin_check, report.vin_source) = (VinCheck::Missing, None);
-    let mut report = serde_json::to_value(report).unwrap();
-    for name in ["visit", "started_at", "duration_ms"] {
-        report.as_object_mut().unwrap().remove(name);
-    }
-    report
 }
 
 async fn replayed(trace: &str) -> (VehicleReport, std::collections::BTreeMap<String, u64>) {

@@ -1,15 +1,22 @@
-//! Cars of SAE J1979-2, which answer UDS alone: how soon they are read, and with how few questions.
+//! Cars of SAE J1979-2, which answer UDS alone: how soon they are read, with how few questions, and
+//! what is left of them when the adapter dies.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod vehicle_bay;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use baygate::config::tables::Poll;
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Multi, Profile, VehicleSim};
 use baygate::vehicle::adapter::Adapter;
 use baygate::vehicle::{report, scan};
-use serde_json::Value;
-use vehicle_bay::bundle;
+use serde_json::{Value, json};
+use vehicle_bay::dongle::{Dongle, Script, good, plain};
+use vehicle_bay::{Bay, bundle, open_store};
+
+const VIN: &str = "1M8GDM9AXKP042788";
 
 fn car() -> CarSpec {
     CarSpec { obd: false, j1979_2: true, confirmed: vec!["P0420".parse().unwrap()], ..CarSpec::default() }
@@ -97,4 +104,119 @@ async fn identifiers_go_together_or_alone() {
     for (name, others, their_tests, theirs) in &reports {
         assert_eq!((others, their_tests, theirs), (values, tests, readiness), "{name}");
     }
+}
+
+/// An adapter that dies of several identifiers in one request, or restarts, does so once: what it told
+/// before is reported, what failed is named, and the verdict outlives it.
+#[tokio::test(flavor = "multi_thread")]
+async fn several_identifiers_kill_an_adapter_once() {
+    for (multi, reason) in [(Multi::Hang, "adapter-hung"), (Multi::Restart, "adapter-restarting")] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open_store(dir.path());
+        let path = dir.path().join("obd");
+        let profile = Profile { adapter: SimAdapter { multi, ..SimAdapter::default() }, car: Some(car()) };
+        let mut sim = VehicleSim::spawn_pty(profile, Some(path.clone())).await.unwrap();
+        let link = format!("elm327+serial://{}?baud=38400", path.display());
+        let bay = Bay::start(&store, "bay-1", &link, Poll::Auto);
+        let cut = bay.nth("vehicle.report", 1).await;
+        assert_eq!(cut["vin"], VIN, "{reason}: {cut}");
+        assert_eq!(cut["ecus"][0]["dtcs"][0]["code"], "P0420", "{reason}: {cut}");
+        let why = cut["not_assessable_because"].as_array().unwrap();
+        assert!(why.contains(&"scan-incomplete".into()), "{reason}: {why:?}");
+        let failed = json!([{ "request": "22F420F440F460", "error": reason }]);
+        assert_eq!(cut["errors"], failed, "{reason}");
+        if multi == Multi::Hang {
+            bay.until_state("hung", |row| {
+                matches!(row.state.reason.as_deref(), Some("adapter-hung" | "adapter-silent"))
+            })
+            .await;
+            sim.vanish().await;
+            sim.return_().await;
+        }
+        let whole = bay.nth("vehicle.report", 2).await;
+        assert_eq!(whole["errors"], json!([]), "{reason}");
+        assert!(whole["ecus"][0]["values"].as_array().unwrap().len() > 20, "{reason}: {whole}");
+        let several = sim.requests().iter().filter(|r| r[0] == 0x22 && r.len() > 3).count();
+        assert_eq!(several, 0, "{reason}: it never reached the car");
+        let remembered_as = format!("ELM327 v1.5 @ {link}");
+        let stored = store.read(move |r| r.adapter(&remembered_as)).await.unwrap().unwrap();
+        assert!(stored.contains("\"several_identifiers\":false"), "{reason}: {stored}");
+        bay.stop().await;
+    }
+}
+
+/// It dies while units are looked for: the number of the one that was found is reported.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_that_breaks_off_keeps_what_was_found() {
+    let dead = AtomicBool::new(false);
+    let script: Script = Arc::new(move |command| match command {
+        _ if dead.load(Ordering::SeqCst) => Vec::new(),
+        "22F190" => b"7E8101462F190314D38\r7E82147444D3941584B\r7E82250303432373838\r\r>".to_vec(),
+        "22F400" => {
+            dead.store(true, Ordering::SeqCst);
+            Vec::new()
+        }
+        _ if command.starts_with('0') => b"NO DATA\r\r>".to_vec(),
+        _ => good(command).into_bytes(),
+    });
+    let dongle = Dongle::echoing_on_tcp(script).await;
+    let bundle = bundle();
+    let mut adapter = Adapter::open(&dongle.link.parse().unwrap(), &bundle, None, None).await.unwrap();
+    let record = vehicle_bay::scanned(&mut adapter, &bundle).await.unwrap();
+    assert_eq!(record.broke_off.as_deref(), Some("adapter-hung"));
+    let report = report::build(&record, &bundle);
+    assert_eq!(report.vin.as_ref().map(|vin| vin.as_str()), Some(VIN));
+    assert_eq!(report.protocol, "iso15765-4-11bit-500k");
+    let failed: Vec<(&str, &str)> =
+        report.errors.iter().map(|error| (error.request.as_str(), error.error.as_str())).collect();
+    assert_eq!(failed, [("22F400", "adapter-hung")]);
+}
+
+/// A unit that misses the one question for all of emissions; and what the engine's unit has that no
+/// table knows: F4D5 and F80D are named.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_units_are_found_and_what_is_unknown_is_named() {
+    let (header, asked_all) = (AtomicU32::new(0x7DF), AtomicU32::new(0));
+    let script: Script = Arc::new(move |command| {
+        if let Some(told) = command.strip_prefix("ATSH").and_then(|hex| u32::from_str_radix(hex, 16).ok()) {
+            header.store(told, Ordering::SeqCst);
+        }
+        let plain = plain(command);
+        let body = match (header.load(Ordering::SeqCst), plain) {
+            (0x7E0, "22F190") => "7E8101462F190314D38\r7E82147444D3941584B\r7E82250303432373838".to_owned(),
+            (0x7DF, "22F400") if asked_all.fetch_add(1, Ordering::SeqCst) == 0 => {
+                "7E80762F40080100001".into()
+            }
+            (0x7DF, "22F400") => "7E80762F40080100001\r7E90762F40080000000".into(),
+            (0x7E0, "22F400") => "7E80762F40080100001".into(),
+            (0x7E1, "22F400") => "7E90762F40080000000".into(),
+            (0x7E0, "22F420" | "22F440" | "22F460" | "22F480" | "22F4A0") => {
+                format!("7E80762F4{}00000001", &plain[4..])
+            }
+            (0x7E0, "22F4C0") => "7E80762F4C000000800".into(),
+            (0x7E0, "22F40C") => "7E80562F40C0CB2".into(),
+            // 01 and 0D.
+            (0x7E0, "22F800") => "7E80762F80080080000".into(),
+            (0x7E0, _) if plain.starts_with('2') => "7E8037F2231".into(),
+            (0x7E1, _) if plain.starts_with('2') => "7E9037F2231".into(),
+            (0x7E0, _) if plain.starts_with('1') => "7E8037F1911".into(),
+            (0x7E1, _) if plain.starts_with('1') => "7E9037F1911".into(),
+            _ if plain.starts_with("AT") || plain.starts_with("ST") => return good(command).into_bytes(),
+            _ => "NO DATA".into(),
+        };
+        format!("{body}\r\r>").into_bytes()
+    });
+    let dongle = Dongle::echoing_on_tcp(script).await;
+    let bundle = bundle();
+    let mut adapter = Adapter::open(&dongle.link.parse().unwrap(), &bundle, None, None).await.unwrap();
+    let record = vehicle_bay::scanned(&mut adapter, &bundle).await.unwrap();
+    let report = report::build(&record, &bundle);
+    let units: Vec<&str> = report.ecus.iter().map(|ecu| ecu.address.as_str()).collect();
+    let left_out = report.errors.iter().filter(|error| error.error.contains("left out"));
+    let left_out: Vec<_> = left_out.map(|error| (error.request.as_str(), error.error.as_str())).collect();
+    let expected = [
+        ("22F4D5", "7E8: left out: not in the table of PIDs"),
+        ("22F80D", "7E8: left out: no table says what it holds"),
+    ];
+    assert_eq!((&units[..], &left_out[..]), (&["7E8", "7E9"][..], &expected[..]));
 }

@@ -12,13 +12,7 @@ use baygate::event::vehicle::VehicleReport;
 use baygate::protocols::PidTable;
 use baygate::sim::vehicle::{CarSpec, Dtc, Profile, VehicleSim};
 use vehicle_bay::bundle;
-use vehicle_bay::dongle::{Dongle, good};
-
-/// A command without the digit for the number of answers.
-fn plain(command: &str) -> &str {
-    let request = command.len() % 2 == 1 && command.starts_with('0');
-    if request { &command[..command.len() - 1] } else { command }
-}
+use vehicle_bay::dongle::{Dongle, good, masks_to_c0, plain};
 
 fn single(bytes: &[u8]) -> String {
     format!("7E8{:02X}{}", bytes.len(), hex::encode_upper(bytes))
@@ -106,15 +100,14 @@ async fn many_frames_share_alike() {
 async fn unknown_pids_and_codes_beyond_the_eighth_are_named() {
     let dongle = Dongle::echoing_on_tcp(Arc::new(|command| {
         let body = match plain(command) {
-            "0100" => "7E806410000100001",
-            "0120" => "7E806412000000001",
-            "0140" => "7E806414000000001",
-            "0160" => "7E806416000000001",
-            "0180" => "7E806418000000001",
-            "01A0" => "7E80641A000000001",
             // D5.
             "01C0" => "7E80641C000000800",
-            _ => return good(command).into_bytes(),
+            // 01 (counts), 02 and 0D.
+            "0900" => "7E8064900C0080000",
+            asked => match masks_to_c0(asked) {
+                Some(mask) => mask,
+                None => return good(command).into_bytes(),
+            },
         };
         format!("{body}\r\r>").into_bytes()
     }))
@@ -122,6 +115,7 @@ async fn unknown_pids_and_codes_beyond_the_eighth_are_named() {
     let report = scanned(&dongle.link).await;
     assert_eq!(left_out(&report, "not in the table of PIDs"), ["01D5"]);
     assert!(!dongle.heard_text().contains("01D5"));
+    assert_eq!(left_out(&report, "no table says what it holds"), ["090D"]);
 
     let enhanced: Vec<Dtc> = (0..10).map(|n| format!("B123{n}").parse().unwrap()).collect();
     let car = CarSpec { enhanced, ..CarSpec::default() };

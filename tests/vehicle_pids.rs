@@ -1,5 +1,5 @@
 //! What a scan makes of the newest PIDs: those with a layout in units, those without as the bytes
-//! that came.
+//! that came; and of an answer with too few bytes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod vehicle_bay;
@@ -9,31 +9,23 @@ use std::sync::Arc;
 use baygate::cli::scan;
 use baygate::config::values::Locale;
 use vehicle_bay::bundle;
-use vehicle_bay::dongle::{Dongle, good};
-
-/// A command without the digit for the number of answers.
-fn plain(command: &str) -> &str {
-    let request = command.len() % 2 == 1 && command.starts_with('0');
-    if request { &command[..command.len() - 1] } else { command }
-}
+use vehicle_bay::dongle::{Dongle, good, masks_to_c0, plain};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pid_without_a_public_layout_is_shown_as_it_came() {
     // It echoes: `0140` could lose its 1 on the way.
     let dongle = Dongle::echoing_on_tcp(Arc::new(|command| {
         let body = match plain(command) {
-            // 0C and the next mask, and so on to C0; AD and B3; C3.
-            "0100" => "7E806410000100001",
-            "0120" => "7E806412000000001",
-            "0140" => "7E806414000000001",
-            "0160" => "7E806416000000001",
-            "0180" => "7E806418000000001",
+            // AD and B3; C3.
             "01A0" => "7E80641A000082001",
             "01C0" => "7E80641C020000000",
             "01AD" => "7E80741AD03FF382328",
             "01B3" => "7E80541B3A1B2C3",
             "01C3" => "7E80441C31234",
-            _ => return good(command).into_bytes(),
+            asked => match masks_to_c0(asked) {
+                Some(mask) => mask,
+                None => return good(command).into_bytes(),
+            },
         };
         format!("{body}\r\r>").into_bytes()
     }))
@@ -54,4 +46,24 @@ async fn a_pid_without_a_public_layout_is_shown_as_it_came() {
             text("01C3", "raw_C3", "\"1234\"", ""),
         ]
     );
+}
+
+/// One of two bytes is no speed and no silence.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_too_short_is_named() {
+    let dongle = Dongle::echoing_on_tcp(Arc::new(|command| {
+        let body = match plain(command) {
+            "0100" => "7E806410000180000",
+            "010C" => "7E803410C0C",
+            _ => return good(command).into_bytes(),
+        };
+        format!("{body}\r\r>").into_bytes()
+    }))
+    .await;
+    let report = scan::scan_link(&dongle.link.parse().unwrap(), &bundle(), None, Locale::En).await.unwrap();
+    let values: Vec<&str> = report.ecus[0].values.iter().map(|value| value.pid.as_str()).collect();
+    assert_eq!(values, ["010D"]);
+    let of_it = report.errors.iter().filter(|error| error.request == "010C");
+    let of_it: Vec<&str> = of_it.map(|error| error.error.as_str()).collect();
+    assert_eq!(of_it, ["7E8: answer too short (1 of 2 bytes)"], "{:?}", report.errors);
 }

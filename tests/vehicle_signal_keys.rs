@@ -6,7 +6,7 @@ mod vehicle_bay;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use baygate::config::tables::{Poll, VehicleTable};
 use baygate::sim::vehicle::{Adapter, CarSpec, MakersUnit, Profile, SlcanProfile, SlcanSim, VehicleSim};
@@ -48,19 +48,22 @@ fn errors_of<'a>(report: &'a Value, request: &str) -> Vec<&'a str> {
     errors.filter(|error| error["request"] == request).map(|error| error["error"].as_str().unwrap()).collect()
 }
 
-/// A unit that takes 400 ms: the adapter gives up before, unless it is told to wait. The other one
-/// answers only an adapter that was told to wait as usual again.
+/// A unit that takes 400 ms: the adapter gives up before, unless it is told to wait, and not to adapt
+/// itself. The other one answers only an adapter that was told to wait as usual again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dongle_waits_as_long_as_the_file_says_and_then_as_before() {
-    let steps = AtomicU8::new(0x32);
+    let (steps, adapts) = (AtomicU8::new(0x32), AtomicBool::new(true));
     let dongle = Dongle::echoing_on_tcp(Arc::new(move |command| {
         if let Some(told) = command.strip_prefix("ATST").and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
             steps.store(told, Ordering::Relaxed);
         }
-        let patient = steps.load(Ordering::Relaxed) >= 0x64;
-        let body = match (command.get(..6), patient) {
-            (Some("22F187"), true) => "7E80462F18701",
-            (Some("22F188"), false) => "7E80462F18802",
+        if let Some(told) = command.strip_prefix("ATAT") {
+            adapts.store(told != "0", Ordering::Relaxed);
+        }
+        let waits = (steps.load(Ordering::Relaxed) >= 0x64, adapts.load(Ordering::Relaxed));
+        let body = match (command.get(..6), waits) {
+            (Some("22F187"), (true, false)) => "7E80462F18701",
+            (Some("22F188"), (false, true)) => "7E80462F18802",
             _ => return good(command).into_bytes(),
         };
         format!("{body}\r\r>").into_bytes()
@@ -98,9 +101,30 @@ async fn a_question_that_fails_leaves_no_longer_wait_behind() {
     let lines: Vec<&str> = heard.split('\r').collect();
     let told = |question: &str| {
         let asked = lines.iter().position(|line| *line == question).unwrap();
-        lines[..asked].iter().rev().find(|line| line.starts_with("ATST")).copied()
+        ["ATST", "ATAT"].map(|what| lines[..asked].iter().rev().find(|line| line.starts_with(what)).copied())
     };
-    assert_eq!([told("22F187"), told("22F188")], [Some("ATST80"), Some("ATST32")], "{lines:?}");
+    assert_eq!(told("22F187"), [Some("ATST80"), Some("ATAT0")], "{lines:?}");
+    assert_eq!(told("22F188"), [Some("ATST32"), Some("ATAT1")], "{lines:?}");
+}
+
+/// Half of an answer is one command that failed. Waiting for the rest of it took the time a report has:
+/// the others are named.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_an_answer_loses_no_other_command() {
+    let dongle = Dongle::echoing_on_tcp(Arc::new(|command| match command.get(..6) {
+        Some("22F187") => b"7E80462F1".to_vec(),
+        Some("22F188") => b"7E80462F18802\r\r>".to_vec(),
+        _ => good(command).into_bytes(),
+    }))
+    .await;
+    let commands = [
+        command(r#""hdr":"7E0","cmd":{"22":"F187"}"#, "HALF"),
+        command(r#""hdr":"7E0","cmd":{"22":"F188"}"#, "WHOLE"),
+    ];
+    let (report, _) = reported(&dongle.link, &commands).await;
+    assert_eq!(errors_of(&report, "22F187"), ["half-reply"], "{}", report["errors"]);
+    let why = "left out: the report would have taken too long";
+    assert_eq!(errors_of(&report, "22F188"), [why], "{}", report["errors"]);
 }
 
 /// The bus is listened to for 250 ms, or as long as the file says (FF: 1,020 ms). Each answer is far

@@ -1,6 +1,6 @@
 //! `baygate scan`: one vehicle, one full read-only report.
 
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,7 +22,6 @@ use crate::ident::DeviceId;
 use crate::maintenance;
 use crate::protocols::Bundle;
 use crate::vehicle::adapter::{Adapter, SessionTrace};
-use crate::vehicle::recording::frames::mask_known;
 use crate::vehicle::scan::{self, ScanError};
 use crate::vehicle::{AdapterError, report};
 
@@ -104,7 +103,7 @@ async fn alone(
     match scan_link(link, bundle, trace, locale).await {
         Ok(report) => {
             let traced = args.trace.as_ref().map_or(Ok(()), |path| {
-                finish_trace(path, link, &report).with_context(|| format!("trace file {}", path.display()))
+                was_written(path).with_context(|| format!("trace file {}", path.display()))
             });
             Ok(Ok((joined(&report, warnings(&report, config)?)?, traced)))
         }
@@ -112,41 +111,11 @@ async fn alone(
     }
 }
 
-/// A number that a car broadcasts in frames of its own is known for one only now. A report of which
-/// nothing was written down is a full disk.
-fn finish_trace(path: &Path, link: &VehicleLink, report: &VehicleReport) -> anyhow::Result<()> {
+/// A report of which nothing was written down is a full disk.
+fn was_written(path: &Path) -> anyhow::Result<()> {
     let file = std::fs::metadata(path)?;
-    if !file.is_file() {
-        return Ok(());
-    }
-    anyhow::ensure!(file.len() > 0, "nothing was written to it; check the disk");
-    let Some(vin) = report.vin.as_ref().filter(|_| !matches!(link, VehicleLink::Elm327(_))) else {
-        return Ok(());
-    };
-    let log = std::fs::read(path)?;
-    let mut masked = log.clone();
-    mask_known(&mut masked, vin.as_str());
-    if masked != log {
-        replace(path, &masked, file.permissions())
-            .context("the vehicle's number may stand in it; delete it, and make room on the disk")?;
-    }
+    anyhow::ensure!(!file.is_file() || file.len() > 0, "nothing was written to it; check the disk");
     Ok(())
-}
-
-/// Whole or not at all: a full disk leaves what was there.
-fn replace(path: &Path, bytes: &[u8], permissions: Permissions) -> std::io::Result<()> {
-    // A link stays one.
-    let path = std::fs::canonicalize(path)?;
-    let mut part = path.clone().into_os_string();
-    part.push(".part");
-    let written = std::fs::write(&part, bytes)
-        .and_then(|()| std::fs::set_permissions(&part, permissions))
-        .and_then(|()| std::fs::rename(&part, &path));
-    if written.is_err() {
-        // What cannot be removed was never written.
-        let _ = std::fs::remove_file(&part);
-    }
-    written
 }
 
 /// Prints the report, and writes the page where one is wanted.

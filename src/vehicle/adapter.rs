@@ -44,8 +44,7 @@ impl Identity {
     }
 }
 
-/// What an adapter proved to be able to do; tried once, remembered by
-/// [`Adapter::remembered_as`].
+/// What an adapter proved to be able to do; tried once, remembered by [`Adapter::remembered_as`].
 /// `None`: not tried yet, or what came proved nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(default)]
@@ -54,6 +53,8 @@ pub struct Capabilities {
     pub response_count: Option<bool>,
     /// Sends several PIDs of one request on, and their answer back.
     pub multi_pid: Option<bool>,
+    /// Survives several identifiers in one request of service 22.
+    pub several_identifiers: Option<bool>,
     /// Reads more than two bytes of a request.
     pub long_requests: Option<bool>,
     /// Survives answers of more than three lines.

@@ -7,6 +7,7 @@
 //! back), a bus as a candump log (`baygate decode --dbc` reads it).
 
 pub mod frames;
+pub mod lines;
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -105,7 +106,7 @@ impl Recording {
     pub fn written(&self, link: &str, vin: Option<&Vin>) -> Option<Vec<u8>> {
         let mut written = self.written_at(link, Instant::now())?;
         if let (Form::Candump, Some(vin)) = (self.form, vin) {
-            frames::mask_known(&mut written, vin.as_str());
+            lines::mask_known(&mut written, vin.as_str());
         }
         Some(written)
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 mod monitors;
 mod record;
 
-pub use record::{ScanRecord, Told, left_out};
+pub use record::{INFO_ASKED, NO_INFO, NO_PID, ScanRecord, Told, is_info_unknown, left_out};
 
 use super::dtc_words::dtc_words;
 use super::gate::Request;
@@ -64,7 +64,7 @@ pub fn build(record: &ScanRecord, bundle: &Bundle) -> VehicleReport {
         not_assessable_because,
         inspection: inspection::foresee(record, &ecus, powertrain, since),
         ecus,
-        errors: record.errors.clone(),
+        errors: [record.errors.clone(), too_short(record, bundle)].concat(),
         store_facts: StoreFacts::default(),
     };
     fit(&mut report);
@@ -195,6 +195,34 @@ fn values(
             ..value
         })
         .collect()
+}
+
+/// PIDs answered with fewer bytes than their row has: they give no value, and are no silence either.
+fn too_short(record: &ScanRecord, bundle: &Bundle) -> Vec<RequestError> {
+    let mut errors: Vec<RequestError> = Vec::new();
+    for told in &record.told {
+        let service = told.request.service();
+        let skip = match service {
+            0x01 => 2,
+            0x02 => 3,
+            _ => continue,
+        };
+        let row = told.request.id().and_then(|pid| bundle.pids.get(service, pid));
+        let Some(bytes) = row.and_then(|row| row.bytes) else { continue };
+        let came = |payload: &[u8]| payload.len().saturating_sub(skip);
+        if came(&told.payload) >= bytes {
+            continue;
+        }
+        // Asked again it may have come whole.
+        let whole =
+            record.payloads(&told.ecu, told.request).into_iter().any(|payload| came(payload) >= bytes);
+        let error = format!("{}: answer too short ({} of {bytes} bytes)", told.ecu, came(&told.payload));
+        let request = told.request.to_string();
+        if !whole && !errors.iter().any(|known| known.request == request && known.error == error) {
+            errors.push(RequestError { request, error });
+        }
+    }
+    errors
 }
 
 /// The full scales this ECU gave in PIDs 4F and 50, for its other values.

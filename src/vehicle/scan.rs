@@ -25,7 +25,7 @@ use super::gate::Request;
 use super::gate::group::GroupRequest;
 use super::j1939;
 use super::protocol::Protocol;
-use super::report::ScanRecord;
+use super::report::{NO_INFO, NO_PID, ScanRecord, is_info_unknown};
 use super::uds;
 use crate::clock::UtcMillis;
 use crate::event::vehicle::{Adapter as AdapterFacts, RequestError};
@@ -131,6 +131,7 @@ pub async fn run_within(
     let first = adapter.ask(Request::current(0x00), None).await?;
     let mut heard = uds::read::Heard::default();
     let mut groups = j1939::Told::default();
+    let mut broke_off = None;
     let answers = adapter.protocol().filter(|_| !first.messages.is_empty());
     let protocol = match answers {
         Some(protocol) => protocol,
@@ -142,9 +143,18 @@ pub async fn run_within(
             Protocol::J1939
         }
         None => match uds::read::silent_car(adapter, bundle).await? {
-            Some((protocol, told)) => {
-                heard = told;
-                protocol
+            Some(silent) => {
+                heard = silent.heard;
+                if let Some((request, error)) = silent.failed {
+                    if heard.told.is_empty() {
+                        return Err(error.into());
+                    }
+                    tracing::warn!(%error, "scan broke off");
+                    let code = error.code().to_owned();
+                    heard.errors.push(RequestError { request: request.to_string(), error: code.clone() });
+                    broke_off = Some(code);
+                }
+                silent.protocol
             }
             None => {
                 return Err(ScanError::NoAnswer { why: first.trouble().unwrap_or_else(|| "no data".into()) });
@@ -161,7 +171,7 @@ pub async fn run_within(
         told: heard.told,
         groups,
         errors: heard.errors,
-        broke_off: None,
+        broke_off,
     };
     if answers.is_none() {
         record.duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -272,7 +282,7 @@ impl Scan<'_> {
         let table = &self.bundle.pids;
         let is_unknown = |pid: &u8| !pid.is_multiple_of(0x20) && table.get(0x01, *pid).is_none();
         let unknown: Vec<u8> = promised.iter().copied().filter(is_unknown).collect();
-        self.leave_out(unknown.into_iter().map(Request::current), "not in the table of PIDs");
+        self.leave_out(unknown.into_iter().map(Request::current), NO_PID);
         let is_asked = |pid: &u8| *pid != 0x01 && table.shown(0x01, *pid).is_some();
         let wanted: Vec<u8> = promised.into_iter().filter(is_asked).collect();
         let promises = self.record.promises();
@@ -348,6 +358,8 @@ impl Scan<'_> {
     /// calibration ids: the longest answers last, some adapters die of them.
     async fn information(&mut self) -> Result<(), BrokeOff> {
         let promised = self.promised_info();
+        let unknown = promised.iter().copied().filter(|id| is_info_unknown(*id));
+        self.leave_out(unknown.map(Request::vehicle_info), NO_INFO);
         for id in [0x06, 0x08, 0x0B, 0x0A, 0x04] {
             if promised.contains(&id) {
                 self.ask(Request::vehicle_info(id), None).await?;

@@ -139,3 +139,22 @@ pub fn good(command: &str) -> String {
     let body = body.replace("7E8101449020131443447", "7E81014490201314434");
     format!("{body}\r\r>")
 }
+
+/// A command without the digit for the number of answers.
+pub fn plain(command: &str) -> &str {
+    let request = command.len() % 2 == 1 && command.starts_with(['0', '2']);
+    if request { &command[..command.len() - 1] } else { command }
+}
+
+/// The masks of a car that has PID 0C, and something behind C0.
+pub fn masks_to_c0(command: &str) -> Option<&'static str> {
+    Some(match command {
+        "0100" => "7E806410000100001",
+        "0120" => "7E806412000000001",
+        "0140" => "7E806414000000001",
+        "0160" => "7E806416000000001",
+        "0180" => "7E806418000000001",
+        "01A0" => "7E80641A000000001",
+        _ => return None,
+    })
+}

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use baygate::config::tables::{Poll, VehicleTable};
 use baygate::event::device::DeviceKind;
+use baygate::event::vehicle::{VehicleReport, VinCheck};
 use baygate::health::Health;
 use baygate::protocols::Bundle;
 use baygate::store::devices::DeviceRow;
@@ -218,6 +219,17 @@ impl Bay {
             tokio::time::timeout_at(deadline, head.changed()).await.expect("scan not settled").unwrap();
         }
     }
+}
+
+/// What differs between a scan and its replay: times, and the VIN that a trace does not hold.
+pub fn without_times_and_vin(mut report: VehicleReport) -> Value {
+    report.vin = None;
+    (report.vin_check, report.vin_source) = (VinCheck::Missing, None);
+    let mut report = serde_json::to_value(report).unwrap();
+    for name in ["visit", "started_at", "duration_ms"] {
+        report.as_object_mut().unwrap().remove(name);
+    }
+    report
 }
 
 /// The facts about one link: kind and data.

@@ -198,7 +198,8 @@ pub fn failure(error: &str, locale: Locale) -> String {
     let zh = match what {
         "no data" => "无应答",
         "unable to connect" => "无法连接",
-        "half a reply" => "应答不完整",
+        "half a reply" | "half-reply" => "应答不完整",
+        "answer too short" => "应答过短",
         "garbage" => "乱码",
         "bus initialisation failed" => "总线初始化失败",
         "bus busy" => "总线忙",
@@ -232,6 +233,8 @@ fn why_left_out(why: &str) -> &str {
     match why {
         "the scan would have taken too long" | "the report would have taken too long" => "时间不足",
         "not in the table of PIDs" => "数据项表中没有",
+        "no table says what it holds" => "没有关于其内容的表",
+        "the adapter failed before" => "适配器此前已失效",
         "more values of freeze frames than a scan reads" => "冻结帧数据过多",
         "more freeze frames than a scan reads, if there are any" => "冻结帧过多（如有）",
         "more tests of oxygen sensors than a scan reads" => "氧传感器测试过多",
@@ -303,6 +306,8 @@ mod tests {
             ("7E8: conditions not correct (22)", "7E8：条件不满足 (22)"),
             ("too large: left out values", "too large: left out values"),
             ("left out: not in the table of PIDs", "未读取：数据项表中没有"),
+            ("7E8: left out: no table says what it holds", "7E8：未读取：没有关于其内容的表"),
+            ("7E8: answer too short (1 of 2 bytes)", "7E8：应答过短 (1 of 2 bytes)"),
             ("7E8: left out: more codes than are read one by one", "7E8：未读取：故障码过多"),
         ] {
             assert_eq!(failure(error, Locale::ZhCn), zh);

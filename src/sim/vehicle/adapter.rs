@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::spec::SpecError;
 
-/// What an adapter does with several parameters in one service 01 request.
+/// What an adapter does with several parameters in one request of service 01 or 22.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Multi {
@@ -19,6 +19,8 @@ pub enum Multi {
     Error,
     /// Never answers again.
     Hang,
+    /// Its supply dips: the banner, settings lost.
+    Restart,
     /// Sends them on, and stops in the middle of the answer.
     Half,
 }

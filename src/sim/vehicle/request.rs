@@ -54,6 +54,10 @@ impl Elm {
                     self.dead = true;
                     return Reaction::default();
                 }
+                Multi::Restart => {
+                    let banner = Step { after: Duration::from_millis(30), bytes: self.brown_out() };
+                    return Reaction { steps: VecDeque::from([banner]), stoppable: false };
+                }
             }
         }
         self.requests += 1;

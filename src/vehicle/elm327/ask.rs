@@ -23,6 +23,8 @@ const ASK_LIMIT: Duration = Duration::from_secs(7);
 const SEARCH_LIMIT: Duration = Duration::from_secs(25);
 /// Lines of an answer beyond those of a VIN: long.
 const LONG_LINES: usize = 4;
+/// Of service 22 (ISO 14229-1 §11.2): more are several.
+const IDENTIFIER_BYTES: usize = 2;
 /// Silences that an immediate repetition disproved; after so many it no longer gives up early.
 const TOO_HASTY: u32 = 2;
 
@@ -85,7 +87,22 @@ impl Adapter {
         }
         // Left over from a question that failed or was given up.
         self.end_waits().await?;
+        let several = request.service() == 0x22 && request.parameters().len() > IDENTIFIER_BYTES;
+        let on_trial = several && self.capabilities.several_identifiers.is_none();
+        if on_trial {
+            // Until it is known: an adapter that dies of it is not tried again.
+            self.capabilities.several_identifiers = Some(false);
+        }
         let answer = self.ask_until_answered(request, lines).await;
+        match &answer {
+            Ok(answer) if on_trial => {
+                // Silence, or a refusal: nothing is proven about the adapter.
+                self.capabilities.several_identifiers = (!answer.messages.is_empty()).then_some(true);
+            }
+            Err(AdapterError::Misheard(_)) if on_trial => self.capabilities.several_identifiers = None,
+            Err(AdapterError::Hung(_)) if several => self.capabilities.several_identifiers = Some(false),
+            _ => {}
+        }
         if answer.is_ok() {
             self.end_waits().await?;
         }
@@ -215,7 +232,8 @@ impl Adapter {
     #[must_use]
     pub fn may_ask_together(&self) -> bool {
         let known = &self.capabilities;
-        let never = [known.multi_pid, known.long_requests, known.echo].contains(&Some(false));
+        let needed = [known.multi_pid, known.several_identifiers, known.long_requests, known.echo];
+        let never = needed.contains(&Some(false));
         let probed =
             |profile: &AdapterProfile| profile.multi_pid == Use::Probe && profile.long_requests == Use::Probe;
         !never && self.profile().is_none_or(probed)

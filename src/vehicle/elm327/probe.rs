@@ -66,15 +66,13 @@ impl Adapter {
         Ok(works)
     }
 
-    /// As long as a maker's file says (`tmo`), unless a unit asked for more. An adapter that gives up
-    /// on a silent car early would not obey it.
+    /// As long as a maker's file says (`tmo`), unless a unit asked for more. One that adapts itself
+    /// would take it for the longest wait only (`AT AT`, ELM327 data sheet).
     pub(super) async fn wait_as_told(&mut self, request: Request) -> Result<(), AdapterError> {
         let may = self.waits_longest.is_none() && !self.waits_told;
         let Some(steps) = request.wait_steps().filter(|_| may) else { return Ok(()) };
         self.waits_told = true;
-        if self.waits == Some(Waits::Aggressive) {
-            self.at(AtCommand::AdaptiveTiming).await?;
-        }
+        self.at(AtCommand::FixedTiming).await?;
         self.at(AtCommand::Wait(steps)).await.map(|_| ())
     }
 

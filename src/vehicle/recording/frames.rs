@@ -4,20 +4,24 @@
 //!
 //! Masked are the answers to the questions for it (ISO-TP: 09 02, 22 F190, 22 F802; J1939: PGN
 //! 65260), over all their frames, whoever asked. A number that a car broadcasts in frames of
-//! its own is masked when the file is written, where it is the visit's ([`mask_known`]).
+//! its own is masked when the file is written, where it is known ([`super::lines`]: the visit's, or one
+//! of [`FrameLines::numbers`]), and what looks like one where none is.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::Recording;
+use super::lines::PIECE;
 use crate::clock::UtcMillis;
 use crate::link::can::Frame;
 use crate::vehicle::vin;
 
 /// Senders whose answer is followed at a time.
 const MOST_OPEN: usize = 64;
-/// So many characters in a row are taken for a piece of the number.
-const PIECE: usize = 4;
+/// Numbers remembered of one bus; a car has one, in two units at times.
+const MOST_NUMBERS: usize = 4;
+/// Characters of an answer that are looked at for one: VINs have 17, on trucks others may follow.
+const MOST_CHARACTERS: usize = 40;
 
 /// Writes frames into a ring.
 #[derive(Debug)]
@@ -54,6 +58,12 @@ impl FrameLines {
         Self { interface: interface.to_owned(), mask: VinFrames::default(), line: String::new() }
     }
 
+    /// The numbers that were told up to now, in answers that hold one.
+    #[must_use]
+    pub fn numbers(&self) -> &[String] {
+        &self.mask.numbers
+    }
+
     /// The line of a frame that passed at `time_us`, microseconds since 1970; `mark` ends it.
     pub fn line(&mut self, frame: &Frame, time_us: i64, mark: &str) -> &str {
         self.line.clear();
@@ -85,8 +95,17 @@ impl FrameLines {
 /// Follows the messages that hold a VIN.
 #[derive(Debug, Default)]
 struct VinFrames {
-    /// Bytes (ISO-TP) or packets (J1939) still to come, by the sender's identifier or address.
-    open: BTreeMap<(bool, u32), usize>,
+    /// By the sender's identifier (ISO-TP) or address (J1939).
+    open: BTreeMap<(bool, u32), Open>,
+    numbers: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// Bytes (ISO-TP) or packets (J1939) still to come.
+    missing: usize,
+    /// What came.
+    told: Vec<u8>,
 }
 
 impl VinFrames {
@@ -97,12 +116,16 @@ impl VinFrames {
         match (id.is_extended(), group) {
             (true, 0xEC) => self.announcement(u32::from(source), data),
             (true, 0xEB) => {
-                if self.goes_on((true, u32::from(source)), 1) {
-                    hide(data.get_mut(1..));
+                let rest = data.get_mut(1..).unwrap_or_default();
+                if self.goes_on((true, u32::from(source)), 1, rest) {
+                    hide(rest);
                 }
             }
             // PGN 65260 in one frame: a number of less than eight characters.
-            (true, 0xFE) if to == 0xEC => hide(Some(data)),
+            (true, 0xFE) if to == 0xEC => {
+                self.number(data);
+                hide(data);
+            }
             _ => self.iso_tp((false, id.number()), data),
         }
     }
@@ -112,7 +135,7 @@ impl VinFrames {
         if let [0x10 | 0x20, _, _, packets, _, group @ ..] = data {
             self.open.remove(&(true, source));
             if group == [0xEC, 0xFE, 0x00] {
-                self.begin((true, source), usize::from(*packets));
+                self.begin((true, source), usize::from(*packets), &[]);
             }
         }
     }
@@ -126,23 +149,26 @@ impl VinFrames {
                     if let Some(marks) = vin::place_in(rest) {
                         let length = usize::from(*first & 0x0F) << 8 | usize::from(*low);
                         let missing = length.saturating_sub(rest.len());
-                        hide(rest.get_mut(marks..));
-                        self.begin(sender, missing);
+                        let told = rest.get_mut(marks..).unwrap_or_default();
+                        self.begin(sender, missing, told);
+                        hide(told);
                         return;
                     }
                     if skip == 0 {
                         self.open.remove(&sender);
                     }
                 }
-                [0x20..=0x2F, rest @ ..] if self.goes_on(sender, rest.len()) => {
-                    hide(Some(rest));
+                [0x20..=0x2F, rest @ ..] if self.goes_on(sender, rest.len(), rest) => {
+                    hide(rest);
                     return;
                 }
                 // A single frame; of CAN FD with its length in the second byte.
                 [0x00..=0x0F, rest @ ..] => {
                     for skip in [0, 1] {
                         if let Some(marks) = rest.get(skip..).and_then(vin::place_in) {
-                            hide(rest.get_mut(skip + marks..));
+                            let told = rest.get_mut(skip + marks..).unwrap_or_default();
+                            self.number(told);
+                            hide(told);
                             return;
                         }
                     }
@@ -155,25 +181,43 @@ impl VinFrames {
         }
     }
 
-    fn begin(&mut self, sender: (bool, u32), missing: usize) {
+    fn begin(&mut self, sender: (bool, u32), missing: usize, told: &[u8]) {
         if missing == 0 {
+            self.number(told);
             return;
         }
         // Messages that never ended.
         if self.open.len() >= MOST_OPEN {
             self.open.clear();
         }
-        self.open.insert(sender, missing);
+        self.open.insert(sender, Open { missing, told: told.to_vec() });
     }
 
-    /// Whether this is a part of a message that holds a VIN; counts it.
-    fn goes_on(&mut self, sender: (bool, u32), amount: usize) -> bool {
-        let Some(missing) = self.open.get_mut(&sender) else { return false };
-        *missing = missing.saturating_sub(amount);
-        if *missing == 0 {
-            self.open.remove(&sender);
+    /// Whether this is a part of a message that holds a VIN; counts and keeps it.
+    fn goes_on(&mut self, sender: (bool, u32), amount: usize, part: &[u8]) -> bool {
+        let Some(open) = self.open.get_mut(&sender) else { return false };
+        if open.told.len() < MOST_CHARACTERS {
+            open.told.extend_from_slice(part);
+        }
+        open.missing = open.missing.saturating_sub(amount);
+        if open.missing == 0
+            && let Some(Open { told, .. }) = self.open.remove(&sender)
+        {
+            self.number(&told);
         }
         true
+    }
+
+    /// Keeps a number that came whole. On trucks a `*` ends it (SAE J1939-71).
+    fn number(&mut self, told: &[u8]) {
+        let told = told.split(|byte| *byte == b'*').next().unwrap_or_default();
+        let characters = told.iter().filter(|byte| byte.is_ascii_alphanumeric());
+        let number: String = characters.map(|byte| char::from(*byte)).collect();
+        let known = self.numbers.contains(&number) || self.numbers.len() >= MOST_NUMBERS;
+        // One of zeros is masked already: a log played back.
+        if number.len() >= PIECE && number.bytes().any(|byte| byte != b'0') && !known {
+            self.numbers.push(number);
+        }
     }
 }
 
@@ -188,32 +232,9 @@ fn begins_another(data: &[u8]) -> bool {
     }
 }
 
-fn hide(bytes: Option<&mut [u8]>) {
-    for byte in bytes.unwrap_or_default().iter_mut().filter(|byte| byte.is_ascii_alphanumeric()) {
+fn hide(bytes: &mut [u8]) {
+    for byte in bytes.iter_mut().filter(|byte| byte.is_ascii_alphanumeric()) {
         *byte = b'0';
-    }
-}
-
-/// Masks pieces of a known number in the lines of a log: some cars broadcast it.
-pub fn mask_known(log: &mut [u8], vin: &str) {
-    let pieces: Vec<String> = vin.as_bytes().windows(PIECE).map(hex::encode_upper).collect();
-    for line in log.split_mut(|byte| *byte == b'\n') {
-        let Some(begin) = line.iter().rposition(|byte| *byte == b'#') else { continue };
-        // Behind `##` stands a digit of flags.
-        let fd = begin.checked_sub(1).and_then(|at| line.get(at)) == Some(&b'#');
-        let Some(digits) = line.get_mut(begin + 1 + usize::from(fd)..) else { continue };
-        let found: Vec<usize> = digits
-            .windows(2 * PIECE)
-            .enumerate()
-            .step_by(2)
-            .filter(|(_, window)| pieces.iter().any(|piece| piece.as_bytes() == *window))
-            .map(|(at, _)| at)
-            .collect();
-        for at in found {
-            for pair in digits.get_mut(at..at + 2 * PIECE).unwrap_or_default().chunks_mut(2) {
-                pair.copy_from_slice(b"30");
-            }
-        }
     }
 }
 
@@ -221,6 +242,7 @@ pub fn mask_known(log: &mut [u8], vin: &str) {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::lines::{mask_known, mask_likely};
     use super::*;
     use crate::link::can::Id;
     use crate::vehicle::candump;
@@ -311,15 +333,20 @@ mod tests {
         assert!(lines(&frames).ends_with("740#2130303030303030\n"));
     }
 
+    /// As it was told whole, by the units that tell it.
     #[test]
-    fn a_number_that_is_broadcast_is_masked_where_it_is_known() {
-        let mut log =
-            b"(1.000000) can0 3E9#00314D3847444D39\n(1.000000) can0 3E9##001314D3847444D39\n".to_vec();
-        mask_known(&mut log, VIN);
-        let text = String::from_utf8(log).unwrap();
-        assert_eq!(text.matches("30303030303030").count(), 2, "{text}");
-        assert!(!text.contains("4D38"), "{text}");
-        assert!(text.lines().all(|line| candump::parse(line.as_bytes()).is_some()));
+    fn a_number_is_known_when_it_came_whole() {
+        let mut frames = FrameLines::new("can0");
+        let mut pass = |id: Id, data: &[u8]| {
+            frames.line(&Frame::new(id, data, false).unwrap(), 0, "");
+            frames.numbers().to_vec()
+        };
+        let answer = [&[0x49, 0x02, 0x01], VIN.as_bytes()].concat();
+        let parts = cut(&[], &answer);
+        assert!(parts[..2].iter().all(|part| pass(Id::standard(0x7E8), part).is_empty()));
+        assert_eq!(pass(Id::standard(0x7E8), &parts[2]), [VIN]);
+        assert_eq!(pass(Id::extended(0x18FE_EC00), b"TRUCK*77"), [VIN, "TRUCK"]);
+        assert_eq!(pass(Id::extended(0x18FE_EC01), b"0000000*"), [VIN, "TRUCK"]);
     }
 
     proptest! {
@@ -337,6 +364,7 @@ mod tests {
             }
             let mut written = recording.written("can://can0", None).unwrap();
             mask_known(&mut written, VIN);
+            mask_likely(&mut written);
             let text = String::from_utf8(written).unwrap();
             prop_assert_eq!(text.lines().filter(|line| candump::parse(line.as_bytes()).is_some()).count(), frames.len());
         }

@@ -51,6 +51,23 @@ pub struct ScanRecord {
     pub broke_off: Option<String>,
 }
 
+/// Why a PID that a unit has is not asked.
+pub const NO_PID: &str = "not in the table of PIDs";
+/// Why information of service 09 that a unit has is not asked.
+pub const NO_INFO: &str = "no table says what it holds";
+/// Information of service 09 that is asked: VIN, calibration ids, their verification numbers, in-use
+/// ratios of spark ignition, names, ratios of compression ignition.
+pub const INFO_ASKED: [u8; 6] = [0x02, 0x04, 0x06, 0x08, 0x0A, 0x0B];
+
+/// Whether no table says what the information holds: neither asked, nor how many messages the next one
+/// has (SAE J1979 appendix G: 01 to 09, the odd ones), nor another mask.
+#[must_use]
+pub fn is_info_unknown(info: u8) -> bool {
+    !INFO_ASKED.contains(&info)
+        && !matches!(info, 0x01 | 0x03 | 0x05 | 0x07 | 0x09)
+        && !info.is_multiple_of(0x20)
+}
+
 /// One entry for requests that one reason keeps from being asked; none without requests.
 #[must_use]
 pub fn left_out(requests: impl IntoIterator<Item = Request>, why: &str) -> Option<RequestError> {

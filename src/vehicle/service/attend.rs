@@ -9,9 +9,7 @@ use super::visits::{OpenVisit, Surroundings};
 use crate::clock::UtcMillis;
 use crate::config::tables::Poll;
 use crate::event::device::DeviceStatus;
-use crate::event::vehicle::{
-    Adapter as AdapterFacts, PidValue, RequestError, VehicleReport, VinCheck, VinSource,
-};
+use crate::event::vehicle::{Adapter as AdapterFacts, PidValue, VehicleReport, VinCheck, VinSource};
 use crate::vehicle::adapter::Adapter;
 use crate::vehicle::batch::Promises;
 use crate::vehicle::battery::{CAR_VOLTS, Level};
@@ -262,12 +260,8 @@ impl Service {
         self.module_volts = volts.map(|volts| (self.now(), volts));
         self.powertrain = report.powertrain;
         self.make_agenda(report.vin.as_ref());
-        if record.protocol != Protocol::J1939
-            && let Err(error) = self.report_makers(adapter, &mut report).await
-        {
-            // The report is there; what is wrong with the adapter shows at the next look.
-            let error = error.to_string();
-            report.errors.push(RequestError { request: "signals".into(), error });
+        if record.protocol != Protocol::J1939 {
+            self.report_makers(adapter, &mut report).await;
         }
         self.keep_report(&mut report).await?;
         Ok(Ok(report))

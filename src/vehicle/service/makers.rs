@@ -100,17 +100,10 @@ impl Service {
         Ok(())
     }
 
-    /// Asks everything that fits, into a report. What failed is listed.
-    pub(super) async fn report_makers(
-        &mut self,
-        adapter: &mut Adapter,
-        report: &mut VehicleReport,
-    ) -> Result<(), AdapterError> {
+    /// Asks everything that fits, into a report. What failed is listed; what is wrong with the adapter
+    /// shows at the next look.
+    pub(super) async fn report_makers(&mut self, adapter: &mut Adapter, report: &mut VehicleReport) {
         report.errors.extend(never_asked(self.agenda.never_asked()));
-        if self.agenda.is_empty() {
-            report::fit(report);
-            return Ok(());
-        }
         self.agenda.all_due();
         let until = Instant::now() + FOR_A_REPORT;
         let begun = self.now();
@@ -124,7 +117,19 @@ impl Service {
                 report.errors.extend(report::left_out([due.request], &why));
                 continue;
             }
-            let (answers, failed) = self.ask_maker(adapter, &due).await?;
+            let (answers, failed) = match self.ask_maker(adapter, &due).await {
+                Ok(asked) => asked,
+                Err(error) => {
+                    let failed = RequestError { request: due.request.to_string(), error: error.to_string() };
+                    report.errors.push(failed);
+                    let now = self.now();
+                    self.agenda.asked(&due, now, false);
+                    report
+                        .errors
+                        .extend(report::left_out(self.agenda.due(begun), "the adapter failed before"));
+                    break;
+                }
+            };
             for (address, values) in answers {
                 match report.ecus.iter_mut().find(|ecu| ecu.address == address) {
                     Some(ecu) => ecu.values.extend(values),
@@ -136,7 +141,6 @@ impl Service {
                 .extend(failed.map(|error| RequestError { request: due.request.to_string(), error }));
         }
         report::fit(report);
-        Ok(())
     }
 
     /// A command whose `proto` is not the car's bus has had its turn: why it is not asked.
@@ -148,9 +152,17 @@ impl Service {
         Some(format!("it is for {wanted} (`proto`), and this car is on {}", theirs.name()))
     }
 
-    /// One command: its values by control unit, and why it gave none.
+    /// One command: its values by control unit, and why it gave none. A reply that breaks off is one
+    /// that gave none: the others are asked all the same.
     async fn ask_maker(&mut self, adapter: &mut Adapter, due: &Due) -> Result<Asked, AdapterError> {
-        let answer = adapter.ask(due.request, None).await?;
+        let answer = match adapter.ask(due.request, None).await {
+            Err(error) if !error.is_fatal() => {
+                let now = self.now();
+                self.agenda.asked(due, now, false);
+                return Ok((Vec::new(), Some(error.code().into())));
+            }
+            answer => answer?,
+        };
         self.count_garbage(answer.garbage);
         let mut failed = answer.trouble();
         let Some(command) = due.command() else { return Ok((Vec::new(), failed)) };

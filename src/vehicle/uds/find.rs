@@ -65,42 +65,69 @@ fn response(request_id: u32) -> EcuAddress {
 /// # Errors
 /// [`AdapterError`].
 pub async fn units(adapter: &mut Adapter, budget: Duration) -> Result<Vec<Unit>, AdapterError> {
-    let until = Instant::now() + budget;
     let mut found = Vec::new();
-    look(adapter, until, &mut found, |_| true).await?;
+    search(adapter, budget, &mut found, &mut |_| {}).await?;
+    Ok(found)
+}
+
+/// The same, where those `found` count also when the adapter fails behind them. `before` is told each
+/// request.
+///
+/// # Errors
+/// [`AdapterError`].
+pub(super) async fn search(
+    adapter: &mut Adapter,
+    budget: Duration,
+    found: &mut Vec<Unit>,
+    before: &mut (dyn FnMut(Request) + Send),
+) -> Result<(), AdapterError> {
+    let until = Instant::now() + budget;
+    before(Request::data_by_identifier(VIN));
+    look(adapter, until, found, |_| true).await?;
     if found.is_empty() {
-        return Ok(found);
+        return Ok(());
     }
+    before(Request::data_by_identifier(MASK));
     let emissions = emissions_units(adapter).await?;
     if emissions.is_empty() {
-        look(adapter, until, &mut found, |_| false).await?;
+        before(Request::data_by_identifier(VIN));
+        look(adapter, until, found, |_| false).await?;
     }
     for unit in emissions {
         if found.iter().all(|known| known.address != unit.address) {
             found.push(unit);
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Who promises the state of its monitors (F401) when all are asked at once. That spares waiting at
-/// each address where nobody is. None: no car of J1979-2.
+/// each address where nobody is, and is asked twice: nobody tells who missed it. None: no car of
+/// J1979-2.
 async fn emissions_units(adapter: &mut Adapter) -> Result<Vec<Unit>, AdapterError> {
-    let answer = match adapter.ask(Request::data_by_identifier(MASK), None).await {
-        Ok(answer) => answer,
-        Err(error) if error.is_fatal() => return Err(error),
-        Err(_) => return Ok(Vec::new()),
+    let promises = |message: &Message| {
+        let mask = obd::four_bytes(&message.payload, 3);
+        mask.is_some_and(|mask| obd::supported(0x00, mask).contains(&0x01))
     };
-    let promises = |payload: &[u8]| {
-        obd::four_bytes(payload, 3).is_some_and(|mask| obd::supported(0x00, mask).contains(&0x01))
-    };
-    if !answer.messages.iter().any(|message| promises(&message.payload)) {
-        return Ok(Vec::new());
+    let mut told: Vec<Message> = Vec::new();
+    for _ in 0..2 {
+        match adapter.ask(Request::data_by_identifier(MASK), None).await {
+            Ok(answer) => told.extend(answer.messages),
+            Err(error) if error.is_fatal() => return Err(error),
+            Err(_) => {}
+        }
+        if !told.is_empty() && !told.iter().any(promises) {
+            return Ok(Vec::new());
+        }
     }
-    let unit = |message: Message| {
-        Some(Unit { request_id: request_id(&message.sender)?, address: message.sender, vin: None })
-    };
-    Ok(answer.messages.into_iter().filter_map(unit).collect())
+    let mut units: Vec<Unit> = Vec::new();
+    for message in told {
+        let new = units.iter().all(|unit| unit.address != message.sender);
+        if let Some(request_id) = request_id(&message.sender).filter(|_| new) {
+            units.push(Unit { request_id, address: message.sender, vin: None });
+        }
+    }
+    Ok(units)
 }
 
 /// The VIN by UDS, of the first unit that gives one.

@@ -9,6 +9,7 @@
 
 mod codes;
 mod identifiers;
+mod silent;
 mod together;
 
 use std::collections::BTreeSet;
@@ -22,9 +23,9 @@ use crate::vehicle::adapter::Adapter;
 use crate::vehicle::answer::Answer;
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::{Request, Target};
-use crate::vehicle::protocol::Protocol;
-use crate::vehicle::report::{ScanRecord, Told};
+use crate::vehicle::report::{self, ScanRecord, Told};
 use crate::vehicle::uds::{Status, answer};
+pub use silent::{Silent, silent_car};
 
 /// Identification asked of every unit (ISO 14229-1 annex C.1), with its name in reports.
 pub const IDENTIFICATION: [(u16, &str); 4] = [
@@ -51,31 +52,6 @@ pub struct Heard {
     pub told: Vec<Told>,
     /// What got no usable answer.
     pub errors: Vec<RequestError>,
-}
-
-/// A car that is silent to 0100: who answers UDS, and all they tell. `None`: nobody.
-///
-/// # Errors
-/// [`AdapterError`].
-pub async fn silent_car(
-    adapter: &mut Adapter,
-    bundle: &Bundle,
-) -> Result<Option<(Protocol, Heard)>, AdapterError> {
-    let begun = Instant::now();
-    let units = find::units(adapter, find::SCAN_BUDGET).await?;
-    let Some(protocol) = adapter.protocol().filter(|_| !units.is_empty()) else { return Ok(None) };
-    let mut before = |_| {};
-    let mut reading = Reading::new(adapter, bundle, begun + find::SCAN_BUDGET * 2, &mut before);
-    reading.begun = begun;
-    for unit in &units {
-        if let Some(vin) = unit.vin.as_deref().and_then(|payload| payload.get(3..)) {
-            reading.keep(Request::vehicle_info(0x02), unit, &[&[0x49, 0x02, 0x01], vin].concat());
-        }
-        reading.unit(unit).await?;
-    }
-    reading.readiness_groups(&units).await?;
-    reading.codes_it_could_store(&units).await?;
-    Ok(Some((protocol, reading.heard)))
 }
 
 /// What UDS adds to units that have answered J1979: codes of three bytes with their status and
@@ -219,6 +195,9 @@ impl<'a> Reading<'a> {
             self.stands_for(unit, 0xF400, FUEL_TYPE).await?;
             return Ok(());
         }
+        let (pids, unknown): (Vec<u8>, Vec<u8>) =
+            pids.into_iter().partition(|pid| self.bundle.pids.get(0x01, *pid).is_some());
+        self.leave_out_all(unit, 0xF400, &unknown, report::NO_PID);
         let shown = |pid: &u8| self.bundle.pids.shown(0x01, *pid).is_some();
         let pids: Vec<u8> = pids.into_iter().filter(shown).collect();
         self.all_of(unit, 0xF400, &pids).await?;
@@ -233,10 +212,11 @@ impl<'a> Reading<'a> {
         for mid in self.promised(unit, 0xF600).await? {
             self.stands_for(unit, 0xF600, mid).await?;
         }
-        for info in self.promised(unit, 0xF800).await? {
-            if matches!(info, 0x02 | 0x04 | 0x06 | 0x08 | 0x0A | 0x0B) {
-                self.stands_for(unit, 0xF800, info).await?;
-            }
+        let infos = self.promised(unit, 0xF800).await?;
+        let unknown: Vec<u8> = infos.iter().copied().filter(|info| report::is_info_unknown(*info)).collect();
+        self.leave_out_all(unit, 0xF800, &unknown, report::NO_INFO);
+        for info in infos.into_iter().filter(|info| report::INFO_ASKED.contains(info)) {
+            self.stands_for(unit, 0xF800, info).await?;
         }
         Ok(())
     }
@@ -250,7 +230,10 @@ impl<'a> Reading<'a> {
         let request = Request::data_by_identifier(0xF400);
         let Some(answer) = self.put_quietly(unit, request, None).await? else { return Ok(()) };
         match (request.to(Target::Unit(unit.request_id)), answer.messages.as_slice()) {
-            (Some(request), [_]) => self.adapter.learn_timing(request, &answer).await,
+            (Some(request), [_]) => match self.adapter.learn_timing(request, &answer).await {
+                Err(error) if error.is_fatal() => Err(error),
+                _ => Ok(()),
+            },
             _ => Ok(()),
         }
     }
@@ -377,6 +360,12 @@ impl<'a> Reading<'a> {
                 entry.request.push_str(&request.to_string());
             }
             None => self.heard.errors.push(RequestError { request: request.to_string(), error }),
+        }
+    }
+
+    fn leave_out_all(&mut self, unit: &Unit, family: u16, ids: &[u8], why: &str) {
+        for id in ids {
+            self.leave_out(unit, Request::data_by_identifier(family | u16::from(*id)), why);
         }
     }
 

@@ -1,0 +1,80 @@
+//! The car's number in the lines of a candump log: of a car that broadcasts it in frames of its own.
+//! What does not live here: answers that hold one ([`super::frames`]).
+
+/// So many characters in a row are taken for a piece of the number.
+pub(super) const PIECE: usize = 4;
+
+/// Masks pieces of a known number in the lines of a log: some cars broadcast it.
+pub fn mask_known(log: &mut [u8], vin: &str) {
+    let pieces: Vec<String> = vin.as_bytes().windows(PIECE).map(hex::encode_upper).collect();
+    for digits in log.split_mut(|byte| *byte == b'\n').filter_map(data_of) {
+        let found: Vec<usize> = digits
+            .windows(2 * PIECE)
+            .enumerate()
+            .step_by(2)
+            .filter(|(_, window)| pieces.iter().any(|piece| piece.as_bytes() == *window))
+            .map(|(at, _)| at)
+            .collect();
+        for at in found {
+            for pair in digits.get_mut(at..at + 2 * PIECE).unwrap_or_default().chunks_mut(2) {
+                pair.copy_from_slice(b"30");
+            }
+        }
+    }
+}
+
+/// Masks what may be a piece of a number that nobody knows: as many of its characters in a row.
+pub fn mask_likely(log: &mut [u8]) {
+    for digits in log.split_mut(|byte| *byte == b'\n').filter_map(data_of) {
+        let (pairs, _) = digits.as_chunks_mut::<2>();
+        for row in pairs.chunk_by_mut(|one, next| is_vin_character(*one) && is_vin_character(*next)) {
+            if row.len() >= PIECE {
+                row.fill(*b"30");
+            }
+        }
+    }
+}
+
+/// The digits of a line's data, and what stands behind them.
+fn data_of(line: &mut [u8]) -> Option<&mut [u8]> {
+    let begin = line.iter().rposition(|byte| *byte == b'#')?;
+    // Behind `##` stands a digit of flags.
+    let fd = begin.checked_sub(1).and_then(|at| line.get(at)) == Some(&b'#');
+    line.get_mut(begin + 1 + usize::from(fd)..)
+}
+
+/// ISO 3779, as two hex digits.
+fn is_vin_character(digits: [u8; 2]) -> bool {
+    let mut byte = [0];
+    let read = hex::decode_to_slice(digits, &mut byte).is_ok();
+    let [byte] = byte;
+    read && (byte.is_ascii_digit() || byte.is_ascii_uppercase() && !matches!(byte, b'I' | b'O' | b'Q'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vehicle::candump;
+
+    #[test]
+    fn a_number_that_is_broadcast_is_masked_where_it_is_known() {
+        let mut log =
+            b"(1.000000) can0 3E9#00314D3847444D39\n(1.000000) can0 3E9##001314D3847444D39\n".to_vec();
+        mask_known(&mut log, "1M8GDM9AXKP042788");
+        let text = String::from_utf8(log).unwrap();
+        assert_eq!(text.matches("30303030303030").count(), 2, "{text}");
+        assert!(!text.contains("4D38"), "{text}");
+        assert!(text.lines().all(|line| candump::parse(line.as_bytes()).is_some()));
+    }
+
+    /// An O is in no number.
+    #[test]
+    fn what_looks_like_a_number_is_masked_where_none_is_known() {
+        let mut log =
+            b"(1.000000) can0 3E9#00314D3847444D39 R\n(1.000000) can0 3E9#00314D384F474D39 T\n".to_vec();
+        mask_likely(&mut log);
+        let text = String::from_utf8(log).unwrap();
+        let (number, others) = ("3E9#0030303030303030 R", "3E9#00314D384F474D39 T");
+        assert!(text.contains(number) && text.contains(others), "{text}");
+    }
+}
