@@ -142,3 +142,72 @@ fn the_fuzz_targets_are_locked_to_the_same_crates() {
         assert!(is_used && same, "{name} {here:?}, in fuzz/Cargo.lock {there:?}: cargo update in fuzz/");
     }
 }
+
+/// docs/testing.md names tests, and what was broken on purpose for them: where one of them has another
+/// name by now, nobody can repeat it.
+#[test]
+fn what_the_page_of_the_proofs_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for place in ["src", "tests"] {
+        rust_files(&root.join(place), &mut files);
+    }
+    let named =
+        |file: &PathBuf| format!("/{}", file.strip_prefix(root).unwrap().with_extension("").display());
+    let sources: Vec<(String, String)> =
+        files.iter().map(|file| (named(file), std::fs::read_to_string(file).unwrap())).collect();
+    // `store/wal.rs`, `uplink/session`, `store::wal`, `store_wal`; tests beside the code with it.
+    let of = |name: &str| -> Vec<&str> {
+        let path = format!("/{}", name.trim_end_matches(".rs").replace("::", "/"));
+        let (tests, below) = (format!("{path}_tests"), format!("{path}/"));
+        let is_of = |file: &str| file.ends_with(&path) || file.ends_with(&tests) || file.contains(&below);
+        let found = sources.iter().filter(|(file, _)| is_of(file));
+        found.map(|(_, text)| text.as_str()).collect()
+    };
+    let is_name = |word: &str| word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let is_file = |word: &str| word.ends_with(".rs") || word.contains(['/', ':']);
+    let everywhere = |word: &str| sources.iter().any(|(_, text)| text.contains(word));
+    let doc = std::fs::read_to_string(root.join("docs/testing.md")).unwrap();
+    let (mut seen, mut gone) = (0, Vec::new());
+    for name in doc.split('`').skip(1).step_by(2).filter(|name| name.starts_with("tests/")) {
+        let family = name.split_once('*').map(|(begins, _)| format!("/{begins}"));
+        let is_there = |begins: String| sources.iter().any(|(file, _)| file.starts_with(&begins));
+        if !family.map_or_else(|| root.join(name).exists(), is_there) {
+            gone.push(name.to_owned());
+        }
+    }
+    let (_, list) = doc.split_once("## Broken on purpose").unwrap();
+    let (list, _) = list.split_once("\n## ").unwrap();
+    for line in list.lines() {
+        let [_, _, broken, caught, ..] = line.split('|').collect::<Vec<_>>()[..] else { continue };
+        for (cell, is_caught) in [(broken, false), (caught, true)] {
+            let mut within: Vec<&str> = sources.iter().map(|(_, text)| text.as_str()).collect();
+            for (n, part) in cell.split('`').enumerate() {
+                let mut words = vec![part];
+                if n % 2 == 0 {
+                    let test = |word: &&str| is_caught && is_name(word) && word.contains('_');
+                    words = part.split(|c: char| !c.is_alphanumeric() && c != '_').filter(test).collect();
+                } else if part.starts_with("crate::")
+                    || !is_name(&part.trim_end_matches(".rs").replace(['/', ':'], ""))
+                {
+                    continue; // a command, a setting, what was written there
+                } else if is_file(part) || is_caught && !of(part).is_empty() {
+                    within = of(part);
+                    words.clear();
+                    if within.is_empty() {
+                        gone.push(format!("{part}, in: {line}"));
+                    }
+                }
+                seen += 1;
+                for word in words {
+                    let anywhere = n % 2 == 1 && is_caught;
+                    if !within.iter().any(|text| text.contains(word)) && !(anywhere && everywhere(word)) {
+                        gone.push(format!("{word}, in: {line}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(seen > 500, "the list is not read any more: {seen}");
+    assert!(gone.is_empty(), "not there any more:\n{}", gone.join("\n"));
+}

@@ -79,7 +79,9 @@ async fn a_wal_that_rotted_gives_up_no_commit() {
         assert_kept(&case, &truth, &found, &truth.events.keys().copied().collect());
         assert_eq!(missing, report.lost, "{case}");
         assert!(missing == 0 || may_lose && missing <= 20, "{case}: {missing} lost");
-        assert!(may_lose || report.ledger_complete && report.requests_complete, "{case}: {report:?}");
+        // A page's latest state may have been in that frame: nobody can say, and card writes wait.
+        let complete = report.ledger_complete && report.requests_complete;
+        assert_eq!(complete, !may_lose, "{case}: {report:?}");
         for suffix in ["", "-wal"] {
             let aside = format!("{}{suffix}", report.aside.display());
             let was = if suffix.is_empty() { &file } else { &wal };

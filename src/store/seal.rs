@@ -89,8 +89,10 @@ impl LedgerTable {
     pub(super) fn is_later(self) -> &'static str {
         match self {
             Self::Card => {
+                // With one counter, the one that stops the card: the clock may have been set between them.
                 "excluded.card_no = member_card.card_no AND
-                 (excluded.counter, excluded.seen_at) > (member_card.counter, member_card.seen_at)"
+                 (excluded.counter, excluded.status <> 'active' OR excluded.held IS NOT NULL) >
+                 (member_card.counter, member_card.status <> 'active' OR member_card.held IS NOT NULL)"
             }
             Self::Transaction => {
                 "excluded.id = card_transaction.id AND

@@ -4,6 +4,9 @@
 //! the middle has rotted. Told apart here: every commit is synced before the next
 //! begins, so behind a frame that a power cut tore there is at most one commit.
 //! Two, or a header that is gone, are damage, and salvage takes the frames by hand.
+//! What is behind the last commit is no state and no fact: nobody was told, a power cut left it
+//! half written, or a commit that failed was written over and this is its rest, with numbers
+//! that later events have.
 //! Format: SQLite "Database File Format", section 4.
 
 use std::fs::File;
@@ -37,29 +40,24 @@ pub(super) struct Frame {
 /// What a WAL holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Wal {
-    /// Frames of the running round, the unsound among them too.
+    /// Frames of commits, the unsound among them too. None of a last commit that is not whole: a
+    /// power cut leaves the same.
     pub(super) frames: Vec<Frame>,
     /// Present when SQLite would throw commits away.
     pub(super) damaged: Option<String>,
-    /// Up to the last commit that is as it was written.
-    committed: usize,
+    /// In a damaged one, whether a frame of a commit, or a last commit, is not as it was written.
+    lost: bool,
 }
 
 impl Wal {
     /// Frames to take over into the file, in order.
     pub(super) fn to_take(&self) -> impl Iterator<Item = &Frame> {
-        self.frames.iter().take(self.committed).filter(|frame| frame.sound)
-    }
-
-    /// Frames up to the last commit that is as it was written, the unsound among them too: what is
-    /// behind them nobody was told.
-    pub(super) fn committed(&self) -> usize {
-        self.committed
+        self.frames.iter().filter(|frame| frame.sound)
     }
 
     /// Whether a frame of a commit is not there any more.
     pub(super) fn has_lost(&self) -> bool {
-        self.damaged.is_some() && self.frames.iter().take(self.committed).any(|frame| !frame.sound)
+        self.lost
     }
 
     /// Reads the WAL beside a database; empty when there is none.
@@ -80,7 +78,7 @@ impl Wal {
         let mut again = [0; HEADER];
         File::open(beside(database, "-wal"))?.read_exact(&mut again).ok();
         if again != header {
-            wal.damaged = None;
+            (wal.damaged, wal.lost) = (None, false);
         }
         Ok(wal)
     }
@@ -98,6 +96,8 @@ impl Wal {
         let mut before = stored(header, 24);
         let (mut wal, mut at) = (Self::default(), FIRST);
         let (mut broken, mut commits_beyond, mut anything) = (false, 0, false);
+        // Where SQLite stops; where the last commit that was told ends; the commit being read.
+        let (mut unbroken, mut told, mut begun, mut whole) = (0, 0, 0, true);
         let mut frame = [0; FRAME_HEADER + PAGE];
         while filled(input, &mut frame)? {
             anything |= frame.iter().any(|byte| *byte != 0);
@@ -110,12 +110,19 @@ impl Wal {
             let sound = ours && (follows(before) || at == FIRST && follows(of_header));
             before = stored(&frame, 16);
             let commit = u64::from(word(&frame, 4));
-            if ours {
-                wal.frames.push(Frame { at, page: u64::from(word(&frame, 0)), commit, sound });
-            }
-            if sound && commit > 0 {
-                wal.committed = wal.frames.len();
-                commits_beyond += u32::from(broken);
+            // Salts that are not ours have rotted, or are of an earlier round, behind the last commit.
+            wal.frames.push(Frame { at, page: u64::from(word(&frame, 0)), commit, sound });
+            whole &= sound;
+            let end = wal.frames.len();
+            if commit > 0 {
+                // The one that is broken itself counts as well: what follows it began after it was told.
+                commits_beyond += u32::from(broken && sound || !broken && !sound && ours);
+                if sound {
+                    // Before this commit began, all others were told.
+                    told = if whole { end } else { begun };
+                    unbroken = if broken { unbroken } else { end };
+                }
+                (begun, whole) = (end, true);
             }
             broken |= !sound;
             at += (FRAME_HEADER + PAGE) as u64;
@@ -125,6 +132,12 @@ impl Wal {
         } else if commits_beyond > 1 {
             wal.damaged = Some("the WAL is damaged in its middle".into());
         }
+        let commits = if wal.damaged.is_some() { told } else { unbroken };
+        let (of_commits, behind) = wal.frames.split_at(commits);
+        wal.lost = wal.damaged.is_some()
+            && (of_commits.iter().any(|frame| !frame.sound)
+                || behind.iter().any(|frame| frame.sound && frame.commit > 0));
+        wal.frames.truncate(commits);
         Ok(wal)
     }
 }
@@ -211,6 +224,7 @@ mod tests {
             ("the last page", of(frames.len() - 1) + 100, false),
             ("the first frame of the last commit", of(last_but_one + 1) + 40, false),
             ("a frame two commits before the end", of(commits[commits.len() - 3]) + 40, true),
+            ("the end of the last commit but one", of(last_but_one) + 40, true),
             ("the salt of a frame in the middle", of(5) + 9, true),
             ("the checksum of a frame in the middle", of(5) + 17, true),
             ("the magic", 1, true),
@@ -223,6 +237,7 @@ mod tests {
             if damage {
                 // At most the frame and the one after it (its checksum goes on from there).
                 assert!(wal.to_take().count() + 2 >= frames.len(), "{what}");
+                assert_eq!(wal.has_lost(), wal.to_take().count() < frames.len(), "{what}");
             }
             flip(&path, byte);
         }

@@ -75,49 +75,61 @@ pub fn request(n: u64) -> Batch {
     })))
 }
 
-/// A card that is topped up so often.
-pub async fn spend(store: &Store, times: u32) {
-    let journal = Journal::new(store.clone());
-    let mut holding = Holding::default();
-    let card = |holding: &Holding| SeenCard {
-        card_no: "8800001".parse().unwrap(),
+/// The card of all transactions.
+pub const CARD: &str = "8800001";
+
+/// It as a reader sees it.
+pub fn seen(holding: &Holding) -> SeenCard {
+    SeenCard {
+        card_no: CARD.parse().unwrap(),
         uid: "04A1B2C3".parse().unwrap(),
         technology: Technology::Desfire,
         card_type: CardType::Named,
         issuing_store: "SH-0042".parse().unwrap(),
         valid_until: None,
         holding: holding.clone(),
-    };
+    }
+}
+
+/// A top-up that is begun: its id, and what the card holds once it is written.
+pub async fn begun(journal: &Journal, holding: &Holding, n: u32) -> (uuid::Uuid, Holding) {
+    journal.tap(seen(holding), None, Evidence::default()).await.unwrap();
     let plan = adjust(Fen(1), Fen(0), 0).unwrap();
-    for n in 0..times {
-        journal.tap(card(&holding), None, Evidence::default()).await.unwrap();
-        let context = Context {
-            transaction_id: uuid::Uuid::now_v7(),
-            card_no: "8800001".parse().unwrap(),
-            uid: "04A1B2C3".parse().unwrap(),
-            issuing_store: "SH-0042".parse().unwrap(),
-            operator: "li".into(),
-            till: "till-1".parse().unwrap(),
-            order: None,
-            offline: false,
-            idempotency_key: format!("spend-{n}"),
-        };
-        let caps = Caps::of(&PurseTable::default(), CardType::Named, 4);
-        let (before, after) = (holding.clone(), plan.after(&holding, &caps).unwrap());
-        let new = NewTransaction {
-            fact: plan.fact(&context).unwrap(),
-            technology: Technology::Desfire,
-            business_day: "2026-11-21".into(),
-            before,
-            after: after.clone(),
-            earlier: Vec::new(),
-            takes_fen: Fen(0),
-            day_cap: None,
-        };
-        let row = journal.begin(new).await.unwrap();
-        journal.end(row.fact.transaction_id, End::Committed(Evidence::default())).await.unwrap();
+    let context = Context {
+        transaction_id: uuid::Uuid::now_v7(),
+        card_no: CARD.parse().unwrap(),
+        uid: "04A1B2C3".parse().unwrap(),
+        issuing_store: "SH-0042".parse().unwrap(),
+        operator: "li".into(),
+        till: "till-1".parse().unwrap(),
+        order: None,
+        offline: false,
+        idempotency_key: format!("spend-{n}"),
+    };
+    let caps = Caps::of(&PurseTable::default(), CardType::Named, 4);
+    let (before, after) = (holding.clone(), plan.after(holding, &caps).unwrap());
+    let new = NewTransaction {
+        fact: plan.fact(&context).unwrap(),
+        technology: Technology::Desfire,
+        business_day: "2026-11-21".into(),
+        before,
+        after: after.clone(),
+        earlier: Vec::new(),
+        takes_fen: Fen(0),
+        day_cap: None,
+    };
+    (journal.begin(new).await.unwrap().fact.transaction_id, after)
+}
+
+/// The card, holding this, is topped up so often; what it holds then.
+pub async fn spend(store: &Store, mut holding: Holding, times: std::ops::Range<u32>) -> Holding {
+    let journal = Journal::new(store.clone());
+    for n in times {
+        let (id, after) = begun(&journal, &holding, n).await;
+        journal.end(id, End::Committed(Evidence::default())).await.unwrap();
         holding = after;
     }
+    holding
 }
 
 /// A database with pages of every kind, closed in order.
@@ -145,7 +157,7 @@ pub async fn grown(dir: &Path) -> Truth {
         let aside = OutboxOp::SetAside { offset: Offset(n.cast_signed()), reason: "0x99".into(), envelope };
         store.commit(Batch::new().op(Op::Outbox(aside))).await.unwrap();
     }
-    spend(&store, TRANSACTIONS).await;
+    spend(&store, Holding::default(), 0..TRANSACTIONS).await;
     let events = all(&store).await;
     store.close().await;
     drop(store);

@@ -39,10 +39,10 @@ fn columns(conn: &Connection, table: &str) -> rusqlite::Result<(Vec<String>, Vec
 }
 
 /// Takes a row that is not there yet. Bytes of a page that are not used any more hold earlier states of
-/// rows, seal and all: of a row that is `sealed` the later state stays.
-pub(super) fn insert(table: &str, columns: &[String], sealed: Option<LedgerTable>) -> String {
+/// rows, seal and all: of a ledger's row the later state stays.
+pub(super) fn insert(table: &str, columns: &[String]) -> String {
     let (list, marks) = (columns.join(", "), vec!["?"; columns.len()].join(", "));
-    let later = sealed.map_or_else(String::new, |sealed| {
+    let later = LedgerTable::of(table).map_or_else(String::new, |sealed| {
         let set: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
         format!(" ON CONFLICT (no) DO UPDATE SET {} WHERE {}", set.join(", "), sealed.is_later())
     });
@@ -66,7 +66,7 @@ pub(super) fn table(
         return Ok(Copied::default());
     }
     let list = common.join(", ");
-    let insert = insert(table, &common, LedgerTable::of(table));
+    let insert = insert(table, &common);
     let mut sink = Sink {
         new,
         insert,

@@ -27,7 +27,6 @@ use super::epoch::{self, meta, remembered, set_meta};
 use super::mark::{Mark, beside, move_database, sync_folder};
 use super::open::FILE;
 use super::outbox::class_index;
-use super::seal::LedgerTable;
 use super::wal::Wal;
 use super::{StoreError, check, connection, gaps};
 use crate::event::Class;
@@ -146,8 +145,8 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark, told: &mut Told<'_>) -> Resul
     // In a lent schema the tables of later versions may have other roots than in this file: an
     // empty one may only seem to be empty.
     let lent = source.as_ref().is_some_and(|(_, lent)| *lent);
-    let mut requests_damaged = source.is_none() || lent || wal.has_lost();
-    let mut in_doubt = if requests_damaged { LedgerTable::ALL.to_vec() } else { Vec::new() };
+    let mut in_doubt =
+        if source.is_none() || lent || wal.has_lost() { MUST_BE_WHOLE.to_vec() } else { Vec::new() };
     if let Some((source, _)) = &source {
         // A file of an earlier version has fewer.
         let there = tables(source).ok();
@@ -158,11 +157,10 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark, told: &mut Told<'_>) -> Resul
             kept += copied.kept;
             tracing::info!(table, kept = copied.kept, damaged = copied.damaged, "table copied");
             // A row that SQLite passes over has no seal to miss: its own check of the table has to do.
-            if MUST_BE_WHOLE.contains(&table.as_str())
+            if let Some(name) = MUST_BE_WHOLE.into_iter().find(|name| *name == table)
                 && (copied.damaged || is_there(&table) && !agrees(source, &table))
             {
-                requests_damaged = true;
-                in_doubt.extend(LedgerTable::of(&table));
+                in_doubt.push(name);
             }
         }
     }
@@ -183,7 +181,7 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark, told: &mut Told<'_>) -> Resul
         lost: lost_count,
         unreadable: counted.saturating_sub(events_counted(&tx)?).max(lost_count),
         ledger_complete: counters_known && lost_of(Class::Ledger).sum::<u64>() == 0,
-        requests_complete: !requests_damaged,
+        requests_complete: in_doubt.is_empty(),
     };
     let text = serde_json::to_string(&report).map_err(|error| StoreError::Corrupt(error.to_string()))?;
     set_meta(&tx, "salvaged", &text)?;

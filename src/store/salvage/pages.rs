@@ -25,6 +25,7 @@ const PAGE_U64: u64 = 4096;
 const SETTLED_BY_A_TAP: &str = "card.transaction";
 /// Columns of the log's table.
 const EVENT_COLUMNS: usize = 13;
+const REQUEST: &str = "INSERT OR IGNORE INTO request VALUES (?,?,?,?,?,?,?,?,?,?,?)";
 /// Table leaf (§1.6).
 const TABLE_LEAF: u8 = 0x0D;
 
@@ -33,21 +34,10 @@ struct Pages {
     file: File,
     count: u64,
     wal: Option<File>,
-    /// Frames of the WAL's running salt, all of them: where they are in the WAL.
+    /// Frames of the WAL's commits: where they are in the WAL.
     frames: Vec<u64>,
-    /// So many of them, from the first, are of commits.
-    committed: usize,
     /// The latest of them, by page.
     latest: HashMap<u64, u64>,
-}
-
-/// A page as it was found.
-struct Found {
-    page: [u8; PAGE],
-    /// The file's first, which begins with the file's header.
-    first: bool,
-    /// In a commit as far as anyone can tell; else of one that power may have cut, which nobody was told.
-    committed: bool,
 }
 
 fn be32(bytes: &[u8], at: usize) -> u64 {
@@ -58,13 +48,10 @@ impl Pages {
     fn open(path: &Path) -> std::io::Result<Self> {
         let file = File::open(path)?;
         let count = file.metadata()?.len() / PAGE_U64;
-        let mut pages =
-            Self { file, count, wal: None, frames: Vec::new(), committed: 0, latest: HashMap::new() };
+        let mut pages = Self { file, count, wal: None, frames: Vec::new(), latest: HashMap::new() };
         if let Ok(wal) = File::open(beside(path, "-wal")) {
             // Also frames that are not as they were written: events have their own seal.
-            let found = Wal::read(path)?;
-            pages.committed = found.committed();
-            for frame in found.frames {
+            for frame in Wal::read(path)?.frames {
                 pages.frames.push(frame.at);
                 pages.latest.insert(frame.page, frame.at);
             }
@@ -83,17 +70,18 @@ impl Pages {
     }
 
     /// Every frame of the WAL, the latest first, then every page of the file: of a row
-    /// that is there in several states the first one counts.
-    fn all(&self) -> impl Iterator<Item = Found> + '_ {
+    /// that is there in several states the first one counts. True with the file's first, which
+    /// begins with the file's header.
+    fn all(&self) -> impl Iterator<Item = (bool, [u8; PAGE])> + '_ {
         let of_file = (0..self.count).filter_map(|no| {
             let mut page = [0; PAGE];
             self.file.read_exact_at(&mut page, no * PAGE_U64).ok()?;
-            Some(Found { page, first: no == 0, committed: true })
+            Some((no == 0, page))
         });
-        let of_wal = self.frames.iter().enumerate().rev().filter_map(|(place, at)| {
+        let of_wal = self.frames.iter().rev().filter_map(|at| {
             let mut page = [0; PAGE];
             self.wal.as_ref()?.read_exact_at(&mut page, *at).ok()?;
-            Some(Found { page, first: false, committed: place < self.committed })
+            Some((false, page))
         });
         of_wal.chain(of_file)
     }
@@ -200,13 +188,14 @@ fn leaf(pages: &Pages, first: bool, page: &[u8; PAGE]) -> Vec<(i64, Vec<Value>)>
 /// Adds the events, requests, epochs, cards, transactions and operators found in any leaf,
 /// unless they are there already. A request found so may be an old state of it: it counts as
 /// interrupted, its key is taken, and nothing is done twice. What is asked of a card
-/// goes on waiting for the tap that tells. Of a commit that may have been cut only events are taken:
-/// a transaction that ended in it has its event and its request there, too. A row of a ledger's table
-/// that is not `in_doubt` is as SQLite read it.
+/// goes on waiting for the tap that tells. Requests, cards and transactions come only into tables that
+/// are `in_doubt`: of the others SQLite read all there is, and what pages hold besides is older, or was
+/// removed. Nothing is taken from behind the WAL's last commit (`wal`), events neither: nobody was told
+/// them, their requests and transactions are not there, and the next tap may end such a one again.
 pub(super) fn rows(
     path: &Path,
     new: &Connection,
-    in_doubt: &[LedgerTable],
+    in_doubt: &[&str],
     told: &mut Told<'_>,
 ) -> Result<u64, StoreError> {
     let file_error = |source| StoreError::File { path: path.to_owned(), source };
@@ -214,19 +203,17 @@ pub(super) fn rows(
         return Ok(0);
     }
     let pages = Pages::open(path).map_err(file_error)?;
-    let insert = |table| insert(new, table, in_doubt.contains(&table));
-    let (cards, transactions) = (insert(LedgerTable::Card)?, insert(LedgerTable::Transaction)?);
+    let (cards, transactions) = (insert(new, LedgerTable::Card)?, insert(new, LedgerTable::Transaction)?);
     let mut kept = 0;
-    for Found { page, first, committed } in pages.all() {
+    for (first, page) in pages.all() {
         told.look();
         for (rowid, mut values) in leaf(&pages, first, &page) {
             told.row();
-            if !committed && values.len() != EVENT_COLUMNS {
-                continue;
-            }
             let sql = match recognise(rowid, &mut values) {
+                Some(REQUEST) if !in_doubt.contains(&"request") => continue,
                 Some(sql) => sql,
                 None => match sealed(rowid, &mut values) {
+                    Some(table) if !in_doubt.contains(&table.name()) => continue,
                     Some(LedgerTable::Card) => cards.as_str(),
                     Some(LedgerTable::Transaction) => transactions.as_str(),
                     None => continue,
@@ -245,13 +232,13 @@ pub(super) fn rows(
 }
 
 /// Takes a sealed row with its columns up to and with the seal.
-fn insert(new: &Connection, table: LedgerTable, in_doubt: bool) -> Result<String, StoreError> {
+fn insert(new: &Connection, table: LedgerTable) -> Result<String, StoreError> {
     let mut query = new.prepare("SELECT name FROM pragma_table_info(?1) ORDER BY cid")?;
     let columns: Vec<String> = query
         .query_map([table.name()], |row| row.get(0))?
         .take(table.sealed_columns() + 1)
         .collect::<Result<_, _>>()?;
-    Ok(copy::insert(table.name(), &columns, Some(table).filter(|_| in_doubt)))
+    Ok(copy::insert(table.name(), &columns))
 }
 
 /// Which table a row is of, by its form; completes it. An event needs its seal.
@@ -291,7 +278,7 @@ fn recognise(rowid: i64, values: &mut [Value]) -> Option<&'static str> {
                 *outcome = Value::Text(r#"{"error":"interrupted"}"#.into());
                 *settled = Value::Integer(*created);
             }
-            Some("INSERT OR IGNORE INTO request VALUES (?,?,?,?,?,?,?,?,?,?,?)")
+            Some(REQUEST)
         }
         // Nothing in the row says what it is but the form of the PIN's hash.
         [
