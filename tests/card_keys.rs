@@ -2,11 +2,10 @@
 //! level on, and no log line and no `Debug` holds a byte of a key.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "support/log.rs"]
+mod log;
 #[path = "support/secrets.rs"]
 mod secrets;
-
-use std::io::Write;
-use std::sync::{Arc, Mutex};
 
 use baygate::card::crypto::aes128::AesKey;
 use baygate::card::crypto::pboc::Moment;
@@ -15,6 +14,7 @@ use baygate::card::keys::purse::{Opening, Purchase, SealedTerminal};
 use baygate::card::keys::{CardRef, Earlier, KeyRole, KeyStore, KeyVersion, PurseKeys, credential};
 use baygate::config::credentials::Credentials;
 use baygate::ident::{CardUid, StoreId};
+use log::Log;
 use secrets::Secrets;
 
 const MASTERS: [(&str, &str); 7] = [
@@ -34,21 +34,6 @@ const DERIVED: [(KeyRole, u8, &str); 3] = [
     (KeyRole::SunMeta, 1, "A6187734AEEC5CA40F813514F26035A6"),
     (KeyRole::SunFile, 2, "CF49F7FD050A3839017D1CD6B0BCBAA0"),
 ];
-
-/// Everything that was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
 
 #[test]
 fn a_leak_would_be_found_in_every_form() {
@@ -92,7 +77,7 @@ fn no_log_and_no_debug_shows_a_key() {
     let mut secrets = Secrets::default();
     tracing::subscriber::with_default(subscriber, || everything_asked(&mut secrets));
 
-    let bytes = log.0.lock().unwrap().clone();
+    let bytes = log.take();
     let text = String::from_utf8_lossy(&bytes);
     assert!(text.contains("card keys loaded"), "the log is not listened to:\n{text}");
     assert!(text.contains("secret bytes"), "no command was shown:\n{text}");

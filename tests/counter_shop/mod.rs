@@ -7,18 +7,24 @@ mod card_keys;
 use baygate::api::client::{Answer, Client, Method};
 use baygate::event::Source;
 use baygate::event::ledger::CardTransaction;
+use baygate::sim::card::fmcos::Masters;
 use baygate::sim::card::{CardProfile, CardSim, Chip, Technology as Sim};
 use baygate::store::{Offset, Store, StoreOptions};
 use serde_json::{Value, json};
 
 use crate::daemon::{Daemon, Desk};
 use crate::port::free_port;
+use card_keys::cpu_maintain;
 pub use card_keys::{STORE, credential};
 
 /// A card as delivered.
 pub fn blank(sim: Sim) -> Chip {
     let mut profile = CardProfile::new(sim);
     profile.direct_transmit = true;
+    if sim == Sim::Cpu {
+        let [purchase, load, tac] = [[6; 16], [0x47; 16], [0x5A; 16]];
+        return Chip::with_purse(profile, &Masters { maintain: cpu_maintain(), purchase, load, tac });
+    }
     Chip::new(profile)
 }
 

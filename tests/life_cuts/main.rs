@@ -10,7 +10,6 @@ mod cpu_shop;
 #[path = "../cut_shop/mod.rs"]
 mod cut_shop;
 mod cuts;
-mod deeds;
 mod elsewhere;
 mod extended;
 #[path = "../support/pcscd.rs"]

@@ -89,9 +89,21 @@ impl Running {
             .unwrap()
             .unwrap();
     }
+
+    /// Drops it where it stands, be it in the middle of a command to a card.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
 }
 
 impl Gateway {
+    /// Its store is opened anew, as at the program's next start.
+    pub async fn open_again(&mut self) {
+        self.store.close().await;
+        self.store = open_store(self._folder.path());
+    }
+
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = open_store(folder.path());
