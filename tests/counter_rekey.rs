@@ -94,7 +94,7 @@ impl Moved {
     }
 
     /// Moved to the next keys at each of these cuts, and finished by the next tap.
-    async fn is_cut(self, sim: Sim, cuts: Vec<(usize, Way)>) {
+    async fn cut(self, sim: Sim, cuts: Vec<(usize, Way)>) {
         let Self { mut shop, mut chip, deal, commands, .. } = self;
         let (mut version, mut sum) = (2_u8, 2_u32);
         for (at, way) in cuts {
@@ -157,7 +157,7 @@ async fn is_cut_everywhere(sim: Sim) {
     let mut all = JoinSet::new();
     for some in silent.chunks(SILENCES).chain(loud.chunks(AT_A_CARD)) {
         let some = some.to_vec();
-        all.spawn(async move { moved(sim).await.is_cut(sim, some).await });
+        all.spawn(async move { moved(sim).await.cut(sim, some).await });
     }
     first.shop.service.unwrap().stop().await;
     all.join_all().await;
