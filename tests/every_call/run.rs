@@ -69,9 +69,9 @@ fn is_of_the_copy(call: &Call) -> bool {
 }
 
 /// Whether this fault is played at this call: all of them, but what the salvages of a copy have in common
-/// with the plain one fails there, and here the process is killed at it.
+/// with the plain one fails in all ways there; here the process is killed at it, and it fails once.
 fn is_played(stage: &str, fault: Fault, call: &Call) -> bool {
-    fault == Fault::Kill || !OF_A_COPY.contains(&stage) || is_of_the_copy(call)
+    matches!(fault, Fault::Kill | Fault::Once("EIO")) || !OF_A_COPY.contains(&stage) || is_of_the_copy(call)
 }
 
 /// One thread's part: from which folder, and what must hold afterwards besides the usual.
