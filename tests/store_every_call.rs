@@ -14,8 +14,9 @@ mod every_call;
 use std::path::Path;
 
 use baygate::event::gateway::EpochReason;
+use baygate::store::Store;
 use every_call::judge::Opening;
-use every_call::run::{Stage, every_call};
+use every_call::run::{Stage, Tally, every_call, holds};
 use every_call::{counter, player, story};
 use rusqlite::Connection;
 
@@ -134,11 +135,89 @@ fn the_migration_at_every_call() {
     assert!(tally.calls > 5, "{tally:?}");
 }
 
+/// A damaged file and, where there is one, its WAL, as bytes by suffix.
+struct Damaged {
+    files: Vec<(&'static str, Vec<u8>)>,
+    /// Events of cards.
+    cards: i64,
+}
+
+const CARDS: &str = "SELECT count(*) FROM event WHERE epoch_no = 1 AND class = 2";
+
+impl Damaged {
+    /// A prepared folder in which more was committed: while that lies in the WAL, and after the store was
+    /// closed.
+    fn soon() -> [Self; 2] {
+        let grown = tempfile::tempdir().unwrap();
+        let (dir, file) = (grown.path(), grown.path().join("baygate.db"));
+        prepared(dir);
+        // Each page of theirs comes again in a later frame: one that rots takes nothing along.
+        let other = Connection::open(&file).unwrap();
+        other.execute_batch("PRAGMA wal_autocheckpoint = 0").unwrap();
+        for unsaid in ["off", "no"] {
+            other.execute("UPDATE meta SET value = ?1 WHERE key = 'clean_shutdown'", [unsaid]).unwrap();
+        }
+        let read =
+            |suffix: &'static str| (suffix, std::fs::read(dir.join(format!("baygate.db{suffix}"))).unwrap());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (store, _) = Store::open(&story::options(dir)).unwrap();
+            for part in story::salvageable() {
+                store.commit(part.batch).await.unwrap();
+            }
+            let cards = player::number(&other, CARDS);
+            let in_the_wal = Self { files: vec![read(""), read("-wal")], cards };
+            drop(other);
+            store.close().await;
+            [in_the_wal, Self { files: vec![read("")], cards }]
+        })
+    }
+
+    /// Salvages it at every call. What was committed before is there, what lay there is as it was.
+    fn salvaged_at_every_call(&self, name: &'static str, probes: &[String]) -> Tally {
+        let from = tempfile::tempdir().unwrap();
+        for (suffix, bytes) in &self.files {
+            std::fs::write(from.path().join(format!("baygate.db{suffix}")), bytes).unwrap();
+        }
+        let also = |dir: &Path, found: &Opening<'_>| {
+            let new_epoch = found.opened.new_epoch;
+            assert!(matches!(new_epoch, None | Some(EpochReason::Salvaged)), "{:?}", found.opened);
+            assert_eq!(player::number(found.conn, "SELECT count(*) FROM epoch"), 2);
+            assert_eq!(player::number(found.conn, CARDS), self.cards);
+            for probe in probes {
+                assert_eq!(player::number(found.conn, probe), 1, "committed, and gone: {probe}");
+            }
+            let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+            let main = |path: &std::path::PathBuf| {
+                path.to_str()
+                    .unwrap()
+                    .rsplit_once(".damaged-")
+                    .is_some_and(|(_, at)| at.parse::<i64>().is_ok())
+            };
+            let aside: Vec<_> = names.filter(main).collect();
+            assert_eq!(aside.len(), 1, "{aside:?}");
+            for (suffix, bytes) in &self.files {
+                let aside = format!("{}{suffix}", aside[0].display());
+                assert!(std::fs::read(&aside).unwrap() == *bytes, "{aside} is not what lay there");
+            }
+            assert!(!dir.join("baygate.damaged").exists(), "still marked");
+            // What was said once stands until a person ends it.
+            let held = player::number(found.conn, "SELECT count(*) FROM meta WHERE key = 'card_writes_held'");
+            assert_eq!(held == 1, holds(name), "{:?}", found.told);
+        };
+        every_call(&Stage { name, from: from.path(), also: &also }, 8)
+    }
+}
+
+fn probes() -> Vec<String> {
+    story::salvageable().into_iter().flat_map(|part| part.probes).collect()
+}
+
 /// A file whose index lies about its events: the start moves it aside and copies what is there. Cut
 /// short at any call, it is done again; what lay there stays as it was, byte for byte.
 #[test]
 fn the_salvage_at_every_call() {
-    let (grown, from) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let grown = tempfile::tempdir().unwrap();
     prepared(grown.path());
     let file = grown.path().join("baygate.db");
     let conn = Connection::open(&file).unwrap();
@@ -147,26 +226,27 @@ fn the_salvage_at_every_call() {
     let mut bytes = std::fs::read(&file).unwrap();
     let page = usize::try_from(root).unwrap() * 4096;
     bytes[page - 4096..page].fill(0);
-    std::fs::write(from.path().join("baygate.db"), &bytes).unwrap();
-    let also = |dir: &Path, found: &Opening<'_>| {
-        assert!(matches!(found.opened.new_epoch, None | Some(EpochReason::Salvaged)), "{:?}", found.opened);
-        assert_eq!(player::number(found.conn, "SELECT count(*) FROM epoch"), 2);
-        assert_eq!(
-            player::number(found.conn, "SELECT count(*) FROM event WHERE epoch_no = 1 AND class = 2"),
-            7
-        );
-        let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-        let main = |path: &std::path::PathBuf| {
-            path.to_str().unwrap().rsplit_once(".damaged-").is_some_and(|(_, at)| at.parse::<i64>().is_ok())
-        };
-        let aside: Vec<_> = names.filter(main).collect();
-        assert_eq!(aside.len(), 1, "{aside:?}");
-        assert!(std::fs::read(&aside[0]).unwrap() == bytes, "what lay there is not what it was");
-        assert!(!dir.join("baygate.damaged").exists(), "still marked");
-        // What was said once stands until a person ends it.
-        let held = player::number(found.conn, "SELECT count(*) FROM meta WHERE key = 'card_writes_held'");
-        assert_eq!(held == 1, found.told.is_held(), "{:?}", found.told);
-    };
-    let tally = every_call(&Stage { name: "salvage", from: from.path(), also: &also }, 8);
+    let damaged = Damaged { files: vec![("", bytes)], cards: 7 };
+    let tally = damaged.salvaged_at_every_call("salvage", &[]);
     assert!(tally.calls > 20, "{tally:?}");
+}
+
+/// A frame in the WAL's middle rots: what was committed behind it is laid over the file by hand. SQLite
+/// would throw it away, and of a token or a card's report no leaf tells.
+#[test]
+fn the_salvage_with_a_damaged_wal_at_every_call() {
+    let [mut damaged, _] = Damaged::soon();
+    // The WAL's header, a frame with its header, the second frame's header; its page.
+    damaged.files[1].1[32 + (24 + 4096) + 24 + 2000] ^= 0x40;
+    let tally = damaged.salvaged_at_every_call("salvage-wal", &probes());
+    assert!(tally.of_the_copy > 20, "{tally:?}: the file itself, its pages in the WAL, the length");
+}
+
+/// Nothing says where the tables begin: they are read with the first page of a fresh file.
+#[test]
+fn the_salvage_without_a_first_page_at_every_call() {
+    let [_, mut damaged] = Damaged::soon();
+    damaged.files[0].1[..4096].fill(0);
+    let tally = damaged.salvaged_at_every_call("salvage-first-page", &probes());
+    assert!(tally.of_the_copy > 10, "{tally:?}: the file itself, the pages lent, its shared memory");
 }

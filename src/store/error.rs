@@ -194,7 +194,20 @@ impl StoreError {
     /// SQLite's word for a full disk, and the limit's, are the same error.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Full) || self.code() == Some(ErrorCode::DiskFull)
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Full)
+            || self.code() == Some(ErrorCode::DiskFull)
+            || matches!(self, Self::File { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
+    /// Whether the next try may find it gone: a full disk, or one that failed at making or writing
+    /// a file. What it fails to read, as a lost sector, stays so.
+    pub(super) fn may_pass(&self) -> bool {
+        use rusqlite::ffi::{SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
+        let reading = matches!(self, Self::Sqlite(rusqlite::Error::SqliteFailure(error, _))
+            if [SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ].contains(&error.extended_code));
+        let failed = matches!(self.code(), Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen));
+        self.is_full() || failed && !reading
     }
 
     fn code(&self) -> Option<ErrorCode> {

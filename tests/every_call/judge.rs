@@ -64,7 +64,7 @@ pub fn judge(
         assert!(!line.starts_with("trouble"), "it says it is not well: {line}");
     }
     if told.said.iter().any(|line| line == "closed") {
-        // Headquarters was ahead, or a salvage could not look: from then on card writes are held, and not before.
+        // Headquarters was ahead, or a salvage may have lost something: from then on card writes are held, and not before.
         assert_eq!(told.is_held(), told.is_told("ahead") || holds, "{:#?}", told.said);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

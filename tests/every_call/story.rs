@@ -326,6 +326,25 @@ pub fn day() -> Vec<Step> {
     steps
 }
 
+/// Of a day what a salvage has to bring back: page by page, or by SQL alone.
+pub fn salvageable() -> Vec<Part> {
+    const PARTS: [&str; 9] = [
+        "give-out",
+        "intent",
+        "outcome",
+        "open-till",
+        "card-lost",
+        "list-member",
+        "aside",
+        "delivered",
+        "token",
+    ];
+    let parts: Vec<Part> =
+        parts(&day()).filter(|part| PARTS.contains(&part.name.as_str())).cloned().collect();
+    assert_eq!(parts.len(), PARTS.len());
+    parts
+}
+
 /// What surrounds a checkpoint: facts before and after.
 pub fn checkpoints() -> Vec<Step> {
     let fact = |number| one(Part::new(&format!("fact-{number}")).event(event(number, Class::Card, 3000)));

@@ -5,12 +5,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 /// Everything that writes, syncs, or changes a folder.
-pub const CALLS: [&str; 16] = [
+pub const CALLS: [&str; 18] = [
     "write",
     "writev",
     "pwrite64",
     "pwritev",
     "pwritev2",
+    "copy_file_range",
+    "sendfile",
     "fsync",
     "fdatasync",
     "sync_file_range",

@@ -10,10 +10,12 @@
 //! and have the same roots. Where SQLite would throw commits of the WAL away (`wal`),
 //! it reads a copy over which they were laid by hand. Events are believed only with their seal. Rows keep
 //! their epoch; the next step of opening begins a new one and tells the gaps.
-//! Cut short at any point, the mark makes the next start do it again.
+//! Cut short at any point, the mark makes the next start do it again; so does a disk that is full or
+//! fails just then, for what only SQL brings back (tokens, reports of cards) is in no leaf that 2 knows.
 
 mod copy;
 mod pages;
+mod patched;
 mod told;
 
 pub(super) use copy::tables;
@@ -133,13 +135,10 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark, told: &mut Told<'_>) -> Resul
     told.step();
     let mut new = fresh(staged)?;
     let wal = Wal::read(&mark.aside)
-        .inspect_err(|error| tracing::warn!(%error, "the WAL cannot be read"))
-        .unwrap_or_default();
-    let scratch = [folder.join("baygate.db.patched"), folder.join("baygate.db.template")];
-    for leftover in &scratch {
-        remove(leftover)?;
-    }
-    let source = source(mark, &wal, &scratch)?;
+        .map_err(|source| StoreError::File { path: beside(&mark.aside, "-wal"), source })?;
+    let patched = folder.join("baygate.db.patched");
+    remove(&patched)?;
+    let source = source(mark, &wal, &patched, &new)?;
     let tx = new.transaction()?;
     let mut kept = 0;
     // In a lent schema the tables of later versions may have other roots than in this file: an
@@ -187,9 +186,7 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark, told: &mut Told<'_>) -> Resul
     set_meta(&tx, "salvaged", &text)?;
     tx.commit()?;
     drop(source);
-    for leftover in &scratch {
-        remove(leftover)?;
-    }
+    remove(&patched)?;
     Ok(report)
 }
 
@@ -198,24 +195,23 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark, told: &mut Told<'_>) -> Resul
 fn source(
     mark: &Mark,
     wal: &Wal,
-    [patched, template]: &[PathBuf; 2],
+    patched: &Path,
+    fresh: &Connection,
 ) -> Result<Option<(Connection, bool)>, StoreError> {
+    let there = mark.aside.try_exists();
+    if !there.map_err(|source| StoreError::File { path: mark.aside.clone(), source })? {
+        return Ok(None);
+    }
     if wal.damaged.is_some() {
-        if let Err(error) = pages::lay_over(&mark.aside, wal, patched) {
-            tracing::warn!(%error, "could not lay the WAL over the file");
-            remove(patched)?;
-        } else if let Some(source) = readable(patched) {
+        patched::lay_over(&mark.aside, wal, patched)?;
+        if let Some(source) = readable(patched)? {
             return Ok(Some((source, false)));
         }
-    } else if let Some(source) = readable(&mark.aside) {
+    } else if let Some(source) = readable(&mark.aside)? {
         return Ok(Some((source, false)));
     }
-    let lent = pages::patch(&mark.aside, patched, &fresh(template)?);
-    Ok(lent
-        .inspect_err(|error| tracing::warn!(%error, "could not lend the file a new first page"))
-        .ok()
-        .and_then(|()| readable(patched))
-        .map(|source| (source, true)))
+    patched::lend(&mark.aside, patched, fresh)?;
+    Ok(readable(patched)?.map(|source| (source, true)))
 }
 
 /// Whether SQLite finds a table and its indexes sound.
@@ -232,16 +228,26 @@ fn events_counted(tx: &Connection) -> Result<u64, StoreError> {
     })?)
 }
 
-/// The file as SQLite still reads it: without writing, so that it stays as it is.
-fn readable(path: &Path) -> Option<Connection> {
-    let conn =
-        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .ok()?;
-    // Every table of the schema has to be known as it is, or the copy would miss it.
-    let version = connection::found_version(&conn).ok()?;
-    let older = version > 0 && version < connection::known_version();
-    (older && tables(&conn).ok()?.iter().any(|table| table == "event") || check::whole_schema(&conn).is_ok())
-        .then_some(conn)
+/// The file as SQLite still reads it: without writing, so that it stays as it is. None where it is
+/// damaged; an error where the disk did not let SQLite look.
+fn readable(path: &Path) -> Result<Option<Connection>, StoreError> {
+    let open = || -> Result<Option<Connection>, StoreError> {
+        let conn = Connection::open_with_flags(
+            path,
+            OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        // Every table of the schema has to be known as it is, or the copy would miss it.
+        let version = connection::found_version(&conn)?;
+        let older = version > 0 && version < connection::known_version();
+        if !older || !tables(&conn)?.iter().any(|table| table == "event") {
+            check::whole_schema(&conn)?;
+        }
+        Ok(Some(conn))
+    };
+    match open() {
+        Err(error) if !error.may_pass() => Ok(None),
+        opened => opened,
+    }
 }
 
 /// Makes counters, epochs and rows agree; false when the counters themselves were lost.

@@ -1,10 +1,8 @@
-//! Page by page, without SQLite: finds rows in leaves that no tree leads to any
-//! more, and lends a file without a readable first page that of a fresh one.
+//! Page by page, without SQLite: finds rows in leaves that no tree leads to any more.
 //! Format: SQLite "Database File Format", sections 1.3, 1.5, 1.6, 2.1 and 4.1.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -19,8 +17,8 @@ use crate::store::seal::LedgerTable;
 use crate::store::wal::Wal;
 
 /// The page size of every file of ours.
-const PAGE: usize = 4096;
-const PAGE_U64: u64 = 4096;
+pub(super) const PAGE: usize = 4096;
+pub(super) const PAGE_U64: u64 = 4096;
 /// Requests whose outcome stands on a card (`card::purse::journal`).
 const SETTLED_BY_A_TAP: &str = "card.transaction";
 /// Columns of the log's table.
@@ -44,12 +42,20 @@ fn be32(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 4).map_or(0, |b| b.iter().fold(0, |n, byte| (n << 8) | u64::from(*byte)))
 }
 
+/// What may be missing, unlike what cannot be opened just now.
+pub(super) fn present(opened: std::io::Result<File>) -> std::io::Result<Option<File>> {
+    match opened {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
 impl Pages {
     fn open(path: &Path) -> std::io::Result<Self> {
         let file = File::open(path)?;
         let count = file.metadata()?.len() / PAGE_U64;
         let mut pages = Self { file, count, wal: None, frames: Vec::new(), latest: HashMap::new() };
-        if let Ok(wal) = File::open(beside(path, "-wal")) {
+        if let Some(wal) = present(File::open(beside(path, "-wal")))? {
             // Also frames that are not as they were written: events have their own seal.
             for frame in Wal::read(path)?.frames {
                 pages.frames.push(frame.at);
@@ -303,64 +309,6 @@ fn sealed(rowid: i64, values: &mut Vec<Value>) -> Option<LedgerTable> {
     let table = LedgerTable::ALL.into_iter().find(|table| table.holds(values))?;
     values.truncate(table.sealed_columns() + 1);
     Some(table)
-}
-
-/// Copies a file to `patched` with all that its WAL holds whole, also beyond the place
-/// where SQLite would stop.
-pub(super) fn lay_over(path: &Path, wal: &Wal, patched: &Path) -> Result<(), StoreError> {
-    let lay = || -> std::io::Result<()> {
-        std::fs::copy(path, patched)?;
-        let (from, to) = (File::open(beside(path, "-wal"))?, File::options().write(true).open(patched)?);
-        let mut page = [0; PAGE];
-        let mut pages = 0;
-        for frame in wal.to_take().filter(|frame| frame.page > 0) {
-            from.read_exact_at(&mut page, frame.at)?;
-            to.write_all_at(&page, (frame.page - 1) * PAGE_U64)?;
-            pages = if frame.commit > 0 { frame.commit } else { pages };
-        }
-        if pages > 0 {
-            to.set_len(pages * PAGE_U64)?;
-        }
-        Ok(())
-    };
-    lay().map_err(|source| StoreError::File { path: patched.to_owned(), source })
-}
-
-/// Copies a file to `patched`, unless it is there already, with the schema pages of a fresh one.
-pub(super) fn patch(path: &Path, patched: &Path, fresh: &Connection) -> Result<(), StoreError> {
-    let file_error = |source| StoreError::File { path: patched.to_owned(), source };
-    let template = fresh.path().unwrap_or_default().to_owned();
-    let mut query = fresh.prepare("SELECT pageno FROM dbstat WHERE name = 'sqlite_schema'")?;
-    let schema: Vec<u64> =
-        query.query_map([], |row| row.get(0).map(i64::unsigned_abs))?.collect::<Result<_, _>>()?;
-    let lend = || -> std::io::Result<()> {
-        let template = File::open(&template)?;
-        if !patched.exists() {
-            std::fs::copy(path, patched)?;
-            if beside(path, "-wal").exists() {
-                std::fs::copy(beside(path, "-wal"), beside(patched, "-wal"))?;
-            }
-        }
-        let count = std::fs::metadata(patched)?.len() / PAGE_U64;
-        let mut to = File::options().write(true).open(patched)?;
-        for no in &schema {
-            let mut page = [0; PAGE];
-            template.read_exact_at(&mut page, (no - 1) * PAGE_U64)?;
-            if *no == 1 {
-                // Pages of this file, no free list, and a WAL beside it (§1.3).
-                let count = u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes();
-                for (field, value) in [(18, [2_u8, 2].as_slice()), (28, &count), (32, &[0; 8])] {
-                    if let Some(field) = page.get_mut(field..field + value.len()) {
-                        field.copy_from_slice(value);
-                    }
-                }
-                page.copy_within(24..28, 92);
-            }
-            to.write_all_at(&page, (no - 1) * PAGE_U64)?;
-        }
-        to.flush()
-    };
-    lend().map_err(file_error)
 }
 
 #[cfg(test)]
