@@ -45,11 +45,12 @@ struct Gateway {
     broker: u16,
     reader: u16,
     taps: u64,
+    dice: Dice,
 }
 
 impl Gateway {
     /// `mqtt`: the lines of its table.
-    async fn start(broker: u16, mqtt: &str) -> Self {
+    async fn start(broker: u16, mqtt: &str, dice: Dice) -> Self {
         let (desk, reader) = (Desk::new(), free_port());
         desk.write(&format!(
             "[mqtt]\n{mqtt}confirm_timeout = \"10s\"\n\n\
@@ -60,14 +61,14 @@ impl Gateway {
         });
         daemon.says("baygate is running").await;
         let log = rusqlite::Connection::open(desk.path("data/baygate.db")).unwrap();
-        Self { desk, daemon, log, broker, reader, taps: 0 }
+        Self { desk, daemon, log, broker, reader, taps: 0, dice }
     }
 
     /// A card comes and goes, and headquarters asks: past the proxy, so that what is asked while
     /// the line is down waits at the broker.
     async fn tap(&mut self) {
         self.taps += 1;
-        let ping = format!(r#"{{"id":"{}"}}"#, uuid::Uuid::new_v4());
+        let ping = format!(r#"{{"id":"{}"}}"#, self.dice.uuid());
         publish(self.broker, &format!("{BASE}/command/ping"), &ping, false).await;
         let uid = [&[4_u8, 0xB0][..], &self.taps.to_be_bytes()[3..]].concat();
         let profile = CardProfile::new(Technology::Ntag213).with_uid(&uid);
@@ -188,7 +189,7 @@ async fn the_daemon_on_a_bad_line(version: &'static str, confirm: Confirm) {
     let hq = Hq::start(broker.port, confirm);
     let mqtt =
         format!("url = \"mqtt://127.0.0.1:{}\"\nversion = \"{version}\"\nconfirm = \"{word}\"\n", proxy.port);
-    let mut gateway = Gateway::start(broker.port, &mqtt).await;
+    let mut gateway = Gateway::start(broker.port, &mqtt, dice.fork()).await;
     hq.collect(&name, 1).await;
     for fault in Fault::ALL {
         // On a line that is well.
@@ -252,7 +253,7 @@ async fn the_daemon_on_a_garbled_line(version: &'static str, confirm: Confirm) {
         line.url(),
         line.ca_file().display()
     );
-    let mut gateway = Gateway::start(line.broker.port, &mqtt).await;
+    let mut gateway = Gateway::start(line.broker.port, &mqtt, dice.fork()).await;
     hq.collect(&name, 1).await;
     for (garble_up, garble_down) in [(300, 0), (0, 300), (150, 150)] {
         let before = proxy.accepted();

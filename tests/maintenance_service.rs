@@ -163,6 +163,40 @@ async fn killed_at_any_moment_nothing_is_doubled_or_lost() {
     }
 }
 
+/// Its effect and the cursor are one commit: no moment shows one without the other. A kill in
+/// between would lose a warning, or tell it twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cursor_stands_behind_what_has_its_warnings_at_every_moment() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut reports = Vec::new();
+    for n in 0..30 {
+        let mut car = with_code("P0301");
+        car.vin = Some(format!("LSVAG2186E21{n:05}").parse().unwrap());
+        reports.push(tell(&store, &car).await);
+    }
+    let file = rusqlite::Connection::open(dir.path().join("baygate.db")).unwrap();
+    // One statement, one moment.
+    let mut moment = file
+        .prepare(
+            "SELECT (SELECT event_offset FROM cursor WHERE name = ?1),
+                    (SELECT count(*) FROM event WHERE kind = 'maintenance.warning')",
+        )
+        .unwrap();
+    let service = Service::start(&store, shipped());
+    let mut looks = std::collections::BTreeSet::new();
+    while !looks.contains(&reports.last().map(|last| last.0)) {
+        let (cursor, told): (Option<i64>, i64) =
+            moment.query_row([CURSOR], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let read = reports.iter().map(|report| i64::from(Some(report.0) <= cursor)).sum::<i64>();
+        // Two rules find something in each.
+        assert_eq!(told, 2 * read, "at {cursor:?}");
+        looks.insert(cursor);
+    }
+    assert!(looks.len() > 10, "{looks:?}");
+    service.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_that_is_stopped_is_told_and_the_others_go_on() {
     let dir = tempfile::tempdir().unwrap();

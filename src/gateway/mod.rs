@@ -43,8 +43,9 @@ use pushed::{Judged, Outcome};
 use reload::{Now, take_config};
 use supervise::Supervised;
 
-/// How often hanging reader threads are counted (architecture invariant 7).
-const LOOK_AFTER_THREADS: Duration = Duration::from_secs(5);
+/// How often hanging reader threads are counted (architecture invariant 7): between two sales at
+/// a busy till there is a second.
+const LOOK_AFTER_THREADS: Duration = Duration::from_secs(1);
 /// How long the uplink may take over the last event of an orderly stop.
 const LAST_WORDS: Duration = Duration::from_millis(800);
 
@@ -171,7 +172,7 @@ impl Gateway {
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                _ = look.tick() => if crate::card::pcsc::restart_wanted() {
+                _ = look.tick() => if crate::card::pcsc::restart_wanted() && !store.hands().have_any() {
                     tracing::error!("too many reader threads hang in their driver; the daemon restarts itself");
                     restart = true;
                     break;

@@ -30,6 +30,12 @@ impl Hands {
     pub fn have(&self, id: Uuid) -> bool {
         self.with(|ids| ids.contains(&id))
     }
+
+    /// Whether any card is being written.
+    #[must_use]
+    pub fn have_any(&self) -> bool {
+        self.with(|ids| !ids.is_empty())
+    }
 }
 
 /// One in the hand.

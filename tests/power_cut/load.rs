@@ -125,7 +125,7 @@ pub async fn print(client: &Client, key: &str) -> Result<Job, String> {
 
 async fn prints(client: &Client, mut dice: Dice) {
     loop {
-        let key = uuid::Uuid::new_v4().to_string();
+        let key = dice.uuid().to_string();
         if let Ok(job) = print(client, &key).await {
             say(&Word::Job(job));
         }

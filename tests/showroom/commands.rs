@@ -53,7 +53,7 @@ impl CommandDesk {
                 let bay = dice.pick(&["bay-1", "bay-2"]);
                 let (name, args) = dice.pick(&[("ping", None), ("ping", None), ("vehicle.scan", Some(bay))]);
                 let args = args.map_or(json!({}), |bay| json!({ "link": bay }));
-                let order = Order { id: Uuid::new_v4(), name, args, sent: 0 };
+                let order = Order { id: dice.uuid(), name, args, sent: 0 };
                 self.orders.given.lock().unwrap().push(order.clone());
                 self.send(&order).await;
             }

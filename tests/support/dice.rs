@@ -67,6 +67,12 @@ impl Dice {
         (0..count).map(|_| self.byte()).collect()
     }
 
+    /// As ids of chance are made (version 4), of these numbers.
+    pub fn uuid(&mut self) -> uuid::Uuid {
+        let bytes = u128::from(self.number()) << 64 | u128::from(self.number());
+        uuid::Builder::from_random_bytes(bytes.to_be_bytes()).into_uuid()
+    }
+
     /// Up to `most_ms`.
     pub fn pause(&mut self, most_ms: u64) -> Duration {
         Duration::from_millis(self.between(0, most_ms))
