@@ -33,7 +33,7 @@ LIMIT_S = 1200
 UNSTEADY_MOST = 3
 # Names of programs that are proofs, and what a panic says that waited in vain.
 PROOF = re.compile(r"campaign|uplink_|fault_proxy|store_|clock_|broker_|daemon_(full|disk)|counter_|life_|purse_|card_member_cuts")
-WAITED = re.compile(r"in vain|never came|never ended|still waits|waited|Elapsed|not within|deadline|longer than")
+WAITED = re.compile(r"in vain|\bnever\b|ever came|still waits|waited|Elapsed|not within|deadline|longer than|: only \d")
 PANIC = re.compile(r"panicked at [^\n]*:\n([^\n]*)")
 # Lines of a failure that are shown again at the end.
 SHOWN_AGAIN = 60
