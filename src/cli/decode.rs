@@ -1,6 +1,7 @@
 //! `baygate decode`: recorded traffic in, values out, without device or daemon
 //! (contract §6).
 
+mod conveyor;
 mod dbc;
 mod digits;
 mod json_lines;

@@ -15,6 +15,7 @@ pub mod notify;
 pub mod plan;
 mod pushed;
 mod reload;
+mod restart_due;
 mod services;
 pub mod supervise;
 
@@ -41,6 +42,7 @@ use assets::Assets;
 use plan::{Service, plan};
 use pushed::{Judged, Outcome};
 use reload::{Now, take_config};
+use restart_due::RestartDue;
 use supervise::Supervised;
 
 /// How often hanging reader threads are counted (architecture invariant 7): between two sales at
@@ -168,11 +170,11 @@ impl Gateway {
 
         let mut now = Now { config, plan, running };
         let mut look = tokio::time::interval(LOOK_AFTER_THREADS);
-        let mut restart = false;
+        let (mut restart, mut due) = (false, RestartDue::default());
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
-                _ = look.tick() => if crate::card::pcsc::restart_wanted() && !store.hands().have_any() {
+                _ = look.tick() => if due.now(crate::card::pcsc::restart_wanted(), store.hands().have_any(), Instant::now()) {
                     tracing::error!("too many reader threads hang in their driver; the daemon restarts itself");
                     restart = true;
                     break;

@@ -57,8 +57,11 @@ impl Signs {
         }
         let (done, end) = oneshot::channel();
         let errand = Errand { slot: slot.to_owned(), step, done };
-        self.errands.send(errand).await.ok()?;
-        let worked = timeout(ERRAND_LIMIT, end).await.ok().and_then(Result::ok);
+        let worked = async {
+            self.errands.send(errand).await.ok()?;
+            end.await.ok()
+        };
+        let worked = timeout(ERRAND_LIMIT, worked).await.ok().flatten();
         match &worked {
             Some(Worked::Written(WriteOutcome::Written)) => self.show(slot, Sign::Accepted),
             // Reading it is the proof.
