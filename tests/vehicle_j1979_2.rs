@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use baygate::config::tables::Poll;
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Multi, Profile, VehicleSim};
 use baygate::vehicle::adapter::Adapter;
+use baygate::vehicle::uds::find;
 use baygate::vehicle::{report, scan};
 use serde_json::{Value, json};
 use vehicle_bay::dongle::{Dongle, Script, good, plain};
@@ -222,4 +223,42 @@ async fn all_units_are_found_and_what_is_unknown_is_named() {
     let short = report.errors.iter().filter(|error| error.error.contains("too short"));
     let short: Vec<_> = short.map(|error| (error.request.as_str(), error.error.as_str())).collect();
     assert_eq!(short, [("22F40C", "7E8: answer too short (1 of 2 bytes)")]);
+}
+
+/// All are asked once where the reply breaks off, which takes its time, nobody speaks, or no time is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_are_asked_again_only_where_it_is_worth_the_time() {
+    const LATE: Duration = Duration::from_millis(4_100);
+    for (name, reply, late, budget, asked, found) in [
+        ("half a reply", "7E80762F4", Duration::ZERO, 60, 1, &["7E8", "7E9"][..]),
+        ("nobody", "NO DATA\r\r>", Duration::ZERO, 60, 1, &["7E8", "7E9"]),
+        ("an answer", "7E80762F40080100001\r\r>", Duration::ZERO, 60, 2, &["7E8"]),
+        ("a late answer", "7E80762F40080100001\r\r>", LATE, 4, 1, &["7E8"]),
+    ] {
+        let (header, asked_all) = (AtomicU32::new(0x7DF), Arc::new(AtomicU32::new(0)));
+        let counted = Arc::clone(&asked_all);
+        let script: Script = Arc::new(move |command| {
+            if let Some(told) = command.strip_prefix("ATSH").and_then(|hex| u32::from_str_radix(hex, 16).ok())
+            {
+                header.store(told, Ordering::SeqCst);
+            }
+            let body = match (header.load(Ordering::SeqCst), plain(command)) {
+                (0x7DF, "22F400") => {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    std::thread::sleep(late);
+                    return reply.into();
+                }
+                (0x7E0, "22F190") => "7E8037F2231",
+                (0x7E1, "22F190") => "7E9037F2231",
+                _ => return good(command).into_bytes(),
+            };
+            format!("{body}\r\r>").into_bytes()
+        });
+        let dongle = Dongle::echoing_on_tcp(script).await;
+        let link = dongle.link.parse().unwrap();
+        let mut adapter = Adapter::open(&link, &bundle(), None, None).await.unwrap();
+        let units = find::units(&mut adapter, Duration::from_secs(budget)).await.unwrap();
+        let units: Vec<&str> = units.iter().map(|unit| unit.address.0.as_str()).collect();
+        assert_eq!((asked_all.load(Ordering::SeqCst), &units[..]), (asked, found), "{name}");
+    }
 }
