@@ -64,12 +64,12 @@ async fn a_car_of_j1979_2_is_read_with_few_questions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn identifiers_go_together_or_alone() {
     let mut reports: Vec<(_, Vec<Value>, Value, Value)> = Vec::new();
-    for (name, multi, most_parameters, together) in [
-        ("good", Multi::Whole, 6, true),
-        ("a unit that takes one", Multi::Whole, 1, false),
-        ("an adapter that takes one", Multi::Error, 6, false),
-        ("an adapter that cuts off", Multi::First, 6, false),
-        ("an adapter that stops half way", Multi::Half, 6, false),
+    for (name, multi, most_parameters, together, learned) in [
+        ("good", Multi::Whole, 6, true, Some(true)),
+        ("a unit that takes one", Multi::Whole, 1, false, None),
+        ("an adapter that takes one", Multi::Error, 6, false, Some(false)),
+        ("an adapter that cuts off", Multi::First, 6, false, Some(true)),
+        ("an adapter that stops half way", Multi::Half, 6, false, Some(false)),
     ] {
         let car = CarSpec { units: 1, drift: false, latency_ms: 1, most_parameters, ..car() };
         let (sim, link) = behind(SimAdapter { multi, ..SimAdapter::default() }, car).await;
@@ -78,6 +78,7 @@ async fn identifiers_go_together_or_alone() {
         let record = vehicle_bay::scanned(&mut adapter, &bundle).await.unwrap();
         let report = report::build(&record, &bundle);
         assert_eq!(report.errors, [], "{name}");
+        assert_eq!(adapter.capabilities().several_identifiers, learned, "{name}");
         let requests = sim.requests();
         let asked = |request: &[u8]| requests.iter().filter(|seen| *seen == request).count();
         assert_eq!(asked(&[0x22, 0xF4, 0x0C]), usize::from(!together), "{name}");
@@ -142,6 +143,8 @@ async fn several_identifiers_kill_an_adapter_once() {
         let remembered_as = format!("ELM327 v1.5 @ {link}");
         let stored = store.read(move |r| r.adapter(&remembered_as)).await.unwrap().unwrap();
         assert!(stored.contains("\"several_identifiers\":false"), "{reason}: {stored}");
+        // Several PIDs were never tried.
+        assert!(!stored.contains("\"multi_pid\":false"), "{reason}: {stored}");
         bay.stop().await;
     }
 }
