@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use baygate::config::tables::Poll;
 use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Multi, Profile, VehicleSim};
 use baygate::vehicle::adapter::Adapter;
+use baygate::vehicle::uds::find;
 use baygate::vehicle::{report, scan};
 use serde_json::{Value, json};
 use vehicle_bay::dongle::{Dongle, Script, good, plain};
@@ -63,12 +64,12 @@ async fn a_car_of_j1979_2_is_read_with_few_questions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn identifiers_go_together_or_alone() {
     let mut reports: Vec<(_, Vec<Value>, Value, Value)> = Vec::new();
-    for (name, multi, most_parameters, together) in [
-        ("good", Multi::Whole, 6, true),
-        ("a unit that takes one", Multi::Whole, 1, false),
-        ("an adapter that takes one", Multi::Error, 6, false),
-        ("an adapter that cuts off", Multi::First, 6, false),
-        ("an adapter that stops half way", Multi::Half, 6, false),
+    for (name, multi, most_parameters, together, learned) in [
+        ("good", Multi::Whole, 6, true, Some(true)),
+        ("a unit that takes one", Multi::Whole, 1, false, None),
+        ("an adapter that takes one", Multi::Error, 6, false, Some(false)),
+        ("an adapter that cuts off", Multi::First, 6, false, Some(true)),
+        ("an adapter that stops half way", Multi::Half, 6, false, Some(false)),
     ] {
         let car = CarSpec { units: 1, drift: false, latency_ms: 1, most_parameters, ..car() };
         let (sim, link) = behind(SimAdapter { multi, ..SimAdapter::default() }, car).await;
@@ -77,6 +78,7 @@ async fn identifiers_go_together_or_alone() {
         let record = vehicle_bay::scanned(&mut adapter, &bundle).await.unwrap();
         let report = report::build(&record, &bundle);
         assert_eq!(report.errors, [], "{name}");
+        assert_eq!(adapter.capabilities().several_identifiers, learned, "{name}");
         let requests = sim.requests();
         let asked = |request: &[u8]| requests.iter().filter(|seen| *seen == request).count();
         assert_eq!(asked(&[0x22, 0xF4, 0x0C]), usize::from(!together), "{name}");
@@ -141,6 +143,8 @@ async fn several_identifiers_kill_an_adapter_once() {
         let remembered_as = format!("ELM327 v1.5 @ {link}");
         let stored = store.read(move |r| r.adapter(&remembered_as)).await.unwrap().unwrap();
         assert!(stored.contains("\"several_identifiers\":false"), "{reason}: {stored}");
+        // Several PIDs were never tried.
+        assert!(!stored.contains("\"multi_pid\":false"), "{reason}: {stored}");
         bay.stop().await;
     }
 }
@@ -173,7 +177,7 @@ async fn a_search_that_breaks_off_keeps_what_was_found() {
 }
 
 /// A unit that misses the one question for all of emissions; and what the engine's unit has that no
-/// table knows: F4D5 and F80D are named.
+/// table knows: F4D5 and F80D are named, and F40C, of which half comes, as it was asked for.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_units_are_found_and_what_is_unknown_is_named() {
     let (header, asked_all) = (AtomicU32::new(0x7DF), AtomicU32::new(0));
@@ -194,7 +198,7 @@ async fn all_units_are_found_and_what_is_unknown_is_named() {
                 format!("7E80762F4{}00000001", &plain[4..])
             }
             (0x7E0, "22F4C0") => "7E80762F4C000000800".into(),
-            (0x7E0, "22F40C") => "7E80562F40C0CB2".into(),
+            (0x7E0, "22F40C") => "7E80462F40C0C".into(),
             // 01 and 0D.
             (0x7E0, "22F800") => "7E80762F80080080000".into(),
             (0x7E0, _) if plain.starts_with('2') => "7E8037F2231".into(),
@@ -219,4 +223,45 @@ async fn all_units_are_found_and_what_is_unknown_is_named() {
         ("22F80D", "7E8: left out: no table says what it holds"),
     ];
     assert_eq!((&units[..], &left_out[..]), (&["7E8", "7E9"][..], &expected[..]));
+    let short = report.errors.iter().filter(|error| error.error.contains("too short"));
+    let short: Vec<_> = short.map(|error| (error.request.as_str(), error.error.as_str())).collect();
+    assert_eq!(short, [("22F40C", "7E8: answer too short (1 of 2 bytes)")]);
+}
+
+/// All are asked once where the reply breaks off, which takes its time, nobody speaks, or no time is left.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_are_asked_again_only_where_it_is_worth_the_time() {
+    const LATE: Duration = Duration::from_millis(4_100);
+    for (name, reply, late, budget, asked, found) in [
+        ("half a reply", "7E80762F4", Duration::ZERO, 60, 1, &["7E8", "7E9"][..]),
+        ("nobody", "NO DATA\r\r>", Duration::ZERO, 60, 1, &["7E8", "7E9"]),
+        ("an answer", "7E80762F40080100001\r\r>", Duration::ZERO, 60, 2, &["7E8"]),
+        ("a late answer", "7E80762F40080100001\r\r>", LATE, 4, 1, &["7E8"]),
+    ] {
+        let (header, asked_all) = (AtomicU32::new(0x7DF), Arc::new(AtomicU32::new(0)));
+        let counted = Arc::clone(&asked_all);
+        let script: Script = Arc::new(move |command| {
+            if let Some(told) = command.strip_prefix("ATSH").and_then(|hex| u32::from_str_radix(hex, 16).ok())
+            {
+                header.store(told, Ordering::SeqCst);
+            }
+            let body = match (header.load(Ordering::SeqCst), plain(command)) {
+                (0x7DF, "22F400") => {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    std::thread::sleep(late);
+                    return reply.into();
+                }
+                (0x7E0, "22F190") => "7E8037F2231",
+                (0x7E1, "22F190") => "7E9037F2231",
+                _ => return good(command).into_bytes(),
+            };
+            format!("{body}\r\r>").into_bytes()
+        });
+        let dongle = Dongle::echoing_on_tcp(script).await;
+        let link = dongle.link.parse().unwrap();
+        let mut adapter = Adapter::open(&link, &bundle(), None, None).await.unwrap();
+        let units = find::units(&mut adapter, Duration::from_secs(budget)).await.unwrap();
+        let units: Vec<&str> = units.iter().map(|unit| unit.address.0.as_str()).collect();
+        assert_eq!((asked_all.load(Ordering::SeqCst), &units[..]), (asked, found), "{name}");
+    }
 }

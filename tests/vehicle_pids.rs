@@ -5,9 +5,12 @@
 mod vehicle_bay;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use baygate::cli::scan;
 use baygate::config::values::Locale;
+use baygate::vehicle::adapter::Adapter;
+use baygate::vehicle::report;
 use vehicle_bay::bundle;
 use vehicle_bay::dongle::{Dongle, good, masks_to_c0, plain};
 
@@ -66,4 +69,31 @@ async fn an_answer_that_is_too_short_is_named() {
     let of_it = report.errors.iter().filter(|error| error.request == "010C");
     let of_it: Vec<&str> = of_it.map(|error| error.error.as_str()).collect();
     assert_eq!(of_it, ["7E8: answer too short (1 of 2 bytes)"], "{:?}", report.errors);
+}
+
+/// The last word is why the scan broke off, whatever else was wrong before.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_it_stands_why_a_scan_broke_off() {
+    let dead = AtomicBool::new(false);
+    let dongle = Dongle::echoing_on_tcp(Arc::new(move |command| {
+        let body = match plain(command) {
+            asked if dead.load(Ordering::SeqCst) || asked.starts_with("06") => {
+                dead.store(true, Ordering::SeqCst);
+                return Vec::new();
+            }
+            "0100" => "7E806410000180000",
+            "010C" => "7E803410C0C",
+            _ => return good(command).into_bytes(),
+        };
+        format!("{body}\r\r>").into_bytes()
+    }))
+    .await;
+    let bundle = bundle();
+    let mut adapter = Adapter::open(&dongle.link.parse().unwrap(), &bundle, None, None).await.unwrap();
+    let record = vehicle_bay::scanned(&mut adapter, &bundle).await.unwrap();
+    assert_eq!(record.broke_off.as_deref(), Some("adapter-hung"));
+    let report = report::build(&record, &bundle);
+    let errors: Vec<_> = report.errors.iter().map(|error| (&*error.request, &*error.error)).collect();
+    assert!(errors.contains(&("010C", "7E8: answer too short (1 of 2 bytes)")), "{errors:?}");
+    assert!(errors.last().is_some_and(|(_, why)| *why == "adapter-hung"), "{errors:?}");
 }

@@ -30,11 +30,16 @@ async fn reported(link: &str, commands: &[String]) -> (Value, Vec<String>) {
     let bay = Bay::start_table(&store, with_set(dir.path(), link, commands), quick());
     let report = bay.nth("vehicle.report", 1).await;
     bay.stop().await;
+    let names = signals(&report);
+    (report, names)
+}
+
+/// One name for each signal of the makers' in a report.
+fn signals(report: &Value) -> Vec<String> {
     let ecus = report["ecus"].as_array().unwrap().iter();
     let values = ecus.flat_map(|ecu| ecu["values"].as_array().into_iter().flatten());
     let names = values.map(|value| value["name"].as_str().unwrap().to_owned());
-    let names = names.filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_')).collect();
-    (report, names)
+    names.filter(|name| name.chars().all(|c| c.is_ascii_uppercase() || c == '_')).collect()
 }
 
 fn with_set(dir: &Path, link: &str, commands: &[String]) -> VehicleTable {
@@ -108,7 +113,7 @@ async fn a_question_that_fails_leaves_no_longer_wait_behind() {
 }
 
 /// Half of an answer is one command that failed. Waiting for the rest of it took the time a report has:
-/// the others are named.
+/// the others are named, and have their turn before it in the next one.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_an_answer_loses_no_other_command() {
     let dongle = Dongle::echoing_on_tcp(Arc::new(|command| match command.get(..6) {
@@ -121,10 +126,18 @@ async fn half_an_answer_loses_no_other_command() {
         command(r#""hdr":"7E0","cmd":{"22":"F187"}"#, "HALF"),
         command(r#""hdr":"7E0","cmd":{"22":"F188"}"#, "WHOLE"),
     ];
-    let (report, _) = reported(&dongle.link, &commands).await;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let bay = Bay::start_table(&store, with_set(dir.path(), &dongle.link, &commands), quick());
+    let report = bay.nth("vehicle.report", 1).await;
     assert_eq!(errors_of(&report, "22F187"), ["half-reply"], "{}", report["errors"]);
     let why = "left out: the report would have taken too long";
     assert_eq!(errors_of(&report, "22F188"), [why], "{}", report["errors"]);
+
+    let next = bay.scan().await.outcome.unwrap();
+    assert_eq!(errors_of(&next, "22F188"), [""; 0], "{}", next["errors"]);
+    assert_eq!(signals(&next), ["WHOLE"], "{}", next["errors"]);
+    bay.stop().await;
 }
 
 /// The bus is listened to for 250 ms, or as long as the file says (FF: 1,020 ms). Each answer is far

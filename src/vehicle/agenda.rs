@@ -133,9 +133,10 @@ impl Agenda {
         }
     }
 
-    /// Everything that is not left out is due now: for a report.
+    /// Everything that is not left out is due now: for a report. What gave nothing last comes last: it
+    /// may take all the time there is.
     pub fn all_due(&mut self) {
-        self.items.iter_mut().for_each(|item| item.due = Duration::ZERO);
+        self.items.iter_mut().for_each(|item| item.due = Duration::from_nanos(item.misses.into()));
     }
 }
 
@@ -199,6 +200,21 @@ mod tests {
         assert_eq!((agenda.len(), agenda.never_asked().len()), (MOST_COMMANDS, 300 - MOST_COMMANDS));
         assert_eq!(agenda.never_asked()[0].command, "7E0.220100");
         assert_eq!(agenda.never_asked()[0].why, NotAsked::TooMany(MOST_COMMANDS));
+    }
+
+    #[test]
+    fn in_a_report_what_gave_nothing_comes_last() {
+        let commands = ["0001", "0002", "0003"].map(|did| command("7E0", did, 5, "")).join(",");
+        let mut agenda = Agenda::for_car(&[set(&format!(r#"{{"commands":[{commands}]}}"#))], None, 2027);
+        for (second, answers) in [(0, &[false, false, true][..]), (5, &[false])] {
+            for answered in answers {
+                let now = Duration::from_secs(second);
+                let due = agenda.next(now).unwrap();
+                agenda.asked(&due, now, *answered);
+            }
+        }
+        agenda.all_due();
+        assert_eq!(texts(&agenda, 6), ["220003", "220002", "220001"]);
     }
 
     #[test]

@@ -64,7 +64,8 @@ pub fn build(record: &ScanRecord, bundle: &Bundle) -> VehicleReport {
         not_assessable_because,
         inspection: inspection::foresee(record, &ecus, powertrain, since),
         ecus,
-        errors: [record.errors.clone(), too_short(record, bundle)].concat(),
+        // In front: the last of the scan's own says why it broke off.
+        errors: [too_short(record, bundle), record.errors.clone()].concat(),
         store_facts: StoreFacts::default(),
     };
     fit(&mut report);
@@ -197,6 +198,11 @@ fn values(
         .collect()
 }
 
+/// Why an answer with fewer bytes than its row has gives no value.
+pub(super) fn too_few(came: usize, bytes: usize) -> String {
+    format!("answer too short ({came} of {bytes} bytes)")
+}
+
 /// PIDs answered with fewer bytes than their row has: they give no value, and are no silence either.
 fn too_short(record: &ScanRecord, bundle: &Bundle) -> Vec<RequestError> {
     let mut errors: Vec<RequestError> = Vec::new();
@@ -216,7 +222,7 @@ fn too_short(record: &ScanRecord, bundle: &Bundle) -> Vec<RequestError> {
         // Asked again it may have come whole.
         let whole =
             record.payloads(&told.ecu, told.request).into_iter().any(|payload| came(payload) >= bytes);
-        let error = format!("{}: answer too short ({} of {bytes} bytes)", told.ecu, came(&told.payload));
+        let error = format!("{}: {}", told.ecu, too_few(came(&told.payload), bytes));
         let request = told.request.to_string();
         if !whole && !errors.iter().any(|known| known.request == request && known.error == error) {
             errors.push(RequestError { request, error });

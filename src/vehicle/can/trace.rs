@@ -1,7 +1,8 @@
 //! Every frame of a session with its time and its way, as a candump log: for `scan --trace`, the
 //! simulator's replay and `decode --dbc`. VINs are masked as in a recording (`recording::frames`):
-//! frames are held back until the number is known, so that one that is broadcast never stands in the
-//! file, however the session ends.
+//! frames are held back until a number is known, so that one that is broadcast never stands in the
+//! file, however the session ends. The first one that is told may be another's (a unit from another
+//! car): what was held is masked as if none were known, too.
 //!
 //! ```text
 //! (1795437263.104220) can0 7DF#0201000000000000 T
@@ -27,13 +28,15 @@ pub struct FrameTrace {
     lines: FrameLines,
     /// Lines that wait for the number.
     held: Vec<u8>,
+    /// The last lines written had one already.
+    released: bool,
 }
 
 impl FrameTrace {
     /// Begins a log of `interface`, one word.
     #[must_use]
     pub fn begin(out: Box<dyn Write + Send + Sync>, interface: &str) -> Self {
-        Self { out: Some(out), lines: FrameLines::new(interface), held: Vec::new() }
+        Self { out: Some(out), lines: FrameLines::new(interface), held: Vec::new(), released: false }
     }
 
     pub(super) fn sent(&mut self, frame: &Frame) {
@@ -61,9 +64,10 @@ impl FrameTrace {
         for number in self.lines.numbers() {
             mask_known(&mut held, number);
         }
-        if self.lines.numbers().is_empty() {
+        if !self.released {
             mask_likely(&mut held);
         }
+        self.released = !self.lines.numbers().is_empty();
         let Some(out) = &mut self.out else { return };
         if let Err(error) = out.write_all(&held) {
             self.out = None;
@@ -77,5 +81,92 @@ impl Drop for FrameTrace {
         if !self.held.is_empty() {
             self.write_held();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::link::can::Id;
+
+    const VIN: &str = "1M8GDM9AXKP042788";
+
+    #[derive(Clone, Default)]
+    struct File(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for File {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The lines of frames that were heard, without their times.
+    fn written(frames: &[(u32, Vec<u8>)]) -> Vec<String> {
+        let file = File::default();
+        let mut trace = FrameTrace::begin(Box::new(file.clone()), "can0");
+        for (id, data) in frames {
+            trace.heard(&Frame::new(Id::standard(*id), data, false).unwrap());
+        }
+        drop(trace);
+        let text = String::from_utf8(file.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(|line| line.split(' ').nth(2).unwrap().to_owned()).collect()
+    }
+
+    fn frame(id: u32, digits: &str) -> (u32, Vec<u8>) {
+        (id, hex::decode(digits).unwrap())
+    }
+
+    /// 22 F190 answered by a unit.
+    fn told_by(unit: u32, number: &str) -> Vec<(u32, Vec<u8>)> {
+        let (first, rest) = number.as_bytes().split_at(3);
+        let mut frames = vec![(unit, [&[0x10, 20, 0x62, 0xF1, 0x90], first].concat())];
+        for (part, place) in rest.chunks(7).zip(0x21_u8..) {
+            frames.push((unit, [&[place], part].concat()));
+        }
+        frames
+    }
+
+    /// Another unit answers first: it has none, was never given one, or has another car's.
+    #[test]
+    fn a_broadcast_number_is_hidden_whoever_answers_first() {
+        let broadcast = frame(0x3E9, "00314D3847444D39");
+        for (name, first, broadcast_between) in [
+            ("none, filled up", vec![frame(0x7E9, "0362F19055555555")], true),
+            ("none in 09 02, filled up", vec![frame(0x7E9, "0349020055555555")], true),
+            ("never set", told_by(0x7E9, "XXXXXXXXXXXXXXXXX"), true),
+            ("another car's", told_by(0x7E9, "LSVAG2186E2100001"), false),
+        ] {
+            let mut frames = vec![broadcast.clone()];
+            frames.extend(first);
+            frames.extend(broadcast_between.then(|| broadcast.clone()));
+            frames.extend(told_by(0x7E8, VIN));
+            frames.push(broadcast.clone());
+            let lines = written(&frames);
+            assert_eq!(lines.len(), frames.len(), "{name}");
+            let hidden = lines.iter().filter(|line| *line == "3E9#0030303030303030").count();
+            assert_eq!(hidden, 2 + usize::from(broadcast_between), "{name}: {lines:?}");
+            for piece in VIN.as_bytes().windows(4) {
+                let digits = hex::encode_upper(piece);
+                assert!(lines.iter().all(|line| !line.contains(&digits)), "{name}: {lines:?}");
+            }
+        }
+    }
+
+    /// Where a number is known the bus is written as it was, and answers always.
+    #[test]
+    fn what_only_looks_like_a_number_stays_where_one_is_known() {
+        let (answer, other) = (frame(0x7E8, "0441423650"), frame(0x3E9, "0041424344454647"));
+        let mut frames = vec![answer.clone(), other.clone()];
+        frames.extend(told_by(0x7E8, VIN));
+        frames.extend([answer, other]);
+        let lines = written(&frames);
+        assert_eq!(lines[..2], ["7E8#0441423650", "3E9#0030303030303030"]);
+        assert_eq!(lines[lines.len() - 2..], ["7E8#0441423650", "3E9#0041424344454647"]);
     }
 }

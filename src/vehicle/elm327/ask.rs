@@ -96,8 +96,12 @@ impl Adapter {
         let answer = self.ask_until_answered(request, lines).await;
         match &answer {
             Ok(answer) if on_trial => {
-                // Silence, or a refusal: nothing is proven about the adapter.
-                self.capabilities.several_identifiers = (!answer.messages.is_empty()).then_some(true);
+                self.capabilities.several_identifiers = match answer {
+                    _ if !answer.messages.is_empty() => Some(true),
+                    _ if is_unknown(answer) => Some(false),
+                    // Silence, or a refusal: nothing is proven about the adapter.
+                    _ => None,
+                };
             }
             Err(AdapterError::Misheard(_)) if on_trial => self.capabilities.several_identifiers = None,
             Err(AdapterError::Hung(_)) if several => self.capabilities.several_identifiers = Some(false),
@@ -115,9 +119,9 @@ impl Adapter {
             Err(AdapterError::Misheard(_)) => {
                 return Ok(Answer { complaints: vec![Complaint::Misheard], ..Answer::default() });
             }
-            // It died of several PIDs or identifiers: a verdict too.
+            // It died of several PIDs: a verdict too.
             Err(AdapterError::Hung(_))
-                if matches!((request.service(), request.parameters().len()), (0x01, 2..) | (0x22, 3..)) =>
+                if matches!((request.service(), request.parameters().len()), (0x01, 2..)) =>
             {
                 self.capabilities.multi_pid = Some(false);
             }

@@ -5,7 +5,7 @@
 //! Masked are the answers to the questions for it (ISO-TP: 09 02, 22 F190, 22 F802; J1939: PGN
 //! 65260), over all their frames, whoever asked. A number that a car broadcasts in frames of
 //! its own is masked when the file is written, where it is known ([`super::lines`]: the visit's, or one
-//! of [`FrameLines::numbers`]), and what looks like one where none is.
+//! of [`FrameLines::numbers`]), and what looks like one where it may be another.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 use super::Recording;
 use super::lines::PIECE;
 use crate::clock::UtcMillis;
+use crate::ident::Vin;
 use crate::link::can::Frame;
 use crate::vehicle::vin;
 
@@ -123,7 +124,7 @@ impl VinFrames {
             }
             // PGN 65260 in one frame: a number of less than eight characters.
             (true, 0xFE) if to == 0xEC => {
-                self.number(data);
+                self.number(true, data);
                 hide(data);
             }
             _ => self.iso_tp((false, id.number()), data),
@@ -163,11 +164,14 @@ impl VinFrames {
                     return;
                 }
                 // A single frame; of CAN FD with its length in the second byte.
-                [0x00..=0x0F, rest @ ..] => {
+                [length @ 0x00..=0x0F, rest @ ..] => {
                     for skip in [0, 1] {
                         if let Some(marks) = rest.get(skip..).and_then(vin::place_in) {
+                            let length = rest.get(..skip).unwrap_or_default().first().unwrap_or(length);
+                            let length = usize::from(*length);
                             let told = rest.get_mut(skip + marks..).unwrap_or_default();
-                            self.number(told);
+                            // What fills the frame up is no part of it.
+                            self.number(false, told.get(..length.saturating_sub(marks)).unwrap_or(told));
                             hide(told);
                             return;
                         }
@@ -183,7 +187,7 @@ impl VinFrames {
 
     fn begin(&mut self, sender: (bool, u32), missing: usize, told: &[u8]) {
         if missing == 0 {
-            self.number(told);
+            self.number(sender.0, told);
             return;
         }
         // Messages that never ended.
@@ -196,6 +200,8 @@ impl VinFrames {
     /// Whether this is a part of a message that holds a VIN; counts and keeps it.
     fn goes_on(&mut self, sender: (bool, u32), amount: usize, part: &[u8]) -> bool {
         let Some(open) = self.open.get_mut(&sender) else { return false };
+        // What fills the last frame up is no part of it; packets are counted, not their bytes.
+        let part = part.get(..open.missing).filter(|_| !sender.0).unwrap_or(part);
         if open.told.len() < MOST_CHARACTERS {
             open.told.extend_from_slice(part);
         }
@@ -203,19 +209,22 @@ impl VinFrames {
         if open.missing == 0
             && let Some(Open { told, .. }) = self.open.remove(&sender)
         {
-            self.number(&told);
+            self.number(sender.0, &told);
         }
         true
     }
 
-    /// Keeps a number that came whole. On trucks a `*` ends it (SAE J1939-71).
-    fn number(&mut self, told: &[u8]) {
+    /// Keeps a number that came whole: a VIN, or, `truckwise`, whatever is no shorter than a piece. On
+    /// trucks a `*` ends it (SAE J1939-71).
+    fn number(&mut self, truckwise: bool, told: &[u8]) {
         let told = told.split(|byte| *byte == b'*').next().unwrap_or_default();
         let characters = told.iter().filter(|byte| byte.is_ascii_alphanumeric());
         let number: String = characters.map(|byte| char::from(*byte)).collect();
         let known = self.numbers.contains(&number) || self.numbers.len() >= MOST_NUMBERS;
-        // One of zeros is masked already: a log played back.
-        if number.len() >= PIECE && number.bytes().any(|byte| byte != b'0') && !known {
+        let is_one = if truckwise { number.len() >= PIECE } else { number.parse::<Vin>().is_ok() };
+        // One character over and over: no number was ever set, or it is masked already (a log played back).
+        let set = number.bytes().zip(number.bytes().skip(1)).any(|(one, next)| one != next);
+        if is_one && set && !known {
             self.numbers.push(number);
         }
     }
@@ -347,6 +356,36 @@ mod tests {
         assert_eq!(pass(Id::standard(0x7E8), &parts[2]), [VIN]);
         assert_eq!(pass(Id::extended(0x18FE_EC00), b"TRUCK*77"), [VIN, "TRUCK"]);
         assert_eq!(pass(Id::extended(0x18FE_EC01), b"0000000*"), [VIN, "TRUCK"]);
+    }
+
+    /// What fills frames up is none, nor is what stands where none was ever set.
+    #[test]
+    fn only_a_number_is_one() {
+        let told = |frames: &[Vec<u8>]| {
+            let mut lines = FrameLines::new("can0");
+            for data in frames {
+                lines.line(&Frame::new(Id::standard(0x7E9), data, data.len() > 8).unwrap(), 0, "");
+            }
+            lines.numbers().to_vec()
+        };
+        let answer = |number: &str| [&[0x62, 0xF1, 0x90], number.as_bytes()].concat();
+        let single = |digits: &str| vec![hex::decode(digits).unwrap()];
+        // With an address in front the last frame has room for three bytes more.
+        let mut filled = cut(&[0xF1], &answer(VIN));
+        filled.last_mut().unwrap().resize(8, 0x55);
+        let of_fd = |number: &str| vec![[&[0x00, 20], &answer(number)[..], &[0x55; 2]].concat()];
+        for (name, frames, expected) in [
+            ("none, filled up", single("0362F19055555555"), &[][..]),
+            ("none in a message of 09 02", single("0349020055555555"), &[]),
+            ("part of one", single("0762F19031324D38"), &[]),
+            ("never set", cut(&[], &answer("XXXXXXXXXXXXXXXXX")), &[]),
+            ("no VIN", cut(&[], &answer("NOT PROGRAMMED YET")), &[]),
+            ("filled up behind it", filled, &[VIN]),
+            ("CAN FD", of_fd(VIN), &[VIN]),
+            ("never set, CAN FD", of_fd("XXXXXXXXXXXXXXXXX"), &[]),
+        ] {
+            assert_eq!(told(&frames), expected, "{name}");
+        }
     }
 
     proptest! {

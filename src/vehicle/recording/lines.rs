@@ -23,9 +23,11 @@ pub fn mask_known(log: &mut [u8], vin: &str) {
     }
 }
 
-/// Masks what may be a piece of a number that nobody knows: as many of its characters in a row.
+/// Masks what may be a piece of a number that nobody knows: as many of its characters in a row. Not in
+/// questions and answers: those that hold one are followed ([`super::frames`]), the others are values.
 pub fn mask_likely(log: &mut [u8]) {
-    for digits in log.split_mut(|byte| *byte == b'\n').filter_map(data_of) {
+    let lines = log.split_mut(|byte| *byte == b'\n').filter(|line| !is_diagnosis(line));
+    for digits in lines.filter_map(data_of) {
         let (pairs, _) = digits.as_chunks_mut::<2>();
         for row in pairs.chunk_by_mut(|one, next| is_vin_character(*one) && is_vin_character(*next)) {
             if row.len() >= PIECE {
@@ -41,6 +43,14 @@ fn data_of(line: &mut [u8]) -> Option<&mut [u8]> {
     // Behind `##` stands a digit of flags.
     let fd = begin.checked_sub(1).and_then(|at| line.get(at)) == Some(&b'#');
     line.get_mut(begin + 1 + usize::from(fd)..)
+}
+
+/// Whether the identifier is one of diagnosis (ISO 15765-4 §10.3.2, §10.3.3).
+fn is_diagnosis(line: &[u8]) -> bool {
+    // In front of the data stands one `#`, or two.
+    let head = line.rsplit(|byte| *byte == b'#').skip(1).find(|part| !part.is_empty());
+    let id = head.and_then(|head| head.rsplit(|byte| *byte == b' ').next()).unwrap_or_default();
+    matches!(id, b"7DF" | [b'7', b'E', _] | [b'1', b'8', b'D', b'A' | b'B', _, _, _, _])
 }
 
 /// ISO 3779, as two hex digits.
@@ -76,5 +86,26 @@ mod tests {
         let text = String::from_utf8(log).unwrap();
         let (number, others) = ("3E9#0030303030303030 R", "3E9#00314D384F474D39 T");
         assert!(text.contains(number) && text.contains(others), "{text}");
+    }
+
+    /// The values of an answer are none.
+    #[test]
+    fn questions_and_answers_are_left_as_they_are() {
+        for (frame, kept) in [
+            ("7DF#0641424344454647", true),
+            ("7E8#0441423650", true),
+            ("7E8##10441423650", true),
+            ("18DAF110#0441423650", true),
+            ("18DB33F1#0441423650", true),
+            ("7D0#0441423650", false),
+            ("7F0##10441423650", false),
+            ("18FEF110#0441423650", false),
+            ("7E800000#0441423650", false),
+        ] {
+            let line = format!("(1.000000) can0 {frame} R");
+            let mut log = line.clone().into_bytes();
+            mask_likely(&mut log);
+            assert_eq!(String::from_utf8(log).unwrap() == line, kept, "{frame}");
+        }
     }
 }

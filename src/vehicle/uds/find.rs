@@ -88,7 +88,7 @@ pub(super) async fn search(
         return Ok(());
     }
     before(Request::data_by_identifier(MASK));
-    let emissions = emissions_units(adapter).await?;
+    let emissions = emissions_units(adapter, until).await?;
     if emissions.is_empty() {
         before(Request::data_by_identifier(VIN));
         look(adapter, until, found, |_| false).await?;
@@ -102,9 +102,9 @@ pub(super) async fn search(
 }
 
 /// Who promises the state of its monitors (F401) when all are asked at once. That spares waiting at
-/// each address where nobody is, and is asked twice: nobody tells who missed it. None: no car of
-/// J1979-2.
-async fn emissions_units(adapter: &mut Adapter) -> Result<Vec<Unit>, AdapterError> {
+/// each address where nobody is. Who promises it is not alone perhaps: it is asked twice while there is
+/// time, for nobody tells who missed it. None: no car of J1979-2.
+async fn emissions_units(adapter: &mut Adapter, until: Instant) -> Result<Vec<Unit>, AdapterError> {
     let promises = |message: &Message| {
         let mask = obd::four_bytes(&message.payload, 3);
         mask.is_some_and(|mask| obd::supported(0x00, mask).contains(&0x01))
@@ -114,10 +114,14 @@ async fn emissions_units(adapter: &mut Adapter) -> Result<Vec<Unit>, AdapterErro
         match adapter.ask(Request::data_by_identifier(MASK), None).await {
             Ok(answer) => told.extend(answer.messages),
             Err(error) if error.is_fatal() => return Err(error),
-            Err(_) => {}
+            // Half a reply took seconds, and the next one would.
+            Err(_) => break,
         }
-        if !told.is_empty() && !told.iter().any(promises) {
+        if !told.iter().any(promises) {
             return Ok(Vec::new());
+        }
+        if Instant::now() >= until {
+            break;
         }
     }
     let mut units: Vec<Unit> = Vec::new();

@@ -6,6 +6,7 @@ use super::Reading;
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::Request;
 use crate::vehicle::obd;
+use crate::vehicle::report;
 use crate::vehicle::uds::answer;
 use crate::vehicle::uds::find::Unit;
 
@@ -37,7 +38,8 @@ impl Reading<'_> {
         Ok(promised)
     }
 
-    /// Asks for identifier `family | id` and keeps the J1979 answer it stands for. Gives its data.
+    /// Asks for identifier `family | id` and keeps the J1979 answer it stands for. Gives its data, when all
+    /// of it came.
     pub(super) async fn stands_for(
         &mut self,
         unit: &Unit,
@@ -50,6 +52,12 @@ impl Reading<'_> {
         let lines = self.short_length(family, id).map(|_| 1);
         let Some(payload) = self.ask_for(unit, request, lines).await? else { return Ok(None) };
         let Ok(data) = answer::data(&payload, did) else { return Ok(None) };
+        let row = self.bundle.pids.get(0x01, id).filter(|_| family == 0xF400);
+        if let Some(bytes) = row.and_then(|row| row.bytes).filter(|bytes| data.len() < *bytes) {
+            // As J1979's it would be named by a question that was never sent.
+            self.note(unit, request, report::too_few(data.len(), bytes));
+            return Ok(None);
+        }
         self.keep_as_j1979(unit, family, id, data);
         Ok(Some(data.to_vec()))
     }
