@@ -72,13 +72,14 @@ impl Wal {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(error),
         };
-        if file.metadata()?.len() < (HEADER + FRAME_HEADER + PAGE) as u64 {
+        let length = file.metadata()?.len();
+        if length < (HEADER + FRAME_HEADER + PAGE) as u64 {
             return Ok(Self::default());
         }
         let read = of(file);
         let mut header = [0; HEADER];
         let Some(has_header) = given(&read, 0, &mut header) else { return Ok(Self::default()) };
-        let mut wal = Self::frames(&header, has_header, read);
+        let mut wal = Self::frames(&header, has_header, length, read);
         // A daemon that is at work begins a new round at any time.
         let mut again = [0; HEADER];
         given(&of(File::open(beside(database, "-wal"))?), 0, &mut again);
@@ -91,6 +92,7 @@ impl Wal {
     fn frames(
         header: &[u8; HEADER],
         has_header: bool,
+        length: u64,
         read: impl Fn(u64, &mut [u8]) -> std::io::Result<()>,
     ) -> Self {
         let big = if word(header, 0) & !1 == MAGIC {
@@ -110,7 +112,9 @@ impl Wal {
         // Where SQLite stops; where the last commit that was told ends; the commit being read.
         let (mut unbroken, mut told, mut begun, mut whole) = (0, 0, 0, true);
         let mut frame = [0; FRAME_HEADER + PAGE];
-        while let Some(given) = given(&read, at - FRAME_HEADER as u64, &mut frame) {
+        while at + PAGE as u64 <= length
+            && let Some(given) = given(&read, at - FRAME_HEADER as u64, &mut frame)
+        {
             unread |= !given && !broken;
             anything |= frame.iter().any(|byte| *byte != 0);
             let ours = given && *salts.get_or_insert(stored(&frame, 8)) == stored(&frame, 8);
@@ -278,7 +282,7 @@ mod tests {
             ("the next behind that", whole + 1, false, 0),
         ] {
             let lost_at = HEADER as u64 + lost as u64 * STEP;
-            let read = |at: u64, into: &mut [u8]| {
+            let read = |at: u64, into: &mut [u8]| -> std::io::Result<()> {
                 if at == lost_at {
                     return Err(nix::errno::Errno::EIO.into());
                 }
@@ -288,7 +292,8 @@ mod tests {
                 Ok(())
             };
             let has_header = lost > 0;
-            let wal = Wal::frames(if has_header { &header } else { &[0; HEADER] }, has_header, read);
+            let length = bytes.len() as u64;
+            let wal = Wal::frames(if has_header { &header } else { &[0; HEADER] }, has_header, length, read);
             assert_eq!((wal.damaged.is_some(), wal.has_lost()), (damage, damage), "{what}: {wal:?}");
             assert_eq!(wal.to_take().count() + gone, whole, "{what}");
         }
