@@ -8,11 +8,12 @@ mod page_damage;
 mod sqlite_pages;
 mod store_setup;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use baygate::event::Class;
 use baygate::event::gateway::EpochReason;
-use baygate::store::{Batch, Store, inspect};
+use baygate::store::{Batch, Store, StoreError, inspect};
 use page_damage::truth::{REQUESTS, Truth, all, assert_kept, grown, request};
 use sqlite_pages::{Dice, PAGE};
 use store_setup::{event, options, token};
@@ -105,4 +106,106 @@ async fn a_wal_that_rotted_gives_up_no_commit() {
     assert_eq!(opened.new_epoch, None);
     assert!(all(&store).await.len() + 2 >= truth.events.len());
     store.close().await;
+}
+
+/// A commit of some fifty frames.
+fn large() -> Batch {
+    (0..40).fold(Batch::new(), |batch, _| batch.event(event(Class::Card, 3000)))
+}
+
+/// A store whose file may be copied without being taken for a copy.
+fn copyable(dir: &Path) -> Store {
+    let (store, _) = Store::open(&options(dir)).unwrap();
+    let raw = rusqlite::Connection::open(dir.join("baygate.db")).unwrap();
+    raw.execute("DELETE FROM meta WHERE key = 'file_birth'", []).unwrap();
+    store
+}
+
+/// What a power cut leaves of a store at work: of its last commit the end, or a frame so many before it, is
+/// missing.
+fn cut(from: &Path, to: &Path, before_its_end: usize) {
+    const FRAME: usize = 24 + PAGE;
+    let conn = rusqlite::Connection::open(from.join("baygate.db")).unwrap();
+    let of_commits: usize =
+        conn.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get::<_, i64>(1)).unwrap() as usize;
+    assert!(of_commits > before_its_end, "{of_commits}");
+    let mut wal = std::fs::read(from.join("baygate.db-wal")).unwrap();
+    let torn = 32 + (of_commits - 1 - before_its_end) * FRAME + 24;
+    wal[torn..torn + PAGE].fill(0);
+    std::fs::create_dir_all(to).unwrap();
+    std::fs::copy(from.join("baygate.db"), to.join("baygate.db")).unwrap();
+    std::fs::write(to.join("baygate.db-wal"), wal).unwrap();
+}
+
+/// Sound, and with so many events.
+async fn assert_sound(dir: &Path, events: usize) -> Store {
+    let verdict = inspect::verify(dir, &mut |_| {}).unwrap();
+    assert!(verdict.sound, "{verdict:?}");
+    let (store, opened) = Store::open(&options(dir)).unwrap();
+    assert_eq!((opened.new_epoch, opened.salvaged), (None, None));
+    assert_eq!(all(&store).await.len(), events);
+    store
+}
+
+/// The first one leaves the end of a commit that nobody was told of. A few commits later it would stand
+/// behind what the second one tears, as commits stand behind a frame that has rotted.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_power_cuts_are_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let [first, second, third] = ["first", "second", "third"].map(|name| dir.path().join(name));
+    let store = copyable(&first);
+    store.commit(fact(0)).await.unwrap();
+    store.commit(large()).await.unwrap();
+    cut(&first, &second, 20);
+    store.close().await;
+    let store = assert_sound(&second, 1).await;
+    store.commit(fact(1)).await.unwrap();
+    store.commit(fact(2)).await.unwrap();
+    cut(&second, &third, 0);
+    store.close().await;
+    assert_sound(&third, 2).await.close().await;
+}
+
+#[test]
+#[ignore = "plays the other process"]
+fn plays_a_failed_sync() {
+    let dir: PathBuf = std::env::var("STORE_DIR").unwrap().into();
+    let runtime = tokio::runtime::Builder::new_multi_thread().build().unwrap();
+    runtime.block_on(async {
+        let store = copyable(&dir.join("data"));
+        let mut told = 0;
+        loop {
+            match store.commit(large()).await {
+                Ok(_) => told += 40,
+                Err(StoreError::Uncertain { .. }) => break,
+                Err(other) => panic!("{other}"),
+            }
+            assert!(told < 2000, "no sync failed");
+        }
+        // One that is told, one that the power cut tears.
+        store.commit(fact(0)).await.unwrap();
+        store.commit(fact(1)).await.unwrap();
+        cut(&dir.join("data"), &dir.join("cut"), 0);
+        std::fs::write(dir.join("told"), (told + 1).to_string()).unwrap();
+        store.close().await;
+    });
+}
+
+/// Nor is a commit whose sync failed, before one that a power cut tears.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_sync_and_a_power_cut_are_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let played = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"])
+        .args(["-e", "inject=fsync,fdatasync:error=EIO:when=6", "-P"])
+        .arg(dir.path().join("data/baygate.db-wal"))
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "plays_a_failed_sync", "--ignored"])
+        .env("STORE_DIR", dir.path())
+        .stdin(Stdio::null())
+        .output()
+        .expect("strace must be installed");
+    assert!(played.status.success(), "{}", String::from_utf8_lossy(&played.stdout));
+    let told = std::fs::read_to_string(dir.path().join("told")).unwrap().parse().unwrap();
+    assert_sound(&dir.path().join("cut"), told).await.close().await;
 }

@@ -8,10 +8,11 @@
 //! - anything else: everybody of the group gets the error.
 //!
 //! A sync that failed is never just repeated: the kernel may count those pages as
-//! written. The lost transaction lies behind the WAL's end as its index has it,
-//! so the next commit writes its own frames in that place and syncs them. A crash
-//! in between may bring the transaction back, whole: hence "uncertain". A
-//! checkpoint that failed does not count; SQLite copies the same pages again.
+//! written. The lost transaction lies behind the WAL's end as its index has it: the WAL
+//! is begun anew (`connection::begin_wal_anew`), or where that fails too, the next commit writes
+//! its own frames in that place and syncs them. A crash in between may bring the transaction
+//! back, whole: hence "uncertain". A checkpoint that failed does not count; SQLite copies the
+//! same pages again.
 
 use std::time::{Duration, Instant};
 
@@ -182,6 +183,7 @@ impl Writer {
 
     fn reopen(&mut self) -> Result<(), StoreError> {
         self.parts.conn = connection::writer(&self.parts.path)?;
+        connection::begin_wal_anew(&self.parts.conn);
         self.prepare()?;
         self.parts.position = Position::load(&self.parts.conn)?
             .ok_or_else(|| StoreError::Damaged { what: "no epoch is left".into() })?;

@@ -50,12 +50,21 @@ const HEADER: [(usize, &[u8]); 4] =
     [(0, b"SQLite format 3\0"), (16, &[0x10, 0]), (20, &[0, 64, 32, 32]), (52, &[0; 4])];
 
 /// Looks at the header before SQLite does. A file that is empty or not there is a new one, unless
-/// it has a WAL: SQLite would throw that away, whoever opens the file.
+/// it has a WAL: SQLite would throw that away, whoever opens the file. What the disk fails to give
+/// twice is damage: a lost sector never comes back.
 pub(super) fn check_header(path: &Path) -> Result<(), StoreError> {
     let mut header = Vec::with_capacity(100);
-    let read = std::fs::File::open(path).and_then(|file| file.take(100).read_to_end(&mut header));
+    let mut read = || {
+        header.clear();
+        std::fs::File::open(path).and_then(|file| file.take(100).read_to_end(&mut header))
+    };
+    let is_lost = |error: &std::io::Error| error.raw_os_error() == Some(nix::errno::Errno::EIO as i32);
+    let read = read().or_else(|error| if is_lost(&error) { read() } else { Err(error) });
     let blank = match read {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+        Err(error) if is_lost(&error) => {
+            return Err(StoreError::Damaged { what: "the disk does not give back the file's header".into() });
+        }
         Err(source) => return Err(StoreError::File { path: path.to_owned(), source }),
         Ok(read) => read == 0,
     };
@@ -167,6 +176,18 @@ pub(super) fn checkpoint(conn: &Connection, mode: &'static str) -> Result<Checkp
     Ok(conn.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
         Ok(Checkpoint { busy: row.get::<_, i64>(0)? != 0, wal_pages: row.get(1)?, copied_pages: row.get(2)? })
     })?)
+}
+
+/// Copies the WAL into the file and cuts it to nothing: the next commit begins it anew, with other salts.
+/// Before a commit is written over what lies behind the last one, which a power cut or a failure left:
+/// torn by another power cut it would stand before the rest of that, like a rotten frame before commits
+/// that were told (`wal`). Cut short, all is as it was. What stands in the way stops nobody.
+pub(super) fn begin_wal_anew(conn: &Connection) {
+    match checkpoint(conn, "TRUNCATE") {
+        Ok(done) if !done.busy => {}
+        Ok(_) => tracing::warn!("the WAL was not begun anew: somebody reads"),
+        Err(error) => tracing::warn!(%error, "the WAL was not begun anew"),
+    }
 }
 
 /// The schema version of this program.

@@ -203,11 +203,15 @@ impl StoreError {
     /// Whether the next try may find it gone: a full disk, or one that failed at making or writing
     /// a file. What it fails to read, as a lost sector, stays so.
     pub(super) fn may_pass(&self) -> bool {
-        use rusqlite::ffi::{SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
-        let reading = matches!(self, Self::Sqlite(rusqlite::Error::SqliteFailure(error, _))
-            if [SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ].contains(&error.extended_code));
         let failed = matches!(self.code(), Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen));
-        self.is_full() || failed && !reading
+        self.is_full() || failed && !self.is_unread()
+    }
+
+    /// Whether the disk does not give back what is in the file. SQLite has a word of its own for EIO.
+    pub(super) fn is_unread(&self) -> bool {
+        use rusqlite::ffi::{SQLITE_IOERR_CORRUPTFS, SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ};
+        matches!(self, Self::Sqlite(rusqlite::Error::SqliteFailure(error, _))
+            if [SQLITE_IOERR_READ, SQLITE_IOERR_SHORT_READ, SQLITE_IOERR_CORRUPTFS].contains(&error.extended_code))
     }
 
     fn code(&self) -> Option<ErrorCode> {

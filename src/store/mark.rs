@@ -89,18 +89,38 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
+/// Whether there is such a file; an error where the disk does not say: what is taken for missing is not
+/// moved, and not salvaged.
+pub(super) fn is_there(path: &Path) -> Result<bool, StoreError> {
+    path.try_exists().map_err(|source| StoreError::File { path: path.to_owned(), source })
+}
+
 /// Moves a database with its WAL; the shared memory is rebuilt from the WAL.
 /// The WAL goes second: found alone, it belongs to the file moved before.
 pub(super) fn move_database(from: &Path, to: &Path) -> Result<(), StoreError> {
     for suffix in ["", "-wal"] {
         let (from, to) = (beside(from, suffix), beside(to, suffix));
-        if from.exists() {
+        if is_there(&from)? {
             std::fs::rename(&from, &to).map_err(|source| StoreError::File { path: from, source })?;
         }
     }
     let shared = beside(from, "-shm");
-    if shared.exists() {
+    if is_there(&shared)? {
         std::fs::remove_file(&shared).map_err(|source| StoreError::File { path: shared, source })?;
     }
     from.parent().map_or(Ok(()), sync_folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_does_not_tell_of_is_not_taken_for_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        // No file system has names of that length: any question about one fails.
+        let untold = dir.path().join("x".repeat(300));
+        assert!(matches!(move_database(&untold, &dir.path().join("to")), Err(StoreError::File { .. })));
+        move_database(&dir.path().join("missing"), &dir.path().join("to")).unwrap();
+    }
 }

@@ -163,7 +163,7 @@ fn start(
         *salvaged = salvage_if_marked(folder, salvaging)?;
     }
     let mut conn = match open_sound(path) {
-        Err(error) if error.is_damage() && salvaged.is_none() => {
+        Err(error) if (error.is_damage() || error.is_unread()) && salvaged.is_none() => {
             Mark::set(folder, &error.to_string())?;
             *salvaged = salvage_if_marked(folder, salvaging)?;
             open_sound(path)?
@@ -177,7 +177,7 @@ fn start(
 fn salvage_if_marked(folder: &Path, salvaging: &mut dyn FnMut(u64)) -> Result<Option<Salvaged>, StoreError> {
     match Mark::read(folder)? {
         Some(mark) => salvage::run(folder, &mark, salvaging),
-        None => Ok(None),
+        None => salvage::remove_copies(folder).map(|()| None),
     }
 }
 
@@ -190,6 +190,9 @@ fn open_sound(path: &Path) -> Result<Connection, StoreError> {
     }
     connection::check_header(path)?;
     let mut conn = connection::writer(path)?;
+    if wal.rest {
+        connection::begin_wal_anew(&conn);
+    }
     connection::migrate(&mut conn)?;
     check::quick(&conn)?;
     Ok(conn)

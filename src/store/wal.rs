@@ -2,15 +2,17 @@
 //! not as it was written and throws the rest away without a word: right after a
 //! power cut, where the rest was never acknowledged, and wrong where a byte in
 //! the middle has rotted. Told apart here: every commit is synced before the next
-//! begins, so behind a frame that a power cut tore there is at most one commit.
-//! Two, or a header that is gone, are damage, and salvage takes the frames by hand.
+//! begins, and none is written while the rest of another lies behind it with the same
+//! salts (`connection::begin_wal_anew`), so behind a frame that a power cut tore there is at most one.
+//! Two, or a header that is gone, are damage, and salvage takes the frames by hand; so is a frame
+//! that the disk does not give back where SQLite would read it, and no start would get past it.
 //! What is behind the last commit is no state and no fact: nobody was told, a power cut left it
 //! half written, or a commit that failed was written over and this is its rest, with numbers
 //! that later events have.
 //! Format: SQLite "Database File Format", section 4.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::mark::beside;
@@ -45,6 +47,9 @@ pub(super) struct Wal {
     pub(super) frames: Vec<Frame>,
     /// Present when SQLite would throw commits away.
     pub(super) damaged: Option<String>,
+    /// In a sound one, whether frames of its round lie behind the last commit: what a power cut, or a
+    /// commit that failed, left.
+    pub(super) rest: bool,
     /// In a damaged one, whether a frame of a commit, or a last commit, is not as it was written.
     lost: bool,
 }
@@ -67,23 +72,29 @@ impl Wal {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(error),
         };
-        if file.metadata()?.len() < (HEADER + FRAME_HEADER + PAGE) as u64 {
+        let length = file.metadata()?.len();
+        if length < (HEADER + FRAME_HEADER + PAGE) as u64 {
             return Ok(Self::default());
         }
-        let mut input = BufReader::with_capacity(1 << 20, file);
+        let read = of(file);
         let mut header = [0; HEADER];
-        input.read_exact(&mut header)?;
-        let mut wal = Self::frames(&header, &mut input)?;
+        let Some(has_header) = given(&read, 0, &mut header) else { return Ok(Self::default()) };
+        let mut wal = Self::frames(&header, has_header, length, read);
         // A daemon that is at work begins a new round at any time.
         let mut again = [0; HEADER];
-        File::open(beside(database, "-wal"))?.read_exact(&mut again).ok();
+        given(&of(File::open(beside(database, "-wal"))?), 0, &mut again);
         if again != header {
-            (wal.damaged, wal.lost) = (None, false);
+            (wal.damaged, wal.rest, wal.lost) = (None, false, false);
         }
         Ok(wal)
     }
 
-    fn frames(header: &[u8; HEADER], input: &mut impl Read) -> std::io::Result<Self> {
+    fn frames(
+        header: &[u8; HEADER],
+        has_header: bool,
+        length: u64,
+        read: impl Fn(u64, &mut [u8]) -> std::io::Result<()>,
+    ) -> Self {
         let big = if word(header, 0) & !1 == MAGIC {
             word(header, 0) & 1 == 1
         } else {
@@ -96,12 +107,17 @@ impl Wal {
         let mut before = stored(header, 24);
         let (mut wal, mut at) = (Self::default(), FIRST);
         let (mut broken, mut commits_beyond, mut anything) = (false, 0, false);
+        // A frame that SQLite would read and the disk does not give; where the last frame of this round ends.
+        let (mut unread, mut of_round) = (false, 0);
         // Where SQLite stops; where the last commit that was told ends; the commit being read.
         let (mut unbroken, mut told, mut begun, mut whole) = (0, 0, 0, true);
         let mut frame = [0; FRAME_HEADER + PAGE];
-        while filled(input, &mut frame)? {
+        while at + PAGE as u64 <= length
+            && let Some(given) = given(&read, at - FRAME_HEADER as u64, &mut frame)
+        {
+            unread |= !given && !broken;
             anything |= frame.iter().any(|byte| *byte != 0);
-            let ours = *salts.get_or_insert(stored(&frame, 8)) == stored(&frame, 8);
+            let ours = given && *salts.get_or_insert(stored(&frame, 8)) == stored(&frame, 8);
             let follows = |before| {
                 let sum = checksum(big, before, frame.get(..8).unwrap_or_default());
                 checksum(big, sum, frame.get(FRAME_HEADER..).unwrap_or_default()) == stored(&frame, 16)
@@ -114,6 +130,7 @@ impl Wal {
             wal.frames.push(Frame { at, page: u64::from(word(&frame, 0)), commit, sound });
             whole &= sound;
             let end = wal.frames.len();
+            of_round = if ours { end } else { of_round };
             if commit > 0 {
                 // The one that is broken itself counts as well: what follows it began after it was told.
                 commits_beyond += u32::from(broken && sound || !broken && !sound && ours);
@@ -127,27 +144,46 @@ impl Wal {
             broken |= !sound;
             at += (FRAME_HEADER + PAGE) as u64;
         }
-        if !header_sound && anything {
+        if !has_header || unread {
+            wal.damaged = Some("the disk does not give back all of the WAL".into());
+        } else if !header_sound && anything {
             wal.damaged = Some("the header of the WAL is not as it was written".into());
         } else if commits_beyond > 1 {
             wal.damaged = Some("the WAL is damaged in its middle".into());
         }
         let commits = if wal.damaged.is_some() { told } else { unbroken };
         let (of_commits, behind) = wal.frames.split_at(commits);
+        wal.rest = wal.damaged.is_none() && header_sound && of_round > commits;
+        // What the disk does not give may have been a commit's end.
         wal.lost = wal.damaged.is_some()
-            && (of_commits.iter().any(|frame| !frame.sound)
+            && (unread
+                || of_commits.iter().any(|frame| !frame.sound)
                 || behind.iter().any(|frame| frame.sound && frame.commit > 0));
         wal.frames.truncate(commits);
-        Ok(wal)
+        wal
     }
 }
 
-/// Fills the buffer; false at the end, also within a frame.
-fn filled(input: &mut impl Read, frame: &mut [u8]) -> std::io::Result<bool> {
-    match input.read_exact(frame) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
+/// How a file is read.
+fn of(file: File) -> impl Fn(u64, &mut [u8]) -> std::io::Result<()> {
+    move |at, bytes| file.read_exact_at(bytes, at)
+}
+
+/// Fills the buffer, with zeros (then false) where the disk fails at the second try too: a lost sector
+/// never comes back. `None` at the end, also within a frame.
+fn given(read: &impl Fn(u64, &mut [u8]) -> std::io::Result<()>, at: u64, bytes: &mut [u8]) -> Option<bool> {
+    let mut tried = read(at, bytes);
+    if tried.is_err() {
+        tried = read(at, bytes);
+    }
+    match tried {
+        Ok(()) => Some(true),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => None,
+        Err(error) => {
+            tracing::warn!(%error, at, "a frame of the WAL cannot be read");
+            bytes.fill(0);
+            Some(false)
+        }
     }
 }
 
@@ -175,7 +211,6 @@ fn checksum(big: bool, from: (u32, u32), bytes: &[u8]) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::FileExt;
 
     const STEP: u64 = (FRAME_HEADER + PAGE) as u64;
 
@@ -209,6 +244,59 @@ mod tests {
         assert!(wal.frames.len() > 20 && wal.frames.iter().all(|frame| frame.sound));
         assert_eq!(wal.to_take().count(), wal.frames.len());
         assert_eq!(Wal::read(&dir.path().join("none.db")).unwrap(), Wal::default());
+    }
+
+    #[test]
+    fn what_lies_behind_the_last_commit_is_a_rest_only_with_its_salts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = left(dir.path());
+        assert!(!Wal::read(&path).unwrap().rest);
+        let wal = beside(&path, "-wal");
+        let file = File::options().read(true).write(true).open(&wal).unwrap();
+        let (mut salts, end) = ([0; 8], file.metadata().unwrap().len());
+        file.read_exact_at(&mut salts, 16).unwrap();
+        file.set_len(end + 2 * STEP).unwrap();
+        for (own, rest) in [(salts, true), ([7; 8], false)] {
+            file.write_all_at(&own, end + STEP + 8).unwrap();
+            let read = Wal::read(&path).unwrap();
+            assert_eq!((read.rest, read.damaged), (rest, None));
+        }
+    }
+
+    /// A lost sector: the disk fails there, however often it is asked.
+    #[test]
+    fn a_frame_that_the_disk_does_not_give_is_damage_where_sqlite_would_read_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = left(dir.path());
+        let whole = Wal::read(&path).unwrap().frames.len();
+        let file = File::options().read(true).write(true).open(beside(&path, "-wal")).unwrap();
+        let mut header = [0; HEADER];
+        file.read_exact_at(&mut header, 0).unwrap();
+        file.set_len(file.metadata().unwrap().len() + 2 * STEP).unwrap();
+        let bytes = std::fs::read(beside(&path, "-wal")).unwrap();
+        // (what, the lost frame, whether it is damage, frames that go with it)
+        for (what, lost, damage, gone) in [
+            ("in the middle", 5, true, 2),
+            ("the first, with the header", 0, true, 2),
+            ("the first behind the last commit", whole, true, 0),
+            ("the next behind that", whole + 1, false, 0),
+        ] {
+            let lost_at = HEADER as u64 + lost as u64 * STEP;
+            let read = |at: u64, into: &mut [u8]| -> std::io::Result<()> {
+                if at == lost_at {
+                    return Err(nix::errno::Errno::EIO.into());
+                }
+                let from = bytes.get(usize::try_from(at).unwrap()..).unwrap_or_default();
+                let part = from.get(..into.len()).ok_or(std::io::ErrorKind::UnexpectedEof)?;
+                into.copy_from_slice(part);
+                Ok(())
+            };
+            let has_header = lost > 0;
+            let length = bytes.len() as u64;
+            let wal = Wal::frames(if has_header { &header } else { &[0; HEADER] }, has_header, length, read);
+            assert_eq!((wal.damaged.is_some(), wal.has_lost()), (damage, damage), "{what}: {wal:?}");
+            assert_eq!(wal.to_take().count() + gone, whole, "{what}");
+        }
     }
 
     #[test]

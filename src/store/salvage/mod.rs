@@ -26,13 +26,18 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use super::epoch::{self, meta, remembered, set_meta};
-use super::mark::{Mark, beside, move_database, sync_folder};
+use super::mark::{Mark, beside, is_there, move_database, sync_folder};
 use super::open::FILE;
 use super::outbox::class_index;
 use super::wal::Wal;
 use super::{StoreError, check, connection, gaps};
 use crate::event::Class;
 use told::Told;
+
+/// The new file, until it is whole.
+const STAGED: &str = "baygate.db.salvage";
+/// A copy of the damaged file that SQLite can read.
+const PATCHED: &str = "baygate.db.patched";
 
 /// Tables whose rows say what must not be done twice, or not at all: where one of theirs may be
 /// missing, card writes wait for a person's word.
@@ -69,7 +74,7 @@ pub(super) fn run(
     say: &mut dyn FnMut(u64),
 ) -> Result<Option<Salvaged>, StoreError> {
     let path = folder.join(FILE);
-    if mark.aside.exists() && path.exists() {
+    if is_there(&mark.aside)? && is_there(&path)? {
         // All was done but removing the mark.
         let conn = connection::reader(&path)?;
         let report = meta(&conn, "salvaged")?.and_then(|report| serde_json::from_str(&report).ok());
@@ -78,7 +83,7 @@ pub(super) fn run(
     }
     move_database(&path, &mark.aside)?;
     tracing::warn!(aside = %mark.aside.display(), what = %mark.what, "salvaging the database");
-    let staged = folder.join("baygate.db.salvage");
+    let staged = folder.join(STAGED);
     let mut told = Told::new(say);
     let report = fill(&staged, folder, mark, &mut told)?;
     told.step();
@@ -111,6 +116,17 @@ fn remove(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Removes the copies of a salvage that was cut short and is not to be done any more: a restore took
+/// the mark.
+pub(super) fn remove_copies(folder: &Path) -> Result<(), StoreError> {
+    for copy in [STAGED, PATCHED].map(|name| folder.join(name)) {
+        if is_there(&copy)? {
+            remove(&copy)?;
+        }
+    }
+    Ok(())
+}
+
 /// A fresh file with the schema. Nothing is journalled: cut short, it is thrown away.
 fn fresh(path: &Path) -> Result<Connection, StoreError> {
     remove(path)?;
@@ -130,15 +146,28 @@ pub(super) fn readable_copy(from: &Path, what: &str, copy: &Path) -> Result<Salv
     fill(copy, folder, &mark, &mut Told::new(&mut |_| {}))
 }
 
-/// Fills the new file `staged` from the damaged one; what is needed meanwhile lies in `folder`.
+/// Fills the new file `staged` from the damaged one; what is needed meanwhile lies in `folder`. Where it
+/// fails, neither stays: a disk may be full for nothing but these copies.
 fn fill(staged: &Path, folder: &Path, mark: &Mark, told: &mut Told<'_>) -> Result<Salvaged, StoreError> {
+    let patched = folder.join(PATCHED);
+    remove(&patched)?;
+    let filled = fill_with(staged, &patched, mark, told);
+    let removed = remove(&patched).and_then(|()| if filled.is_err() { remove(staged) } else { Ok(()) });
+    // Why it failed comes first.
+    filled.and_then(|report| removed.map(|()| report))
+}
+
+fn fill_with(
+    staged: &Path,
+    patched: &Path,
+    mark: &Mark,
+    told: &mut Told<'_>,
+) -> Result<Salvaged, StoreError> {
     told.step();
     let mut new = fresh(staged)?;
     let wal = Wal::read(&mark.aside)
         .map_err(|source| StoreError::File { path: beside(&mark.aside, "-wal"), source })?;
-    let patched = folder.join("baygate.db.patched");
-    remove(&patched)?;
-    let source = source(mark, &wal, &patched, &new)?;
+    let source = source(mark, &wal, patched, &new)?;
     let tx = new.transaction()?;
     let mut kept = 0;
     // In a lent schema the tables of later versions may have other roots than in this file: an
@@ -185,8 +214,6 @@ fn fill(staged: &Path, folder: &Path, mark: &Mark, told: &mut Told<'_>) -> Resul
     let text = serde_json::to_string(&report).map_err(|error| StoreError::Corrupt(error.to_string()))?;
     set_meta(&tx, "salvaged", &text)?;
     tx.commit()?;
-    drop(source);
-    remove(&patched)?;
     Ok(report)
 }
 
@@ -198,8 +225,7 @@ fn source(
     patched: &Path,
     fresh: &Connection,
 ) -> Result<Option<(Connection, bool)>, StoreError> {
-    let there = mark.aside.try_exists();
-    if !there.map_err(|source| StoreError::File { path: mark.aside.clone(), source })? {
+    if !is_there(&mark.aside)? {
         return Ok(None);
     }
     if wal.damaged.is_some() {

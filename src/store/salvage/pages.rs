@@ -12,7 +12,7 @@ use rusqlite::{Connection, params_from_iter};
 use super::copy::{self, is_sealed};
 use super::told::Told;
 use crate::store::StoreError;
-use crate::store::mark::beside;
+use crate::store::mark::{beside, is_there};
 use crate::store::seal::LedgerTable;
 use crate::store::wal::Wal;
 
@@ -205,7 +205,7 @@ pub(super) fn rows(
     told: &mut Told<'_>,
 ) -> Result<u64, StoreError> {
     let file_error = |source| StoreError::File { path: path.to_owned(), source };
-    if !path.exists() {
+    if !is_there(path)? {
         return Ok(0);
     }
     let pages = Pages::open(path).map_err(file_error)?;
