@@ -5,6 +5,8 @@
 
 #[path = "support/counter.rs"]
 mod counter;
+mod cpu_shop;
+mod cut_shop;
 #[path = "support/port.rs"]
 mod port;
 mod rekey_shop;
@@ -12,15 +14,20 @@ mod rekey_shop;
 #[path = "cut_table/table.rs"]
 mod table;
 
+use std::sync::Arc;
+
 use baygate::card::counter::REKEY;
 use baygate::card::keys::Purpose;
 use baygate::money::Fen;
+use baygate::sim::card::fmcos::Masters;
 use baygate::sim::card::{Chip, Technology as Sim};
 use baygate::store::Offset;
 use counter::PATIENCE;
-use rekey_shop::{Held, Shop, blank, tried_in_vain};
+use cpu_shop::{Hq, Slot, till};
+use cut_shop::{LOAD, PURCHASE};
+use rekey_shop::{Held, Shop, blank, master, tried_in_vain};
 use serde_json::json;
-use table::{Part, Way, columns};
+use table::{Operation, Part, Way, all, columns, is_excused};
 use tokio::task::JoinSet;
 
 /// Silences that one card waits for, three seconds each.
@@ -151,8 +158,7 @@ async fn is_cut_everywhere(sim: Sim) {
     let (silent, loud) = (first.cuts(&silent), first.cuts(&loud));
     for way in Way::ALL {
         let is_gone = silent.iter().chain(&loud).any(|(_, gone)| gone == way);
-        // An NTAG's only writes are such as are thrown away.
-        assert!(is_gone || *way == Way::Torn, "{sim:?} {way:?}");
+        assert!(is_gone, "{sim:?} {way:?}");
     }
     let mut all = JoinSet::new();
     for some in silent.chunks(SILENCES).chain(loud.chunks(AT_A_CARD)) {
@@ -175,8 +181,17 @@ async fn a_card_moves_to_newer_keys_cut_at_every_command() {
 /// Sells with the card under the keys of versions 1 and 2, twice in one tap, and finds it as it was.
 async fn keeps_its_keys(sim: Sim, held: Held) {
     let mut shop = Shop::new();
+    let mut chip = blank(sim);
+    if sim == Sim::Cpu {
+        // As its maker personalises it; the SAM and headquarters have the keys of `cpu_shop`.
+        let place = Purpose::ALL.iter().position(|purpose| *purpose == Purpose::CpuMaintain).unwrap();
+        let masters = Masters { maintain: master(1, place), purchase: PURCHASE, load: LOAD, tac: [0x5A; 16] };
+        chip = Chip::with_purse(chip.profile().clone(), &masters);
+        let purse = till(Slot::new().opener()).with_headquarters(Arc::new(Hq));
+        shop.purse = Some(Arc::new(purse));
+    }
     shop.with_keys(1..=1).await;
-    let card = shop.lay(&blank(sim)).await;
+    let card = shop.lay(&chip).await;
     shop.issue().await;
     let chip = shop.take_away(card).await;
     shop.with_keys_held(1..=2, held).await;
@@ -192,10 +207,17 @@ async fn keeps_its_keys(sim: Sim, held: Held) {
     shop.service.take().unwrap().stop().await;
 }
 
-/// Cards whose keys are not moved go on with the ones they have.
+/// Cards whose keys are not moved, as the table excuses them, go on with the ones they have.
 #[tokio::test(flavor = "multi_thread")]
 async fn cards_of_other_kinds_keep_their_keys() {
-    keeps_its_keys(Sim::Sle4442, |_, _| true).await;
+    let issued = all().filter(|(sim, operation)| {
+        *operation == Operation::Rekey && is_excused(*sim, *operation) && !is_excused(*sim, Operation::Issue)
+    });
+    let issued: Vec<Sim> = issued.map(|(sim, _)| sim).collect();
+    assert!(!issued.is_empty());
+    for sim in issued {
+        keeps_its_keys(sim, |_, _| true).await;
+    }
 }
 
 /// A card that could not be moved to the end is not touched, and is no worse for it.

@@ -1,14 +1,15 @@
 //! A column of the table: one operation on one technology, cut at every command in every way.
 
-use baygate::card::counter::{Adjustment, Deal, Life, Why};
+use baygate::card::counter::{Adjustment, Deal, Life, Why, end_of};
 use baygate::event::ledger::{CardType, TenderKind, TransactionKind as Kind};
 use baygate::money::Fen;
 use baygate::store::ledger::State;
-use jiff::civil::{Date, date};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use uuid::Uuid;
 
 use super::table::{Operation, Way};
-use super::world::{COUPON, World, of};
+use super::world::{COUPON, ISSUED_UNTIL, World, of};
 use crate::cut_shop::number;
 
 /// What is paid, undone, or given back a fen at a time.
@@ -24,6 +25,7 @@ pub struct Column {
     card: usize,
     /// What is undone, paid back or taken, and how often it was.
     original: Option<(Uuid, i64)>,
+    /// The last day of the card, where it is extended.
     day: Date,
     /// Principal that left a card and is headquarters' to settle.
     parked_fen: i64,
@@ -43,7 +45,7 @@ impl Column {
         if matches!(operation, Operation::Redeem | Operation::Mixed | Operation::Adjust) {
             world.whole(1, Deal { points: Some(9_000), ..of(1, Kind::Earn) }).await;
         }
-        Self { world, operation, card: 1, original: None, day: date(2041, 12, 31), parked_fen: 0 }
+        Self { world, operation, card: 1, original: None, day: ISSUED_UNTIL, parked_fen: 0 }
     }
 
     /// The next deal of this column, with what it needs made ready.
@@ -154,6 +156,11 @@ impl Column {
             let new = self.world.holds(n).await;
             assert_eq!((old.balance(), new.balance()), (Some(Fen(0)), Some(Fen(200_000))));
         }
+        if self.operation == Operation::Extend {
+            let what = format!("{:?} {end:?}", self.world.sim);
+            let until = self.world.valid_until(n).await;
+            assert_eq!(until, end_of(self.day, &TimeZone::UTC), "{what}");
+        }
     }
 
     /// How many commands it takes, and which of them change the card.
@@ -172,11 +179,11 @@ impl Column {
         end != State::Aborted
     }
 
-    /// Every card that went on living is the sum of what was told of it.
+    /// Every card is the sum of what was told of it; the one that lives is tapped once more.
     pub async fn close(mut self) {
-        self.world.adds_up(self.card).await;
+        self.world.add_up(1..=self.card).await;
         if matches!(self.operation, Operation::Give | Operation::Take) {
-            self.world.adds_up(OTHER).await;
+            self.world.add_up(OTHER..=OTHER).await;
         }
         self.world.close().await;
     }

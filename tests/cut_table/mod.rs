@@ -53,6 +53,11 @@ impl Cutting {
         }
     }
 
+    /// Half a write that leaves a card nobody can open any more.
+    fn is_thrown_away(&self, at: usize, way: Way) -> bool {
+        matches!(self, Self::Issues(issues) if way == Way::Torn && issues.is_thrown_away(at))
+    }
+
     async fn go(mut self, cuts: Vec<(usize, Way)>) -> Seen {
         let mut seen = Seen::default();
         for (at, way) in cuts {
@@ -81,15 +86,17 @@ async fn column(sim: Sim, operation: Operation, at_work: Arc<Semaphore>) -> Seen
     let cuts = |ways: &[Way]| -> Vec<(usize, Way)> {
         let at = 0..commands;
         let all = at.flat_map(|at| ways.iter().map(move |way| (at, *way)));
-        all.filter(|(at, way)| !way.at_writes_only() || writes.contains(at)).collect()
+        let done = all.filter(|(at, way)| !way.at_writes_only() || writes.contains(at));
+        done.filter(|(at, way)| !first.is_thrown_away(*at, *way)).collect()
     };
     let (silent, loud): (Vec<Way>, Vec<Way>) =
         Way::ALL.iter().partition(|way| matches!(way, Way::Silent | Way::SilentUnheard));
-    for some in cuts(&silent).chunks(SILENCES) {
+    let (silent, loud) = (cuts(&silent), cuts(&loud));
+    for some in silent.chunks(SILENCES) {
         let some = some.to_vec();
         lanes.spawn(async move { Cutting::open(sim, operation).await.go(some).await });
     }
-    let mut seen = first.go(cuts(&loud)).await;
+    let mut seen = first.go(loud).await;
     drop(permit);
     while let Some(lane) = lanes.join_next().await {
         let lane = lane.unwrap();
@@ -112,6 +119,8 @@ pub async fn run(part: Part) {
     let at_work = Arc::new(Semaphore::new(AT_WORK));
     let mut all = JoinSet::new();
     let columns = table::columns(part).into_iter().filter(|(sim, operation)| is_wanted(*sim, *operation));
+    let columns: Vec<_> = columns.collect();
+    assert!(!columns.is_empty(), "CUTS= names no column of {}", part.program());
     for (sim, operation) in columns {
         let at_work = Arc::clone(&at_work);
         all.spawn(async move { (sim, operation, column(sim, operation, at_work).await) });

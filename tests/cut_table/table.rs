@@ -177,9 +177,18 @@ pub fn cell(sim: Sim, operation: Operation) -> Cell {
     }
 }
 
+/// The whole table.
+pub fn all() -> impl Iterator<Item = (Sim, Operation)> {
+    let of = |operation| Sim::value_variants().iter().map(move |sim| (*sim, operation));
+    Operation::ALL.iter().copied().flat_map(of)
+}
+
+pub fn is_excused(sim: Sim, operation: Operation) -> bool {
+    matches!(cell(sim, operation), Cell::Excused(_))
+}
+
 /// The columns of a program.
 pub fn columns(part: Part) -> Vec<(Sim, Operation)> {
-    let of_part = Operation::ALL.iter().copied().filter(|operation| operation.part() == part);
-    let all = of_part.flat_map(|operation| Sim::value_variants().iter().map(move |sim| (*sim, operation)));
-    all.filter(|(sim, operation)| matches!(cell(*sim, *operation), Cell::Run)).collect()
+    let of_part = all().filter(|(_, operation)| operation.part() == part);
+    of_part.filter(|(sim, operation)| !is_excused(*sim, *operation)).collect()
 }

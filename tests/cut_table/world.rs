@@ -1,17 +1,19 @@
 //! A shop whose cards are cut: one card lies on its reader at a time, and the program may be killed.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use baygate::card::counter::{Deal, ISSUE, IssueAsked, TRANSACTION};
 use baygate::card::member::Members;
+use baygate::clock::UtcMillis;
 use baygate::event::ledger::{CardTransaction, CardType, Outcome, TransactionKind as Kind};
 use baygate::money::{CouponId, Fen, Holding};
 use baygate::sim::card::{CardSim, Chip, Technology as Sim};
 use baygate::store::ledger::State;
 use baygate::store::requests::RequestState;
-use jiff::civil::date;
+use jiff::civil::{Date, date};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -22,6 +24,8 @@ use crate::cut_shop::{Shop, blank, by, deal, members, number};
 use crate::port::free_port;
 
 pub const COUPON: CouponId = CouponId(7);
+/// The last day of an anonymous card that was not extended yet.
+pub const ISSUED_UNTIL: Date = date(2040, 12, 31);
 
 pub struct World {
     pub shop: Shop,
@@ -86,6 +90,12 @@ impl World {
         self.shop.known(&number(n)).await.unwrap()
     }
 
+    /// Its last millisecond, as it was told.
+    pub async fn valid_until(&self, n: usize) -> Option<UtcMillis> {
+        let store = &self.shop.gateway.store;
+        store.read(move |r| r.member_card(&number(n))).await.unwrap().unwrap().seen.valid_until
+    }
+
     /// A card given out, with money on it.
     pub async fn issued(&mut self, n: usize, card_type: CardType, fen: i64) {
         self.put(n).await;
@@ -105,7 +115,7 @@ impl World {
             card_type,
             tier: 0,
             discount_class: 0,
-            valid_until: (card_type == CardType::Anonymous).then(|| date(2040, 12, 31)),
+            valid_until: (card_type == CardType::Anonymous).then_some(ISSUED_UNTIL),
             wait_s: Some(30),
             by: by(),
         };
@@ -136,29 +146,22 @@ impl World {
     }
 
     /// Waits for the answer, or kills the program when the card has done its last command; then the
-    /// card is tapped again.
+    /// card is tapped again. A deed that never comes to the cut was not cut: the cell fails.
     pub async fn until_cut(&mut self, n: usize, id: Uuid, at: usize, begun: usize, way: Way) {
-        if way == Way::Killed && self.reaches(begun + at, id).await {
+        let deadline = Instant::now() + PATIENCE;
+        while self.said() <= begun + at {
+            let row = self.shop.request(id).await;
+            let (sim, said) = (self.sim, self.said() - begun);
+            assert!(Instant::now() < deadline, "{sim:?} {way:?} at {at}: only {said} commands, {row:?}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if way == Way::Killed {
             self.kill().await;
         } else {
             self.shop.answered(id).await;
         }
         self.lift().await;
         self.put(n).await;
-    }
-
-    /// Whether the card was sent so many commands before the deed was over.
-    async fn reaches(&self, commands: usize, id: Uuid) -> bool {
-        let deadline = Instant::now() + PATIENCE;
-        let card = &self.there.as_ref().unwrap().1;
-        while card.apdus().len() <= commands {
-            assert!(Instant::now() < deadline, "command {commands} never came");
-            if self.shop.request(id).await.state.is_settled() {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        true
     }
 
     /// As `kill -9` would: what runs is dropped in the middle of a command, and the store opened anew.
@@ -199,16 +202,24 @@ impl World {
         (id, row.state)
     }
 
-    /// The n-th card holds what the outbox tells of it, its journal says the same, and nothing is open.
-    pub async fn adds_up(&mut self, n: usize) {
-        let what = format!("{:?} card {n}", self.sim);
+    /// Each of these cards adds up, the last one tapped once more.
+    pub async fn add_up(&mut self, cards: RangeInclusive<usize>) {
         self.lift().await;
-        self.put(n).await;
-        let holds = self.holds(n).await;
+        self.put(*cards.end()).await;
         let told = self.shop.told().await.into_iter().filter(|(kind, _)| kind == "card.transaction");
-        let facts = told.map(|(_, data)| serde_json::from_value::<CardTransaction>(data).unwrap());
-        let ours = facts.filter(|fact| fact.card_no == number(n));
-        let last: BTreeMap<Uuid, CardTransaction> = ours.map(|fact| (fact.transaction_id, fact)).collect();
+        let facts: Vec<CardTransaction> =
+            told.map(|(_, data)| serde_json::from_value(data).unwrap()).collect();
+        for n in cards {
+            self.is_the_sum(n, &facts).await;
+        }
+    }
+
+    /// The n-th card holds what the outbox tells of it, its journal says the same, and nothing is open.
+    async fn is_the_sum(&self, n: usize, facts: &[CardTransaction]) {
+        let what = format!("{:?} card {n}", self.sim);
+        let holds = self.holds(n).await;
+        let ours = facts.iter().filter(|fact| fact.card_no == number(n));
+        let last: BTreeMap<Uuid, &CardTransaction> = ours.map(|fact| (fact.transaction_id, fact)).collect();
         let card_no = number(n);
         let store = &self.shop.gateway.store;
         let rows = store.read(move |r| r.transactions_of(&card_no, None, 10_000)).await.unwrap();
@@ -220,6 +231,7 @@ impl World {
             rows.iter().filter(|row| row.state == State::Parked).map(|row| row.fact.transaction_id).collect();
         assert!(parked.is_empty() || self.sim == Sim::Cpu, "{what}");
         let (mut principal, mut bonus, mut points, mut coupons, mut counter) = (0, 0, 0, 0, 0);
+        let mut extended = None;
         for (id, fact) in &last {
             let is_parked = parked.contains(id);
             assert_eq!(fact.outcome == Outcome::Unknown, is_parked, "{what}: {fact:?}");
@@ -228,6 +240,7 @@ impl World {
                 bonus += fact.bonus_fen.0;
                 points += fact.points;
                 counter += 1;
+                extended = fact.validity.or(extended);
                 coupons += match (fact.kind, fact.coupon) {
                     (Kind::Coupon, Some(_)) => 1,
                     (Kind::Spend, Some(_)) => -1,
@@ -238,6 +251,9 @@ impl World {
         assert_eq!((holds.principal_fen, holds.bonus_fen), (Fen(principal), Fen(bonus)), "{what}");
         assert_eq!((holds.points, holds.counter), (points, counter), "{what}");
         assert_eq!(i32::try_from(holds.coupons.len()).unwrap(), coupons, "{what}");
+        if let Some(validity) = extended {
+            assert_eq!(self.valid_until(n).await, validity.until, "{what}");
+        }
         let open = store.read(|r| r.open_transactions()).await.unwrap();
         assert!(open.iter().all(|row| parked.contains(&row.fact.transaction_id)), "{what}: {open:?}");
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use baygate::card::counter::{By, Deal, ISSUE, IssueAsked, REKEY, TRANSACTION};
 use baygate::card::keys::sealed::SealedKeys;
+use baygate::card::keys::till_purse::TillPurse;
 use baygate::card::keys::{KeyVersion, Purpose};
 use baygate::card::member::{MemberPolicy, Members};
 use baygate::event::ledger::{CardType, Tender, TenderKind, TransactionKind};
@@ -27,8 +28,19 @@ use crate::port::free_port;
 const STORE: &str = "SH-0042";
 const CARD_NO: &str = "8800000042";
 
+/// The key of a purpose, by its place in [`Purpose::ALL`].
+pub fn master(version: u8, place: usize) -> [u8; 16] {
+    let mut key = [version; 16];
+    key[0] = u8::try_from(place).unwrap() + 1;
+    key
+}
+
 /// Keys of these versions, as far as they are held; the last version is the current one.
-fn members(versions: std::ops::RangeInclusive<u8>, held: Held) -> Arc<Members> {
+fn members(
+    versions: std::ops::RangeInclusive<u8>,
+    held: Held,
+    purse: Option<Arc<TillPurse>>,
+) -> Arc<Members> {
     static LAYOUTS: OnceLock<Vec<Arc<CardLayout>>> = OnceLock::new();
     let layouts = LAYOUTS.get_or_init(|| {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("firmware-protocols");
@@ -38,12 +50,10 @@ fn members(versions: std::ops::RangeInclusive<u8>, held: Held) -> Arc<Members> {
     let masters = versions.flat_map(|version| {
         let of_all = Purpose::ALL.into_iter().enumerate();
         of_all.filter(move |(_, purpose)| held(version, *purpose)).map(move |(place, purpose)| {
-            let mut key = [version; 16];
-            key[0] = u8::try_from(place).unwrap() + 1;
-            ((KeyVersion(version), purpose), Zeroizing::new(key))
+            ((KeyVersion(version), purpose), Zeroizing::new(master(version, place)))
         })
     });
-    let keys = SealedKeys::new(STORE.parse().unwrap(), current, masters.collect());
+    let keys = SealedKeys::new(STORE.parse().unwrap(), current, masters.collect()).with_purse(purse);
     let policy = MemberPolicy::of(STORE.parse().unwrap(), &["own"], jiff::tz::TimeZone::UTC);
     Arc::new(Members { keys: Arc::new(keys), layouts: layouts.clone(), policy })
 }
@@ -52,11 +62,13 @@ pub struct Shop {
     pub gateway: Gateway,
     port: u16,
     pub service: Option<Running>,
+    /// Where CPU cards come.
+    pub purse: Option<Arc<TillPurse>>,
 }
 
 impl Shop {
     pub fn new() -> Self {
-        Self { gateway: Gateway::new(), port: free_port(), service: None }
+        Self { gateway: Gateway::new(), port: free_port(), service: None, purse: None }
     }
 
     /// From now on with these keys.
@@ -69,7 +81,8 @@ impl Shop {
             service.stop().await;
         }
         let table = vpcd_table("counter-1", self.port);
-        self.service = Some(self.gateway.serve_members(table, Some(members(versions, held))));
+        let members = members(versions, held, self.purse.clone());
+        self.service = Some(self.gateway.serve_members(table, Some(members)));
     }
 
     /// As `kill -9` would, and started again with these keys.
