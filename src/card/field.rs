@@ -45,6 +45,9 @@ pub struct Field {
     present: Option<Stay>,
     identifying: Option<Stay>,
     told: bool,
+    /// It left by its own word, and the reader says that one lies there: taken away and laid back
+    /// between two looks, it is no change that a reader tells.
+    left: bool,
     /// What was last told against the card that is there.
     refused: Option<Refusal>,
 }
@@ -62,11 +65,12 @@ impl Field {
         self.identifying
     }
 
-    /// Whether a card lies there that was not asked to the end: the reader stood in the way, not the card.
+    /// Whether a card lies there that was not asked to the end: the reader stood in the way, or it left
+    /// and is back.
     #[must_use]
     pub fn may_be_asked_again(&self) -> bool {
         let blocked = self.refused.is_some_and(Refusal::is_the_readers);
-        self.present.is_some() && self.identifying.is_none() && !self.told && blocked
+        self.present.is_some() && self.identifying.is_none() && !self.told && (blocked || self.left)
     }
 
     /// The next state, and what to do, in order.
@@ -109,6 +113,7 @@ impl Field {
     fn card_left(&mut self, outputs: &mut Vec<Output>) {
         self.present = None;
         self.refused = None;
+        self.left = false;
         if std::mem::take(&mut self.told) {
             outputs.push(Output::Removed);
         }
@@ -117,6 +122,7 @@ impl Field {
     fn identify(&mut self, outputs: &mut Vec<Output>) {
         if let (Some(stay), None) = (self.present, self.identifying) {
             self.identifying = Some(stay);
+            self.left = false;
             outputs.push(Output::Identify(stay));
         }
     }
@@ -128,7 +134,7 @@ impl Field {
                 outputs.push(Output::Tapped(stay, card));
             }
             Verdict::Refused(refusal) => self.refuse(refusal, outputs),
-            Verdict::Left => {}
+            Verdict::Left => self.left = true,
         }
     }
 
@@ -272,6 +278,22 @@ mod tests {
                     Input::Again,
                 ],
                 vec![Output::Identify(a), Output::Refused(Refusal::Unreadable)],
+            ),
+            (
+                "laid back before the reader saw it leave",
+                vec![
+                    Input::Present(a),
+                    Input::Verdict(a, Verdict::Left),
+                    Input::Again,
+                    known(a, "04AA"),
+                    Input::Again,
+                ],
+                vec![Output::Identify(a), Output::Identify(a), Output::Tapped(a, card("04AA"))],
+            ),
+            (
+                "left, and gone",
+                vec![Input::Present(a), Input::Verdict(a, Verdict::Left), Input::Empty, Input::Again],
+                vec![Output::Identify(a)],
             ),
             (
                 "left, says the card's own verdict",

@@ -230,9 +230,14 @@ fn a_file_grows_by_what_is_kept() {
     assert_eq!(half_an_hour(grows).len(), 1, "60 KiB a minute for nothing");
     let sells = |n: u64, s: &mut Sample| {
         grows(n, s);
-        s.sales = 4 * n;
+        s.sales = 7 * n;
     };
-    assert_eq!(half_an_hour(sells), Vec::<String>::new(), "5 KiB a sale");
+    assert_eq!(half_an_hour(sells), Vec::<String>::new(), "2.9 KiB a sale");
+    let grows_more = |n: u64, s: &mut Sample| {
+        sells(n, s);
+        s.db_kib += 20 * n;
+    };
+    assert_eq!(half_an_hour(grows_more).len(), 1, "5.7 KiB a sale");
 }
 
 #[test]
