@@ -143,6 +143,9 @@ async fn a_salvage_that_does_not_fit_keeps_the_damaged_file_and_is_done_with_roo
         assert!(error.is_full(), "start {start}: {error}");
         damaged(&disk);
         assert!(!disk.data().join("baygate.db").exists(), "half a database under its name");
+        // The disk may be full for nothing but these.
+        let copies = [disk.names("baygate.db.salvage"), disk.names("baygate.db.patched")].concat();
+        assert_eq!(copies, Vec::<PathBuf>::new(), "start {start}");
     }
     disk.grow(kib * 4);
     let (store, opened) = Store::open(&options(&disk.data())).unwrap();
@@ -150,8 +153,16 @@ async fn a_salvage_that_does_not_fit_keeps_the_damaged_file_and_is_done_with_roo
     assert_eq!((report.lost, report.unreadable), (0, 0), "{report:?}");
     assert_eq!(positions(&store, Class::Card).await.len(), 3000);
     store.close().await;
+    drop(store);
     damaged(&disk);
     assert!(inspect::verify(&disk.data(), &mut |_| {}).unwrap().sound);
+    // Killed in a salvage, then a backup was brought back: nobody makes the copies anew.
+    for name in ["baygate.db.salvage", "baygate.db.patched", "baygate.db.patched-wal"] {
+        std::fs::write(disk.data().join(name), "half").unwrap();
+    }
+    Store::open(&options(&disk.data())).unwrap();
+    let copies = [disk.names("baygate.db.salvage"), disk.names("baygate.db.patched")].concat();
+    assert_eq!(copies, Vec::<PathBuf>::new());
 }
 
 /// A copy that a full disk cut to nothing is no backup; a folder in which nothing was made is well.
