@@ -25,8 +25,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CARGO = os.environ.get("CARGO", "cargo")
 # Begun first, so that no long one is left alone at the end.
-LONG = ["broker_patience", "life_cuts", "counter_cuts", "store_every_call", "campaign", "vehicle_slcan",
-        "card_member", "counter_rekey", "baygate"]
+LONG = ["broker_patience", "life_cuts", "counter_cuts", "store_every_call", "cuts_issue", "cuts_life", "campaign",
+        "cuts_money", "cuts_points", "cuts_undone", "vehicle_slcan", "card_member", "counter_rekey", "baygate"]
 # A program that hangs is ended, so that what it printed is seen.
 LIMIT_S = 1200
 # Programs that may fail beside others and pass alone.

@@ -79,6 +79,8 @@ pub struct Boot {
     pub verified: Option<(bool, bool)>,
     /// What became of the promises of all boots before.
     pub found: Option<Found>,
+    /// What `baygate buffer verify` said of a database that is not sound.
+    pub unsound: Option<String>,
     /// What became of the disk's own cache.
     pub cached: Option<Cached>,
     /// Everything else that is not as it should be.
@@ -86,12 +88,16 @@ pub struct Boot {
 }
 
 impl Boot {
-    pub fn lost(&self) -> &[String] {
-        self.found.as_ref().map_or(&[], |found| &found.lost)
+    /// What the power cut took: promises, or the soundness of the database.
+    pub fn taken(&self) -> Vec<String> {
+        let lost = self.found.iter().flat_map(|found| &found.lost);
+        lost.chain(&self.unsound).cloned().collect()
     }
 
     pub fn is_well(&self) -> bool {
-        self.wrong.is_empty() && self.found.as_ref().is_none_or(|f| f.lost.is_empty() && f.wrong.is_empty())
+        self.wrong.is_empty()
+            && self.unsound.is_none()
+            && self.found.as_ref().is_none_or(|f| f.lost.is_empty() && f.wrong.is_empty())
     }
 }
 
@@ -199,15 +205,14 @@ impl Host {
                     let Some(word) = self.take(&line, &mut boot) else { continue };
                     match (&word, moment) {
                         (Word::Ready, _) => boot.ready = Some(begun.elapsed()),
+                        // Card writes may be held after a loss, and no load comes to its end.
+                        (Word::Checked, Moment::Load { .. }) if !boot.is_well() => break,
                         (Word::Starting, Moment::Start(then)) => cut_at = Some(Instant::now() + then),
                         _ => {}
                     }
                     match moment {
                         Moment::Load { told, deeds, then }
-                            if boot.told >= told
-                                // Where card writes are held, as after a loss, deeds are not waited for.
-                                && (boot.deeds >= deeds || boot.told >= 5 * told + 200)
-                                && cut_at.is_none() =>
+                            if boot.told >= told && boot.deeds >= deeds && cut_at.is_none() =>
                         {
                             cut_at = Some(Instant::now() + then);
                         }
@@ -283,7 +288,7 @@ impl Host {
             Word::Verified(sound, said) => {
                 boot.verified = Some((*sound, boot.ready.is_some()));
                 if !sound {
-                    boot.wrong.push(format!("verify: {said}"));
+                    boot.unsound = Some(format!("verify: {said}"));
                 }
             }
             Word::Again(job) => match self.ledger.check_job(job) {

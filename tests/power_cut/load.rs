@@ -15,31 +15,32 @@ use super::sales;
 use super::shop::say;
 use super::words::{Fact, Job, Plan, Word};
 
-/// The shop's devices.
+/// The shop's devices. Their ports lie below those that the kernel gives to outgoing connections:
+/// one of these had taken a simulator's.
 pub const DEVICES: &str = r#"
 [[reader]]
 id = "counter-1"
 kind = "vpcd"
-listen = "127.0.0.1:35963"
+listen = "127.0.0.1:25963"
 [[reader]]
 id = "counter-2"
 kind = "vpcd"
-listen = "127.0.0.1:35964"
+listen = "127.0.0.1:25964"
 [[reader]]
 id = "counter-3"
 kind = "vpcd"
-listen = "127.0.0.1:35965"
+listen = "127.0.0.1:25965"
 [[reader]]
 id = "counter-4"
 kind = "vpcd"
-listen = "127.0.0.1:35966"
+listen = "127.0.0.1:25966"
 [[reader]]
 id = "counter-5"
 kind = "vpcd"
-listen = "127.0.0.1:35967"
+listen = "127.0.0.1:25967"
 [[vehicle]]
 id = "bay-1"
-link = "elm327+tcp://127.0.0.1:35000"
+link = "elm327+tcp://127.0.0.1:25000"
 [[vehicle]]
 id = "bay-2"
 link = "elm327+serial:///tmp/bay-2?baud=38400"
@@ -54,15 +55,15 @@ pub async fn run(plan: &Plan, client: &Client) {
     let dice = |number: u64| Dice::new(plan.seed.wrapping_add(number));
     tokio::join!(
         listen(plan.after.as_deref(), client),
-        taps(35963, dice(1)),
-        taps(35964, dice(2)),
-        cars(Some("127.0.0.1:35000"), "1M8GDM9AXKP042788", dice(5)),
+        taps(25963, dice(1)),
+        taps(25964, dice(2)),
+        cars(Some("127.0.0.1:25000"), "1M8GDM9AXKP042788", dice(5)),
         cars(None, "LSVAG2186E2100001", dice(6)),
         prints(client, dice(7)),
         tokens(client, dice(8)),
-        sales::run(client, ("counter-3", 35965), dice(9)),
-        sales::run(client, ("counter-4", 35966), dice(10)),
-        sales::run(client, ("counter-5", 35967), dice(11)),
+        sales::run(client, ("counter-3", 25965), dice(9)),
+        sales::run(client, ("counter-4", 25966), dice(10)),
+        sales::run(client, ("counter-5", 25967), dice(11)),
     );
 }
 
