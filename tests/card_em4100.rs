@@ -27,7 +27,7 @@ fn table(link: &str) -> ReaderTable {
         device: None,
         technology: None,
         role: ReaderRole::Card,
-        sams: Vec::new(),
+        globs: Default::default(),
         feedback: Feedback::Auto,
     }
 }

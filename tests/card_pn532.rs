@@ -52,7 +52,7 @@ fn table(link: &str) -> ReaderTable {
         listen: None,
         link: Some(link.parse().unwrap()),
         role: ReaderRole::Card,
-        sams: Vec::new(),
+        globs: Default::default(),
         ..vpcd_table("counter-1", 1)
     }
 }

@@ -16,6 +16,7 @@ use baygate::card::keys::psam::{Channel, ChannelError, Psam};
 use baygate::card::keys::purse::{Opening, Purchase, SealedTerminal};
 use baygate::card::keys::{KeyError, PurseKeys, credential};
 use baygate::card::pcsc::open_sam;
+use baygate::config::tables::ReaderGlobs;
 use baygate::ident::StoreId;
 use baygate::sim::card::psam::Psam as SimulatedPsam;
 use baygate::sim::card::{CardSim, Chip};
@@ -111,9 +112,10 @@ async fn a_purchase_with_a_sam_in_a_slot_of_pcscd() {
     let sam = Chip::sam(SimulatedPsam::new(key, 1, TERMINAL));
     let sam = CardSim::present(("127.0.0.1", pcscd.port + 1), sam).await.unwrap();
     let buy = move || {
+        let globs = ReaderGlobs::default();
         let deadline = Instant::now() + Duration::from_secs(30);
         let mut psam = loop {
-            match open_sam("Virtual PCD 00 01", [0x10, 0x01]) {
+            match open_sam("Virtual PCD 00 01", &globs, [0x10, 0x01]) {
                 Ok(psam) => break psam,
                 Err(error) => assert!(Instant::now() < deadline, "{error}"),
             }
@@ -129,7 +131,11 @@ async fn a_purchase_with_a_sam_in_a_slot_of_pcscd() {
             answer[3] ^= u8::from(!is_right);
             assert_eq!(psam.confirm(&approval, &answer).unwrap(), is_right);
         }
-        assert!(matches!(open_sam("No such slot*", [0x10, 0x01]), Err(KeyError::Sam { .. })));
+        // The same slot where a table of cards names it as exactly: not even asked.
+        let cards = vec!["Virtual PCD 00 0?".to_owned()];
+        let customers = ReaderGlobs { sams: vec!["Virtual PCD 00 0?".to_owned()], cards };
+        assert!(matches!(open_sam("Virtual PCD 00 0?", &customers, [0x10, 0x01]), Err(KeyError::Sam { .. })));
+        assert!(matches!(open_sam("No such slot*", &globs, [0x10, 0x01]), Err(KeyError::Sam { .. })));
     };
     tokio::task::spawn_blocking(buy).await.unwrap();
     assert_eq!(sam.chip().sam_state(), Some((3, 3)), "a right answer sets its count back");

@@ -21,7 +21,7 @@ use baygate::card::keys::psam::{Channel, ChannelError, Psam};
 use baygate::card::keys::till_purse::Opener;
 use baygate::card::keys::{KeyError, PurseKeys};
 use baygate::card::pcsc::open_sam;
-use baygate::config::tables::ReaderTable;
+use baygate::config::tables::{ReaderGlobs, ReaderTable};
 use baygate::event::ledger::{CardTransaction, Outcome, TransactionKind};
 use baygate::ident::CardNo;
 use baygate::money::{Fen, Holding};
@@ -337,8 +337,12 @@ async fn a_sale_through_the_real_pcscd_with_a_sam_in_a_slot() {
     let sam = CardSim::present(("127.0.0.1", pcscd.port + 1), sam).await.unwrap();
     let shop = Shop { gateway: Gateway::new(), port: pcscd.port };
     let (any, slot) = ("Virtual PCD*", "Virtual PCD 00 01");
-    let table = || ReaderTable { sams: vec![slot.into()], ..pcsc_table("counter-1", any) };
-    let opener = || -> Box<Opener> { Box::new(|| open_sam(slot, [0x10, 0x01])) };
+    let globs = ReaderGlobs { sams: vec![slot.into()], cards: vec![any.into()] };
+    let table = || ReaderTable { globs: globs.clone(), ..pcsc_table("counter-1", any) };
+    let opener = || -> Box<Opener> {
+        let globs = globs.clone();
+        Box::new(move || open_sam(slot, &globs, [0x10, 0x01]))
+    };
     let purse = till(opener()).with_headquarters(Arc::new(Hq));
     let service = shop.gateway.serve_members(table(), with_purse(Some(purse)));
     let card_no = number(1);

@@ -76,7 +76,7 @@ pub(super) async fn drive(
     match table.kind {
         ReaderKind::Pcsc => {
             let glob = table.name.clone().ok_or_else(|| lacking("name"))?;
-            pcsc::drive(glob, (table.role, &table.sams), members, reports, errands, stop).await
+            pcsc::drive(glob, (table.role, &table.globs), members, reports, errands, stop).await
         }
         ReaderKind::Vpcd => {
             let listen = table.listen.ok_or_else(|| lacking("listen"))?;

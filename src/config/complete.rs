@@ -11,8 +11,8 @@ use toml::Spanned;
 use super::load::{Merge, Placed, default_data_dir};
 use super::suggest::closest;
 use super::tables::{
-    ApiTable, ClassFile, Feedback, HistoryFile, MqttFile, MqttTable, PrinterKind, ReaderKind, ReaderRole,
-    ReaderTable, Tls,
+    ApiTable, ClassFile, Feedback, HistoryFile, MqttFile, MqttTable, PrinterKind, ReaderGlobs, ReaderKind,
+    ReaderRole, ReaderTable, Tls,
 };
 use super::values::{TimeOfDay, Transport, TransportUrl};
 use super::{Buffer, ClassBuffer, Config, ConfigError, Gateway, HistoryCounts};
@@ -384,12 +384,18 @@ fn names_one_device(device: &Path) -> bool {
     }
 }
 
-/// Each reader of cards knows which readers a SAM may be in.
+/// Each PC/SC reader knows what the others' tables say. Where there is no SAM nothing is in question,
+/// so that a table more starts no reader anew.
 fn told_of_sams(mut readers: Vec<ReaderTable>) -> Vec<ReaderTable> {
-    let sams = readers.iter().filter(|table| table.role == ReaderRole::Sam);
-    let sams: Vec<String> = sams.filter_map(|table| table.name.clone()).collect();
-    for table in readers.iter_mut().filter(|table| table.role == ReaderRole::Card) {
-        table.sams.clone_from(&sams);
+    let of = |role| {
+        let some = readers.iter().filter(move |table| table.kind == ReaderKind::Pcsc && table.role == role);
+        some.filter_map(|table| table.name.clone()).collect::<Vec<_>>()
+    };
+    let globs = ReaderGlobs { sams: of(ReaderRole::Sam), cards: of(ReaderRole::Card) };
+    if !globs.sams.is_empty() {
+        for table in readers.iter_mut().filter(|table| table.kind == ReaderKind::Pcsc) {
+            table.globs.clone_from(&globs);
+        }
     }
     readers
 }

@@ -238,6 +238,16 @@ pub enum Tls {
     Files,
 }
 
+/// Globs of all PC/SC tables by role: which of two tables means a reader that fits both is theirs to
+/// say, whatever is plugged in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReaderGlobs {
+    /// Of those with role `sam`.
+    pub sams: Vec<String>,
+    /// Of those with role `card`.
+    pub cards: Vec<String>,
+}
+
 /// `[[reader]]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -265,9 +275,9 @@ pub struct ReaderTable {
     /// `card` or `sam`.
     #[serde(default)]
     pub role: ReaderRole,
-    /// The globs of the tables with role `sam`, told to those with role `card` (`complete`).
+    /// What the `pcsc` tables say together of whose a reader is (`complete`).
     #[serde(skip)]
-    pub sams: Vec<String>,
+    pub globs: ReaderGlobs,
     /// `pcsc`, `vpcd`: lights and buzzer: `auto`, `acr122` or `off`.
     #[serde(default)]
     pub feedback: Feedback,

@@ -15,7 +15,7 @@ use crate::card::member::{MemberPolicy, Members};
 use crate::card::pcsc::open_sam;
 use crate::config::Config;
 use crate::config::credentials::Credentials;
-use crate::config::tables::ReaderRole;
+use crate::config::tables::{ReaderGlobs, ReaderRole};
 use crate::event::Text;
 use crate::health::{Health, Trouble};
 use crate::ident::StoreId;
@@ -45,6 +45,7 @@ pub(super) struct Terminal {
 #[derive(Clone, PartialEq)]
 struct TerminalAsked {
     glob: String,
+    globs: ReaderGlobs,
     application: [u8; 2],
 }
 
@@ -63,7 +64,7 @@ impl Terminal {
 
     /// Takes a new configuration. Once there is a terminal it stays the same one, also for readers
     /// that are not started again: it knows whose answer it waits for, and the tries that the SAM has
-    /// lost. A slot that comes or goes starts every reader of cards again (`ReaderTable::sams`).
+    /// lost. A slot that comes or goes starts every reader of cards again (`ReaderTable::globs`).
     pub(super) fn adopt(&mut self, config: &Config, bundle: &Bundle) {
         let Some(till) = &self.till else {
             *self = Self::of(config, bundle);
@@ -87,12 +88,12 @@ impl TerminalAsked {
             Places::Purse(purse) => Some(purse.sam),
             _ => None,
         })?;
-        Some(Self { glob: sam.name.clone()?, application })
+        Some(Self { glob: sam.name.clone()?, globs: sam.globs.clone(), application })
     }
 
     fn opener(&self) -> Box<Opener> {
-        let Self { glob, application } = self.clone();
-        Box::new(move || open_sam(&glob, application))
+        let Self { glob, globs, application } = self.clone();
+        Box::new(move || open_sam(&glob, &globs, application))
     }
 }
 

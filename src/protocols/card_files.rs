@@ -28,8 +28,22 @@ pub struct FilePlaces {
     pub header: FilePlace,
     /// One slot: in a backup file, the card keeps the transaction. Two: in standard files, in turn.
     pub slots: Vec<FilePlace>,
+    /// DESFire: the value file that holds principal and bonus together, in fen.
+    pub value: Option<ValuePlace>,
     /// NTAG 424: the address it makes at every reading, at the start of the header's file.
     pub sun: Option<SunPlace>,
+}
+
+/// A value file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ValuePlace {
+    /// Number of the file.
+    pub file: u8,
+    /// As [`FileAccess`]: who reads may take off as well, who does both may put on (MF3ICDx1 data
+    /// sheet, value files).
+    #[serde(deserialize_with = "nibbles")]
+    pub access: u16,
 }
 
 /// In the address of an NTAG 424: 32 hex digits that tell which tag and which reading.
@@ -55,6 +69,12 @@ impl FilePlaces {
     pub fn is_desfire(&self) -> bool {
         self.application.len() == AID_BYTES
     }
+
+    /// Whether a card of the other layout is opened in the same way, until its header is read.
+    pub(super) fn begins_as(&self, other: &Self) -> bool {
+        let of = |files: &Self| (files.application.clone(), files.keys, files.header, files.access.header);
+        of(self) == of(other) && self.sun == other.sun
+    }
 }
 
 /// Numbers of an application's keys.
@@ -63,9 +83,9 @@ impl FilePlaces {
 pub struct FileKeys {
     /// Changes keys and files.
     pub manage: u8,
-    /// Reads the record.
+    /// Reads the record; beside a value file writes it too, and takes off.
     pub debit: u8,
-    /// Reads and writes it.
+    /// Reads and writes it; puts on.
     pub credit: u8,
 }
 
@@ -114,7 +134,9 @@ pub(super) fn files_wrong(files: &FilePlaces) -> Wrong {
         return Some(("`keys` has a number twice or above 13".into(), "three numbers from 0 to 13"));
     }
     let of = |read: u8, write: u8, both: u8| u16::from_be_bytes([read << 4 | write, both << 4 | manage]);
-    let (header, record) = (of(FREE, credit, NOBODY), of(debit, NOBODY, credit));
+    // Where a value file keeps the money, the debit key may write what stands beside it.
+    let writes = if files.value.is_some() { debit } else { NOBODY };
+    let (header, record) = (of(FREE, credit, NOBODY), of(debit, writes, credit));
     if files.access.header != header || files.access.record != record {
         let what = format!(
             "`access` must be header = \"{header:04X}\" and record = \"{record:04X}\" with these keys"
@@ -123,6 +145,14 @@ pub(super) fn files_wrong(files: &FilePlaces) -> Wrong {
     }
     if files.slots.iter().any(|slot| slot.file == files.header.file) {
         return Some(("the header lies in a slot's file".into(), "it is open to everybody: give it its own"));
+    }
+    if let Some(value) = &files.value {
+        let access = of(debit, NOBODY, credit);
+        let taken = files.slots.iter().chain([&files.header]).any(|place| place.file == value.file);
+        if taken || value.access != access || !files.is_desfire() {
+            let what = format!("`value` must have a DESFire file of its own and access = \"{access:04X}\"");
+            return Some((what, "else who may take money off a card could put some on"));
+        }
     }
     if let Some(sun) = &files.sun
         && let Some(wrong) = sun_wrong(files, sun)
@@ -175,8 +205,14 @@ mod tests {
             access: FileAccess { header: 0xE2F0, record: 0x1F20 },
             header: FilePlace { file: 1, offset: 0 },
             slots: vec![FilePlace { file: 2, offset: 0 }],
+            value: None,
             sun: None,
         }
+    }
+
+    fn with_value(file: u8, access: u16) -> FilePlaces {
+        let rights = FileAccess { header: 0xE2F0, record: 0x1120 };
+        FilePlaces { value: Some(ValuePlace { file, access }), access: rights, ..desfire() }
     }
 
     fn ntag424() -> FilePlaces {
@@ -193,6 +229,7 @@ mod tests {
     fn files_that_would_hurt_are_refused() {
         assert_eq!(files_wrong(&desfire()), None);
         assert_eq!(files_wrong(&ntag424()), None);
+        assert_eq!(files_wrong(&with_value(3, 0x1F20)), None);
         let sun = |meta, url: &str| Some(SunPlace { meta, file: 4, url: url.into() });
         for (name, wrong) in [
             ("one key twice", FilePlaces { keys: FileKeys { manage: 0, debit: 1, credit: 1 }, ..desfire() }),
@@ -215,6 +252,12 @@ mod tests {
                     ..ntag424()
                 },
             ),
+            ("the debit key writes the only money", FilePlaces { value: None, ..with_value(3, 0x1F20) }),
+            ("the debit key puts money on", with_value(3, 0x1F10)),
+            ("the debit key gives money back", with_value(3, 0x1120)),
+            ("the value in the header's file", with_value(1, 0x1F20)),
+            ("the value in the record's file", with_value(2, 0x1F20)),
+            ("a value on an NTAG 424", FilePlaces { value: with_value(4, 0x1F20).value, ..ntag424() }),
             ("an address on a DESFire", FilePlaces { sun: ntag424().sun, ..desfire() }),
             ("a key for two things", FilePlaces { sun: sun(2, "https://a/?p={picc}&m={mac}"), ..ntag424() }),
             ("no address", FilePlaces { sun: sun(3, "http://a/?p={picc}&m={mac}"), ..ntag424() }),

@@ -6,7 +6,9 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-pub use super::card_files::{FileAccess, FileKeys, FilePlace, FilePlaces, MAC_PLACE, PICC_PLACE, SunPlace};
+pub use super::card_files::{
+    FileAccess, FileKeys, FilePlace, FilePlaces, MAC_PLACE, PICC_PLACE, SunPlace, ValuePlace,
+};
 pub use super::card_purse::{PurseKeyNumbers, PursePlaces};
 
 use serde::Deserialize;
@@ -14,6 +16,7 @@ use toml::Spanned;
 
 use super::card_files::files_wrong;
 use super::card_purse::purse_wrong;
+use super::card_versions::join;
 use super::files::{Files, Place};
 use crate::event::Text;
 use crate::event::card::Technology;
@@ -50,6 +53,8 @@ pub struct CardLayout {
     pub places: Places,
     /// Examples that must come out.
     pub vectors: Vec<PlaceVector>,
+    /// Layouts before it, the newest first: cards issued with them are served, and none is issued.
+    pub earlier: Vec<CardLayout>,
 }
 
 /// Header and slots of a layout.
@@ -157,14 +162,9 @@ pub(super) fn load(files: &mut Files, folder: &str) -> Vec<CardLayout> {
         let Some((file, place)) = files.read::<File>(&name) else { continue };
         let span = file.technologies.span();
         let Some(layout) = check(files, &place, file) else { continue };
-        let of_another = layouts.iter().find_map(|other| {
-            let shared = layout.technologies.iter().find(|of| other.technologies.contains(of))?;
-            Some(format!("{shared:?} has the layout {:?} already", other.id))
-        });
-        match of_another {
-            // Cards say which version they have, and only one is looked for so far.
-            Some(what) => files.error(&place, span, what, "name every technology in one file"),
-            None => layouts.push(layout),
+        if let Err(what) = join(&mut layouts, layout) {
+            let hint = "name every technology in one file; a later layout has a number of its own";
+            files.error(&place, span, what, hint);
         }
     }
     layouts
@@ -220,6 +220,7 @@ fn check(files: &mut Files, place: &Place, file: File) -> Option<CardLayout> {
         note: file.note,
         places,
         vectors: file.vectors.into_inner(),
+        earlier: Vec::new(),
     })
 }
 

@@ -7,6 +7,7 @@
 mod adapters;
 mod card_files;
 mod card_purse;
+mod card_versions;
 pub mod cards;
 mod dtc_texts;
 mod failure_modes;
@@ -108,6 +109,7 @@ impl Bundle {
         self.in_use_ratios.vectors = Vec::new();
         for layout in &mut self.cards {
             layout.vectors = Vec::new();
+            layout.earlier.iter_mut().for_each(|earlier| earlier.vectors = Vec::new());
         }
     }
 

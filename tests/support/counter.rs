@@ -35,7 +35,7 @@ pub fn vpcd_table(id: &str, port: u16) -> ReaderTable {
         device: None,
         technology: None,
         role: ReaderRole::Card,
-        sams: Vec::new(),
+        globs: Default::default(),
         feedback: Feedback::Auto,
     }
 }
@@ -50,7 +50,7 @@ pub fn pcsc_table(id: &str, glob: &str) -> ReaderTable {
         device: None,
         technology: None,
         role: ReaderRole::Card,
-        sams: Vec::new(),
+        globs: Default::default(),
         feedback: Feedback::Auto,
     }
 }

@@ -25,6 +25,9 @@ use super::{NoRandom, NotProven, random, rotated};
 const AUTHENTICATE: u8 = 0xAA;
 /// ChangeKey.
 const CHANGE_KEY: u8 = 0xC4;
+/// GetValue, which answers with a number of 32 bits.
+const GET_VALUE: u8 = 0x6C;
+const VALUE_BYTES: usize = 4;
 /// The next frame of the same command.
 const NEXT_FRAME: u8 = 0xAF;
 /// Of a CMAC, its first bytes go over the air.
@@ -149,7 +152,7 @@ impl Session {
     ) -> Vec<u8> {
         let plain = Zeroizing::new([&[instruction], header, data].concat());
         let is_full = protection == Protection::Full;
-        self.reads = (is_full && data.is_empty()).then(|| length_asked(header));
+        self.reads = (is_full && data.is_empty()).then(|| length_asked(instruction, header));
         if is_full && !data.is_empty() {
             let body = Zeroizing::new([data, &crc32(&plain).to_le_bytes()].concat());
             return [&[instruction], header, &self.encipher(&body)].concat();
@@ -235,8 +238,11 @@ impl Session {
     }
 }
 
-/// How much a reading asks for: the last three bytes of file, offset and length.
-fn length_asked(header: &[u8]) -> usize {
+/// How much a reading asks for: a value, or the last three bytes of file, offset and length.
+fn length_asked(instruction: u8, header: &[u8]) -> usize {
+    if instruction == GET_VALUE {
+        return VALUE_BYTES;
+    }
     let length = header.last_chunk::<3>().copied().unwrap_or_default();
     length.iter().rev().fold(0, |length, byte| length << 8 | usize::from(*byte))
 }

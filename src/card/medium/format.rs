@@ -30,6 +30,9 @@ pub enum FormatError {
     /// The header does not fit.
     #[error(transparent)]
     Header(#[from] HeaderError),
+    /// More money than a value file holds (32 bits with a sign).
+    #[error("{0} fen are more than such a card can hold; give it less")]
+    Value(u64),
     /// The key store does not act.
     #[error(transparent)]
     Keys(#[from] KeyError),

@@ -140,7 +140,7 @@ pub struct PlaceFailure {
 #[must_use]
 pub fn verify_vectors(layouts: &[CardLayout]) -> Vec<PlaceFailure> {
     let mut failures = Vec::new();
-    for layout in layouts {
+    for layout in layouts.iter().flat_map(CardLayout::versions) {
         for vector in &layout.vectors {
             if !lies_there(&layout.places, vector) {
                 let PlaceVector { slot, byte, at, offset } = *vector;

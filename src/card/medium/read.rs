@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use super::contact::ContactReading;
-use super::desfire::{FileReading, FileStep};
+use super::desfire::{FileReading, FileStep, Wish};
 use super::memory_reading::MemoryReading;
 use super::purse_card::PurseReading;
 use crate::card::apdu::Command;
-use crate::card::keys::{KeyError, KeyRole, KeyStore};
+use crate::card::keys::{KeyError, KeyStore};
 use crate::card::probe::Answer;
 use crate::card::record::{
     Current, HEADER_BYTES, Header, HeaderReading, Pair, SLOT_BYTES, Slot, SlotFault, choose, decode,
@@ -93,7 +93,7 @@ impl Reading {
         match &layout.places {
             Places::Files(files) => {
                 let files = files.clone();
-                let (reading, select) = FileReading::start(uid, layout, files, keys, KeyRole::Debit);
+                let (reading, select) = FileReading::start(uid, layout, files, keys, Wish::Look);
                 ReadStep::Transmit(select, Box::new(Self(Kind::Files(reading))))
             }
             Places::Contact(_) => {
@@ -188,7 +188,7 @@ pub(super) fn header_of(
         HeaderReading::Blank => return Err(Refusal::Unformatted),
         HeaderReading::Foreign => return Err(Refusal::NotAMemberCard),
     };
-    if header.layout != layout.layout {
+    if layout.version(header.layout).is_none() {
         return Err(Refusal::UnknownFormat);
     }
     match header.is_ours(bytes, uid, keys) {

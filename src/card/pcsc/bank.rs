@@ -12,7 +12,7 @@ use wildmatch::WildMatch;
 use super::condition::{Service, SlotState, condition};
 use super::monitor::Notice;
 use super::restart_wanted;
-use super::sam_slot;
+use super::sam_slot::{self, Tables};
 use super::threads::Lease;
 use super::worker::{Outcome, Worker};
 use crate::card::backoff::Backoff;
@@ -21,7 +21,7 @@ use crate::card::member::Members;
 use crate::card::report::{Report, Reports, Unheard};
 use crate::card::verdict::{Refusal, Verdict};
 use crate::card::work::Errand;
-use crate::config::tables::ReaderRole;
+use crate::config::tables::{ReaderGlobs, ReaderRole};
 
 /// An identification takes tens of milliseconds, a few hundred on a bad day. Past
 /// this the reader counts as hung and its thread is given up.
@@ -64,8 +64,8 @@ pub(super) struct Bank {
     glob: String,
     pattern: WildMatch,
     role: ReaderRole,
-    /// Globs of the tables with role `sam`.
-    sams: Vec<WildMatch>,
+    /// In which readers a SAM may be.
+    tables: Tables,
     /// Every reader that pcscd knows.
     names: Vec<String>,
     /// What lies in any of them: whose it is may depend on which others are there.
@@ -86,7 +86,7 @@ pub(super) struct Bank {
 impl Bank {
     pub(super) fn new(
         glob: String,
-        (role, sams): (ReaderRole, &[String]),
+        (role, globs): (ReaderRole, &ReaderGlobs),
         members: Option<Arc<Members>>,
         reports: Reports,
         outcomes: mpsc::Sender<Outcome>,
@@ -95,7 +95,7 @@ impl Bank {
             pattern: WildMatch::new(&glob),
             glob,
             role,
-            sams: sams.iter().map(|glob| WildMatch::new(glob)).collect(),
+            tables: Tables::new(globs),
             names: Vec::new(),
             laid: BTreeMap::new(),
             members,
@@ -165,7 +165,7 @@ impl Bank {
     fn is_ours(&self, reader: &str) -> bool {
         let Some(laid) = self.laid.get(reader) else { return false };
         match self.role {
-            ReaderRole::Card => !sam_slot::is_sam(&self.sams, self.names(), reader, &laid.atr),
+            ReaderRole::Card => !self.tables.is_sam(self.names(), reader, &laid.atr),
             ReaderRole::Sam => sam_slot::can_be_sam(reader, &laid.atr),
         }
     }
@@ -200,7 +200,7 @@ impl Bank {
                 self.names.iter().filter(serves).cloned().collect()
             }
             ReaderRole::Sam => {
-                sam_slot::meant(&self.pattern, self.names()).into_iter().map(str::to_owned).collect()
+                self.tables.meant(&self.glob, self.names()).into_iter().map(str::to_owned).collect()
             }
         }
     }

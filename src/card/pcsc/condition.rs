@@ -70,16 +70,16 @@ fn missing(glob: &str) -> Condition {
     )
 }
 
-/// Why no slot is meant: `sam_slot::meant`.
+/// Why no slot is meant: `sam_slot::Tables::meant`.
 fn no_slot(glob: &str) -> Condition {
     Condition::because(
         DeviceStatus::Absent,
         "reader-missing",
         format!(
-            "没有读卡器可作为 SAM 卡座 {glob:?}：没有名称符合的，或有几个符合而名称中都没有 SAM。请插上读卡器，或让 name 只符合一个（用 baygate devices 查看名称）。"
+            "没有读卡器可作为 SAM 卡座 {glob:?}：没有名称符合的；或有几个符合而名称中都没有 SAM；或收会员卡的读卡器配置同样符合它。请插上读卡器，或把 name 写得更准，只符合一个（用 baygate devices 查看名称）。"
         ),
         format!(
-            "no reader can be the SAM's slot {glob:?}: none is named so, or several are and none of them says SAM; plug it in, or let `name` fit one alone (`baygate devices` has the names)"
+            "no reader can be the SAM's slot {glob:?}: none is named so, or several are and none of them says SAM, or a table of member cards names it as exactly; plug it in, or let `name` fit one alone and more exactly (`baygate devices` has the names)"
         ),
     )
 }

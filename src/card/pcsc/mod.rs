@@ -37,7 +37,7 @@ use super::CardError;
 use super::member::Members;
 use super::report::Reports;
 use super::work::Errand;
-use crate::config::tables::ReaderRole;
+use crate::config::tables::{ReaderGlobs, ReaderRole};
 
 /// The monitor speaks twice a second; past this pcscd counts as hung.
 const SILENCE_LIMIT: Duration = Duration::from_secs(6);
@@ -83,17 +83,17 @@ pub fn is_named(glob: &str, name: &str) -> bool {
     bank::serves(&wildmatch::WildMatch::new(glob), ReaderRole::Card, name)
 }
 
-/// Serves the readers matching `glob` until `stop`; what lies in those matching `sams` may be a SAM.
+/// Serves the readers matching `glob` until `stop`; `globs` say in which of them a SAM may be.
 pub(super) async fn drive(
     glob: String,
-    (role, sams): (ReaderRole, &[String]),
+    (role, globs): (ReaderRole, &ReaderGlobs),
     members: Option<Arc<Members>>,
     reports: Reports,
     mut errands: mpsc::Receiver<Errand>,
     stop: CancellationToken,
 ) -> Result<(), CardError> {
     let (outcomes, mut finished) = mpsc::channel(16);
-    let mut bank = Bank::new(glob, (role, sams), members, reports, outcomes);
+    let mut bank = Bank::new(glob, (role, globs), members, reports, outcomes);
     let mut watch = Watch::start()?;
     let mut ticks = time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -7,13 +7,13 @@ use std::fmt;
 use std::time::Duration;
 
 use pcsc::{Card, Context, Disposition, Protocols, ReaderState, Scope, ShareMode, State};
-use wildmatch::WildMatch;
 
-use super::sam_slot;
+use super::sam_slot::{self, Tables};
 use super::sam_thread::{PATIENCE, SamThread};
 use crate::card::apdu::{Command, MAX_RESPONSE_BYTES, Response};
 use crate::card::keys::psam::{Channel, ChannelError, Psam};
 use crate::card::keys::{KeyError, PurseKeys};
+use crate::config::tables::ReaderGlobs;
 
 /// A card in a slot.
 struct Slot(Card);
@@ -39,14 +39,18 @@ impl Channel for Slot {
     }
 }
 
-/// Opens the purchase SAM in a slot named like `glob`: its purchase `application`. Of several slots
-/// the first whose card can be a SAM and opens as this one. It is asked across a thread of its own;
+/// Opens the purchase SAM in a slot named like `glob`, one of those that `globs` leave to a SAM: its
+/// purchase `application`. Of several slots the first whose card can be a SAM and opens as this one. It is asked across a thread of its own;
 /// the caller waits, 2.5 s at most.
 ///
 /// # Errors
 /// [`KeyError::Sam`] when there is none, or it is no such SAM, or it is silent.
-pub fn open_sam(glob: &str, application: [u8; 2]) -> Result<Box<dyn PurseKeys>, KeyError> {
-    let glob = glob.to_owned();
+pub fn open_sam(
+    glob: &str,
+    globs: &ReaderGlobs,
+    application: [u8; 2],
+) -> Result<Box<dyn PurseKeys>, KeyError> {
+    let (glob, tables) = (glob.to_owned(), Tables::new(globs));
     let open = move || -> Result<Box<dyn PurseKeys>, KeyError> {
         let silent = |error| {
             tracing::warn!(%error, glob, "no SAM could be reached");
@@ -54,7 +58,7 @@ pub fn open_sam(glob: &str, application: [u8; 2]) -> Result<Box<dyn PurseKeys>, 
         };
         let context = Context::establish(Scope::System).map_err(silent)?;
         let mut failed = None;
-        for name in candidates(&context, &glob).map_err(silent)? {
+        for name in candidates(&context, &glob, &tables).map_err(silent)? {
             let card = context.connect(&name, ShareMode::Shared, Protocols::ANY).map_err(silent);
             match card.and_then(|card| Psam::open(Slot(card), application)) {
                 Ok(sam) => {
@@ -70,15 +74,14 @@ pub fn open_sam(glob: &str, application: [u8; 2]) -> Result<Box<dyn PurseKeys>, 
 }
 
 /// The slots that the SAM can be in.
-fn candidates(context: &Context, glob: &str) -> Result<Vec<CString>, pcsc::Error> {
-    let pattern = WildMatch::new(glob);
+fn candidates(context: &Context, glob: &str, tables: &Tables) -> Result<Vec<CString>, pcsc::Error> {
     let names = context.list_readers_owned()?;
     let mut states: Vec<_> = names.into_iter().map(|name| ReaderState::new(name, State::UNAWARE)).collect();
     context.get_status_change(Duration::ZERO, &mut states)?;
     let text = |state: &ReaderState| state.name().to_string_lossy().into_owned();
     let is_there = |state: &ReaderState| state.event_state().contains(State::PRESENT);
     let all: Vec<String> = states.iter().map(text).collect();
-    let meant = sam_slot::meant(&pattern, all.iter().map(String::as_str));
+    let meant = tables.meant(glob, all.iter().map(String::as_str));
     let can_be = |state: &&ReaderState| {
         let name = text(state);
         is_there(state) && meant.contains(&name.as_str()) && sam_slot::can_be_sam(&name, state.atr())

@@ -41,7 +41,9 @@ impl Bench {
     fn with(role: ReaderRole, sams: &str) -> Self {
         let (sender, reports) = mpsc::channel(64);
         let (outcomes, finished) = mpsc::channel(16);
-        let bank = Bank::new("R*".into(), (role, &[sams.to_owned()]), None, Reports(sender), outcomes);
+        let cards = if role == ReaderRole::Card { vec!["R*".to_owned()] } else { Vec::new() };
+        let globs = ReaderGlobs { sams: vec![sams.to_owned()], cards };
+        let bank = Bank::new("R*".into(), (role, &globs), None, Reports(sender), outcomes);
         Self { bank, reports, _outcomes: finished }
     }
 
@@ -130,14 +132,19 @@ async fn a_chip_card_is_a_members_where_another_slot_says_sam() {
         bench.see(readers(&["R ICC"])).await;
         bench.see(Notice::Looked).await;
         assert!(tapped(&bench));
-        // What is laid there now is the SAM, as long as no other reader fits.
+        // And so does what is laid there now: the table says that the reader is for cards, and that
+        // no other one is plugged in says nothing.
         bench.see(present("R ICC")).await;
-        bench.see(Notice::Looked).await;
-        assert!(!tapped(&bench));
-        bench.see(readers(&["R ICC", "R SAM"])).await;
         bench.see(Notice::Looked).await;
         assert!(tapped(&bench));
     }
+    // A table that names it more exactly than the cards' has it for its SAM.
+    let mut bench = Bench::with(ReaderRole::Card, "R ICC");
+    bench.see(readers(&["R ICC", "R1"])).await;
+    bench.see(present("R ICC")).await;
+    bench.see(present("R1")).await;
+    bench.see(Notice::Looked).await;
+    assert!(!tapped(&bench) && bench.bank.is_occupied("R1"));
     // A mute card is told as one that cannot be read.
     let mut bench = Bench::with(ReaderRole::Card, "R*");
     bench.see(readers(&["R1", "R2"])).await;

@@ -134,6 +134,13 @@ mod tests {
             };
             assert_eq!(wholeness(technology), is, "{technology:?}");
             assert!(row.contains(says), "{row}");
+            let keys = match layout.map(|layout| &layout.places) {
+                None => "| none |",
+                Some(Places::Purse(_)) => "| apart, credit at headquarters",
+                Some(Places::Files(files)) if files.value.is_some() => "| apart, by the chip's value file",
+                Some(_) => "| one writes both |",
+            };
+            assert!(row.contains(keys), "{row}");
             let offline = match strength(technology) {
                 Strength::Proves => "proves itself",
                 Strength::Holds => "holds a record",

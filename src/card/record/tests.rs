@@ -18,14 +18,23 @@ pub(crate) fn other_keys(store: &str) -> SealedKeys {
     masters(store.parse().unwrap(), 0x80)
 }
 
+/// Those of a store that was not given one of them.
+pub(crate) fn keys_without(missing: Purpose) -> SealedKeys {
+    held(store(), 0, |purpose| purpose != missing)
+}
+
 fn masters(store: StoreId, from: u8) -> SealedKeys {
+    held(store, from, |_| true)
+}
+
+fn held(store: StoreId, from: u8, is_held: impl Fn(Purpose) -> bool) -> SealedKeys {
     let masters = [1, 2].into_iter().flat_map(|version| {
         Purpose::ALL.into_iter().enumerate().map(move |(place, purpose)| {
             let byte = from + version * 16 + u8::try_from(place).unwrap();
             ((KeyVersion(version), purpose), Zeroizing::new([byte; 16]))
         })
     });
-    SealedKeys::new(store, KeyVersion(1), masters.collect())
+    SealedKeys::new(store, KeyVersion(1), masters.filter(|((_, purpose), _)| is_held(*purpose)).collect())
 }
 
 pub(crate) fn store() -> StoreId {

@@ -18,7 +18,7 @@ use crate::cli::{Global, protocol_files};
 use crate::clock;
 use crate::config::Config;
 use crate::config::credentials::Credentials;
-use crate::config::tables::{Feedback, ReaderKind, ReaderRole, ReaderTable};
+use crate::config::tables::{Feedback, ReaderGlobs, ReaderKind, ReaderRole, ReaderTable};
 use crate::event::Text;
 use crate::ident::DeviceId;
 
@@ -96,7 +96,7 @@ fn meant(name: Option<&str>, config: Option<&Config>) -> anyhow::Result<Meant> {
         device: None,
         technology: None,
         role: ReaderRole::Card,
-        sams: Vec::new(),
+        globs: ReaderGlobs::default(),
         feedback: Feedback::Off,
     };
     // Without a configuration it may be the id of a reader of the daemon at the usual place.

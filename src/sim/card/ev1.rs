@@ -134,7 +134,7 @@ fn clear_length(ins: u8, head: &[u8]) -> Option<usize> {
         // How it is protected, and the rights.
         (0x5F, _) => Some(3),
         // An amount.
-        (0x0C | 0xDC, _) => Some(4),
+        (0x0C | 0x1C | 0xDC, _) => Some(4),
         _ => None,
     }
 }

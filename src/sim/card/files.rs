@@ -31,7 +31,7 @@ pub(super) struct Access(pub u16);
 pub(super) enum Want {
     Read,
     Write,
-    /// Only who may both read and write: credit of a value.
+    /// Only who may both read and write: credit of a value. A limited one needs `Write`.
     Both,
     /// Reading of a value: whoever may anything.
     Any,
@@ -63,7 +63,78 @@ pub(super) enum Contents {
     /// Written at the commit.
     Backup { stored: Vec<u8>, waiting: Option<Vec<u8>> },
     /// A number that is changed at the commit.
-    Value { lower: i32, upper: i32, stored: i32, waiting: Option<i32> },
+    Value(Value),
+}
+
+/// A number between two others.
+#[derive(Debug, Clone)]
+pub(super) struct Value {
+    lower: i32,
+    upper: i32,
+    stored: Counted,
+    waiting: Option<Counted>,
+    /// Whether LimitedCredit is on.
+    has_limited: bool,
+}
+
+/// The number, and what LimitedCredit may still give back of it.
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    number: i32,
+    limit: i32,
+    /// Taken off in this transaction.
+    debited: i32,
+}
+
+/// What changes a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Credit,
+    Debit,
+    LimitedCredit,
+}
+
+impl Value {
+    /// `None`: it does not lie between its limits, or `limited` is no flag of LimitedCredit. A
+    /// GetValue that is free for everybody (02) is not simulated.
+    pub(super) fn new([lower, upper, number]: [i32; 3], limited: u8) -> Option<Self> {
+        let stored = Counted { number, limit: 0, debited: 0 };
+        let is_right = (lower..=upper).contains(&number) && limited <= 1;
+        is_right.then_some(Self { lower, upper, stored, waiting: None, has_limited: limited == 1 })
+    }
+
+    /// Amounts are never negative.
+    fn change(&mut self, amount: i32, change: Change) -> Result<(), Status> {
+        if amount < 0 {
+            return Err(PARAMETER);
+        }
+        let mut now = self.waiting.unwrap_or(self.stored);
+        let then = match change {
+            Change::Credit => now.number.checked_add(amount),
+            Change::Debit => {
+                now.debited = now.debited.saturating_add(amount);
+                now.number.checked_sub(amount)
+            }
+            Change::LimitedCredit if !self.has_limited => return Err(PERMISSION_DENIED),
+            Change::LimitedCredit if amount > now.limit => return Err(BOUNDARY),
+            Change::LimitedCredit => {
+                // Once, however much of it is given back.
+                now.limit = 0;
+                now.number.checked_add(amount)
+            }
+        };
+        now.number = then.filter(|then| (self.lower..=self.upper).contains(then)).ok_or(BOUNDARY)?;
+        self.waiting = Some(now);
+        Ok(())
+    }
+
+    /// What was taken off in it is what may be given back after it.
+    fn commit(&mut self) -> bool {
+        let Some(new) = self.waiting.take() else { return false };
+        let limit = if new.debited > 0 { new.debited } else { new.limit };
+        self.stored = Counted { limit, debited: 0, ..new };
+        true
+    }
 }
 
 /// A file.
@@ -94,7 +165,7 @@ impl File {
     pub(super) fn read(&self, offset: usize, length: usize) -> Result<Vec<u8>, Status> {
         let bytes = match &self.contents {
             Contents::Standard(bytes) | Contents::Backup { stored: bytes, .. } => bytes,
-            Contents::Value { .. } => return Err(PARAMETER),
+            Contents::Value(_) => return Err(PARAMETER),
         };
         let end = if length == 0 { bytes.len() } else { offset.saturating_add(length) };
         bytes.get(offset..end).map(<[u8]>::to_vec).ok_or(BOUNDARY)
@@ -104,7 +175,7 @@ impl File {
         let bytes = match &mut self.contents {
             Contents::Standard(bytes) => bytes,
             Contents::Backup { stored, waiting } => waiting.get_or_insert_with(|| stored.clone()),
-            Contents::Value { .. } => return Err(PARAMETER),
+            Contents::Value(_) => return Err(PARAMETER),
         };
         let place = bytes.get_mut(offset..offset.saturating_add(data.len())).ok_or(BOUNDARY)?;
         place.copy_from_slice(data);
@@ -113,23 +184,17 @@ impl File {
 
     pub(super) fn value(&self) -> Result<i32, Status> {
         match self.contents {
-            Contents::Value { stored, .. } => Ok(stored),
+            Contents::Value(ref value) => Ok(value.stored.number),
             _ => Err(PARAMETER),
         }
     }
 
-    /// Adds, or takes off; amounts are never negative.
-    pub(super) fn change_value(&mut self, amount: i32, credit: bool) -> Result<(), Status> {
-        let Contents::Value { lower, upper, stored, waiting } = &mut self.contents else {
-            return Err(PARAMETER);
-        };
-        if amount < 0 {
-            return Err(PARAMETER);
+    /// Adds, or takes off.
+    pub(super) fn change_value(&mut self, amount: i32, change: Change) -> Result<(), Status> {
+        match &mut self.contents {
+            Contents::Value(value) => value.change(amount, change),
+            _ => Err(PARAMETER),
         }
-        let now = waiting.unwrap_or(*stored);
-        let then = if credit { now.checked_add(amount) } else { now.checked_sub(amount) };
-        *waiting = Some(then.filter(|then| (*lower..=*upper).contains(then)).ok_or(BOUNDARY)?);
-        Ok(())
     }
 
     /// Makes what waits the truth; whether anything waited.
@@ -137,7 +202,7 @@ impl File {
         match &mut self.contents {
             Contents::Standard(_) => false,
             Contents::Backup { stored, waiting } => waiting.take().map(|new| *stored = new).is_some(),
-            Contents::Value { stored, waiting, .. } => waiting.take().map(|new| *stored = new).is_some(),
+            Contents::Value(value) => value.commit(),
         }
     }
 
@@ -146,7 +211,7 @@ impl File {
         match &mut self.contents {
             Contents::Standard(_) => false,
             Contents::Backup { waiting, .. } => waiting.take().is_some(),
-            Contents::Value { waiting, .. } => waiting.take().is_some(),
+            Contents::Value(value) => value.waiting.take().is_some(),
         }
     }
 
@@ -155,7 +220,7 @@ impl File {
         match &self.contents {
             Contents::Standard(bytes) => bytes.len(),
             Contents::Backup { stored, .. } => 2 * stored.len(),
-            Contents::Value { .. } => 32,
+            Contents::Value(_) => 32,
         }
     }
 
@@ -168,8 +233,9 @@ impl File {
         match &self.contents {
             Contents::Standard(bytes) => [head(0x00), size(bytes), self.dynamic.clone()].concat(),
             Contents::Backup { stored, .. } => [head(0x01), size(stored)].concat(),
-            Contents::Value { lower, upper, .. } => {
-                [head(0x02), lower.to_le_bytes().to_vec(), upper.to_le_bytes().to_vec(), vec![0; 5]].concat()
+            Contents::Value(value) => {
+                let numbers = [value.lower, value.upper, value.stored.limit].map(i32::to_le_bytes);
+                [head(0x02), numbers.as_flattened().to_vec(), vec![value.has_limited.into()]].concat()
             }
         }
     }

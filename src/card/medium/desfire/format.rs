@@ -6,22 +6,26 @@
 //!
 //! ```text
 //!  application? ─ create ─ header? ─ key versions ─ EV1? ─ record? ─ log in (manage) ─ files? ─ create
-//!     ─ change keys, the session's own last ─ log in (credit) ─ record ─ commit ─ header
+//!     ─ change keys, the session's own last ─ log in (credit) ─ value ─ record ─ commit ─ header
 //!  NTAG 424: the files are there and get their rights; the address comes before the record
 //! ```
 
+mod deeds;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+pub(super) use deeds::CHANGE_SETTINGS;
+use deeds::Deed;
 
 use super::address::{self, Address};
 use super::channel::{Chip, GET_VERSION, Login, Messaging, chip};
 use super::read::{FileStep, NO_APPLICATION, NO_FILE};
 use super::talk::{Fault, Heard, Talk};
-use super::write::COMMIT;
-use super::{commits, number, read_and_write, span};
+use super::{number, read_and_write, span, value};
 use crate::card::apdu::Command;
 use crate::card::crypto::ev2::Protection;
-use crate::card::keys::{CardRef, Earlier, KeyError, KeyRole, KeyStore, KeyVersion};
+use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, KeyVersion};
 use crate::card::medium::format::FormatError;
 use crate::card::medium::preparing::PrepareOutcome;
 use crate::card::medium::read::{Finding, finding};
@@ -31,16 +35,12 @@ use crate::card::record::{
 };
 use crate::card::verdict::Refusal;
 use crate::ident::CardUid;
-use crate::protocols::cards::{CardLayout, FilePlace, FilePlaces};
+use crate::protocols::cards::{CardLayout, FilePlaces};
 
 /// CreateApplication.
 const CREATE_APPLICATION: u8 = 0xCA;
-/// CreateStdDataFile.
-const CREATE_STANDARD: u8 = 0xCD;
-/// CreateBackupDataFile.
-const CREATE_BACKUP: u8 = 0xCB;
 /// GetFileIDs.
-const LIST_FILES: u8 = 0x6F;
+pub(super) const LIST_FILES: u8 = 0x6F;
 /// GetKeyVersion.
 pub(super) const KEY_VERSION: u8 = 0x64;
 /// The card itself, above its applications.
@@ -53,8 +53,6 @@ const AES_KEYS: u8 = 0x80;
 /// Communication settings of a file.
 const MAC: u8 = 0x01;
 const FULL: u8 = 0x03;
-/// ChangeFileSettings.
-pub(super) const CHANGE_SETTINGS: u8 = 0x5F;
 
 /// A card being prepared.
 #[derive(Debug)]
@@ -65,6 +63,8 @@ pub(in crate::card::medium) struct FileFormatting {
     header: Header,
     header_bytes: [u8; HEADER_BYTES],
     slot_bytes: [u8; SLOT_BYTES],
+    /// For the value file, where there is one.
+    fen: i32,
     talk: Talk,
     at: At,
     /// Of an NTAG 424.
@@ -93,23 +93,8 @@ enum At {
     Slot,
     LogIn,
     List,
+    Value,
     Deed,
-}
-
-/// What is done once it is known what is missing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Deed {
-    /// NTAG 424, whose files are there: who may do what.
-    SettingsOfRecord,
-    SettingsOfHeader,
-    WriteAddress,
-    CreateHeader,
-    CreateRecord,
-    ChangeKey(KeyRole),
-    LogIn,
-    WriteRecord,
-    Commit,
-    WriteHeader,
 }
 
 impl FileFormatting {
@@ -130,6 +115,11 @@ impl FileFormatting {
         };
         let header_bytes = header.encode(&uid, &*keys)?;
         let slot_bytes = encode(record, &uid, &*keys)?;
+        let fen = match (files.value, value::of(record)) {
+            (None, _) => 0,
+            (Some(_), Some(fen)) => fen,
+            (Some(_), None) => return Err(FormatError::Value(record.balance_fen())),
+        };
         // Whatever key is missing is told before the card is touched.
         let roles = roles(&files);
         for role in roles {
@@ -153,6 +143,7 @@ impl FileFormatting {
             header,
             header_bytes,
             slot_bytes,
+            fen,
             talk,
             at,
             address,
@@ -225,6 +216,7 @@ impl FileFormatting {
                 self.todo = self.missing(&names);
                 self.next_deed()
             }
+            (At::Value, Ok(fen)) => self.value_read(&fen),
             (At::Deed, Ok(_)) => self.next_deed(),
             (at, Err(fault)) => {
                 tracing::debug!(?at, ?fault, "the card refused to be prepared");
@@ -313,115 +305,12 @@ impl FileFormatting {
     fn login(&self, role: KeyRole) -> Result<Login, KeyError> {
         self.messaging.login(&*self.keys, self.card(), role, number(&self.files, role))
     }
-
-    /// The session's own key is the last thing it changes.
-    fn missing(&self, files: &[u8]) -> VecDeque<Deed> {
-        let missing = |file: u8| !files.contains(&file);
-        let slot = self.files.slots.first().map(|place| place.file);
-        let is_desfire = self.files.is_desfire();
-        let mut todo = VecDeque::new();
-        if is_desfire && missing(self.files.header.file) {
-            todo.push_back(Deed::CreateHeader);
-        }
-        if is_desfire && slot.is_none_or(missing) {
-            todo.push_back(Deed::CreateRecord);
-        }
-        if !is_desfire {
-            todo.extend([Deed::SettingsOfRecord, Deed::SettingsOfHeader]);
-        }
-        let change = self.roles.iter().filter(|role| self.version(**role) == 0);
-        todo.extend(change.map(|role| Deed::ChangeKey(*role)));
-        todo.push_back(Deed::LogIn);
-        if self.address.is_some() {
-            todo.push_back(Deed::WriteAddress);
-        }
-        todo.push_back(Deed::WriteRecord);
-        if commits(&self.files) {
-            todo.push_back(Deed::Commit);
-        }
-        todo.push_back(Deed::WriteHeader);
-        todo
-    }
-
-    fn next_deed(&mut self) -> FileStep<PrepareOutcome> {
-        let Some(deed) = self.todo.pop_front() else { return FileStep::Done(PrepareOutcome::Prepared) };
-        self.at = At::Deed;
-        let (_, write) = read_and_write(&self.files);
-        let command = match deed {
-            Deed::SettingsOfRecord => {
-                let [low, high] = self.files.access.record.to_le_bytes();
-                let file = self.files.slots.first().map_or(0, |place| place.file);
-                self.talk.command(Protection::Full, CHANGE_SETTINGS, &[file], &[FULL, low, high])
-            }
-            Deed::SettingsOfHeader => {
-                let [low, high] = self.files.access.header.to_le_bytes();
-                let settings = match (&self.address, &self.files.sun) {
-                    (Some(address), Some(sun)) => address.settings(&self.files, sun),
-                    _ => vec![MAC, low, high],
-                };
-                let file = self.files.header.file;
-                self.talk.command(Protection::Full, CHANGE_SETTINGS, &[file], &settings)
-            }
-            Deed::WriteAddress => {
-                let bytes = self.address.as_ref().map(|address| address.bytes.clone()).unwrap_or_default();
-                let span = span(&FilePlace { offset: 0, ..self.files.header }, bytes.len());
-                self.talk.command(Protection::Mac, write, &span, &bytes)
-            }
-            Deed::CreateHeader => {
-                let settings = created(&self.files.header, MAC, self.files.access.header, HEADER_BYTES);
-                self.talk.command(Protection::Mac, CREATE_STANDARD, &settings, &[])
-            }
-            Deed::CreateRecord => {
-                let Some(place) = self.files.slots.first() else {
-                    return FileStep::Done(PrepareOutcome::NotBlank);
-                };
-                let settings = created(place, FULL, self.files.access.record, SLOT_BYTES);
-                self.talk.command(Protection::Mac, CREATE_BACKUP, &settings, &[])
-            }
-            Deed::ChangeKey(role) => match self.change_key(role) {
-                Ok(command) => command,
-                Err(error) => return refused(&error),
-            },
-            Deed::LogIn => match self.login(KeyRole::Credit) {
-                Ok(login) => self.talk.log_in(login),
-                Err(error) => return refused(&error),
-            },
-            Deed::WriteRecord => {
-                let Some(place) = self.files.slots.first() else {
-                    return FileStep::Done(PrepareOutcome::NotBlank);
-                };
-                self.talk.command(Protection::Full, write, &span(place, SLOT_BYTES), &self.slot_bytes)
-            }
-            Deed::Commit => self.talk.command(Protection::Mac, COMMIT, &[], &[]),
-            Deed::WriteHeader => {
-                let span = span(&self.files.header, HEADER_BYTES);
-                self.talk.command(Protection::Mac, write, &span, &self.header_bytes)
-            }
-        };
-        FileStep::Transmit(command)
-    }
-
-    fn change_key(&mut self, role: KeyRole) -> Result<Command, KeyError> {
-        let own = role == KeyRole::Manage;
-        let number = number(&self.files, role);
-        let card = CardRef { uid: &self.uid, store: &self.header.store, version: self.header.key_version };
-        let Some(session) = self.talk.session() else { return Err(KeyError::NoSuchKey) };
-        let frame = session.change_key(&*self.keys, card, role, number, Earlier::Factory, own)?;
-        Ok(self.talk.change_key(&frame, own))
-    }
 }
 
 /// The roles that have a key in the application, the session's own last.
 pub(super) fn roles(files: &FilePlaces) -> &'static [KeyRole] {
     use KeyRole::{Credit, Debit, Manage, SunFile, SunMeta};
     if files.sun.is_some() { &[Debit, Credit, SunMeta, SunFile, Manage] } else { &[Debit, Credit, Manage] }
-}
-
-/// File, communication settings, access rights low byte first, size.
-fn created(place: &FilePlace, protection: u8, access: u16, length: usize) -> [u8; 7] {
-    let [low, high] = access.to_le_bytes();
-    let [l0, l1, l2, ..] = length.to_le_bytes();
-    [place.file, protection, low, high, l0, l1, l2]
 }
 
 fn refused(error: &KeyError) -> FileStep<PrepareOutcome> {

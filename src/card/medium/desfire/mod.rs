@@ -1,13 +1,14 @@
 //! The member record in files: MIFARE DESFire EV1 to EV3, and NTAG 424 DNA. What lives
 //! here: the conversation under a session (`talk`), which secure messaging a chip speaks
-//! (`channel`), reading (`read`), writing (`write`), preparing an empty card (`format`), moving
-//! one to newer keys (`moving`), and the address of an NTAG 424 (`address`), all without I/O.
+//! (`channel`), reading (`read`), writing (`write`), the file that holds the money (`value`),
+//! preparing an empty card (`format`), moving one to newer keys (`moving`), and the address of an
+//! NTAG 424 (`address`), all without I/O.
 //! What does not: the session's cryptography (`crypto::ev1`, `crypto::ev2`), its keys (`keys`),
 //! and where the files are (`firmware-protocols/cards/`).
 //!
 //! ```text
-//!  select ─ header, open ─ ours? its check right? ─ EV1? ─ log in ─ record ─► Pair
-//!                                            writing: ─ new record ─ CommitTransaction ─► written
+//!  select ─ header, open ─ ours? its check right? ─ EV1? ─ log in ─ record ─ value ─► Pair
+//!                             writing: ─ Debit or Credit ─ new record ─ CommitTransaction ─► written
 //!                                            the card forgets what was not committed
 //! ```
 
@@ -17,11 +18,12 @@ mod format;
 mod moving;
 mod read;
 mod talk;
+mod value;
 mod write;
 
 pub(super) use format::FileFormatting;
 pub(super) use moving::FileMoving;
-pub(super) use read::{FileReading, FileStep};
+pub(super) use read::{FileReading, FileStep, Wish};
 pub(super) use write::FileWriting;
 
 use crate::card::keys::KeyRole;

@@ -5,18 +5,19 @@
 //!
 //! ```text
 //!  key versions ─ log in (credit) ─ header cleared ─ log in (manage) ─ keys, the session's own last
-//!       └── all new ──────────────────────────► log in (credit, new) ─ header
+//!       └── all new ──────────────────────────► log in (credit, new) ─ which files? ─ header
 //!  NTAG 424: the address gets its settings before the keys, and is written before the header
 //! ```
 //! ChangeKey sets a key and its version in one. While the header is empty the card says
-//! `unformatted`, so that no gateway logs in to it with keys that it may not have any more.
+//! `unformatted`, so that no gateway logs in to it with keys that it may not have any more. Which
+//! layout it names again its files tell, under the session's MAC.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::address::{self, Address};
 use super::channel::{Chip, GET_VERSION, Messaging, chip};
-use super::format::{CHANGE_SETTINGS, KEY_VERSION, roles};
+use super::format::{CHANGE_SETTINGS, KEY_VERSION, LIST_FILES, roles};
 use super::read::FileStep;
 use super::talk::{Fault, Heard, Talk};
 use super::{number, read_and_write, span};
@@ -29,13 +30,15 @@ use crate::card::medium::moving::MoveOutcome;
 use crate::card::probe::Answer;
 use crate::card::record::{HEADER_BYTES, Header};
 use crate::ident::{CardUid, StoreId};
-use crate::protocols::cards::{CardLayout, FilePlace, FilePlaces};
+use crate::protocols::cards::{CardLayout, FilePlace, FilePlaces, Places};
 
 /// A card being moved, once the UID was seen.
 #[derive(Debug)]
 pub(in crate::card::medium) struct FileMoving {
     uid: CardUid,
     files: FilePlaces,
+    /// Those that the card can have, the newest first: their numbers and files.
+    layouts: Vec<(u8, Vec<u8>)>,
     keys: Arc<dyn KeyStore>,
     from: KeyVersion,
     /// As it will be.
@@ -56,6 +59,7 @@ enum At {
     Application,
     Chip,
     Version,
+    Files,
     Deed,
 }
 
@@ -69,6 +73,8 @@ enum Deed {
     /// From this version.
     ChangeKey(KeyRole, KeyVersion),
     WriteAddress,
+    /// DESFire: which files are there?
+    ListFiles,
     WriteHeader,
 }
 
@@ -101,6 +107,7 @@ impl FileMoving {
         let moving = Self {
             uid: uid.clone(),
             files: files.clone(),
+            layouts: layout.versions().filter_map(files_of).collect(),
             keys: Arc::clone(keys),
             from: torn.from,
             header,
@@ -150,6 +157,11 @@ impl FileMoving {
                 self.next_version()
             }
             (At::Version, _) => FileStep::Done(MoveOutcome::Cut),
+            (At::Files, names) => match self.layout_with(names) {
+                Some(layout) => self.named(layout),
+                // Nothing that was ever given out.
+                None => FileStep::Done(MoveOutcome::Refused),
+            },
             (At::Deed, _) => self.next_deed(),
         }
     }
@@ -162,6 +174,27 @@ impl FileMoving {
         }
         self.todo = self.missing();
         self.next_deed()
+    }
+
+    /// The newest layout of which all files are there.
+    fn layout_with(&self, names: &[u8]) -> Option<u8> {
+        let all = |files: &[u8]| files.iter().all(|file| names.contains(file));
+        self.layouts.iter().find(|(_, files)| all(files)).map(|(layout, _)| *layout)
+    }
+
+    /// The header names this layout.
+    fn named(&mut self, layout: u8) -> FileStep<MoveOutcome> {
+        self.header.layout = layout;
+        match self.header.encode(&self.uid, &*self.keys) {
+            Ok(bytes) => {
+                self.header_bytes = bytes;
+                self.next_deed()
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a move to newer keys stops");
+                FileStep::Done(MoveOutcome::Cut)
+            }
+        }
     }
 
     fn missing(&self) -> VecDeque<Deed> {
@@ -179,13 +212,16 @@ impl FileMoving {
         }
         todo.push_back(Deed::LogIn(KeyRole::Credit, new));
         todo.extend(self.address.as_ref().map(|_| Deed::WriteAddress));
+        if self.files.is_desfire() {
+            todo.push_back(Deed::ListFiles);
+        }
         todo.push_back(Deed::WriteHeader);
         todo
     }
 
     fn next_deed(&mut self) -> FileStep<MoveOutcome> {
-        self.at = At::Deed;
         let Some(deed) = self.todo.pop_front() else { return FileStep::Done(MoveOutcome::Moved) };
+        self.at = if matches!(deed, Deed::ListFiles) { At::Files } else { At::Deed };
         match self.command(deed) {
             Ok(command) => FileStep::Transmit(command),
             Err(error) => {
@@ -210,6 +246,7 @@ impl FileMoving {
                 let span = span(&self.files.header, HEADER_BYTES);
                 self.talk.command(Protection::Mac, write, &span, &bytes)
             }
+            Deed::ListFiles => self.talk.command(Protection::Mac, LIST_FILES, &[], &[]),
             Deed::Settings => {
                 let address = self.address.as_ref().zip(self.files.sun.as_ref());
                 let settings =
@@ -234,4 +271,11 @@ impl FileMoving {
         };
         Ok(command)
     }
+}
+
+/// A layout's number and its files.
+fn files_of(layout: &CardLayout) -> Option<(u8, Vec<u8>)> {
+    let Places::Files(files) = &layout.places else { return None };
+    let places = files.slots.iter().chain([&files.header]).map(|place| place.file);
+    Some((layout.layout, places.chain(files.value.map(|place| place.file)).collect()))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::channel::{Chip, GET_VERSION, Messaging, chip};
 use super::talk::{Fault, Heard, Talk};
-use super::{address, number, read_and_write, span};
+use super::{address, number, read_and_write, span, value};
 use crate::card::apdu::Command;
 use crate::card::crypto::ev2::Protection;
 use crate::card::keys::{CardRef, KeyError, KeyRole, KeyStore, Purpose};
@@ -14,7 +14,7 @@ use crate::card::probe::Answer;
 use crate::card::record::{HEADER_BYTES, Header, SLOT_BYTES};
 use crate::card::verdict::Refusal;
 use crate::ident::CardUid;
-use crate::protocols::cards::{CardLayout, FilePlace, FilePlaces};
+use crate::protocols::cards::{CardLayout, FilePlace, FilePlaces, Places};
 
 /// GetApplicationIDs.
 const LIST: u8 = 0x6A;
@@ -40,14 +40,25 @@ pub(in crate::card::medium) enum FileStep<T> {
     Done(T),
 }
 
+/// What a card is read for: it decides which key it is asked under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::card::medium) enum Wish {
+    Look,
+    /// To write a record with no more money than the card has.
+    Take,
+    /// To write one with more.
+    Give,
+}
+
 /// A card being read.
 #[derive(Debug)]
 pub(in crate::card::medium) struct FileReading {
     uid: CardUid,
     layout: Arc<CardLayout>,
-    files: FilePlaces,
+    /// Of the newest layout; once the header was read, of the card's own.
+    pub(super) files: FilePlaces,
     keys: Arc<dyn KeyStore>,
-    role: KeyRole,
+    wish: Wish,
     pub(super) talk: Talk,
     at: At,
     header: Option<Header>,
@@ -64,21 +75,22 @@ enum At {
     Version,
     LogIn,
     Slot,
+    Value,
 }
 
 impl FileReading {
-    /// Begins; the session it ends with is the role's.
+    /// Begins; the session it ends with may do what is wished.
     pub(in crate::card::medium) fn start(
         uid: CardUid,
         layout: Arc<CardLayout>,
         files: FilePlaces,
         keys: Arc<dyn KeyStore>,
-        role: KeyRole,
+        wish: Wish,
     ) -> (Self, Command) {
         let mut talk = Talk::new();
         let select = talk.select(&files.application);
         let at = At::Application;
-        (Self { uid, layout, files, keys, role, talk, at, header: None, got: Vec::new() }, select)
+        (Self { uid, layout, files, keys, wish, talk, at, header: None, got: Vec::new() }, select)
     }
 
     /// Goes on with what came of the last step.
@@ -121,11 +133,15 @@ impl FileReading {
                 self.got.push(bytes.to_vec());
                 self.next_slot()
             }
+            (At::Value, Ok(bytes)) => match value::read(&bytes) {
+                Some(fen) => self.found(Some(fen)),
+                None => FileStep::Done(Finding::ReaderError),
+            },
             // The header is ours and its files are not as we make them.
-            (At::Slot, Err(Fault::Status(NO_FILE | NOT_ALLOWED | NO_RIGHT | TOO_SHORT))) => {
+            (At::Slot | At::Value, Err(Fault::Status(NO_FILE | NOT_ALLOWED | NO_RIGHT | TOO_SHORT))) => {
                 refused(Refusal::DamagedRecord)
             }
-            (At::Version | At::Slot, Err(_)) => FileStep::Done(Finding::ReaderError),
+            (At::Version | At::Slot | At::Value, Err(_)) => FileStep::Done(Finding::ReaderError),
         }
     }
 
@@ -151,6 +167,9 @@ impl FileReading {
         if let Err(refusal) = self.address_proves(address, &header) {
             return refused(refusal);
         }
+        if let Some(Places::Files(files)) = self.layout.version(header.layout).map(|known| &known.places) {
+            self.files = files.clone();
+        }
         self.header = Some(header);
         if self.files.is_desfire() {
             return self.ask(At::Version, Protection::Plain, GET_VERSION, &[]);
@@ -161,8 +180,13 @@ impl FileReading {
     fn log_in(&mut self, messaging: Messaging) -> FileStep<Finding> {
         let Some(header) = &self.header else { return FileStep::Done(Finding::ReaderError) };
         let card = CardRef { uid: &self.uid, store: &header.store, version: header.key_version };
-        let number = number(&self.files, self.role);
-        let login = match messaging.login(&*self.keys, card, self.role, number) {
+        let role = match self.wish {
+            Wish::Look => KeyRole::Debit,
+            // The value file keeps the debit key from putting money on.
+            Wish::Take if self.files.value.is_some() => KeyRole::Debit,
+            Wish::Take | Wish::Give => KeyRole::Credit,
+        };
+        let login = match messaging.login(&*self.keys, card, role, number(&self.files, role)) {
             Ok(login) => login,
             Err(error) => return refused(no_key(&error)),
         };
@@ -188,9 +212,25 @@ impl FileReading {
             let span = span(place, SLOT_BYTES);
             return self.ask(At::Slot, Protection::Full, read, &span);
         }
+        match self.files.value {
+            Some(place) => self.ask(At::Value, Protection::Full, value::GET, &[place.file]),
+            None => self.found(None),
+        }
+    }
+
+    /// `fen`: what the value file holds, of a card that has one. Both are written in one
+    /// transaction; where they differ somebody wrote one past this program.
+    fn found(&mut self, fen: Option<i32>) -> FileStep<Finding> {
         let Some(header) = self.header.take() else { return FileStep::Done(Finding::ReaderError) };
         let slots: Vec<&[u8]> = self.got.iter().map(Vec::as_slice).collect();
-        FileStep::Done(finding(header, &slots, &self.uid, &*self.keys))
+        match finding(header, &slots, &self.uid, &*self.keys) {
+            Finding::Opened(opened)
+                if fen.is_some_and(|fen| value::of(&opened.current.record) != Some(fen)) =>
+            {
+                refused(Refusal::RecordConflict)
+            }
+            finding => FileStep::Done(finding),
+        }
     }
 }
 

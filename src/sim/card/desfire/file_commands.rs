@@ -2,7 +2,7 @@
 //! frames, sessions, applications and keys (`super`), and what a file holds (`files`).
 
 use super::super::ev2::Mode;
-use super::super::files::{AUTHENTICATION, Access, Contents, File, PARAMETER, Status, Want};
+use super::super::files::{AUTHENTICATION, Access, Change, Contents, File, PARAMETER, Status, Value, Want};
 use super::super::ntag424;
 use super::{DUPLICATE, Desfire, Done, Kind, LENGTH, OUT_OF_MEMORY};
 
@@ -35,16 +35,11 @@ impl Desfire {
                 };
                 (mode, low, high, contents)
             }
-            (0xCC, [mode, low, high, rest @ ..]) if rest.len() == 13 => {
-                let numbers: Vec<i32> =
-                    rest.as_chunks::<4>().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();
-                let [lower, upper, stored] = numbers.as_slice() else { return Err(LENGTH) };
-                if !(lower..=upper).contains(&stored) {
-                    return Err(PARAMETER);
-                }
-                let contents =
-                    Contents::Value { lower: *lower, upper: *upper, stored: *stored, waiting: None };
-                (mode, low, high, contents)
+            (0xCC, [mode, low, high, rest @ .., limited]) => {
+                let (&[lower, upper, stored], []) = rest.as_chunks::<4>() else { return Err(LENGTH) };
+                let numbers = [lower, upper, stored].map(i32::from_le_bytes);
+                let value = Value::new(numbers, *limited).ok_or(PARAMETER)?;
+                (mode, low, high, Contents::Value(value))
             }
             _ => return Err(LENGTH),
         };
@@ -131,12 +126,15 @@ impl Desfire {
 
     pub(super) fn change_value(&mut self, ins: u8, body: &[u8]) -> Result<Done, Status> {
         let channel = self.channel.clone();
-        let credit = ins == 0x0C;
-        let want = if credit { Want::Both } else { Want::Any };
+        let (want, change) = match ins {
+            0x0C => (Want::Both, Change::Credit),
+            0x1C => (Want::Write, Change::LimitedCredit),
+            _ => (Want::Any, Change::Debit),
+        };
         let mode = self.file(*body.first().ok_or(LENGTH)?)?.allow(want, channel.as_ref())?;
         let clear = self.unseal(mode, ins, body, 1)?;
         let [number, a, b, c, d] = clear.as_slice() else { return Err(LENGTH) };
-        self.file(*number)?.change_value(i32::from_le_bytes([*a, *b, *c, *d]), credit)?;
+        self.file(*number)?.change_value(i32::from_le_bytes([*a, *b, *c, *d]), change)?;
         Ok(Done::with(answer_mode(mode), Vec::new()))
     }
 }

@@ -331,7 +331,7 @@ impl Desfire {
             0xBD | 0xAD => self.read_file(ins, body),
             0x3D | 0x8D => self.write_file(ins, body),
             0x6C => self.get_value(ins, body),
-            0x0C | 0xDC => self.change_value(ins, body),
+            0x0C | 0x1C | 0xDC => self.change_value(ins, body),
             0xC4 => self.change_key(ins, body),
             0x5F => self.change_settings(ins, body),
             0x51 => {

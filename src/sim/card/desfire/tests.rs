@@ -172,6 +172,57 @@ fn values_keep_their_bounds() {
     assert_eq!(mac(&mut with_key(1), 0x0C, "03 01000000"), "91AE");
 }
 
+/// A value file with LimitedCredit on (01), which key 1 may use, made under the master key.
+fn with_limited_credit(number: u8) -> Desfire {
+    let mut card = empty();
+    send(&mut card, 0xCA, &format!("{AID} 0B 83"));
+    send(&mut card, 0x5A, AID);
+    log_in(&mut card, 0x71, 0, [0; 16]);
+    assert_eq!(mac(&mut card, 0xCC, "04 01 2011 00000000 E8030000 64000000 01"), "9100");
+    for wrong in [
+        "05 01 2011 00000000 E8030000 64000000 02",
+        "05 01 2011 65000000 E8030000 64000000 00",
+        "05 01 2011 00000000 63000000 64000000 00",
+    ] {
+        assert_eq!(mac(&mut card.clone(), 0xCC, wrong), "919E", "{wrong}");
+    }
+    assert_eq!(mac(&mut card.clone(), 0xCC, "05 01 2011 00000000 64000000 00"), "917E");
+    send(&mut card, 0x5A, AID);
+    assert_eq!(log_in(&mut card, 0x71, number, [0; 16]), "9100");
+    card
+}
+
+/// What the last transaction with a debit took, once, and no more (MF3ICDx1 data sheet, LimitedCredit).
+#[test]
+fn a_limited_credit_gives_back_the_last_debit_once() {
+    let mut card = with_limited_credit(1);
+    let settings = "02012011 00000000 E8030000 LIMIT000000 01 9100".replace(' ', "");
+    let limit = |card: &mut Desfire, is: &str| {
+        assert_eq!(mac(card, 0xF5, "04"), settings.replace("LIMIT", is));
+    };
+    limit(&mut card, "00");
+    assert_eq!(mac(&mut card.clone(), 0x1C, "04 01000000"), "91BE", "nothing was taken");
+    assert_eq!(mac(&mut card, 0xDC, "04 1E000000"), "9100");
+    assert_eq!(mac(&mut card.clone(), 0x1C, "04 01000000"), "91BE", "not committed");
+    assert_eq!(mac(&mut card, 0xDC, "04 02000000"), "9100");
+    assert_eq!(mac(&mut card, 0xC7, ""), "9100");
+    limit(&mut card, "20");
+    assert_eq!(mac(&mut card.clone(), 0x0C, "04 01000000"), "91AE", "key 1 has no Credit");
+    assert_eq!(mac(&mut card.clone(), 0x1C, "04 21000000"), "91BE");
+    assert_eq!(mac(&mut card.clone(), 0x1C, "04 FFFFFFFF"), "919E");
+    assert_eq!(mac(&mut card, 0x1C, "04 05000000"), "9100");
+    assert_eq!(mac(&mut card.clone(), 0x1C, "04 01000000"), "91BE", "twice");
+    let mut aborted = card.clone();
+    assert_eq!(mac(&mut aborted, 0xA7, ""), "9100");
+    limit(&mut aborted, "20");
+    assert_eq!(mac(&mut card, 0xC7, ""), "9100");
+    limit(&mut card, "00");
+    assert_eq!(mac(&mut card, 0x6C, "04"), "490000009100");
+    assert_eq!(mac(&mut card, 0x1C, "04 01000000"), "91BE");
+    // Where it is off, not even who may everything.
+    assert_eq!(mac(&mut with_key(2), 0x1C, "03 01000000"), "919D");
+}
+
 #[test]
 fn long_bodies_come_in_frames() {
     let mut card = with_key(2);

@@ -10,7 +10,7 @@ use crate::card::record::tests::store;
 const OLD: KeyVersion = KeyVersion(1);
 const NEW: KeyVersion = KeyVersion(2);
 
-fn go(line: &mut Line<'_>, technology: Technology, fresh: bool) -> Option<MoveOutcome> {
+pub(super) fn go(line: &mut Line<'_>, technology: Technology, fresh: bool) -> Option<MoveOutcome> {
     let (uid, store) = (uid(line.chip), store());
     let card = MovingCard { uid: &uid, technology, store: &store };
     let keys: Arc<dyn KeyStore> = Arc::new(keys());
