@@ -103,30 +103,28 @@ impl Service {
     /// Asks everything that fits, into a report. What failed is listed; what is wrong with the adapter
     /// shows at the next look.
     pub(super) async fn report_makers(&mut self, adapter: &mut Adapter, report: &mut VehicleReport) {
-        report.errors.extend(never_asked(self.agenda.never_asked()));
+        report::add_errors(report, never_asked(self.agenda.never_asked()));
         self.agenda.all_due();
         let until = Instant::now() + FOR_A_REPORT;
         let begun = self.now();
         while let Some(due) = self.agenda.next(begun) {
             if Instant::now() >= until {
                 let why = "the report would have taken too long";
-                report.errors.extend(report::left_out(self.agenda.due(begun), why));
+                report::add_errors(report, report::left_out(self.agenda.due(begun), why));
                 break;
             }
             if let Some(why) = self.other_bus(adapter, &due) {
-                report.errors.extend(report::left_out([due.request], &why));
+                report::add_errors(report, report::left_out([due.request], &why));
                 continue;
             }
             let (answers, failed) = match self.ask_maker(adapter, &due).await {
                 Ok(asked) => asked,
                 Err(error) => {
                     let failed = RequestError { request: due.request.to_string(), error: error.to_string() };
-                    report.errors.push(failed);
                     let now = self.now();
                     self.agenda.asked(&due, now, false);
-                    report
-                        .errors
-                        .extend(report::left_out(self.agenda.due(begun), "the adapter failed before"));
+                    let others = report::left_out(self.agenda.due(begun), "the adapter failed before");
+                    report::add_errors(report, [Some(failed), others].into_iter().flatten());
                     break;
                 }
             };
@@ -136,9 +134,8 @@ impl Service {
                     None => report.ecus.push(EcuReport { address, values, ..EcuReport::default() }),
                 }
             }
-            report
-                .errors
-                .extend(failed.map(|error| RequestError { request: due.request.to_string(), error }));
+            let failed = failed.map(|error| RequestError { request: due.request.to_string(), error });
+            report::add_errors(report, failed);
         }
         report::fit(report);
     }
