@@ -14,7 +14,9 @@ use crate::health::Trouble;
 use crate::ident::Vin;
 use crate::vehicle::adapter::Adapter;
 use crate::vehicle::agenda::{Agenda, Due, NeverAsked};
+use crate::vehicle::answer::Answer;
 use crate::vehicle::error::AdapterError;
+use crate::vehicle::gate::{Request, Target};
 use crate::vehicle::report;
 use crate::vehicle::signal_set::Value;
 use crate::vehicle::sources;
@@ -25,6 +27,8 @@ const AT_A_LOOK: usize = 6;
 const FOR_A_REPORT: Duration = Duration::from_secs(4);
 /// Commands that are never asked, named in a report one by one.
 const NEVER_ASKED_NAMED: usize = 20;
+/// Bytes of a message in one frame (ISO 15765-2 §9.6.2, normal addressing).
+const SINGLE_FRAME: usize = 7;
 /// This program was not written before this year: a clock before it is wrong.
 const THIS_YEAR: u16 = 2026;
 
@@ -152,10 +156,11 @@ impl Service {
     /// One command: its values by control unit, and why it gave none. A reply that breaks off is one
     /// that gave none: the others are asked all the same.
     async fn ask_maker(&mut self, adapter: &mut Adapter, due: &Due) -> Result<Asked, AdapterError> {
-        let answer = match adapter.ask(due.request, None).await {
+        let answer = match adapter.ask(due.request, due.lines).await {
             Err(error) if !error.is_fatal() => {
                 let now = self.now();
                 self.agenda.asked(due, now, false);
+                self.agenda.learned(due, None);
                 return Ok((Vec::new(), Some(error.code().into())));
             }
             answer => answer?,
@@ -164,6 +169,7 @@ impl Service {
         let mut failed = answer.trouble();
         let Some(command) = due.command() else { return Ok((Vec::new(), failed)) };
         let silent = answer.is_silence();
+        self.agenda.learned(due, sure_lines(due.request, &answer));
         let messages = command.of_its_unit(answer.messages);
         match (&failed, command.presumed_answer_id()) {
             (Some(why), Some(listened)) if silent => {
@@ -213,6 +219,17 @@ fn never_asked(all: &[NeverAsked]) -> impl Iterator<Item = RequestError> + '_ {
         error: format!("{more} more commands are never asked; the log names their files"),
     });
     named.chain(others)
+}
+
+/// How many lines a command with a wait of its own (`tmo`) is answered with, where that is sure: what one
+/// unit, asked by its own address, says in a single frame. The wait then ends with it.
+fn sure_lines(request: Request, answer: &Answer) -> Option<u8> {
+    let is_whole = answer.trouble().is_none() && answer.refusals.is_empty();
+    let of_one = request.target() != Target::Functional;
+    match answer.messages.as_slice() {
+        [only] if of_one && is_whole && only.payload.len() <= SINGLE_FRAME => request.wait_steps().map(|_| 1),
+        _ => None,
+    }
 }
 
 type Asked = (Vec<(String, Vec<PidValue>)>, Option<String>);
