@@ -78,7 +78,8 @@ fn ecu_report(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> EcuRepo
         .and_then(|payload| obd::four_bytes(payload, 2))
         .map(|data| MonitorStatus::read(data, &bundle.readiness));
     let frames = freeze_frames(record, ecu, bundle);
-    let mut snapshots = uds::report::snapshots(&record.told, ecu, bundle);
+    let maxima = maxima(record, ecu, bundle);
+    let mut snapshots = uds::report::snapshots(&record.told, ecu, &maxima, bundle);
     snapshots.retain(|snapshot| frames.iter().all(|frame| frame.code != snapshot.code));
     EcuReport {
         address: ecu.to_string(),
