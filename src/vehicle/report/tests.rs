@@ -233,6 +233,26 @@ fn what_the_annual_check_would_say() {
     assert_eq!(report.not_assessable_because, ["readiness-unknown", "codes-unknown", "scan-incomplete"]);
 }
 
+/// An adapter that is gone before the last list of codes was read promises nobody a pass.
+#[test]
+fn a_scan_that_broke_off_early_foretells_no_pass() {
+    let of = |request: &str, error: &str| RequestError { request: request.into(), error: error.into() };
+    for (name, told, errors, blocks) in [
+        ("before the last list", None, vec![], true),
+        ("in the middle of it", None, vec![of("0A", "adapter-gone")], true),
+        ("behind it", Some(("0A", "7E8", "4A 00")), vec![], false),
+        ("a car without one", None, vec![of("0A", "no data"), of("0906", "adapter-gone")], false),
+    ] {
+        let mut record = record(&HEALTHY);
+        record.told.extend(self::record(told.as_slice()).told);
+        (record.errors, record.broke_off) = (errors, Some("adapter-gone".into()));
+        let inspection = build(&record, &bundle()).inspection;
+        assert_eq!(inspection.ready, !blocks, "{name}");
+        let list = if blocks { &inspection.blocking } else { &inspection.notes };
+        assert!(list.contains(&"scan-incomplete".to_owned()), "{name}: {inspection:?}");
+    }
+}
+
 /// `docs/inspection.md`, row by row: engines that burn petrol and diesel, cars that burn nothing, and
 /// the edges of what counts.
 #[test]
