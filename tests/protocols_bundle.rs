@@ -16,7 +16,7 @@ fn shipped() -> PathBuf {
 fn decode(row: &PidRow, signal: &SignalRow, vector: &Vector) -> Option<VectorValue> {
     let data = &vector.data;
     let bit = |n: usize| u64::from(data[n / 8] >> (7 - n % 8) & 1);
-    if signal.when_bit.is_some_and(|n| bit(n) == 0) {
+    if signal.when_bit.is_some_and(|n| bit(n) == 0) || signal.unless_bit.is_some_and(|n| bit(n) == 1) {
         return None;
     }
     if signal.kind == SignalKind::Raw {
@@ -101,7 +101,7 @@ fn vectors_show_both_sides_of_every_condition() {
                 .any(|vector| vector.data.get(n / 8).is_some_and(|byte| byte >> (7 - n % 8) & 1 == value))
         };
         for signal in &row.signals {
-            if let Some(bit) = signal.when_bit {
+            for bit in [signal.when_bit, signal.unless_bit].into_iter().flatten() {
                 assert!(with_bit(bit, 0) && with_bit(bit, 1), "{what}: {}", signal.name);
             }
             if signal.signed {
@@ -309,6 +309,13 @@ fn a_bad_file_says_where_and_what_to_do() {
             "when_bit = 7 },\n  { name = \"egr_temperature_12\"",
             "signal \"egr_temperature_11\" stands twice",
             "its own `when_bit`",
+        ),
+        (
+            "obd/pids-90-FF.toml",
+            "when_bit = 7, unless_bit = 3, no_value = 65535 },\n  { name = \"nox_14\"",
+            "when_bit = 7, unless_bit = 72, no_value = 65535 },\n  { name = \"nox_14\"",
+            "signal \"nox_13\" lies outside the 72 bits of its PID",
+            "when_bit and unless_bit",
         ),
         (
             "obd/monitor-tests.toml",

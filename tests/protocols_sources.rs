@@ -15,7 +15,7 @@ fn shipped() -> PathBuf {
 }
 
 /// What a part of a `source` may begin with to count as a work.
-const WORKS: [&str; 10] = [
+const WORKS: [&str; 11] = [
     "Wikipedia OBD-II PIDs",
     "python-OBD",
     "OBDb SAEJ1979",
@@ -24,6 +24,7 @@ const WORKS: [&str; 10] = [
     "vagtune obd/pids.py",
     "Device-ELM327",
     "telemetry-obd add_commands",
+    "pcdf-core",
     "ISO 15031-5:2006",
     "General Motors service 06 descriptions",
 ];

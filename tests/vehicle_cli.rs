@@ -238,7 +238,9 @@ async fn a_car_that_goes_away_leaves_a_marked_report() {
         assert_eq!(report.vin.as_ref().map(|vin| vin.as_str()), Some(VIN), "{name}");
         assert!(!report.assessable && report.not_assessable_because.contains(&"scan-incomplete".into()));
         assert_eq!(report.inspection.blocking.contains(&"communication-failed".into()), !whole, "{name}");
-        assert!(!report.errors.is_empty() && report.errors.len() < 20, "{name}: {:?}", report.errors);
+        assert!(report.errors.len() < 20, "{name}: {:?}", report.errors);
+        let last = report.errors.last().map(|error| (error.request.as_str(), error.error.as_str()));
+        assert_eq!(last, Some(("scan", code)), "{name}");
     }
 }
 

@@ -95,5 +95,36 @@ async fn behind_it_stands_why_a_scan_broke_off() {
     let report = report::build(&record, &bundle);
     let errors: Vec<_> = report.errors.iter().map(|error| (&*error.request, &*error.error)).collect();
     assert!(errors.contains(&("010C", "7E8: answer too short (1 of 2 bytes)")), "{errors:?}");
-    assert!(errors.last().is_some_and(|(_, why)| *why == "adapter-hung"), "{errors:?}");
+    assert_eq!(errors.last(), Some(&("scan", "adapter-hung")), "{errors:?}");
+}
+
+/// A car that says that its full scale is another one (PID 4F): 101 of 400 kPa, where 255 is usual. Live
+/// it reads as in a report.
+#[tokio::test(flavor = "multi_thread")]
+async fn live_values_have_the_full_scale_that_the_car_gives() {
+    let dongle = Dongle::echoing_on_tcp(Arc::new(|command| {
+        let body = match plain(command) {
+            "0100" => "7E806410000200001",
+            "0120" => "7E806412000000001",
+            "0140" => "7E806414000020000",
+            "010B" => "7E803410B65",
+            "014F" => "7E806414F00000028",
+            _ => return good(command).into_bytes(),
+        };
+        format!("{body}\r\r>").into_bytes()
+    }))
+    .await;
+    let report = scan::scan_link(&dongle.link.parse().unwrap(), &bundle(), None, Locale::En).await.unwrap();
+    let reported = report.ecus[0].values.iter().find(|value| value.pid == "010B").unwrap();
+    assert_eq!(reported.value, 158.431_373);
+
+    let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_baygate"));
+    let words = ["watch", &dongle.link, "0B", "--rounds", "1", "--json", "--config", "/none.toml"];
+    let watching = program.args(words).kill_on_drop(true).output();
+    let told = tokio::time::timeout(vehicle_bay::DEADLINE, watching).await.unwrap().unwrap();
+    let text = String::from_utf8(told.stdout).unwrap();
+    let said = String::from_utf8_lossy(&told.stderr);
+    let line: serde_json::Value =
+        serde_json::from_str(text.trim()).unwrap_or_else(|_| panic!("{text}{said}"));
+    assert_eq!((line["ecu"].as_str(), line["value"].as_f64()), (Some("7E8"), reported.value.as_f64()));
 }

@@ -4,6 +4,7 @@
 
 mod vehicle_bay;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -85,6 +86,67 @@ async fn a_dongle_waits_as_long_as_the_file_says_and_then_as_before() {
     let slow = lines.iter().position(|line| *line == "22F187").unwrap();
     let told = |until: usize| lines[..until].iter().rev().find(|line| line.starts_with("ATST"));
     assert_eq!(told(slow), Some(&"ATST80"), "{lines:?}");
+}
+
+/// An answer in one frame is counted from the second question on, the wait told all the same. What comes
+/// in several frames or from several units is waited out, and so is one that grew: asked again at once,
+/// its value is not lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_of_one_frame_ends_the_wait() {
+    let grown = |counted: bool| match counted {
+        true => "7E8100862F18A070809".to_owned(),
+        false => "7E8100862F18A070809\r7E8210A0B".to_owned(),
+    };
+    let asked = AtomicU8::new(0);
+    let dongle = Dongle::echoing_on_tcp(Arc::new(move |command| {
+        let counted = command.len() % 2 == 1;
+        let body = match command.get(..6) {
+            Some("22F187") => "7E80462F18701".to_owned(),
+            Some("22F188") => "7E8100862F188020304\r7E8210506".to_owned(),
+            Some("220A01") => "7E804620A0103".to_owned(),
+            Some("22F18A") if asked.fetch_add(1, Ordering::Relaxed) == 0 => "7E80462F18A07".to_owned(),
+            Some("22F18A") => grown(counted),
+            _ => return good(command).into_bytes(),
+        };
+        format!("{body}\r\r>").into_bytes()
+    }))
+    .await;
+    let waits = r#""tmo":"80""#;
+    let commands = [
+        command(&format!(r#""hdr":"7E0","cmd":{{"22":"F187"}},{waits}"#), "ONE"),
+        command(&format!(r#""hdr":"7E0","cmd":{{"22":"F188"}},{waits}"#), "LONG"),
+        command(&format!(r#""hdr":"7DF","cmd":{{"22":"0A01"}},{waits}"#), "ALL"),
+        command(&format!(r#""hdr":"7E0","cmd":{{"22":"F18A"}},{waits}"#), "GROWN"),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_store(dir.path());
+    let bay = Bay::start_table(&store, with_set(dir.path(), &dongle.link, &commands), quick());
+    let times = |line: &str| dongle.heard_text().split('\r').filter(|heard| *heard == line).count();
+    bay.until("each a few times", |_| {
+        let waited_out = ["22F188", "220A01", "22F18A"].iter().all(|line| times(line) > 3);
+        waited_out && times("22F1871") > 3
+    })
+    .await;
+    let windows = bay.facts().await;
+    bay.stop().await;
+    assert_eq!(times("22F18A1"), 1, "once in vain");
+    assert_eq!((times("22F1881"), times("22F1882"), times("220A011")), (0, 0, 0));
+    let heard = dongle.heard_text();
+    let lines: Vec<&str> = heard.split('\r').collect();
+    let counted = lines.iter().position(|line| *line == "22F1871").unwrap();
+    assert!(!lines[counted..].contains(&"22F187"), "{lines:?}");
+    let told = |what: &str| lines[..counted].iter().rev().find(|line| line.starts_with(what));
+    assert_eq!([told("ATST"), told("ATAT")], [Some(&"ATST80"), Some(&"ATAT0")]);
+    let grown = lines.iter().position(|line| *line == "22F18A1").unwrap();
+    assert_eq!(lines[grown + 1..].iter().find(|line| line.starts_with("22")), Some(&"22F18A"));
+    let signals = windows.iter().filter(|(kind, _)| kind == "vehicle.signals");
+    let told: BTreeSet<(&str, String)> = signals
+        .flat_map(|(_, data)| data["signals"].as_array().unwrap())
+        .map(|signal| (signal["name"].as_str().unwrap(), signal["last"].to_string()))
+        .filter(|(name, _)| ["ONE", "LONG", "ALL", "GROWN"].contains(name))
+        .collect();
+    let values = [("ALL", "3.0"), ("GROWN", "7.0"), ("LONG", "2.0"), ("ONE", "1.0")];
+    assert_eq!(told, values.map(|(name, value)| (name, value.to_owned())).into());
 }
 
 /// Half of an answer that was waited for longer, then silence: the next question finds the usual wait.

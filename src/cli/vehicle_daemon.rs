@@ -17,10 +17,13 @@ use crate::config::values::Locale;
 use crate::event::vehicle::SignalWindow;
 use crate::ident::DeviceId;
 use crate::protocols::Bundle;
+use crate::vehicle::telemetry::LIVE_PIDS;
 
 /// A scan that the daemon could not answer at once is followed so long.
 const FOLLOW: Duration = Duration::from_secs(120);
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
+/// Windows of 10 s in a row without what is sampled: twice the longest pause of a car that stands.
+const MOST_PASSED: usize = 60;
 /// Of the picture of `watch`.
 const REDRAW: Duration = Duration::from_secs(1);
 
@@ -144,7 +147,8 @@ async fn follow(
     shown: &mut Shown,
 ) -> Result<(), Stopped> {
     tokio::pin!(events);
-    let mut printed = 0;
+    let (mut printed, mut passed) = (0, 0);
+    let most_passed = if is_sampled(wanted, bundle) { MOST_PASSED } else { 0 };
     let ending = wanted_to_end(shown.screen.is_some());
     tokio::pin!(ending);
     // The clock goes on between two windows, and the picture follows the terminal's size.
@@ -165,7 +169,16 @@ async fn follow(
         };
         let envelope: Value = serde_json::from_str(&event.data).unwrap_or_default();
         let Some(data) = envelope.get("data").filter(|data| data["link"] == id.as_str()) else { continue };
-        let data = only(data, wanted).ok_or(Stopped::NotPolled)?;
+        let data = match only(data, wanted) {
+            Some(data) => data,
+            // In this window the car was not asked, or said nothing; or it is another part of the window.
+            None if passed < most_passed => {
+                passed += 1;
+                continue;
+            }
+            None => return Err(Stopped::NotPolled),
+        };
+        passed = 0;
         if shown.screen.is_some() {
             let signals: Vec<SignalWindow> =
                 serde_json::from_value(data.get("signals").cloned().unwrap_or_default()).unwrap_or_default();
@@ -178,6 +191,12 @@ async fn follow(
         printed += 1;
     }
     Ok(())
+}
+
+/// Whether one of the wanted signals is what cars are asked for, now and then.
+fn is_sampled(wanted: &[String], bundle: &Bundle) -> bool {
+    let rows = LIVE_PIDS.iter().filter_map(|pid| bundle.pids.get(0x01, *pid));
+    rows.flat_map(|row| &row.signals).any(|signal| wanted.contains(&signal.name))
 }
 
 /// The window with the wanted signals alone; nothing when it has none of them.
@@ -205,4 +224,39 @@ fn print_window(data: &Value, bundle: &Bundle, global: &Global) {
         })
         .collect();
     println!("{}  {}", text(data, "to"), shown.join(" · "));
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A window of an engine that is off, or one half of a large window, ends nothing.
+    #[tokio::test]
+    async fn a_window_without_what_is_wanted_is_passed_by() {
+        let bundle = Bundle::load(std::path::Path::new("firmware-protocols")).unwrap();
+        let global = Global { config: "none.toml".into(), json: true, locale: Some(Locale::En) };
+        let window = |signal: &str| {
+            let data = json!({"data": {"link": "bay-1", "signals": [{"name": signal, "last": 1}]}});
+            Ok(SseEvent { data: data.to_string(), ..SseEvent::default() })
+        };
+        let never = ["Body.Door"; MOST_PASSED + 1];
+        for (wanted, signals, not_polled) in [
+            ("engine_speed", &["Body.Door", "engine_speed"][..], false),
+            ("engine_speed", &never[1..], false),
+            ("engine_speed", &never, true),
+            ("fuel_level", &["engine_speed"], true),
+            ("Body.Door", &["Body.Door"], false),
+        ] {
+            let id: DeviceId = "bay-1".parse().unwrap();
+            let mut shown = Shown::begin("bay-1".into(), "", &global);
+            let events = stream::iter(signals.iter().map(|signal| window(signal)));
+            let wanted = [wanted.to_owned()];
+            let followed = follow(&id, Some(1), &wanted, &bundle, &global, events, &mut shown).await;
+            assert_eq!(matches!(followed, Err(Stopped::NotPolled)), not_polled, "{wanted:?} {signals:?}");
+            assert!(not_polled || followed.is_ok());
+        }
+    }
 }

@@ -4,6 +4,7 @@
 mod board;
 mod screen;
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
@@ -23,14 +24,17 @@ use crate::event::vehicle::{PidValue, SignalWindow};
 use crate::protocols::Bundle;
 use crate::vehicle::adapter::Adapter;
 use crate::vehicle::gate::Request;
-use crate::vehicle::protocol::Protocol;
+use crate::vehicle::protocol::{EcuAddress, Protocol};
 use crate::vehicle::sampling::Sampling;
 use crate::vehicle::scan::{Contact, ScanError, contact};
 use crate::vehicle::telemetry::LIVE_PIDS;
-use crate::vehicle::{AdapterError, decode_pid};
+use crate::vehicle::{AdapterError, Maxima, decode_pid_within};
 
 /// Not faster than this, however fast the adapter is.
 const ROUND: Duration = Duration::from_millis(250);
+
+/// The full scales that a car may give for other PIDs (SAE J1979-DA, PIDs 4F and 50).
+const FULL_SCALES: [u8; 2] = [0x4F, 0x50];
 
 /// Shows live values of one vehicle / 显示一辆车的实时数据
 #[derive(Debug, Clone, clap::Args)]
@@ -145,12 +149,14 @@ impl Watch {
         let first = adapter.ask(Request::current(0x00), None).await?;
         adapter.learn(&first, &self.bundle.pids).await?;
         let pids: Vec<u8> = self.requests.iter().flat_map(|request| request.parameters()).copied().collect();
+        let maxima = self.full_scales(&mut adapter, &mut sampling, &pids).await?;
         let mut tick = interval(ROUND);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut done = 0;
         while self.rounds.is_none_or(|rounds| done < rounds) {
             tick.tick().await;
-            let round = self.ask(&mut adapter, &mut sampling, &pids).await?;
+            let heard = self.ask(&mut adapter, &mut sampling, &pids, &maxima).await?;
+            let round: Vec<_> = heard.into_iter().map(|(unit, value)| (unit.to_string(), value)).collect();
             // The reader of our output left: done.
             if shown.round(&round, self).is_err() {
                 return Ok(());
@@ -160,13 +166,32 @@ impl Watch {
         Ok(())
     }
 
+    /// What each unit gave as full scale, where a value that is shown depends on it: as in a report.
+    async fn full_scales(
+        &self,
+        adapter: &mut Adapter,
+        sampling: &mut Sampling,
+        pids: &[u8],
+    ) -> Result<BTreeMap<EcuAddress, Maxima>, AdapterError> {
+        let row = |pid: &u8| self.bundle.pids.get(0x01, *pid);
+        let depends = |pid: &u8| row(pid).is_some_and(|row| row.signals.iter().any(|s| s.maximum.is_some()));
+        let mut given: BTreeMap<EcuAddress, Vec<PidValue>> = BTreeMap::new();
+        if pids.iter().any(depends) {
+            for (unit, value) in self.ask(adapter, sampling, &FULL_SCALES, &BTreeMap::new()).await? {
+                given.entry(unit).or_default().push(value);
+            }
+        }
+        Ok(given.into_iter().map(|(unit, values)| (unit, Maxima::of(&values))).collect())
+    }
+
     async fn ask(
         &self,
         adapter: &mut Adapter,
         sampling: &mut Sampling,
         pids: &[u8],
-    ) -> Result<Vec<(String, PidValue)>, AdapterError> {
-        let table = &self.bundle.pids;
+        maxima: &BTreeMap<EcuAddress, Maxima>,
+    ) -> Result<Vec<(EcuAddress, PidValue)>, AdapterError> {
+        let (table, usual) = (&self.bundle.pids, Maxima::default());
         let outcomes = match sampling.ask(adapter, table, pids).await {
             Err(error) if error.is_fatal() => return Err(error),
             other => other.unwrap_or_default(),
@@ -174,8 +199,10 @@ impl Watch {
         let values = outcomes.iter().flat_map(|outcome| {
             outcome.messages.iter().flat_map(|message| {
                 let data = message.payload.get(2..).unwrap_or_default();
-                let decoded = table.get(0x01, outcome.pid).and_then(|row| decode_pid(row, data).ok());
-                decoded.into_iter().flatten().map(|value| (message.sender.to_string(), value))
+                let within = maxima.get(&message.sender).unwrap_or(&usual);
+                let row = table.get(0x01, outcome.pid);
+                let decoded = row.and_then(|row| decode_pid_within(row, data, within).ok());
+                decoded.into_iter().flatten().map(|value| (message.sender.clone(), value))
             })
         });
         Ok(values.collect())

@@ -62,6 +62,8 @@ pub struct SignalRow {
     pub signed: bool,
     /// The signal is there only when this bit (counted like `bit_offset`) is 1.
     pub when_bit: Option<usize>,
+    /// And only when this bit is 0: the sensor exists, and has nothing to say now.
+    pub unless_bit: Option<usize>,
     /// This raw value (unsigned) means "no value".
     pub no_value: Option<u64>,
     /// The car may give another full scale (PIDs 4F and 50).

@@ -39,6 +39,9 @@ struct Item {
     request: Request,
     due: Duration,
     misses: u8,
+    lines: Option<u8>,
+    /// Counted it failed once: it is waited for from then on.
+    uncounted: bool,
 }
 
 /// A command that is due.
@@ -47,6 +50,8 @@ pub struct Due {
     place: usize,
     /// What to ask.
     pub request: Request,
+    /// How many lines its answer had when it was asked last, where that is sure to stay so.
+    pub lines: Option<u8>,
     set: Arc<SignalSet>,
     command: usize,
 }
@@ -79,6 +84,8 @@ impl Agenda {
                         request,
                         due: Duration::ZERO,
                         misses: 0,
+                        lines: None,
+                        uncounted: false,
                     }),
                     Err(why) => agenda.never_asked.push(NeverAsked {
                         file: set.file().to_owned(),
@@ -115,7 +122,8 @@ impl Agenda {
         let waiting = self.items.iter().enumerate();
         let due = waiting.filter(|(_, item)| item.misses < MISSES && item.due <= now);
         let (place, item) = due.min_by_key(|(_, item)| item.due)?;
-        Some(Due { place, request: item.request, set: Arc::clone(&item.set), command: item.command })
+        let Item { request, lines, command, .. } = *item;
+        Some(Due { place, request, lines, set: Arc::clone(&item.set), command })
     }
 
     /// What is due, in the order of the files.
@@ -130,6 +138,15 @@ impl Agenda {
         if let Some(item) = self.items.get_mut(due.place) {
             item.due = now.saturating_add(every);
             item.misses = if answered { 0 } else { item.misses.saturating_add(1) };
+        }
+    }
+
+    /// How many lines the answer had, where that is sure. Where it is not any more, the number was wrong
+    /// and is not tried again.
+    pub fn learned(&mut self, due: &Due, lines: Option<u8>) {
+        if let Some(item) = self.items.get_mut(due.place) {
+            item.uncounted |= due.lines.is_some() && lines.is_none();
+            item.lines = lines.filter(|_| !item.uncounted);
         }
     }
 
@@ -215,6 +232,22 @@ mod tests {
         }
         agenda.all_due();
         assert_eq!(texts(&agenda, 6), ["220003", "220002", "220001"]);
+    }
+
+    #[test]
+    fn a_number_of_lines_that_was_wrong_is_not_tried_again() {
+        let mut agenda = Agenda::for_car(
+            &[set(&format!(r#"{{"commands":[{}]}}"#, command("7E0", "0001", 5, "")))],
+            None,
+            2027,
+        );
+        let mut told = Vec::new();
+        for lines in [Some(1), Some(1), None, Some(1), Some(1)] {
+            let due = agenda.next(Duration::ZERO).unwrap();
+            told.push(due.lines);
+            agenda.learned(&due, lines);
+        }
+        assert_eq!(told, [None, Some(1), Some(1), None, None]);
     }
 
     #[test]

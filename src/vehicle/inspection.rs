@@ -77,8 +77,12 @@ pub fn foresee(
     let looked_at = |dtc: &&DtcEntry| !by_obd || dtc.source == "obd";
     let stands =
         |state| ecus.iter().flat_map(|ecu| &ecu.dtcs).filter(looked_at).any(|dtc| dtc.state.contains(&state));
-    if record.broke_off.as_deref() == Some("car-silent") {
-        blocking.push("communication-failed".to_owned());
+    match record.broke_off.as_deref() {
+        Some("car-silent") => blocking.push("communication-failed".to_owned()),
+        // Nobody knows what the last list would have told.
+        Some(why) if !asked_for_permanent_codes(record, why) => blocking.push(INCOMPLETE.into()),
+        Some(_) => notes.push(INCOMPLETE.into()),
+        None => {}
     }
     if ecus.iter().any(|ecu| ecu.mil == Some(true)) {
         blocking.push("mil-on".into());
@@ -153,6 +157,12 @@ fn incomplete(ecus: &[EcuReport]) -> BTreeSet<&str> {
         .filter(|(_, state)| **state == Readiness::Incomplete)
         .map(|(name, _)| name.as_str())
         .collect()
+}
+
+/// Whether the car had its say about 0A, the last of the lists that count, before the scan broke off.
+fn asked_for_permanent_codes(record: &ScanRecord, broke_off: &str) -> bool {
+    let told = record.told.iter().any(|told| told.request.service() == 0x0A);
+    told || record.errors.iter().any(|error| error.request == "0A" && error.error != broke_off)
 }
 
 fn readiness_unknown(ecus: &[EcuReport]) -> bool {

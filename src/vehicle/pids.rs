@@ -66,7 +66,8 @@ pub fn decode_pid_within(row: &PidRow, data: &[u8], maxima: &Maxima) -> Result<V
 }
 
 fn signal_value(signal: &SignalRow, data: &[u8], maxima: &Maxima) -> Option<Value> {
-    if signal.when_bit.is_some_and(|place| bits(data, place, 1) != Some(1)) {
+    let bit_is = |place: Option<usize>, wanted| place.is_none_or(|n| bits(data, n, 1) == Some(wanted));
+    if !bit_is(signal.when_bit, 1) || !bit_is(signal.unless_bit, 0) {
         return None;
     }
     let raw = bits(data, signal.bit_offset, signal.bit_length)?;
@@ -199,6 +200,18 @@ mod tests {
         let trigger = decoded(0x8B, &[0x10, 0xFF, 0x33, 0xFF, 0xFF, 0xFF, 0xFF]);
         assert_eq!(trigger.keys().collect::<Vec<_>>(), ["dpf_regeneration_trigger"]);
         assert!(decoded(0x83, &[0; 9]).is_empty());
+        // A sensor that exists and has nothing to say now: no value, whatever its bytes hold.
+        for (pid, names) in [
+            (0x83, ["nox_11", "nox_12", "nox_21", "nox_22"]),
+            (0xA1, ["nox_corrected_11", "nox_corrected_12", "nox_corrected_21", "nox_corrected_22"]),
+            (0xA7, ["nox_13", "nox_14", "nox_23", "nox_24"]),
+            (0xA8, ["nox_corrected_13", "nox_corrected_14", "nox_corrected_23", "nox_corrected_24"]),
+        ] {
+            for (sensor, name) in names.into_iter().enumerate() {
+                let found = decoded(pid, &[0x0F | 0x10 << sensor, 0, 1, 0, 2, 0, 3, 0, 4]);
+                assert!(found.len() == 3 && !found.contains_key(name), "{pid:02X}: {found:?}");
+            }
+        }
         // 6B: the same sensor at 1 and at 4 degrees a bit.
         assert_eq!(decoded(0x6B, &[0x01, 0x64, 0, 0, 0])["egr_temperature_11"], 60.0);
         assert_eq!(decoded(0x6B, &[0x10, 0x64, 0, 0, 0])["egr_temperature_11"], 360.0);

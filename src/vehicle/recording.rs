@@ -101,12 +101,15 @@ impl Recording {
 
     /// What is kept, as a file. `None`: nothing that would tell anything.
     ///
-    /// `vin`: of the visit, masked wherever it stands in frames; a trace has it masked already.
+    /// `vin`: of the visit, masked wherever it stands in frames, and what may be another one with it;
+    /// a trace has it masked already.
     #[must_use]
     pub fn written(&self, link: &str, vin: Option<&Vin>) -> Option<Vec<u8>> {
         let mut written = self.written_at(link, Instant::now())?;
-        if let (Form::Candump, Some(vin)) = (self.form, vin) {
-            lines::mask_known(&mut written, vin.as_str());
+        if self.form == Form::Candump {
+            let known = vin.inspect(|vin| lines::mask_known(&mut written, vin.as_str())).is_some();
+            let which = if known { lines::Likely::WithDigit } else { lines::Likely::Any };
+            lines::mask_likely(&mut written, which);
         }
         Some(written)
     }
@@ -199,6 +202,22 @@ mod tests {
         assert_eq!(lines[1..], [question.to_owned(), "{\"t_ms\":3,\"dir\":\"rx\"}".to_owned()]);
         recording.clear();
         assert_eq!(text(&recording, now), None);
+    }
+
+    /// The visit's, or, where it gave none or a swapped unit's, the one that the car broadcasts.
+    #[test]
+    fn a_number_that_is_broadcast_is_in_no_log() {
+        let recording = Recording::new(Form::Candump);
+        recording.push(b"(1.0) can0 3E9#00314D3847444D39\n(1.0) can0 280#004B4C4D4E50\n");
+        for (vin, values) in [
+            (None, "30303030"),
+            (Some("1M8GDM9AXKP042788"), "4B4C4D4E"),
+            (Some("LSVAG2186E2100001"), "4B4C4D4E"),
+        ] {
+            let vin: Option<Vin> = vin.map(|vin| vin.parse().unwrap());
+            let text = String::from_utf8(recording.written("can://can0", vin.as_ref()).unwrap()).unwrap();
+            assert!(text.contains("3E9#0030303030303030") && text.contains(values), "{vin:?}: {text}");
+        }
     }
 
     #[test]

@@ -4,9 +4,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+mod fit;
 mod monitors;
 mod record;
 
+pub(super) use fit::{add_errors, fit};
 pub use record::{INFO_ASKED, NO_INFO, NO_PID, ScanRecord, Told, is_info_unknown, left_out};
 
 use super::dtc_words::dtc_words;
@@ -18,17 +20,10 @@ use super::powertrain::{self, Evidence};
 use super::protocol::EcuAddress;
 use super::uds;
 use crate::event::vehicle::{
-    DtcEntry, DtcState, EcuReport, FreezeFrame, Inspection, PidValue, Powertrain, Readiness, RequestError,
-    StoreFacts, VehicleReport, VinSource,
+    DtcEntry, DtcState, EcuReport, FreezeFrame, PidValue, Powertrain, Readiness, RequestError, StoreFacts,
+    VehicleReport, VinSource,
 };
 use crate::protocols::Bundle;
-
-/// Largest `data` of an event: the envelope around it takes below 1 KiB of the 64.
-const MAX_REPORT_BYTES: usize = 62 * 1024;
-/// Entries of each list beside the control units, and
-const MOST_ENTRIES: usize = 50;
-/// characters of an error, where nothing else makes the report fit.
-const ERROR_CHARS: usize = 200;
 
 /// Makes the report.
 #[must_use]
@@ -64,10 +59,10 @@ pub fn build(record: &ScanRecord, bundle: &Bundle) -> VehicleReport {
         not_assessable_because,
         inspection: inspection::foresee(record, &ecus, powertrain, since),
         ecus,
-        // In front: the last of the scan's own says why it broke off.
         errors: [too_short(record, bundle), record.errors.clone()].concat(),
         store_facts: StoreFacts::default(),
     };
+    report.errors.extend(record.broke_off.as_deref().map(fit::why_it_broke_off));
     fit(&mut report);
     report
 }
@@ -83,7 +78,8 @@ fn ecu_report(record: &ScanRecord, ecu: &EcuAddress, bundle: &Bundle) -> EcuRepo
         .and_then(|payload| obd::four_bytes(payload, 2))
         .map(|data| MonitorStatus::read(data, &bundle.readiness));
     let frames = freeze_frames(record, ecu, bundle);
-    let mut snapshots = uds::report::snapshots(&record.told, ecu, bundle);
+    let maxima = maxima(record, ecu, bundle);
+    let mut snapshots = uds::report::snapshots(&record.told, ecu, &maxima, bundle);
     snapshots.retain(|snapshot| frames.iter().all(|frame| frame.code != snapshot.code));
     EcuReport {
         address: ecu.to_string(),
@@ -259,56 +255,6 @@ fn powertrain(record: &ScanRecord) -> Powertrain {
     let fuel = byte(Request::current(0x51), 2).or_else(|| byte(Request::data_by_identifier(0xF451), 3));
     let pids = record.ecus().iter().flat_map(|ecu| record.supported(ecu)).collect();
     powertrain::detect(&Evidence { fuel, pids })
-}
-
-/// Keeps the report within an event: the least needed goes first, and it is said.
-pub(super) fn fit(report: &mut VehicleReport) {
-    let too_large =
-        |report: &VehicleReport| serde_json::to_vec(report).is_ok_and(|json| json.len() > MAX_REPORT_BYTES);
-    type Cut = (&'static str, fn(&mut EcuReport));
-    let cuts: [Cut; 8] = [
-        ("extended data of codes", |ecu| ecu.dtcs.iter_mut().for_each(|dtc| dtc.extended_data = None)),
-        ("monitor tests that passed", |ecu| ecu.monitor_tests.retain(|test| !test.passed)),
-        ("freeze frames", |ecu| ecu.freeze_frames.clear()),
-        ("texts of codes", |ecu| ecu.dtcs.iter_mut().for_each(|dtc| dtc.text = None)),
-        ("values", |ecu| ecu.values.clear()),
-        ("codes beyond 50 of an ECU", |ecu| ecu.dtcs.truncate(50)),
-        ("in-use ratios and monitor tests", |ecu| {
-            ecu.iupr.clear();
-            ecu.monitor_tests.clear();
-        }),
-        ("calibrations and identification", |ecu| {
-            ecu.calibration_ids.clear();
-            ecu.cvns.clear();
-            ecu.identification.clear();
-        }),
-    ];
-    for (what, cut) in cuts {
-        if !too_large(report) {
-            return;
-        }
-        report.ecus.iter_mut().for_each(cut);
-        report
-            .errors
-            .push(RequestError { request: "report".into(), error: format!("too large: left out {what}") });
-    }
-    if !too_large(report) {
-        return;
-    }
-    // No car is like this. What is left must fit all the same: a report that the log refuses
-    // is scanned for again and again.
-    report.errors.truncate(MOST_ENTRIES);
-    for error in &mut report.errors {
-        error.request = error.request.chars().take(ERROR_CHARS).collect();
-        error.error = error.error.chars().take(ERROR_CHARS).collect();
-    }
-    let Inspection { blocking, notes, .. } = &mut report.inspection;
-    for list in [blocking, notes, &mut report.not_assessable_because] {
-        list.truncate(MOST_ENTRIES);
-    }
-    let error = "too large: left out errors beyond 50 and the last control units".to_owned();
-    report.errors.push(RequestError { request: "report".into(), error });
-    while too_large(report) && report.ecus.pop().is_some() {}
 }
 
 #[cfg(test)]

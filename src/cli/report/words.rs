@@ -158,6 +158,9 @@ pub fn evidence(name: &str, bundle: &Bundle, locale: Locale) -> String {
 
 /// What a request asked for.
 pub fn request(request: &str, bundle: &Bundle, locale: Locale) -> String {
+    if request == "scan" {
+        return locale.pick("读取至此中断", "the reading broke off here").to_owned();
+    }
     // Requests that were left out stand side by side, all of a kind.
     let first = request.split(' ').next().unwrap_or_default();
     let bytes = hex::decode(first).unwrap_or_default();
@@ -212,6 +215,12 @@ pub fn failure(error: &str, locale: Locale) -> String {
         "adapter-gone" => "适配器已断开",
         "adapter-hung" => "适配器无响应",
         "adapter-restarting" => "适配器反复重启",
+        "adapter-garbled" => "适配器应答为乱码",
+        "reply-spoilt" => "应答有误",
+        "line-loses-characters" => "连接丢失字符",
+        "car-silent" => "车辆不再应答",
+        "bus-off" => "总线关闭",
+        "wrong-bitrate" => "总线速率不符",
         "general reject" => "拒绝",
         "service not supported" => "不支持该服务",
         "sub-function not supported" => "不支持该子功能",
@@ -300,9 +309,11 @@ mod tests {
         assert_eq!(request("0906", &bundle(), Locale::ZhCn), "标定校验码");
         assert_eq!(request("010C", &bundle(), Locale::En), "Engine speed");
         assert_eq!(request("report", &bundle(), Locale::En), "");
+        assert_eq!(request("scan", &bundle(), Locale::ZhCn), "读取至此中断");
         assert_eq!(request("021800 021900", &bundle(), Locale::En), "freeze frame");
         for (error, zh) in [
             ("no data", "无应答"),
+            ("car-silent", "车辆不再应答"),
             ("7E8: conditions not correct (22)", "7E8：条件不满足 (22)"),
             ("too large: left out values", "too large: left out values"),
             ("left out: not in the table of PIDs", "未读取：数据项表中没有"),

@@ -43,6 +43,7 @@ struct SignalFile {
     #[serde(default)]
     unit: String,
     when_bit: Option<usize>,
+    unless_bit: Option<usize>,
     no_value: Option<u64>,
     maximum: Option<Maximum>,
     map: Option<BTreeMap<String, String>>,
@@ -168,15 +169,16 @@ impl Check<'_> {
         let (bit_offset, bit_length) = placed.unwrap_or_default();
         let within = (1..=32).contains(&bit_length)
             && bit_offset.saturating_add(bit_length) <= bits
-            && signal.when_bit.is_none_or(|bit| bit < bits);
+            && [signal.when_bit, signal.unless_bit].into_iter().flatten().all(|bit| bit < bits);
         // What is not understood has no place; whatever its length, all of it is shown.
         let alone = bits == 0 && signal.bit_offset.is_none() && signal.bit_length.is_none();
-        let fits = if signal.raw { alone && signal.when_bit.is_none() } else { within };
+        let always = signal.when_bit.is_none() && signal.unless_bit.is_none();
+        let fits = if signal.raw { alone && always } else { within };
         if !fits {
             self.error(
                 span.clone(),
                 format!("signal {name:?} lies outside the {bits} bits of its PID"),
-                "check bytes, bit_offset, bit_length (1 to 32) and when_bit",
+                "check bytes, bit_offset, bit_length (1 to 32), when_bit and unless_bit",
             );
         }
         if signal.maximum.as_ref().is_some_and(|maximum| maximum.usual <= 0.0) {
@@ -215,6 +217,7 @@ impl Check<'_> {
             bit_length,
             signed: signal.signed,
             when_bit: signal.when_bit,
+            unless_bit: signal.unless_bit,
             no_value: signal.no_value,
             maximum: signal.maximum,
             kind: kind.filter(|_| fits)?,

@@ -2,7 +2,8 @@
 //! simulator's replay and `decode --dbc`. VINs are masked as in a recording (`recording::frames`):
 //! frames are held back until a number is known, so that one that is broadcast never stands in the
 //! file, however the session ends. The first one that is told may be another's (a unit from another
-//! car): what was held is masked as if none were known, too.
+//! car), and the car's own never be told: what was held is masked as if none were known, too, and
+//! what comes later wherever it may be the end of a number ([`Likely`]).
 //!
 //! ```text
 //! (1795437263.104220) can0 7DF#0201000000000000 T
@@ -16,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::link::can::Frame;
 use crate::vehicle::recording::frames::FrameLines;
-use crate::vehicle::recording::lines::{mask_known, mask_likely};
+use crate::vehicle::recording::lines::{Likely, mask_known, mask_likely};
 
 /// Held back at most: some seven seconds of a bus at its limit; a car tells its number sooner.
 const MOST_HELD: usize = 4 << 20;
@@ -64,9 +65,7 @@ impl FrameTrace {
         for number in self.lines.numbers() {
             mask_known(&mut held, number);
         }
-        if !self.released {
-            mask_likely(&mut held);
-        }
+        mask_likely(&mut held, if self.released { Likely::WithDigit } else { Likely::Any });
         self.released = !self.lines.numbers().is_empty();
         let Some(out) = &mut self.out else { return };
         if let Err(error) = out.write_all(&held) {
@@ -136,21 +135,24 @@ mod tests {
     #[test]
     fn a_broadcast_number_is_hidden_whoever_answers_first() {
         let broadcast = frame(0x3E9, "00314D3847444D39");
-        for (name, first, broadcast_between) in [
-            ("none, filled up", vec![frame(0x7E9, "0362F19055555555")], true),
-            ("none in 09 02, filled up", vec![frame(0x7E9, "0349020055555555")], true),
-            ("never set", told_by(0x7E9, "XXXXXXXXXXXXXXXXX"), true),
-            ("another car's", told_by(0x7E9, "LSVAG2186E2100001"), false),
+        let others = told_by(0x7E9, "LSVAG2186E2100001");
+        for (name, first, then) in [
+            ("none, filled up", vec![frame(0x7E9, "0362F19055555555")], told_by(0x7E8, VIN)),
+            ("none in 09 02, filled up", vec![frame(0x7E9, "0349020055555555")], told_by(0x7E8, VIN)),
+            ("never set", told_by(0x7E9, "XXXXXXXXXXXXXXXXX"), told_by(0x7E8, VIN)),
+            ("another car's", others.clone(), told_by(0x7E8, VIN)),
+            ("another car's alone", others, vec![frame(0x7E8, "037F2231")]),
         ] {
             let mut frames = vec![broadcast.clone()];
             frames.extend(first);
-            frames.extend(broadcast_between.then(|| broadcast.clone()));
-            frames.extend(told_by(0x7E8, VIN));
             frames.push(broadcast.clone());
+            frames.extend(then);
+            // The middle of it, and its end.
+            frames.extend([broadcast.clone(), frame(0x3E9, "02504B3034323738")]);
             let lines = written(&frames);
             assert_eq!(lines.len(), frames.len(), "{name}");
             let hidden = lines.iter().filter(|line| *line == "3E9#0030303030303030").count();
-            assert_eq!(hidden, 2 + usize::from(broadcast_between), "{name}: {lines:?}");
+            assert_eq!((hidden, lines[lines.len() - 1].as_str()), (3, "3E9#0230303030303030"), "{name}");
             for piece in VIN.as_bytes().windows(4) {
                 let digits = hex::encode_upper(piece);
                 assert!(lines.iter().all(|line| !line.contains(&digits)), "{name}: {lines:?}");
@@ -158,7 +160,7 @@ mod tests {
         }
     }
 
-    /// Where a number is known the bus is written as it was, and answers always.
+    /// Where a number is known letters are written as they were, and answers always.
     #[test]
     fn what_only_looks_like_a_number_stays_where_one_is_known() {
         let (answer, other) = (frame(0x7E8, "0441423650"), frame(0x3E9, "0041424344454647"));

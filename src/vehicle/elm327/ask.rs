@@ -189,6 +189,8 @@ impl Adapter {
                 }
             } else if answer.is_spoilt() && left.spoilt > 0 {
                 left.spoilt -= 1;
+                // The message may have grown, and the digit have cut it.
+                counted = counted.filter(|_| answer.incomplete.is_empty());
             } else if left.more_patience(&answer) {
                 // A "wait" is a line too: counted, it would end the listening.
                 counted = None;

@@ -31,7 +31,7 @@ impl Adapter {
         let plain = Outgoing::Obd(request);
         let counted = lines.map_or(plain, |lines| Outgoing::ObdCounted(request, lines));
         // Over a slow line the echo may take longer than the wait that the digit ends.
-        let hurry = !self.tries_digit && !self.port_mut().typing_pays();
+        let hurry = !self.tries_digit && !self.port_mut().typing_pays(request.wait());
         if hurry && counted.is_fragile() && !plain.is_fragile() {
             return Ok(Ok(plain));
         }

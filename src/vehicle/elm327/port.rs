@@ -211,10 +211,11 @@ impl Port {
         self.reader.linefeeds()
     }
 
-    /// Whether typing a line with care costs less than what its digit saves.
+    /// Whether typing a line with care costs less than what its digit saves: `told`, where the adapter was
+    /// told how long to wait.
     #[must_use]
-    pub fn typing_pays(&self) -> bool {
-        self.pace.typing_pays()
+    pub fn typing_pays(&self, told: Option<Duration>) -> bool {
+        self.pace.typing_pays(told)
     }
 
     /// How many bytes came since the stream was opened.

@@ -23,14 +23,25 @@ pub fn mask_known(log: &mut [u8], vin: &str) {
     }
 }
 
-/// Masks what may be a piece of a number that nobody knows: as many of its characters in a row. Not in
+/// Which rows of a number's characters may be a piece of a number that nobody told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Likely {
+    /// All: no number is known yet.
+    Any,
+    /// Those with a digit. Another number is known, so most rows are values; the end of each number, which
+    /// says which car it is, is digits (ISO 3779: the last four), and most pieces of it have one.
+    WithDigit,
+}
+
+/// Masks what may be a piece of a number that nobody told: as many of its characters in a row. Not in
 /// questions and answers: those that hold one are followed ([`super::frames`]), the others are values.
-pub fn mask_likely(log: &mut [u8]) {
+pub fn mask_likely(log: &mut [u8], which: Likely) {
     let lines = log.split_mut(|byte| *byte == b'\n').filter(|line| !is_diagnosis(line));
     for digits in lines.filter_map(data_of) {
         let (pairs, _) = digits.as_chunks_mut::<2>();
         for row in pairs.chunk_by_mut(|one, next| is_vin_character(*one) && is_vin_character(*next)) {
-            if row.len() >= PIECE {
+            let is_digit = |pair: &[u8; 2]| matches!(pair, [b'3', b'0'..=b'9']);
+            if row.len() >= PIECE && (which == Likely::Any || row.iter().any(is_digit)) {
                 row.fill(*b"30");
             }
         }
@@ -82,10 +93,23 @@ mod tests {
     fn what_looks_like_a_number_is_masked_where_none_is_known() {
         let mut log =
             b"(1.000000) can0 3E9#00314D3847444D39 R\n(1.000000) can0 3E9#00314D384F474D39 T\n".to_vec();
-        mask_likely(&mut log);
+        mask_likely(&mut log, Likely::Any);
         let text = String::from_utf8(log).unwrap();
         let (number, others) = ("3E9#0030303030303030 R", "3E9#00314D384F474D39 T");
         assert!(text.contains(number) && text.contains(others), "{text}");
+    }
+
+    /// Beside a number that is known: its own pieces go as known ones, a digit may be another's end.
+    #[test]
+    fn beside_a_known_number_rows_without_a_digit_stay() {
+        for (data, kept) in
+            [("004B4C4D4E50", true), ("004B4C4D4E35", false), ("0031323334", false), ("00313233", true)]
+        {
+            let line = format!("(1.000000) can0 3E9#{data} R");
+            let mut log = line.clone().into_bytes();
+            mask_likely(&mut log, Likely::WithDigit);
+            assert_eq!(String::from_utf8(log).unwrap() == line, kept, "{data}");
+        }
     }
 
     /// The values of an answer are none.
@@ -104,7 +128,7 @@ mod tests {
         ] {
             let line = format!("(1.000000) can0 {frame} R");
             let mut log = line.clone().into_bytes();
-            mask_likely(&mut log);
+            mask_likely(&mut log, Likely::Any);
             assert_eq!(String::from_utf8(log).unwrap() == line, kept, "{frame}");
         }
     }

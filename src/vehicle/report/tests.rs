@@ -4,11 +4,11 @@ use crate::event::vehicle::{Adapter, Readiness, VinCheck};
 use crate::vehicle::protocol::Protocol;
 use uuid::Uuid;
 
-fn bundle() -> Bundle {
+pub(super) fn bundle() -> Bundle {
     Bundle::load(std::path::Path::new("firmware-protocols")).unwrap()
 }
 
-fn record(told: &[(&str, &str, &str)]) -> ScanRecord {
+pub(super) fn record(told: &[(&str, &str, &str)]) -> ScanRecord {
     ScanRecord {
         visit: Uuid::nil(),
         link: "bay-1".parse().unwrap(),
@@ -31,7 +31,7 @@ fn record(told: &[(&str, &str, &str)]) -> ScanRecord {
 }
 
 /// One ECU with nothing wrong: readiness complete, long since cleared.
-const HEALTHY: [(&str, &str, &str); 6] = [
+pub(super) const HEALTHY: [(&str, &str, &str); 6] = [
     ("0100", "7E8", "41 00 BE 3E A8 13"),
     ("0101", "7E8", "41 01 00 07 65 00"),
     ("010C", "7E8", "41 0C 0C B2"),
@@ -142,45 +142,6 @@ fn a_report_always_fits_an_event() {
     assert!(report.errors.iter().any(|error| error.error.contains("too large")));
 }
 
-/// Whatever part of it has no end.
-#[test]
-fn an_absurd_report_fits_an_event_too() {
-    type Absurd = fn(&mut VehicleReport);
-    let absurd: [(&str, Absurd); 5] = [
-        ("errors", |report| {
-            let error = RequestError { request: "0100".into(), error: "无应答".repeat(100) };
-            report.errors = vec![error; 2000];
-        }),
-        ("identification", |report| {
-            let said = (0..5000).map(|n| (format!("F{n:04}"), "0".repeat(20)));
-            report.ecus[0].identification = said.collect();
-        }),
-        ("calibrations", |report| report.ecus[0].calibration_ids = vec!["A".repeat(16); 9000]),
-        ("in-use ratios", |report| report.ecus[0].iupr = vec![serde_json::json!({"name": "x"}); 9000]),
-        ("control units", |report| {
-            let dtc = DtcEntry {
-                code: "P0300".into(),
-                state: vec![DtcState::Confirmed],
-                source: "obd".into(),
-                status_raw: None,
-                failure_type: None,
-                extended_data: None,
-                text: None,
-            };
-            let unit = EcuReport { dtcs: vec![dtc; 60], ..report.ecus[0].clone() };
-            report.ecus = vec![unit; 500];
-        }),
-    ];
-    for (what, absurd) in absurd {
-        let mut report = build(&record(&HEALTHY), &bundle());
-        absurd(&mut report);
-        fit(&mut report);
-        assert!(serde_json::to_vec(&report).unwrap().len() <= MAX_REPORT_BYTES, "{what}");
-        assert!(report.errors.iter().any(|error| error.error.contains("too large")), "{what}");
-        assert!(!report.ecus.is_empty(), "{what}");
-    }
-}
-
 #[test]
 fn what_drives_the_car_without_its_fuel_type() {
     // (masks: 0C is bit 0x00100000 of the first, 5B bit 0x20 of the third; expected)
@@ -270,6 +231,26 @@ fn what_the_annual_check_would_say() {
     let report = build(&nothing, &bundle());
     assert_eq!(report.inspection.blocking, ["communication-failed", "readiness-unknown", "codes-unknown"]);
     assert_eq!(report.not_assessable_because, ["readiness-unknown", "codes-unknown", "scan-incomplete"]);
+}
+
+/// An adapter that is gone before the last list of codes was read promises nobody a pass.
+#[test]
+fn a_scan_that_broke_off_early_foretells_no_pass() {
+    let of = |request: &str, error: &str| RequestError { request: request.into(), error: error.into() };
+    for (name, told, errors, blocks) in [
+        ("before the last list", None, vec![], true),
+        ("in the middle of it", None, vec![of("0A", "adapter-gone")], true),
+        ("behind it", Some(("0A", "7E8", "4A 00")), vec![], false),
+        ("a car without one", None, vec![of("0A", "no data"), of("0906", "adapter-gone")], false),
+    ] {
+        let mut record = record(&HEALTHY);
+        record.told.extend(self::record(told.as_slice()).told);
+        (record.errors, record.broke_off) = (errors, Some("adapter-gone".into()));
+        let inspection = build(&record, &bundle()).inspection;
+        assert_eq!(inspection.ready, !blocks, "{name}");
+        let list = if blocks { &inspection.blocking } else { &inspection.notes };
+        assert!(list.contains(&"scan-incomplete".to_owned()), "{name}: {inspection:?}");
+    }
 }
 
 /// `docs/inspection.md`, row by row: engines that burn petrol and diesel, cars that burn nothing, and

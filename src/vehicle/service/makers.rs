@@ -14,7 +14,9 @@ use crate::health::Trouble;
 use crate::ident::Vin;
 use crate::vehicle::adapter::Adapter;
 use crate::vehicle::agenda::{Agenda, Due, NeverAsked};
+use crate::vehicle::answer::Answer;
 use crate::vehicle::error::AdapterError;
+use crate::vehicle::gate::{Request, Target};
 use crate::vehicle::report;
 use crate::vehicle::signal_set::Value;
 use crate::vehicle::sources;
@@ -25,6 +27,8 @@ const AT_A_LOOK: usize = 6;
 const FOR_A_REPORT: Duration = Duration::from_secs(4);
 /// Commands that are never asked, named in a report one by one.
 const NEVER_ASKED_NAMED: usize = 20;
+/// Bytes of a message in one frame (ISO 15765-2 §9.6.2, normal addressing).
+const SINGLE_FRAME: usize = 7;
 /// This program was not written before this year: a clock before it is wrong.
 const THIS_YEAR: u16 = 2026;
 
@@ -103,30 +107,28 @@ impl Service {
     /// Asks everything that fits, into a report. What failed is listed; what is wrong with the adapter
     /// shows at the next look.
     pub(super) async fn report_makers(&mut self, adapter: &mut Adapter, report: &mut VehicleReport) {
-        report.errors.extend(never_asked(self.agenda.never_asked()));
+        report::add_errors(report, never_asked(self.agenda.never_asked()));
         self.agenda.all_due();
         let until = Instant::now() + FOR_A_REPORT;
         let begun = self.now();
         while let Some(due) = self.agenda.next(begun) {
             if Instant::now() >= until {
                 let why = "the report would have taken too long";
-                report.errors.extend(report::left_out(self.agenda.due(begun), why));
+                report::add_errors(report, report::left_out(self.agenda.due(begun), why));
                 break;
             }
             if let Some(why) = self.other_bus(adapter, &due) {
-                report.errors.extend(report::left_out([due.request], &why));
+                report::add_errors(report, report::left_out([due.request], &why));
                 continue;
             }
             let (answers, failed) = match self.ask_maker(adapter, &due).await {
                 Ok(asked) => asked,
                 Err(error) => {
                     let failed = RequestError { request: due.request.to_string(), error: error.to_string() };
-                    report.errors.push(failed);
                     let now = self.now();
                     self.agenda.asked(&due, now, false);
-                    report
-                        .errors
-                        .extend(report::left_out(self.agenda.due(begun), "the adapter failed before"));
+                    let others = report::left_out(self.agenda.due(begun), "the adapter failed before");
+                    report::add_errors(report, [Some(failed), others].into_iter().flatten());
                     break;
                 }
             };
@@ -136,9 +138,8 @@ impl Service {
                     None => report.ecus.push(EcuReport { address, values, ..EcuReport::default() }),
                 }
             }
-            report
-                .errors
-                .extend(failed.map(|error| RequestError { request: due.request.to_string(), error }));
+            let failed = failed.map(|error| RequestError { request: due.request.to_string(), error });
+            report::add_errors(report, failed);
         }
         report::fit(report);
     }
@@ -155,10 +156,11 @@ impl Service {
     /// One command: its values by control unit, and why it gave none. A reply that breaks off is one
     /// that gave none: the others are asked all the same.
     async fn ask_maker(&mut self, adapter: &mut Adapter, due: &Due) -> Result<Asked, AdapterError> {
-        let answer = match adapter.ask(due.request, None).await {
+        let answer = match adapter.ask(due.request, due.lines).await {
             Err(error) if !error.is_fatal() => {
                 let now = self.now();
                 self.agenda.asked(due, now, false);
+                self.agenda.learned(due, None);
                 return Ok((Vec::new(), Some(error.code().into())));
             }
             answer => answer?,
@@ -167,6 +169,7 @@ impl Service {
         let mut failed = answer.trouble();
         let Some(command) = due.command() else { return Ok((Vec::new(), failed)) };
         let silent = answer.is_silence();
+        self.agenda.learned(due, sure_lines(due.request, &answer));
         let messages = command.of_its_unit(answer.messages);
         match (&failed, command.presumed_answer_id()) {
             (Some(why), Some(listened)) if silent => {
@@ -216,6 +219,17 @@ fn never_asked(all: &[NeverAsked]) -> impl Iterator<Item = RequestError> + '_ {
         error: format!("{more} more commands are never asked; the log names their files"),
     });
     named.chain(others)
+}
+
+/// How many lines a command with a wait of its own (`tmo`) is answered with, where that is sure: what one
+/// unit, asked by its own address, says in a single frame. The wait then ends with it.
+fn sure_lines(request: Request, answer: &Answer) -> Option<u8> {
+    let is_whole = answer.trouble().is_none() && answer.refusals.is_empty();
+    let of_one = request.target() != Target::Functional;
+    match answer.messages.as_slice() {
+        [only] if of_one && is_whole && only.payload.len() <= SINGLE_FRAME => request.wait_steps().map(|_| 1),
+        _ => None,
+    }
 }
 
 type Asked = (Vec<(String, Vec<PidValue>)>, Option<String>);

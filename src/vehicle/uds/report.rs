@@ -10,7 +10,7 @@ use crate::event::Text;
 use crate::event::vehicle::{DtcEntry, DtcState, FreezeFrame, PidValue, Readiness, SupportedCodes};
 use crate::protocols::Bundle;
 use crate::vehicle::dtc_words::dtc_words;
-use crate::vehicle::pids::decode_pid;
+use crate::vehicle::pids::{Maxima, decode_pid_within};
 use crate::vehicle::protocol::EcuAddress;
 use crate::vehicle::report::Told;
 
@@ -136,9 +136,10 @@ fn entry(dtc: Dtc, format: DtcFormat, status: Status, permanent: bool, text: Opt
 }
 
 /// What was measured when a unit stored its codes: of each snapshot what J1979 knows (F4xx).
-/// The maker's own identifiers cannot be read without his table and are left out.
+/// The maker's own identifiers cannot be read without his table and are left out. `maxima`: what the
+/// unit gave.
 #[must_use]
-pub fn snapshots(told: &[Told], ecu: &EcuAddress, bundle: &Bundle) -> Vec<FreezeFrame> {
+pub fn snapshots(told: &[Told], ecu: &EcuAddress, maxima: &Maxima, bundle: &Bundle) -> Vec<FreezeFrame> {
     let row = |did: u16| match did.to_be_bytes() {
         [0xF4, pid] => bundle.pids.get(0x02, pid),
         _ => None,
@@ -149,7 +150,7 @@ pub fn snapshots(told: &[Told], ecu: &EcuAddress, bundle: &Bundle) -> Vec<Freeze
         for record in detail.records {
             let decoded = record.values.iter().filter_map(|(did, data)| {
                 let row = row(*did).filter(|row| !row.is_told_elsewhere())?;
-                decode_pid(row, data).ok()
+                decode_pid_within(row, data, maxima).ok()
             });
             let values: Vec<PidValue> = decoded
                 .flatten()
@@ -214,7 +215,7 @@ mod tests {
             told("19020D", "59 02 FF 04 20 00 AF 01 71 17 27 03 00 00 50"),
             told("1942330D1E", "59 42 33 FF FF 04 02 04 20 00 08"),
             told("195533", "59 55 33 FF 04 04 20 00 08 04 30 00 08"),
-            told("1904042000FF", "59 04 04 20 00 AF 01 03 F4 0C 25 80 F4 0D 40 12 34 07"),
+            told("1904042000FF", "59 04 04 20 00 AF 01 04 F4 0C 25 80 F4 0D 40 F4 0B 65 12 34 07"),
             told("1906042000FF", "59 06 04 20 00 AF 01 03 02 11"),
             told("1906017117FF", "59 06 01 71 17 27"),
             told("190A", "59 0A DF 04 20 00 AF 01 71 17 27 03 00 00 50 03 01 00 40"),
@@ -251,10 +252,17 @@ mod tests {
         use Readiness::{Complete, Incomplete};
         let groups: Vec<_> = readiness_groups(&told, &ecu).into_iter().collect();
         assert_eq!(groups, [("01".into(), Incomplete), ("02".into(), Complete)], "03 has no codes");
-        let frames = snapshots(&told, &ecu, &bundle);
+        let given = PidValue {
+            pid: "014F".into(),
+            name: "max_intake_manifold_pressure".into(),
+            value: 400.into(),
+            unit: "kPa".into(),
+        };
+        let frames = snapshots(&told, &ecu, &Maxima::of(&[given]), &bundle);
         assert_eq!((frames.len(), frames[0].code.as_str()), (1, "P0420"));
         let values: Vec<_> = frames[0].values.iter().map(|v| (v.pid.as_str(), v.value.as_f64())).collect();
-        assert_eq!(values, [("020C", Some(2400.0)), ("020D", Some(64.0))]);
+        let scaled = ("020B", Some(158.431_373)); // 101 of 400 kPa, where 255 is usual
+        assert_eq!(values, [("020C", Some(2400.0)), ("020D", Some(64.0)), scaled]);
         let identification = identification(&told, &ecu);
         assert_eq!(identification["part_number"], "37805-5AA");
         assert_eq!(identification["hardware_number"], "0102");

@@ -4,7 +4,7 @@ use super::*;
 use crate::cli::report::sample;
 use crate::config::values::Locale;
 use crate::event::maintenance::MaintenanceWarning;
-use crate::event::vehicle::VehicleReport;
+use crate::event::vehicle::{RequestError, VehicleReport};
 use crate::protocols::Bundle;
 
 fn page(report: &VehicleReport, warnings: &[MaintenanceWarning], locale: Locale, store: &str) -> String {
@@ -213,6 +213,26 @@ fn tags_are_balanced() {
         }
     }
     assert_eq!(open, [] as [&str; 0]);
+}
+
+/// On the page and on a terminal alike.
+#[test]
+fn why_the_reading_broke_off_is_the_last_line_of_what_failed() {
+    let mut report = sample::report();
+    let broke_off = RequestError { request: "scan".into(), error: "car-silent".into() };
+    report.errors.push(broke_off);
+    let bundle = Bundle::load(std::path::Path::new("firmware-protocols")).unwrap();
+    let zone = jiff::tz::TimeZone::UTC;
+    for (locale, failed, why) in [
+        (Locale::ZhCn, "无应答", ["读取至此中断", "车辆不再应答"]),
+        (Locale::En, "no data", ["the reading broke off here", "car-silent"]),
+    ] {
+        let view = View { report: &report, warnings: &[], bundle: &bundle, locale, zone: &zone, store: None };
+        for shown in [render(view), crate::cli::report::table::render(view, false)] {
+            let (before, behind) = shown.rsplit_once(failed).unwrap();
+            assert!(why.iter().all(|word| behind.contains(word) && !before.contains(word)), "{shown}");
+        }
+    }
 }
 
 proptest! {

@@ -22,10 +22,10 @@ impl Pace {
         self.patience = Some(patience);
     }
 
-    /// Whether the way there and back of an echo is shorter than the wait it saves. Unknown: it
-    /// is, as on a cable.
-    pub(super) fn typing_pays(&self) -> bool {
-        match (self.echo, self.patience) {
+    /// Whether the way there and back of an echo is shorter than the wait it saves: `told`, or as it was
+    /// seen. Unknown: it is, as on a cable.
+    pub(super) fn typing_pays(&self, told: Option<Duration>) -> bool {
+        match (self.echo, told.or(self.patience)) {
             (Some(echo), Some(patience)) => echo < patience,
             _ => true,
         }
@@ -39,16 +39,17 @@ mod tests {
     #[test]
     fn typing_pays_where_the_line_is_quicker_than_the_wait() {
         let mut pace = Pace::default();
-        assert!(pace.typing_pays(), "nothing is known");
+        assert!(pace.typing_pays(None), "nothing is known");
         pace.waited_out(Duration::from_millis(20));
-        assert!(pace.typing_pays());
+        assert!(pace.typing_pays(None));
         pace.echoed(Duration::from_millis(51));
-        assert!(!pace.typing_pays(), "a radio link, a quick car");
+        assert!(!pace.typing_pays(None), "a radio link, a quick car");
+        assert!(pace.typing_pays(Some(Duration::from_millis(512))), "one that is told to wait");
         // One echo was late; the line is a cable.
         pace.echoed(Duration::from_millis(1));
         pace.echoed(Duration::from_millis(300));
-        assert!(pace.typing_pays());
+        assert!(pace.typing_pays(None));
         pace.waited_out(Duration::ZERO);
-        assert!(!pace.typing_pays());
+        assert!(!pace.typing_pays(None));
     }
 }

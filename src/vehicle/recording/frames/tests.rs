@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::lines::{mask_known, mask_likely};
+use super::super::lines::{Likely, mask_known, mask_likely};
 use super::*;
 use crate::link::can::Id;
 use crate::vehicle::candump;
@@ -152,7 +152,7 @@ proptest! {
         }
         let mut written = recording.written("can://can0", None).unwrap();
         mask_known(&mut written, VIN);
-        mask_likely(&mut written);
+        mask_likely(&mut written, Likely::Any);
         let text = String::from_utf8(written).unwrap();
         prop_assert_eq!(text.lines().filter(|line| candump::parse(line.as_bytes()).is_some()).count(), frames.len());
     }
