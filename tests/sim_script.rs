@@ -157,7 +157,8 @@ async fn frame(wire: &mut Wire, data: &str) -> String {
     wire.until(b'\r').await
 }
 
-/// The car and the cable on slcan; an adapter's faults are refused before anything happens.
+/// The car, the cable and the adapter on slcan; what only an ELM327 has is refused before anything
+/// happens.
 #[tokio::test]
 async fn a_script_plays_on_slcan() {
     let mut sim =
@@ -196,15 +197,56 @@ async fn a_script_plays_on_slcan() {
         play(&mut sim, "{ plug = { drift = false, units = 1 } }").await;
         assert_eq!(frame(&mut wire, "0201050000000000").await, "t7E880341058200000000\r", "{action}");
     }
+    faults_on_slcan(&mut sim, &mut wire).await;
+    play(&mut sim, "\"freeze\"").await;
+    wire.send(b"V\r").await;
+    assert!(wire.silent(Duration::from_millis(300)).await);
+    drop(wire);
     play(&mut sim, "\"vanish\"").await;
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
     play(&mut sim, "\"return\"").await;
-    drop(Wire::tcp(address).await);
+    let mut wire = Wire::tcp(address).await;
+    wire.send(b"V\r").await;
+    assert_eq!(wire.until(b'\r').await, "V1013\r");
+    drop(wire);
 
-    let script = "step = [{ at = \"0s\", do = \"vanish\" }, { at = \"90s\", do = \"brown-out\" }]";
+    let script = "step = [{ at = \"0s\", do = \"vanish\" }, { at = \"90s\", do = { say = \"STOPPED\" } }]";
     let refused = Script::from_toml(script).unwrap().play(&mut sim).await;
     assert_eq!(refused, Err(SpecError::Step("1m 30s".into())));
     drop(Wire::tcp(address).await);
+}
+
+/// Lines that are wrong, half an answer, and a loss of power that nothing tells of.
+async fn faults_on_slcan(sim: &mut SlcanSim, wire: &mut Wire) {
+    let (asked, well, wrong) = ("0201050000000000", "t7E880341058200000000\r", "t7E88034105*200000000\r");
+    for (action, expected) in [
+        ("\"garble\"", wrong),
+        ("{ garble-every = 0 }", well),
+        ("{ garble-every = 2 }", well),
+        ("{ garble-every = 1 }", wrong),
+        ("{ garble-every = 0 }", well),
+    ] {
+        play(&mut *sim, action).await;
+        assert_eq!(frame(wire, asked).await, expected, "{action}");
+    }
+    play(&mut *sim, "\"nulls\"").await;
+    let told = frame(wire, asked).await;
+    assert!(told.contains('\0') && told.replace('\0', "") == well, "{told:?}");
+    // Of the rest of the VIN one frame of two.
+    play(&mut *sim, "\"half\"").await;
+    assert_eq!(frame(wire, "0209020000000000").await, "t7E881014490201314D38\r");
+    wire.send(b"t7E083000000000000000\r").await;
+    assert_eq!(wire.until(b'\r').await, "z\r");
+    assert_eq!(wire.until(b'\r').await, "t7E882147444D3941584B\r");
+    assert!(wire.silent(Duration::from_millis(100)).await);
+    play(&mut *sim, "\"brown-out\"").await;
+    wire.send(b"t7DF80201050000000000\rF\rV\r").await;
+    assert_eq!(wire.until(b'\r').await, "\u{7}\u{7}V1013\r", "off the bus, and nothing told of it");
+    wire.send(b"O\r").await;
+    assert_eq!(wire.until(7).await, "\u{7}", "its bit rate is lost too");
+    wire.send(b"S6\rO\r").await;
+    assert_eq!((wire.until(b'\r').await, wire.until(b'\r').await), ("\r".into(), "\r".into()));
+    assert_eq!(frame(wire, asked).await, well);
 }
 
 /// A line the program says when its device is there, and the program.
@@ -265,14 +307,15 @@ async fn the_program_plays_a_script_and_is_a_truck() {
 fn what_cannot_be_played_there_is_refused_in_words() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("day.toml");
-    std::fs::write(&path, "step = [{ at = \"90s\", do = \"brown-out\" }]").unwrap();
-    let path = path.to_str().unwrap();
+    std::fs::write(&path, "step = [{ at = \"90s\", do = { say = \"STOPPED\" } }]").unwrap();
+    let power = dir.path().join("power.toml");
+    std::fs::write(&power, "step = [{ at = \"90s\", do = \"brown-out\" }]").unwrap();
+    let (path, power) = (path.to_str().unwrap(), power.to_str().unwrap());
     // (arguments, words in English, words in Chinese)
-    let cases: [(&[&str], &str, &str); 10] = [
+    let cases: [(&[&str], &str, &str); 9] = [
         (&["--slcan", "--pty", "--script", path], "1m 30s", "1m 30s 的步骤"),
-        (&["--can", "vcan-none", "--script", path], "1m 30s", "1m 30s 的步骤"),
+        (&["--can", "vcan-none", "--script", power], "1m 30s", "1m 30s 的步骤"),
         (&["--pty", "--truck"], "--slcan or --can", "卡车"),
-        (&["--pty", "--slcan", "--garble-every", "3"], "--garble-every", "--garble-every"),
         (&["--can", "vcan-none", "--garble-every", "3"], "--garble-every", "--garble-every"),
         (&["--pty", "--replay", path, "--script", path], "--script", "--script"),
         (&["--pty", "--slcan", "--line-ms", "50"], "--line-ms", "--line-ms"),

@@ -1,11 +1,17 @@
 //! The proof that cars are only read: every feature is driven against a tap that records all
 //! bytes on their way to the adapter, commands of the adapter included, and each command must
-//! stand on a list written down here from the standards ([`list`]), apart from the gate's own. What
-//! clears codes appears once, and only behind a person's confirmation.
+//! stand on a list written down here from the standards ([`list`]; on a bus each frame, [`frames`]),
+//! apart from the gate's own. What clears codes appears once, and only behind a person's confirmation.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "vehicle_read_only/bus_day.rs"]
+mod bus_day;
+#[path = "vehicle_read_only/buses.rs"]
+mod buses;
 #[path = "vehicle_read_only/clearing.rs"]
 mod clearing;
+#[path = "vehicle_read_only/frames.rs"]
+mod frames;
 #[path = "vehicle_read_only/hostile.rs"]
 mod hostile;
 #[path = "vehicle_read_only/list.rs"]

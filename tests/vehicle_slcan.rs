@@ -1,10 +1,12 @@
 //! slcan links through real pseudo-terminals and TCP, against the simulated adapter,
 //! which shares no codec with the driver. Here: adapters of many habits, and every line of a day;
-//! bit rates, trucks, visits and clearings each have a file beside.
+//! faults, bit rates, trucks, visits and clearings each have a file beside.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "vehicle_slcan/clearing.rs"]
 mod clearing;
+#[path = "vehicle_slcan/faults.rs"]
+mod faults;
 #[path = "vehicle_slcan/patience.rs"]
 mod patience;
 #[path = "vehicle_slcan/rates.rs"]

@@ -263,6 +263,26 @@ fn refusal_text(code: u8) -> &'static str {
 }
 
 impl Answer {
+    /// With what an earlier try brought of units that are silent or broke off in this one.
+    #[must_use]
+    pub fn completed_by(mut self, earlier: Self) -> Self {
+        let told: Vec<EcuAddress> = self.messages.iter().map(|message| message.sender.clone()).collect();
+        self.messages.extend(earlier.messages.into_iter().filter(|message| !told.contains(&message.sender)));
+        self.messages.sort_by(|a, b| a.sender.cmp(&b.sender));
+        let answered = |ecu: &EcuAddress| self.messages.iter().any(|message| message.sender == *ecu);
+        let is_new = |(ecu, _): &(EcuAddress, u8)| !self.refusals.iter().any(|(other, _)| other == ecu);
+        let refusals: Vec<_> = earlier.refusals.into_iter().filter(is_new).collect();
+        self.refusals.extend(refusals);
+        self.refusals.retain(|(ecu, _)| !answered(ecu));
+        self.incomplete.retain(|ecu| !answered(ecu));
+        self.pending.retain(|ecu| !answered(ecu));
+        if !self.messages.is_empty() {
+            self.complaints.retain(|complaint| !complaint.is_silence());
+        }
+        self.garbage += earlier.garbage;
+        self
+    }
+
     /// Sorts what came in answer to `request`: answers, refusals, promises to answer, and
     /// what belongs to an earlier question.
     #[must_use]
@@ -299,5 +319,34 @@ fn sort_in(message: Message, request: Request, answer: &mut Answer) {
             }
         }
         _ => answer.late += 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_tries_complete_each_other() {
+        let ecu = |name: &str| EcuAddress(name.into());
+        let message = |name: &str, last: u8| Message { sender: ecu(name), payload: vec![0x43, last] };
+        let earlier = Answer {
+            messages: vec![message("7E8", 1), message("7EA", 3)],
+            refusals: vec![(ecu("7E9"), 0x21), (ecu("7EB"), 0x12)],
+            garbage: 1,
+            ..Answer::default()
+        };
+        let again = Answer {
+            messages: vec![message("7E9", 2), message("7EA", 4)],
+            incomplete: vec![ecu("7E8")],
+            garbage: 2,
+            ..Answer::default()
+        };
+        let both = again.completed_by(earlier.clone());
+        assert_eq!(both.messages, [message("7E8", 1), message("7E9", 2), message("7EA", 4)]);
+        assert_eq!((both.incomplete, both.refusals, both.garbage), (vec![], vec![(ecu("7EB"), 0x12)], 3));
+        let silent = Answer { complaints: vec![Complaint::NoData], ..Answer::default() };
+        let kept = silent.completed_by(earlier.clone());
+        assert_eq!((kept.messages, kept.complaints), (earlier.messages, vec![]));
     }
 }

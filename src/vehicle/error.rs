@@ -89,6 +89,11 @@ pub enum AdapterError {
         "the device is no usable slcan adapter ({0}); check the link's address and the adapter's firmware"
     )]
     NotSlcan(String),
+    /// An slcan adapter is no longer on the bus, or hangs.
+    #[error(
+        "{0} is no longer on the bus: it restarted or hangs; it is opened anew; if it happens often, check its plug and supply"
+    )]
+    Unjoined(String),
     /// It restarts again and again.
     #[error("the adapter restarts again and again; check its plug and the car's battery")]
     Restarting,
@@ -108,6 +113,7 @@ impl AdapterError {
             Self::Misheard(_) => "line-loses-characters",
             Self::HalfReply(_) => "half-reply",
             Self::Hung(_) => "adapter-hung",
+            Self::Unjoined(_) => "adapter-restarted",
             Self::Restarting => "adapter-restarting",
             Self::Interface(interface) => interface.reason(),
             Self::WrongBitRate { .. } => "wrong-bitrate",
@@ -144,6 +150,7 @@ impl AdapterError {
             | Self::Misheard(_)
             | Self::HalfReply(_)
             | Self::Hung(_)
+            | Self::Unjoined(_)
             | Self::Restarting => DeviceStatus::Degraded,
         }
     }
@@ -196,6 +203,9 @@ impl AdapterError {
             }
             Self::NotSlcan(why) => {
                 format!("该设备不是可用的 slcan 适配器（{why}）；请检查地址和适配器固件")
+            }
+            Self::Unjoined(name) => {
+                format!("{name} 已不在总线上：适配器曾重启或无响应，正在重新打开；若经常发生请检查插头和供电")
             }
             Self::Restarting => "适配器反复重启；请检查插头和车辆电瓶".into(),
         };

@@ -23,6 +23,9 @@ use crate::ident::Vin;
 const KEPT_FOR: Duration = Duration::from_secs(60);
 /// And the oldest, beyond so many bytes: a scan has about 60 KiB.
 const KEPT_BYTES: usize = 1 << 20;
+/// Of questions and answers on a bus beside: a full bus has 1 MiB of its own talk in two seconds,
+/// and a warning rests on what was asked in the ten before.
+const KEPT_ANSWERS: usize = 256 << 10;
 /// A line costs so much beside its text.
 const LINE_BYTES: usize = 48;
 
@@ -55,10 +58,19 @@ pub struct Recording {
 
 #[derive(Debug, Default)]
 struct Ring {
-    lines: VecDeque<(Instant, Box<[u8]>)>,
-    bytes: usize,
+    /// Everything, but …
+    lines: Lines,
+    /// … questions and answers on a bus.
+    answers: Lines,
     /// The beginning of a line.
     partial: Vec<u8>,
+}
+
+/// Lines and when they came, oldest first.
+#[derive(Debug, Default)]
+struct Lines {
+    lines: VecDeque<(Instant, Box<[u8]>)>,
+    bytes: usize,
 }
 
 impl Recording {
@@ -85,18 +97,27 @@ impl Recording {
             ring.partial.push(byte);
             if byte == b'\n' || ring.partial.len() > KEPT_BYTES {
                 let line = std::mem::take(&mut ring.partial).into_boxed_slice();
-                ring.bytes += line.len() + LINE_BYTES;
-                ring.lines.push_back((now, line));
+                ring.lines.push(line, now);
             }
         }
+        ring.forget(now);
+    }
+
+    /// Keeps a whole line of a question or an answer: a bus's own talk does not push it out.
+    pub fn push_answer(&self, line: &[u8]) {
+        self.push_answer_at(line, Instant::now());
+    }
+
+    fn push_answer_at(&self, line: &[u8], now: Instant) {
+        let mut ring = self.lock();
+        ring.answers.push(line.into(), now);
         ring.forget(now);
     }
 
     /// Forgets everything: the next car's visit begins.
     pub fn clear(&self) {
         let mut ring = self.lock();
-        ring.lines.clear();
-        ring.bytes = 0;
+        (ring.lines, ring.answers) = (Lines::default(), Lines::default());
     }
 
     /// What is kept, as a file. `None`: nothing that would tell anything.
@@ -117,8 +138,10 @@ impl Recording {
     fn written_at(&self, link: &str, now: Instant) -> Option<Vec<u8>> {
         let mut ring = self.lock();
         ring.forget(now);
-        let mut lines = ring.lines.iter().map(|(_, line)| &**line).peekable();
-        let mut out = Vec::with_capacity(ring.bytes);
+        let mut all: Vec<_> = ring.answers.lines.iter().chain(&ring.lines.lines).collect();
+        all.sort_by_key(|(came, _)| *came);
+        let mut lines = all.into_iter().map(|(_, line)| &**line).peekable();
+        let mut out = Vec::with_capacity(ring.answers.bytes + ring.lines.bytes);
         if self.form == Form::Trace {
             // An answer without its question plays back as nothing; headers of sessions
             // in between are for none of the bytes behind them.
@@ -148,8 +171,20 @@ impl Recording {
 
 impl Ring {
     fn forget(&mut self, now: Instant) {
+        self.lines.forget(now, KEPT_BYTES);
+        self.answers.forget(now, KEPT_ANSWERS);
+    }
+}
+
+impl Lines {
+    fn push(&mut self, line: Box<[u8]>, now: Instant) {
+        self.bytes += line.len() + LINE_BYTES;
+        self.lines.push_back((now, line));
+    }
+
+    fn forget(&mut self, now: Instant, most_bytes: usize) {
         while let Some((time, line)) = self.lines.front() {
-            if self.bytes <= KEPT_BYTES && now.saturating_duration_since(*time) <= KEPT_FOR {
+            if self.bytes <= most_bytes && now.saturating_duration_since(*time) <= KEPT_FOR {
                 return;
             }
             self.bytes -= line.len() + LINE_BYTES;
@@ -240,8 +275,38 @@ mod tests {
             recording.push_at(b"\n", begun);
         }
         recording.push_at(&[b'y'; 3 << 20], begun);
+        for _ in 0..3000 {
+            recording.push_answer_at(&line, begun);
+        }
         let ring = recording.lock();
-        assert!(ring.bytes <= KEPT_BYTES + LINE_BYTES && ring.partial.len() <= KEPT_BYTES + 1);
-        assert_eq!(ring.bytes, ring.lines.iter().map(|(_, line)| line.len() + LINE_BYTES).sum::<usize>());
+        assert!(ring.lines.bytes <= KEPT_BYTES + LINE_BYTES && ring.partial.len() <= KEPT_BYTES + 1);
+        assert!((KEPT_ANSWERS / 2..=KEPT_ANSWERS).contains(&ring.answers.bytes));
+        for lines in [&ring.lines, &ring.answers] {
+            let bytes = lines.lines.iter().map(|(_, line)| line.len() + LINE_BYTES);
+            assert_eq!(lines.bytes, bytes.sum::<usize>());
+        }
+    }
+
+    #[test]
+    fn a_full_bus_pushes_no_answer_out() {
+        let recording = Recording::new(Form::Candump);
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        recording.push_answer_at(b"(0.0) can0 7DF#0103\n", at(0));
+        recording.push_at(b"(0.1) can0 044#00\n", at(100));
+        recording.push_answer_at(b"(0.2) can0 7E8#024300\n", at(200));
+        let lines = text(&recording, at(200)).unwrap();
+        assert_eq!(lines, ["(0.0) can0 7DF#0103", "(0.1) can0 044#00", "(0.2) can0 7E8#024300"]);
+        // Nine frames a millisecond, for ten seconds.
+        for ms in 0..10_000 {
+            for _ in 0..9 {
+                recording.push_at(b"(1.0) can0 044#0000000000000000\n", at(200 + ms));
+            }
+        }
+        let lines = text(&recording, at(10_200)).unwrap();
+        assert_eq!(lines[..2], ["(0.0) can0 7DF#0103", "(0.2) can0 7E8#024300"]);
+        assert!(lines[2].contains("044#0000") && lines.len() > 10_000, "{}", lines.len());
+        recording.clear();
+        assert_eq!(text(&recording, at(10_200)), None);
     }
 }

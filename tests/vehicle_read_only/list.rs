@@ -117,7 +117,7 @@ pub fn is_reading(command: &str) -> bool {
     }
 }
 
-fn is_clearing(command: &str) -> bool {
+pub fn is_clearing(command: &str) -> bool {
     matches!(command, "04" | "14FFFFFF")
 }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Profile, VehicleSim};
+use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Profile, SlcanProfile, SlcanSim, VehicleSim};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -24,8 +24,7 @@ impl Drop for Tap {
 }
 
 impl Tap {
-    pub async fn before(sim: &VehicleSim) -> Self {
-        let adapter = sim.addr().unwrap();
+    pub async fn before(adapter: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let heard = Arc::new(Mutex::new(Vec::new()));
@@ -60,6 +59,10 @@ impl Tap {
         format!("elm327+tcp://{}", self.address)
     }
 
+    pub fn slcan(&self) -> String {
+        format!("slcan+tcp://{}", self.address)
+    }
+
     pub fn heard(&self) -> Vec<u8> {
         self.heard.lock().unwrap().clone()
     }
@@ -74,6 +77,12 @@ impl Tap {
 pub async fn tapped(adapter: SimAdapter, car: Option<CarSpec>) -> (VehicleSim, Tap) {
     let profile = Profile { adapter, car };
     let sim = VehicleSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile).await.unwrap();
-    let tap = Tap::before(&sim).await;
+    let tap = Tap::before(sim.addr().unwrap()).await;
+    (sim, tap)
+}
+
+pub async fn tapped_bus(profile: SlcanProfile, car: &CarSpec) -> (SlcanSim, Tap) {
+    let sim = SlcanSim::spawn_tcp("127.0.0.1:0".parse().unwrap(), profile, car).await.unwrap();
+    let tap = Tap::before(sim.name().parse().unwrap()).await;
     (sim, tap)
 }

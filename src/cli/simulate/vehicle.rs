@@ -14,8 +14,8 @@ use super::{say, unplugged, until_told};
 use crate::config::values::Locale;
 use crate::ident::Vin;
 use crate::sim::vehicle::{
-    Adapter, BusSim, Car, CarSpec, Dtc, Engine, Fault, Place, Profile, Script, SlcanProfile, SlcanSim,
-    SpecError, Stage, Truck, VehicleSim,
+    Adapter, BusSim, Car, CarSpec, Dtc, Engine, Fault, Place, Profile, Script, SlcanFault, SlcanProfile,
+    SlcanSim, SpecError, Stage, Truck, VehicleSim,
 };
 
 /// Beyond what a driver waits for an echo it is no line any more.
@@ -88,7 +88,7 @@ pub(super) struct Args {
           conflicts_with_all = ["slcan", "can", "replay"])]
     line_ms: Option<u64>,
     /// Every n-th answer has a wrong character / 每 n 个应答出错一次
-    #[arg(long, value_name = "N", conflicts_with_all = ["slcan", "can"])]
+    #[arg(long, value_name = "N", conflicts_with = "can")]
     garble_every: Option<u32>,
     /// What happens when: faults, key, other cars, ageing sensors / 脚本：故障、点火、换车、传感器漂移
     #[arg(long, value_name = "FILE")]
@@ -235,6 +235,9 @@ async fn on_slcan(
         Ok(sim) => sim,
         Err(error) => return Ok(unplugged(&error)),
     };
+    if let Some(every) = args.garble_every {
+        sim.fault(SlcanFault::GarbleEvery(every));
+    }
     let name = sim.name();
     let scheme = if args.listen.is_some() { "tcp" } else { "serial" };
     announce_link(global, &name, &format!("slcan+{scheme}://{name}?bitrate={}", car.bitrate()));

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ use super::units::Units;
 
 /// How long the thread that reads the bus may be deaf to the end.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// As a controller's driver tells of a frame that was destroyed (linux/can/error.h: `CAN_ERR_FLAG`,
+/// `CAN_ERR_BUSERROR`, `CAN_ERR_PROT` with bit stuffing in byte 2), as it lies in memory.
+const DESTROYED: (u32, [u8; 8]) = (0x2000_0088, [0, 0, 0x04, 0, 0, 0, 0, 0]);
 
 /// Frames that wait for their time, earliest first.
 #[derive(Debug, Default)]
@@ -54,7 +58,9 @@ impl Schedule {
 #[derive(Debug)]
 pub struct BusSim {
     units: Arc<Mutex<Units>>,
-    stop: Arc<std::sync::atomic::AtomicBool>,
+    /// Frames from now on that are destroyed once.
+    garbled: Arc<AtomicU32>,
+    stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -79,12 +85,12 @@ impl BusSim {
         let units = Arc::new(Mutex::new(units));
         let socket = CanSocket::open(interface)?;
         socket.set_read_timeout(LOOK_EVERY)?;
-        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let (theirs, stopped) = (Arc::clone(&units), Arc::clone(&stop));
+        let (stop, garbled) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let (theirs, stopped, destroyed) = (Arc::clone(&units), Arc::clone(&stop), Arc::clone(&garbled));
         let thread = std::thread::Builder::new().name("simulated-car".into()).spawn(move || {
             let mut clock = Instant::now();
-            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-                if let Err(error) = turn(&socket, &theirs, &mut clock)
+            while !stopped.load(Ordering::Relaxed) {
+                if let Err(error) = turn(&socket, &theirs, &destroyed, &mut clock)
                     && !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
                 {
                     // Down: the car is still there when the bus comes back.
@@ -92,7 +98,13 @@ impl BusSim {
                 }
             }
         })?;
-        Ok(Self { units, stop, thread: Some(thread) })
+        Ok(Self { units, garbled, stop, thread: Some(thread) })
+    }
+
+    /// The next frame is destroyed on the bus: an error in its place, then the frame, as
+    /// controllers do (ISO 11898-1).
+    pub fn garble(&self) {
+        self.garbled.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Does something to the car, where there is one.
@@ -139,7 +151,7 @@ impl BusSim {
 
 impl Drop for BusSim {
     fn drop(&mut self) {
-        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -148,7 +160,12 @@ impl Drop for BusSim {
 
 /// One frame in or none, and the answers and broadcasts out at their times. `clock`: when the
 /// units are next asked what they broadcast.
-fn turn(socket: &CanSocket, units: &Mutex<Units>, clock: &mut Instant) -> io::Result<()> {
+fn turn(
+    socket: &CanSocket,
+    units: &Mutex<Units>,
+    garbled: &AtomicU32,
+    clock: &mut Instant,
+) -> io::Result<()> {
     let mut waiting = Schedule::default();
     match read(socket) {
         Ok(Some(frame)) => waiting.add(lock_any(units).on_frame(&frame)),
@@ -161,6 +178,10 @@ fn turn(socket: &CanSocket, units: &Mutex<Units>, clock: &mut Instant) -> io::Re
         // A long silence before an answer is no reason to be deaf, or dumb.
         std::thread::sleep(at.saturating_duration_since(Instant::now()).min(LOOK_EVERY));
         while let Some(frame) = waiting.due() {
+            let strikes = |left: u32| left.checked_sub(1);
+            if garbled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, strikes).is_ok() {
+                destroy(socket)?;
+            }
             write(socket, &frame)?;
         }
         // Flow control comes between, and what another unit is asked.
@@ -201,4 +222,13 @@ fn write(socket: &CanSocket, frame: &Frame) -> io::Result<()> {
         Some(frame) => socket.write_frame(&frame),
         None => Ok(()),
     }
+}
+
+fn destroy(socket: &CanSocket) -> io::Result<()> {
+    let (class, data) = DESTROYED;
+    let mut frame = class.to_ne_bytes().to_vec();
+    frame.extend([8, 0, 0, 0]);
+    frame.extend(data);
+    nix::unistd::write(socket, &frame)?;
+    Ok(())
 }

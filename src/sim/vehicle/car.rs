@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::checksum::{crc8, sum};
 use super::ecu::{Ecu, Moment, Readiness};
 use super::isotp::{Waiting, single};
 use super::signals::{self, Signals};
@@ -140,6 +141,13 @@ impl Car {
     pub fn postpone(&mut self, times: u8) {
         if let Some(engine) = self.ecus.first_mut() {
             engine.pending_replies = times;
+        }
+    }
+
+    /// Of the engine's next long answer the second half is lost on the way.
+    pub fn halve(&mut self) {
+        if let Some(engine) = self.ecus.first_mut() {
+            engine.waiting.halve();
         }
     }
 
@@ -368,29 +376,4 @@ fn unit(spec: &CarSpec, index: u8) -> Ecu {
 /// Nothing of J1979, and no codes: a unit of comfort, which tells what it is.
 fn makers_own(ecu: Ecu) -> Ecu {
     Ecu { name: "GWY\0".into(), obd: false, parameters_on_uds: false, ..ecu }
-}
-
-/// Sum of all bytes (ISO 14230-2 §4.4, ISO 9141-2).
-fn sum(bytes: &[u8]) -> u8 {
-    bytes.iter().fold(0, |sum, byte| sum.wrapping_add(*byte))
-}
-
-/// SAE J1850 CRC: polynomial 1D, begins with FF, inverted.
-fn crc8(bytes: &[u8]) -> u8 {
-    !bytes.iter().fold(0xFF_u8, |crc, byte| {
-        (0..8).fold(crc ^ byte, |crc, _| if crc & 0x80 == 0 { crc << 1 } else { (crc << 1) ^ 0x1D })
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn checksums_match_public_vectors() {
-        // ISO 14230 example in the facts file: `86 F1 10 41 00 BE 3E F8 11 CD`.
-        assert_eq!(sum(&[0x86, 0xF1, 0x10, 0x41, 0x00, 0xBE, 0x3E, 0xF8, 0x11]), 0xCD);
-        // CRC-8/SAE-J1850 check value over "123456789" (Williams' catalogue of CRCs).
-        assert_eq!(crc8(b"123456789"), 0x4B);
-    }
 }

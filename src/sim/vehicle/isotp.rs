@@ -47,16 +47,28 @@ pub fn single(data: &[u8]) -> Option<&[u8]> {
 
 /// Consecutive frames that wait for the tester's flow control.
 #[derive(Debug, Clone, Default)]
-pub struct Waiting(VecDeque<Vec<u8>>);
+pub struct Waiting {
+    frames: VecDeque<Vec<u8>>,
+    /// The next message loses its second half.
+    halve: bool,
+}
 
 impl Waiting {
+    /// The next message of several frames ends in its middle, the last frame at least is lost.
+    pub fn halve(&mut self) {
+        self.halve = true;
+    }
+
     /// Sends the message's first frame and keeps the rest.
     pub fn start(&mut self, payload: &[u8], pad: u8) -> Option<Vec<u8>> {
         let mut frames: VecDeque<_> = segment(payload, pad).into();
         let first = frames.pop_front();
         // A short word in between ("busy") takes nothing back.
         if !frames.is_empty() {
-            self.0 = frames;
+            if std::mem::take(&mut self.halve) {
+                frames.truncate(frames.len() / 2);
+            }
+            self.frames = frames;
         }
         first
     }
@@ -69,13 +81,13 @@ impl Waiting {
             [0x30, block] => (*block, 0),
             [0x30] => (0, 0),
             [0x32, ..] => {
-                self.0.clear();
+                self.frames.clear();
                 return Vec::new();
             }
             _ => return Vec::new(),
         };
-        let count = if block == 0 { self.0.len() } else { usize::from(block).min(self.0.len()) };
-        self.0.drain(..count).map(|frame| (separation(gap), frame)).collect()
+        let count = if block == 0 { self.frames.len() } else { usize::from(block).min(self.frames.len()) };
+        self.frames.drain(..count).map(|frame| (separation(gap), frame)).collect()
     }
 }
 
@@ -114,6 +126,20 @@ mod tests {
         let rest = waiting.flow_control(&[0x30, 0, 0]);
         assert_eq!(rest.len(), 2);
         assert_eq!(rest[1].1, [0x24, 0xAA, 0xAA, 0xAA, 0x55, 0x55, 0x55, 0x55]);
+    }
+
+    #[test]
+    fn half_of_one_message_is_lost() {
+        let mut waiting = Waiting::default();
+        waiting.halve();
+        assert!(waiting.start(&[0xBB; 4], 0).is_some(), "a short one has no half");
+        for (length, frames) in [(30, 2), (30, 4), (8, 1)] {
+            waiting.start(&vec![0xAA; length], 0);
+            assert_eq!(waiting.flow_control(&[0x30, 0, 0]).len(), frames);
+        }
+        waiting.halve();
+        waiting.start(&[0xAA; 8], 0);
+        assert_eq!(waiting.flow_control(&[0x30, 0, 0]), [], "its only consecutive frame");
     }
 
     #[test]

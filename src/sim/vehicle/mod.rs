@@ -8,6 +8,7 @@
 mod adapter;
 mod bus;
 mod car;
+mod checksum;
 mod ecu;
 mod elm;
 mod fault;
@@ -42,7 +43,7 @@ pub use car::{Car, Frame};
 pub use fault::Fault;
 pub use replay::{Recording, ReplaySim};
 pub use script::Script;
-pub use slcan::{SlcanProfile, SlcanSim};
+pub use slcan::{SlcanFault, SlcanProfile, SlcanSim};
 pub use spec::{CarSpec, Drive, Dtc, Engine, MakersUnit, Monitor, SpecError, healthy_monitors};
 pub use stage::{Place, Stage};
 pub use tape::Tape;

@@ -2,6 +2,8 @@
 //! pseudo-terminal or TCP. At a wrong bit rate it hears only errors. Shares nothing
 //! with the driver.
 
+mod faults;
+mod lines;
 mod profile;
 
 use std::collections::BTreeMap;
@@ -14,7 +16,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::bus::Schedule;
-use super::car::{Car, Frame};
+use super::car::Car;
 use super::spec::{CarSpec, Engine, SpecError};
 use super::tape::Tape;
 use super::task::lock_any;
@@ -22,12 +24,13 @@ use super::truck::{TICK, Truck};
 use super::units::Units;
 use crate::sim::presence::{Device, Presence};
 use crate::sim::transport::{Address, Endpoint, Input};
+use faults::Faults;
+pub use faults::SlcanFault;
+use lines::{RATES, chatter, parse, print};
 pub use profile::SlcanProfile;
 
 /// Frames that a bus with traffic carries, one every so often.
 const CHATTER: Duration = TICK;
-/// Bits a second of `S0` to `S8`.
-const RATES: [u32; 9] = [10_000, 20_000, 50_000, 100_000, 125_000, 250_000, 500_000, 800_000, 1_000_000];
 
 /// What the handle and the task share.
 #[derive(Debug)]
@@ -42,6 +45,7 @@ struct World {
     rate: Option<u32>,
     line: String,
     bus_error: bool,
+    faults: Faults,
     waiting: Schedule,
     /// Every command and how often a frame was sent at a wrong rate, for tests.
     heard: Vec<String>,
@@ -104,6 +108,7 @@ impl SlcanSim {
             rate: None,
             line: String::new(),
             bus_error: false,
+            faults: Faults::default(),
             waiting: Schedule::default(),
             heard: Vec::new(),
             sent_at_wrong_rate: 0,
@@ -138,6 +143,14 @@ impl SlcanSim {
     /// Does something to the car, where there is one.
     pub(super) fn with_car<T>(&self, act: impl FnOnce(&mut Car) -> T) -> Option<T> {
         lock_any(&self.world).units.car.as_mut().map(act)
+    }
+
+    /// Lets something go wrong at the adapter.
+    pub fn fault(&self, fault: SlcanFault) {
+        let mut world = lock_any(&self.world);
+        if world.faults.add(fault) {
+            world.power_cycle();
+        }
     }
 
     /// The car's units miss the next requests, so many.
@@ -217,10 +230,7 @@ struct Player(Arc<Mutex<World>>);
 
 impl Device for Player {
     fn power_cycle(&mut self) {
-        let mut world = lock_any(&self.0);
-        (world.mode, world.rate, world.bus_error) = (Mode::Closed, None, false);
-        world.line.clear();
-        world.waiting.clear();
+        lock_any(&self.0).power_cycle();
     }
 
     async fn serve(&mut self, mut endpoint: Endpoint) {
@@ -253,8 +263,12 @@ impl Device for Player {
 
 impl Player {
     async fn write(&self, endpoint: &mut Endpoint, bytes: &[u8]) {
-        let split = Some(lock_any(&self.0).profile.split_bytes).filter(|bytes| *bytes > 0);
-        let split = split.unwrap_or(bytes.len().max(1));
+        let (split, frozen) = {
+            let world = lock_any(&self.0);
+            (world.profile.split_bytes, world.faults.frozen)
+        };
+        let split = if split == 0 { bytes.len().max(1) } else { split };
+        let bytes: &[u8] = if frozen { &[] } else { bytes };
         for piece in bytes.chunks(split) {
             endpoint.write(piece).await;
             if split < bytes.len() {
@@ -265,8 +279,17 @@ impl Player {
 }
 
 impl World {
+    fn power_cycle(&mut self) {
+        (self.mode, self.rate, self.bus_error, self.faults.frozen) = (Mode::Closed, None, false, false);
+        self.line.clear();
+        self.waiting.clear();
+    }
+
     /// A byte from the host; what is said to it.
     fn take(&mut self, byte: u8) -> Vec<u8> {
+        if self.faults.frozen {
+            return Vec::new();
+        }
         if byte != b'\r' {
             if self.line.len() < 200 {
                 self.line.push(char::from(byte));
@@ -352,7 +375,7 @@ impl World {
     fn due(&mut self) -> Vec<u8> {
         let mut lines = Vec::new();
         while let Some(frame) = self.waiting.due() {
-            lines.extend(self.print(&frame));
+            lines.extend(self.faults.strike(print(&frame, &self.profile)));
         }
         lines
     }
@@ -370,22 +393,7 @@ impl World {
                 self.waiting.add(frames);
                 self.due()
             }
-            _ => self.print(&Frame { id: 0x280, extended: false, data: vec![0x49, 0x0E, 0, 0, 0, 0, 0, 0] }),
+            _ => print(&chatter(), &self.profile),
         }
     }
-
-    fn print(&self, frame: &Frame) -> Vec<u8> {
-        let id = if frame.extended { format!("T{:08X}", frame.id) } else { format!("t{:03X}", frame.id) };
-        let time = if self.profile.stamps { "1A2B" } else { "" };
-        let garbage = if self.profile.garbage { "t7E8ZZ\rW\0\n\r" } else { "" };
-        format!("{garbage}{id}{:X}{}{time}\r", frame.data.len(), hex::encode_upper(&frame.data)).into_bytes()
-    }
-}
-
-fn parse(wide: bool, text: &str) -> Option<Frame> {
-    let (id, rest) = text.split_at_checked(if wide { 8 } else { 3 })?;
-    let (length, data) = rest.split_at_checked(1)?;
-    let length: usize = length.parse().ok().filter(|length| *length <= 8)?;
-    let data = hex::decode(data).ok().filter(|data| data.len() == length)?;
-    Some(Frame { id: u32::from_str_radix(id, 16).ok()?, extended: wide, data })
 }

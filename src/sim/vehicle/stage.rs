@@ -5,7 +5,7 @@ use super::adapter::Adapter;
 use super::bus::BusSim;
 use super::fault::Fault;
 use super::script::Action;
-use super::slcan::SlcanSim;
+use super::slcan::{SlcanFault, SlcanSim};
 use super::spec::SpecError;
 use super::{Car, VehicleSim};
 
@@ -25,9 +25,9 @@ pub enum Stage<'a> {
 pub enum Place {
     /// An ELM327: every step but a truck.
     Elm327,
-    /// An slcan adapter: what happens to the car and to the cable.
+    /// An slcan adapter: what happens to the car, to the cable and to the adapter's lines.
     Slcan,
-    /// An interface of the kernel: what happens to the car.
+    /// An interface of the kernel: what happens to the car and on the bus.
     Interface,
 }
 
@@ -55,6 +55,10 @@ impl Place {
         match action {
             Action::Plug(spec) | Action::Swap(spec) => self != Self::Elm327 || spec.truck.is_none(),
             Action::Vanish | Action::Return => self != Self::Interface,
+            Action::Garble => true,
+            Action::GarbleEvery(_) | Action::Nulls | Action::BrownOut | Action::Freeze => {
+                self != Self::Interface
+            }
             _ => self == Self::Elm327 || is_of_the_car(action),
         }
     }
@@ -73,6 +77,11 @@ impl Stage<'_> {
         match self {
             Self::Elm327(sim) => on_elm327(sim, action).await?,
             Self::Slcan(sim) => match action {
+                Action::Garble => sim.fault(SlcanFault::Garble),
+                Action::GarbleEvery(every) => sim.fault(SlcanFault::GarbleEvery(*every)),
+                Action::Nulls => sim.fault(SlcanFault::Nulls),
+                Action::BrownOut => sim.fault(SlcanFault::BrownOut),
+                Action::Freeze => sim.fault(SlcanFault::Freeze),
                 Action::Vanish => sim.vanish().await,
                 Action::Return => sim.come_back().await,
                 Action::Unplug => sim.unplug(),
@@ -80,6 +89,7 @@ impl Stage<'_> {
                 _ => return sim.with_car(|car| in_car(car, action)).unwrap_or(Ok(())),
             },
             Self::Interface(sim) => match action {
+                Action::Garble => sim.garble(),
                 Action::Unplug => sim.unplug(),
                 Action::Plug(spec) | Action::Swap(spec) => sim.swap(spec)?,
                 _ => return sim.with_car(|car| in_car(car, action)).unwrap_or(Ok(())),
@@ -94,6 +104,7 @@ fn is_of_the_car(action: &Action) -> bool {
     matches!(
         action,
         Action::Drop
+            | Action::Half
             | Action::Delay(_)
             | Action::Pending(_)
             | Action::Unplug
@@ -107,6 +118,7 @@ fn is_of_the_car(action: &Action) -> bool {
 fn in_car(car: &mut Car, action: &Action) -> Result<(), SpecError> {
     match action {
         Action::Drop => car.miss(1),
+        Action::Half => car.halve(),
         Action::Delay(span) => car.delay(span.0),
         Action::Pending(times) => car.postpone(*times),
         Action::Engine(engine) => car.turn(*engine),

@@ -20,6 +20,9 @@ const SEND_LIMIT: Duration = Duration::from_millis(100);
 const COMMAND_LIMIT: Duration = Duration::from_millis(500);
 /// Rate of a serial port where nothing says otherwise; over USB it means nothing.
 const SERIAL_BAUD: u32 = 115_200;
+/// An adapter that told its flags before and owes them for so long has left the bus: the answer
+/// may be delayed, by Wi-Fi some hundred milliseconds.
+const FLAGS_OWED: Duration = Duration::from_secs(2);
 /// Frames kept while a command's answer is waited for.
 const MOST_WAITING: usize = 4096;
 
@@ -82,7 +85,56 @@ impl Bus {
     pub(super) async fn check(&mut self) -> Result<(), AdapterError> {
         match self {
             Self::Kernel(_) => Ok(()),
-            Self::Slcan(slcan) => slcan.write(Command::Flags).await,
+            Self::Slcan(slcan) => slcan.ask_flags().await,
+        }
+    }
+
+    /// Whether the adapter still owes its flags, which it told before. Off the bus it has none
+    /// (CAN232 manual: `F` is answered while the channel is open).
+    pub(super) fn owes_flags(&self) -> bool {
+        matches!(self, Self::Slcan(slcan) if slcan.tells_flags && slcan.flags_asked.is_some())
+    }
+
+    /// # Errors
+    /// [`AdapterError::Unjoined`] when it has owed them for too long.
+    pub(super) fn still_joined(&self) -> Result<(), AdapterError> {
+        match self {
+            Self::Slcan(slcan)
+                if self.owes_flags()
+                    && slcan.flags_asked.is_some_and(|asked| asked.elapsed() >= FLAGS_OWED) =>
+            {
+                Err(slcan.unjoined())
+            }
+            Self::Kernel(_) | Self::Slcan(_) => Ok(()),
+        }
+    }
+
+    /// Waits for the flags that are owed; what was heard meanwhile.
+    ///
+    /// # Errors
+    /// [`AdapterError::Unjoined`] when they do not come.
+    pub(super) async fn prove_joined(&mut self) -> Result<Vec<Heard>, AdapterError> {
+        let mut heard = Vec::new();
+        if !self.owes_flags() {
+            return Ok(heard);
+        }
+        self.check().await?;
+        let until = Instant::now() + FLAGS_OWED / 2;
+        while self.owes_flags() && heard.len() < MOST_WAITING {
+            match (timeout_at(until, self.hear()).await, &*self) {
+                (Ok(one), _) => heard.push(one?),
+                (Err(_), Self::Slcan(slcan)) => return Err(slcan.unjoined()),
+                (Err(_), Self::Kernel(_)) => break,
+            }
+        }
+        Ok(heard)
+    }
+
+    /// Lines so far that were none: characters were lost or changed on the way.
+    pub(super) fn garbled(&self) -> u64 {
+        match self {
+            Self::Kernel(_) => 0,
+            Self::Slcan(slcan) => slcan.garbled,
         }
     }
 
@@ -115,6 +167,11 @@ pub(super) struct Slcan {
     stream: Box<dyn ByteStream>,
     lines: Lines,
     waiting: VecDeque<Said>,
+    /// It told its flags since it was opened, and when it was first asked since it last did.
+    tells_flags: bool,
+    flags_asked: Option<Instant>,
+    /// Lines that were none.
+    garbled: u64,
     pub(super) name: String,
 }
 
@@ -126,8 +183,15 @@ impl Slcan {
             _ => None,
         };
         let stream = link::open(transport, baud).await?;
-        let mut slcan =
-            Self { stream, lines: Lines::default(), waiting: VecDeque::new(), name: "slcan".into() };
+        let mut slcan = Self {
+            stream,
+            lines: Lines::default(),
+            waiting: VecDeque::new(),
+            tells_flags: false,
+            flags_asked: None,
+            garbled: 0,
+            name: "slcan".into(),
+        };
         // Ends what an earlier talk left, and leaves the bus in whatever state it is.
         for command in [Command::Nothing, Command::Nothing, Command::Close] {
             slcan.write(command).await?;
@@ -166,6 +230,7 @@ impl Slcan {
         // Some answer BEL to closing what is closed.
         self.leave().await?;
         self.waiting.clear();
+        self.flags_asked = None;
         if self.ask(Command::Rate(rate), is_final).await? == Some(Said::Failed) {
             return Err(AdapterError::NotSlcan(format!("it refuses the bit rate {bitrate}")));
         }
@@ -197,6 +262,16 @@ impl Slcan {
             _ => None,
         });
         frames.collect()
+    }
+
+    /// Asks for the error flags, which come when they come.
+    pub(super) async fn ask_flags(&mut self) -> Result<(), AdapterError> {
+        self.flags_asked.get_or_insert_with(Instant::now);
+        self.write(Command::Flags).await
+    }
+
+    fn unjoined(&self) -> AdapterError {
+        AdapterError::Unjoined(self.name.clone())
     }
 
     /// Leaves the bus.
@@ -262,8 +337,17 @@ impl Slcan {
     async fn hear(&mut self) -> Result<Heard, AdapterError> {
         loop {
             while let Some(said) = self.waiting.pop_front() {
+                match said {
+                    Said::Flags(_) => (self.tells_flags, self.flags_asked) = (true, None),
+                    Said::Garbage => self.garbled += 1,
+                    _ => {}
+                }
                 if let Some(heard) = said.heard() {
                     return Ok(heard);
+                }
+                // Without a flag set: no trouble, and a sign of life.
+                if matches!(said, Said::Flags(_)) {
+                    return Ok(Heard::Trouble(BusTrouble::default()));
                 }
                 // A frame that it could not take: nobody acknowledges the ones before.
                 if said == Said::Failed {

@@ -46,6 +46,8 @@ impl Ear {
                 let rate = bitrate
                     .ok_or_else(|| AdapterError::NotSlcan("listening needs bitrate= in the link".into()))?;
                 slcan.join(rate, Join::ProvenSilent).await?;
+                // Whether it is one that tells them.
+                slcan.ask_flags().await?;
                 let identity = slcan.name.clone();
                 (Bus::Slcan(Box::new(slcan)), transport.to_string(), identity, Some(rate))
             }
@@ -136,9 +138,20 @@ impl Ear {
                 }
             }
             self.tally.dropped(self.bus.dropped(), now);
+            self.tally.garbled(self.bus.garbled());
             heard = self.bus.heard().await?;
         }
         Ok(frames)
+    }
+
+    /// After a silence: whether an slcan adapter still listens, which only it can tell. Its flags are
+    /// asked for, and nothing is sent to the bus.
+    ///
+    /// # Errors
+    /// [`AdapterError::Unjoined`] when it does not.
+    pub async fn check(&mut self) -> Result<(), AdapterError> {
+        self.bus.still_joined()?;
+        self.bus.check().await
     }
 
     /// What the bus or this box suffered lately.

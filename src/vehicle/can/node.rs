@@ -213,6 +213,7 @@ impl Node {
         self.look_for_clearing();
         self.bus.check().await?;
         let drained = self.drain().await? + std::mem::take(&mut self.idle_frames);
+        self.bus.still_joined()?;
         match &self.bus {
             // Over the kernel the filters let only answers come so far; its counter tells.
             Bus::Kernel(_) if self.tally.is_nonsense() => Err(self.leave_wrong_rate().await),
@@ -263,6 +264,7 @@ impl Node {
             }
         }
         self.tally.dropped(self.bus.dropped(), now);
+        self.tally.garbled(self.bus.garbled());
         Ok(())
     }
 

@@ -25,6 +25,9 @@ pub(super) struct Tally {
     nonsense: u32,
     unacknowledged: bool,
     dropped: u32,
+    /// Lines of an adapter that were none, and how many of them since the question began.
+    garbled: u64,
+    garbled_in_question: u64,
     /// By the controller, before the kernel saw them.
     overrun: u32,
     /// Frames of CAN FD, and classic ones, of the car at hand.
@@ -45,6 +48,8 @@ impl Tally {
             nonsense: 0,
             unacknowledged: false,
             dropped: 0,
+            garbled: 0,
+            garbled_in_question: 0,
             overrun: 0,
             fd: 0,
             classic: 0,
@@ -56,7 +61,7 @@ impl Tally {
     }
 
     pub(super) fn begin_question(&mut self) {
-        (self.frames, self.nonsense, self.unacknowledged) = (0, 0, false);
+        (self.frames, self.nonsense, self.unacknowledged, self.garbled_in_question) = (0, 0, false, 0);
     }
 
     pub(super) fn frame(&mut self, now: Duration) {
@@ -143,6 +148,21 @@ impl Tally {
                 .increment(more.into());
             self.lost_at = Some(now);
         }
+    }
+
+    /// The adapter's count since it was opened.
+    pub(super) fn garbled(&mut self, garbled: u64) {
+        let more = garbled.saturating_sub(self.garbled);
+        self.garbled = garbled;
+        self.garbled_in_question += more;
+        if more > 0 {
+            metrics::counter!("baygate_vehicle_can_errors_total", "bus" => self.bus.clone(), "kind" => "garbled")
+                .increment(more);
+        }
+    }
+
+    pub(super) fn garbled_in_question(&self) -> u64 {
+        self.garbled_in_question
     }
 
     pub(super) fn frames_in_question(&self) -> u32 {

@@ -14,7 +14,7 @@ use super::Recording;
 use super::lines::PIECE;
 use crate::clock::UtcMillis;
 use crate::ident::Vin;
-use crate::link::can::Frame;
+use crate::link::can::{Frame, Id};
 use crate::vehicle::vin;
 
 /// Senders whose answer is followed at a time.
@@ -40,7 +40,20 @@ impl FrameLog {
 
     /// Keeps a frame that passed at `time`.
     pub fn frame(&mut self, frame: &Frame, time: UtcMillis) {
-        self.recording.push(self.lines.line(frame, time.0.saturating_mul(1000), "").as_bytes());
+        let line = self.lines.line(frame, time.0.saturating_mul(1000), "").as_bytes();
+        if is_diagnosis(frame.id()) {
+            self.recording.push_answer(line);
+        } else {
+            self.recording.push(line);
+        }
+    }
+}
+
+/// Whether questions and answers have such an identifier (ISO 15765-4 §10.3, and 700 to 7FF of makers).
+fn is_diagnosis(id: Id) -> bool {
+    match (id.is_extended(), id.number()) {
+        (false, number) => (0x700..=0x7FF).contains(&number),
+        (true, number) => matches!(number >> 16, 0x18DA | 0x18DB),
     }
 }
 

@@ -98,7 +98,11 @@ impl Service {
                 },
                 () = sleep_until(next_look) => {
                     if let Listener::Can(ear) = &mut listener {
-                        self.look_by_ear(ear, std::mem::take(&mut frames) > 0).await?;
+                        let talked = std::mem::take(&mut frames) > 0;
+                        if !talked && let Err(error) = ear.check().await {
+                            return Ok(error);
+                        }
+                        self.look_by_ear(ear, talked).await?;
                     }
                     next_look = Instant::now() + self.timing.pace.look;
                 }

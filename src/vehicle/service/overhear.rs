@@ -1,8 +1,7 @@
 //! What a car's bus says without being asked, beside what it is asked: by the link's DBC
 //! databases into windows, and into the recording. What lives here: who hears it. Over the
-//! kernel a second socket on the same interface, which hears every frame and sends nothing,
-//! where there are databases; else, on slcan and on a link that only listens, the link itself
-//! shows what passes. What does not: what becomes of a frame (`overheard`), and the commit (`visits`).
+//! kernel a second socket on the same interface, which hears every frame and sends nothing; on
+//! slcan and on a link that only listens the link itself shows what passes. What does not: what becomes of a frame (`overheard`), and the commit (`visits`).
 
 use std::sync::{Arc, Mutex};
 
@@ -69,14 +68,15 @@ impl Service {
     pub(super) fn begin_overhearing(&mut self, adapter: &mut Adapter) {
         self.overhearing = None;
         let databases = &self.sources.databases;
-        if let VehicleLink::Can { interface, .. } = &self.table.link
-            && !databases.is_empty()
-        {
+        // The link's own socket has the kernel keep away all but answers.
+        if let VehicleLink::Can { interface, .. } = &self.table.link {
             match Overhearing::beside(self.table.id.to_string(), interface, databases, self.log()) {
-                Ok(overhearing) => self.overhearing = Some(overhearing),
+                Ok(overhearing) => {
+                    self.overhearing = Some(overhearing);
+                    return;
+                }
                 Err(error) => tracing::warn!(link = %self.table.id, %error, "the bus is not overheard"),
             }
-            return;
         }
         if let Some(witness) = self.overhear_link() {
             adapter.set_witness(witness);

@@ -10,13 +10,14 @@ use tokio::time::{Instant, timeout_at};
 use super::asking::Asking;
 use super::join::{FirstSound, LISTEN};
 use super::{ANSWER_WITHIN, Node};
-use crate::link::can::{Frame, Heard};
+use crate::link::can::{Frame, Heard, Id};
 use crate::vehicle::answer::{Answer, BUSY_PAUSE, BUSY_REPEATS, Complaint};
 use crate::vehicle::can::address::{self, Width};
 use crate::vehicle::can::bus::Join;
 use crate::vehicle::can::isotp::{Next, Output, Sender};
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::{Request, Target, UnitAddress};
+use crate::vehicle::protocol::EcuAddress;
 
 /// For an answer while nobody has answered yet: units may have to wake.
 const FIRST_ANSWER_WITHIN: Duration = Duration::from_millis(300);
@@ -83,6 +84,7 @@ impl Node {
             (Target::Functional, None) => both.to_vec(),
         };
         let mut answer = Answer::default();
+        let nobody_known = self.known.is_empty();
         for width in widths {
             answer = self.ask_on(width, request, lines).await?;
             for _ in 0..BUSY_REPEATS {
@@ -92,9 +94,12 @@ impl Node {
                 tokio::time::sleep(BUSY_PAUSE).await;
                 answer = self.ask_on(width, request, lines).await?;
             }
-            if answer.is_spoilt() {
+            if answer.is_spoilt()
+                || answer.garbage > 0 && (nobody_known || self.somebody_missed(&answer, request))
+            {
                 // A frame was lost: once more, as a dongle's driver does.
-                answer = self.ask_on(width, request, None).await?;
+                let again = self.ask_on(width, request, None).await?;
+                answer = again.completed_by(answer);
             }
             if !answer.is_silence() {
                 if self.width.is_none() {
@@ -117,6 +122,7 @@ impl Node {
         lines: Option<u8>,
     ) -> Result<Answer, AdapterError> {
         self.drain().await?;
+        self.tally.garbled(self.bus.garbled());
         self.tally.begin_question();
         self.conversations.clear();
         let to = address::request_id(width, request.target());
@@ -164,6 +170,8 @@ impl Node {
             self.known.extend(asking.answered.iter().copied());
         }
         let mut answer = Answer::default();
+        self.tally.garbled(self.bus.garbled());
+        answer.garbage = usize::try_from(self.tally.garbled_in_question()).unwrap_or(usize::MAX);
         if asking.is_empty() {
             let flagged = self.flagged().await?;
             let unheard = !sent || flagged || self.tally.unacknowledged() || self.tally.is_nonsense();
@@ -172,6 +180,16 @@ impl Node {
             self.tally.answered(self.begun.elapsed());
         }
         Ok(answer.sort(asking.assembled, request))
+    }
+
+    /// A unit that answers everybody's questions did not answer this one; perhaps it did, in a line
+    /// that came garbled.
+    fn somebody_missed(&self, answer: &Answer, request: Request) -> bool {
+        let told = |unit: &Id| {
+            let unit = EcuAddress(unit.to_string());
+            answer.is_final_of(&unit) || answer.pending.contains(&unit)
+        };
+        request.target() == Target::Functional && !self.known.iter().all(told)
     }
 
     /// True: a unit said something.

@@ -123,7 +123,8 @@ impl Node {
     }
 
     /// An slcan adapter's error flags, which it tells only when asked. False over the kernel,
-    /// which tells by itself.
+    /// which tells by itself. One that told them before and no longer does restarted or hangs: it is
+    /// not the car that is silent.
     pub(super) async fn flagged(&mut self) -> Result<bool, AdapterError> {
         if matches!(self.bus, Bus::Kernel(_)) {
             return Ok(false);
@@ -134,6 +135,9 @@ impl Node {
             && let Ok(heard) = timeout_at(until, self.bus.hear()).await
         {
             self.count(heard?)?;
+        }
+        for heard in self.bus.prove_joined().await? {
+            self.count(heard)?;
         }
         Ok(self.tally.is_flagged())
     }
