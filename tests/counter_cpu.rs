@@ -27,10 +27,10 @@ use baygate::ident::CardNo;
 use baygate::money::{Fen, Holding};
 use baygate::sim::card::psam::Psam as SimulatedPsam;
 use baygate::sim::card::{CardFault, CardSim, Chip, Technology as Sim};
-use baygate::store::ledger::{State, TransactionRow};
+use baygate::store::ledger::State;
 use baygate::store::requests::RequestState;
 use counter::{Gateway, pcsc_table, vpcd_table};
-use cpu_shop::{Hq, Slot, TERMINAL, counter_with, till, with_purse};
+use cpu_shop::{Hq, Slot, TERMINAL, at_rest, counter_with, held, issued, till, transaction, with_purse};
 use cut_shop::{FAULTS, PURCHASE, Shop, blank, number};
 use pcscd::Pcscd;
 use port::free_port;
@@ -48,38 +48,6 @@ impl Channel for Slow {
         }
         self.0.transmit(command)
     }
-}
-
-/// Issues a card, puts 50 yuan on it, and gives the chip and the commands of that.
-async fn issued(shop: &Shop, card_no: &CardNo, chip: &Chip) -> (Chip, Uuid, usize) {
-    let card = shop.lay(chip).await;
-    let issue = shop.issue(card_no).await;
-    let row = shop.answered(issue).await;
-    assert_eq!(row.state, RequestState::Done, "{:?}", row.outcome);
-    let begun = card.apdus().len();
-    let first = shop.deal(card_no, TransactionKind::Topup, 5_000).await;
-    let row = shop.answered(first).await;
-    assert_eq!(row.state, RequestState::Done, "{:?}", row.outcome);
-    let commands = card.apdus().len() - begun;
-    (shop.take_away(card).await, first, commands)
-}
-
-async fn transaction(shop: &Shop, id: Uuid) -> TransactionRow {
-    shop.gateway.store.read(move |r| r.transaction(id)).await.unwrap().unwrap()
-}
-
-/// Settled, or nobody here can settle it now.
-async fn at_rest(shop: &Shop, id: Uuid) -> State {
-    shop.until("an outcome", move |r| {
-        let state = r.transaction_state(id).unwrap();
-        state.filter(|state| *state != State::Intent)
-    })
-    .await
-}
-
-async fn held(shop: &Shop, card_no: &CardNo) -> Option<String> {
-    let card_no = card_no.clone();
-    shop.gateway.store.read(move |r| r.member_card(&card_no)).await.unwrap().unwrap().held
 }
 
 /// Every one of `commands` cut by each of `faults`, then a tap: the old or the new, and a purchase
@@ -200,52 +168,6 @@ async fn an_imitation_does_not_pay_and_is_held() {
         assert_eq!(alarms, 1, "lost {lost}: {told:?}");
         let mut sales = told.iter().filter(|(_, data)| data["amount_fen"] == -700);
         assert!(sales.all(|(_, data)| data["outcome"] == "unknown"), "lost {lost}: {told:?}");
-        service.stop().await;
-    }
-}
-
-/// Nobody could check the card's word: the SAM left in that moment, or the program was restarted.
-/// It is for headquarters then, by the card's signature where there is one; the card goes on.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_purchase_that_nobody_checked_is_for_headquarters() {
-    for restarted in [false, true] {
-        let slot = Slot::new();
-        let (shop, mut service) = counter_with(&slot);
-        let card_no = number(1);
-        let (mut chip, _, commands) = issued(&shop, &card_no, &blank(Sim::Cpu, 1)).await;
-        // A right answer: one that is lost afterwards may cost the SAM a try, and leaves it one to spare.
-        let card = shop.lay(&chip).await;
-        let first = shop.deal(&card_no, TransactionKind::Spend, 100).await;
-        assert_eq!(shop.answered(first).await.state, RequestState::Done);
-        chip = shop.take_away(card).await;
-        let mut card = shop.lay(&chip).await;
-        if restarted {
-            card.fault_after(commands - 1, CardFault::Pull);
-        } else {
-            slot.1.store(true, Ordering::Relaxed);
-        }
-        let id = shop.deal(&card_no, TransactionKind::Spend, 700).await;
-        let state = at_rest(&shop, id).await;
-        if restarted {
-            assert_eq!(state, State::Unknown);
-            chip = shop.take_away(card).await;
-            service.stop().await;
-            let purse = till(slot.opener()).with_headquarters(Arc::new(Hq));
-            let table = vpcd_table("counter-1", shop.port);
-            service = shop.gateway.serve_members(table, with_purse(Some(purse)));
-            card = shop.lay(&chip).await;
-        }
-        slot.1.store(false, Ordering::Relaxed);
-        assert_eq!(transaction(&shop, id).await.state, State::Parked, "restarted {restarted}");
-        assert_eq!(shop.request(id).await.state, RequestState::Failed, "no tap tells any more");
-        let told = shop.told().await;
-        let last = told.iter().rfind(|(kind, _)| kind == "card.transaction").unwrap();
-        assert_eq!((&last.1["outcome"], last.1["proof"].is_object()), (&"unknown".into(), !restarted));
-        assert_eq!(shop.known(&card_no).await.unwrap().balance(), Some(Fen(4_200)));
-        let next = shop.deal(&card_no, TransactionKind::Spend, 300).await;
-        assert_eq!(shop.answered(next).await.state, RequestState::Done, "restarted {restarted}");
-        let (fen, ..) = shop.take_away(card).await.purse().unwrap();
-        assert_eq!(fen, 3_900);
         service.stop().await;
     }
 }

@@ -35,6 +35,9 @@ pub(super) struct MemberKeys {
     pub(super) purse: Option<Arc<TillPurse>>,
 }
 
+/// What is kept of the SAM's last purchase, in the data folder.
+const NOTEBOOK: &str = "purchase-sam.json";
+
 /// The purchase terminal, and what it was made for.
 pub(super) struct Terminal {
     asked: Option<TerminalAsked>,
@@ -53,7 +56,9 @@ impl Terminal {
     /// That of the first reader with role `sam`, opened at the first purchase.
     pub(super) fn of(config: &Config, bundle: &Bundle) -> Self {
         let asked = TerminalAsked::of(config, bundle);
-        let till = asked.as_ref().map(|asked| Arc::new(TillPurse::new(asked.opener(), zone(config))));
+        let notebook = config.gateway.data_dir.join(NOTEBOOK);
+        let till = asked.as_ref().map(|asked| TillPurse::new(asked.opener(), zone(config)));
+        let till = till.map(|till| Arc::new(till.with_notebook(&notebook)));
         Self { asked, till }
     }
 

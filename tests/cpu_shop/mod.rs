@@ -12,7 +12,13 @@ use baygate::card::keys::sealed::SealedKeys;
 use baygate::card::keys::till_purse::{Headquarters, Load, Opener, TillPurse};
 use baygate::card::keys::{KeyError, KeyVersion, Purpose, PurseKeys};
 use baygate::card::member::{MemberPolicy, Members};
+use baygate::event::ledger::TransactionKind;
+use baygate::ident::CardNo;
+use baygate::sim::card::Chip;
 use baygate::sim::card::psam::Psam as SimulatedPsam;
+use baygate::store::ledger::{State, TransactionRow};
+use baygate::store::requests::RequestState;
+use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::counter::{Gateway, Running, vpcd_table};
@@ -35,6 +41,11 @@ impl Slot {
         Box::new(move || -> Result<Box<dyn PurseKeys>, KeyError> {
             Ok(Box::new(Psam::open(slot.clone(), [0x10, 0x01])?))
         })
+    }
+
+    /// Its power is gone for a moment.
+    pub fn power_off(&self) {
+        self.0.lock().unwrap().reset();
     }
 
     pub fn tries_left(&self) -> u8 {
@@ -85,4 +96,36 @@ pub fn counter_with(slot: &Slot) -> (Shop, Running) {
     let purse = till(slot.opener()).with_headquarters(Arc::new(Hq));
     let service = shop.gateway.serve_members(vpcd_table("counter-1", shop.port), with_purse(Some(purse)));
     (shop, service)
+}
+
+/// Issues a card, puts 50 yuan on it, and gives the chip and the commands of that.
+pub async fn issued(shop: &Shop, card_no: &CardNo, chip: &Chip) -> (Chip, Uuid, usize) {
+    let card = shop.lay(chip).await;
+    let issue = shop.issue(card_no).await;
+    let row = shop.answered(issue).await;
+    assert_eq!(row.state, RequestState::Done, "{:?}", row.outcome);
+    let begun = card.apdus().len();
+    let first = shop.deal(card_no, TransactionKind::Topup, 5_000).await;
+    let row = shop.answered(first).await;
+    assert_eq!(row.state, RequestState::Done, "{:?}", row.outcome);
+    let commands = card.apdus().len() - begun;
+    (shop.take_away(card).await, first, commands)
+}
+
+pub async fn transaction(shop: &Shop, id: Uuid) -> TransactionRow {
+    shop.gateway.store.read(move |r| r.transaction(id)).await.unwrap().unwrap()
+}
+
+/// Settled, or nobody here can settle it now.
+pub async fn at_rest(shop: &Shop, id: Uuid) -> State {
+    shop.until("an outcome", move |r| {
+        let state = r.transaction_state(id).unwrap();
+        state.filter(|state| *state != State::Intent)
+    })
+    .await
+}
+
+pub async fn held(shop: &Shop, card_no: &CardNo) -> Option<String> {
+    let card_no = card_no.clone();
+    shop.gateway.store.read(move |r| r.member_card(&card_no)).await.unwrap().unwrap().held
 }

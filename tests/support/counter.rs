@@ -16,9 +16,9 @@ use baygate::config::values::TimeOfDay;
 use baygate::event::device::{DeviceKind, DeviceState, DeviceStatus};
 use baygate::health::Health;
 use baygate::store::devices::CardInField;
-use baygate::store::{Offset, Store};
+use baygate::store::{Offset, Store, StoreOptions};
 use serde_json::Value;
-use store::open_store;
+use store::options;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -66,11 +66,29 @@ pub fn shop() -> Shop {
     }
 }
 
+/// Room that memory must have for the stores of one program, or they lie on the disk.
+const MEMORY: u64 = 2 << 30;
+
+/// Stores here are closed and opened, never robbed of what they did not sync (`make power-cut`,
+/// `store_every_call` do that): in memory nobody waits for the disk.
+fn folder() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    let room = nix::sys::statvfs::statvfs(memory).map_or(0, |it| it.blocks_available() * it.fragment_size());
+    let in_memory = (room >= MEMORY).then(|| tempfile::tempdir_in(memory).ok()).flatten();
+    in_memory.unwrap_or_else(|| tempfile::tempdir().unwrap())
+}
+
+/// With a small reserve: it counts as memory.
+fn open(folder: &tempfile::TempDir) -> Store {
+    let options = StoreOptions { max_bytes: 64 << 20, ..options(folder.path()) };
+    Store::open(&options).unwrap().0
+}
+
 /// The store of a gateway and the services on it.
 pub struct Gateway {
     pub store: Store,
     pub health: Health,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// A running reader service.
@@ -98,16 +116,21 @@ impl Running {
 }
 
 impl Gateway {
+    /// What a service keeps beside the store.
+    pub fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Its store is opened anew, as at the program's next start.
     pub async fn open_again(&mut self) {
         self.store.close().await;
-        self.store = open_store(self._folder.path());
+        self.store = open(&self.folder);
     }
 
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = open_store(folder.path());
-        Self { store, health: Health::default(), _folder: folder }
+        let folder = folder();
+        let store = open(&folder);
+        Self { store, health: Health::default(), folder }
     }
 
     pub fn serve(&self, table: ReaderTable) -> Running {

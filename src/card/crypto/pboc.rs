@@ -23,6 +23,17 @@ pub struct Moment {
     pub time: [u8; 3],
 }
 
+impl Moment {
+    /// In digits of four bits, as a card is told it.
+    #[must_use]
+    pub fn of(time: &jiff::Zoned) -> Self {
+        let bcd = |number: i16| u8::try_from(((number / 10 % 10) << 4) | (number % 10)).unwrap_or_default();
+        let (year, second) = (time.year(), time.second());
+        let date = [bcd(year / 100), bcd(year % 100), bcd(time.month().into()), bcd(time.day().into())];
+        Self { date, time: [bcd(time.hour().into()), bcd(time.minute().into()), bcd(second.into())] }
+    }
+}
+
 /// What both sides agree on in a purchase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terms {

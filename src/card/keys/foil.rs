@@ -1,6 +1,8 @@
 //! The counterfoil of an approval: what is kept of a purchase or load until the ledger has committed
 //! what the card signed. What does not live here: when it becomes what (`till_purse`).
 
+use serde::{Deserialize, Serialize};
+
 use super::purse::Approval;
 use crate::card::record::MemberRecord;
 use crate::event::ledger::Proof;
@@ -16,7 +18,8 @@ pub(super) struct Foil {
 }
 
 /// What is known of a counterfoil.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Word {
     /// The card's answer did not come.
     Open,
@@ -29,7 +32,7 @@ pub enum Word {
 }
 
 /// Which record a purse's transaction leaves on its card: tells it from every other of that card.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaves {
     pub(super) counter: u32,
     pub(super) tag: Option<[u8; 4]>,
@@ -42,7 +45,7 @@ impl From<&MemberRecord> for Leaves {
 }
 
 /// A purse transaction whose answer did not come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenPurse {
     /// Purchase or load, as the card names it.
     pub kind: u8,

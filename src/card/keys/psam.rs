@@ -41,6 +41,8 @@ pub struct Psam<C> {
     /// Terminal sequence of the purchase that waits for the card's answer. The SAM itself
     /// knows only its last one.
     open: Option<u32>,
+    /// Nothing was put to it since it was opened.
+    is_fresh: bool,
 }
 
 impl<C: Channel> Psam<C> {
@@ -61,7 +63,7 @@ impl<C: Channel> Psam<C> {
         selected
             .ok()
             .ok_or(KeyError::Sam { what: "its purchase application", status: Some(selected.status.0) })?;
-        Ok(Self { channel, terminal, open: None })
+        Ok(Self { channel, terminal, open: None, is_fresh: true })
     }
 }
 
@@ -99,7 +101,7 @@ impl<C: Channel> PurseKeys for Psam<C> {
 
     fn approve(&mut self, purchase: &Purchase<'_>) -> Result<Approval, KeyError> {
         let what = "its approval";
-        self.open = None;
+        (self.open, self.is_fresh) = (None, false);
         let answer = ask(&mut self.channel, &approve_command(purchase), what)?;
         match answer.ok() {
             Some(&[s0, s1, s2, s3, m0, m1, m2, m3]) => {
@@ -109,6 +111,12 @@ impl<C: Channel> PurseKeys for Psam<C> {
             }
             // The SAM has no key of this version: the same error as of a credential would mislead.
             _ => Err(KeyError::Sam { what, status: Some(answer.status.0) }),
+        }
+    }
+
+    fn resume(&mut self, approval: &Approval) {
+        if std::mem::take(&mut self.is_fresh) {
+            self.open = Some(approval.terminal_sequence);
         }
     }
 

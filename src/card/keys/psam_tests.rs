@@ -65,6 +65,27 @@ fn only_the_purchase_that_is_open_is_confirmed_and_once() {
     assert_eq!(psam.confirm(&open, &mac2), Err(refused));
 }
 
+/// Opened anew it may still wait for the answer to its last purchase, as long as it was asked for no
+/// other.
+#[test]
+fn a_purchase_is_resumed_on_a_terminal_that_was_opened_anew() {
+    let store = StoreId::new("SH-0042").unwrap();
+    let (opened, mac2) = (["0011223344559000", "9000"], unhex("01020304"));
+    let last = Approval { terminal_sequence: 41, mac1: [0; 4], session: None };
+    for (answers, is_asked_before) in [(&["9000"][..], false), (&["0000002AA1B2C3D49000"], true)] {
+        let mut psam = Psam::open(Scripted::new(&[&opened[..], answers].concat()), [0x10, 0x01]).unwrap();
+        if is_asked_before {
+            psam.approve(&purchase(&store)).unwrap();
+        }
+        psam.resume(&last);
+        let expected = if is_asked_before { Err(KeyError::Superseded) } else { Ok(true) };
+        assert_eq!(psam.confirm(&last, &mac2), expected);
+        assert_eq!(psam.channel.asked.len(), 3, "{:?}", psam.channel.asked);
+        psam.resume(&last);
+        assert_eq!(psam.confirm(&last, &mac2), Err(KeyError::Superseded), "once");
+    }
+}
+
 #[test]
 fn what_goes_wrong_is_told() {
     let store = StoreId::new("SH-0042").unwrap();

@@ -96,6 +96,10 @@ pub trait PurseKeys: fmt::Debug + Send {
     /// [`KeyError`].
     fn approve(&mut self, purchase: &Purchase<'_>) -> Result<Approval, KeyError>;
 
+    /// Its last purchase was this one, as the caller knows: a terminal that was opened anew may still
+    /// wait for the card's answer to it.
+    fn resume(&mut self, _approval: &Approval) {}
+
     /// Whether the card gave up the amount. Takes the same time for every MAC2.
     ///
     /// # Errors

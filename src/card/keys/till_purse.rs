@@ -9,10 +9,11 @@
 //!                  │                                └─ no SAM ──────────► unproven
 //!                  └─ the answer is lost: the next reading asks the card for its proof
 //! ```
-//! Only a purchase that is believed is paid ([`Word`]).
+//! Only a purchase that is believed is paid ([`Word`]). The SAM's last one outlives the program (`notebook`).
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,14 +21,16 @@ use std::time::{Duration, Instant};
 use jiff::tz::TimeZone;
 
 pub use super::foil::{Leaves, OpenPurse, Word};
+pub use super::load::{Headquarters, Load};
 
 use super::foil::Foil;
-use super::purse::{Purchase, Serial};
-use super::{KeyError, KeyVersion, PurseKeys};
-use crate::card::crypto::pboc::{LOAD_PURSE, Moment, PURCHASE_PURSE, Terms};
+use super::notebook::{KeptFoil, Notebook};
+use super::purse::{Approval, Purchase};
+use super::{KeyError, PurseKeys};
+use crate::card::crypto::pboc::{LOAD_PURSE, Moment, PURCHASE_PURSE};
 use crate::clock::UtcMillis;
 use crate::event::ledger::Proof;
-use crate::ident::{CardUid, StoreId};
+use crate::ident::CardUid;
 
 /// Counterfoils kept at once; beyond it a new card's takes the place of one that was answered.
 const MAX_FOILS: usize = 256;
@@ -40,42 +43,13 @@ const TURN: Duration = Duration::from_millis(1500);
 /// (status 9303, JR/T 0025), and says of none how many are left.
 const MAX_WRONG: u8 = 2;
 
-/// What was before the program was started is not known: one wrong answer is taken for granted, so
-/// that being started again does not cost the last try.
+/// Where nothing is known of what was before the program was started, one wrong answer is taken for
+/// granted, so that being started again does not cost the last try; and never more than one, so that a
+/// person who has looked starts it again.
 const AT_START: u8 = 1;
 
 /// Opens the terminal: a purchase SAM in its slot.
 pub type Opener = dyn Fn() -> Result<Box<dyn PurseKeys>, KeyError> + Send + Sync;
-
-/// A load that headquarters is asked for (JR/T 0025, INITIALIZE FOR LOAD).
-#[derive(Debug, Clone)]
-pub struct Load {
-    /// The store whose keys the card has.
-    pub store: StoreId,
-    /// The card.
-    pub serial: Serial,
-    /// Fen on it.
-    pub balance: u32,
-    /// Its counter of loads, before this one.
-    pub online_sequence: u16,
-    /// Version of its load key.
-    pub key_version: KeyVersion,
-    /// Its challenge.
-    pub random: [u8; 4],
-    /// The card's word for balance, amount and terminal.
-    pub mac1: [u8; 4],
-    /// What is to be loaded, and when.
-    pub terms: Terms,
-}
-
-/// Headquarters, which alone has the load keys.
-pub trait Headquarters: fmt::Debug + Send + Sync {
-    /// MAC2 of a load whose MAC1 is right.
-    ///
-    /// # Errors
-    /// [`KeyError::NeedsHeadquarters`] while it is not reached, or does not agree.
-    fn load_mac2(&self, load: &Load) -> Result<[u8; 4], KeyError>;
-}
 
 /// Purchases and loads at one gateway. There is one of it whatever the configuration becomes: two
 /// would each know half of what one SAM was shown.
@@ -93,6 +67,9 @@ pub struct TillPurse {
     /// Wrong answers that the SAM was shown since the last right one. Changed behind the terminal's
     /// lock, so that no purchase begins between an answer and its count.
     wrong: AtomicU8,
+    /// The SAM's own counter of the purchase that it knows.
+    last: Mutex<Option<u32>>,
+    notebook: Option<Notebook>,
 }
 
 impl fmt::Debug for TillPurse {
@@ -119,7 +96,25 @@ impl TillPurse {
             turn: Mutex::default(),
             turned: Condvar::new(),
             wrong: AtomicU8::new(AT_START),
+            last: Mutex::default(),
+            notebook: None,
         }
+    }
+
+    /// Goes on from what an earlier run knew of the SAM, and keeps it in this file.
+    #[must_use]
+    pub fn with_notebook(mut self, path: &Path) -> Self {
+        let (notebook, left) = Notebook::open(path, AT_START);
+        if let Some(kept) = left {
+            self.wrong = AtomicU8::new(kept.may_be_wrong().min(AT_START));
+            if let Some(last) = kept.last {
+                let foil = last.foil();
+                *lock(&self.last) = foil.approval.as_ref().map(|approval| approval.terminal_sequence);
+                lock(&self.foils).insert(last.uid, foil);
+            }
+        }
+        self.notebook = Some(notebook);
+        self
     }
 
     /// With a way to headquarters; without one every load needs it in vain.
@@ -157,11 +152,7 @@ impl TillPurse {
     #[must_use]
     pub fn moment(&self) -> Moment {
         let time = jiff::Timestamp::from_millisecond(UtcMillis::now().0).unwrap_or_default();
-        let time = time.to_zoned(lock(&self.timezone).clone());
-        let bcd = |number: i16| u8::try_from(((number / 10 % 10) << 4) | (number % 10)).unwrap_or_default();
-        let (year, second) = (time.year(), time.second());
-        let date = [bcd(year / 100), bcd(year % 100), bcd(time.month().into()), bcd(time.day().into())];
-        Moment { date, time: [bcd(time.hour().into()), bcd(time.minute().into()), bcd(second.into())] }
+        Moment::of(&time.to_zoned(lock(&self.timezone).clone()))
     }
 
     /// The terminal number, for the opening of a purchase or load.
@@ -189,7 +180,12 @@ impl TillPurse {
             if self.is_spared() {
                 return Err(KeyError::SamSpared);
             }
-            Ok((terminal.terminal(), terminal.approve(purchase)?))
+            // From here on it answers for no other.
+            *lock(&self.last) = None;
+            self.notebook.as_ref().inspect(|notebook| notebook.supersede());
+            let approval = terminal.approve(purchase)?;
+            *lock(&self.last) = Some(approval.terminal_sequence);
+            Ok((terminal.terminal(), approval))
         });
         let (terminal, approval) = approved.inspect_err(|_| self.end_turn(uid))?;
         let opening = &purchase.opening;
@@ -250,16 +246,14 @@ impl TillPurse {
         drop(foils);
         let word = match (approval, mac2) {
             _ if is_load => Word::Believed,
-            (Some(approval), Some(mac2)) => {
-                match self.with_terminal(|terminal| self.counted(terminal.confirm(&approval, &mac2))) {
-                    Ok(true) => Word::Believed,
-                    Ok(false) => Word::Refuted,
-                    Err(error) => {
-                        tracing::warn!(%error, "a purchase could not be checked");
-                        Word::Unproven
-                    }
+            (Some(approval), Some(mac2)) => match self.confirmed(&approval, mac2) {
+                Ok(true) => Word::Believed,
+                Ok(false) => Word::Refuted,
+                Err(error) => {
+                    tracing::warn!(%error, "a purchase could not be checked");
+                    Word::Unproven
                 }
-            }
+            },
             _ => Word::Unproven,
         };
         self.end_turn(uid);
@@ -270,6 +264,25 @@ impl TillPurse {
         word
     }
 
+    /// The SAM's word on the card's answer. One that was lost is asked for again: a SAM that did not
+    /// hear the question answers now; one that did has closed the purchase, refuses (6985), and loses
+    /// no try by it.
+    fn confirmed(&self, approval: &Approval, mac2: [u8; 4]) -> Result<bool, KeyError> {
+        let ask = |terminal: &mut dyn PurseKeys| {
+            if *lock(&self.last) == Some(approval.terminal_sequence) {
+                terminal.resume(approval);
+            }
+            terminal.confirm(approval, &mac2)
+        };
+        let first = self.with_terminal(|terminal| self.counted(ask(terminal)));
+        let Err(KeyError::Sam { status: None, .. }) = first else { return first };
+        // The lost one is counted: of the two one at most was looked at.
+        self.with_terminal(|terminal| match ask(terminal) {
+            Ok(true) => self.counted(Ok(true)),
+            again => again,
+        })
+    }
+
     /// Counts what the SAM was shown. Where its answer was lost it may have found the card's wrong.
     fn counted(&self, confirmed: Result<bool, KeyError>) -> Result<bool, KeyError> {
         match confirmed {
@@ -277,8 +290,9 @@ impl TillPurse {
             Ok(false) | Err(KeyError::Sam { status: None, .. }) => {
                 self.wrong.fetch_add(1, Ordering::Relaxed);
             }
-            Err(_) => {}
+            Err(_) => return confirmed,
         }
+        self.notebook.as_ref().inspect(|notebook| notebook.count(self.wrong.load(Ordering::Relaxed)));
         confirmed
     }
 
@@ -290,6 +304,7 @@ impl TillPurse {
     fn became(&self, uid: &CardUid, leaves: Leaves, word: Word) {
         if let Some(foil) = lock(&self.foils).get_mut(uid).filter(|foil| foil.leaves == leaves) {
             foil.word = word;
+            self.notebook.as_ref().inspect(|notebook| notebook.became(uid, leaves, &foil.proof.tac, word));
         }
     }
 
@@ -315,6 +330,7 @@ impl TillPurse {
         if foils.get(uid).is_some_and(|foil| foil.leaves == leaves) {
             foils.remove(uid);
         }
+        self.notebook.as_ref().inspect(|notebook| notebook.strike(uid, leaves));
     }
 
     /// Waits until the card before it has answered, or will not.
@@ -338,6 +354,9 @@ impl TillPurse {
     }
 
     fn keep(&self, uid: &CardUid, foil: Foil) {
+        if let (Some(notebook), Some(kept)) = (&self.notebook, KeptFoil::of(uid, &foil)) {
+            notebook.note(kept);
+        }
         let mut foils = lock(&self.foils);
         if foils.len() >= MAX_FOILS
             && let Some(any) =

@@ -84,9 +84,10 @@ fn imitations_do_not_lock_the_sam() {
     }
 }
 
-/// Its answer to a confirmation does not come, though the SAM heard the question.
+/// Its answer to a confirmation does not come, though the SAM heard the question; asked again it says
+/// that no purchase is open.
 #[derive(Debug)]
-struct Mute(Locks);
+struct Mute(Locks, Arc<AtomicBool>);
 
 impl PurseKeys for Mute {
     fn terminal(&self) -> [u8; 6] {
@@ -94,12 +95,17 @@ impl PurseKeys for Mute {
     }
 
     fn approve(&mut self, purchase: &Purchase<'_>) -> Result<Approval, KeyError> {
+        self.1.store(true, Ordering::Relaxed);
         self.0.approve(purchase)
     }
 
     fn confirm(&mut self, approval: &Approval, mac2: &[u8; 4]) -> Result<bool, KeyError> {
+        let what = "its confirmation";
+        if !self.1.swap(false, Ordering::Relaxed) {
+            return Err(KeyError::Sam { what, status: Some(0x6985) });
+        }
         self.0.confirm(approval, mac2)?;
-        Err(KeyError::Sam { what: "its confirmation", status: None })
+        Err(KeyError::Sam { what, status: None })
     }
 }
 
@@ -111,7 +117,11 @@ fn answers_that_were_lost_do_not_lock_the_sam() {
     let uid = |n| CardUid::from_bytes(&[4, 0, 0, n]).unwrap();
     let tries = Arc::new(AtomicU8::new(3));
     let sam = Locks(Arc::clone(&tries));
-    let till = TillPurse::new(Box::new(move || Ok(Box::new(Mute(sam.clone())))), TimeZone::UTC);
+    let open = Arc::new(AtomicBool::new(false));
+    let opener = move || -> Result<Box<dyn PurseKeys>, KeyError> {
+        Ok(Box::new(Mute(sam.clone(), Arc::clone(&open))))
+    };
+    let till = TillPurse::new(Box::new(opener), TimeZone::UTC);
     approve(&till, &uid(1), leaves);
     assert_eq!(till.signed(&uid(1), [1; 4], Some([9; 4])), Word::Unproven);
     assert!(till.is_spared());
@@ -227,4 +237,105 @@ fn one_purchase_at_a_time_is_open_on_the_sam() {
         assert_eq!(word, if answers { Word::Believed } else { Word::Unproven });
         assert_eq!(till.signed(&second, [1; 4], Some([2; 4])), Word::Believed, "answers {answers}");
     }
+}
+
+/// A SAM as it is: it answers for the last purchase that it approved, once, and does so to whoever
+/// opens it next; the first question of some purchases does not reach it.
+#[derive(Debug, Clone, Default)]
+struct Session(Arc<Mutex<(u32, bool, bool)>>);
+
+impl PurseKeys for Session {
+    fn terminal(&self) -> [u8; 6] {
+        [7; 6]
+    }
+
+    fn approve(&mut self, _: &Purchase<'_>) -> Result<Approval, KeyError> {
+        let mut sam = lock(&self.0);
+        (sam.0, sam.1) = (sam.0 + 1, true);
+        Ok(Approval { terminal_sequence: sam.0, mac1: [0; 4], session: None })
+    }
+
+    fn confirm(&mut self, approval: &Approval, mac2: &[u8; 4]) -> Result<bool, KeyError> {
+        let (mut sam, what) = (lock(&self.0), "its confirmation");
+        if std::mem::take(&mut sam.2) {
+            return Err(KeyError::Sam { what, status: None });
+        }
+        assert_eq!(approval.terminal_sequence, sam.0, "held against another purchase");
+        if !std::mem::take(&mut sam.1) {
+            return Err(KeyError::Sam { what, status: Some(0x6985) });
+        }
+        Ok(*mac2 == [2; 4])
+    }
+}
+
+impl Session {
+    fn till(&self, notebook: &Path) -> TillPurse {
+        let sam = self.clone();
+        TillPurse::new(Box::new(move || Ok(Box::new(sam.clone()))), TimeZone::UTC).with_notebook(notebook)
+    }
+}
+
+/// The question did not reach it: it is asked again, which costs nothing, and no restart is needed.
+#[test]
+fn a_question_that_the_sam_did_not_hear_is_asked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (sam, leaves) = (Session::default(), Leaves { counter: 1, tag: None });
+    let till = sam.till(&folder.path().join("sam.json"));
+    for (n, (mac2, word)) in (1..).zip([([2; 4], Word::Believed), ([9; 4], Word::Refuted)]) {
+        let uid = CardUid::from_bytes(&[4, 0, 0, n]).unwrap();
+        approve(&till, &uid, leaves);
+        lock(&sam.0).2 = true;
+        assert_eq!(till.signed(&uid, [1; 4], Some(mac2)), word);
+        assert!(!till.is_spared(), "counted once");
+    }
+}
+
+/// What is said of the SAM's last purchase after a start: what was known, or that it is open still.
+#[test]
+fn the_last_purchase_outlives_the_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sam.json");
+    let (sam, leaves) = (Session::default(), Leaves { counter: 7, tag: Some([1, 2, 3, 4]) });
+    let (first, second): (CardUid, CardUid) = ("04000001".parse().unwrap(), "04000002".parse().unwrap());
+    let till = sam.till(&path);
+    approve(&till, &first, leaves);
+    approve(&till, &second, leaves);
+    // Killed while both are waited for; the SAM answers for the second.
+    let till = sam.till(&path);
+    assert_eq!((till.open(&first), till.open(&second).is_some()), (None, true));
+    assert_eq!(till.signed(&second, [0xAB; 4], Some([2; 4])), Word::Believed);
+    // Killed before the ledger had it.
+    let till = sam.till(&path);
+    let (word, proof) = till.word(&second, leaves).unwrap();
+    let proof = proof.unwrap();
+    assert_eq!((word, proof.tac.as_str(), proof.terminal_sequence), (Word::Believed, "ABABABAB", 2));
+    till.forget(&second, leaves);
+    assert_eq!(sam.till(&path).word(&second, leaves), None);
+
+    // Asked for the next one it answers for it alone, whether that one is known or not.
+    let till = sam.till(&path);
+    approve(&till, &first, leaves);
+    till.notebook.as_ref().unwrap().supersede();
+    let till = sam.till(&path);
+    assert_eq!(till.signed(&first, [1; 4], Some([2; 4])), Word::Unproven);
+    assert!(lock(&sam.0).1, "not asked");
+}
+
+/// One lost answer after a clean run leaves a try to spare; two wrong ones and a start leave one.
+#[test]
+fn what_the_sam_was_shown_is_not_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sam.json");
+    let (sam, leaves) = (Session::default(), Leaves { counter: 1, tag: None });
+    let uid: CardUid = "04000001".parse().unwrap();
+    // (answer, wrong ones counted after it, after the next start)
+    for (mac2, counted, started) in [([9; 4], 2, 1), ([2; 4], 0, 0), ([9; 4], 1, 1), ([2; 4], 0, 0)] {
+        let till = sam.till(&path);
+        approve(&till, &uid, leaves);
+        till.signed(&uid, [1; 4], Some(mac2));
+        assert_eq!(till.wrong.load(Ordering::Relaxed), counted, "{mac2:?}");
+        assert_eq!(sam.till(&path).wrong.load(Ordering::Relaxed), started, "{mac2:?}");
+    }
+    approve(&sam.till(&path), &uid, leaves);
+    assert_eq!(sam.till(&path).wrong.load(Ordering::Relaxed), 1, "it may have been asked and not counted");
 }
