@@ -24,6 +24,9 @@ use world::World;
 const AT_WORK: usize = 16;
 /// Silences that one card waits for, three seconds each.
 const SILENCES: usize = 6;
+/// Cards that wait so at the same time. All at once took the processors from each other when they
+/// began, and a simulated card that does not answer within three seconds is cut without being asked.
+const SILENT: usize = 40;
 
 /// How often each way was gone, and how often it ended in the old and in the new.
 #[derive(Default)]
@@ -77,7 +80,7 @@ impl Cutting {
 }
 
 /// All cuts of a column: those in silence on cards of their own, side by side.
-async fn column(sim: Sim, operation: Operation, at_work: Arc<Semaphore>) -> Seen {
+async fn column(sim: Sim, operation: Operation, at_work: Arc<Semaphore>, silent: Arc<Semaphore>) -> Seen {
     let mut lanes = JoinSet::new();
     let permit = at_work.acquire().await.unwrap();
     let mut first = Cutting::open(sim, operation).await;
@@ -89,12 +92,16 @@ async fn column(sim: Sim, operation: Operation, at_work: Arc<Semaphore>) -> Seen
         let done = all.filter(|(at, way)| !way.at_writes_only() || writes.contains(at));
         done.filter(|(at, way)| !first.is_thrown_away(*at, *way)).collect()
     };
-    let (silent, loud): (Vec<Way>, Vec<Way>) =
+    let (quiet, loud): (Vec<Way>, Vec<Way>) =
         Way::ALL.iter().partition(|way| matches!(way, Way::Silent | Way::SilentUnheard));
-    let (silent, loud) = (cuts(&silent), cuts(&loud));
-    for some in silent.chunks(SILENCES) {
+    let (quiet, loud) = (cuts(&quiet), cuts(&loud));
+    for some in quiet.chunks(SILENCES) {
         let some = some.to_vec();
-        lanes.spawn(async move { Cutting::open(sim, operation).await.go(some).await });
+        let silent = Arc::clone(&silent);
+        lanes.spawn(async move {
+            let _permit = silent.acquire().await.unwrap();
+            Cutting::open(sim, operation).await.go(some).await
+        });
     }
     let mut seen = first.go(loud).await;
     drop(permit);
@@ -116,14 +123,14 @@ fn is_wanted(sim: Sim, operation: Operation) -> bool {
 
 /// All columns of a program; none of their cells may be missing.
 pub async fn run(part: Part) {
-    let at_work = Arc::new(Semaphore::new(AT_WORK));
+    let (at_work, silent) = (Arc::new(Semaphore::new(AT_WORK)), Arc::new(Semaphore::new(SILENT)));
     let mut all = JoinSet::new();
     let columns = table::columns(part).into_iter().filter(|(sim, operation)| is_wanted(*sim, *operation));
     let columns: Vec<_> = columns.collect();
     assert!(!columns.is_empty(), "CUTS= names no column of {}", part.program());
     for (sim, operation) in columns {
-        let at_work = Arc::clone(&at_work);
-        all.spawn(async move { (sim, operation, column(sim, operation, at_work).await) });
+        let (at_work, silent) = (Arc::clone(&at_work), Arc::clone(&silent));
+        all.spawn(async move { (sim, operation, column(sim, operation, at_work, silent).await) });
     }
     let mut failed = 0;
     while let Some(done) = all.join_next().await {
