@@ -123,6 +123,7 @@ wedge: deps-test
 lint:
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) fmt --check
+	$(CARGO) check --locked --manifest-path fuzz/Cargo.toml
 
 install: deps-build
 	$(CARGO) build --release --locked

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use baygate::protocols::Bundle;
+use baygate::vehicle::Maxima;
 use baygate::vehicle::gate::Request;
 use baygate::vehicle::protocol::EcuAddress;
 use baygate::vehicle::report::Told;
@@ -50,5 +51,5 @@ fuzz_target!(|data: &[u8]| {
         .collect();
     let codes = report::codes(&told, &ecu, Some("honda"), &BUNDLE);
     let _ = report::join(codes.clone(), codes);
-    let _ = (report::snapshots(&told, &ecu, &BUNDLE), report::identification(&told, &ecu));
+    let _ = (report::snapshots(&told, &ecu, &Maxima::default(), &BUNDLE), report::identification(&told, &ecu));
 });
