@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use baygate::config::tables::Poll;
 use baygate::event::vehicle::{DtcEntry, DtcState, Readiness, VehicleReport};
-use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Drive, Engine, Profile, VehicleSim};
+use baygate::sim::vehicle::{Adapter as SimAdapter, CarSpec, Drive, Engine, MakersUnit, Profile, VehicleSim};
 use baygate::vehicle::adapter::Adapter;
 use baygate::vehicle::{report, scan, uds};
 use serde_json::json;
@@ -274,6 +274,35 @@ async fn what_only_uds_tells_blocks_no_emission_check() {
     let report = scanned(car).await.unwrap();
     assert_eq!(report.ecus[0].dtcs.len(), 2);
     assert!(report.inspection.ready, "{:?}", report.inspection);
+}
+
+/// The unit of a drive battery that J1979 does not know is met at its address, on both kinds of bus.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_battery_of_a_hybrid_tells_its_codes_by_uds_alone() {
+    let looked = |sim: &VehicleSim| {
+        sim.requests().iter().filter(|request| request.starts_with(&[0x22, 0xF1, 0x90])).count()
+    };
+    for (protocol, request, answer, elsewhere) in [(6, 0x7E4, 0x7EC, 6), (7, 0x18DA_58F1, 0x18DA_F158, 8)] {
+        let hybrid = CarSpec {
+            protocol,
+            drive: Drive::Hybrid,
+            makers_unit: Some(MakersUnit { request, answer }),
+            makers_codes: vec!["P0AA6".parse().unwrap()],
+            ..CarSpec::default()
+        };
+        let (sim_with, link) = sim(hybrid.clone()).await;
+        let report = scan_of(&link).await.unwrap();
+        assert_eq!(report.errors, []);
+        assert_eq!(report.ecus.len(), 3, "{:?}", report.ecus);
+        let battery = report.ecus.iter().find(|ecu| ecu.address == format!("{answer:03X}")).unwrap();
+        assert_eq!((battery.dtcs[0].code.as_str(), battery.dtcs[0].source.as_str()), ("P0AA6", "uds"));
+        assert_eq!(battery.name.as_deref(), Some("GWY"));
+        assert_eq!(looked(&sim_with), elsewhere, "who answered J1979 is not asked again");
+        // Nobody looks for it in a car with an engine alone: each address where nobody is costs a wait.
+        let (sim, link) = sim(CarSpec { drive: Drive::Ice, ..hybrid }).await;
+        assert_eq!(scan_of(&link).await.unwrap().ecus.len(), 2);
+        assert_eq!(looked(&sim), 0);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

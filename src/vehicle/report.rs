@@ -247,8 +247,9 @@ fn whole(value: f64) -> u32 {
     value.clamp(0.0, f64::from(u32::MAX)) as u32
 }
 
-/// What says what drives the car: PID 51 or identifier F451, and the PIDs promised.
-fn powertrain(record: &ScanRecord) -> Powertrain {
+/// What drives the car, by PID 51 or identifier F451 and the PIDs promised.
+#[must_use]
+pub fn powertrain(record: &ScanRecord) -> Powertrain {
     let byte = |request: Request, at: usize| {
         record.told.iter().find(|told| told.request == request).and_then(|told| told.payload.get(at).copied())
     };

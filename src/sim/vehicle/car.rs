@@ -60,7 +60,7 @@ impl Car {
         if !(1..=8).contains(&spec.units) {
             return Err(SpecError::Units(spec.units.into()));
         }
-        let makers = spec.makers_unit.map(|_| makers_own(unit(spec, spec.units)));
+        let makers = spec.makers_unit.map(|_| makers_own(spec));
         let mut car = Self {
             ecus: (0..spec.units).map(|index| unit(spec, index)).chain(makers).collect(),
             makers_unit: spec.makers_unit,
@@ -373,7 +373,13 @@ fn unit(spec: &CarSpec, index: u8) -> Ecu {
     }
 }
 
-/// Nothing of J1979, and no codes: a unit of comfort, which tells what it is.
-fn makers_own(ecu: Ecu) -> Ecu {
-    Ecu { name: "GWY\0".into(), obd: false, parameters_on_uds: false, ..ecu }
+/// Nothing of J1979: a unit of comfort or a drive battery, which tells what it is.
+fn makers_own(spec: &CarSpec) -> Ecu {
+    Ecu {
+        name: "GWY\0".into(),
+        obd: false,
+        parameters_on_uds: false,
+        enhanced: spec.makers_codes.clone(),
+        ..unit(spec, spec.units)
+    }
 }

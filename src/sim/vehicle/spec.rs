@@ -170,6 +170,8 @@ pub struct CarSpec {
     pub units: u8,
     /// A maker's own unit beside them, which answers UDS alone.
     pub makers_unit: Option<MakersUnit>,
+    /// Its confirmed codes.
+    pub makers_codes: Vec<Dtc>,
     /// How much later than the others that one answers.
     pub makers_late_ms: u64,
     /// What drives it.
@@ -222,6 +224,7 @@ impl Default for CarSpec {
             monitors: None,
             units: 2,
             makers_unit: None,
+            makers_codes: Vec::new(),
             makers_late_ms: 0,
             drive: Drive::Ice,
             obd: true,

@@ -164,9 +164,8 @@ async fn look(
     enough: impl Fn(&Unit) -> bool,
 ) -> Result<(), AdapterError> {
     let known = adapter.protocol().map(|protocol| protocol.header());
-    let wide = WIDE.map(|node| 0x18DA_00F1 | u32::from(node) << 8);
-    let both: [(HeaderForm, &[u32]); 2] = [(HeaderForm::Can11, &NARROW), (HeaderForm::Can29, &wide)];
-    for (form, addresses) in both {
+    for form in [HeaderForm::Can11, HeaderForm::Can29] {
+        let addresses = addresses(form);
         let elsewhere = found.iter().any(|unit| !addresses.contains(&unit.request_id));
         if known.is_some_and(|known| known != form) || elsewhere {
             continue;
@@ -177,13 +176,7 @@ async fn look(
             if Instant::now() >= until {
                 return Ok(());
             }
-            let request = Request::data_by_identifier(VIN).to(Target::Unit(request_id));
-            let Some(request) = request else { continue };
-            let answer = match adapter.ask(request, None).await {
-                Ok(answer) => answer,
-                Err(error) if error.is_fatal() => return Err(error),
-                Err(_) => continue,
-            };
+            let Some(answer) = ask_for_vin(adapter, request_id).await? else { continue };
             if nobody_acknowledges(&answer) {
                 return Ok(());
             }
@@ -197,6 +190,56 @@ async fn look(
         }
     }
     Ok(())
+}
+
+/// Where units of diagnosis are asked on a bus with such identifiers; none on one that is no CAN.
+fn addresses(form: HeaderForm) -> Vec<u32> {
+    match form {
+        HeaderForm::Can11 => NARROW.to_vec(),
+        HeaderForm::Can29 => WIDE.iter().map(|node| 0x18DA_00F1 | u32::from(*node) << 8).collect(),
+        HeaderForm::ThreeBytes { .. } => Vec::new(),
+    }
+}
+
+/// `None`: the question could not be put, or what came was no answer.
+async fn ask_for_vin(adapter: &mut Adapter, request_id: u32) -> Result<Option<Answer>, AdapterError> {
+    let request = Request::data_by_identifier(VIN).to(Target::Unit(request_id));
+    let Some(request) = request else { return Ok(None) };
+    match adapter.ask(request, None).await {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.is_fatal() => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Units that answer UDS beside those `known`, on the bus that is known. False: the time did not do for
+/// all addresses. Those `found` count also when the adapter fails behind them.
+///
+/// # Errors
+/// [`AdapterError`].
+pub(super) async fn others(
+    adapter: &mut Adapter,
+    known: &[Unit],
+    until: Instant,
+    found: &mut Vec<Unit>,
+    before: &mut (dyn FnMut(Request) + Send),
+) -> Result<bool, AdapterError> {
+    let Some(protocol) = adapter.protocol() else { return Ok(true) };
+    for request_id in addresses(protocol.header()) {
+        if known.iter().any(|unit| unit.request_id == request_id) {
+            continue;
+        }
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+        before(Request::data_by_identifier(VIN));
+        let Some(answer) = ask_for_vin(adapter, request_id).await? else { continue };
+        if nobody_acknowledges(&answer) {
+            return Ok(true);
+        }
+        found.extend(answered(request_id, &answer));
+    }
+    Ok(true)
 }
 
 fn answered(request_id: u32, answer: &Answer) -> Option<Unit> {

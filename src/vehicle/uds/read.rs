@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use super::find::{self, Unit};
 use super::refusal;
-use crate::event::vehicle::RequestError;
+use crate::event::vehicle::{Powertrain, RequestError};
 use crate::protocols::Bundle;
 use crate::vehicle::adapter::Adapter;
 use crate::vehicle::answer::Answer;
@@ -56,8 +56,8 @@ pub struct Heard {
 
 /// What UDS adds to units that have answered J1979: codes of three bytes with their status and
 /// extended data, the snapshots of those without a freeze frame, identification where J1979 gave
-/// none, and how many codes a unit could store. `before`
-/// is told each request; no question begins after `until`. Nobody promised UDS: a unit that
+/// none, and how many codes a unit could store. In a car with a drive battery the addresses of diagnosis
+/// where J1979 met nobody are tried as well: its battery's unit often answers UDS alone. `before` is told each request; no question begins after `until`. Nobody promised UDS: a unit that
 /// keeps silent on the first question, or does not know the service, is left, and that is no
 /// error. What was heard counts also where the adapter failed.
 pub async fn enhance(
@@ -72,16 +72,7 @@ pub async fn enhance(
         .ecus()
         .into_iter()
         .filter_map(|address| Some(Unit { request_id: find::request_id(&address)?, address, vin: None }));
-    let units: Vec<Unit> = units.collect();
-    for unit in &units {
-        if let Err(error) = reading.add_to(unit, record).await {
-            return (reading.heard, Err(error));
-        }
-        if reading.adapter_cannot {
-            return (reading.heard, Ok(()));
-        }
-    }
-    let ended = reading.codes_it_could_store(&units).await;
+    let ended = reading.beside_j1979(units.collect(), record).await;
     (reading.heard, ended)
 }
 
@@ -145,6 +136,39 @@ impl<'a> Reading<'a> {
             self.name(unit).await?;
         }
         Ok(())
+    }
+
+    async fn beside_j1979(&mut self, mut units: Vec<Unit>, record: &ScanRecord) -> Result<(), AdapterError> {
+        for unit in &units {
+            self.add_to(unit, record).await?;
+            if self.adapter_cannot {
+                return Ok(());
+            }
+        }
+        if matches!(report::powertrain(record), Powertrain::Hybrid | Powertrain::Bev) {
+            let met = self.of_the_battery(&units, record).await?;
+            units.extend(met);
+        }
+        self.codes_it_could_store(&units).await
+    }
+
+    /// Units that J1979 does not know, with what they tell.
+    async fn of_the_battery(
+        &mut self,
+        known: &[Unit],
+        record: &ScanRecord,
+    ) -> Result<Vec<Unit>, AdapterError> {
+        let mut met = Vec::new();
+        let searched = find::others(self.adapter, known, self.until, &mut met, &mut *self.before).await;
+        for unit in &met {
+            self.add_to(unit, record).await?;
+        }
+        if !searched? {
+            let request = Request::data_by_identifier(find::VIN).to_string();
+            let error = "left out: the scan would have taken too long to look for more units".into();
+            self.heard.errors.push(RequestError { request, error });
+        }
+        Ok(met)
     }
 
     /// What J1979 did not tell of a unit.
