@@ -228,3 +228,35 @@ async fn a_typed_pin_is_not_shown() {
     log_in(&served, &till, "li.wei").await;
     served.stop().await;
 }
+
+#[tokio::test]
+async fn a_till_prints_on_its_own_printer_when_it_names_none() {
+    let served = shop(Setup::new()).await;
+    let (home, bare) = (pair(&served, "till-1", EVERYTHING).await, pair(&served, "till-2", EVERYTHING).await);
+    let script = served.token(&["print"]).await;
+    let face = json!({ "fields": { "name": "李伟" } });
+    let mut named = face.clone();
+    named["printer"] = json!("face-1");
+    // (who, what, status, the printer or the code)
+    let cases = [
+        (&home, &face, 202, "face-1"),
+        (&home, &named, 202, "face-1"),
+        (&bare, &named, 202, "face-1"),
+        (&bare, &face, 422, "printer-needed"),
+        (&script, &face, 422, "printer-needed"),
+        (&script, &named, 202, "face-1"),
+    ];
+    for (n, (token, body, status, told)) in cases.into_iter().enumerate() {
+        let reply = served.post(token, "/v1/print-jobs", body).await;
+        assert_eq!(reply.status, status, "{n}: {reply:?}");
+        let member = if status == 202 { "printer" } else { "code" };
+        assert_eq!(reply.json()[member], told, "{n}: {reply:?}");
+    }
+    let refused = served.post(&bare, "/v1/print-jobs", &face).await;
+    assert!(refused.body.contains("till-2"), "it says which till: {refused:?}");
+    let document = served.get(&script, "/openapi.json").await.json();
+    let schema = &document["components"]["schemas"]["NewPrintJob"];
+    assert_eq!(schema["required"], json!(["fields"]), "{schema}");
+    assert!(schema["properties"]["printer"]["description"].as_str().unwrap().contains("till"), "{schema}");
+    served.stop().await;
+}

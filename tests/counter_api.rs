@@ -124,3 +124,77 @@ async fn at_a_till_somebody_is_logged_in_and_no_other_till_has_the_reader() {
         (409, "reader-leased".into())
     );
 }
+
+/// Contract §7: `{quote_id}`, or `{kind, …}` with these fields.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_document_says_what_a_transaction_takes() {
+    let served = Setup::new().serve().await;
+    let document = served.get(&served.token(&["read"]).await, "/openapi.json").await.json();
+    let at = |reference: &Value| {
+        let path = reference["$ref"].as_str().unwrap().trim_start_matches('#');
+        document.pointer(path).unwrap_or_else(|| panic!("{path} leads nowhere")).clone()
+    };
+    let operation = &document["paths"]["/v1/cards/{card_no}/transactions"]["post"];
+    let body = at(&operation["requestBody"]["content"]["application/json"]["schema"]);
+    let [of_quote, of_kind] = body["oneOf"].as_array().unwrap().as_slice() else { panic!("{body}") };
+    let fields = |schema: &Value| -> Vec<String> {
+        schema["properties"].as_object().unwrap().keys().cloned().collect()
+    };
+    let of_quote_fields = ["reader", "quote_id", "tenders", "wait_s", "pin"];
+    assert_eq!(
+        (fields(of_quote), &of_quote["required"]),
+        (of_quote_fields.map(str::to_owned).to_vec(), &json!(["quote_id"]))
+    );
+    assert_eq!(of_kind["required"], json!(["kind"]));
+    for field in [
+        "reader",
+        "kind",
+        "amount_fen",
+        "points",
+        "coupon",
+        "items",
+        "tenders",
+        "order",
+        "original_transaction_id",
+        "to_card_no",
+        "adjustment",
+        "pin",
+        "wait_s",
+    ] {
+        let property = &of_kind["properties"][field];
+        assert!(property.is_object(), "{field} is not in the document: {of_kind}");
+        assert!(property["type"] != json!("object"), "{field} is free: {property}");
+    }
+    assert!(of_kind["properties"]["quote_id"].is_null() && of_kind["additionalProperties"] == json!(false));
+    for (path, pins) in [("pin", &["pin", "new_pin"][..]), ("return", &["pin"])] {
+        let operation = &document["paths"][format!("/v1/cards/{{card_no}}/{path}")]["post"];
+        let body = at(&operation["requestBody"]["content"]["application/json"]["schema"]);
+        assert!(pins.iter().all(|pin| body["properties"][pin].is_object()), "{path}: {body}");
+    }
+    let kinds = at(&of_kind["properties"]["kind"]);
+    let all = ["topup", "spend", "earn", "redeem", "coupon", "adjust", "transfer", "refund", "void"];
+    assert_eq!(kinds["enum"], json!(all));
+    // What a line of a sale and a way of paying are.
+    for (list, members) in
+        [("items", &["sku", "category", "quantity", "price_fen"][..]), ("tenders", &["kind", "amount_fen"])]
+    {
+        let one = at(&of_kind["properties"][list]["items"]);
+        assert_eq!(
+            (fields(&one), &one["required"]),
+            (members.iter().map(|it| (*it).to_owned()).collect(), &json!(members)),
+            "{list}"
+        );
+    }
+    // Every field that the page names, and no sample of it has another.
+    const PAGE: &str = include_str!("../docs/pos.md");
+    let known = fields(of_kind);
+    let (_, table) = PAGE.split_once("| `kind` | scopes | fields |").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    for row in table.lines().skip(2) {
+        let cell = row.trim_end_matches('|').rsplit('|').next().unwrap();
+        let (cell, _) = cell.split_once(" (").unwrap_or((cell, ""));
+        for name in cell.split('`').skip(1).step_by(2).map(|name| name.split(':').next().unwrap()) {
+            assert!(known.iter().any(|field| field == name), "{name} of {row}");
+        }
+    }
+}

@@ -93,9 +93,19 @@ async fn whole_story(sim: Sim) {
         shop.client.request(baygate::api::client::Method::POST, "/v1/cards/8800000042/quotes", Some(&wanted));
     let quote = quote.await.unwrap().accepted().unwrap();
     assert_eq!((&quote["due_fen"], &quote["discount_fen"]), (&json!(6_500), &json!(500)), "{quote}");
-    assert_eq!(quote["lines"].as_array().unwrap().len(), 3, "{quote}");
+    let amounts = |lines: &Value| -> Vec<i64> {
+        lines.as_array().unwrap().iter().map(|line| line["amount_fen"].as_i64().unwrap()).collect()
+    };
+    assert_eq!(amounts(&quote["lines"]), [5_000, 2_000, -500, -6_500], "to pay, and paid: {quote}");
+    assert_eq!(quote["lines"][3]["code"], "pay-principal");
     assert_eq!(card.writes(), writes, "a quote writes nothing");
-    let spent = shop.done(CARD, json!({ "quote_id": quote["quote_id"] }), "s-1").await;
+    let others = json!([{ "kind": "cash", "amount_fen": 6_500 }]);
+    let otherwise = json!({ "quote_id": quote["quote_id"], "tenders": others });
+    assert_eq!(shop.refused(CARD, otherwise, "s-0").await, (422, "request-invalid".into()));
+    // Its own may be sent back.
+    let agreed = json!({ "quote_id": quote["quote_id"], "tenders": quote["tenders"] });
+    let spent = shop.done(CARD, agreed, "s-1").await;
+    assert_eq!(spent["calculation"], quote["lines"], "headquarters sees what the customer saw");
     assert_eq!(
         (&spent["amount_fen"], &spent["points"], &spent["order"]),
         (&json!(-6_500), &json!(65), &json!("A-17")),
@@ -114,8 +124,15 @@ async fn whole_story(sim: Sim) {
     shop.done(CARD, void.clone(), "v-1").await;
     assert_eq!(shop.refused(CARD, void, "v-2").await, (409, "not-refundable".into()));
     shop.done(CARD, json!({ "kind": "coupon", "coupon": 7 }), "c-1").await;
-    let with_coupon = json!({ "kind": "spend", "amount_fen": 800, "coupon": 7 });
+    let mut with_coupon = json!({ "kind": "spend", "amount_fen": 800, "coupon": 7 });
+    let quotes = "/v1/cards/8800000042/quotes";
+    let quote = shop.done(quotes, with_coupon.clone(), "q-3").await;
+    let tenders = json!([{ "kind": "coupon", "amount_fen": 500 }, { "kind": "purse", "amount_fen": 300 }]);
+    assert_eq!(quote["tenders"], tenders);
+    // As they are, also without the quote's id.
+    with_coupon["tenders"] = tenders;
     let spent = shop.done(CARD, with_coupon, "s-3").await;
+    assert_eq!(amounts(&spent["calculation"]), [800, -500, -300], "{spent}");
     assert_eq!(spent["amount_fen"], -300, "{spent}");
     shop.done(CARD, json!({ "kind": "earn", "points": 50 }), "e-2").await;
     shop.done(CARD, json!({ "kind": "redeem", "points": 20 }), "x-1").await;

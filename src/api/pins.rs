@@ -4,6 +4,7 @@
 use argon2::password_hash::{Error, Output, ParamsString, PasswordHash, SaltString};
 use argon2::{ARGON2ID_IDENT, Algorithm, Argon2, Block, Params, Version};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::store::operators::PinHash;
@@ -38,6 +39,19 @@ pub(super) struct Pin(Zeroizing<String>);
 impl From<String> for Pin {
     fn from(typed: String) -> Self {
         Self(Zeroizing::new(typed))
+    }
+}
+
+/// What a request keeps of a PIN: nothing. Said with `skip_serializing_if`, because
+/// `skip_serializing` would leave the field out of the OpenAPI document as well.
+pub(super) fn never_kept(_: &Option<Pin>) -> bool {
+    true
+}
+
+/// Nothing of it, even where somebody forgets [`never_kept`].
+impl Serialize for Pin {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit()
     }
 }
 

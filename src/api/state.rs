@@ -53,6 +53,8 @@ pub struct PrinterEntry {
     pub template: String,
     /// The reader it belongs to: its own, or that of the till whose home printer it is.
     pub reader: Option<DeviceId>,
+    /// The tills whose home printer it is.
+    pub tills: Vec<DeviceId>,
 }
 
 /// The configured devices; replaced as a whole at a reload.
@@ -85,6 +87,10 @@ impl Directory {
                 let home = config.tills.iter().find(|till| till.printer.as_ref() == Some(&table.id))?;
                 home.reader.clone()
             }),
+            tills: {
+                let here = config.tills.iter().filter(|till| till.printer.as_ref() == Some(&table.id));
+                here.map(|till| till.id.clone()).collect()
+            },
         };
         Self {
             readers: config.readers.iter().map(reader).collect(),

@@ -3,6 +3,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::card::Technology;
@@ -12,7 +13,9 @@ use crate::ident::{CardNo, CardUid, DeviceId, StoreId};
 use crate::money::{CouponId, Fen};
 
 /// What a transaction does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum TransactionKind {
     /// Money onto the card.
@@ -51,7 +54,9 @@ impl TransactionKind {
 }
 
 /// What is sold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Category {
     /// Work.
@@ -65,7 +70,9 @@ pub enum Category {
 }
 
 /// What is paid with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, ToSchema,
+)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum TenderKind {
@@ -99,7 +106,7 @@ pub enum Outcome {
 }
 
 /// One thing sold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Item {
     /// The till's name of it.
@@ -109,21 +116,26 @@ pub struct Item {
     /// How many.
     pub quantity: u32,
     /// Of one, before discounts.
+    #[schema(value_type = i64, minimum = 0)]
     pub price_fen: Fen,
 }
 
 /// One way of paying, of several. Amounts are never negative; of a refund and a void it is
 /// what went back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tender {
     /// What with.
     pub kind: TenderKind,
     /// How much.
+    #[schema(value_type = i64, minimum = 0)]
     pub amount_fen: Fen,
 }
 
-/// One line of a calculation. The lines of a calculation add up to what was to be paid.
+/// One line of a calculation. The lines of a calculation add up to what was to be paid; of a sale
+/// those behind them say what it was paid with: `pay-coupon`, `pay-points`, `pay-cash`, `pay-wechat`,
+/// `pay-alipay`, `pay-bank`, `pay-principal`, `pay-bonus`, each with a minus, so that all lines of a
+/// sale together are nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Line {
     /// Stable code, e.g. `discount-labour`.
@@ -218,7 +230,7 @@ pub struct CardTransaction {
     /// What the card's class took off; with a minus where that is undone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discount_fen: Option<Fen>,
-    /// Line by line.
+    /// Line by line, as the quote showed it: the same input gives the same lines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calculation: Vec<Line>,
     /// Of a refund and a void: of what. Of the receiving half of a transfer: the giving half.

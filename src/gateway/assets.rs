@@ -4,10 +4,13 @@
 
 use std::sync::Arc;
 
+use super::plan::printing_tills;
 use crate::card::medium;
 use crate::config::Config;
 use crate::maintenance::{self, Rules};
 use crate::printer::Faces;
+use crate::printer::after_sale::FILLED;
+use crate::printer::template::Field;
 use crate::protocols::Bundle;
 use crate::vehicle;
 
@@ -66,6 +69,16 @@ pub fn verify(assets: &Assets, config: &Config) -> Vec<String> {
         if let Err(error) = assets.faces.fields(&printer.template) {
             findings.push(format!("printer {:?}: {error}", printer.id.as_str()));
         }
+    }
+    for till in printing_tills(config) {
+        let declared = assets.faces.fields(&till.template).unwrap_or_default();
+        let unknown = |field: &&Field| field.required && !FILLED.contains(&field.name.as_str());
+        findings.extend(declared.iter().filter(unknown).map(|field| {
+            format!(
+                "till {:?}: print_on = [\"transaction\"], but nobody gives the field {:?} of {} (mark it optional: \"{}?\" in data-fields)",
+                till.till.as_str(), field.name, till.template, field.name
+            )
+        }));
     }
     for table in &config.vehicles {
         findings.extend(vehicle::sources::load(table).1);

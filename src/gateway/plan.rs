@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 
 use crate::config::Config;
-use crate::config::tables::{ApiTable, MqttTable, PrinterTable, ReaderTable, VehicleTable};
+use crate::config::tables::{
+    ApiTable, MqttTable, PrintOn, PrinterTable, ReaderTable, TillTable, VehicleTable,
+};
 use crate::config::values::Locale;
 use crate::ident::DeviceId;
+use crate::printer::PrintingTill;
 
 /// One service and all that it is made from: a service restarts only if this changed.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +26,8 @@ pub enum Service {
     Api(ApiTable, Locale),
     /// The maintenance rules.
     Maintenance,
+    /// Faces after transactions, at the tills that print by themselves.
+    TillFaces(Vec<PrintingTill>),
 }
 
 /// Services by name, e.g. `reader/counter-1`.
@@ -47,7 +52,23 @@ pub fn plan(config: &Config) -> Plan {
     }
     plan.insert("api".into(), Service::Api(config.api.clone(), config.gateway.locale));
     plan.insert("maintenance".into(), Service::Maintenance);
+    // Also where none does: its position in the log is given up then.
+    plan.insert("till-faces".into(), Service::TillFaces(printing_tills(config)));
     plan
+}
+
+/// The tills that print after their transactions.
+#[must_use]
+pub fn printing_tills(config: &Config) -> Vec<PrintingTill> {
+    let of = |till: &TillTable| {
+        let printer = config.printers.iter().find(|table| Some(&table.id) == till.printer.as_ref())?;
+        till.print_on.contains(&PrintOn::Transaction).then(|| PrintingTill {
+            till: till.id.clone(),
+            printer: printer.id.clone(),
+            template: printer.template.clone(),
+        })
+    };
+    config.tills.iter().filter_map(of).collect()
 }
 
 /// What a reload has to do.

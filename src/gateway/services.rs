@@ -150,6 +150,16 @@ impl Services {
                     Box::pin(async move { Ok(serve.await?) })
                 })
             }
+            Service::TillFaces(tills) => {
+                let timezone = self.timezone.subscribe();
+                Box::new(move |stop| {
+                    let (faces, timezone) = (Arc::clone(&assets.borrow().faces), timezone.clone());
+                    let (store, health) = (store.clone(), health.clone());
+                    let serve =
+                        printer::serve_printing_tills(tills.clone(), faces, timezone, store, health, stop);
+                    Box::pin(async move { Ok(serve.await?) })
+                })
+            }
             Service::Api(table, locale) => self.make_api(table, locale, bound),
         };
         Supervised::spawn(name.to_owned(), stop, self.health.clone(), make)

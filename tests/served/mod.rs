@@ -251,6 +251,7 @@ pub fn devices() -> Directory {
             kind: PrinterKind::Png,
             template: "member-face.svg".into(),
             reader: None,
+            tills: vec!["till-1".parse().unwrap()],
         }],
         tills: vec!["till-1".parse().unwrap()],
     }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::super::access::Scope;
 use super::super::extract::{IdempotencyKey, Json, Segment};
-use super::super::pins::Pin;
+use super::super::pins::{Pin, never_kept};
 use super::super::principal::Principal;
 use super::super::problem::Problem;
 use super::super::state::Shared;
@@ -30,7 +30,7 @@ pub(super) struct ReturnWish {
     #[schema(value_type = String)]
     tender: TenderKind,
     /// The card's PIN, where it has one. Never kept.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "never_kept")]
     #[schema(value_type = Option<String>)]
     pin: Option<Pin>,
     /// The reader with the card; default: the till's own, or the only one.

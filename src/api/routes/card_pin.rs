@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::super::access::Scope;
 use super::super::extract::{IdempotencyKey, Json, Segment};
-use super::super::pins::{Judgement, Pin};
+use super::super::pins::{Judgement, Pin, never_kept};
 use super::super::principal::Principal;
 use super::super::problem::Problem;
 use super::super::state::Shared;
@@ -50,7 +50,7 @@ const MOST_WRONG: u32 = 5;
 #[serde(deny_unknown_fields)]
 pub(super) struct PinWish {
     /// The new PIN: 6 to 12 digits, no plain run. Never kept in clear.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "never_kept")]
     #[schema(value_type = Option<String>)]
     new_pin: Option<Pin>,
     /// The card shall have none any more.
@@ -58,7 +58,7 @@ pub(super) struct PinWish {
     remove: bool,
     /// The PIN up to now. Whoever has the scope `issue` needs none (the customer has forgotten it,
     /// and has shown who it is).
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "never_kept")]
     #[schema(value_type = Option<String>)]
     pin: Option<Pin>,
     /// For the record, 1 to 200 characters. No names, no telephone numbers.

@@ -27,6 +27,7 @@ mod rules_wait;
 mod shifts;
 mod stats;
 mod tokens;
+mod transaction_body;
 mod vehicles;
 mod visits;
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::super::extract::{IdempotencyKey, Json, Segment, missing};
 use super::super::principal::Principal;
 use super::super::problem::Problem;
-use super::super::state::{PrinterEntry, Shared};
+use super::super::state::{Directory, PrinterEntry, Shared};
 use crate::clock::UtcMillis;
 use crate::event::device::{PrintState, PrinterJob};
 use crate::event::{NewEvent, Text};
@@ -30,8 +30,9 @@ const PRINT: &str = "print.job";
 /// What is to be printed.
 #[derive(Deserialize, Serialize, ToSchema)]
 pub(super) struct NewPrintJob {
-    /// A configured printer.
-    printer: String,
+    /// A configured printer; default: that of the till whose token asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    printer: Option<String>,
     /// A template of `share_dir/templates`; default: the printer's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     template: Option<String>,
@@ -97,7 +98,8 @@ impl From<PrintJob> for PrintJobView {
 /// Queues a card face. The same `Idempotency-Key` gives the same job.
 #[utoipa::path(post, operation_id = "create_print_job", path = "/v1/print-jobs", tag = "printing", request_body = NewPrintJob,
     params(("Idempotency-Key" = Option<String>, Header, description = "The same key gives the same job")),
-    responses((status = 202, description = "Queued; follow `Location`", body = PrintJobView)))]
+    responses((status = 202, description = "Queued; follow `Location`", body = PrintJobView),
+        (status = 422, description = "`printer-needed`: none is named, and the caller is no till, or one without a printer; `face-invalid`")))]
 pub(super) async fn print(
     State(shared): State<Arc<Shared>>,
     Extension(caller): Extension<Principal>,
@@ -105,13 +107,12 @@ pub(super) async fn print(
     Json(wanted): Json<NewPrintJob>,
 ) -> Result<Response, Problem> {
     let directory = shared.directory();
-    let printer = directory.printers.iter().find(|entry| entry.id.as_str() == wanted.printer);
-    let printer = printer.ok_or_else(|| missing("printer", &wanted.printer))?;
+    let printer = printer_of(&directory, &caller, wanted.printer.as_deref())?;
     let id = Uuid::now_v7();
     let request = NewRequest {
         id,
         kind: PRINT,
-        target: wanted.printer.clone(),
+        target: printer.id.to_string(),
         scope: caller.key_scope(),
         idempotency_key,
         body: json!(wanted),
@@ -146,6 +147,34 @@ pub(super) async fn print(
     let view = find(&shared, job).await?.ok_or_else(|| missing("print job", &job.to_string()))?;
     let location = [(header::LOCATION, format!("/v1/print-jobs/{job}"))];
     Ok((StatusCode::ACCEPTED, location, Answer(PrintJobView::from(view))).into_response())
+}
+
+/// The printer that is meant: the one named, or the till's own.
+fn printer_of<'d>(
+    directory: &'d Directory,
+    caller: &Principal,
+    named: Option<&str>,
+) -> Result<&'d PrinterEntry, Problem> {
+    if let Some(named) = named {
+        let found = directory.printers.iter().find(|entry| entry.id.as_str() == named);
+        return found.ok_or_else(|| missing("printer", named));
+    }
+    let stands_at = |till: &str| {
+        directory.printers.iter().find(|entry| entry.tills.iter().any(|home| home.as_str() == till))
+    };
+    caller.till().and_then(stands_at).ok_or_else(|| {
+        let (zh, en) = match caller.till() {
+            Some(till) => (
+                format!("收银台 {till} 没有配置打印机：请用 printer 指明，或在其 [[till]] 中写 printer"),
+                format!("till {till} has no printer: name the `printer`, or give it one in its [[till]]"),
+            ),
+            None => (
+                "请用 printer 指明打印机；只有收银台的令牌有自己的打印机".to_owned(),
+                "name the `printer`; only a till's token has one of its own".to_owned(),
+            ),
+        };
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "printer-needed", zh, en)
+    })
 }
 
 async fn check_face(shared: &Shared, template: String, fields: Value) -> Result<(), Problem> {

@@ -13,13 +13,14 @@ use uuid::Uuid;
 
 use super::super::access::Scope;
 use super::super::extract::{IdempotencyKey, Json, Params, Segment, missing};
-use super::super::pins::Pin;
+use super::super::pins::{Pin, never_kept};
 use super::super::principal::Principal;
 use super::super::problem::Problem;
 use super::super::state::Shared;
 use super::card_pin;
 use super::card_records::TransferDue;
 use super::counter::{self, Stand};
+use super::transaction_body::TransactionBody;
 use crate::card::counter::{Adjustment, Deal, QUOTE, Quoted, TRANSACTION};
 use crate::card::purse::Refusal;
 use crate::card::purse::life::is_replacement;
@@ -42,20 +43,21 @@ pub(super) struct WantedDeal {
     /// The reader with the card; default: the till's own, or the only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reader: Option<String>,
-    /// Do what this quote says; then nothing else is given but `reader`, `wait_s` and `pin`.
+    /// Do what this quote says; then nothing else is given but `reader`, `wait_s`, `pin`, and the
+    /// quote's own `tenders`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "uuid")]
     quote_id: Option<Uuid>,
     /// `topup`, `spend`, `earn`, `redeem`, `coupon`, `adjust`, `transfer`, `refund` or `void`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     kind: Option<TransactionKind>,
     /// Of a top-up, a refund, and a sale without `items`. Never below zero.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<i64>)]
+    #[schema(value_type = Option<i64>, minimum = 0)]
     amount_fen: Option<Fen>,
     /// To pay with (`spend`), to give (`earn`), to take (`redeem`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0)]
     points: Option<i64>,
     /// To use (`spend`), to give (`coupon`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -63,11 +65,10 @@ pub(super) struct WantedDeal {
     coupon: Option<CouponId>,
     /// What is sold: `sku`, `category` (`labour|parts|goods|gift`), `quantity`, `price_fen`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<Object>)]
     items: Vec<Item>,
-    /// What it is paid with: `kind` (`purse|cash|wechat|alipay|bank`), `amount_fen`.
+    /// What it is paid with: `kind` (`purse|cash|wechat|alipay|bank`), `amount_fen`. The `tenders` of a
+    /// quote, `points` and `coupon` among them, are taken as they are, also beside its `quote_id`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<Object>)]
     tenders: Vec<Tender>,
     /// The till's order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,13 +83,12 @@ pub(super) struct WantedDeal {
     to_card_no: Option<CardNo>,
     /// Of `adjust`: `principal_fen`, `bonus_fen`, `points`, signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     adjustment: Option<Adjustment>,
     /// Seconds to wait for the card, 1 to 60; default 8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     wait_s: Option<u64>,
     /// The card's PIN, for what takes value off a card that has one. Never kept.
-    #[serde(default, skip_serializing)]
+    #[serde(default, skip_serializing_if = "never_kept")]
     #[schema(value_type = Option<String>)]
     pin: Option<Pin>,
 }
@@ -105,7 +105,7 @@ pub(super) struct QuoteView {
     /// The quote is good until then, as long as card and rules do not change.
     #[schema(value_type = String, format = "date-time")]
     expires_at: UtcMillis,
-    /// `lines` (`code`, `text`, `amount_fen`), `due_fen`, `tenders`, `discount_fen`, the effect on
+    /// `lines` (`code`, `text`, `amount_fen`; those of the payment, `pay-…`, with a minus), `due_fen`, `tenders`, `discount_fen`, the effect on
     /// the card (`principal_fen`, `bonus_fen`, `points`), and what it holds afterwards.
     #[serde(flatten)]
     #[schema(value_type = Object)]
@@ -190,7 +190,6 @@ impl WantedDeal {
             && self.points.is_none()
             && self.coupon.is_none()
             && self.items.is_empty()
-            && self.tenders.is_empty()
             && self.order.is_none()
             && self.original_transaction_id.is_none()
             && self.to_card_no.is_none()
@@ -232,7 +231,7 @@ fn expiry(row: &RequestRow) -> UtcMillis {
 }
 
 /// Changes what a card on a reader holds: once, however often the same key asks.
-#[utoipa::path(post, operation_id = "transact", path = "/v1/cards/{card_no}/transactions", tag = "cards", request_body = WantedDeal,
+#[utoipa::path(post, operation_id = "transact", path = "/v1/cards/{card_no}/transactions", tag = "cards", request_body = TransactionBody,
     params(("card_no" = String, Path, description = "Card"),
         ("Idempotency-Key" = String, Header, description = "A new one for every deed; the same one when asked again")),
     responses((status = 200, description = "On the card (`card.transaction` data)", body = Object),
@@ -294,11 +293,19 @@ async fn quoted(
             "the quote has expired; ask for a new one and show it to the customer",
         ));
     }
+    let said = row.outcome.unwrap_or_default();
+    if !wanted.tenders.is_empty() && said.get("tenders") != Some(&json!(wanted.tenders)) {
+        return Err(counter::invalid(
+            "tenders",
+            "与报价的 tenders 不同；请原样带回或省略，要改付款方式请重新报价",
+            "not those of the quote: send them back as they are, or none; ask for a new quote to pay otherwise",
+        ));
+    }
     counter::needs(caller, scopes_for(deal.kind))?;
     deal.by = counter::by(caller)?;
     deal.idempotency_key = key;
     deal.wait_s = wanted.wait_s;
-    deal.quoted = Some(Quoted { quote_id, said: row.outcome.unwrap_or_default() });
+    deal.quoted = Some(Quoted { quote_id, said });
     Ok(deal)
 }
 

@@ -7,6 +7,7 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::holder;
@@ -42,12 +43,14 @@ pub struct By {
 }
 
 /// Puts a card right by hand: signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Adjustment {
     /// On the principal.
+    #[schema(value_type = i64)]
     pub principal_fen: Fen,
     /// On the bonus.
+    #[schema(value_type = i64)]
     pub bonus_fen: Fen,
     /// On the points.
     pub points: i64,

@@ -22,7 +22,8 @@ pub struct Plan {
     pub effect: Effect,
     /// What is sold.
     pub items: Vec<Item>,
-    /// The calculation: adds up to `due_fen`.
+    /// The calculation: adds up to `due_fen`, but for the lines of a sale's payment (`pay-…`), which
+    /// take off what it comes to.
     pub lines: Vec<Line>,
     /// What is to be paid, or of a refund and a void: what goes back.
     pub due_fen: Fen,
@@ -104,6 +105,13 @@ impl Plan {
         self.due_fen = add(self.due_fen, amount_fen)?;
         self.lines.push(Line { code: code.to_owned(), text: Text::new(zh, en), amount_fen });
         Ok(())
+    }
+
+    /// One more line behind what is due: how it is paid, unless that is nothing.
+    pub(super) fn paid(&mut self, code: &str, zh: impl Into<String>, en: impl Into<String>, amount_fen: Fen) {
+        if amount_fen.0 != 0 {
+            self.lines.push(Line { code: code.to_owned(), text: Text::new(zh, en), amount_fen });
+        }
     }
 
     /// One more way of paying, unless it is nothing.

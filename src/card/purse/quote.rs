@@ -3,12 +3,14 @@
 //!
 //! ```text
 //!  items ─ discount of the class on labour, on parts = due
-//!  due = coupon + points + what the till took (cash, WeChat …) + purse (principal, bonus)
+//!  due = coupon + points + what the till took (cash, WeChat …) + purse (principal, bonus),
+//!  each of them a line again, with a minus (`pay-coupon` … `pay-bonus`)
 //! ```
 
 use super::plan::{Plan, add, share_down, share_half_up, subtract, written};
 use super::{Effect, Refusal};
 use crate::config::purse::{ClassRule, CouponRule, PurseTable, SpendOrder};
+use crate::event::Text;
 use crate::event::ledger::{Category, Item, Tender, TenderKind, TransactionKind};
 use crate::money::{CouponId, Fen, Holding};
 
@@ -18,7 +20,7 @@ pub const MAX_ITEMS: usize = 100;
 pub const MAX_QUANTITY: u32 = 10_000;
 /// The longest name of an item or an order, in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
-/// Ways of paying in one sale, at most.
+/// Ways of paying in one sale that the card knows nothing of, at most.
 pub const MAX_TENDERS: usize = 16;
 
 /// What a till asks for.
@@ -33,7 +35,7 @@ pub struct Sale {
     /// Points to pay with.
     pub points: i64,
     /// What the till took, and what the purse is to pay. Empty: the purse pays what is left.
-    /// Otherwise all of it must add up.
+    /// Otherwise all of it must add up. A quote's own tenders will do.
     pub tenders: Vec<Tender>,
 }
 
@@ -64,7 +66,7 @@ pub fn quote(holding: &Holding, sale: &Sale, rules: &PurseTable) -> Result<Plan,
     let by_points = points_worth(sale.points, holding, rest, rules)?;
     plan.tender(Tender { kind: TenderKind::Points, amount_fen: by_points });
     rest = subtract(rest, by_points)?;
-    let (told, by_purse) = split_told(&sale.tenders, rest)?;
+    let (told, by_purse) = split_told(&sale.tenders, &plan.tenders, rest)?;
     for tender in sale.tenders.iter().filter(|tender| tender.kind.is_told()) {
         plan.tender(*tender);
     }
@@ -81,7 +83,36 @@ pub fn quote(holding: &Holding, sale: &Sale, rules: &PurseTable) -> Result<Plan,
         give: None,
         ..Effect::default()
     };
+    payment_lines(&mut plan, rules)?;
     Ok(plan)
+}
+
+/// What it is paid with, line by line, each with a minus: with them the lines add up to nothing.
+fn payment_lines(plan: &mut Plan, rules: &PurseTable) -> Result<(), Refusal> {
+    let coupon = rules.coupon.iter().find(|rule| Some(rule.id) == plan.coupon);
+    let coupon = coupon.map_or_else(|| Text::new("", ""), |rule| rule.name.clone());
+    for tender in plan.tenders.clone() {
+        let (code, zh, en) = match tender.kind {
+            TenderKind::Coupon => {
+                ("pay-coupon", format!("优惠券 {}", coupon.zh), format!("Coupon {}", coupon.en))
+            }
+            TenderKind::Points => {
+                let points = plan.points_used;
+                ("pay-points", format!("积分抵扣 {points}"), format!("Points {points}"))
+            }
+            TenderKind::Cash => ("pay-cash", "现金".into(), "Cash".into()),
+            TenderKind::Wechat => ("pay-wechat", "微信".into(), "WeChat".into()),
+            TenderKind::Alipay => ("pay-alipay", "支付宝".into(), "Alipay".into()),
+            TenderKind::Bank => ("pay-bank", "银行卡".into(), "Bank card".into()),
+            // In its two parts below.
+            TenderKind::Purse => continue,
+        };
+        plan.paid(code, zh, en, subtract(Fen(0), tender.amount_fen)?);
+    }
+    let Effect { principal_fen, bonus_fen, .. } = plan.effect;
+    plan.paid("pay-principal", "本金", "Principal", principal_fen);
+    plan.paid("pay-bonus", "赠送金", "Bonus", bonus_fen);
+    Ok(())
 }
 
 /// What is left to pay, by category, after discounts.
@@ -105,7 +136,10 @@ impl Net {
 }
 
 fn check(sale: &Sale) -> Result<&[Item], Refusal> {
-    let sound = !sale.items.is_empty() && sale.tenders.len() <= MAX_TENDERS && sale.points >= 0;
+    // Beside what the till took: purse, points and coupon, as a quote gives them.
+    let tenders = sale.tenders.len() <= MAX_TENDERS + 3
+        && sale.tenders.iter().filter(|tender| tender.kind.is_told()).count() <= MAX_TENDERS;
+    let sound = !sale.items.is_empty() && tenders && sale.points >= 0;
     if !sound {
         return Err(Refusal::AmountNotAllowed);
     }
@@ -194,13 +228,17 @@ fn points_worth(points: i64, holding: &Holding, rest: Fen, rules: &PurseTable) -
     Ok(Fen(worth))
 }
 
-/// What the till took, and what the purse has to pay.
-fn split_told(tenders: &[Tender], rest: Fen) -> Result<(Fen, Fen), Refusal> {
+/// What the till took, and what the purse has to pay. Coupon and points need not be named among
+/// the tenders; where they are, as in a quote that is sent back, it is with what they are worth.
+fn split_told(tenders: &[Tender], card_pays: &[Tender], rest: Fen) -> Result<(Fen, Fen), Refusal> {
     let (mut told, mut purse) = (Fen(0), Fen(0));
     for tender in tenders {
         let amount = written(tender.amount_fen)?;
         match tender.kind {
             TenderKind::Purse => purse = add(purse, amount)?,
+            TenderKind::Points | TenderKind::Coupon
+                if card_pays.contains(tender)
+                    && tenders.iter().filter(|other| other.kind == tender.kind).count() == 1 => {}
             TenderKind::Points | TenderKind::Coupon => return Err(Refusal::TendersDoNotAddUp),
             _ => told = add(told, amount)?,
         }

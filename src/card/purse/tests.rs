@@ -113,7 +113,17 @@ fn a_sale_worked_by_hand() {
     let plan = quote(&holding(12_000, 5_000, 2_000, &[7]), &sale, &rules()).unwrap();
     assert_eq!(
         numbers(&plan),
-        [("item", 10_005), ("item", 20_000), ("discount-labour", -1_251), ("discount-parts", -1_000)]
+        [
+            ("item", 10_005),
+            ("item", 20_000),
+            ("discount-labour", -1_251),
+            ("discount-parts", -1_000),
+            ("pay-coupon", -3_000),
+            ("pay-points", -1_000),
+            ("pay-wechat", -10_000),
+            ("pay-principal", -12_000),
+            ("pay-bonus", -1_754),
+        ]
     );
     assert_eq!((plan.due_fen, plan.discount_fen), (Fen(27_754), Fen(2_251)));
     let tenders: Vec<_> = plan.tenders.iter().map(|tender| (tender.kind, tender.amount_fen.0)).collect();
@@ -128,6 +138,28 @@ fn a_sale_worked_by_hand() {
     assert_eq!((plan.effect.principal_fen, plan.effect.bonus_fen), (Fen(-12_000), Fen(-1_754)));
     assert_eq!((plan.points_earned, plan.points_used, plan.effect.points), (220, 1_000, -780));
     assert_eq!(plan.lines[2].text.zh, "金卡工时优惠 −12.5%");
+    // What it calls its tenders is taken back as it is, and told as it was shown.
+    let again = Sale { tenders: plan.tenders.clone(), ..sale.clone() };
+    assert_eq!(quote(&holding(12_000, 5_000, 2_000, &[7]), &again, &rules()), Ok(plan.clone()));
+    assert_eq!(fact(&plan).calculation, plan.lines);
+    let told = crate::event::schema::event_types().into_iter().find(|it| it.kind == "card.transaction");
+    let schema = serde_json::to_string(&told.unwrap().schema).unwrap();
+    for code in ["coupon", "points", "cash", "wechat", "alipay", "bank", "principal", "bonus"] {
+        assert!(schema.contains(&format!("`pay-{code}`")), "baygate schema events does not tell pay-{code}");
+    }
+    // Coupon and points with what they are worth, once, and never instead of the rest.
+    for (wrong, by) in [(0, 2_999), (1, 1_001)] {
+        let mut tenders = plan.tenders.clone();
+        tenders[wrong].amount_fen = Fen(by);
+        let sale = Sale { tenders, ..sale.clone() };
+        let refused = quote(&holding(12_000, 5_000, 2_000, &[7]), &sale, &rules());
+        assert_eq!(refused, Err(Refusal::TendersDoNotAddUp), "{by}");
+    }
+    for tenders in [[&plan.tenders[..], &plan.tenders[..1]].concat(), plan.tenders[..2].to_vec()] {
+        let sale = Sale { tenders, ..sale.clone() };
+        let refused = quote(&holding(12_000, 5_000, 2_000, &[7]), &sale, &rules());
+        assert_eq!(refused, Err(Refusal::TendersDoNotAddUp), "{:?}", sale.tenders);
+    }
 }
 
 #[test]

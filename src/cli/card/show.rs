@@ -84,9 +84,10 @@ pub(super) fn given_up(request: &Value, global: &Global) {
 pub(super) fn quote(quote: &Value, global: &Global) {
     let say = |zh: &'static str, en: &'static str| global.language().pick(zh, en);
     told(quote, global, || {
-        let mut lines = calculation(quote, "lines", global);
+        // What it is paid with stands below what is due.
+        let (payment, mut lines) = calculation(quote, "lines", global);
         lines.push(format!("{:>12}  {}", fen(quote, "due_fen").to_string(), say("应付", "due")));
-        lines.extend(tenders(quote));
+        lines.extend(if payment.is_empty() { tenders(quote) } else { payment });
         lines.push(format!(
             "{} {}  {} {}",
             say("之后余额", "balance afterwards"),
@@ -102,8 +103,8 @@ pub(super) fn quote(quote: &Value, global: &Global) {
 pub(super) fn transaction(fact: &Value, global: &Global) {
     let say = |zh: &'static str, en: &'static str| global.language().pick(zh, en);
     told(fact, global, || {
-        let mut lines = calculation(fact, "calculation", global);
-        lines.extend(tenders(fact));
+        let (payment, mut lines) = calculation(fact, "calculation", global);
+        lines.extend(if payment.is_empty() { tenders(fact) } else { payment });
         lines.push(format!(
             "{} {}  {} {}  {} {}",
             say("卡号", "card"),
@@ -174,13 +175,14 @@ fn of_content(content: &Value, global: &Global) -> String {
     )
 }
 
-fn calculation(value: &Value, member: &str, global: &Global) -> Vec<String> {
+/// The lines of the payment, and those of what is to be paid.
+fn calculation(value: &Value, member: &str, global: &Global) -> (Vec<String>, Vec<String>) {
     let lines = value.get(member).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let words = global.language().pick("/text/zh", "/text/en");
-    lines
-        .iter()
-        .map(|line| format!("{:>12}  {}", fen(line, "amount_fen").to_string(), text(line, words)))
-        .collect()
+    let (payment, due): (Vec<_>, Vec<_>) =
+        lines.iter().partition(|line| text(line, "/code").starts_with("pay-"));
+    let told = |line: &Value| format!("{:>12}  {}", fen(line, "amount_fen").to_string(), text(line, words));
+    (payment.into_iter().map(told).collect(), due.into_iter().map(told).collect())
 }
 
 fn tenders(value: &Value) -> Vec<String> {

@@ -56,7 +56,7 @@ fn total(tenders: &[Tender]) -> i64 {
 proptest! {
     #![proptest_config(crate::seed::cases(512))]
 
-    /// The lines are the total, the tenders are the total, nothing is below zero, what leaves
+    /// The lines are the total, those of the payment take it off again, the tenders are the total, nothing is below zero, what leaves
     /// the card is what the purse pays, and asking again gives the same.
     #[test]
     fn quotes_add_up(
@@ -71,10 +71,15 @@ proptest! {
         let sale = with_told(&card, sale, told, &rules);
         let quoted = quote(&card, &sale, &rules);
         prop_assert_eq!(&quoted, &quote(&card, &sale, &rules));
-        let Ok(plan) = quoted else { return Ok(()) };
+        let Ok(plan) = &quoted else { return Ok(()) };
         let gross: i64 = sale.items.iter().map(|item| item.price_fen.0 * i64::from(item.quantity)).sum();
-        let lines: i64 = plan.lines.iter().map(|line| line.amount_fen.0).sum();
-        prop_assert_eq!(lines, plan.due_fen.0);
+        let (paid, due): (Vec<_>, Vec<_>) =
+            plan.lines.iter().partition(|line| line.code.starts_with("pay-"));
+        prop_assert_eq!(due.iter().map(|line| line.amount_fen.0).sum::<i64>(), plan.due_fen.0);
+        prop_assert_eq!(paid.iter().map(|line| line.amount_fen.0).sum::<i64>(), -plan.due_fen.0);
+        prop_assert!(paid.iter().all(|line| line.amount_fen.0 < 0));
+        let own = Sale { tenders: plan.tenders.clone(), ..sale.clone() };
+        prop_assert_eq!(&quoted, &quote(&card, &own, &rules), "its own tenders");
         prop_assert_eq!(total(&plan.tenders), plan.due_fen.0);
         prop_assert_eq!(gross - plan.discount_fen.0, plan.due_fen.0);
         prop_assert!(0 <= plan.due_fen.0 && plan.due_fen.0 <= gross);
