@@ -157,6 +157,20 @@ impl Chip {
         }
     }
 
+    /// A byte of a block, page or file (of a contact card: of what begins at an address), past every
+    /// guard: for cards whose memory has rotted.
+    pub fn cell_mut(&mut self, at: usize, offset: usize) -> Option<&mut u8> {
+        match &mut self.memory {
+            Memory::Blocks(classic) => classic.cell_mut(at, offset),
+            Memory::Pages(tag) => tag.cell_mut(at, offset),
+            Memory::TripleDes(tag) => tag.cell_mut(at, offset),
+            Memory::Files(files) => files.cell_mut(at, offset),
+            Memory::Contact(card) => card.cell_mut(at + offset),
+            Memory::Purse(purse) => purse.cell_mut(offset),
+            Memory::Sam(_) | Memory::None => None,
+        }
+    }
+
     /// Wrong passwords in a row that a tag has counted.
     #[must_use]
     pub fn wrong_passwords(&self) -> u8 {

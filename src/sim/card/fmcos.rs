@@ -163,6 +163,11 @@ impl Fmcos {
         self.balance = fen;
     }
 
+    /// Of the record's file.
+    pub(super) fn cell_mut(&mut self, offset: usize) -> Option<&mut u8> {
+        self.record.get_mut(offset)
+    }
+
     pub(super) fn prove_by_counter_before(&mut self) {
         self.by_counter_before = true;
     }
