@@ -202,11 +202,13 @@ impl Chip {
         }
     }
 
-    /// Keys of the applications on a DESFire or NTAG 424: for tests of what must be seen nowhere.
+    /// Keys of the applications on a DESFire or NTAG 424, or of a CPU card: for tests of what must be
+    /// seen nowhere.
     #[must_use]
     pub fn application_keys(&self) -> Vec<[u8; 16]> {
         match &self.memory {
             Memory::Files(files) => files.application_keys(),
+            Memory::Purse(purse) => purse.keys(),
             _ => Vec::new(),
         }
     }

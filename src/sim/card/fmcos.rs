@@ -163,6 +163,12 @@ impl Fmcos {
         self.balance = fen;
     }
 
+    /// Its own ones of each purpose.
+    pub(super) fn keys(&self) -> Vec<[u8; 16]> {
+        let Masters { maintain, purchase, load, tac } = self.keys;
+        vec![maintain, purchase, load, tac]
+    }
+
     /// Of the record's file.
     pub(super) fn cell_mut(&mut self, offset: usize) -> Option<&mut u8> {
         self.record.get_mut(offset)
