@@ -1,4 +1,5 @@
-//! Random lives of cards at two gateways of one store, cut at random commands, against a plain
+//! Random lives of cards at two gateways of each of two stores with keys of their own, whose cards are
+//! taken or refused elsewhere as configured, cut at random commands, against a plain
 //! model: lost, found, replaced, given back, extended, with and without PIN, principal sent to each
 //! other. What may be done is done, what may not writes nothing, and no fen appears or vanishes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -13,6 +14,7 @@ mod port;
 mod seed;
 
 use life_world::World;
+use life_world::plain::GATEWAYS;
 use life_world::step::{Deed, Step, WHO};
 use proptest::prelude::*;
 
@@ -38,7 +40,7 @@ fn deeds() -> impl Strategy<Value = Deed> {
 
 prop_compose! {
     fn steps()(
-        gateway in 0_usize..2, person in 0_usize..3, deed in deeds(),
+        gateway in 0_usize..GATEWAYS, person in 0_usize..3, deed in deeds(),
         who in 0_usize..WHO.len(), typed in any::<bool>(),
         cut in prop::option::weighted(0.4, (0_usize..30, 0_usize..cut_shop::FAULTS.len())),
     ) -> Step {

@@ -20,7 +20,7 @@ use super::tickets::Tickets;
 use super::tls::Authority;
 use crate::card::counter::Shop;
 use crate::config::Config;
-use crate::config::tables::{PrinterKind, ReaderKind};
+use crate::config::tables::{PrinterKind, ReaderKind, ReaderRole};
 use crate::config::values::Locale;
 use crate::event::{Source, Text};
 use crate::health::Health;
@@ -38,6 +38,8 @@ pub struct ReaderEntry {
     pub id: DeviceId,
     /// How it is reached.
     pub kind: ReaderKind,
+    /// Whether members' cards are laid there.
+    pub role: ReaderRole,
     /// The till whose home reader it is.
     pub till: Option<DeviceId>,
 }
@@ -77,6 +79,7 @@ impl Directory {
         let reader = |table: &crate::config::tables::ReaderTable| ReaderEntry {
             id: table.id.clone(),
             kind: table.kind,
+            role: table.role,
             till: config.till_of_reader(&table.id).map(|till| till.id.clone()),
         };
         let printer = |table: &crate::config::tables::PrinterTable| PrinterEntry {

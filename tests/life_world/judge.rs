@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use baygate::event::Class;
 use baygate::event::ledger::{CardTransaction, Outcome, TenderKind, TransactionKind};
 use baygate::ident::CardNo;
 use baygate::money::Holding;
@@ -10,7 +11,7 @@ use jiff::civil::Date;
 use uuid::Uuid;
 
 use super::World;
-use super::plain::{Booking, Sum};
+use super::plain::{Booking, GATEWAYS, Sum};
 use crate::cut_shop::{Shop, number};
 
 /// The last that headquarters was told of each transaction.
@@ -41,13 +42,22 @@ impl World {
             self.turns_up(n).await;
         }
         let living: Vec<usize> = self.plain.people.to_vec();
-        for at in 0..2 {
+        for at in 0..GATEWAYS {
             for card in &living {
                 let shop = &self.shops[at].0;
+                let lost = self.chips[*card].tries_lost();
                 let lies = shop.lay(&self.chips[*card]).await;
                 self.chips[*card] = shop.take_away(lies).await;
                 self.plain.shown(at, *card);
-                self.is_as_in_the_model(at, *card).await;
+                match self.plain.opens(at, *card) {
+                    true => self.is_as_in_the_model(at, *card).await,
+                    false => assert!(self.row(at, *card).await.is_none(), "card {card} at {at}"),
+                }
+                // Those of earlier cuts.
+                assert_eq!(self.chips[*card].tries_lost(), lost, "card {card} at {at}");
+                if !self.plain.takes(at, *card) {
+                    self.is_refused(at, *card).await;
+                }
             }
             self.is_listed(at).await;
         }
@@ -74,6 +84,14 @@ impl World {
         for (_, running) in self.shops {
             running.stop().await;
         }
+    }
+
+    /// A card that is not taken: the till is told why.
+    async fn is_refused(&self, at: usize, card: usize) {
+        let store = &self.shops[at].0.gateway.store;
+        let told = store.read(|r| r.latest_of(Class::Card, 4)).await.unwrap();
+        let refused = told.iter().find(|logged| logged.event.kind == "card.refused").unwrap();
+        assert!(refused.event.data.get().contains("store-not-accepted"), "card {card} at {at}");
     }
 
     async fn is_as_in_the_model(&self, at: usize, card: usize) {

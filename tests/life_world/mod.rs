@@ -1,12 +1,18 @@
-//! Two gateways, real cards and the plain model beside them: what is asked is done on both, and the
+//! Two gateways of each of two stores, real cards and the plain model beside them: what is asked is done on both, and the
 //! model says beforehand whether it may be.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 pub mod judge;
-mod plain;
+pub mod plain;
 pub mod step;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use baygate::card::counter::{By as Asker, Deal, ISSUE, IssueAsked, Life, TRANSACTION, Why};
+use baygate::card::keys::sealed::SealedKeys;
+use baygate::card::keys::{KeyVersion, Purpose};
+use baygate::card::member::{MemberPolicy, Members};
 use baygate::event::ledger::{CardStanding, CardType, TenderKind, TransactionKind};
 use baygate::money::Fen;
 use baygate::sim::card::{CardFault, Chip, Technology as Sim};
@@ -20,11 +26,12 @@ use jiff::ToSpan;
 use jiff::civil::{Date, date};
 use serde_json::json;
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use crate::counter::{Gateway, Running, shop, vpcd_table};
-use crate::cut_shop::{FAULTS, Shop, blank, by, deal, members, number};
+use crate::cut_shop::{FAULTS, STORE, Shop, blank, by, deal, members, number};
 use crate::port::free_port;
-use plain::{Plain, Waits};
+use plain::{GATEWAYS, Plain, Waits, store_of};
 use step::{Deed, Step, WHO};
 
 /// So long is an anonymous card good at first.
@@ -32,14 +39,39 @@ const FIRST_DAY: Date = date(2040, 12, 31);
 
 pub struct World {
     begun: Date,
-    shops: [(Shop, Running); 2],
+    shops: [(Shop, Running); GATEWAYS],
     chips: Vec<Chip>,
     plain: Plain,
 }
 
-fn open() -> (Shop, Running) {
+const STORES: [&str; 2] = [STORE, "BJ-0001"];
+
+/// Whose cards each gateway is to take.
+const ACCEPTS: [&[&str]; GATEWAYS] = [&["own", STORES[1]], &["all"], &["own", STORES[0]], &["own"]];
+
+/// Keys of a store; no two stores have one in common.
+fn masters(store: usize, of_its_own: bool) -> BTreeMap<(KeyVersion, Purpose), Zeroizing<[u8; 16]>> {
+    let seed = 1 + 0x40 * u8::try_from(store).unwrap();
+    let all = (seed..).zip(Purpose::ALL);
+    let given = all.filter(|(_, purpose)| of_its_own || *purpose != Purpose::Manage);
+    given.map(|(byte, purpose)| ((KeyVersion(1), purpose), Zeroizing::new([byte; 16]))).collect()
+}
+
+/// With the other store's keys, but on the second gateway.
+fn members_at(at: usize) -> Members {
+    let (ours, other) = (store_of(at), 1 - store_of(at));
+    let id = |store: usize| STORES[store].parse().unwrap();
+    let keys = SealedKeys::new(id(ours), KeyVersion(1), masters(ours, true));
+    let keys = if at == 1 { keys } else { keys.with_store(id(other), masters(other, false)) };
+    let policy = MemberPolicy::of(id(ours), ACCEPTS[at], jiff::tz::TimeZone::UTC);
+    Members { keys: Arc::new(keys), layouts: members().layouts.clone(), policy }
+}
+
+fn open(at: usize) -> (Shop, Running) {
     let gateway = Shop { gateway: Gateway::new(), port: free_port() };
     let mut rules = shop();
+    rules.store = STORES[store_of(at)].parse().unwrap();
+    rules.rules.accept_stores = ACCEPTS[at].iter().map(|store| (*store).to_owned()).collect();
     rules.rules.named.max_balance_fen = Fen(1_000_000_000);
     rules.rules.anonymous.max_balance_fen = Fen(1_000_000_000);
     rules.rules.limit = vec![
@@ -49,22 +81,27 @@ fn open() -> (Shop, Running) {
         }))
         .unwrap(),
     ];
-    let running = gateway.gateway.serve_shop(vpcd_table("counter-1", gateway.port), Some(members()), rules);
+    let running = gateway.gateway.serve_shop(
+        vpcd_table("counter-1", gateway.port),
+        Some(Arc::new(members_at(at))),
+        rules,
+    );
     (gateway, running)
 }
 
 impl World {
-    /// Three customers with a card each, known at both gateways: one named, two anonymous.
+    /// Three customers with a card each, shown at every gateway: one named, two anonymous; the last one's
+    /// is the other store's.
     pub async fn open() -> Self {
         let mut world = Self {
             begun: judge::today(),
-            shops: [open(), open()],
+            shops: std::array::from_fn(open),
             chips: Vec::new(),
             plain: Plain::default(),
         };
         for person in 0..3 {
-            world.plain.people[person] = world.issue(person % 2, person, person == 0).await;
-            for gateway in 0..2 {
+            world.plain.people[person] = world.issue(person, person, person == 0).await;
+            for gateway in 0..GATEWAYS {
                 let deed = Deed::TopUp(1_000);
                 Box::pin(world.step(&Step { gateway, person, deed, who: 0, typed: true, cut: None })).await;
             }
@@ -121,6 +158,9 @@ impl World {
         let state = shop.gateway.store.read(move |r| r.transaction_state(id)).await.unwrap();
         if state.is_none() {
             assert_eq!((row.state, lies.writes()), (RequestState::Failed, 0), "{:?}", row.outcome);
+            let code = &row.outcome.as_ref().unwrap()["code"];
+            let is_taken = self.plain.takes(at, card);
+            assert!(is_taken || cut.is_some() || *code == "store-not-accepted", "{at}: {:?}", row.outcome);
         }
         self.chips[card] = shop.take_away(lies).await;
         self.plain.shown(at, card);
@@ -149,12 +189,16 @@ impl World {
     }
 
     pub async fn step(&mut self, step: &Step) {
-        let Step { gateway: at, person, typed, .. } = *step;
+        let Step { person, typed, .. } = *step;
         if let Some(waits) = self.plain.waits[person].clone() {
             return self.receive(step, waits).await;
         }
         let card = self.plain.people[person];
         let plain = &self.plain;
+        // Only its own store gives another card for one that breaks.
+        let elsewhere = matches!(step.deed, Deed::Break { .. }) && !plain.at_home(step.gateway, card);
+        let step = &Step { gateway: step.gateway ^ if elsewhere { 2 } else { 0 }, ..*step };
+        let at = step.gateway;
         let active = plain.active(at, card);
         let pin_fits = plain.pin_fits(at, card, typed);
         let of = |kind| Deal { pin_checked: typed, ..deal(&number(card + 1), kind) };
@@ -179,7 +223,8 @@ impl World {
             }
             Deed::Extend { days } => {
                 let until = FIRST_DAY + days.days();
-                let may = active && plain.cards[card].until.is_some_and(|was| was <= until);
+                let may = active && plain.at_home(at, card);
+                let may = may && plain.cards[card].until.is_some_and(|was| was <= until);
                 let life = Life::Extend { valid_until: Some(until) };
                 let wish = Deal { life: Some(life), ..of(TransactionKind::Adjust) };
                 if self.deal(step, card, wish, may).await.is_some() {
@@ -205,6 +250,7 @@ impl World {
             Deed::Give { to, amount } => {
                 let to = plain.people[(person + to) % 3];
                 let takes = plain.known[at].contains_key(&to) && plain.active(at, to) && to != card;
+                let takes = takes && plain.cards[to].store == plain.cards[card].store;
                 let may = active && pin_fits && takes && amount <= plain.cards[card].money;
                 let wish = Deal {
                     amount_fen: Some(Fen(amount)),
@@ -242,7 +288,8 @@ impl World {
         let (at, plain) = (step.gateway, &self.plain);
         let line = plain.line(at, card);
         let owes = plain.due.iter().any(|due| due.at == at && line.contains(&due.from));
-        let may = plain.active(at, card) && plain.pin_fits(at, card, step.typed) && !owes;
+        let stays = plain.active(at, card) && plain.at_home(at, card);
+        let may = stays && plain.pin_fits(at, card, step.typed) && !owes;
         let wish = Deal { life: Some(Life::Return { tender: TenderKind::Bank }), ..wish };
         if self.deal(step, card, wish, may).await.is_none() {
             return;
@@ -268,7 +315,8 @@ impl World {
         let (at, person) = (step.gateway, step.person);
         let new = self.issue(at, person, self.plain.cards[old].named).await;
         let standing = self.plain.known[at].get(&old).map(|known| known.standing);
-        let may = matches!(standing, Some(CardStanding::Active | CardStanding::Lost));
+        let stands = matches!(standing, Some(CardStanding::Active | CardStanding::Lost));
+        let may = stands && self.plain.at_home(at, old);
         let done = self.deal(step, new, Self::replacing(old, new), may).await;
         if !may {
             return;

@@ -7,10 +7,25 @@ use baygate::event::ledger::{CardStanding, TenderKind, TransactionKind};
 use jiff::civil::Date;
 use uuid::Uuid;
 
+/// Gateways: two of each store.
+pub const GATEWAYS: usize = 4;
+
+/// The stores whose cards a gateway has the keys of: not the second one of the other's.
+const OPENS: [[bool; 2]; GATEWAYS] = [[true, true], [true, false], [true, true], [true, true]];
+/// The stores whose cards it takes: nobody told the fourth one to take the other's.
+const TAKES: [[bool; 2]; GATEWAYS] = [[true, true], [true, false], [true, true], [false, true]];
+
+/// The store of a gateway.
+pub fn store_of(at: usize) -> usize {
+    at / 2
+}
+
 /// A card, as its chip is.
 #[derive(Debug, Clone, Default)]
 pub struct Card {
     pub owner: usize,
+    /// Which store issued it.
+    pub store: usize,
     pub named: bool,
     pub money: i64,
     pub points: i64,
@@ -71,7 +86,7 @@ pub type Booking = (&'static str, &'static str, TransactionKind);
 #[derive(Debug, Default)]
 pub struct Plain {
     pub cards: Vec<Card>,
-    pub known: [BTreeMap<usize, Known>; 2],
+    pub known: [BTreeMap<usize, Known>; GATEWAYS],
     /// The card that each customer uses.
     pub people: [usize; 3],
     pub due: Vec<Due>,
@@ -80,10 +95,10 @@ pub struct Plain {
     pub waits: [Option<Waits>; 3],
     /// Cards that are dead at a gateway.
     pub drawer: Vec<(usize, usize)>,
-    pub figures: [BTreeMap<Booking, Sum>; 2],
+    pub figures: [BTreeMap<Booking, Sum>; GATEWAYS],
     /// Cards given out, and sales that only headquarters can settle, at each gateway.
-    pub issued: [u64; 2],
-    pub parked: [u64; 2],
+    pub issued: [u64; GATEWAYS],
+    pub parked: [u64; GATEWAYS],
     pub paid_in: i64,
     pub paid_out: i64,
 }
@@ -91,15 +106,18 @@ pub struct Plain {
 impl Plain {
     /// A card that was just given out.
     pub fn issued(&mut self, at: usize, owner: usize, named: bool, until: Option<Date>) -> usize {
-        self.cards.push(Card { owner, named, until, ..Card::default() });
+        self.cards.push(Card { owner, store: store_of(at), named, until, ..Card::default() });
         let card = self.cards.len() - 1;
         self.issued[at] += 1;
         self.shown(at, card);
         card
     }
 
-    /// A gateway sees a card.
+    /// A gateway sees a card, whether it takes it or not.
     pub fn shown(&mut self, at: usize, card: usize) {
+        if !self.opens(at, card) {
+            return;
+        }
         let Card { money, points, counter, given_back, .. } = self.cards[card];
         let known = self.known[at].entry(card).or_insert(Known {
             standing: CardStanding::Active,
@@ -115,10 +133,26 @@ impl Plain {
         }
     }
 
+    /// Whether a gateway can read it.
+    pub fn opens(&self, at: usize, card: usize) -> bool {
+        OPENS[at][self.cards[card].store]
+    }
+
+    /// Whether cards of its store are taken at a gateway.
+    pub fn takes(&self, at: usize, card: usize) -> bool {
+        TAKES[at][self.cards[card].store]
+    }
+
+    /// Whether a gateway is of the store that issued it.
+    pub fn at_home(&self, at: usize, card: usize) -> bool {
+        store_of(at) == self.cards[card].store
+    }
+
     /// Whether a card that lies there may be used at all.
     pub fn active(&self, at: usize, card: usize) -> bool {
         let known = self.known[at].get(&card);
-        known.is_none_or(|known| known.standing == CardStanding::Active) && !self.cards[card].given_back
+        let stands = known.is_none_or(|known| known.standing == CardStanding::Active);
+        stands && !self.cards[card].given_back && self.takes(at, card)
     }
 
     /// Whether what takes value off it is let through.

@@ -17,7 +17,7 @@ use baygate::api::{self, ApiError, Context, Directory, FaceCheck, Limits, Printe
 use baygate::card::counter::Shop;
 use baygate::config::credentials::Credentials;
 use baygate::config::purse::PurseTable;
-use baygate::config::tables::{ApiTable, PrinterKind, ReaderKind};
+use baygate::config::tables::{ApiTable, PrinterKind, ReaderKind, ReaderRole};
 use baygate::config::values::{Locale, TimeOfDay};
 use baygate::event::device::{DeviceState, DeviceStatus};
 use baygate::event::{NewEvent, Text};
@@ -243,6 +243,7 @@ pub fn devices() -> Directory {
         readers: vec![ReaderEntry {
             id: "counter-1".parse().unwrap(),
             kind: ReaderKind::Pcsc,
+            role: ReaderRole::Card,
             till: Some("till-1".parse().unwrap()),
         }],
         links: vec!["bay-1".parse().unwrap()],

@@ -17,7 +17,7 @@ use super::super::problem::Problem;
 use super::super::state::Shared;
 use super::leases::{self, LeaseView};
 use crate::clock::UtcMillis;
-use crate::config::tables::ReaderKind;
+use crate::config::tables::{ReaderKind, ReaderRole};
 use crate::event::card::{CardRefused, CardTapped, Member, MemberCoupon};
 use crate::event::device::{DeviceKind, DeviceStatus};
 use crate::event::{Class, EventData, Text};
@@ -129,6 +129,10 @@ pub(super) struct ReaderView {
     /// `pcsc`, `vpcd`, `pn532`, `em4100` or `wedge`.
     #[schema(value_type = String)]
     kind: ReaderKind,
+    /// `sam` of a slot that a security module stays in; absent where members' cards are laid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    role: Option<ReaderRole>,
     /// The till whose home reader it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -177,6 +181,7 @@ pub(super) async fn readers(
         ReaderView {
             id: entry.id.clone(),
             kind: entry.kind,
+            role: Some(entry.role).filter(|role| *role != ReaderRole::Card),
             till: entry.till.clone(),
             state: device.map_or(DeviceStatus::Starting, |device| device.state.state),
             reason: device.and_then(|device| device.state.reason.clone()),

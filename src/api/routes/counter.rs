@@ -16,6 +16,7 @@ use super::super::state::Shared;
 use super::{leases, operator_sessions, requests};
 use crate::card::counter::{By, PREPARE};
 use crate::card::purse::Refusal;
+use crate::config::tables::ReaderRole;
 use crate::ident::DeviceId;
 use crate::store::ledger::State;
 use crate::store::requests::{NewRequest, RequestRow, RequestState};
@@ -51,23 +52,25 @@ pub(super) fn needs(caller: &Principal, scopes: &[Scope]) -> Result<(), Problem>
     .with("scopes", lacking))
 }
 
-/// The reader that is meant: the one named, the till's own, or the only one. No other till has it.
+/// The reader that is meant: the one named, the till's own, or the only one. No other till has it, and
+/// it is not the slot of a SAM, where nobody lays a card.
 pub(super) fn reader_of(
     shared: &Shared,
     caller: &Principal,
     named: Option<&str>,
 ) -> Result<DeviceId, Problem> {
     let directory = shared.directory();
-    let readers = &directory.readers;
+    let readers: Vec<_> = directory.readers.iter().filter(|entry| entry.role == ReaderRole::Card).collect();
     let at_home = || {
         let till = caller.till()?;
-        readers.iter().find(|entry| entry.till.as_ref().is_some_and(|home| home.as_str() == till))
+        readers.iter().copied().find(|entry| entry.till.as_ref().is_some_and(|home| home.as_str() == till))
     };
-    let only = || readers.first().filter(|_| readers.len() == 1);
+    let only = || readers.first().copied().filter(|_| readers.len() == 1);
     let found = match named {
         Some(named) => Some(
             readers
                 .iter()
+                .copied()
                 .find(|entry| entry.id.as_str() == named)
                 .ok_or_else(|| missing("reader", named))?,
         ),

@@ -48,7 +48,9 @@ impl Desk {
     async fn only_reader(&self) -> anyhow::Result<String> {
         let listed = self.client.request(Method::GET, "/v1/readers", None).await?.accepted()?;
         let readers = listed.get("readers").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        match readers {
+        // A SAM's slot has a role of its own, and no customer's card.
+        let readers: Vec<&Value> = readers.iter().filter(|reader| reader.get("role").is_none()).collect();
+        match readers.as_slice() {
             [only] => Ok(only.get("id").and_then(Value::as_str).unwrap_or_default().to_owned()),
             _ => {
                 let names: Vec<&str> =

@@ -157,6 +157,20 @@ impl Chip {
         }
     }
 
+    /// A byte of a block, page or file (of a contact card: of what begins at an address), past every
+    /// guard: for cards whose memory has rotted.
+    pub fn cell_mut(&mut self, at: usize, offset: usize) -> Option<&mut u8> {
+        match &mut self.memory {
+            Memory::Blocks(classic) => classic.cell_mut(at, offset),
+            Memory::Pages(tag) => tag.cell_mut(at, offset),
+            Memory::TripleDes(tag) => tag.cell_mut(at, offset),
+            Memory::Files(files) => files.cell_mut(at, offset),
+            Memory::Contact(card) => card.cell_mut(at + offset),
+            Memory::Purse(purse) => purse.cell_mut(offset),
+            Memory::Sam(_) | Memory::None => None,
+        }
+    }
+
     /// Wrong passwords in a row that a tag has counted.
     #[must_use]
     pub fn wrong_passwords(&self) -> u8 {
@@ -188,11 +202,13 @@ impl Chip {
         }
     }
 
-    /// Keys of the applications on a DESFire or NTAG 424: for tests of what must be seen nowhere.
+    /// Keys of the applications on a DESFire or NTAG 424, or of a CPU card: for tests of what must be
+    /// seen nowhere.
     #[must_use]
     pub fn application_keys(&self) -> Vec<[u8; 16]> {
         match &self.memory {
             Memory::Files(files) => files.application_keys(),
+            Memory::Purse(purse) => purse.keys(),
             _ => Vec::new(),
         }
     }

@@ -44,6 +44,10 @@ impl Classic {
         self.blocks.get(block).map(<[u8; BLOCK]>::as_slice)
     }
 
+    pub(super) fn cell_mut(&mut self, block: usize, offset: usize) -> Option<&mut u8> {
+        self.blocks.get_mut(block)?.get_mut(offset)
+    }
+
     pub(super) fn reset(&mut self) {
         self.open = None;
         self.halted = false;

@@ -182,6 +182,14 @@ impl File {
         Ok(())
     }
 
+    /// Of what was committed.
+    pub(super) fn cell_mut(&mut self, offset: usize) -> Option<&mut u8> {
+        match &mut self.contents {
+            Contents::Standard(bytes) | Contents::Backup { stored: bytes, .. } => bytes.get_mut(offset),
+            Contents::Value(_) => None,
+        }
+    }
+
     pub(super) fn value(&self) -> Result<i32, Status> {
         match self.contents {
             Contents::Value(ref value) => Ok(value.stored.number),

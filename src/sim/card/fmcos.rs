@@ -163,6 +163,17 @@ impl Fmcos {
         self.balance = fen;
     }
 
+    /// Its own ones of each purpose.
+    pub(super) fn keys(&self) -> Vec<[u8; 16]> {
+        let Masters { maintain, purchase, load, tac } = self.keys;
+        vec![maintain, purchase, load, tac]
+    }
+
+    /// Of the record's file.
+    pub(super) fn cell_mut(&mut self, offset: usize) -> Option<&mut u8> {
+        self.record.get_mut(offset)
+    }
+
     pub(super) fn prove_by_counter_before(&mut self) {
         self.by_counter_before = true;
     }

@@ -53,6 +53,10 @@ impl Sle4442 {
         &self.memory
     }
 
+    pub(super) fn cell_mut(&mut self, at: usize) -> Option<&mut u8> {
+        self.memory.get_mut(at)
+    }
+
     /// Writes a serial and its complement, and protects both.
     pub(super) fn name(&mut self, serial: &[u8]) {
         let both = serial.iter().copied().chain(serial.iter().map(|byte| !byte));

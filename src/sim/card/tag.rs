@@ -70,6 +70,10 @@ impl Tag {
         }
     }
 
+    pub(super) fn cell_mut(&mut self, page: usize, offset: usize) -> Option<&mut u8> {
+        self.pages.get_mut(page)?.get_mut(offset)
+    }
+
     pub(super) fn stored(&self, page: usize) -> Option<&[u8]> {
         self.pages.get(page).map(<[u8; PAGE]>::as_slice)
     }

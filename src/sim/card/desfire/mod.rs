@@ -172,6 +172,12 @@ impl Desfire {
         self.applications.values().flat_map(|one| one.keys.iter().map(Key::bytes)).collect()
     }
 
+    /// Of what is committed in the file of this number, in whichever application has it.
+    pub(super) fn cell_mut(&mut self, file: usize, offset: usize) -> Option<&mut u8> {
+        let file = u8::try_from(file).ok()?;
+        self.applications.values_mut().find_map(|one| one.files.get_mut(&file))?.cell_mut(offset)
+    }
+
     #[cfg(test)]
     fn has_session(&self) -> bool {
         self.channel.is_some()
