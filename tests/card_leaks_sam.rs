@@ -14,8 +14,6 @@ mod leak_shop;
 mod mqtt;
 #[path = "support/pcscd.rs"]
 mod pcscd;
-#[path = "support/port.rs"]
-mod port;
 #[path = "support/secrets.rs"]
 mod secrets;
 
@@ -33,8 +31,8 @@ use counter::{Gateway, vpcd_table};
 use cpu_shop::{Hq, Slot, TERMINAL, till};
 use cut_shop::{LOAD, STORE};
 use leak_shop::{CARD_PIN, PURPOSES, Shop, WRONG_PIN, away, cash, master};
+use mqtt::{free_port, port};
 use pcscd::Pcscd;
-use port::free_port;
 use serde_json::json;
 use zeroize::Zeroizing;
 

@@ -4,7 +4,7 @@
 #![allow(dead_code, unused_imports)] // each test file uses its part
 
 #[path = "../support/port.rs"]
-mod port;
+pub mod port;
 // Some tests load it themselves, too.
 #[allow(clippy::duplicate_mod)]
 #[path = "../support/store.rs"]
