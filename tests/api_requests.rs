@@ -327,7 +327,8 @@ async fn a_face_that_cannot_be_is_refused_before_it_is_queued() {
         ),
         (json!({ "printer": "face-1", "template": "", "fields": { "name": "x" } }), 422, "face-invalid"),
         (json!({ "printer": "face-1", "card_no": "a b", "fields": { "name": "x" } }), 422, "face-invalid"),
-        (json!({ "fields": {} }), 400, "body-invalid"),
+        (json!({ "fields": { "name": "x" } }), 422, "printer-needed"),
+        (json!({ "printer": "face-1" }), 400, "body-invalid"),
     ];
     for (body, status, code) in cases {
         let reply = served.post(&token, "/v1/print-jobs", &body).await;
