@@ -11,6 +11,8 @@ mod faults;
 mod patience;
 #[path = "vehicle_slcan/rates.rs"]
 mod rates;
+#[path = "vehicle_slcan/rest.rs"]
+mod rest;
 #[path = "vehicle_slcan/trucks.rs"]
 mod trucks;
 mod vehicle_bay;

@@ -315,10 +315,30 @@ impl Adapter {
         }
     }
 
-    /// A bus that was found to speak J1939 is asked OBD again: to be called before a scan.
-    pub fn doubt_j1939(&mut self) {
+    /// The car may be another one than before: to be called before a scan. A bus that was found to
+    /// speak J1939 is asked OBD again.
+    pub fn doubt(&mut self) {
         if let Self::Can(node) = self {
-            node.doubt_j1939();
+            node.doubt();
+        }
+    }
+
+    /// Whether silence may only mean that the car is of another kind than the one before. A dongle
+    /// finds that out by itself.
+    #[must_use]
+    pub fn may_know_another_car(&self) -> bool {
+        matches!(self, Self::Can(_)) && self.protocol().is_some()
+    }
+
+    /// Only listens until the next question, where the bus would else hear of it. Dongles send
+    /// nothing but questions.
+    ///
+    /// # Errors
+    /// [`AdapterError`].
+    pub async fn rest(&mut self) -> Result<(), AdapterError> {
+        match self {
+            Self::Elm327(_) => Ok(()),
+            Self::Can(node) => node.rest().await,
         }
     }
 
@@ -360,7 +380,8 @@ impl Adapter {
         }
     }
 
-    /// After the bus fell silent: closes the protocol, so that the next request searches anew.
+    /// After the bus fell silent: closes the protocol, so that the next request searches anew, and
+    /// only listens until then.
     ///
     /// # Errors
     /// [`AdapterError`].
@@ -369,7 +390,7 @@ impl Adapter {
             Self::Elm327(adapter) => adapter.close_protocol().await,
             Self::Can(node) => {
                 node.forget();
-                Ok(())
+                node.rest().await
             }
         }
     }

@@ -151,6 +151,51 @@ mod tests {
         Arc::new(Database::from_bytes(text.as_bytes()).unwrap())
     }
 
+    /// Frames as the kernel writes them, over a socket that counts as a CAN socket does.
+    #[tokio::test]
+    async fn what_was_not_read_in_time_is_counted() {
+        use std::net::UdpSocket;
+        use std::time::{Duration, Instant};
+
+        use nix::sys::socket::{setsockopt, sockopt};
+        const SENT: u64 = 2000;
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let _recorder = metrics::set_default_local_recorder(&recorder);
+        let [bus, ours] = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").unwrap());
+        bus.connect(ours.local_addr().unwrap()).unwrap();
+        setsockopt(&ours, sockopt::RxqOvfl, &1).unwrap();
+        setsockopt(&ours, sockopt::RcvBuf, &4096).unwrap();
+        let mut frame = 0x280_u32.to_ne_bytes().to_vec();
+        frame.extend([8, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        for _ in 0..SENT {
+            bus.send(&frame).unwrap();
+        }
+        let socket = CanSocket::over(ours.into(), "can0").unwrap();
+        let recording = Recording::new(Form::Candump);
+        let collected = Arc::new(Mutex::new(Collected::new(&[], FrameLog::new(recording, "can0"))));
+        let task = tokio::spawn(overhear("bay-1".into(), socket, collected));
+        let counted = |name: &str| {
+            let text = recorder.handle().render();
+            let line = text.lines().find(|line| line.starts_with(&format!("{name}{{link=\"bay-1\"}}")));
+            line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or(0)
+        };
+        let counts =
+            || ["baygate_vehicle_heard_frames_total", "baygate_vehicle_overheard_dropped_total"].map(counted);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // How many were lost is told with the next one that is not.
+        let mut sent = SENT;
+        while counts().iter().sum::<u64>() != sent {
+            assert!(Instant::now() < deadline, "{:?} of {sent}", counts());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            if counts()[0] > 0 && counts()[1] == 0 {
+                bus.send(&frame).unwrap();
+                sent += 1;
+            }
+        }
+        assert!(counts()[0] > 0 && counts()[1] > 1000, "{:?}", counts());
+        task.abort();
+    }
+
     #[test]
     fn frames_of_a_visit_become_one_window_of_all_databases() {
         let databases = [

@@ -129,9 +129,7 @@ impl Polling {
             (false, _) => self.silent_pause.unwrap_or(pace.silent_first),
         };
         let due = self.last_asked.is_none_or(|last| now.saturating_sub(last) >= pause);
-        // In a visit a quiet bus is asked once more: the car may have gone.
-        let sleeps = traffic == Traffic::Quiet && !visit;
-        if stepped || due && !sleeps {
+        if stepped || due && traffic != Traffic::Quiet {
             self.last_asked = Some(now);
             if visit && !running {
                 let most =
@@ -289,6 +287,8 @@ mod tests {
         let mut polling = Polling::default();
         let quiet = |second, volts| Situation { traffic: Traffic::Quiet, ..at(second, volts) };
         assert_eq!(polling.decide(quiet(0, 12.5), &Pace::default()), Decision::Wait);
+        let visited = Situation { visit: true, running: true, ..quiet(0, 12.5) };
+        assert_eq!(polling.decide(visited, &Pace::default()), Decision::Wait, "in a visit, too");
         assert_eq!(polling.decide(quiet(1, 12.0), &Pace::default()), Decision::Ask, "the ignition");
     }
 }

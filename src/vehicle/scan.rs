@@ -121,14 +121,18 @@ pub async fn run_within(
 ) -> Result<ScanRecord, ScanError> {
     let begun = Instant::now();
     let started_at = UtcMillis::now();
-    adapter.doubt_j1939();
+    adapter.doubt();
     let voltage_v = adapter.voltage().await?;
     let facts = AdapterFacts {
         identity: adapter.identity().name.clone(),
         firmware: adapter.identity().firmware.clone(),
         voltage_v,
     };
-    let first = adapter.ask(Request::current(0x00), None).await?;
+    let mut first = adapter.ask(Request::current(0x00), None).await?;
+    if first.messages.is_empty() && adapter.may_know_another_car() {
+        adapter.close_protocol().await?;
+        first = adapter.ask(Request::current(0x00), None).await?;
+    }
     let mut heard = uds::read::Heard::default();
     let mut groups = j1939::Told::default();
     let mut broke_off = None;
@@ -157,6 +161,7 @@ pub async fn run_within(
                 silent.protocol
             }
             None => {
+                adapter.close_protocol().await?;
                 return Err(ScanError::NoAnswer { why: first.trouble().unwrap_or_else(|| "no data".into()) });
             }
         },

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use baygate::config::tables::Poll;
 use baygate::config::values::Locale;
 use baygate::link::can::interface;
-use baygate::sim::vehicle::{SlcanProfile, SlcanSim};
+use baygate::sim::vehicle::{Engine, SlcanProfile, SlcanSim};
 use baygate::vehicle::adapter::Adapter as Link;
+use baygate::vehicle::gate::Request;
 
 use crate::car;
 use crate::vehicle_bay::{Bay, bundle, open_store};
@@ -99,6 +100,18 @@ async fn the_helper_sets_an_interface_up_and_the_daemon_asks_for_it() {
     let link = format!("can://{name}?bitrate=250000").parse().unwrap();
     Link::open(&link, &bundle(), None, None).await.unwrap();
     assert!(!interface::state(name).unwrap().listen_only);
+    // Nobody acknowledges: the question is taken back with the interface, which only listens until the
+    // next one.
+    let mut link = Link::open(&link, &bundle(), None, None).await.unwrap();
+    sim.engine(Engine::Off);
+    assert!(link.ask(Request::current(0), None).await.unwrap().is_silence());
+    link.close_protocol().await.unwrap();
+    let state = interface::state(name).unwrap();
+    assert_eq!((state.up, state.bitrate, state.listen_only), (true, Some(250_000), true));
+    sim.engine(Engine::Running);
+    assert!(!link.ask(Request::current(0), None).await.unwrap().is_silence());
+    assert!(!interface::state(name).unwrap().listen_only);
+    drop(link);
     let refused = interface::set_up("lo", 500_000, false).await.unwrap_err();
     assert!(refused.to_string().contains("no CAN interface"), "{refused}");
     ldattach.kill().unwrap();

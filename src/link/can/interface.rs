@@ -173,6 +173,10 @@ pub fn apply(name: &str, bitrate: u32, listen_only: bool) -> Result<(), String> 
     if listen_only {
         mode.map_err(told(NO_LISTENING))?;
     }
+    // Without it most controllers tell nothing of single errors, and a wrong rate looks like silence.
+    if let Err(error) = interface.set_ctrlmode(CanCtrlMode::BerrReporting, true) {
+        tracing::debug!(interface = name, %error, "no reporting of bus errors");
+    }
     // Some drivers restart by themselves and refuse this.
     if let Err(error) = interface.set_restart_ms(RESTART_MS) {
         tracing::debug!(interface = name, %error, "no automatic restart");

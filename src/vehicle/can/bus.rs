@@ -95,6 +95,11 @@ impl Bus {
         matches!(self, Self::Slcan(slcan) if slcan.tells_flags && slcan.flags_asked.is_some())
     }
 
+    /// Whether it has told its flags since it was last asked for them.
+    pub(super) fn told_flags(&self) -> bool {
+        matches!(self, Self::Slcan(slcan) if slcan.tells_flags && slcan.flags_asked.is_none())
+    }
+
     /// # Errors
     /// [`AdapterError::Unjoined`] when it has owed them for too long.
     pub(super) fn still_joined(&self) -> Result<(), AdapterError> {

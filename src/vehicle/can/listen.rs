@@ -3,9 +3,13 @@
 //! the driver; an slcan adapter must confirm `L`. What is heard is shown to a witness, and tells
 //! which kind of bus it is.
 
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
 use super::address::Width;
 use super::bus::{Bus, Join, Slcan};
-use super::node::Witness;
+use super::node::{FLAGS_WITHIN, LISTEN, Witness};
 use super::tally::Tally;
 use crate::config::values::VehicleLink;
 use crate::link::can::{BusTrouble, CanSocket, Frame, Heard, InterfaceError, interface};
@@ -19,6 +23,7 @@ const A_BREATH: usize = 1000;
 /// A way onto a bus that cannot send.
 pub struct Ear {
     bus: Bus,
+    name: String,
     identity: String,
     bitrate: Option<u32>,
     /// Of the frames heard last.
@@ -26,7 +31,7 @@ pub struct Ear {
     speaks_j1939: bool,
     witness: Option<Witness>,
     tally: Tally,
-    begun: tokio::time::Instant,
+    begun: Instant,
 }
 
 impl Ear {
@@ -46,8 +51,6 @@ impl Ear {
                 let rate = bitrate
                     .ok_or_else(|| AdapterError::NotSlcan("listening needs bitrate= in the link".into()))?;
                 slcan.join(rate, Join::ProvenSilent).await?;
-                // Whether it is one that tells them.
-                slcan.ask_flags().await?;
                 let identity = slcan.name.clone();
                 (Bus::Slcan(Box::new(slcan)), transport.to_string(), identity, Some(rate))
             }
@@ -55,7 +58,7 @@ impl Ear {
                 return Err(AdapterError::NotListenOnly("an ELM327 is listened to elsewhere".into()));
             }
         };
-        Ok(Self {
+        let mut ear = Self {
             bus,
             identity,
             bitrate,
@@ -63,8 +66,49 @@ impl Ear {
             speaks_j1939: false,
             witness: None,
             tally: Tally::new(&name),
-            begun: tokio::time::Instant::now(),
-        })
+            begun: Instant::now(),
+            name,
+        };
+        ear.first_sound().await?;
+        Ok(ear)
+    }
+
+    /// Whether there are only errors at first: then the rate is wrong.
+    async fn first_sound(&mut self) -> Result<(), AdapterError> {
+        // What the adapter remembers of before it joined is told now, and gone.
+        self.bus.check().await?;
+        self.hear_for(FLAGS_WITHIN, Bus::told_flags).await?;
+        self.tally.begin_question();
+        self.hear_for(LISTEN, |_| false).await?;
+        self.bus.check().await?;
+        self.hear_for(FLAGS_WITHIN, Bus::told_flags).await?;
+        // It tells by one flag what the kernel tells by a frame each.
+        if matches!(self.bus, Bus::Slcan(_)) && self.tally.is_flagged() {
+            return Err(self.leave_wrong_rate().await);
+        }
+        Ok(())
+    }
+
+    async fn hear_for(&mut self, time: Duration, is_over: impl Fn(&Bus) -> bool) -> Result<(), AdapterError> {
+        let until = Instant::now() + time;
+        while Instant::now() < until
+            && !is_over(&self.bus)
+            && let Ok(heard) = timeout_at(until, self.bus.hear()).await
+        {
+            self.take(heard?).await?;
+        }
+        Ok(())
+    }
+
+    /// Only errors: nothing is to be heard here. An interface stays in its mode, in which it disturbs nothing.
+    async fn leave_wrong_rate(&mut self) -> AdapterError {
+        if let Bus::Slcan(slcan) = &mut self.bus
+            && let Err(error) = slcan.leave().await
+        {
+            tracing::debug!(%error, "slcan adapter not told to leave the bus");
+        }
+        let tried = self.bitrate.map_or_else(|| "?".to_owned(), |rate| rate.to_string());
+        AdapterError::WrongBitRate { bus: self.name.clone(), tried }
     }
 
     /// Shows every frame from now on to `witness`.
@@ -97,6 +141,11 @@ impl Ear {
         }
     }
 
+    /// A look in which the bus talked is over: errors are counted from its last frame on.
+    pub fn proven(&mut self) {
+        self.tally.begin_question();
+    }
+
     /// The bus fell silent: the next car may speak something else.
     pub fn forget(&mut self) {
         (self.width, self.speaks_j1939) = (None, false);
@@ -119,29 +168,34 @@ impl Ear {
         let mut heard = Some(self.bus.hear().await?);
         let mut frames = 0;
         while let Some(what) = heard.filter(|_| frames < A_BREATH) {
-            let now = self.begun.elapsed();
-            match what {
-                Heard::Trouble(trouble) => {
-                    self.tally.trouble(trouble, now);
-                    if let BusTrouble { bus_off: true, restarted: false, .. } = trouble {
-                        return Err(AdapterError::BusOff("the bus".into()));
-                    }
-                }
-                Heard::Frame(frame) => {
-                    frames += 1;
-                    self.tally.frame(now);
-                    self.frame(&frame);
-                }
-                Heard::Other => {
-                    frames += 1;
-                    self.tally.frame(now);
-                }
-            }
-            self.tally.dropped(self.bus.dropped(), now);
-            self.tally.garbled(self.bus.garbled());
+            frames += usize::from(!matches!(what, Heard::Trouble(_)));
+            self.take(what).await?;
             heard = self.bus.heard().await?;
         }
         Ok(frames)
+    }
+
+    async fn take(&mut self, heard: Heard) -> Result<(), AdapterError> {
+        let now = self.begun.elapsed();
+        match heard {
+            Heard::Trouble(trouble) => {
+                self.tally.trouble(trouble, now);
+                if let BusTrouble { bus_off: true, restarted: false, .. } = trouble {
+                    return Err(AdapterError::BusOff(self.name.clone()));
+                }
+                if self.tally.is_nonsense() {
+                    return Err(self.leave_wrong_rate().await);
+                }
+            }
+            Heard::Frame(frame) => {
+                self.tally.frame(now);
+                self.frame(&frame);
+            }
+            Heard::Other => self.tally.frame(now),
+        }
+        self.tally.dropped(self.bus.dropped(), now);
+        self.tally.garbled(self.bus.garbled());
+        Ok(())
     }
 
     /// After a silence: whether an slcan adapter still listens, which only it can tell. Its flags are

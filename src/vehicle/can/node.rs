@@ -10,6 +10,7 @@ mod clearing;
 mod exchange;
 mod groups;
 mod join;
+mod rest;
 pub(in crate::vehicle) mod stays;
 
 use std::collections::BTreeSet;
@@ -30,6 +31,7 @@ use crate::vehicle::polling::Traffic;
 use crate::vehicle::protocol::Protocol;
 pub use groups::Groups;
 use join::RATES;
+pub(super) use join::{FLAGS_WITHIN, LISTEN};
 
 /// P2 on CAN is 50 ms (ISO 15765-4); gateways, slow adapters and a busy box take their share.
 const ANSWER_WITHIN: Duration = Duration::from_millis(250);
@@ -73,6 +75,8 @@ pub struct Node {
     trace: Option<FrameTrace>,
     /// Whether a clearing that nobody acknowledged may still be sent by the controller.
     stays: stays::Stays,
+    /// Since when the controller only listens; `None`: it may send.
+    rests_since: Option<Instant>,
     begun: Instant,
 }
 
@@ -97,6 +101,7 @@ impl Node {
             witness: None,
             trace: None,
             stays: stays::Stays::default(),
+            rests_since: None,
             begun: Instant::now(),
         }
     }
@@ -221,13 +226,23 @@ impl Node {
             // It keeps its error flag from the last question that nobody acknowledged: no sign of a wrong rate.
             Bus::Slcan(_) => {
                 self.tally.unasked(drained, self.begun.elapsed());
-                Ok(())
+                self.follow_rate().await
             }
         }
     }
 
+    /// Before a scan: the car may be another one than before. Where nobody answers in the form that is
+    /// known, the scan forgets that, too ([`Self::forget`]).
+    pub fn doubt(&mut self) {
+        self.doubt_j1939();
+        // One of the units known before may be all that a question was waited for.
+        self.known.clear();
+        self.car_takes = MOST_PIDS;
+    }
+
     /// After the bus fell silent: the next question searches anew.
     pub fn forget(&mut self) {
+        self.tally.fell_silent();
         self.width = None;
         self.signs = groups::Signs::default();
         self.car_takes = MOST_PIDS;

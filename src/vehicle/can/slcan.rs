@@ -279,6 +279,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn each_flag_says_what_the_manual_says() {
+        // Source: Lawicel CAN232 manual v3, `F`. 2 warns, 6 lost an arbitration: neither is trouble.
+        let trouble = BusTrouble::default();
+        for (flags, expected) in [
+            (0x00, None),
+            (0x01, Some(BusTrouble { overrun: true, ..trouble })),
+            (0x02, Some(BusTrouble { unacknowledged: true, ..trouble })),
+            (0x04, None),
+            (0x08, Some(BusTrouble { overrun: true, ..trouble })),
+            (0x20, Some(BusTrouble { passive: true, ..trouble })),
+            (0x40, None),
+            (0x80, Some(BusTrouble { nonsense: true, ..trouble })),
+            (0xA4, Some(BusTrouble { nonsense: true, passive: true, ..trouble })),
+        ] {
+            let line = format!("F{flags:02X}\r");
+            let told: Vec<_> = said(line.as_bytes()).iter().map(Said::heard).collect();
+            assert_eq!(told, [expected.map(Heard::Trouble)], "{line}");
+        }
+    }
+
     /// The same lines as others write and read them.
     #[test]
     fn lines_of_public_works() {

@@ -38,6 +38,8 @@ pub(super) struct Tally {
     stirred: bool,
     /// When the bus last talked without being asked; `None`: not as long as this car is there.
     talked_at: Option<Duration>,
+    /// A question to it was not answered, and it has not talked since.
+    hushed: bool,
 }
 
 impl Tally {
@@ -57,6 +59,7 @@ impl Tally {
             last_frame: None,
             stirred: false,
             talked_at: None,
+            hushed: false,
         }
     }
 
@@ -94,8 +97,18 @@ impl Tally {
     /// So many frames came since the last look, to no question of ours.
     pub(super) fn unasked(&mut self, frames: u64, now: Duration) {
         if frames >= TALKS {
-            self.talked_at = Some(now);
+            (self.talked_at, self.hushed) = (Some(now), false);
         }
+    }
+
+    /// So long questions were asked, and nobody looked whether the bus talks.
+    pub(super) fn busy_for(&mut self, time: Duration) {
+        self.talked_at = self.talked_at.map(|last| last + time);
+    }
+
+    /// Nobody answered: a bus that does not go on talking sleeps, however lately it talked.
+    pub(super) fn fell_silent(&mut self) {
+        self.hushed = true;
     }
 
     /// A unit answered. Where the bus is otherwise quiet this is a car behind a gateway: its
@@ -104,6 +117,7 @@ impl Tally {
         if self.traffic(now) == Traffic::Quiet {
             self.talked_at = None;
         }
+        self.hushed = false;
     }
 
     /// What listening tells of the car. Quiet only where there was talk before: behind a gateway
@@ -111,7 +125,7 @@ impl Tally {
     pub(super) fn traffic(&self, now: Duration) -> Traffic {
         match self.talked_at {
             None => Traffic::Unheard,
-            Some(last) if now.saturating_sub(last) < ASLEEP_AFTER => Traffic::Alive,
+            Some(last) if !self.hushed && now.saturating_sub(last) < ASLEEP_AFTER => Traffic::Alive,
             Some(_) => Traffic::Quiet,
         }
     }
@@ -270,6 +284,15 @@ mod tests {
         assert_eq!(tally.traffic(second(3)), Traffic::Alive);
         tally.answered(second(3));
         assert_eq!(tally.traffic(second(7)), Traffic::Quiet);
+        tally.unasked(400, second(10));
+        tally.fell_silent();
+        assert_eq!(tally.traffic(second(10)), Traffic::Quiet, "a question was not answered");
+        tally.unasked(400, second(11));
+        assert_eq!(tally.traffic(second(11)), Traffic::Alive, "but it goes on talking");
+        // A scan, in which nobody looked.
+        tally.busy_for(second(10));
+        assert_eq!(tally.traffic(second(22)), Traffic::Alive);
+        assert_eq!(tally.traffic(second(26)), Traffic::Quiet);
         // Somebody asks for a scan of the next car, whose gateway lets nothing else out.
         tally.answered(second(60));
         assert_eq!(tally.traffic(second(60)), Traffic::Unheard);

@@ -16,7 +16,7 @@ use crate::vehicle::battery::{CAR_VOLTS, Level};
 use crate::vehicle::error::{AdapterError, VehicleError};
 use crate::vehicle::obd::VinReading;
 use crate::vehicle::pids::decode_pid;
-use crate::vehicle::polling::{Decision, Polling, Situation};
+use crate::vehicle::polling::{Decision, Polling, Situation, Traffic};
 use crate::vehicle::powertrain;
 use crate::vehicle::protocol::Protocol;
 use crate::vehicle::report;
@@ -75,6 +75,12 @@ impl Service {
                     match self.serve_requests(adapter).await? {
                         Some(error) if error.is_fatal() => return Ok(error),
                         Some(error) => self.spoilt(&error).await?,
+                        // No look comes that would find the car gone.
+                        None if self.table.poll == Poll::OnRequest => {
+                            if let Err(error) = adapter.rest().await {
+                                return Ok(error);
+                            }
+                        }
                         None => {}
                     }
                 }
@@ -118,6 +124,7 @@ impl Service {
             // Asked at once, however long the pause after silence had become.
             self.polling = Polling::default();
         }
+        self.listen_whether_asleep(adapter).await?;
         plug.blind |= std::mem::take(&mut self.scanned_unpowered);
         let powered = plug.blind || measured.is_none_or(|volts| volts >= CAR_VOLTS);
         let running = self.engine_running || self.moving;
@@ -174,6 +181,21 @@ impl Service {
                 Ok(adapter.close_protocol().await?)
             }
         }
+    }
+
+    /// A bus that talked and fell silent sleeps: to be asked whether it is still there would wake
+    /// it. Awake again, it is asked at once.
+    async fn listen_whether_asleep(&mut self, adapter: &mut Adapter) -> Result<(), AdapterError> {
+        match adapter.traffic() {
+            Traffic::Quiet if !self.bus_silent => {
+                (self.bus_silent, self.found_asleep) = (true, true);
+                (self.engine_running, self.moving) = (false, false);
+                adapter.close_protocol().await?;
+            }
+            Traffic::Alive if std::mem::take(&mut self.found_asleep) => self.polling = Polling::default(),
+            Traffic::Alive | Traffic::Quiet | Traffic::Unheard => {}
+        }
+        Ok(())
     }
 
     /// What the car told of its battery was true when it was asked. Below the limit it is asked

@@ -120,6 +120,7 @@ impl Service {
     /// A second of silence begins to count against the visit, a frame ends that.
     async fn look_by_ear(&mut self, ear: &mut Ear, talked: bool) -> Result<(), VehicleError> {
         if talked {
+            ear.proven();
             let adapter =
                 AdapterFacts { identity: ear.identity().to_owned(), firmware: None, voltage_v: None };
             let met = Surroundings { protocol: ear.protocol(), adapter };

@@ -135,6 +135,8 @@ struct Service {
     vin_read_at: Duration,
     /// The last question to the bus got no answer.
     bus_silent: bool,
+    /// It was found asleep without a question.
+    found_asleep: bool,
     engine_running: bool,
     /// The car moved when last asked: a hybrid may drive with its engine off.
     moving: bool,
@@ -193,6 +195,7 @@ impl Service {
             overhearing: None,
             vin_read_at: Duration::ZERO,
             bus_silent: false,
+            found_asleep: false,
             engine_running: false,
             moving: false,
             powertrain: Powertrain::Unknown,

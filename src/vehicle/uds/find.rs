@@ -18,8 +18,9 @@ pub const VIN: u16 = 0xF190;
 const MASK: u16 = 0xF400;
 /// For a scan that somebody asked for.
 pub const SCAN_BUDGET: Duration = Duration::from_secs(8);
-/// For a look in the background: a car without J1979 is asked as rarely as a silent one.
-pub const LOOK_BUDGET: Duration = Duration::from_secs(3);
+/// For a look in the background: a car without J1979 is asked as rarely as a silent one. Enough for all
+/// addresses of both lengths where each is waited for in vain (300 ms on a bus without dongle).
+pub const LOOK_BUDGET: Duration = Duration::from_secs(6);
 
 /// 11 bits (ISO 15765-4 §10.3.2): the engine's or drive's unit first, then in the order in which
 /// makers of battery cars give out addresses (7E4 is a battery's on many of them).
@@ -278,6 +279,13 @@ mod tests {
         for other in ["10", "7DF", "18DB33F1", "18FECA00", "", "XYZ"] {
             assert_eq!(request_id(&EcuAddress(other.into())), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_look_has_time_for_every_address() {
+        // What a bus without dongle waits for a first answer.
+        let addresses = u32::try_from(NARROW.len() + WIDE.len()).unwrap();
+        assert!(LOOK_BUDGET >= Duration::from_millis(300) * addresses);
     }
 
     #[test]

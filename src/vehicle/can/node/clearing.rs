@@ -85,6 +85,7 @@ impl Node {
 
     /// What was before is over: an adapter's flags are read, and gone.
     async fn is_ready_to_clear(&mut self) -> Result<(), AdapterError> {
+        self.rise().await?;
         self.drain().await?;
         self.flagged().await?;
         self.tally.begin_question();

@@ -8,12 +8,10 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::asking::Asking;
-use super::join::{FirstSound, LISTEN};
 use super::{ANSWER_WITHIN, Node};
 use crate::link::can::{Frame, Heard, Id};
 use crate::vehicle::answer::{Answer, BUSY_PAUSE, BUSY_REPEATS, Complaint};
 use crate::vehicle::can::address::{self, Width};
-use crate::vehicle::can::bus::Join;
 use crate::vehicle::can::isotp::{Next, Output, Sender};
 use crate::vehicle::error::AdapterError;
 use crate::vehicle::gate::{Request, Target, UnitAddress};
@@ -33,6 +31,7 @@ impl Node {
         if self.signs.settled {
             return Ok(Answer { complaints: vec![Complaint::NoAddress], ..Answer::default() });
         }
+        self.rise().await?;
         loop {
             let answer = self.ask_at_this_rate(request, lines).await?;
             if self.width.is_some() || !self.tally.is_nonsense() && !unheard(&answer) {
@@ -48,11 +47,8 @@ impl Node {
             }
             self.leave().await;
             self.other_rate()?;
-            self.join(Join::Hear).await?;
-            if self.listen(LISTEN).await? == FirstSound::Nonsense {
-                return Err(self.leave_wrong_rate().await);
-            }
-            self.join(Join::Ask).await?;
+            self.settle_rate().await?;
+            self.rise().await?;
         }
     }
 
@@ -121,6 +117,7 @@ impl Node {
         request: Request,
         lines: Option<u8>,
     ) -> Result<Answer, AdapterError> {
+        let asked_at = Instant::now();
         self.drain().await?;
         self.tally.garbled(self.bus.garbled());
         self.tally.begin_question();
@@ -163,6 +160,8 @@ impl Node {
                 break;
             }
         }
+        // What came meanwhile was not looked at: it says nothing of the bus's quiet.
+        self.tally.busy_for(asked_at.elapsed());
         // Some interfaces count what we send, too.
         self.look_at_counter();
         // Whoever answered physically need not answer everybody's questions.

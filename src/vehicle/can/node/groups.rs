@@ -127,6 +127,7 @@ impl Node {
         told: &mut Told,
         listener: &mut Listener,
     ) -> Result<bool, AdapterError> {
+        self.rise().await?;
         self.tally.begin_question();
         // Two tools with one address would spoil each other's talks.
         let alone = !self.signs.other_tool;

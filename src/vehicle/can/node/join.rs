@@ -16,9 +16,9 @@ use crate::vehicle::can::trace::FrameTrace;
 use crate::vehicle::error::AdapterError;
 
 /// Before the first byte to an unknown bus.
-pub(super) const LISTEN: Duration = Duration::from_millis(500);
+pub(in crate::vehicle::can) const LISTEN: Duration = Duration::from_millis(500);
 /// An adapter's answer to `F`.
-const FLAGS_WITHIN: Duration = Duration::from_millis(100);
+pub(in crate::vehicle::can) const FLAGS_WITHIN: Duration = Duration::from_millis(100);
 /// The bit rates of ISO 15765-4, the more frequent first.
 pub(super) const RATES: [u32; 2] = [500_000, 250_000];
 
@@ -70,9 +70,7 @@ impl Node {
         if state.listen_only
             && let Some(rate) = bitrate
         {
-            interface::set_up(name, rate, false).await?;
-            // The old one was told that the interface went down.
-            node.bus = Bus::Kernel(CanSocket::open(name)?);
+            node.set_up(rate, false).await?;
         }
         node.bus.pass(&address::answers());
         Ok(node)
@@ -93,15 +91,8 @@ impl Node {
         node.trace = trace;
         node.other_rates = rates;
         node.may_try_rates = bitrate.is_none();
-        loop {
-            node.join(Join::Hear).await?;
-            if node.listen(LISTEN).await? != FirstSound::Nonsense {
-                node.join(Join::Ask).await?;
-                return Ok(node);
-            }
-            node.leave().await;
-            node.other_rate()?;
-        }
+        node.settle_rate().await?;
+        Ok(node)
     }
 
     pub(super) async fn listen(&mut self, time: Duration) -> Result<FirstSound, AdapterError> {
@@ -132,6 +123,7 @@ impl Node {
         self.bus.check().await?;
         let until = Instant::now() + FLAGS_WITHIN;
         while !self.tally.is_flagged()
+            && !self.bus.told_flags()
             && let Ok(heard) = timeout_at(until, self.bus.hear()).await
         {
             self.count(heard?)?;
@@ -175,6 +167,33 @@ impl Node {
     pub(super) async fn leave_wrong_rate(&mut self) -> AdapterError {
         self.leave().await;
         self.wrong_rate()
+    }
+
+    /// Listens at this rate, and where only errors come at the others. From then on nothing is sent
+    /// before the next question ([`Self::rise`]).
+    pub(super) async fn settle_rate(&mut self) -> Result<(), AdapterError> {
+        loop {
+            self.join(Join::Hear).await?;
+            if self.listen(LISTEN).await? != FirstSound::Nonsense {
+                // It has listened for as long as is needed before a question.
+                let now = Instant::now();
+                self.rests_since = Some(now.checked_sub(LISTEN).unwrap_or(now));
+                return Ok(());
+            }
+            self.leave().await;
+            self.other_rate()?;
+        }
+    }
+
+    /// Has the helper set the interface up, at another rate or in another mode.
+    pub(super) async fn set_up(&mut self, rate: u32, listen_only: bool) -> Result<(), AdapterError> {
+        if let Bus::Kernel(socket) = &self.bus {
+            let name = socket.interface().to_owned();
+            interface::set_up(&name, rate, listen_only).await?;
+            // The old one was told that the interface went down.
+            self.bus = Bus::Kernel(CanSocket::open(&name)?);
+        }
+        Ok(())
     }
 
     pub(super) fn other_rate(&mut self) -> Result<(), AdapterError> {
